@@ -195,7 +195,19 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     }
     if let Some(reason) = replaces.or(lacks_flip).filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
-        let (from, to, shares) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung(), at.inputs.shares);
+        let (from, to) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung());
+        // An edit of the shares alone does not ask for the state that the route loses. It is judged on the lower rung.
+        if changed && has_flip && remembered.is_some_and(|remembered| remembered.state == now.state) {
+            let mut lowered = RoutePosition { refused: Vec::new(), ..at.clone() };
+            (lowered.inputs.requested, lowered.inputs.gate) = (to, None);
+            let wanted = FileState { state: to, shares: edit.shares };
+            if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() && lowered.refused.is_empty() {
+                at.inputs.shares = edit.shares;
+                at.refused.clear();
+                positions.remembered.insert(route.id.clone(), now);
+            }
+        }
+        let shares = at.inputs.shares;
         let reason = Some(reason.to_owned());
         let by_file = || {
             let reason = route.force.clone().filter(|_| at.rung() > UNPROVEN_MAX)?;

@@ -65,6 +65,29 @@ async fn a_live_route_goes_down_for_good_on_a_copy() {
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "this flip is one of the copy");
 }
 
+/// The flip that lowers the route does not put the share of the backup in the place of the one in the file: whoever
+/// flips the route up again would give the engine more callers than the file says.
+#[tokio::test]
+async fn a_share_that_was_edited_since_the_backup_is_in_force_on_it() {
+    let with_share = |percent: f64| {
+        let live = Percent::new(percent).unwrap();
+        edited(files(&[]), "plain", |route| route.shares = route.shares.with(State::Live, live))
+    };
+    let mut fixture = Fixture::open(with_share(100.0)).await;
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    fixture = restart_on_copy(with_share(10.0), fixture).await;
+    for when in ["at the first start", "at the second start"] {
+        assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Requested), "{when}");
+        let status = fixture.status("plain");
+        assert_eq!(status.shares.of(State::Live), Percent::new(10.0).unwrap(), "{when}");
+        let last = status.last.unwrap();
+        assert!(last.reason.unwrap().contains("the store is a copy"), "{when}");
+        assert_eq!(last.shares, Some(status.shares), "{when}: the record says what is in force");
+        assert_eq!(status.refused, [""; 0], "{when}");
+        fixture = fixture.restart(with_share(10.0)).await;
+    }
+}
+
 /// Files with a cohort of `bare` that is in `live` by force.
 pub(super) fn with_staff(files: Declared, reason: &str) -> Declared {
     let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();

@@ -124,6 +124,10 @@ impl TestSystem {
     pub fn record_order(&self, order: Value) {
         self.placed.lock().expect("unpoisoned").push(order);
     }
+    /// Takes back [`TestSystem::record_order`]: the checker does not require the order's effects.
+    pub fn forget_order(&self, order: &Value) {
+        self.placed.lock().expect("unpoisoned").retain(|placed| id(placed) != id(order));
+    }
     /// Reads the order.
     pub async fn read(&self, order: &Value) -> Value {
         self.send_ok(Method::GET, &format!("/orders/{}", id(order)), &Value::Null).await
@@ -242,8 +246,12 @@ impl TestSystem {
     }
     /// Starts again on another store, which takes the place of the first.
     pub async fn restart_on(&mut self, store: PathBuf) {
-        self.start.store = format!("sqlite:{}", store.display());
+        self.use_store(store);
         self.restart().await;
+    }
+    /// From the next start on, another store takes the place of the first.
+    pub fn use_store(&mut self, store: PathBuf) {
+        self.start.store = format!("sqlite:{}", store.display());
     }
     /// The arguments of a start.
     pub fn arguments(&self) -> Start {
@@ -268,6 +276,11 @@ impl TestSystem {
     /// Stops the binary gracefully and runs the checker.
     pub async fn finish(self) {
         self.finish_then(|_| async {}).await;
+    }
+    /// Ends a system in which a violation was found already: nothing more is checked.
+    pub async fn finish_unchecked(mut self) {
+        self.finished = true;
+        self.pointsman.kill().await;
     }
     /// As [`TestSystem::finish`], but neither waits for runs to end nor checks the metrics.
     pub async fn finish_with_open_runs(mut self) {

@@ -1,0 +1,157 @@
+//! The clients of a walk: keyed orders, their retries, and reads. What they are answered is held against what they were
+//! answered before.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::Walk;
+use super::files::SPECIAL_HOST;
+use crate::support::test_system::{TestSystem, id, some_order};
+
+/// A keyed order of a client.
+pub struct Order {
+    pub number: u64,
+    is_staff: bool,
+    /// Whether it goes to the host of the second family.
+    pub is_special: bool,
+    /// How often it was sent.
+    pub tries: u32,
+    /// Its first successful answer.
+    pub answer: Option<Value>,
+    /// Its client does not come back.
+    pub is_retired: bool,
+    /// A restored store may not have it.
+    pub is_lost: bool,
+    /// A person decided about its run, or started it again.
+    pub is_decided: bool,
+}
+
+impl Order {
+    pub fn is_from_engine(&self) -> bool {
+        self.answer.as_ref().is_some_and(is_from_engine)
+    }
+
+    /// The trace id that all its tries have.
+    pub fn trace(&self) -> String {
+        format!("{:032x}", self.number + 1)
+    }
+
+    fn host(&self) -> Vec<(&'static str, &'static str)> {
+        if self.is_special { vec![("host", SPECIAL_HOST)] } else { Vec::new() }
+    }
+
+    /// The order that is created; empty unless this is a success.
+    async fn send(&self, system: &TestSystem) -> Option<Value> {
+        let (key, trace) = (format!("key-{}", self.number), format!("00-{}-{:016x}-01", self.trace(), self.number + 1));
+        let mut headers = vec![
+            ("idempotency-key", key.as_str()),
+            ("x-request-id", key.as_str()),
+            ("traceparent", trace.as_str()),
+            ("x-staff", if self.is_staff { "1" } else { "0" }),
+        ];
+        headers.extend(self.host());
+        let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(self.number)).await.ok()?;
+        (reply.status == StatusCode::CREATED).then(|| reply.json())
+    }
+
+    /// What is wrong with the answer to a request for the order; empty if nothing is, or if there is no answer.
+    pub async fn read(&self, system: &TestSystem) -> Option<String> {
+        let path = format!("/orders/{}", id(self.answer.as_ref()?));
+        let reply = system.send_with(Method::GET, &path, &self.host(), &Value::Null).await.ok()?;
+        if reply.status == StatusCode::OK && id(&reply.json()) == id(self.answer.as_ref()?) {
+            return None;
+        }
+        let body = String::from_utf8_lossy(&reply.body).into_owned();
+        Some(format!("{path} (order {}) is answered with {} {body}", self.number, reply.status))
+    }
+}
+
+fn is_from_engine(order: &Value) -> bool {
+    order["id"].is_string()
+}
+
+impl Walk {
+    /// Picks orders to send, new ones and retries.
+    pub fn pick_orders(&mut self) -> Vec<usize> {
+        let mut picked = Vec::new();
+        for _ in 0..self.random.usize(1..7) {
+            let comes_back = |order: &usize| !self.orders[*order].is_lost && !self.orders[*order].is_retired;
+            let known: Vec<usize> = (0..self.orders.len()).filter(comes_back).collect();
+            match self.random.choice(known).filter(|_| self.random.u8(..100) < 45) {
+                Some(order) => picked.push(order),
+                None => {
+                    self.orders.push(Order {
+                        number: self.orders.len() as u64,
+                        is_staff: self.random.u8(..4) == 0,
+                        is_special: self.random.u8(..4) == 0,
+                        tries: 0,
+                        answer: None,
+                        is_retired: false,
+                        is_lost: false,
+                        is_decided: false,
+                    });
+                    picked.push(self.orders.len() - 1);
+                }
+            }
+        }
+        for order in &picked {
+            self.orders[*order].tries += 1;
+        }
+        picked
+    }
+
+    /// Sends the orders at once.
+    pub async fn send(&self, picked: &[usize]) -> Vec<Option<Value>> {
+        join_all(picked.iter().map(|order| self.orders[*order].send(&self.system))).await
+    }
+
+    /// Sends some orders, and kills the process meanwhile.
+    pub async fn send_and_kill(&mut self) {
+        let (picked, wait) = (self.pick_orders(), Duration::from_micros(self.random.u64(..60_000)));
+        let kill = async {
+            tokio::time::sleep(wait).await; // the moment of the fault
+            self.system.pointsman.signal(rustix::process::Signal::KILL);
+        };
+        let replies = tokio::join!(self.send(&picked), kill).0;
+        self.take_answers(picked, replies);
+        self.system.kill().await;
+    }
+
+    pub async fn send_orders(&mut self) {
+        let picked = self.pick_orders();
+        let replies = self.send(&picked).await;
+        self.take_answers(picked, replies);
+    }
+
+    /// Holds answers against those that the same orders got before.
+    pub fn take_answers(&mut self, picked: Vec<usize>, replies: Vec<Option<Value>>) {
+        for (order, answer) in picked.into_iter().zip(replies) {
+            let (Some(answer), order) = (answer, &mut self.orders[order]) else { continue };
+            match &order.answer {
+                None => {
+                    if !order.is_decided {
+                        self.system.record_order(answer.clone());
+                    }
+                    order.answer = Some(answer);
+                }
+                // Two tries that are with legacy at once may get two of its orders.
+                Some(first) if id(first) != id(&answer) && (is_from_engine(first) || is_from_engine(&answer)) => {
+                    let number = order.number;
+                    self.wrong.push(format!("order {number}: first answered with {first}, then with {answer}"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Reads an order that the engine created.
+    pub async fn read_order(&mut self) {
+        let readable = |order: &&Order| order.is_from_engine() && !order.is_lost && !order.is_decided;
+        let of_engine: Vec<&Order> = self.orders.iter().filter(readable).collect();
+        let Some(order) = self.random.choice(of_engine) else { return };
+        self.wrong.extend(order.read(&self.system).await);
+    }
+}

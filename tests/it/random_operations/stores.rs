@@ -1,0 +1,136 @@
+//! What happens to the store of a walk: a full disk, backups that are restored, and copies that other tools made.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use super::Walk;
+use super::files::Files;
+use crate::support::process::{cli, output_text};
+use crate::support::until;
+
+/// What was copied, and what was known when the copy was begun.
+pub struct Copy {
+    path: PathBuf,
+    /// Of each order: how often it was sent, and whether it was answered.
+    orders: Vec<(u32, bool)>,
+    files: Files,
+}
+
+/// The files that belong to a store.
+const ENDS: [&str; 6] = ["", "-wal", "-shm", ".keys", ".evidence", ".lock"];
+
+fn with_end(store: &Path, end: &str) -> PathBuf {
+    PathBuf::from(format!("{}{end}", store.display()))
+}
+
+impl Walk {
+    fn new_path(&mut self) -> PathBuf {
+        self.copies += 1;
+        self.system.store().with_file_name(format!("copy-{}.db", self.copies))
+    }
+
+    fn copy_to(&self, path: PathBuf) -> Copy {
+        let orders = self.orders.iter().map(|order| (order.tries, order.answer.is_some())).collect();
+        Copy { path, orders, files: self.files.clone() }
+    }
+
+    /// Makes a backup while orders are sent.
+    pub async fn back_up(&mut self) {
+        let path = self.new_path();
+        let copy = self.copy_to(path);
+        if self.random.bool() {
+            self.inject_fault();
+        }
+        let picked = self.pick_orders();
+        let source = format!("sqlite:{}", self.system.store().display());
+        let arguments = ["store", "backup", copy.path.to_str().expect("a path"), "--store", &source];
+        let (done, replies) = tokio::join!(cli(&arguments, &[]), self.send(&picked));
+        self.take_answers(picked, replies);
+        assert!(done.status.success(), "{}", output_text(&done));
+        eprintln!("a backup: {}", copy.path.display());
+        self.backup = Some(copy);
+    }
+
+    /// Starts on a copy of the backup. Orders that it may not have are lost; their clients do not come back.
+    pub async fn restore(&mut self) {
+        let Some(backup) = self.backup.take() else { return };
+        eprintln!("the backup is restored");
+        self.system.kill().await;
+        let (old, path) = (self.system.store(), self.new_path());
+        std::fs::copy(&backup.path, &path).expect("copied");
+        if self.random.bool() {
+            for end in ENDS {
+                let _ = std::fs::remove_file(with_end(&old, end)); // not each one is there
+            }
+        }
+        self.start_on(path, &backup).await;
+        self.backup = Some(backup);
+    }
+
+    /// Copies the files of the stopped process, which is then started again and has more orders. Later it is killed, and
+    /// started on the copy, beside which the newer files stay.
+    pub async fn move_to_older(&mut self) {
+        self.stop().await;
+        let path = self.new_path();
+        let older = self.copy_to(path);
+        std::fs::copy(self.system.store(), &older.path).expect("copied");
+        self.restart(false).await;
+        self.send_orders().await;
+        self.send_and_kill().await;
+        eprintln!("an older copy takes the place of the store");
+        let path = older.path.clone();
+        self.start_on(path, &older).await;
+    }
+
+    async fn start_on(&mut self, path: PathBuf, copy: &Copy) {
+        self.system.allowed.purged = true;
+        self.system.allowed.lost_replies += 4; // what an open run did after the copy was made may be sent again
+        for (n, order) in self.orders.iter_mut().enumerate() {
+            let has_it = copy.orders.get(n).is_some_and(|(tries, answered)| *answered || *tries == order.tries);
+            order.is_lost |= !has_it;
+            if order.is_lost
+                && let Some(answer) = &order.answer
+            {
+                self.system.forget_order(answer);
+            }
+        }
+        self.system.use_store(path);
+        if self.system.start_again().await.is_err() {
+            // The files may follow up less than the copy has.
+            eprintln!("the files are those of the copy");
+            self.files = copy.files.clone();
+            self.earlier.clear();
+            self.example.write(&self.system.flags, &self.files);
+            self.restart(false).await;
+        }
+    }
+
+    /// Sends orders while the process cannot write to files beyond their first KiB, as on a full disk. Then it may be
+    /// killed.
+    pub async fn fill_disk(&mut self) {
+        eprintln!("a full disk");
+        let pid = i32::try_from(self.system.pointsman.pid()).ok().and_then(Pid::from_raw).expect("a process");
+        let limit = |current| prlimit(Some(pid), Resource::Fsize, Rlimit { current, maximum: None }).expect("a limit");
+        limit(Some(1_024));
+        self.send_orders().await;
+        if self.random.bool() {
+            let to = self.random.usize(..4);
+            self.flip(false, to, None).await;
+        }
+        self.send_orders().await;
+        if self.random.u8(..3) == 0 {
+            self.send_and_kill().await;
+            self.restart(false).await;
+        }
+        if self.system.pointsman.pid() == pid.as_raw_nonzero().get().unsigned_abs() {
+            limit(None);
+        }
+        until("the store to take writes", || async {
+            let ready = self.system.pointsman.try_api("/readyz").await.is_some_and(|reply| reply.status.is_success());
+            let status = self.system.pointsman.get("/api/v2/status").await;
+            (ready && status["engine_healthy"] == true && status["freeze_unrecorded"] == false).then_some(())
+        })
+        .await;
+    }
+}

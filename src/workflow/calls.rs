@@ -230,6 +230,9 @@ pub(super) struct DoneCall {
     pub harmless: bool,
     /// The run that did it, where this one took over its result: keys are derived from that run's id.
     pub origin: Option<RunId>,
+    /// Where this run took over its result: the calls of a group had overlapped in time, and a group with a greater
+    /// number is undone first.
+    pub group_before: Option<u32>,
     /// The child run and its workflow, where the step began one.
     pub child: Option<(RunId, WorkflowName)>,
 }

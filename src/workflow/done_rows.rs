@@ -42,6 +42,8 @@ struct RareFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<RunId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    group_before: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     child: Option<(RunId, WorkflowName)>,
 }
 
@@ -93,7 +95,20 @@ impl DoneRows {
     pub fn of(run: &Run) -> Self {
         let (mut steps, mut indexes) = (Vec::new(), HashMap::new());
         let rows = run.done.iter().map(|done| {
-            let DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child } = done;
+            let DoneCall {
+                step,
+                item,
+                value,
+                began,
+                ended,
+                status,
+                output,
+                rehearsed,
+                harmless,
+                origin,
+                group_before,
+                child,
+            } = done;
             let index = *indexes.entry(step).or_insert_with(|| {
                 steps.push(step.clone());
                 steps.len() - 1
@@ -105,6 +120,7 @@ impl DoneRows {
                 rehearsed: *rehearsed,
                 harmless: *harmless,
                 origin: *origin,
+                group_before: *group_before,
                 child: child.clone(),
             };
             let rare = (rare != RareFields::default()).then(|| Box::new(rare));
@@ -123,11 +139,31 @@ impl DoneRows {
         let calls = rows.into_iter().map(|Row(index, item, began, ended, status, rare)| {
             let step = steps.get(index).ok_or("a call that was done names no step")?.clone();
             let (value, output) = in_step(run, &step, item);
-            let RareFields { value: value_place, output: output_place, rehearsed, harmless, origin, child } =
-                rare.map_or_else(RareFields::default, |rare| *rare);
+            let RareFields {
+                value: value_place,
+                output: output_place,
+                rehearsed,
+                harmless,
+                origin,
+                group_before,
+                child,
+            } = rare.map_or_else(RareFields::default, |rare| *rare);
             let value = value_place.get(value);
             let output = output_place.get(output).ok_or("a call that was done has no output")?;
-            Ok(DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child })
+            Ok(DoneCall {
+                step,
+                item,
+                value,
+                began,
+                ended,
+                status,
+                output,
+                rehearsed,
+                harmless,
+                origin,
+                group_before,
+                child,
+            })
         });
         calls.collect()
     }

@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::calls::{DoneCall, Phase, StepState};
 use super::run::UNKNOWN;
 use super::sensitive::{HandedOver, result_paths};
+use super::undo::undo_groups;
 use super::undo_state::Undone;
 use super::{
     ConflictKind, ControlEvent, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal,
@@ -49,6 +50,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
         };
         old.done.iter().filter(needs_undo).collect()
     };
+    let undo_groups = undo_groups(taken.iter().flat_map(|(index, _)| done(&plan.steps[index.0].id)), undoes);
     // What was done last is undone first.
     taken.sort_by_key(|(index, _)| done(&plan.steps[index.0].id).iter().map(|done| done.ended).max());
     let results = taken.into_iter().map(|(index, skipped)| {
@@ -65,6 +67,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
                 output: done.output.clone(),
                 harmless: done.harmless,
                 child: done.child.clone(),
+                group: undo_groups.get(&(&done.step, done.item)).copied(),
             })
             .collect();
         let mut sensitive = result_paths(plan, old, &step);

@@ -62,6 +62,10 @@ pub struct DoneBefore {
     /// The child run and its workflow, where the step began one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub child: Option<(RunId, WorkflowName)>,
+    /// Its group, where it has an `undo`: the calls of a group had overlapped in time and are undone together, and a
+    /// group with a greater number is undone first. Without a number a call is undone alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
 }
 
 /// How [`DoneBefore`] is read. serde reads a null `value` as absent: beside an `item`, an absent one was null.
@@ -71,16 +75,18 @@ struct StoredDoneBefore {
     value: Option<Arc<Value>>,
     status: Option<u16>,
     output: Arc<Value>,
-    /// Absent in events of earlier versions, as is `child`.
+    /// Absent in events of earlier versions, as are `child` and `group`.
     #[serde(default)]
     harmless: bool,
     #[serde(default)]
     child: Option<(RunId, WorkflowName)>,
+    #[serde(default)]
+    group: Option<u32>,
 }
 
 impl From<StoredDoneBefore> for DoneBefore {
-    fn from(StoredDoneBefore { item, value, status, output, harmless, child }: StoredDoneBefore) -> Self {
+    fn from(StoredDoneBefore { item, value, status, output, harmless, child, group }: StoredDoneBefore) -> Self {
         let value = value.or_else(|| item.map(|_| Arc::default()));
-        Self { item, value, status, output, harmless, child }
+        Self { item, value, status, output, harmless, child, group }
     }
 }

@@ -5,6 +5,7 @@
 //! is a conflict of another kind, because another attempt could undo twice. A rehearsed call has nothing
 //! to undo: only the intent is recorded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::address::{self, NextAttempt};
@@ -20,27 +21,54 @@ use super::{
     Step, StepFinished, StepStarted, World, missing,
 };
 use crate::expression::{ExpressionError, ReadPath};
+use crate::names::StepId;
 
-/// The calls to undo, in groups: the calls of a group had overlapped in time.
+/// The calls to undo, in groups, the first group first: the calls of a group had overlapped in time.
 pub(super) fn groups_to_undo(run: &Run, plan: &Plan) -> Vec<Vec<StepItem>> {
     let has_undo = |done: &&DoneCall| plan.step(&done.step).is_some_and(|(_, step)| step.undo.is_some());
-    let mut groups: Vec<Vec<StepItem>> = Vec::new();
+    let calls = |group: Vec<&DoneCall>| group.into_iter().map(|done| (done.step.clone(), done.item)).collect();
+    overlapping(run.done.iter().filter(has_undo)).into_iter().map(calls).collect()
+}
+
+/// Groups of calls that had overlapped in time, in the order in which they are undone. What earlier runs of the job did
+/// comes last, in the groups that the rerun determined when it took over their results.
+fn overlapping<'a>(done: impl DoubleEndedIterator<Item = &'a DoneCall>) -> Vec<Vec<&'a DoneCall>> {
+    let mut groups: Vec<Vec<&DoneCall>> = Vec::new();
+    let mut groups_before: BTreeMap<u32, Vec<&DoneCall>> = BTreeMap::new();
     // The latest start in the group that is being built.
     let mut latest = None;
-    for done in run.done.iter().rev().filter(has_undo) {
-        let call = (done.step.clone(), done.item);
+    for done in done.rev() {
+        if let Some(group) = done.group_before {
+            groups_before.entry(group).or_default().push(done);
+            continue;
+        }
         match (latest, groups.last_mut()) {
             (Some(began), Some(group)) if done.ended > began => {
-                group.push(call);
+                group.push(done);
                 latest = Some(done.began.max(began));
             }
             _ => {
-                groups.push(vec![call]);
+                groups.push(vec![done]);
                 latest = Some(done.began);
             }
         }
     }
+    groups.extend(groups_before.into_values().rev());
     groups
+}
+
+/// The number of the group in which each of these calls is undone, where its step has an `undo`; the greatest number
+/// is undone first.
+pub(super) fn undo_groups<'a>(
+    done: impl Iterator<Item = &'a DoneCall>,
+    undoes: impl Fn(&StepId) -> bool,
+) -> BTreeMap<(&'a StepId, Option<u32>), u32> {
+    let mut done: Vec<&DoneCall> = done.filter(|done| undoes(&done.step)).collect();
+    // In the order of completion, as the run has them.
+    done.sort_by_key(|done| done.ended);
+    let groups = overlapping(done.into_iter());
+    let numbered = (0u32..).zip(groups.into_iter().rev());
+    numbered.flat_map(|(number, group)| group.into_iter().map(move |done| ((&done.step, done.item), number))).collect()
 }
 
 /// Begins the first or next attempt of an undo.

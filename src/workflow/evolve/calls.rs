@@ -196,8 +196,21 @@ impl Run {
         let value = item.and_then(|item| self.item(step, item));
         let began = call.map_or(ended, |call| call.began);
         let step = step.clone();
-        let (origin, child, harmless) = (None, None, false);
-        let done = DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child };
+        let (origin, group_before, child, harmless) = (None, None, None, false);
+        let done = DoneCall {
+            step,
+            item,
+            value,
+            began,
+            ended,
+            status,
+            output,
+            rehearsed,
+            harmless,
+            origin,
+            group_before,
+            child,
+        };
         self.done.push(done);
     }
 

@@ -345,6 +345,7 @@ impl Run {
             rehearsed: false,
             harmless: !effects,
             origin: None,
+            group_before: None,
             child: Some((child, known.workflow)),
         });
         if !unfit {
@@ -376,6 +377,7 @@ impl Run {
                 rehearsed: false,
                 harmless: before.harmless,
                 origin: Some(*origin),
+                group_before: before.group,
                 child: before.child.clone(),
             });
         }

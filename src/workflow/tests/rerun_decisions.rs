@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::workflow::{Choice, ControlEvent, Known, Order, SignalDelivery, StepEvent, Taint, WaitEvent, parts, rerun};
 
 /// The run that supersedes this one.
-fn successor<'a>(harness: &Harness<'a>, from: &str) -> Harness<'a> {
+pub(super) fn successor<'a>(harness: &Harness<'a>, from: &str) -> Harness<'a> {
     let events = rerun(&harness.run, harness.plan, &from.into()).unwrap_or_else(|refusal| panic!("{refusal}"));
     let deliveries = harness.run.deliveries_before(&events);
     let mut new = Harness::started_with(harness.plan, |started| {

@@ -1,6 +1,7 @@
 //! A rerun repeats an effect that was done and is not undone only where a person asks for it.
 
 use super::harness::plan;
+use super::rerun_decisions::successor;
 use super::*;
 use crate::workflow::{Choice, ConflictKind, Order, Part, StepEvent, rerun};
 
@@ -180,5 +181,51 @@ respond: { status: 200 }
         let why = refusal(&harness, "mail");
         assert!(why.contains("`charge` was done and is not undone"), "{why}");
         assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a read may be repeated");
+    }
+}
+
+/// Items and steps that had overlapped are undone at the same time, by the run that did them and by those that took
+/// their results over.
+#[test]
+fn what_a_rerun_took_over_is_undone_in_the_groups_of_the_run_that_did_it() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  hold: { call: 'POST ${services.stock}/holds', undo: 'DELETE ${services.stock}/holds' }
+  seats:
+    needs: [hold]
+    for_each: ${request.body.items}
+    concurrency: 3
+    call: POST ${services.stock}/seats
+    undo: DELETE ${services.stock}/seats/${index}
+  hotel: { needs: [hold], call: 'POST ${services.stock}/hotels', undo: 'DELETE ${services.stock}/hotels' }
+  pay: { needs: [seats, hotel], call: 'POST ${services.stock}/pays', undo: 'DELETE ${services.stock}/pays' }
+  mail: { needs: [pay], call: 'POST ${services.stock}/mails' }
+respond: { status: 200 }
+",
+    );
+    for reruns in 0..3 {
+        let mut harness = Harness::of_api(&plan);
+        harness.settle();
+        harness.call("hold", ok(json!({})));
+        (0..3).for_each(|item| harness.item("seats", item, ok(json!({}))));
+        harness.call("hotel", ok(json!({})));
+        harness.call("pay", ok(json!({})));
+        harness.call("mail", status(409));
+        for _ in 0..reruns {
+            harness = successor(&harness, "mail");
+            harness.call("mail", status(409));
+        }
+        harness.cancel(true).unwrap();
+        let mut groups = Vec::new();
+        while harness.status() == RunStatus::Compensating {
+            groups.push(harness.in_flight_names());
+            for undo in harness.run.in_flight() {
+                harness.record_result(undo.step.as_str(), undo.item, Part::Undo, ok(json!({})));
+            }
+        }
+        let together = ["undo hotel", "undo seats[0]", "undo seats[1]", "undo seats[2]"];
+        assert_eq!(groups, [&["undo pay"][..], &together, &["undo hold"]], "after {reruns} reruns");
     }
 }

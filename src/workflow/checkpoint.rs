@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::calls::Open;
 use super::conflict::conflict;
 use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, OnReject, Question};
@@ -20,7 +21,7 @@ use super::world::deeper_than;
 use super::{
     CheckpointAnswer, CheckpointEvent, CheckpointKind, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode,
     OnTimeout, OpenCheckpoint, Outcome, Part, Plan, Refusal, ReviewItem, Risk, Run, Skipped, Step, StepEvent, StepKind,
-    UNVERIFIED, World,
+    UNVERIFIED, World, wire,
 };
 use crate::names::{CheckpointId, StepId};
 
@@ -84,6 +85,7 @@ pub(super) fn ask(
         until: deadline_after(now, asking.timeout),
         on_timeout: asking.on_timeout.unwrap_or(OnTimeout::Reject),
         default: None,
+        base_url: step.call(Part::Do).map(|call| wire::base_of(call, world).to_owned()),
     })
 }
 
@@ -257,10 +259,20 @@ fn answer_events(run: &Run, step: &Step, question: &RunQuestion, said: Checkpoin
     events
 }
 
+/// Skips what was asked about: a step, or those of its items that have not ended where others have a result, which stays.
 fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
-    match item {
-        None => skipped(run, step, Skipped::Rejected),
-        Some(_) => vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason: Skipped::Rejected })],
+    let rejected = |item| Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason: Skipped::Rejected });
+    let has_results = |open: &&Open| {
+        let has_result = open.results.values().any(|result| result.output.is_some());
+        open.items.is_some() && (has_result || !open.failures.is_empty())
+    };
+    match (item, run.open_step(&step.id).filter(has_results)) {
+        (Some(_), _) => vec![rejected(item)],
+        (None, Some(open)) => {
+            let items = (0u32..).take(open.all());
+            items.filter(|slot| !open.has_ended(*slot)).map(|slot| rejected(Some(slot))).collect()
+        }
+        (None, None) => skipped(run, step, Skipped::Rejected),
     }
 }
 

@@ -234,8 +234,9 @@ impl DecisionCheck<'_> {
                 Event::Wait(WaitEvent::Began { step: would, until: would_until, signal: would_signal }),
             ) => (was, was_signal) == (would, would_signal) && same_time(*was_until, *would_until),
             (Event::Checkpoint(CheckpointEvent::Opened(was)), Event::Checkpoint(CheckpointEvent::Opened(would))) => {
-                let at_same_time = OpenCheckpoint { at: was.at, until: was.until, ..(**would).clone() };
-                **was == at_same_time && same_time(was.until, would.until)
+                let (at, until, base_url) = (was.at, was.until, was.base_url.clone());
+                let as_it_was = OpenCheckpoint { at, until, base_url, ..(**would).clone() };
+                **was == as_it_was && same_time(was.until, would.until)
             }
             (
                 Event::Step(StepEvent::FanOutOpened { items: was, .. }),

@@ -2,8 +2,8 @@
 //!
 //! Always true: the risk is evaluated when the step is about to begin, with its items and its body. Medium risk asks
 //! one yes or no; at high risk each item of its `for_each`, or of the list in its body, is approved or struck out. Only
-//! what was approved is performed, exactly as it was shown: a changed input is asked about again, at no lower risk than
-//! before, and `now` stays the time of the question.
+//! what was approved is performed, exactly as it was shown: a changed input is asked about again, and so is a call whose
+//! service has another address by then, at no lower risk than before; `now` stays the time of the question.
 
 use std::sync::Arc;
 
@@ -61,31 +61,40 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     let alone = run.interactions.changed.contains(&(step.id.clone(), item))
         || is_renewed(run, step, item)
         || fallback::is_of_items(run, step);
+    let has_moved = |question: Option<&RunQuestion>| {
+        question.is_some_and(|question| question.approved().is_some() && is_elsewhere(question, world, step))
+    };
     let gate_of = |question: &RunQuestion| match (question.is_open(), question.approved()) {
         (true, _) => Some(Gate::Waiting),
+        (false, Some(_)) if is_elsewhere(question, world, step) => None,
         (false, Some(_)) => Some(Gate::Open),
         (false, None) => None,
     };
-    if let Some(gate) = run.interactions.question(&step.id, item).and_then(gate_of) {
+    let mut asked = run.interactions.question(&step.id, item);
+    if let Some(gate) = asked.and_then(gate_of) {
         return gate;
     }
     if item.is_some() && !alone {
-        if let Some(gate) = run.interactions.question(&step.id, None).and_then(gate_of) {
+        asked = run.interactions.question(&step.id, None);
+        if let Some(gate) = asked.and_then(gate_of) {
             return gate;
         }
         // The risk of all items was evaluated when the first was about to begin.
         let unevaluated = run.interactions.decided_when_missing.get(&step.id).copied().unwrap_or(0);
-        if run.open_step(&step.id).is_some_and(|open| open.begun_or_ended() > unevaluated) {
+        let has_begun = run.open_step(&step.id).is_some_and(|open| open.begun_or_ended() > unevaluated);
+        if has_begun && !has_moved(asked) {
             return Gate::Open;
         }
         // People decide about all items that have not ended. If they skip or reject them, the step ends, and the
-        // fallback of an item with it: that one ends first.
-        if run.open_step(&step.id).is_some_and(|open| !open.replaced.is_empty()) {
+        // fallback of an item with it: whatever is under way ends first.
+        if run.open_step(&step.id).is_some_and(|open| open.has_calls() || !open.replaced.is_empty()) {
             return Gate::Waiting;
         }
     }
     let check = RiskCheck { run, plan, world, step, item: item.filter(|_| alone) };
-    let risk = match check.risk().map(|risk| risk.max(risk_before_change(run, step, item))) {
+    let is_changed = run.inputs.contains_key(&(step.id.clone(), item)) || has_moved(asked);
+    let least = if is_changed { risk_before_change(run, step, item) } else { Risk::Low };
+    let risk = match check.risk().map(|risk| risk.max(least)) {
         Ok(Risk::Low) => return Gate::Open,
         Ok(risk) => risk,
         Err(event) => return Gate::Before(vec![*event]),
@@ -97,12 +106,17 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     }])
 }
 
+/// Whether a question that was approved showed another address of the step's service than the files in force have. What
+/// people approved is not sent there: they are asked again.
+fn is_elsewhere(question: &RunQuestion, world: &World, step: &Step) -> bool {
+    let shown = question.checkpoint.base_url.as_deref();
+    shown.zip(step.call(Part::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, world))
+}
+
 /// The risk at which people were asked about a step (an item), or about all items of its step, before it got another
-/// input: with that input its risk is not lower. The risk of all items may be that of another item, or of their number.
+/// input or its service another address: its risk is not lower now. The risk of all items may be that of another item,
+/// or of their number.
 fn risk_before_change(run: &Run, step: &Step, item: Option<u32>) -> Risk {
-    if !run.inputs.contains_key(&(step.id.clone(), item)) {
-        return Risk::Low;
-    }
     let questions = run.interactions.questions.values().map(|question| &question.checkpoint);
     let about_it = questions.filter(|asked| asked.step == step.id && (asked.item.is_none() || asked.item == item));
     about_it.map(|asked| asked.risk).max().unwrap_or(Risk::Low)

@@ -2,6 +2,7 @@
 
 mod address;
 mod approvals;
+mod approvals_again;
 mod bytes;
 mod child_outcomes;
 mod child_runs;

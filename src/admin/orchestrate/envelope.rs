@@ -247,6 +247,7 @@ pub(super) fn checkpoint(asked: &OpenCheckpoint, run: RunId) -> PendingCheckpoin
         until,
         on_timeout,
         default: _,
+        base_url: _,
     } = asked;
     let items = items.iter().map(|item| ReviewRow {
         index: item.index,

@@ -164,7 +164,10 @@ impl Run {
         let indexes: BTreeSet<u32> = said.struck.iter().copied().collect();
         let strikes_all = indexes.len() == asked.items.len();
         let struck = self.interactions.struck.entry(asked.step.clone()).or_default();
+        let is_fan_out = matches!(self.steps.get(&asked.step), Some(StepState::Open(open)) if open.items.is_some());
         match asked.item {
+            // People may be asked again about the items that have not ended; what they struck out before stays counted.
+            None if is_fan_out => *struck = struck.saturating_add(u32::try_from(indexes.len()).unwrap_or(u32::MAX)),
             None => *struck = u32::try_from(indexes.len()).unwrap_or(u32::MAX),
             // People were asked about this item alone; what they struck out before stays counted.
             Some(_) => *struck = struck.saturating_add(u32::from(strikes_all)),

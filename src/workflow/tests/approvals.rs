@@ -11,11 +11,11 @@ fn retry_with(input: Value) -> Choice {
 }
 
 /// Payments of these amounts, with this risk. Anybody may decide about conflicts; only alice is asked.
-fn payments(risk: &str, top: &str) -> Plan {
+pub(super) fn payments(risk: &str, top: &str) -> Plan {
     plan(&payments_one_by_one(risk, top).replace("concurrency: 1", "concurrency: 2"))
 }
 
-fn payments_one_by_one(risk: &str, top: &str) -> String {
+pub(super) fn payments_one_by_one(risk: &str, top: &str) -> String {
     format!(
         "
 workflow: w
@@ -33,13 +33,13 @@ respond: {{ status: 200, body: '${{default(steps.pay.struck, 0)}}' }}
     )
 }
 
-fn of_items(plan: &Plan, items: Value) -> Harness<'_> {
+pub(super) fn of_items(plan: &Plan, items: Value) -> Harness<'_> {
     Harness::started_with(plan, |started| {
         (started.route, started.request) = (None, Arc::new(json!({"body": {"items": items}})));
     })
 }
 
-fn choose(harness: &mut Harness<'_>, item: Option<u32>, choice: Choice) {
+pub(super) fn choose(harness: &mut Harness<'_>, item: Option<u32>, choice: Choice) {
     let order = Order::Resolve { step: "pay".into(), item, choice, reason: None };
     harness.order_by("bob", order).unwrap();
 }
@@ -224,49 +224,4 @@ fn a_no_after_a_decision_about_an_item_whose_service_is_missing_fails_the_run() 
     assert_eq!(harness.open_checkpoint().item, None);
     harness.answers("alice", no()).unwrap();
     assert_eq!((harness.status(), harness.in_flight_names()), (RunStatus::Failed, Vec::<String>::new()));
-}
-
-/// A person chose the fallback for the first item, and what people then decide about the others ends the step as a
-/// whole. The fallback ends with it, and the run too.
-#[test]
-fn a_decision_about_the_items_that_are_left_ends_the_fallback_of_an_item() {
-    let fallback = "fallback: note\n  note:\n    fallback_only: true\n    call: POST ${services.stock}/notes";
-    for (concurrency, decision) in
-        [1, 2].into_iter().flat_map(|at_once| ["struck", "skipped", "taken"].map(|d| (at_once, d)))
-    {
-        let risk = match decision {
-            "struck" => "risk: high",
-            "skipped" => "risk: high\n    on_reject: skip",
-            _ => "risk: '${item.level}'",
-        };
-        let yaml = payments_one_by_one(&format!("{risk}\n    {fallback}"), "");
-        let plan = plan(&yaml.replace("concurrency: 1", &format!("concurrency: {concurrency}")));
-        let mut harness = of_items(&plan, json!([1, 2, 3]));
-        let all = harness.world.services.clone();
-        Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
-        harness.perform_due();
-        choose(&mut harness, Some(0), Choice::Fallback);
-        // One at a time, the fallback ends before the next item; two at a time, it is under way when that one is due.
-        if concurrency == 1 {
-            harness.replies("note", Some(0), ok(json!({})));
-        }
-        harness.world.services = all;
-        harness.perform_due();
-        if concurrency == 2 {
-            let is_asked = harness.run.open_checkpoints().next().is_some() || harness.run.conflict().is_some();
-            assert_eq!((is_asked, harness.in_flight_names()), (false, vec!["note[0]".to_owned()]), "{decision}");
-            harness.replies("note", Some(0), ok(json!({})));
-        }
-        match decision {
-            "struck" => drop(harness.answers("alice", review(&[], &[1, 2])).unwrap()),
-            "skipped" => drop(harness.answers("alice", no()).unwrap()),
-            _ => choose(&mut harness, None, take(json!([7, 8, 9]))),
-        }
-        let ended = ["pay", "note"].map(|step| harness.run.has_ended(&step.into()));
-        assert_eq!(
-            (harness.status(), ended),
-            (RunStatus::Completed, [true, true]),
-            "{decision}, {concurrency} at a time"
-        );
-    }
 }

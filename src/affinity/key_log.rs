@@ -161,6 +161,8 @@ impl KeyLog {
         for (route, at) in &opened.unnoted {
             ring.set_unnoted(*route, ServedUnnoted::by_earlier_process(*at).at, self.window);
         }
+        ring.settle_unnoted(true);
+        ring.write_unnoted(self.window);
         // Synced here first: once the old file says that they are stored, only this file has them.
         let synced = ring.file.as_ref().map_or(Ok(()), KeyFile::sync);
         drop(ring);
@@ -282,6 +284,8 @@ impl KeyLog {
         {
             let mut ring = self.ring();
             // The times of routes that were served unnoted are only in the file.
+            ring.settle_unnoted(true);
+            ring.write_unnoted(self.window);
             if !ring.waiting.is_empty() || ring.has_unnoted(self.window) {
                 return;
             }
@@ -293,7 +297,12 @@ impl KeyLog {
 
     /// Lets [`KeyLog::move_to_store`] end: it moves the waiting keys until none is left or a write to the store fails.
     pub(super) fn close(&self) {
-        self.ring().closed = true;
+        {
+            let mut ring = self.ring();
+            ring.closed = true;
+            ring.settle_unnoted(true);
+            ring.write_unnoted(self.window);
+        }
         self.key_added.notify_one();
     }
 
@@ -359,6 +368,7 @@ impl KeyLog {
                 std::thread::park_timeout(SYNC_INTERVAL);
                 let Some(log) = log.upgrade() else { return };
                 let mut ring = log.ring();
+                ring.settle_unnoted(false);
                 ring.write_unnoted(log.window);
                 let has_more_than_store = !ring.waiting.is_empty() || !ring.unnoted.is_empty();
                 let is_wanted = std::mem::take(&mut ring.written_since_sync) && has_more_than_store;

@@ -130,6 +130,22 @@ impl Ring {
         self.write_unnoted(window);
     }
 
+    /// Has the exact time of the last such request written to the file for each route without one since the time that
+    /// is there, or for all routes: a flip by force after that request accepts it, also for later processes.
+    pub fn settle_unnoted(&mut self, all: bool) {
+        let now = clock::now();
+        for (route, served) in &mut self.unnoted {
+            // The file has milliseconds, and the time there must not be before the request.
+            let exact = Timestamp::from_millisecond(served.at.as_millisecond() + 1).unwrap_or(served.at);
+            if served.in_file > exact && (all || served.in_file <= now) {
+                served.in_file = exact;
+                if !self.unnoted_to_write.contains(route) {
+                    self.unnoted_to_write.push(*route);
+                }
+            }
+        }
+    }
+
     /// Whether a retry may still come of a request that legacy served although its key could not be noted.
     pub fn has_unnoted(&self, window: Duration) -> bool {
         let now = clock::now();
@@ -144,5 +160,49 @@ impl Ring {
             unnoted.get(route).is_some_and(|served| file.write_unnoted(*route, served.in_file, is_over).is_err())
         });
         self.written_since_sync |= self.unnoted_to_write.len() < before;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::RouteId;
+
+    /// A ring that keeps records in memory only.
+    fn ring() -> Ring {
+        Ring {
+            file: None,
+            records: 8,
+            stored: 0,
+            waiting: VecDeque::new(),
+            waiting_keys: HashMap::new(),
+            unnoted: HashMap::new(),
+            damage: None,
+            unnoted_to_write: Vec::new(),
+            written_since_sync: false,
+            failing: false,
+            closed: false,
+            unlisted: false,
+            gauge: metrics::Gauge::noop(),
+        }
+    }
+
+    /// Not before, because until then a request of that route writes nothing.
+    #[test]
+    fn the_exact_time_is_written_once_the_time_in_the_file_has_come() {
+        let (mut ring, now) = (ring(), clock::now());
+        let [over, served] = ["over", "served"].map(|id| SlotRoute::of(&RouteId::new(id)));
+        let seconds = Duration::from_secs;
+        ring.unnoted.insert(over, ServedUnnoted { at: now - seconds(30), in_file: now - seconds(1) });
+        ring.unnoted.insert(served, ServedUnnoted { at: now - seconds(30), in_file: now + seconds(30) });
+        ring.settle_unnoted(false);
+        assert_eq!(ring.unnoted_to_write, [over]);
+        let exact = ring.unnoted[&over];
+        assert!(exact.in_file >= exact.at && exact.in_file <= exact.at + Duration::from_millis(1));
+        ring.settle_unnoted(true);
+        assert_eq!(ring.unnoted_to_write, [over, served], "at the end of the process");
+        ring.unnoted_to_write.clear();
+        ring.settle_unnoted(true);
+        assert!(ring.unnoted_to_write.is_empty(), "both are exact");
     }
 }

@@ -46,6 +46,8 @@ struct Taken {
     /// When its window is over.
     until: Instant,
     arm: Arm,
+    /// Whether this process has noted it for legacy, or found it noted in the file.
+    was_noted: bool,
 }
 
 /// The result of taking a key for an arm.
@@ -105,20 +107,28 @@ impl Tries {
 
     /// Records that legacy took this key `ago`; the file has it.
     pub(super) fn record_taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
-        let until = self.until(now, ago);
-        self.insert_legacy(&mut self.shard(&key), key, until, now);
+        let taken = Taken { until: self.until(now, ago), arm: Arm::Legacy, was_noted: true };
+        self.insert_legacy(&mut self.shard(&key), key, taken, now);
+    }
+
+    /// Whether legacy has this key, and this process has noted it.
+    pub(super) fn was_noted(&self, key: &RetryKey, now: Instant) -> bool {
+        self.shard(key).taken.get(key).is_some_and(|taken| now < taken.until && taken.was_noted)
     }
 
     fn put_legacy(&self, shard: &mut Shard, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
         let again = shard.arm(&key, now) == Some(Arm::Legacy);
         let noted = note();
         if !again {
-            self.insert_legacy(shard, key, self.until(now, Duration::ZERO), now);
+            let taken = Taken { until: self.until(now, Duration::ZERO), arm: Arm::Legacy, was_noted: noted };
+            self.insert_legacy(shard, key, taken, now);
+        } else if let Some(taken) = shard.taken.get_mut(&key) {
+            taken.was_noted |= noted;
         }
         LegacyTake::Taken { noted, again }
     }
 
-    fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, until: Instant, now: Instant) {
+    fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, taken: Taken, now: Instant) {
         while let Some((until, oldest)) = shard.legacy_by_age.front().copied()
             && (now >= until || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
         {
@@ -131,8 +141,8 @@ impl Tries {
             shard.taken.remove(&key);
             return;
         }
-        shard.taken.insert(key, Taken { until, arm: Arm::Legacy });
-        shard.legacy_by_age.push_back((until, key));
+        shard.legacy_by_age.push_back((taken.until, key));
+        shard.taken.insert(key, taken);
     }
 
     /// Takes a key for the engine, unless it is legacy's. It stays until it is released, or given to legacy, or until
@@ -145,7 +155,7 @@ impl Tries {
             None => {}
         }
         let until = self.until(now, Duration::ZERO);
-        shard.taken.insert(key, Taken { until, arm: Arm::Engine });
+        shard.taken.insert(key, Taken { until, arm: Arm::Engine, was_noted: false });
         Took::Fresh
     }
 

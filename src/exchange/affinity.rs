@@ -119,9 +119,13 @@ pub trait Affinity: Send + Sync {
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;
     /// Records for legacy a first try that the engine gave back.
     fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake;
-    /// Reports that legacy serves a request whose key could not be recorded: counted, and the gate to `live` stays shut
-    /// as long as a retry may come.
-    fn record_served_unnoted(&self, route: &RouteId);
+    /// For a retry of what legacy took whose keys cannot be noted now: whether they were noted when an earlier try came,
+    /// and the store has them. Waits for the store only if this process noted them.
+    fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;
+    /// Reports that legacy serves a request whose key could not be recorded: counted for the route, and the gate to
+    /// `live` stays shut as long as a retry may come. It is recorded under the oldest id of the route too: after the
+    /// files take a rename back, the next process does not know the present id.
+    fn record_served_unnoted(&self, route: &RouteId, oldest_id: &RouteId);
     /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the
     /// id. Never waits.
     fn note_legacy_instance(&self, key: InstanceKey);

@@ -26,23 +26,36 @@ pub struct EarlierScopes {
     pub moved: Vec<MovedRequests>,
 }
 
+/// The keys of a request by the scopes of earlier files.
+#[derive(Default)]
+pub struct EarlierRetryKeys {
+    /// The newest first.
+    pub keys: Vec<RetryKeys>,
+    /// The newest of those under which a first try may still come: one that was in flight when the files changed.
+    pub of_first_tries: Option<RetryKeys>,
+}
+
 impl EarlierScopes {
     /// The keys of a request that belongs to this route now.
-    pub(super) fn retry_keys(&self, route: &RouteId, salts: &Salts, facts: &RequestFacts<'_>) -> Vec<RetryKeys> {
-        let mut all: Vec<RetryKeys> = Vec::new();
+    pub(super) fn retry_keys(&self, route: &RouteId, salts: &Salts, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
+        let mut all = EarlierRetryKeys::default();
         if self.by_route.is_empty() && self.moved.is_empty() {
             return all;
         }
         let own = self.by_route.get(route).into_iter().flatten();
-        let own = own.filter_map(|scope| salts.earlier_retry_keys(scope, facts));
+        let own = own.filter_map(|scope| Some((scope.times, salts.earlier_retry_keys(scope, facts)?)));
         let (host, path) = (facts.headers.get(HOST).and_then(|host| host.to_str().ok()), match_key(facts.path));
         let moved = self.moved.iter().filter_map(|moved| {
             let params = moved.find(facts.method, host, &path, facts.now_s)?;
-            salts.earlier_retry_keys(&moved.scope, &RequestFacts { params: &params, ..*facts })
+            let keys = salts.earlier_retry_keys(&moved.scope, &RequestFacts { params: &params, ..*facts })?;
+            Some((moved.scope.times, keys))
         });
-        for keys in own.chain(moved) {
-            if !all.contains(&keys) {
-                all.push(keys);
+        for (times, keys) in own.chain(moved) {
+            if facts.now_s < times.first_tries_until_s {
+                all.of_first_tries.get_or_insert(keys);
+            }
+            if !all.keys.contains(&keys) {
+                all.keys.push(keys);
             }
         }
         all
@@ -87,7 +100,7 @@ impl MovedRequests {
     /// The path parameters of a request; `key` is its path after [`match_key`]. `None` if the request is not one of
     /// these, or if a retry of one can no longer come.
     fn find(&self, method: &Method, host: Option<&str>, key: &str, now_s: i64) -> Option<Params> {
-        let may_come = now_s < self.scope.until_s;
+        let may_come = now_s < self.scope.times.retries_until_s;
         may_come.then(|| self.matcher.find(method, host, key)).flatten().map(|(_, params)| params)
     }
 }

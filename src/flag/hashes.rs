@@ -49,8 +49,8 @@ impl Salts {
     }
     /// The retry key under a scope of earlier files; `None` also where that scope is not looked up any more.
     pub fn earlier_retry_keys(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
-        let EarlierScope { route, key, caller, form, bytes, until_s } = earlier;
-        if facts.now_s >= *until_s {
+        let EarlierScope { route, key, caller, form, bytes, times } = earlier;
+        if facts.now_s >= times.retries_until_s {
             return None;
         }
         let key = key_of_request(key.as_ref(), *bytes, facts).ok().flatten()?;

@@ -55,6 +55,15 @@ impl KeyForm {
     }
 }
 
+/// Until when requests may come under a scope that is no longer in force: seconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct EarlierTimes {
+    /// First tries: the requests that were in flight when the files changed.
+    pub first_tries_until_s: i64,
+    /// Retries.
+    pub retries_until_s: i64,
+}
+
 /// A scope that is no longer in force. First tries that were recorded under it are still looked up.
 pub struct EarlierScope {
     pub(super) route: RouteId,
@@ -62,8 +71,8 @@ pub struct EarlierScope {
     pub(super) caller: CallerScope,
     pub(super) form: KeyForm,
     pub(super) bytes: ByteForm,
-    /// It is looked up until then, because until then a retry may come: seconds since 1970.
-    pub(super) until_s: i64,
+    /// It is looked up as long as a retry may come.
+    pub(super) times: EarlierTimes,
 }
 
 impl RetryScope {
@@ -80,11 +89,11 @@ impl RetryScope {
         }
     }
 
-    /// Parses a stored scope, which is to be looked up until `until_s` (seconds since 1970).
+    /// Parses a stored scope, with the times until when requests may come under it.
     ///
     /// # Errors
     /// Another version stored it, and this one cannot parse it.
-    pub fn parse_earlier(&self, until_s: i64) -> Result<EarlierScope, String> {
+    pub fn parse_earlier(&self, times: EarlierTimes) -> Result<EarlierScope, String> {
         let Self { route, key, headers, token, form, bytes } = self;
         let key = key.as_ref().map(|text| Template::parse_str(text).map_err(|error| error.to_string()));
         let header = |name: &String| HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string());
@@ -94,7 +103,7 @@ impl RetryScope {
             headers: headers.iter().map(header).collect::<Result<_, _>>()?,
         };
         let (route, key) = (route.clone(), key.transpose()?);
-        Ok(EarlierScope { route, key, caller, form: *form, bytes: *bytes, until_s })
+        Ok(EarlierScope { route, key, caller, form: *form, bytes: *bytes, times })
     }
 }
 
@@ -126,6 +135,9 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         set(vec![route], BTreeMap::new(), Freeze::No)
     }
 
+    /// First tries came until 50, and retries come until 100.
+    const TIMES: EarlierTimes = EarlierTimes { first_tries_until_s: 50, retries_until_s: 100 };
+
     /// The keys of one request at this time: under the scope in force, and under earlier ones.
     fn keys(set: &FlagSet, now_s: i64) -> (Option<RetryKeys>, Vec<RetryKeys>) {
         let headers = [("idempotency-key", "k"), ("x-key", "other"), ("x-caller", "c"), ("authorization", "a")];
@@ -144,7 +156,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             now_s,
         };
         let flag = &set.routes[0];
-        (set.retry_keys(flag, &facts).unwrap(), set.earlier_retry_keys(flag, &facts))
+        (set.retry_keys(flag, &facts).unwrap(), set.earlier_retry_keys(flag, &facts).keys)
     }
 
     fn of_route_a(scope: EarlierScope) -> EarlierScopes {
@@ -168,7 +180,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             let scope = RetryScope::of(&before);
             let stored: RetryScope = serde_json::from_value(serde_json::to_value(&scope).unwrap()).unwrap();
             assert_eq!(stored, scope);
-            let earlier = of_route_a(stored.parse_earlier(100).unwrap());
+            let earlier = of_route_a(stored.parse_earlier(TIMES).unwrap());
             let now = Route { caller: Vec::new().into(), ..plain() };
             let (given, none) = keys(&set_of(before), 99);
             let set = set_of(now).with_earlier_scopes(Arc::new(earlier));
@@ -192,7 +204,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         let mut stored = serde_json::to_value(RetryScope::of(&unverified)).unwrap();
         assert!(stored.as_object_mut().unwrap().remove("form").is_some());
         let stored: RetryScope = serde_json::from_value(stored).unwrap();
-        let earlier = of_route_a(stored.parse_earlier(100).unwrap());
+        let earlier = of_route_a(stored.parse_earlier(TIMES).unwrap());
         let before = keys(&set_of(unverified).with_earlier_scopes(Arc::new(earlier)), 1).1;
         assert_eq!((before.len(), before[0].any_caller), (1, any_caller));
         assert_ne!(before[0].scoped.0[..16], scoped.0[..16]);
@@ -210,7 +222,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         assert!(stored.as_object_mut().unwrap().remove("bytes").is_some());
         let stored: RetryScope = serde_json::from_value(stored).unwrap();
         assert_ne!(stored, RetryScope::of(&keyed), "it was replaced");
-        let set = set_of(keyed).with_earlier_scopes(Arc::new(of_route_a(stored.parse_earlier(100).unwrap())));
+        let set = set_of(keyed).with_earlier_scopes(Arc::new(of_route_a(stored.parse_earlier(TIMES).unwrap())));
         let keys = |header: &[u8], query: &str, path: &str| {
             let headers = [("x-key".parse().unwrap(), http::HeaderValue::from_bytes(header).unwrap())];
             let headers: HeaderMap = headers.into_iter().collect();
@@ -227,7 +239,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
                 first_try: None,
                 now_s: 1,
             };
-            (set.retry_keys(found.flag, &facts).unwrap().unwrap(), set.earlier_retry_keys(found.flag, &facts))
+            (set.retry_keys(found.flag, &facts).unwrap().unwrap(), set.earlier_retry_keys(found.flag, &facts).keys)
         };
         // What the older version saw of the first request, spelled in UTF-8.
         let (now, earlier) = keys(b"\xfc", "q=%F6", "/orders/%E4");
@@ -245,9 +257,9 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
     #[test]
     fn a_stored_scope_that_cannot_be_read_is_an_error() {
         let scope = RetryScope::of(&route("a", Method::POST, "/orders"));
-        assert!(RetryScope { key: Some("${".into()), ..scope.clone() }.parse_earlier(1).is_err());
-        assert!(RetryScope { headers: vec!["no header".into()], ..scope.clone() }.parse_earlier(1).is_err());
+        assert!(RetryScope { key: Some("${".into()), ..scope.clone() }.parse_earlier(TIMES).is_err());
+        assert!(RetryScope { headers: vec!["no header".into()], ..scope.clone() }.parse_earlier(TIMES).is_err());
         let token = Some(TokenSource { keys: "no keys".into(), audience: Vec::new() });
-        assert!(RetryScope { token, ..scope }.parse_earlier(1).is_err());
+        assert!(RetryScope { token, ..scope }.parse_earlier(TIMES).is_err());
     }
 }

@@ -12,8 +12,8 @@ use super::key_text::AmbiguousKey;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, Ambiguity, PathRefusal, match_key, normalise, readings};
 use super::{
-    Cohort, EarlierScopes, Family, Freeze, Instance, InstanceKey, MovedRequests, RequestFacts, RetryKeys, Route,
-    Service, Shares, State,
+    Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, MovedRequests, RequestFacts,
+    RetryKeys, Route, Service, Shares, State,
 };
 use crate::names::{RouteId, ServiceName};
 
@@ -217,7 +217,7 @@ impl FlagSet {
     }
 
     /// The retry keys of this request under the scopes of earlier files, while a retry may come. Nearly always none.
-    pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Vec<RetryKeys> {
+    pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
         self.earlier_scopes.retry_keys(&flag.route.id, &self.salts, facts)
     }
 

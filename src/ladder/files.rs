@@ -254,14 +254,15 @@ fn flip_of_later_id(positions: &Positions, at: &RoutePosition) -> Option<Move> {
     let flip = at.last.as_ref()?;
     let later = flip.route.as_ref().filter(|id| positions.later_ids.contains_key(*id))?;
     let reason = format!("the files took back the rename to `{later}`, under which this flip had been recorded");
-    Some(Move {
-        route: at.route.id.clone(),
-        from: state_of(flip),
-        to: state_of(flip),
-        shares: flip.shares.unwrap_or(at.inputs.shares),
-        reason: Some(reason),
-        overridden: flip.overridden.clone(),
-    })
+    let to = state_of(flip);
+    // A force that an earlier version recorded.
+    let forced = || {
+        let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
+        Overridden { from, reason: flip.reason.clone().unwrap_or_default(), forced_at: at.forced_at() }
+    };
+    let overridden = flip.overridden.clone().or_else(|| flip.forced.then(forced));
+    let shares = flip.shares.unwrap_or(at.inputs.shares);
+    Some(Move { route: at.route.id.clone(), from: to, to, shares, reason: Some(reason), overridden })
 }
 
 /// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the

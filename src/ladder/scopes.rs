@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use super::types::{Declared, Unrecorded};
 use super::{cohort_reasons, moved};
 use crate::clock;
-use crate::flag::{EarlierScopes, Match, RetryScope, Route};
+use crate::flag::{EarlierScopes, EarlierTimes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedScope, RetryScopes};
@@ -237,16 +237,19 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
              requests"
         );
     };
-    let until_s = |at: Timestamp| until(at, window).as_second();
+    let times = |at: Timestamp| EarlierTimes {
+        first_tries_until_s: clock::window_end(at, IN_FLIGHT).as_second(),
+        retries_until_s: until(at, window).as_second(),
+    };
     for (route, scopes) in scopes {
         for ReplacedScope { scope, at } in &scopes.earlier {
-            match scope.parse_earlier(until_s(*at)) {
+            match scope.parse_earlier(times(*at)) {
                 Ok(earlier) => all.by_route.entry(route.clone()).or_default().push(earlier),
                 Err(why) => unreadable(route, why),
             }
         }
         for moved in &scopes.moved {
-            match moved::parse(route, moved, until_s(moved.at)) {
+            match moved::parse(route, moved, times(moved.at)) {
                 Ok(moved) => all.moved.push(moved),
                 Err(why) => unreadable(route, why),
             }

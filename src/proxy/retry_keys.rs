@@ -5,12 +5,13 @@
 //! took is refused under another credential, and legacy is not called.
 
 use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
-use crate::flag::{AmbiguousKey, Arm, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
+use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
 use crate::names::RouteId;
 
 /// The retry keys of a request: the present ones, and those by the scopes of earlier files. A request without present
-/// keys may be the retry of one that came under earlier files, so its newest earlier keys serve as the present ones. If
-/// its route has no workflow now, that is as if the former route still existed in `off`.
+/// keys may be the retry of one that came under earlier files and is in flight, so its newest earlier keys serve as the
+/// present ones for as long as such a first try may come. After that it is only looked up under them: the scope may have
+/// been given up because it took different requests for one.
 ///
 /// # Errors
 /// It is not clear which key the request has.
@@ -19,12 +20,12 @@ pub(super) fn keys_of_request(
     flag: &RouteFlag,
     facts: &RequestFacts<'_>,
 ) -> Result<(Option<RetryKeys>, Vec<RetryKeys>), AmbiguousKey> {
-    let mut earlier = set.earlier_retry_keys(flag, facts);
+    let EarlierRetryKeys { keys: mut earlier, of_first_tries } = set.earlier_retry_keys(flag, facts);
     let present = match flag.route.workflow {
         Some(_) => set.retry_keys(flag, facts)?,
         None => None,
     };
-    let present = present.or_else(|| earlier.first().copied());
+    let present = present.or(of_first_tries);
     earlier.retain(|keys| Some(*keys) != present);
     Ok((present, earlier))
 }

@@ -195,7 +195,10 @@ async fn answer_flagged(
         let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung };
         let earlier = first_try.earlier_keys(table.set.files_version);
         match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body) {
-            LegacyTake::Taken { noted, again } => {
+            LegacyTake::Taken { mut noted, again } => {
+                if let (false, true, Some(keys)) = (noted, again, &first_try.keys) {
+                    noted = shared.affinity.noted_earlier(keys).await;
+                }
                 // Another try with the same key was taken since the look-up above, and the dark run is that one's.
                 if again {
                     skip_second_dark_run(&mut decision, flag);
@@ -205,7 +208,7 @@ async fn answer_flagged(
                     key_not_noted = rung >= State::Live || could_be_live(flag, &facts);
                 }
                 if !noted && !key_not_noted {
-                    shared.affinity.record_served_unnoted(&flag.route.id);
+                    shared.affinity.record_served_unnoted(&flag.route.id, flag.route.first_id());
                 }
             }
             LegacyTake::HeldByEngine => {

@@ -42,13 +42,13 @@ pub async fn send_keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
 }
 
-/// Waits until the file of retry keys has the first route of which a key could not be noted. It is written as soon as
-/// that is possible, in the first slot for such routes.
-pub async fn wait_until_unnoted_route_is_written(system: &TestSystem) {
+/// Waits until the file of retry keys has so many ids of routes of which a key could not be noted. They are written as
+/// soon as that is possible, in the first slots for such routes.
+pub async fn wait_until_unnoted_ids_are_written(system: &TestSystem, ids: usize) {
     let file = PathBuf::from(format!("{}.keys", system.store().display()));
-    until("the route to be written down", || async {
-        let slot = std::fs::read(&file).ok()?.get(2 * 64..3 * 64)?.to_vec();
-        slot.iter().any(|byte| *byte != 0).then_some(())
+    until("the ids to be written down", || async {
+        let last = std::fs::read(&file).ok()?.get((1 + ids) * 64..(2 + ids) * 64)?.to_vec();
+        last.iter().any(|byte| *byte != 0).then_some(())
     })
     .await;
 }
@@ -185,7 +185,7 @@ async fn a_key_that_cannot_be_recorded() {
     system.flip("orders.create", "live", &["--force", "--reason", "its client does not retry"]).await.expect("forced");
     assert_eq!(in_force(&system).await, "live");
     system.flip("orders.create", "dark", &["--reason", "a step back"]).await.expect("it goes down");
-    wait_until_unnoted_route_is_written(&system).await;
+    wait_until_unnoted_ids_are_written(&system, 1).await;
     system.kill().await;
     system.restart().await;
     let (status, why) = shut(&system).await;
@@ -199,6 +199,36 @@ async fn a_key_that_cannot_be_recorded() {
         "legacy_keys::a_key_that_cannot_be_recorded",
         seed(),
         "2 keyed orders without a writable disk",
+        &[],
+    );
+}
+
+/// The person knew of the request that legacy served without recording its key, so that nobody has to force the flip
+/// again after the next deployment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_flip_after_a_key_that_was_not_recorded_outlasts_a_restart() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    force(&system, "dark").await;
+    let refused_writes = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    assert_eq!(send_keyed(&system, "in-dark", 1).await.status, StatusCode::CREATED);
+    refused_writes.end().await;
+    wait_until_unnoted_ids_are_written(&system, 1).await;
+    for route in FAMILY {
+        system.flip(route, "live", &["--force", "--reason", "its client does not retry"]).await.expect("it is forced");
+    }
+    for when in ["before", "after a restart", "after another restart"] {
+        let shown = system.pointsman.get("/api/v2/routes/orders.create").await;
+        assert_eq!(shown["row"]["effective"]["state"], "live", "{when}: {shown}");
+        assert!(shown["row"]["forced"].is_string(), "{when}: {shown}");
+        assert_eq!(system.pointsman.stop().await, Some(0), "{when}");
+        system.restart().await;
+    }
+    system.finish().await;
+    report_violations(
+        "legacy_keys::a_forced_flip_after_a_key_that_was_not_recorded_outlasts_a_restart",
+        seed(),
+        "1 keyed order without a writable disk, 3 restarts",
         &[],
     );
 }

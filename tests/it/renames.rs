@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use pointsman::demo::http::Reply;
 use serde_json::{Value, json};
 
-use crate::legacy_keys::wait_until_unnoted_route_is_written;
+use crate::legacy_keys::wait_until_unnoted_ids_are_written;
 use crate::support::seed::{report_violations, seed};
 use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, id, some_order};
@@ -220,7 +220,7 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
     check_shut(&system, FIRST).await;
     reload(&system, &family(&good, SECOND, &[FIRST])).await;
     check_shut(&system, SECOND).await;
-    wait_until_unnoted_route_is_written(&system).await;
+    wait_until_unnoted_ids_are_written(&system, 1).await;
     system.kill().await;
     system.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
     system.restart().await;
@@ -230,6 +230,40 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
         "renames::a_renamed_route_stays_shut_after_a_key_was_not_recorded",
         seed(),
         "1 order, 2 renames",
+        &[],
+    );
+}
+
+/// Legacy served a request whose key could not be recorded under the later id, which no later process but the first one
+/// knows after the files take the rename back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_is_renamed_back_stays_shut_after_a_key_was_not_recorded() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
+    reload(&system, &family(&good, SECOND, &[FIRST])).await;
+    move_to(&system, SECOND, "dark").await;
+    let refused_writes = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    assert_eq!(send_keyed(&system, "unnoted", 1).await.status, StatusCode::CREATED);
+    refused_writes.end().await;
+    wait_until_unnoted_ids_are_written(&system, 2).await;
+    for follower in &SECOND[1..] {
+        system.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
+    }
+    system.flags.write(ORDERS, &good);
+    for start in 1..=3 {
+        system.kill().await;
+        system.restart().await;
+        let to = "/api/v2/routes/orders.create/flip";
+        let reply = system.pointsman.api(Method::POST, to, json!({ "to": "live" })).await;
+        let why = reply.json().to_string();
+        assert!(reply.status == StatusCode::CONFLICT && why.contains("could not be noted"), "start {start}: {why}");
+    }
+    system.finish().await;
+    report_violations(
+        "renames::a_route_that_is_renamed_back_stays_shut_after_a_key_was_not_recorded",
+        seed(),
+        "1 order, 1 rename and back, 3 kills",
         &[],
     );
 }

@@ -4,7 +4,7 @@ use super::held::elsewhere;
 use super::held_cohorts::{rung_of_staff, with_staff};
 use super::*;
 use crate::ladder::later_ids::with_later_ids;
-use crate::store::DeclaredState;
+use crate::store::{DeclaredState, FlipRecord};
 
 /// The route `bare` under another id.
 fn renamed(files: Declared) -> Declared {
@@ -60,6 +60,26 @@ async fn a_route_keeps_the_flip_that_was_made_under_the_later_id() {
                 assert_eq!(fixture.flips().await, 3, "it is recorded once more, under the id that it has now");
             }
         }
+    }
+}
+
+/// Its record does not name the gate that was overridden.
+#[tokio::test]
+async fn a_flip_by_force_that_an_older_version_recorded_stays_forced() {
+    let fixture = Fixture::open(files(&[])).await;
+    let fixture = fixture.restart(renamed(files(&[]))).await;
+    fixture.flip("new", forced(State::Live)).await.unwrap();
+    let flip = fixture.store.flips(None, 1).await.unwrap().remove(0);
+    let forced_at = flip.overridden.as_ref().and_then(|overridden| overridden.forced_at);
+    let older = FlipRecord { number: 0, overridden: None, at: forced_at.unwrap(), ..flip };
+    assert!(older.forced);
+    fixture.store.put_flips(vec![older], None).await.unwrap();
+    let mut fixture = fixture;
+    for _ in 0..2 {
+        fixture = fixture.restart(files(&[])).await;
+        assert_eq!(fixture.status("bare").forced.as_deref(), Some("a drill"));
+        let overridden = fixture.status("bare").last.unwrap().overridden.unwrap();
+        assert_eq!((overridden.from, overridden.forced_at), (State::Off, forced_at));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::exchange::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmUnknown, LEGACY_TOOK_FIRST_TRY, Outcome, Problem, Served,
 };
 use crate::expression::{Expression, Template};
-use crate::flag::{Arm, Cohort, EarlierScopes, Freeze, RetryScope, Route, SkipReason, State};
+use crate::flag::{Arm, Cohort, EarlierScopes, EarlierTimes, Freeze, RetryScope, Route, SkipReason, State};
 use crate::limits::Limits;
 use crate::names::RunId;
 
@@ -181,22 +181,48 @@ async fn a_request_that_the_engine_took_under_another_flag_set_is_not_given_to_l
     assert!(origin.requests().is_empty());
 }
 
+/// The files of `before` with another `retry_key`. First tries that the files of `before` decided may come until then.
+async fn after_another_retry_key(origin: &Origin, state: State, before: &Rig, first_tries_until_s: i64) -> Rig {
+    let edit_route = |route: &mut Route| {
+        route.retry_key = Some(Template::parse_str("${request.headers[\"x-request-id\"]}").unwrap());
+    };
+    let scope = RetryScope::of(&before.flags.load().route(&"orders.create".into()).unwrap().route);
+    let scope = scope.parse_earlier(EarlierTimes { first_tries_until_s, retries_until_s: i64::MAX }).unwrap();
+    let by_route = [("orders.create".into(), vec![scope])].into();
+    let set = flag_set(origin.address, &Setup { edit_route, ..at(state) }, 2);
+    let set = set.with_earlier_scopes(Arc::new(EarlierScopes { by_route, moved: Vec::new() }));
+    let after = Rig::new(origin, Setup { edit_route, ..at(state) }).await;
+    after.flags.store(Arc::new(set));
+    after
+}
+
+/// The scope may have been given up because it took different requests for one. Retries are looked up.
+#[tokio::test]
+async fn a_request_that_comes_later_is_not_taken_under_a_key_that_only_earlier_files_give_it() {
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    let origin = Origin::always_answers(OK).await;
+    let key_of_engine = |rig: &Rig| rig.fakes.asked.lock().unwrap().last().and_then(|request| request.retry_key);
+    for state in [State::Dark, State::Live] {
+        let before = Rig::new(&origin, at(state)).await;
+        let after = after_another_retry_key(&origin, state, &before, 0).await;
+        after.fakes.answers.lock().unwrap().extend([engine_says("{}"), engine_says("{}")]);
+        after.ask(keyed).await;
+        assert!(after.fakes.keys_of_legacy.lock().unwrap().is_empty(), "{state}");
+        assert_eq!(key_of_engine(&after), None, "{state}");
+        *after.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
+        assert_eq!(after.ask(keyed).await.status(), 201, "{state}");
+        assert!(key_of_engine(&after).is_some(), "{state}");
+    }
+}
+
 /// The first try may still be uploading, decided by earlier files: it finds the retry under the key that both have.
 #[tokio::test]
 async fn a_request_that_has_a_retry_key_only_by_earlier_files_is_taken_under_that_key() {
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
     let origin = Origin::always_answers(OK).await;
-    let edit_route = |route: &mut Route| {
-        route.retry_key = Some(Template::parse_str("${request.headers[\"x-request-id\"]}").unwrap());
-    };
     for state in [State::Dark, State::Live] {
         let before = Rig::new(&origin, at(state)).await;
-        let scope = RetryScope::of(&before.flags.load().route(&"orders.create".into()).unwrap().route);
-        let by_route = [("orders.create".into(), vec![scope.parse_earlier(i64::MAX).unwrap()])].into();
-        let set = flag_set(origin.address, &Setup { edit_route, ..at(state) }, 2);
-        let set = set.with_earlier_scopes(Arc::new(EarlierScopes { by_route, moved: Vec::new() }));
-        let after = Rig::new(&origin, Setup { edit_route, ..at(state) }).await;
-        after.flags.store(Arc::new(set));
+        let after = after_another_retry_key(&origin, state, &before, i64::MAX).await;
         for rig in [&before, &after] {
             rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
             rig.ask(keyed).await;
@@ -263,15 +289,19 @@ async fn a_caller_on_a_lower_rung_of_a_route_in_live_is_not_served_without_a_rec
             force: None,
         }];
     };
-    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    let keyed = |key: &str| {
+        format!("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: {key}\r\nContent-Length: 4\r\n\r\nbody")
+    };
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup { edit_route, ..at(State::Live) }).await;
-    assert_eq!(rig.ask(keyed).await.status(), 200);
+    assert_eq!(rig.ask(&keyed("k")).await.status(), 200);
     rig.fakes.records_no_keys.store(true, SeqCst);
-    let refused = rig.ask(keyed).await;
+    let refused = rig.ask(&keyed("other")).await;
     assert_eq!(refused.status(), 503);
     assert!(refused.text().contains("retry-key-not-noted"), "{}", refused.text());
-    assert_eq!((origin.requests().len(), rig.fakes.served_unnoted.load(SeqCst)), (1, 0), "legacy was called once");
+    assert_eq!(origin.requests().len(), 1, "legacy was called once");
+    assert_eq!(rig.ask(&keyed("k")).await.status(), 200, "a retry, whose keys were noted when its first try came");
+    assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 0);
 }
 
 /// A freeze is lifted without a gate, and then the engine performs the retries of this caller.
@@ -286,21 +316,21 @@ async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {
             force: Some("our own people".into()),
         }];
     };
-    let keyed = |staff: &str| {
+    let keyed = |staff: &str, key: &str| {
         format!(
-            "POST /orders HTTP/1.1\r\nHost: a\r\nX-Staff: {staff}\r\nIdempotency-Key: k-{staff}\r\nContent-Length: 4\r\n\r\nbody"
+            "POST /orders HTTP/1.1\r\nHost: a\r\nX-Staff: {staff}\r\nIdempotency-Key: {key}\r\nContent-Length: 4\r\n\r\nbody"
         )
     };
     for state in [State::Off, State::Shadow, State::Dark] {
         let rig = Rig::new(&origin, Setup { edit_route, freeze: Freeze::Instances, ..at(state) }).await;
-        assert_eq!(rig.ask(&keyed("1")).await.status(), 200, "{state}");
+        assert_eq!(rig.ask(&keyed("1", "noted")).await.status(), 200, "{state}");
         let served = origin.requests().len();
         rig.fakes.records_no_keys.store(true, SeqCst);
-        let refused = rig.ask(&keyed("1")).await;
+        let refused = rig.ask(&keyed("1", "one")).await;
         assert_eq!(refused.status(), 503, "{state}");
         assert!(refused.text().contains("retry-key-not-noted"), "{}", refused.text());
         assert_eq!((origin.requests().len(), rig.fakes.served_unnoted.load(SeqCst)), (served, 0), "{state}");
-        assert_eq!(rig.ask(&keyed("0")).await.status(), 200, "{state}");
+        assert_eq!(rig.ask(&keyed("0", "two")).await.status(), 200, "{state}");
         assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 1, "{state}: the other caller is outside the cohort");
     }
     // The engine of another process may have taken the first try, and the store does not answer.
@@ -308,8 +338,8 @@ async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {
         let rig = Rig::new(&origin, Setup { edit_route, freeze: Freeze::Instances, ..at(state) }).await;
         *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
         let served = origin.requests().len();
-        assert_eq!(rig.ask(&keyed("1")).await.status(), 503, "{state}");
+        assert_eq!(rig.ask(&keyed("1", "one")).await.status(), 503, "{state}");
         assert_eq!(origin.requests().len(), served, "{state}");
-        assert_eq!(rig.ask(&keyed("0")).await.status(), 200, "{state}");
+        assert_eq!(rig.ask(&keyed("0", "two")).await.status(), 200, "{state}");
     }
 }

@@ -137,15 +137,19 @@ impl Affinity for Fakes {
         }
     }
     fn give_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
-        if self.records_no_keys.load(SeqCst) {
-            return LegacyTake::NOT_NOTED;
-        }
         let mut keys = self.keys_of_legacy.lock().unwrap();
         let again = keys.contains(&scoped);
+        if self.records_no_keys.load(SeqCst) {
+            return LegacyTake::Taken { noted: false, again };
+        }
         keys.extend([scoped].into_iter().chain(any_caller));
         LegacyTake::Taken { noted: true, again }
     }
-    fn record_served_unnoted(&self, _route: &RouteId) {
+    fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
+        let noted = self.keys_of_legacy.lock().unwrap().contains(&keys.scoped);
+        Box::pin(async move { noted })
+    }
+    fn record_served_unnoted(&self, _route: &RouteId, _oldest_id: &RouteId) {
         self.served_unnoted.fetch_add(1, SeqCst);
     }
     fn note_legacy_instance(&self, key: InstanceKey) {

@@ -369,21 +369,12 @@ impl Affinity for StoreAffinity {
     }
 
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
-        // If there is a key for any caller, it is enough that this one is noted: the engine looks for it.
-        let key = keys.any_caller.unwrap_or(keys.scoped);
-        if !self.tries.was_noted(&key, Instant::now()) {
-            return ready(false).boxed();
-        }
-        // The key's window may have ended in the store before it ends here: an earlier process may have noted it first.
-        async move { self.look_ups.first_try(&self.store, key, LOOK_UP_MAX).await == Ok(Some(Arm::Legacy)) }.boxed()
+        self.has_noted_and_stored(keys).boxed()
     }
 
     fn record_served_unnoted(&self, route: &RouteId, oldest_id: &RouteId) {
         metrics::counter!("pointsman_retry_keys_unnoted_total", "route" => route.to_string()).increment(1);
-        self.keys.record_served_unnoted(route);
-        if oldest_id != route {
-            self.keys.record_served_unnoted(oldest_id);
-        }
+        [route, oldest_id].into_iter().for_each(|id| self.keys.record_served_unnoted(id));
     }
 
     fn note_legacy_instance(&self, key: InstanceKey) {

@@ -22,9 +22,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::StoreAffinity;
 use super::newer_files::{FoundMark, Marks};
 use super::tries::Took;
+use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
 use crate::flag::{Arm, RetryKey, RetryKeys};
 
@@ -185,6 +185,15 @@ impl StoreAffinity {
     /// Records that legacy has a request, which the engine gave back.
     pub(super) fn give_request_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
         self.take_for_any_caller(self.give_key_to_legacy(scoped), any_caller)
+    }
+
+    /// As [`Affinity::noted_earlier`](crate::exchange::Affinity::noted_earlier) says.
+    pub(super) async fn has_noted_and_stored(&self, keys: &RetryKeys) -> bool {
+        // If there is a key for any caller, it is enough that this one is noted: the engine looks for it.
+        let key = keys.any_caller.unwrap_or(keys.scoped);
+        // The key's window may have ended in the store before it ends here: an earlier process may have noted it first.
+        self.tries.was_noted(&key, Instant::now())
+            && self.look_ups.first_try(&self.store, key, LOOK_UP_MAX).await == Ok(Some(Arm::Legacy))
     }
 
     /// Takes the key for any caller too, where legacy has the caller's own key. It is enough if the key for any caller

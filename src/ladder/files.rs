@@ -159,7 +159,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     at.held_until = None;
     let held = gate.held(positions, &at);
     let lacks_flip = gate.may_lack_flip(positions, &at);
-    at.inputs.gate = held.as_ref().map(|_| HELD_AT);
+    let parted = parted_from_another(positions, &at);
+    at.inputs.gate = (held.is_some() || parted.is_some()).then_some(HELD_AT);
     at.inputs.is_held = false;
 
     let now = at.declared();
@@ -193,7 +194,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
             positions.remembered.insert(route.id.clone(), now);
         }
     }
-    if let Some(reason) = replaces.or(lacks_flip).filter(|_| made.is_none()) {
+    if let Some(reason) = replaces.or(lacks_flip).or(parted).filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung());
         // An edit of the shares alone does not ask for the state that the route loses. It is judged on the lower rung.
@@ -247,6 +248,16 @@ fn requested_by_edit(at: &RoutePosition, remembered: FileState, now: FileState) 
     let edited = State::ALL.into_iter().filter(|rung| remembered.shares.of(*rung) != now.shares.of(*rung));
     let shares = edited.fold(at.inputs.shares, |shares, rung| shares.with(rung, now.shares.of(rung)));
     FileState { state: at.inputs.requested, shares }
+}
+
+/// If a route in `live` had become a part of another one (`was`) since its last flip: why it goes down for good. The store
+/// has a declaration of each route in the files, and drops it when the route becomes an earlier id of another.
+fn parted_from_another(positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
+    let is_parted = at.last.as_ref().map(state_of) == Some(State::Live) && positions.remembered(&at.route).is_none();
+    is_parted.then_some(
+        "since its last flip another route had its id as an earlier one (`was`), and a flip that lowered that route is not \
+         its own",
+    )
 }
 
 /// Records the last flip of a route once more if it is stored under a later id: the next start does not know that id.

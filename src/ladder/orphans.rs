@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::family::{creator, family};
 use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, Segment};
-use crate::names::RouteId;
-use crate::store::{FollowedPath, SharedStore, StoreError, families_of_open_runs};
+use crate::names::{RouteId, RunId};
+use crate::store::{FollowedPath, OpenCreators, SharedStore, StoreError, families_of_open_runs};
 
 /// The requests by which each route follows up instances. A store that an older binary wrote has none of these.
 pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
@@ -86,8 +86,11 @@ pub(super) async fn find(
     let of_all = families.map(|id| (id.clone(), OwnedOf { in_open_run: true, ..OwnedOf::default() })).collect();
     let affected: BTreeSet<RouteId> =
         compare(&of_all, before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
-    for id in families_of_open_runs(&**store, &affected, &before.oldest_ids).await? {
-        owned.entry(id).or_default().in_open_run = true;
+    let OpenCreators { families, unreadable_reruns } =
+        families_of_open_runs(&**store, &affected, &before.oldest_ids).await?;
+    for (id, unreadable) in families {
+        let owned = owned.entry(id).or_default();
+        (owned.in_open_run, owned.unreadable) = (true, unreadable);
     }
     for id in before.creating.intersection(&affected) {
         owned.entry(id.clone()).or_default().by_new_runs = true;
@@ -104,6 +107,16 @@ pub(super) async fn find(
             }
         }
     }
+    // By itself such a rerun refuses no files.
+    if let Some(first) = unreadable_reruns.first().filter(|_| !orphans.new.is_empty()) {
+        let others = match unreadable_reruns.len() {
+            1 => String::new(),
+            count => format!(" (and of {} others)", count - 1),
+        };
+        orphans.new.push(format!(
+            "the events of the open rerun {first}{others} cannot be read: it may create an instance of any of these families"
+        ));
+    }
     Ok(orphans)
 }
 
@@ -116,19 +129,25 @@ struct OwnedOf {
     instances: u64,
     /// An open run may create one.
     in_open_run: bool,
+    /// The open run counts only because its events cannot be read.
+    unreadable: Option<RunId>,
     /// The next request may create one.
     by_new_runs: bool,
 }
 
 impl OwnedOf {
     fn sentence(self, pinned_under: &RouteId) -> String {
+        let why = match self.unreadable {
+            Some(run) => format!(" (the events of run {run} cannot be read, so that it counts for its route)"),
+            None => String::new(),
+        };
         match self {
-            Self { instances: 0, in_open_run: false, by_new_runs: true } => format!(
+            Self { instances: 0, in_open_run: false, by_new_runs: true, unreadable: _ } => format!(
                 "the engine may create one of `{pinned_under}` at any moment, because the route that creates them, or a \
                  cohort of it, is in `live` or above (lower it first)"
             ),
             Self { instances: 0, .. } => {
-                format!("the engine has an open run that may create an instance of `{pinned_under}`")
+                format!("the engine has an open run that may create an instance of `{pinned_under}`{why}")
             }
             Self { instances, in_open_run: false, .. } => {
                 format!("the engine owns instances of `{pinned_under}` ({instances})")
@@ -136,7 +155,7 @@ impl OwnedOf {
             Self { instances, in_open_run: true, .. } => {
                 format!(
                     "the engine owns instances of `{pinned_under}` ({instances}) and has an open run that may create \
-                     another"
+                     another{why}"
                 )
             }
         }

@@ -46,7 +46,7 @@ pub use error::{AppendError, ClaimedRequest, Conflict, StoreError};
 pub use followed_path::FollowedPath;
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
-pub use open_creators::families_of_open_runs;
+pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use postgres::PostgresStore;
 pub use records::{
     Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,

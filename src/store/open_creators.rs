@@ -15,6 +15,15 @@ const PAGE: usize = 500;
 /// How many runs that are to begin are examined.
 const PENDING_RUNS_MAX: usize = 10_000;
 
+/// The families of which open runs may create an instance.
+#[derive(Debug, Default)]
+pub struct OpenCreators {
+    /// Each with an open run whose events cannot be read, if no other run counts for the family.
+    pub families: BTreeMap<RouteId, Option<RunId>>,
+    /// Open reruns whose events cannot be read. They have no route, so that they count for no family.
+    pub unreadable_reruns: Vec<RunId>,
+}
+
 /// Those of these families of which an open real run, or a rerun that is to begin, may create an instance. Runs of a
 /// route with another oldest id in `oldest_ids` (by the route's id) are not examined. May take long where many runs are
 /// open.
@@ -25,26 +34,34 @@ pub async fn families_of_open_runs(
     store: &dyn Store,
     families: &BTreeSet<RouteId>,
     oldest_ids: &BTreeMap<RouteId, RouteId>,
-) -> Result<BTreeSet<RouteId>, StoreError> {
+) -> Result<OpenCreators, StoreError> {
     if families.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(OpenCreators::default());
     }
     let may_create_one = |run: &RunSummary| match &run.route {
         Some(route) => oldest_ids.get(route).is_none_or(|oldest| families.contains(oldest)),
         None => is_rerun(run),
     };
-    let mut found = of_pending_reruns(store).await?;
+    let pending = of_pending_reruns(store).await?.into_iter().map(|family| (family, None));
+    let mut found = OpenCreators { families: pending.collect(), unreadable_reruns: Vec::new() };
     let mut filter = RunFilter { limit: PAGE, ..RunFilter::open_real_runs() };
     'pages: loop {
         let page = store.runs(filter.clone()).await?;
         for run in page.iter().filter(|run| may_create_one(run)) {
-            if families.is_subset(&found) {
+            if families.iter().all(|family| found.families.contains_key(family)) {
                 break 'pages;
             }
             match created_by(store, run.run_id).await {
-                Some((created, _)) => found.extend(created),
+                Some((created, _)) => found.families.extend(created.map(|family| (family, None))),
                 // It counts for its route.
-                None => found.extend(run.route.iter().flat_map(|id| [Some(id), oldest_ids.get(id)]).flatten().cloned()),
+                None => match &run.route {
+                    Some(id) => {
+                        for id in [id].into_iter().chain(oldest_ids.get(id)) {
+                            found.families.entry(id.clone()).or_insert(Some(run.run_id));
+                        }
+                    }
+                    None => found.unreadable_reruns.push(run.run_id),
+                },
             }
         }
         match page.last() {
@@ -52,7 +69,7 @@ pub async fn families_of_open_runs(
             _ => break,
         }
     }
-    found.retain(|family| families.contains(family));
+    found.families.retain(|family, _| families.contains(family));
     Ok(found)
 }
 

@@ -26,6 +26,8 @@ pub struct FailingStore {
     pub fail_pin_counts: AtomicBool,
     /// The engine owns no instances.
     pub owns_none: AtomicBool,
+    /// The events of this run cannot be read.
+    pub unreadable: Mutex<Option<RunId>>,
     /// A listing of open runs says when it has begun, and waits.
     pub slow_listing: Mutex<Option<Arc<SlowListing>>>,
 }
@@ -63,6 +65,9 @@ impl Store for FailingStore {
         self.inner.append(append)
     }
     fn events(&self, run: RunId, from: Seq) -> StoreFuture<'_, Vec<StoredEvent>> {
+        if *self.unreadable.lock().unwrap() == Some(run) {
+            return fails();
+        }
         self.inner.events(run, from)
     }
     fn run(&self, run: RunId) -> StoreFuture<'_, Option<RunSummary>> {

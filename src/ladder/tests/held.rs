@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
+use super::captured_log::capture_log;
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -48,24 +49,6 @@ async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
     fixture.flip("bare", to(State::Dark)).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
     assert!(fixture.status("bare").refused.is_empty());
-}
-
-/// What is logged on this thread while the guard lives.
-fn capture_log() -> (Arc<std::sync::Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
-    struct Writer(Arc<std::sync::Mutex<Vec<u8>>>);
-    impl std::io::Write for Writer {
-        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(text);
-            Ok(text.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let to = log.clone();
-    let all = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Writer(to.clone())).finish();
-    (log, tracing::subscriber::set_default(all))
 }
 
 /// A log line says that a route is held only once the files are in force.

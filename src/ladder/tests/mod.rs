@@ -1,7 +1,9 @@
 //! Moves over a store in memory.
 
+mod captured_log;
 mod failing_store;
 mod files;
+mod first_tries;
 mod flips;
 mod freezes;
 mod held;
@@ -148,16 +150,19 @@ impl Fixture {
         self.store.flips(None, 1_000).await.unwrap().len()
     }
     /// Begins a real run of a route, which will create an instance that is pinned under the id `family`.
-    async fn begin_run(&self, route: &str, family: Option<&str>) {
+    async fn begin_run(&self, route: &str, family: Option<&str>) -> RunId {
+        let creates = |family: &str| Creates::Engine { family: family.into(), path: "$.id".into() };
+        self.begin(|started| (started.route, started.creates) = (Some(route.into()), family.map(creates))).await
+    }
+    async fn begin(&self, edit: impl FnOnce(&mut RunStarted)) -> RunId {
         let run = RunId(uuid::Uuid::now_v7());
         let Event::RunStarted(mut started) = store_tests::run_started(run, store_tests::at(0)) else { unreachable!() };
-        let creates = |family: &str| Creates::Engine { family: family.into(), path: "$.id".into() };
-        let edited = Arc::make_mut(&mut started);
-        (edited.route, edited.creates) = (Some(route.into()), family.map(creates));
+        edit(Arc::make_mut(&mut started));
         let event = Event::RunStarted(started);
         let summary = workflow::fold([&event]).unwrap().summary(store_tests::at(0));
         let append = Append { events: vec![(store_tests::at(0), event)], summary, ..store_tests::append(run, 1, 1) };
         self.store.append(Arc::new(append)).await.unwrap();
+        run
     }
     /// Pairs that open the gates to `dark` and `live`.
     fn record_pairs(&self, route: &str) {
@@ -185,7 +190,7 @@ impl Fixture {
 
 use crate::names::RunId;
 use crate::store::{Append, Store as _, tests as store_tests};
-use crate::workflow::{self, Creates, Event};
+use crate::workflow::{self, Creates, Event, RunStarted};
 
 fn to(state: State) -> FlipRequest {
     FlipRequest { to: state, percent: None, reason: None, force: false, acknowledge: false, by: "ann".into() }

@@ -8,6 +8,7 @@ use super::*;
 use crate::expression::Expression;
 use crate::flag::Cohort;
 use crate::ladder::only::removed_in_only;
+use crate::names::JobId;
 
 #[tokio::test]
 async fn a_start_is_refused_as_a_reload_is() {
@@ -110,6 +111,32 @@ async fn files_that_remove_a_family_are_refused_while_a_run_of_it_is_open() {
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
 }
 
+/// A person can look at the run, or wait until it is repaired.
+#[tokio::test]
+async fn the_refusal_names_a_run_that_cannot_be_read() {
+    let fixture = Fixture::open(files(&[])).await;
+    let refusal = async || {
+        let refused = fixture.ladder.reload(without_family(), || panic!("it is not recorded")).await;
+        refused.unwrap_err().to_string()
+    };
+    let make_unreadable = |run: RunId| *fixture.store.unreadable.lock().unwrap() = Some(run);
+    let rerun = fixture.begin(|started| (started.route, started.job) = (None, Some(JobId(uuid::Uuid::now_v7())))).await;
+    assert!(!refusal().await.contains("cannot be read"));
+    make_unreadable(rerun);
+    let refused = refusal().await;
+    assert!(refused.contains(&format!("the events of the open rerun {rerun} cannot be read")), "{refused}");
+    let run = fixture.begin_run("create", Some("create")).await;
+    make_unreadable(run);
+    let refused = refusal().await;
+    assert!(refused.contains(&format!("the events of run {run} cannot be read")), "{refused}");
+    fixture.store.owns_none.store(true, SeqCst);
+    let refused = refusal().await;
+    assert!(refused.contains(&format!("the events of run {run} cannot be read")), "{refused}");
+    let another = fixture.begin_run("create", Some("create")).await;
+    let refused = refusal().await;
+    assert!(!refused.contains("cannot be read"), "{another} counts: {refused}");
+}
+
 /// Neither at a reload nor at a start.
 #[tokio::test]
 async fn a_run_that_creates_no_instance_of_a_family_does_not_keep_the_family() {
@@ -130,6 +157,24 @@ fn with_bare_follower() -> Declared {
     let matches = Match { method: Method::POST, path: "/orders/{id}/cancel".into(), host: None };
     files.routes.push(Arc::new(Route { id: "cancel".into(), matches, workflow: None, ..(**follow).clone() }));
     files
+}
+
+/// An older version took such files. Refusing them would stop every later reload.
+#[tokio::test]
+async fn a_follower_that_never_had_a_workflow_refuses_no_files_while_its_creator_is_in_only() {
+    let fixture = Fixture::open(files(&[])).await;
+    for route in ["follow", "create"] {
+        fixture.flip(route, forced(State::Only)).await.unwrap();
+    }
+    let refused = fixture.ladder.reload(with_bare_follower(), || panic!("it is not recorded")).await.unwrap_err();
+    assert!(refused.to_string().contains("`cancel` follows up what `create` creates"), "it is new: {refused}");
+    let fixture = fixture.restart(with_bare_follower()).await;
+    for declared in [State::Off, State::Shadow] {
+        let files = edited(with_bare_follower(), "plain", |route| route.declared = declared);
+        fixture.ladder.reload(files, || {}).await.unwrap();
+        assert_eq!(fixture.state("create"), effective(State::Only, Why::Requested));
+        assert_eq!(fixture.state("plain").state, declared);
+    }
 }
 
 /// The next request may create an instance that legacy would be asked for.

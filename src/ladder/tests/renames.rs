@@ -52,6 +52,31 @@ async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
     assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
 }
 
+/// So that a caller has the same arm on the whole family.
+#[tokio::test]
+async fn the_share_of_a_follower_is_drawn_by_the_oldest_id_of_its_creator() {
+    let family = |creator: (&str, &[&str]), follower: (&str, &[&str])| {
+        let was = |ids: &[&str]| ids.iter().map(|id| RouteId::from(*id)).collect();
+        let files = edited(files(&[]), "create", |route| (route.id, route.was) = (creator.0.into(), was(creator.1)));
+        edited(files, "follow", |route| {
+            (route.id, route.was) = (follower.0.into(), was(follower.1));
+            route.instance = Some(Instance::Follows { creator: creator.0.into(), param: "id".into() });
+            route.key = Some(crate::expression::Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
+        })
+    };
+    let fixture = Fixture::open(family(("create", &[]), ("follow", &[]))).await;
+    fixture.store.owns_none.store(true, std::sync::atomic::Ordering::SeqCst);
+    fixture.ladder.reload(family(("make", &["create"]), ("read", &["follow"])), || {}).await.unwrap();
+    fixture.flip("read", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    let trimmed = family(("make", &[]), ("read", &["follow"]));
+    let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("share of `read` are drawn") && refused.contains("is `create` and would be `make`"),
+        "{refused}"
+    );
+    fixture.ladder.reload(family(("make", &["create"]), ("read", &[])), || {}).await.unwrap();
+}
+
 /// Whether it was renamed, left the files and came back, or was renamed back.
 #[tokio::test]
 async fn a_renamed_route_keeps_its_last_flip() {

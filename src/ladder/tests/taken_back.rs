@@ -97,6 +97,45 @@ async fn a_route_that_is_renamed_back_and_gets_another_match_is_held() {
     assert_eq!((fixture.state("bare"), fixture.flips().await), (effective(State::Dark, Why::Gate), 2));
 }
 
+/// `bare` and `plain` become `new` and are parted again. `bare` has a flip to `live` from before that.
+#[tokio::test]
+async fn of_merged_routes_that_are_parted_only_the_one_with_the_oldest_id_returns_to_live() {
+    for restarts in [false, true] {
+        for (lowered, declared, expected) in [
+            (true, State::Live, effective(State::Dark, Why::Requested)),
+            (false, State::Live, effective(State::Dark, Why::Requested)),
+            (true, State::Off, effective(State::Off, Why::Requested)),
+        ] {
+            // A repeat of what it reads does no harm, so nothing else holds it.
+            let reads = ["bare".into(), "plain".into(), "new".into()];
+            let states = [("bare", declared), ("plain", declared)];
+            let files = || Declared { read_only: reads.clone().into(), ..files(&states) };
+            let mut merged = edited(files(), "plain", |route| {
+                (route.id, route.was) = ("new".into(), vec!["bare".into(), "plain".into()]);
+            });
+            merged.routes.retain(|route| route.id.as_str() != "bare");
+            let fixture = Fixture::open(files()).await;
+            for route in ["bare", "plain"] {
+                fixture.flip(route, forced(State::Live)).await.unwrap();
+            }
+            let mut fixture = fixture.next(merged, restarts).await;
+            assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+            let of_plain = if lowered { State::Off } else { State::Live };
+            if lowered {
+                fixture.flip("new", to(State::Off)).await.unwrap();
+            }
+            let case = format!("restarts: {restarts}, lowered: {lowered}, declared: {declared}");
+            for _ in 0..3 {
+                fixture = fixture.next(files(), restarts).await;
+                assert_eq!(fixture.state("plain"), effective(of_plain, Why::Requested), "{case}");
+                assert_eq!(fixture.state("bare").state, expected.state, "{case}");
+                let last = fixture.status("bare").last.unwrap();
+                assert_eq!((last.by.as_str(), last.to.as_str()), ("file", expected.state.as_str()), "{case}");
+            }
+        }
+    }
+}
+
 /// The declaration that counts is the one under the later id.
 #[tokio::test]
 async fn only_a_changed_declaration_moves_a_route_that_is_renamed_back() {

@@ -1,7 +1,5 @@
 //! Tests of the families of which an open run may create an instance.
 
-use std::collections::BTreeSet;
-
 use super::*;
 use crate::names::JobId;
 use crate::store::{PendingRun, families_of_open_runs};
@@ -37,8 +35,9 @@ fn creates(family: &str) -> Option<Creates> {
 async fn found(fixture: &StoreFixture) -> Vec<String> {
     let families = ["a", "b", "c", "d"].map(RouteId::from).into();
     let oldest_ids = [("renamed", "d"), ("other", "other")].map(|(id, oldest)| (id.into(), oldest.into())).into();
-    let found: BTreeSet<RouteId> = families_of_open_runs(&*fixture.store, &families, &oldest_ids).await.unwrap();
-    found.iter().map(|id| id.as_str().to_owned()).collect()
+    let found = families_of_open_runs(&*fixture.store, &families, &oldest_ids).await.unwrap();
+    assert!(found.families.values().all(Option::is_none) && found.unreadable_reruns.is_empty(), "{found:?}");
+    found.families.keys().map(|id| id.as_str().to_owned()).collect()
 }
 
 async fn open_runs_of_a_creator_and_their_reruns_may_create_an_instance(which: StoreKind) {

@@ -88,8 +88,9 @@ impl Gate {
                 Err(Refusal::GateShut(missing))
             };
         };
+        // With more callers on the same rung or a lower one, the gate of that rung is what force overrides.
+        let below = if requested.to > at.rung() { at.rung() } else { requested.to.below().unwrap_or(State::Off) };
         // A flip by force to the state that only the file had set overrides every gate below that state.
-        let below = if stays { at.rung().below().unwrap_or(State::Off) } else { at.rung() };
         let overridden_now = if at.inputs.has_no_flip && stays {
             Some(State::Off)
         } else if missing.is_empty() {

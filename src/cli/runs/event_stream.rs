@@ -75,7 +75,7 @@ impl RunStream {
         match client.open(Method::GET, &path(&run, "/stream"), None, self.last.as_deref()) {
             Ok(Some(events)) => self.events = Some(events),
             Ok(None) => self.is_ended = true,
-            Err(gone @ CallError::Failed(..)) if self.breaks > BREAKS_MAX => return Err(gone),
+            Err(gone @ CallError::Failed(..)) if self.breaks >= BREAKS_MAX => return Err(gone),
             Err(CallError::Failed(..)) => {}
             Err(refused @ CallError::Refused(..)) => return Err(refused),
         }

@@ -162,6 +162,26 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
 }
 
 #[tokio::test]
+async fn a_larger_share_that_is_forced_on_the_way_down_stays_marked() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.record_pairs("plain");
+    fixture.flip("plain", to(State::Shadow)).await.unwrap();
+    fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
+    fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
+    for _ in 0..3 {
+        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
+    }
+    let request = FlipRequest { percent: Percent::new(100.0), ..forced(State::Dark) };
+    let done = fixture.flip("plain", request).await.unwrap();
+    assert_eq!(done.flip.overridden.map(|overridden| overridden.from), Some(State::Shadow));
+    assert_eq!(fixture.status("plain").forced.as_deref(), Some("a drill"));
+    let proven = |fixture: &Fixture| fixture.ladder.flags().load().route(&"plain".into()).unwrap().proven;
+    assert_eq!(proven(&fixture), State::Shadow);
+    fixture.record_pairs("plain");
+    assert_eq!(fixture.status("plain").forced, None, "the evidence caught up");
+}
+
+#[tokio::test]
 async fn the_state_only_requires_a_share_of_100_percent_in_live() {
     let fixture = Fixture::open(files(&[])).await;
     let request = FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) };

@@ -25,7 +25,8 @@ pub const EARLIER_SCOPES_MAX: usize = 8;
 /// Earlier `match`es of one route, each with the scope that its retry keys had. The requests that they matched may
 /// belong to another route now, where a retry is looked up under these scopes too.
 pub const MOVED_REQUESTS_MAX: usize = 32;
-/// Reasons of one route's cohorts (`force`) that its files do not have any more, and that are recognised if they come back.
+/// Reasons under `force` of one route's cohorts that its files do not have any more. They are remembered, so that one
+/// that comes back does not count as new.
 pub const COHORT_REASONS_MAX: usize = 32;
 
 /// Open runs that `check --against-open-runs` checks, newest first.

@@ -2,8 +2,9 @@
 //!
 //! A client that sends its request head too slowly is disconnected. When `CONNECTIONS_MAX` are open, the oldest one
 //! that is idle, or whose request body has not arrived, is closed for a new one, so that idle and slow clients cannot
-//! keep the kill switch out ([`connections`]); if complete requests are in progress on all, further ones wait in the
-//! kernel's accept queue. When the process stops, requests in flight are finished, within a bound.
+//! keep out the request that sets the kill switch ([`connections`]); if complete requests are in progress on all,
+//! further connections wait in the kernel's accept queue. When the process stops, requests in flight are finished,
+//! within a bound.
 //!
 //! [`connections`]: super::connections
 

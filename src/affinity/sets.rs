@@ -121,7 +121,8 @@ impl Sets {
         let mut after = None;
         loop {
             // A key that this query does not return stays in the set for three intervals, less the time that passed
-            // between its first try and its record in the store: one interval is reserved for that time.
+            // between its first try and its record in the store. One interval is reserved for that time, so the set
+            // counts as complete for the other two.
             let page = store.long_bound_keys(interval.saturating_mul(3), after, PAGE).await?;
             for key in &page.result {
                 self.engine_took(key, began, Duration::ZERO);

@@ -105,7 +105,8 @@ impl StoreAffinity {
         self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_waiting(key)
     }
 
-    /// Why legacy cannot take a request that the engine does not have under the caller's own key; `None` if it can.
+    /// Called if the engine does not have the request under the caller's own key: looks for it under the key for any
+    /// caller and the keys by newer and earlier files. Returns why legacy cannot take it; `None` if it can.
     fn held_by_engine(
         &self,
         newer_files: &Marks,

@@ -112,7 +112,7 @@ impl Parts {
             store_key: setup.settings.store_key.clone(),
             key_secret: secret,
             limits: limits.clone(),
-            pins: pins.clone(),
+            affinity: pins.clone(),
             clock: clock::process().clone(),
         }));
         ladder.connect_to_kill_switch(engine.clone()).await;
@@ -224,9 +224,9 @@ impl KillSwitchListener for Engine {
     }
 }
 
-/// Shuts the gate to `live`, and holds routes below `live`, while retries may come that the engine would perform a
-/// second time: of requests that legacy served, and whose retry keys could not be noted or are in a file that cannot be
-/// read.
+/// Shuts the gate to `live`, and holds routes below `live`, while retries may come of requests that legacy served and
+/// whose retry keys could not be noted or are in a file that cannot be read: the engine would perform such requests a
+/// second time.
 impl GateCondition for StoreAffinity {
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<Unrecorded> {
         let again = "the engine would perform retries of them a second time";

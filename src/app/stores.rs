@@ -131,7 +131,7 @@ pub(super) async fn evidence_marks(setup: &Setup, store: &SharedStore) -> anyhow
     Ok(Marks::open(&place).await?)
 }
 
-/// How long a retry key is valid. A check reports younger keys whose run does not exist.
+/// How long a retry key is valid. A check reports keys that are younger than that and whose run does not exist.
 fn retry_window(limits: &Limits) -> Duration {
     Duration::from_secs(limits.retry_window_s)
 }

@@ -451,7 +451,7 @@ fn the_command_line_is_parsed_as_its_help_says() {
     ];
     for line in wrong {
         let words = std::iter::once("pointsman").chain(line.split(' ').filter(|word| !word.is_empty()));
-        let error = CommandLine::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} is taken"));
+        let error = CommandLine::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} is accepted"));
         assert_eq!(error.exit_code(), 2, "{line}");
     }
 }

@@ -49,12 +49,12 @@ pub fn window_start(ahead: Duration, window: Duration) -> Timestamp {
     process().running().window_start(end, window)
 }
 
-/// When a window ends that began at this time.
+/// The end of a window that began at this time.
 pub fn window_end(at: Timestamp, window: Duration) -> Timestamp {
     process().running().window_end(at, window)
 }
 
-/// How much of a window has passed that began at this time.
+/// How much of a window that began at this time has passed.
 pub fn passed(at: Timestamp) -> Duration {
     process().running().passed(at, now())
 }

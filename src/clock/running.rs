@@ -38,7 +38,8 @@ fn signed(duration: Duration) -> SignedDuration {
 }
 
 impl RunningTimes {
-    /// A process starts now. `newest_event` is the store's: it tells when the last process ran where that is not noted.
+    /// A process starts now. `newest_event` is the store's newest event: if no time was noted, the last process counts
+    /// as having run until then.
     pub fn start(&mut self, now: Timestamp, newest_event: Option<Timestamp>, window: Duration) {
         // What lies after now was noted by a process whose clock was wrong.
         self.gaps.retain(|gap| gap.from < now);
@@ -89,7 +90,7 @@ impl RunningTimes {
         end
     }
 
-    /// How much of a window has passed now that began at this time.
+    /// How much of a window that began at `at` has passed by `now`.
     pub fn passed(&self, at: Timestamp, now: Timestamp) -> Duration {
         let mut passed = now.duration_since(at);
         for gap in self.gaps.iter().filter(|gap| gap.to > at && gap.from < now) {

@@ -116,7 +116,7 @@ fn warn_unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut
 fn warn_unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
     let keys = [
         ("guard", route.guard.is_some(), "watch the mismatch rate in the evidence, and flip down by hand"),
-        ("invariants", !route.invariants.is_empty(), "monitor the replies by other means until it does"),
+        ("invariants", !route.invariants.is_empty(), "monitor the replies by other means"),
         ("replay_safe", route.replay_safe, "in `live` legacy is called as a fallback only"),
     ];
     for (key, _, hint) in keys.into_iter().filter(|(_, is_set, _)| *is_set) {

@@ -13,7 +13,7 @@ use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError,
 
 use super::plain_scalar::plain_scalar;
 use super::tree::{MapEntry, Node, NodeKind, Source};
-use crate::expression::{RESERVED_KEYS, is_reserved_key};
+use crate::expression::{RESERVED_PREFIX, is_reserved_key};
 use crate::limits::{FLAG_FILE_DEPTH_MAX, FLAG_FILE_TEXT_BYTES_MAX, FLAG_FILE_VALUES_MAX};
 
 /// An error in the text itself.
@@ -235,7 +235,7 @@ impl Builder<'_> {
                 ));
             }
             if is_reserved_key(&key) {
-                let message = format!("keys that begin with `{RESERVED_KEYS}` are reserved");
+                let message = format!("keys that begin with `{RESERVED_PREFIX}` are reserved");
                 return Err(parse_error(node.span, message, "choose another key"));
             }
             keys.pending = Some((key, node.span));

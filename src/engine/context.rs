@@ -101,7 +101,7 @@ pub(super) struct Files {
 /// The connections to the outside: the store, pins, services and webhooks.
 pub(super) struct Ports {
     pub store: SharedStore,
-    pub pins: Arc<StoreAffinity>,
+    pub affinity: Arc<StoreAffinity>,
     pub sealer: Arc<Sealer>,
     pub known_plans: KnownPlans,
     pub rehearsing: Arc<RehearsingClient>,
@@ -220,7 +220,7 @@ impl Core {
         let writer = |priority| {
             let parts = WriterParts {
                 store: self.ports.store.clone(),
-                pins: self.ports.pins.clone(),
+                affinity: self.ports.affinity.clone(),
                 plans: self.ports.known_plans.clone(),
                 plan: plan.clone(),
                 run_key,

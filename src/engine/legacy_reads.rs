@@ -2,8 +2,8 @@
 //!
 //! Always true: a rehearsing run keeps of legacy's reply what its own plan reads and what the plans of its child runs
 //! read, because a child gets its share from its parent. A step whose `rehearse:` gives its output begins no child in a
-//! rehearsal, so what its workflow reads is not kept. The plans are those of one version of the files: what a
-//! workflow that is edited after a dark run has begun reads in addition is not there for its child.
+//! rehearsal, so what its workflow reads is not kept. The plans are those of one version of the files. If the workflow
+//! of a child is edited after its parent (a dark run) has begun, and now reads more, the child does not get that part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

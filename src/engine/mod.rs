@@ -93,7 +93,7 @@ pub struct EngineParts {
     /// The limits in force.
     pub limits: Arc<Limits>,
     /// Learns new pins before the answer is sent.
-    pub pins: Arc<StoreAffinity>,
+    pub affinity: Arc<StoreAffinity>,
     /// The process's clock, which follows the time of a shared store.
     pub clock: Arc<ProcessClock>,
 }
@@ -118,8 +118,8 @@ impl Engine {
     /// # Panics
     /// If called outside a Tokio runtime.
     pub fn new(parts: EngineParts) -> Self {
-        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins, clock } = parts;
-        let (started, copy_started) = (clock.now(), pins.copy_started());
+        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, affinity, clock } = parts;
+        let (started, copy_started) = (clock.now(), affinity.copy_started());
         let process = ProcessConstants { key_secret, limits: &limits, started };
         let snapshot = Snapshot::new(0, &plans, &services, &secrets, process, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
@@ -137,7 +137,7 @@ impl Engine {
         let sending = |mode| Arc::new(SendingClient::new(&limits, &key_secret, mode, kill_switch.clone()));
         let ports = Ports {
             store,
-            pins,
+            affinity,
             sealer: Arc::new(Sealer::new(store_key.as_ref())),
             known_plans: KnownPlans::default(),
             rehearsing: Arc::new(RehearsingClient::new(&limits, &key_secret)),

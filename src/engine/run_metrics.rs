@@ -136,9 +136,12 @@ impl RunMetrics {
         let (id, workflow, mode) = (run.id(), &self.workflow, self.mode.as_str());
         match run.failure() {
             Some(failure) => {
-                tracing::info!(run = %id, %workflow, mode, outcome, why = failure.kind.as_str(), "run ended")
+                let why = failure.kind.as_str();
+                tracing::info!(run = %id, %workflow, mode, outcome, why, "the run has ended or was paused");
             }
-            None => tracing::debug!(run = %id, %workflow, mode, outcome, is_resting, "run ended"),
+            None => {
+                tracing::debug!(run = %id, %workflow, mode, outcome, is_resting, "the run has ended or was paused")
+            }
         }
     }
 }

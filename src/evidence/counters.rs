@@ -126,7 +126,8 @@ impl Counters {
     /// among them were lost.
     pub(super) fn restart_after_loss(&mut self, now: Timestamp) {
         let before = std::mem::take(&mut self.evidence);
-        // Only pairs that differ are counted on. The rung of each is not stored: as many as possible count for shadow.
+        // Only pairs that differ stay counted. The rung of each is not stored: as many as possible count as made in
+        // shadow.
         let shadow_pairs = before.mismatched.min(before.shadow_pairs);
         self.evidence = RouteEvidence {
             shadow_pairs,

@@ -13,7 +13,8 @@ const FAILED_PERCENT_MAX: u64 = 10;
 const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
 
 /// Whether a route may go up from one rung to the next, by its evidence. `live_share_is_all` says whether its share in
-/// `live` is 100 %. Callers do not ask for a follower in shadow: its instances have no twins, so it has no pairs.
+/// `live` is 100 %. Not called for a follower that goes from `shadow` to `dark`: its instances have no twins yet, so it
+/// has no pairs.
 ///
 /// # Errors
 /// Every condition that does not hold, each a sentence that says how far it is.

@@ -38,7 +38,8 @@ pub struct RouteEvidence {
     /// Errors, unknown outcomes and fallbacks of the engine in live since the last change.
     pub engine_errors: u64,
     /// When the pairs were counted from zero because differences or failures were lost: a process ended before it had
-    /// stored them, or they were seen after the backup was made that is the store. The mismatches, failures and errors that were stored before stay counted.
+    /// stored them, or the store is a restored backup, made before they were seen. Mismatches, failures and errors that
+    /// were stored before stay counted.
     pub lost_differences: Option<Timestamp>,
     /// For each rule, how often it made a difference count as equal.
     pub rule_hits: BTreeMap<String, u64>,

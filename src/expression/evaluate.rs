@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
-use super::json::{RESERVED_KEYS, is_reserved_key};
+use super::json::{RESERVED_PREFIX, is_reserved_key};
 use super::lookup::lookup;
 use super::node::{self, Node, Part, Root};
 use super::number::Num;
@@ -53,7 +53,7 @@ impl<'s> Evaluation<'s> {
         self.work = self.work.saturating_add(work);
         if self.work > WORK_MAX {
             return Err(ExpressionError::new(format!(
-                "the expression does too much work (more than {WORK_MAX} steps)"
+                "the expression does too much work (more than {WORK_MAX} units)"
             )));
         }
         Ok(())
@@ -209,7 +209,7 @@ impl<'s> Evaluation<'s> {
                 }
             };
             if is_reserved_key(&key) {
-                return Err(ExpressionError::new(format!("a map's key may not begin with `{RESERVED_KEYS}`")));
+                return Err(ExpressionError::new(format!("a map's key may not begin with `{RESERVED_PREFIX}`")));
             }
             let value = self.owned(value)?;
             if map.insert(key.clone(), value).is_some() {

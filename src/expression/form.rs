@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
 
-use super::json::{RESERVED_KEYS, is_reserved_key};
+use super::json::{RESERVED_PREFIX, is_reserved_key};
 
 /// A map of strings. A name that occurs several times has a list of them; `+` is a space, as HTML forms encode it.
 /// Bytes that are not UTF-8 are replaced, so that different values may become equal.
@@ -13,7 +13,7 @@ pub fn parse_form(raw: &str) -> Value {
     parse_form_with(raw, |bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// As [`parse_form`]; `text` makes names and values of the decoded bytes.
+/// As [`parse_form`], but `text` turns the decoded bytes of each name and value into a string.
 pub fn parse_form_with(raw: &str, text: impl Fn(&[u8]) -> String) -> Value {
     let decoded = |part: &[u8]| text(&percent_decode(&spaces(part)).collect::<Vec<u8>>());
     Value::Object(fields(raw.as_bytes()).fold(Map::new(), |map, (name, value)| add(map, decoded(name), decoded(value))))
@@ -27,10 +27,10 @@ pub fn parse_form_strictly(raw: &[u8]) -> Result<Value, String> {
     parse_fields_strictly(raw, |_| true)
 }
 
-/// As [`parse_form_strictly`], for the fields with these names only.
+/// As [`parse_form_strictly`], but only fields whose name `is_wanted` accepts are checked for UTF-8 and returned.
 ///
 /// # Errors
-/// One of these fields is not UTF-8, or any name is reserved: which of the fields, counted from 1.
+/// A wanted field is not UTF-8, or any name is reserved: which of the fields, counted from 1.
 pub fn parse_fields_strictly(raw: &[u8], is_wanted: impl Fn(&str) -> bool) -> Result<Value, String> {
     let mut map = Map::new();
     for (number, (name, value)) in (1..).zip(fields(raw)) {
@@ -38,7 +38,7 @@ pub fn parse_fields_strictly(raw: &[u8], is_wanted: impl Fn(&str) -> bool) -> Re
         let name = decoded(name);
         let shown = String::from_utf8_lossy(&name);
         if is_reserved_key(&shown) {
-            return Err(format!("the name of field {number} begins with `{RESERVED_KEYS}`, which is reserved"));
+            return Err(format!("the name of field {number} begins with `{RESERVED_PREFIX}`, which is reserved"));
         }
         if !is_wanted(&shown) {
             continue;

@@ -10,11 +10,11 @@ use serde::de::Error as _;
 use serde_json::{Error, Value};
 
 /// What the reserved keys begin with.
-pub const RESERVED_KEYS: &str = "$serde_json::private::";
+pub const RESERVED_PREFIX: &str = "$serde_json::private::";
 
 /// Whether an object may not have this key.
 pub fn is_reserved_key(key: &str) -> bool {
-    key.starts_with(RESERVED_KEYS)
+    key.starts_with(RESERVED_PREFIX)
 }
 
 /// Parses a JSON text.
@@ -36,7 +36,7 @@ pub fn refuse_reserved_keys(text: &[u8]) -> Result<(), Error> {
     let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
     let column = at - line_start + 1;
     Err(Error::custom(format!(
-        "a key begins with `{RESERVED_KEYS}`, which is reserved, at line {line} column {column}"
+        "a key begins with `{RESERVED_PREFIX}`, which is reserved, at line {line} column {column}"
     )))
 }
 
@@ -74,7 +74,7 @@ fn string_end(text: &[u8], start: usize) -> Option<usize> {
 fn is_reserved_string(string: &[u8]) -> bool {
     match string.contains(&b'\\') {
         true => serde_json::from_slice::<String>(string).is_ok_and(|key| is_reserved_key(&key)),
-        false => string[1..].starts_with(RESERVED_KEYS.as_bytes()),
+        false => string[1..].starts_with(RESERVED_PREFIX.as_bytes()),
     }
 }
 
@@ -119,11 +119,11 @@ mod tests {
     proptest! {
         /// Each character of the key is written as it is or escaped.
         #[test]
-        fn no_escape_hides_a_reserved_key(escaped in proptest::collection::vec(any::<bool>(), RESERVED_KEYS.len())) {
+        fn no_escape_hides_a_reserved_key(escaped in proptest::collection::vec(any::<bool>(), RESERVED_PREFIX.len())) {
             let write = |(c, escaped): (char, bool)| {
                 if escaped { format!("\\u{:04X}", u32::from(c)) } else { c.to_string() }
             };
-            let key: String = RESERVED_KEYS.chars().zip(escaped).map(write).collect();
+            let key: String = RESERVED_PREFIX.chars().zip(escaped).map(write).collect();
             let text = format!("{{\"{key}Number\":\"5\"}}");
             prop_assert!(parse_json(text.as_bytes()).is_err(), "{text}");
             let text = format!("{{\"n\":\"{key}Number\"}}");

@@ -48,7 +48,7 @@ pub use bounds::Bounds;
 pub use error::ExpressionError;
 pub use evaluate::DIALECT;
 pub use form::{parse_fields_strictly, parse_form, parse_form_strictly, parse_form_with};
-pub use json::{RESERVED_KEYS, is_reserved_key, parse_json, refuse_reserved_keys};
+pub use json::{RESERVED_PREFIX, is_reserved_key, parse_json, refuse_reserved_keys};
 pub use parsed::Expression;
 pub use reads::ReadPath;
 pub use scope::{Scope, ScopeValue};

@@ -278,7 +278,7 @@ fn is_headers_map(node: &Node) -> bool {
     }
 }
 
-/// The name of a header in the form of a key of such a map.
+/// A header's name in lower case, as the keys of a headers map are; a computed name is lowered when it is evaluated.
 fn in_lower_case(name: Node) -> Node {
     match (name, Function::of("lowerAscii")) {
         (Node::Constant(Value::String(name)), _) => Node::Constant(Value::String(name.to_ascii_lowercase())),

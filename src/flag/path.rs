@@ -255,7 +255,7 @@ pub fn readings(path: &str) -> Vec<String> {
         let decoded = decode_slashes(path, slash, backslash);
         let mut texts = Vec::new();
         if path.contains(';') {
-            // Parameters are dropped after decoding both, before decoding both, or between the two.
+            // Parameters are dropped after slash and backslash are decoded, before that, or between the two.
             texts.push(drop_parameters(&decoded));
             texts.push(decode_slashes(&drop_parameters(path), slash, backslash));
             texts.push(decode_slashes(&drop_parameters(&decode_slashes(path, slash, false)), slash, backslash));

@@ -2,7 +2,7 @@
 //! was given, because whoever gave it did not know of that.
 //!
 //! Always true: a reason that a route's cohorts had before is no newer under another name of the cohort, or after it was
-//! left out for a while. It is forgotten once no hold can be left from before it was left out.
+//! left out for a while. It is forgotten once nothing can be held any more for what came before it was left out.
 
 use std::collections::BTreeMap;
 

@@ -86,7 +86,7 @@ pub(super) fn check_and_adopt(
             None => refused.push(exposed_sentence(&at.route.id, until)),
         }
     }
-    // What `orphans` found is the same said better: those followers had a workflow.
+    // A follower that has lost its workflow is reported by `orphans`, which says more about it.
     if matches!(reading, Reading::Reload) && refused.is_empty() {
         refused.extend(above_new_followers(before, &after));
     }
@@ -124,8 +124,9 @@ fn above_new_followers(before: &Positions, after: &Positions) -> Vec<String> {
     let stays = after.routes.values().filter(|at| at.inputs.requested >= State::Live && was_live(&at.route));
     let sentence = |at: &RoutePosition| {
         // Files are not refused for a follower that had no workflow before: that would stop every later reload.
-        let had_one = at.route.ids().any(|id| before.followers(id).any(|follower| follower.route.workflow.is_none()));
-        let sentence = after.follower_without_workflow(&at.route).filter(|_| !had_one)?;
+        let had_such_follower =
+            at.route.ids().any(|id| before.followers(id).any(|follower| follower.route.workflow.is_none()));
+        let sentence = after.follower_without_workflow(&at.route).filter(|_| !had_such_follower)?;
         Some(format!("{sentence}. Give it a workflow (its state may be `off`), or flip `{}` down first", at.route.id))
     };
     stays.filter_map(sentence).collect()

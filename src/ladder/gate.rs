@@ -208,7 +208,7 @@ impl Gate {
                      their requests too"
                 )
             }));
-            // In `only` nothing is held.
+            // In `only` nothing is held, so a route that is held now must not go there.
             missing.extend(self.held(positions, at).map(|unrecorded| unrecorded.why));
         }
         if to == State::Live {

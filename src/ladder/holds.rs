@@ -65,7 +65,8 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     }
 }
 
-/// The rung of a route; without a `key` the highest one up to it that has a share of 100 % or takes no callers.
+/// The rung of a route. If the route has no `key`: the highest rung, up to that one, that needs none, because its
+/// share is 100 % or because it is neither `dark` nor `live`.
 fn highest_by_key(at: &RoutePosition) -> State {
     let lacks_key = |rung: State| matches!(rung, State::Dark | State::Live) && at.inputs.shares.of(rung) < Percent::ALL;
     let mut rung = at.rung();

@@ -4,7 +4,7 @@
 //! Always true: a stored row belongs to a route of the files if its own id is in no file and its oldest id is the
 //! route's. The oldest id is stored with the scope of the retry keys; no rename changes it.
 //!
-//! The rest of this room and `evidence` need not know these ids: they are added to those that the file lists (`was`).
+//! The rest of `ladder` and `evidence` need not know these ids: they are added to those that the file lists (`was`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

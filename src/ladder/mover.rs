@@ -329,7 +329,8 @@ impl Mover {
         Ok(self.read_horizon(&positions, route).await?)
     }
 
-    /// The horizon of a route for its way down, which nothing stops: also not a store that cannot be read now.
+    /// The horizon of a route for its way down. If the store cannot be read now, a sentence that says so, because
+    /// nothing may stop the way down.
     async fn horizon_if_readable(&self, positions: &Positions, route: &RouteId) -> Vec<String> {
         self.read_horizon(positions, route).await.unwrap_or_else(|error| {
             let unknown = "it is not known now how many instances the engine owns that legacy does not know";

@@ -45,7 +45,7 @@ pub struct NextRung {
 
 pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> RouteStatus {
     let of_cohort = |(cohort, Unrecorded { why, .. }): (&Cohort, Unrecorded)| {
-        format!("the cohort `{}` is held below `live`, since its `force` was written before that: {why}", cohort.name)
+        format!("the cohort `{}` is held below `live`, and its `force` is older than the cause: {why}", cohort.name)
     };
     // What became known since the last judgement holds no cohort yet.
     let is_held = |(cohort, _): &(&Cohort, Unrecorded)| at.inputs.held_cohorts.contains(&cohort.name);

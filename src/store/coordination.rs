@@ -223,8 +223,8 @@ pub trait Work: Send + Sync + 'static {
     /// with their events and orders. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
     /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), while an
     /// earlier run of its job is kept (that run has at most one successor, and has to know it), and while it has a
-    /// [`PendingRun`] row. A pinned run whose events cannot be read is left out until the next process; only where
-    /// nothing is left to remove, no run is removed. Appends wait meanwhile: keep `limit` small.
+    /// [`PendingRun`] row. A pinned run whose events cannot be read is left out until the next process. It
+    /// removes no run only if none is left to remove. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,
         status: RunStatus,

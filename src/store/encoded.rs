@@ -225,7 +225,7 @@ fn summary_json(summary: &RunSummary) -> Vec<u8> {
 }
 
 /// Retry keys from this moment or before have expired.
-pub(super) fn expired_since(retry_window: Duration) -> i64 {
+pub(super) fn newest_expired(retry_window: Duration) -> i64 {
     nanos(clock::window_start(Duration::ZERO, retry_window))
 }
 

@@ -60,7 +60,7 @@ pub enum Conflict {
 impl std::fmt::Display for Conflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Conflict::Seq { stored } => write!(f, "the run is at seq {stored} already"),
+            Conflict::Seq { stored } => write!(f, "the last stored event of the run is {stored}"),
             Conflict::LegacyClaim => write!(f, "legacy took the first try of the retry key"),
             Conflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
             Conflict::Pin { key, owner } => {

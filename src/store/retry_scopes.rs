@@ -42,8 +42,8 @@ pub struct RetryScopes {
     /// The cohorts of the route that have `force`, by name; `None` if an earlier version read the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_cohorts: Option<BTreeMap<String, ForcedCohort>>,
-    /// The reasons that cohorts of the route had for `force` in earlier files and that none has now, while a route may
-    /// still be held for what came before a reason was given. At most `COHORT_REASONS_MAX`.
+    /// The reasons that cohorts of the route had for `force` in earlier files and that none has now. Each is kept until
+    /// nothing from before it was dropped can hold a cohort below `live`. At most `COHORT_REASONS_MAX`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped_reasons: BTreeMap<String, DroppedReason>,
     /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries

@@ -50,7 +50,7 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_retry_keys_held_total",
         "Requests refused with 409: the engine took the same request and retry key under another credential, or \
-         under flag files of another reading.",
+         under other flag files.",
     ),
     (
         "pointsman_retry_key_marks_forgotten_total",

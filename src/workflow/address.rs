@@ -44,8 +44,9 @@ pub fn path_at_base<'r>(
     matches.then_some(path)
 }
 
-/// Whether the files in force allow a call to be repeated after an unknown outcome: a service that is not `keyed` any
-/// more did not honour the key. While the files lack the service, nothing is known of it, and nothing is sent.
+/// Whether the files in force allow a call to be repeated after an unknown outcome. The plan is loaded with these
+/// files, so a call whose repeat would need the key is not repeated once its service is not `keyed` any more. True also
+/// while the files lack the service: whether it is `keyed` is not known then, and nothing is sent to it anyway.
 pub fn allows_repeat(call: &Call, world: &World) -> bool {
     call.repeat_is_harmless() || world.base(&call.service).is_none()
 }
@@ -137,7 +138,7 @@ pub(super) fn next(
 ) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
     match moved(run, world, call, (&step.id, item, part), &state.request) {
         None => Ok(NextAttempt::Same),
-        // Otherwise a person who was told both addresses has asked for another attempt.
+        // `move_accepted`: a person who was told both addresses has asked for another attempt.
         Some(moved) if state.unknown_effect() && !state.move_accepted => {
             Ok(NextAttempt::Pause(pause(run, step, item, part, state, &moved)))
         }
@@ -155,7 +156,7 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, state
     let mut conflict = over_unknown(run, step, item, part, state, moved);
     let Moved { service, from, to } = moved;
     conflict.expected =
-        Some(format!("`{service}` at {from}: only there its key is known. `retry` sends the same to {to}"));
+        Some(format!("`{service}` at {from}, which alone knows the call's key; `retry` sends the same call to {to}"));
     conflict.names_earlier_url = Some(true);
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }

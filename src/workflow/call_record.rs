@@ -12,14 +12,14 @@ pub enum Part {
     /// The step's own call.
     #[default]
     Do,
-    /// `probe:` asks whether an unknown attempt took place.
+    /// `probe:` asks whether an attempt with unknown outcome took effect.
     Probe,
     /// `undo:` reverses what the step did.
     Undo,
 }
 
 impl Part {
-    /// The step's own call.
+    /// Whether it is the step's own call.
     pub fn is_do(&self) -> bool {
         *self == Part::Do
     }

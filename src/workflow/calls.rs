@@ -107,7 +107,7 @@ impl Open {
     pub fn nothing_begun(&self) -> bool {
         self.calls.is_empty() && self.children.is_empty() && self.replaced.is_empty() && self.ended() == 0
     }
-    /// How many items have begun, or have ended without that.
+    /// How many items have begun, or have ended without having begun.
     pub fn begun_or_ended(&self) -> usize {
         self.calls.len() + self.children.len() + self.replaced.len() + self.ended()
     }

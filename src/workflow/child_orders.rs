@@ -1,7 +1,8 @@
 //! The orders that a run passes on to its child runs when it ends, is paused or goes on.
 //!
-//! Always true: a run that ends by itself closes no question of a child that only a person can answer; a person who
-//! cancels the run cancels its children in the same way. A run that is ending and paused pauses its children: they are
+//! Always true: where a run ends by itself, its children are cancelled automatically, which leaves their conflicts over
+//! unknown outcomes open, because only a person can decide those; where a person cancels the run, its children are
+//! cancelled as if the person had cancelled each of them. A run that is ending and paused pauses its children: they are
 //! cancelled, and undo what they did, only when it is resumed.
 
 use super::{Order, Run};

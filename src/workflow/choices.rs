@@ -3,10 +3,14 @@
 //! Always true: no choice repeats an effect unless the person asks for exactly that, and none replaces an approval: a
 //! step that needs one is asked about again or skipped, never given a value.
 //!
-//! What each choice keeps: *retry*: the bytes and the key of the last attempt, also where people said no to another
-//! input since. *retry_with*: neither; an unknown earlier attempt stays
-//! listed, and no fallback is taken any more. *skip*: the list of calls to undo and of calls with unknown effect.
-//! *take*: the same lists; only the output is replaced. *fallback*: nothing, because certainly nothing was done.
+//! What each choice keeps:
+//!
+//! - *retry*: the bytes and the key of the last attempt, even if a person has given another input since and people
+//!   rejected it
+//! - *retry_with*: neither; an earlier attempt with unknown effect stays listed, and no fallback is taken any more
+//! - *skip*: the list of calls to undo and the list of calls with unknown effect
+//! - *take*: the same two lists; only the output is replaced
+//! - *fallback*: nothing, because certainly nothing was done
 
 use super::calls::CallState;
 use super::{Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};

@@ -194,8 +194,7 @@ pub enum AttemptResult {
     BreakerOpen {
         /// The service.
         service: ServiceName,
-        /// After how many milliseconds the breaker lets its next probe through: an attempt before that would be
-        /// refused.
+        /// After how many milliseconds the breaker admits a call again: an attempt before that would be refused.
         retry_after_ms: u64,
     },
     /// It was never sent: while the call waited for a free slot, the run may have become another process's, or effects

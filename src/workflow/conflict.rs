@@ -14,7 +14,7 @@ use crate::expression::parse_json;
 use crate::secret::{STARS, is_secret, redact_line};
 
 /// Whether the run pauses for a person. Where the file does not say, a run that the API started pauses, because no
-/// caller waits for its answer; a run that a route started does not. The runs below either do the same.
+/// caller waits for its answer; a run that a route started does not. Child runs do as the run at the top of their tree.
 pub(super) fn pauses(run: &Run, setting: Option<PauseOrFail>) -> bool {
     match setting {
         Some(PauseOrFail::Pause) => true,

@@ -153,7 +153,9 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
             let fallback = step.failure_handling.fallback.is_some();
             Event::Step(StepEvent::FanOutOpened { step: step.id.clone(), items, collect, fallback })
         }
-        (StepKind::Call(_) | StepKind::Run(_), None) => return Err(Refusal::NotDue("a call begins")),
+        (StepKind::Call(_) | StepKind::Run(_), None) => {
+            return Err(Refusal::NotDue("the step begins with its call or child run"));
+        }
         (StepKind::Checkpoint(question), _) => return Ok(checkpoint::open(run, world, step, question, now)),
         (StepKind::Wait(wait), _) => return Ok(wait::open(run, world, step, wait, now)),
         (StepKind::Set(_), _) if adjusted.is_some() => {

@@ -11,7 +11,7 @@ impl Run {
     pub fn note(&self) -> Option<String> {
         self.note_in(&ShownTexts::in_clear())
     }
-    /// The same as people are shown it.
+    /// As [`Run::note`], with stars in place of what was made from sensitive values.
     pub fn shown_note(&self, plan: &Plan) -> Option<String> {
         match self.is_sensitive(plan) {
             true => self.note_in(&ShownTexts::of(plan, self)),
@@ -20,7 +20,7 @@ impl Run {
     }
     pub(super) fn note_in(&self, texts: &ShownTexts) -> Option<String> {
         let note = match (&self.end, self.conflicts.first(), &self.pause) {
-            // It ended early as its workflow declares; the note tells what was done before all the same.
+            // A `fail` step ended it early, as the workflow declares. The note says so, and what was undone or was not.
             (Some(End::Completed), _, _) => texts.failure(self.failing.as_ref()?),
             (Some(End::Failed(failure)), _, _) => texts.failure(failure),
             (Some(End::Cancelled(why)), _, _) => texts.cancelled(why),

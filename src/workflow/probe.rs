@@ -142,15 +142,16 @@ fn judge(
                 return vec![again];
             }
             let mut events = vec![probed(ended, Some(false), reply)];
-            let step = own_attempt(ended);
+            let probed_attempt = own_attempt(ended);
             let (call, state) = (ended.step.call(Part::Do), ended.run.call_state(&ended.step.id, ended.item, Part::Do));
             let message = format!("`{}`: its probe says that nothing was done", ended.step.id);
             let failure = Failure::of_step(FailureKind::Unavailable, &ended.step.id, ended.item, message);
             let result = AttemptResult::NotSent(String::new());
-            let retry = call.zip(state).and_then(|(call, state)| step.retry(call, state, false, &failure, &result));
+            let retry =
+                call.zip(state).and_then(|(call, state)| probed_attempt.retry(call, state, false, &failure, &result));
             match retry {
                 Some(retry) => events.push(retry),
-                None => events.extend(step.not_done(Outcome::NotDone { failure }, None)),
+                None => events.extend(probed_attempt.not_done(Outcome::NotDone { failure }, None)),
             }
             events
         }
@@ -181,7 +182,7 @@ fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallStat
 
 /// Ends a probe that cannot tell whether the attempt took effect: a person decides.
 fn inconclusive(ended: &EndedAttempt<'_>, why: &str) -> Vec<Event> {
-    let step = own_attempt(ended);
+    let probed_attempt = own_attempt(ended);
     let state = ended.run.call_state(&ended.step.id, ended.item, Part::Do);
     let first = state.and_then(|state| state.why.clone()).unwrap_or_default();
     let message = format!("{first}; its probe could not say: {why}");
@@ -189,8 +190,8 @@ fn inconclusive(ended: &EndedAttempt<'_>, why: &str) -> Vec<Event> {
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, &ended.step.id, ended.item, message) };
     let mut events = vec![probed(ended, None, Arc::default())];
     events.extend(match ended.run.compensates() {
-        true => step.pause_unknown(failure, response),
-        false => vec![step.finished(Outcome::Unknown { failure })],
+        true => probed_attempt.pause_unknown(failure, response),
+        false => vec![probed_attempt.finished(Outcome::Unknown { failure })],
     });
     events
 }

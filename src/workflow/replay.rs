@@ -56,7 +56,7 @@ pub enum DivergenceKind {
     Outcome,
     /// The caller would get another answer.
     Answer,
-    /// A step that did not run would have.
+    /// A step that did not run would have run.
     MoreSteps,
 }
 

@@ -114,7 +114,7 @@ fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
     (!is_pinned).then_some(pin)
 }
 
-/// A whole number as clients write it that read JSON numbers as doubles, where the reply has another text.
+/// A whole number as clients write it if they read JSON numbers as doubles; `None` where the reply writes it so too.
 fn integer_text(number: &serde_json::Number) -> Option<String> {
     /// Above it, different integers are the same double.
     const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
@@ -124,8 +124,8 @@ fn integer_text(number: &serde_json::Number) -> Option<String> {
     (text != number.to_string()).then_some(text)
 }
 
-/// How many conditions of `respond` had no value when this entry was taken, or none was. Conditions that read `failed`
-/// or `input_error` are not counted: they have no value in a run that does not fail.
+/// How many conditions of `respond` had no value when this entry (`None`: no entry) was taken. Conditions that read
+/// `failed` or `input_error` are not counted: they have no value in a run that does not fail.
 pub fn respond_condition_errors(run: &Run, plan: &Plan, world: &World, taken: Option<usize>) -> usize {
     let mut scope = None;
     let before = plan.respond.iter().take(taken.unwrap_or(plan.respond.len()));

@@ -116,7 +116,7 @@ pub struct SubRun {
 pub struct Safeguards {
     /// The risk; `None` means what the workflow's `risks` say, else low.
     pub risk: Option<Level>,
-    /// Whether what it does can be undone.
+    /// Whether what it does cannot be undone (`reversible: false`).
     pub irreversible: bool,
     /// How people are asked about it.
     pub asking: Asking,

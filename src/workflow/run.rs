@@ -62,7 +62,7 @@ pub struct Run {
     pub(super) conflicts: Vec<Conflict>,
     /// An order to pause: nothing more begins.
     pub(super) pause: Option<Pause>,
-    /// Somebody else lifted the pause of the run that began this one, which has not lifted it since.
+    /// Somebody else lifted a pause that the parent run had ordered, and the parent has not lifted it since.
     pub(super) parent_pause_lifted: bool,
     /// Private and shared calls that were done, in the order of completion. A snapshot stores them in a form of its own
     /// ([`super::done_rows`]).

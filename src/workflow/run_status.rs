@@ -48,7 +48,7 @@ impl RunStatus {
             RunStatus::Abandoned => "abandoned",
         }
     }
-    /// Whether the run has ended, or goes on only when a person does something.
+    /// Whether the run has ended, or waits for people, for a signal, or for the end of a pause.
     pub fn rests(self) -> bool {
         self.is_final() || matches!(self, RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal | RunStatus::Paused)
     }

@@ -43,7 +43,7 @@ pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPat
     fail_or_pause(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
 }
 
-/// Handles an error before any call: the step fails, or a person decides.
+/// Handles an error that is not the result of an attempt: the step fails, or a person decides.
 pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
     let state = run.call_state(&step.id, item, Part::Do);
     // Another attempt that was asked for cannot be made: none is under way that could end the step.

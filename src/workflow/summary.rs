@@ -113,7 +113,7 @@ impl Run {
     pub fn summary(&self, updated: Timestamp) -> RunSummary {
         self.summary_in(updated, &ShownTexts::in_clear())
     }
-    /// The same as people are shown it, and as it is stored.
+    /// As [`Run::summary`], with stars in place of what was made from sensitive values: as it is shown and stored.
     pub fn shown_summary(&self, updated: Timestamp, plan: &Plan) -> RunSummary {
         let in_clear = self.summary(updated);
         match in_clear.note.is_some() && self.is_sensitive(plan) {

@@ -473,11 +473,11 @@ fn drive(
             }
             continue;
         }
-        let in_flight_names = harness.run.in_flight();
-        if in_flight_names.is_empty() {
+        let in_flight = harness.run.in_flight();
+        if in_flight.is_empty() {
             break;
         }
-        let pick = &in_flight_names[usize::from(order[round % order.len()]) % in_flight_names.len()];
+        let pick = &in_flight[usize::from(order[round % order.len()]) % in_flight.len()];
         // The result depends only on the call, so that it is the same in every order of replies.
         let index = plan.steps.iter().position(|step| step.id == pick.step).unwrap();
         let seed = index * 7 + pick.item.unwrap_or(0) as usize * 3 + pick.attempt as usize;

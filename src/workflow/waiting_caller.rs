@@ -14,7 +14,7 @@ use super::{Plan, RouteAbove, Run, RunStarted, StepIndex};
 use crate::names::StepId;
 
 impl RunStarted {
-    /// Whether a route started it, or the run at the top of its tree.
+    /// Whether a route started this run, or the run at the top of its tree.
     pub(super) fn is_of_route(&self) -> bool {
         self.route.is_some() || self.route_above.is_some()
     }

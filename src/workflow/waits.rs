@@ -37,7 +37,7 @@ pub enum Cause {
     Call,
     /// The next attempt of a call, at a time.
     Retry,
-    /// The breaker of a service is open; the next attempt is made when the breaker lets a probe through.
+    /// The breaker of a service is open; the next attempt is made when the breaker admits a call again.
     Breaker(ServiceName),
     /// People are asked.
     Checkpoint(CheckpointId),
@@ -115,8 +115,8 @@ impl Since {
     }
 }
 
-/// Reasons that a run waits for: first what a person can act on, then what happens by itself. An empty list for a run
-/// that has not ended is a bug. The sentences are for people: stars stand for texts that were made from sensitive
+/// The reasons why a run waits: first those on which a person can act, then what happens by itself. An empty list for a
+/// run that has not ended is a bug. The sentences are for people: stars stand for texts that were made from sensitive
 /// values.
 pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
     let texts = ShownTexts::of(plan, run);
@@ -151,7 +151,7 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
     all.due(&due(run, plan, world, conditions));
     if let Some(until) = run.started.until.filter(|_| run.failing.is_none()) {
         let what = "its deadline ends it".to_owned();
-        all.push(Cause::Deadline, None, Some(run.started.started), Some(until), what, "nothing else");
+        all.push(Cause::Deadline, None, Some(run.started.started), Some(until), what, "that time");
     }
     all.reasons
 }

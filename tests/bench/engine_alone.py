@@ -23,7 +23,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 import rig
 
-RUNS_WAITING, RUNS_FINISHED, ITEMS = 10_000, 100_000, 10_000
+RUNS_WAITING, RUNS_WARM_UP, RUNS_FINISHED, ITEMS = 10_000, 500, 100_000, 10_000
 
 WAITING = """workflow: waits-for-a-person
 steps:
@@ -179,14 +179,14 @@ def waiting(folder, steps, args, emit):
     pointsman = rig.Pointsman(folder, steps.url, [WAITING], limits={"runs_in_flight_max": 20_000, "answer_ms": 2_000}, name="waiting")
     by, pid = pointsman.start_method(args.by), pointsman.process.pid
     warm_up_row = {}
-    start_many(pointsman, "waits-for-a-person", by, 500, 50, warm_up_row)  # fills pools, caches and buffers before memory is measured
+    start_many(pointsman, "waits-for-a-person", by, RUNS_WARM_UP, 50, warm_up_row)  # fills pools, caches and buffers before memory is measured
     time.sleep(2)
     before = rig.rss_mb(pid)
     row = dict(work="waiting", by=by)
     start_many(pointsman, "waits-for-a-person", by, RUNS_WAITING, 50, row)
     time.sleep(5)
     row.update(rss_mb=round(rig.rss_mb(pid), 1), kb_per_run=round((rig.rss_mb(pid) - before) * 1e3 / RUNS_WAITING, 2))
-    row["waiting"] = sum(1 for run in list_runs(pointsman, "status=waiting_checkpoint&limit=1000"))
+    row["waiting"] = int(pointsman.metrics()["pointsman_checkpoints_open"]) - RUNS_WARM_UP
     # No request is sent while this is measured: all activity is the process's own.
     appended = pointsman.metrics()["pointsman_append_batch_events_count"]
     time.sleep(2)

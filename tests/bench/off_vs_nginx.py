@@ -15,6 +15,7 @@ import argparse, csv, json, os, platform, re, signal, socket, statistics, subpro
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/pointsman"
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -83,8 +84,7 @@ def main():
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rows", help="write the raw rows here as CSV")
     args = parser.parse_args()
-    binary = ROOT / "target/release/pointsman"
-    if not binary.exists():
+    if not BINARY.exists():
         sys.exit("build first: cargo build --release")
     started = []
     with tempfile.TemporaryDirectory() as tmp:
@@ -106,7 +106,7 @@ proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; prox
                 for i, m, p in [("quotes.get", "GET", "/quotes/{id}"), ("orders.create", "POST", "/orders"), ("orders.get", "GET", "/orders/{id}"),
                                 ("orders.cancel", "POST", "/orders/{id}/cancel"), ("campaigns", "POST", "/campaigns")])
             (flags / "routes/all.yaml").write_text("routes:\n" + routes)
-            pointsman = subprocess.Popen([str(binary), "serve", "--flags", str(flags)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            pointsman = subprocess.Popen([str(BINARY), "serve", "--flags", str(flags)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             started.append(pointsman)
             for port, what, process in ((origin, "origin", started[0]), (proxied, "nginx", nginx_proxy), (ours, "pointsman", pointsman)):
                 wait_port(port, what, process)

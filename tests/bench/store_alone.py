@@ -10,7 +10,7 @@
     cargo build --release && python3 tests/bench/store_alone.py [BENCHMARK…] [--rounds 5] [--rows FILE]
 
 Needs: nginx (Debian package of this name), and cargo: the unit tests of a release build do the measuring, so that no
-network and no process border is between. No figure passes or fails.
+network and no process boundary adds to the figures. No figure passes or fails.
 """
 import argparse, json, os, subprocess, sys, time
 from pathlib import Path

@@ -160,7 +160,7 @@ async fn successful_probes_close_the_breaker() {
     assert_eq!(
         (system.bank.count(), transitions(&metrics, "half_open"), transitions(&metrics, "open")),
         (5, 1.0, 2.0),
-        "it failed"
+        "the probe failed, and the breaker opened again"
     );
 
     system.wait_until_probes_may_go().await;

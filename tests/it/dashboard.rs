@@ -35,7 +35,7 @@ fn queries() -> BTreeSet<String> {
     queries
 }
 
-/// The first line of a stream that holds `mark`, from there on; the rest is read and discarded in the background.
+/// What follows `mark` in the first line that contains it; later lines are read and discarded in the background.
 async fn line_with(stream: impl AsyncRead + Send + Unpin + 'static, mark: &str) -> String {
     let mut lines = BufReader::new(stream).lines();
     let mut before = String::new();

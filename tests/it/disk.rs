@@ -181,7 +181,7 @@ async fn live_falls_back_and_recovers_unaided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_state_only_answers_503_and_begins_nothing() {
+async fn a_full_disk_in_only_gives_503_and_begins_nothing() {
     let system = TestSystem::start().await;
     system.climb_to("only").await;
     system.wait_for_runs_to_end().await;
@@ -197,7 +197,7 @@ async fn the_state_only_answers_503_and_begins_nothing() {
     })
     .await;
     system.finish().await;
-    report_violations("disk::the_state_only_answers_503_and_begins_nothing", seed(), "1 order on a full disk", &[]);
+    report_violations("disk::a_full_disk_in_only_gives_503_and_begins_nothing", seed(), "1 order on a full disk", &[]);
 }
 
 /// Every sync is slow: requests that legacy answers are not delayed; requests that the engine answers wait for their

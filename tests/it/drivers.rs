@@ -1,4 +1,5 @@
-//! Generic tests of every workflow of the example set: each of its calls fails in turn, and each is made twice.
+//! Generic tests of every workflow of the example set: each of its calls fails in turn, and the process
+//! is killed after each.
 //!
 //! A run without faults shows which calls a workflow makes. Then each kind of fault is injected into each call: the run
 //! has to come to a defined end without partial effects. And for each call the process is killed after the effect and
@@ -211,7 +212,7 @@ async fn each_call_fails_in_turn(keyed: bool) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-async fn each_call_is_made_twice(keyed: bool) {
+async fn killed_after_each_call(keyed: bool) {
     let rig = rig(keyed).await;
     let (mut cases, mut wrong, mut ends, mut extra) = (0, Vec::new(), BTreeMap::<_, u32>::new(), 0);
     for workflow in rig.workflows() {
@@ -247,7 +248,7 @@ async fn each_call_is_made_twice(keyed: bool) {
         }
     }
     eprintln!("{cases} cases, {cases} crashes, {extra} calls sent again, {} violations; ends: {ends:?}", wrong.len());
-    eprintln!("to repeat: cargo test --test it drivers::each_call_is_made_twice");
+    eprintln!("to repeat: cargo test --test it drivers::killed_after_each_call");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -262,11 +263,11 @@ async fn each_call_fails_in_turn_where_keys_are_not_honoured() {
 }
 
 #[tokio::test]
-async fn each_call_is_made_twice_where_keys_are_honoured() {
-    each_call_is_made_twice(true).await;
+async fn killed_after_each_call_where_keys_are_honoured() {
+    killed_after_each_call(true).await;
 }
 
 #[tokio::test]
-async fn each_call_is_made_twice_where_keys_are_not_honoured() {
-    each_call_is_made_twice(false).await;
+async fn killed_after_each_call_where_keys_are_not_honoured() {
+    killed_after_each_call(false).await;
 }

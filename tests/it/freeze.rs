@@ -286,7 +286,7 @@ async fn while_the_store_takes_nothing(test: &str, calls: &str, fault: &str) {
     };
     let unrecorded = async |system: &TestSystem, count: f64| {
         let matches = |metrics: &crate::support::Metrics| metrics.sum("pointsman_freeze_unrecorded", &[]) == count;
-        system.pointsman.until_metric("the freeze to be recorded or not", matches).await;
+        system.pointsman.until_metric("the metric pointsman_freeze_unrecorded to change", matches).await;
     };
     let store = system.store();
     let files = ["", "-wal", "-journal"].map(|end| std::path::PathBuf::from(format!("{}{end}", store.display())));

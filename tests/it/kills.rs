@@ -67,7 +67,8 @@ async fn kill_at_each(test: &str, calls: &str, stride: usize) {
     let (first, stride) =
         if tries_everything() { (1, 1) } else { (1 + usize::try_from(seed).unwrap_or(0) % stride, stride) };
     let mut system = live_system().await;
-    assert!(send_traffic(&system, 0).await); // connections and caches are warm, so that boundaries are those of events
+    // Opens connections and fills caches, so that the system calls that are counted below are those of events.
+    assert!(send_traffic(&system, 0).await);
     let (mut kills, mut sent_again, mut wrong) = (0, 0, Vec::new());
     for n in (first..2_000).step_by(stride) {
         let since = system.world.ledger().len();

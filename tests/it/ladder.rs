@@ -182,7 +182,7 @@ async fn live_falls_back_where_nothing_had_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_state_only_never_calls_legacy() {
+async fn legacy_is_never_called_in_only() {
     let system = TestSystem::start().await;
     system.climb_to("only").await;
     let served = system.legacy.served();
@@ -392,9 +392,9 @@ async fn a_family_moves_in_one_command_and_stops_at_the_first_refusal() {
     system.finish().await;
 }
 
-/// `readyz` fails where a start would be refused, so that a load balancer takes traffic away.
+/// `readyz` fails where the start of a run would be refused, so that a load balancer takes traffic away.
 #[tokio::test(flavor = "multi_thread")]
-async fn readyz_is_green_only_where_a_start_would_be_accepted() {
+async fn readyz_is_green_only_where_the_start_of_a_run_would_be_accepted() {
     let system = TestSystem::start().await;
     let ready = async || system.pointsman.try_api("/readyz").await.expect("a reply").status.as_u16();
     assert_eq!(ready().await, 200);

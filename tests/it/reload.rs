@@ -161,7 +161,7 @@ async fn a_start_whose_address_is_in_use_records_no_flip() {
     system.finish().await;
 }
 
-/// The next request may create an order that legacy would be asked for.
+/// Without its workflow, the follower would ask legacy for an order that the next request may create in the engine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_keeps_its_workflow_while_its_creator_is_in_live() {
     let system = TestSystem::start().await;
@@ -193,7 +193,8 @@ async fn with_orders_in_shadow(more: &'static str) -> TestSystem {
     .await
 }
 
-/// Two routes go up and the workflow of a third changes, in files that pass the check; the files as they were.
+/// Writes files that pass the check, in which two routes go up and the workflow of a third one changes. Returns the
+/// files as they were.
 fn write_two_moves(system: &TestSystem) -> [(&'static str, String); 3] {
     let edits: [(&str, &str, &str); 3] = [
         ("routes/orders.yaml", "workflow: cancel-order\n    state: shadow", "workflow: cancel-order\n    state: dark"),

@@ -110,7 +110,7 @@ async fn live_routes_of_a_restored_backup_go_down() {
     );
     system.finish().await;
     let test = "restored::live_routes_of_a_restored_backup_go_down";
-    report_violations(test, seed(), "4 orders, 2 backups", &[]);
+    report_violations(test, seed(), "3 orders, 2 backups", &[]);
 }
 
 /// A copy that other tools made of the files of a killed process, beside which the original stays.

@@ -113,15 +113,15 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     })
     .await;
     let third = check_accepted(&system, 3, &NEW).await;
-    // The old pair's tokens are compared byte for byte now, and each one says when it expires: the same token each
-    // time.
+    // The old pair's tokens are compared byte for byte now. A new one would differ, since it says when it expires, so
+    // the same token is sent each time.
     let old_token = OLD.token(1);
     let check_old_token = async |system: &TestSystem, when: &str| {
         order_id(system, 4, &old_token).await;
         let held = send(system, 4, &OLD.token(2)).await;
         let kind = held.json()["type"].as_str().unwrap_or_default().to_owned();
         assert!(held.status == StatusCode::CONFLICT && kind.ends_with("retry-key-held"), "{when}: {kind}");
-        // What came while the old pair verified is looked up as it was then.
+        // A request that came while the old pair was in force is still looked up under the scope of that time.
         assert_eq!(order_id(system, 1, &OLD.token(4)).await, first, "{when}");
     };
     check_old_token(&system, "after the reload").await;

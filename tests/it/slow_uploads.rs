@@ -126,8 +126,8 @@ async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     report_violations(test, seed(), "1 order, 2 tokens, a share of 50 %", &[]);
 }
 
-/// A first try in `live` waits for the store when the route is flipped to `off`; its retry waits for it, and then its
-/// client goes away: the retry is a new request in `off`, and legacy answers it.
+/// A first try in `live` waits for the store when the route is flipped to `off`. The client of the first try goes away
+/// while the retry waits for it: the retry is a new request in `off`, and legacy answers it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
     let Some(cluster) = block_in_place(Cluster::start) else {

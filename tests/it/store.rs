@@ -204,8 +204,8 @@ async fn a_limit_on_file_sizes_does_not_end_the_process() {
     };
     let store =
         pointsman::store::SqliteStore::open(folder.path().join("a.db"), &Default::default()).await.expect("opens");
-    // The process stays running, so that the command below finds SQLite's shared-memory file and need not create it
-    // within the limit.
+    // This test keeps the store open, so that the command below finds SQLite's shared-memory file and need not create
+    // it within the limit.
     let refused = within(8, "store backup copy.db --store sqlite:a.db".into());
     assert_eq!(refused.status.code(), Some(1), "{:?}: {}", refused.status, output_text(&refused));
     assert!(output_text(&refused).contains("cannot write"), "{}", output_text(&refused));

@@ -15,8 +15,9 @@ use crate::support::{PATIENCE, Pointsman, until};
 /// Swaps under load.
 const SWAPS: usize = 12;
 
-/// A set whose files all contain its name. Its workflow is in no other set, so a request of another set would not find
-/// it; its service is in both, so such a request could get the wrong one.
+/// Writes a set whose files all contain its name. A request that sees two sets would be noticed: the workflow has
+/// another name in each set, and would not be found; the service has one name in both and another address in each, and
+/// the answer would name the wrong set.
 fn write(base: &Path, dir: &str, legacy: &str, own: &str) {
     let name = dir.trim_start_matches('.');
     let dir = base.join(dir);

@@ -51,7 +51,7 @@ fn store_and_admin_may_both_be_given() {
 }
 
 #[test]
-fn a_streamed_checkpoint_shows_the_command_and_an_undo_its_step() {
+fn a_streamed_event_shows_how_to_answer_its_checkpoint_or_which_step_is_undone() {
     let progress = |name: &str, data: Value| runs::progress(name, data, Formatter(false));
     let checkpoint = json!({ "run_id": "run_1", "checkpoint": { "id": "chk_1", "question": "Send it?" } });
     let text = progress("checkpoint", checkpoint);

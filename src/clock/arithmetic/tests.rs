@@ -210,7 +210,8 @@ proptest! {
         }
     }
 
-    /// A step that is followed is reached in the end, from either side, and the time stays there.
+    /// After a small step of the machine's clock, forward or back, the time reaches that clock, does not overshoot, and
+    /// stays there.
     #[test]
     fn a_small_step_is_slewed_to_the_end(step_ms in -60_000_i64..=60_000, every_ms in 1_000_u64..600_000) {
         let mut machine = Machine::new();

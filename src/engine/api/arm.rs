@@ -75,7 +75,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
             Ok(new) => new,
             Err(reply) => {
                 if matches!(*reply, ArmReply::Abandoned(_)) {
-                    registration.give_to_legacy(&core.ports.pins);
+                    registration.give_to_legacy(&core.ports.affinity);
                 }
                 return *reply;
             }
@@ -136,7 +136,7 @@ fn may_not_begin(
         return first_try_unknown();
     }
     if fall_back {
-        registration.give_to_legacy(&core.ports.pins);
+        registration.give_to_legacy(&core.ports.affinity);
     }
     replies::not_started(fall_back, 503, reason, why)
 }
@@ -181,8 +181,9 @@ async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Insta
     if request.mode != Mode::Dark || keys.is_empty() || store.is_shared() {
         return Ok(());
     }
-    // Before the store is asked: the key may be on its way from the file to the store.
-    let is_waiting = keys.iter().any(|key| core.ports.pins.legacy_noted_before(key, *decided_at));
+    // Checked before the store is read: a key that legacy took waits in a file (`key_log`) until the store has it, and
+    // may get from there to the store in between.
+    let is_waiting = keys.iter().any(|key| core.ports.affinity.legacy_noted_before(key, *decided_at));
     let looked_up = timeout_at(deadline, try_join_all(keys.iter().map(|key| store.first_try(*key)))).await;
     let retried = match looked_up {
         // An entry that this request wrote itself is not older than its decision.
@@ -242,11 +243,11 @@ async fn register(
     let Some(claim) = claim else { return Ok(registration) };
     let any_caller = request.any_caller;
     registration.set_any_caller(any_caller);
-    // Read before a key of this request is taken, because taking one adds both to the set of keys that the engine took.
-    let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.engine_may_have_taken(&key));
-    let took = core.ports.pins.take_request_for_engine(claim.key, &claim.request, &request.earlier);
+    // Read before this request takes its keys, because taking them adds them to the set that is read here.
+    let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.affinity.engine_may_have_taken(&key));
+    let took = core.ports.affinity.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
-        Took::Fresh => registration.reserve(core.ports.pins.clone(), claim.key),
+        Took::Fresh => registration.reserve(core.ports.affinity.clone(), claim.key),
         Took::Again => {}
         Took::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(fall_back))),
         Took::UnderOtherFiles => return Err(held_under_other_files()),
@@ -260,8 +261,8 @@ async fn register(
     };
     let stored = async { tokio::try_join!(core.ports.store.first_try(claim.key), for_any_caller) };
     match timeout_at(deadline, stored).await {
-        // The keys that this retry took are released with the registration: the store has the key for as long as it is
-        // bound, which ends earlier than a window that begins with this retry.
+        // The keys that this retry took in memory are released when `registration` is dropped. Otherwise memory would
+        // keep them for a whole retry window from now on, longer than the store keeps the key of the first try.
         Ok(Ok((Some(FirstTry { run: Some(run), request, .. }), _))) => {
             if request.is_some_and(|request| request != claim.request) {
                 return Err(Box::new(replies::other_request(run)));
@@ -278,14 +279,14 @@ async fn register(
             Err(Box::new(replies::shared_reply(reply, fall_back)))
         }
         Ok(Ok((Some(FirstTry { arm: Arm::Legacy, .. }), _))) => {
-            registration.give_to_legacy(&core.ports.pins);
+            registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
         // An earlier try of this caller has the key, and has claimed the request for any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
         // The proxy looked for this key too, but before the body had arrived.
         Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. })))) => {
-            registration.give_to_legacy(&core.ports.pins);
+            registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
         Ok(Ok(_)) => {
@@ -320,12 +321,12 @@ async fn take_under_any_credential(
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
     let AnyCaller { key, may_be_stored, files_version } = any_caller;
-    let (pins, of_request) = (&core.ports.pins, key.of_request(&claim.request));
-    match pins.take_for_engine_under_any_credential(&key, &claim.request, files_version) {
-        Took::Fresh => registration.reserve(pins.clone(), of_request),
+    let (affinity, of_request) = (&core.ports.affinity, key.of_request(&claim.request));
+    match affinity.take_for_engine_under_any_credential(&key, &claim.request, files_version) {
+        Took::Fresh => registration.reserve(affinity.clone(), of_request),
         Took::Again => return Err(held_under_another_credential()),
         Took::OtherArmHasIt => {
-            registration.give_to_legacy(pins);
+            registration.give_to_legacy(affinity);
             return Err(Box::new(replies::taken_by_legacy(fall_back)));
         }
         Took::UnderOtherFiles => return Err(held_under_other_files()),
@@ -350,11 +351,11 @@ async fn refuse_if_held_under_earlier_keys(
 ) -> Result<(), Box<ArmReply>> {
     let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
     for key in earlier.filter(|key| Some(*key) != request.any_caller).map(|key| key.of_request(&claim.request)) {
-        let pins = &core.ports.pins;
-        if !pins.engine_may_have_taken(&key) {
+        let affinity = &core.ports.affinity;
+        if !affinity.engine_may_have_taken(&key) {
             continue;
         }
-        match pins.first_try(&key).await {
+        match affinity.first_try(&key).await {
             Ok(Some(Arm::Engine)) => return Err(held_under_another_credential()),
             Ok(_) => {}
             Err(_) => return Err(Box::new(first_try_unknown())),

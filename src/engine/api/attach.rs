@@ -86,7 +86,7 @@ async fn stored_reply(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bo
         Err(_) => return Some(unknown_outcome(id, "the store does not answer")),
     };
     for pin in run.iter().chain(&successor).filter_map(Run::pinned).flat_map(new_pins) {
-        if core.ports.pins.record_stored_pin(pin.key).await.is_err() {
+        if core.ports.affinity.record_stored_pin(pin.key).await.is_err() {
             return Some(unknown_outcome(id, "the store does not answer"));
         }
     }

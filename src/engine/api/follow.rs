@@ -120,11 +120,11 @@ pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
 async fn wait_for_rest(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {
     let until = Instant::now() + within;
     let (core, run) = (subscription.core.clone(), subscription.run);
-    let (mut last, mut descendant_waits_seen) = (None, 0);
+    let (mut last, mut wait_count_seen) = (None, 0);
     loop {
         let seen = subscription.updates.borrow_and_update().clone();
-        let checks_descendants = woken_up == WokenUp::Poll || seen.descendant_waits != descendant_waits_seen;
-        descendant_waits_seen = seen.descendant_waits;
+        let checks_descendants = woken_up == WokenUp::Poll || seen.descendant_wait_count != wait_count_seen;
+        wait_count_seen = seen.descendant_wait_count;
         let is_current = woken_up == WokenUp::Update && !seen.ended;
         match seen.summary().filter(|_| is_current) {
             Some(summary) => last = Some(summary.clone()),

@@ -62,7 +62,7 @@ pub(in crate::engine) async fn prepare(
     };
     let family = request.creates.as_ref().map(|(family, _)| family);
     // A request that may not fall back to legacy gets a run nevertheless; the collision has raised an alert.
-    if fall_back && family.is_some_and(|family| core.ports.pins.collided(family)) {
+    if fall_back && family.is_some_and(|family| core.ports.affinity.collided(family)) {
         return not_started("pin_collision", "Both arms have created an instance with the same id");
     }
     let permit = match core.permits_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {

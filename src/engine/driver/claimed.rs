@@ -12,7 +12,7 @@ impl Driver {
     /// The driver of a claimed run. It continues what an earlier driver left unfinished.
     pub fn of_claimed(core: &Arc<Core>, claimed: ClaimedRun) -> Self {
         let ClaimedRun { loaded, slot, fence, lease_proof } = claimed;
-        let LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_snapshot: _ } = loaded;
+        let LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_run_snapshot: _ } = loaded;
         let (executor, writer) = core.executor_and_writer(run.mode(), &plan, None, fence, Some(lease_proof), sealer);
         let registration = core.schedule.registry.register(run.id(), None).ok();
         let pause = copied_runs::pause_of(core, &run, &plan, last_event_at);

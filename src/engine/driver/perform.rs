@@ -94,7 +94,7 @@ impl Driver {
             }
             Output::ReleaseRetryKey => {
                 if let Some(registration) = &mut self.registration {
-                    registration.give_to_legacy(&self.core.ports.pins);
+                    registration.give_to_legacy(&self.core.ports.affinity);
                 }
             }
             Output::Announce(announcement) => {
@@ -233,7 +233,7 @@ impl Driver {
         }
         if end != End::Lost {
             let is_stuck = matches!(end, End::Resting { cause: RestCause::Nothing, .. } | End::Contradicted);
-            core.schedule.stuck.remove_unless(id, is_stuck);
+            core.schedule.stuck.remove_unless_stuck(id, is_stuck);
         }
     }
 }

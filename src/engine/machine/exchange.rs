@@ -52,12 +52,12 @@ pub(in crate::engine) enum Input {
         /// As in [`Input::Order`].
         owned: bool,
     },
-    /// Storing the answer to an order of the store has succeeded or failed.
+    /// Storing the answer to an order that came through the store has succeeded or failed.
     OrderAnswerStored,
     /// The state of a lock's queue.
     Lock {
         query: LockQuery,
-        /// `None`: the step is not in the queue, or the store did not answer.
+        /// `None`: the queue is empty, although the step has joined it. It is queried again.
         seen: Option<LockSeen>,
     },
     /// The state of a child.
@@ -106,7 +106,7 @@ pub(in crate::engine) enum Output {
     OrderChild(RunId, Order),
     /// Read the orders for the run that the store holds.
     ReadOrders,
-    /// Store the answer to an order of the store that caused no event.
+    /// Store the answer to an order that came through the store and caused no event.
     StoreOrderAnswer(Uuid, Value),
     /// Answer the sender of an order.
     AnswerOrder(OrderId, OrderAnswer),

@@ -238,9 +238,9 @@ impl Machine {
         }
     }
 
-    /// Applies an order of the store, once: the answer to it is stored together with its events. If another process may
-    /// own the run, an order that is refused or changes nothing stays in the store, because only the owner may answer
-    /// it.
+    /// Applies an order that came through the store, once: its answer is stored together with its events. If another
+    /// process may own the run, an order that is refused or changes nothing stays in the store, because only the owner
+    /// may answer it.
     fn handle_store_order(&mut self, record: OrderRecord, owned: bool) {
         let OrderRecord { id, order, by, .. } = record;
         if !self.handled_orders.insert(id) {

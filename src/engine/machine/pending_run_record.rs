@@ -7,19 +7,20 @@ use crate::names::{RunId, StepId};
 use crate::store::PendingRun;
 use crate::workflow::{ChildEvent, EndingEvent, Event};
 
-/// What has to be done for a row. The details are in the events of the run that decided on it.
+/// What has to be done for a row. The details are in the events of the row's parent ([`PendingRun::parent`]), the run
+/// that decided on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(in crate::engine) enum PendingRunRecord {
-    /// Create a run that a step of the other run began.
+    /// Create a child that a step of the parent began.
     Child,
-    /// Create a rerun, which supersedes the other run.
+    /// Create a rerun, which supersedes the parent.
     #[serde(rename = "heir")]
     Successor {
         /// The first step that runs again.
         from: StepId,
     },
-    /// Create no run, but order the children of the other run, which has ended, to end too.
+    /// Create no run, but order the children of the parent, which has ended, to end too.
     EndChildren,
 }
 

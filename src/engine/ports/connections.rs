@@ -68,8 +68,8 @@ struct Origin {
     idle: VecDeque<(PooledConnection, Instant)>,
     /// Whether a connection was still open [`KEEPS_OPEN_AFTER`] after its last reply.
     keeps_open: bool,
-    /// When a connection was last found that was closed within [`EARLY_CLOSE`] after its last reply, although the reply
-    /// had not announced it.
+    /// When this side last found that the server had closed a connection within [`EARLY_CLOSE`] after its last reply,
+    /// although the reply had not announced that.
     closed_early: Option<Instant>,
 }
 

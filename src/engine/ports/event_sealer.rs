@@ -88,7 +88,8 @@ impl EventSealer {
     pub fn note_clear_lock(&mut self, step: StepId, item: Option<u32>) {
         self.clear_locks.insert((step, item));
     }
-    /// Replaces sensitive lock names by their hashes; `None` where that fails.
+    /// Replaces sensitive lock names by their hashes; `None` where that fails. A step whose row has the name in clear
+    /// leaves the queue under both names.
     fn hash_locks(&self, taint: &Taint, changes: &mut Vec<LockChange>) -> Option<()> {
         let mut in_clear = Vec::new();
         for change in changes.iter_mut() {
@@ -134,8 +135,8 @@ impl EventSealer {
         }
         self.known.sort();
     }
-    /// Whether a sensitive part of these events, which are as they are stored, has the form of a sealed value. What a
-    /// caller writes in that form is sealed itself where it is sensitive.
+    /// Whether a sensitive part of these events, which are as they are stored, has the form of a sealed value. If it
+    /// has, it was sealed: a caller's text that only looks sealed was sealed too before it was stored in such a part.
     pub fn has_sealed_parts<'a>(&self, events: impl IntoIterator<Item = &'a Event>) -> bool {
         let Some(taint) = self.taint.as_deref() else { return false };
         events.into_iter().any(|event| {

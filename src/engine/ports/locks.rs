@@ -145,7 +145,8 @@ async fn find_deadlock(
     Ok(None)
 }
 
-/// The links of the cycle. The first is the run that keeps its own descendant waiting.
+/// The links of the cycle. In the first link the waiter is the run that the search began with, and the holder is an
+/// ancestor of it.
 fn links_of(path: &[(RunId, &str)], holders: &HashMap<&str, &LockRow>) -> Vec<WaitLink> {
     let holds = path.iter().map(|(_, lock)| *lock).cycle().skip(path.len().saturating_sub(1));
     let links = holds.zip(path).filter_map(|(lock, (waiter, wants))| {

@@ -43,7 +43,7 @@ impl KnownPlans {
 pub(in crate::engine) struct WriterParts {
     pub store: SharedStore,
     /// Learns of new pins before the answer is sent.
-    pub pins: Arc<StoreAffinity>,
+    pub affinity: Arc<StoreAffinity>,
     pub plans: KnownPlans,
     pub plan: Arc<Plan>,
     /// Opens the run's sealed credentials.
@@ -122,7 +122,7 @@ impl Writer {
                 self.lease_proof = lease_proof;
             }
             for (pin, run) in std::mem::take(&mut self.pins).iter().zip(self.run.into_iter().cycle()) {
-                self.parts.pins.record_pin(pin, run);
+                self.parts.affinity.record_pin(pin, run);
             }
         }
         result
@@ -133,7 +133,7 @@ impl Writer {
     }
     /// Reports that the id of the run's new instance belongs to the other arm.
     pub fn report_collision(&self, key: &PinKey, run: RunId) {
-        self.parts.pins.record_collision(key, run);
+        self.parts.affinity.record_collision(key, run);
     }
 }
 
@@ -142,7 +142,7 @@ fn perform(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let WriterParts { store, pins: _, plans, plan, run_key, lease: _, snapshots: _, sealer: _ } = parts;
+        let WriterParts { store, affinity: _, plans, plan, run_key, lease: _, snapshots: _, sealer: _ } = parts;
         if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
             put.map_err(|error| AppendError::Refused(format!("the plan was not stored: {error}")))?;

@@ -81,13 +81,13 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Ok(TakeResult::Taken(owned)) => owned,
         Ok(TakeResult::Elsewhere { worker, name }) => {
             tracing::debug!(%run, %worker, name, "another process moves the run");
-            core.schedule.stuck.remove_unless(run, false); // the other process may be able to read it
+            core.schedule.stuck.remove_unless_stuck(run, false); // the other process may be able to read it
             slot.reject_all(|| Reply::Elsewhere);
             return;
         }
         Ok(TakeResult::Ended(summary)) => {
             core.schedule.timers.remove(run);
-            core.schedule.stuck.remove_unless(run, false);
+            core.schedule.stuck.remove_unless_stuck(run, false);
             let refused = || OrderError::Refused { run: Box::new(summary.clone()), refusal: Refusal::Ended };
             slot.reject_all(|| Reply::Error(refused()));
             return;
@@ -101,7 +101,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
     };
     match load(core, slot, &owned, lease_proof).await {
         Ok(mut claimed) => {
-            // It would contradict itself again before it came to an order.
+            // It is stopped by a contradiction. Its driver would stop there again before it handled an order.
             if let Some(why) = core.schedule.stuck.why_contradicting(run) {
                 let (slot, has_ended) = unreadable::answer_orders(core, claimed.slot, &owned, &why).await;
                 if has_ended {
@@ -160,7 +160,7 @@ pub(in crate::engine) async fn load(
     };
     let mut loaded = read(core, id, beginning).await;
     if let Ok(first) = &loaded
-        && first.from_snapshot
+        && first.from_run_snapshot
         && first.run.seq() != owned.summary.seq
     {
         tracing::warn!(run = %id, "the run's snapshot and its row disagree about its last event: all of its events are read");

@@ -22,7 +22,7 @@ pub(in crate::engine) struct LoadedRun {
     /// Seals its sensitive values.
     pub sealer: EventSealer,
     /// Whether the run was read from its snapshot, without the earlier events.
-    pub from_snapshot: bool,
+    pub from_run_snapshot: bool,
 }
 
 /// A run that this process has acquired and loaded.

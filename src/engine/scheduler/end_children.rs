@@ -1,7 +1,7 @@
 //! Orders the open children of an ended run to end, by a row of the store's outbox that is delivered at least once.
 //!
-//! Always true: a run that ends by its own driver has no open child, because the core concludes a run only after all of
-//! its children have ended. Only a run that was cancelled although it cannot be read ends before its children. The
+//! Always true: a run that ends by its own driver has no open child, because `workflow` ends a run only after all
+//! of its children have ended. Only a run that was cancelled although it cannot be read ends before its children. The
 //! append that ends such a run contains the row, and the row is removed after each child has ended, or has accepted or
 //! refused the order. A child that gets the order twice refuses the second one; the children of a child are ordered to
 //! end by the child's own driver.

@@ -30,7 +30,7 @@ pub(in crate::engine) enum LoadError {
 /// Reads a run, whether or not this process owns it.
 pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<LoadedRun, LoadError> {
     let _permit = core.schedule.load_permits.0.acquire().await; // never closed
-    let StoredRun { run, last_event_at, events, from_snapshot, none_opens } =
+    let StoredRun { run, last_event_at, events, from_run_snapshot, none_opens } =
         match stored_run::read(core, id, beginning).await {
             Ok(stored) => stored,
             Err(error @ ReadError::Misfit(_)) => return Err(LoadError::Unreadable(error.to_string())),
@@ -76,7 +76,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
             }
         }
     };
-    Ok(LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_snapshot })
+    Ok(LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_run_snapshot })
 }
 
 fn into_owned((step, item, name): (&StepId, Option<u32>, &str)) -> (StepId, Option<u32>, String) {

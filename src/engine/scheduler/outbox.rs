@@ -34,7 +34,7 @@ use crate::store::{PendingRun, StoreError, StoreNotification};
 const ROWS_MAX: usize = 10_000;
 /// Rows younger than this are left to the task that wrote them.
 const GRACE: Duration = Duration::from_secs(2);
-/// After so many rows in a row that cannot be delivered, the store counts as not answering.
+/// After so many consecutive rows that cannot be delivered, the store counts as not answering.
 const FAILURES_MAX: u32 = 10;
 /// The first pause before a row is delivered again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -151,7 +151,7 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
         postpone(due);
         // The other rows are tried first the next time, because these are not due then.
         if failures >= FAILURES_MAX {
-            return Err(StoreError(format!("{failures} rows in a row cannot be delivered")));
+            return Err(StoreError(format!("{failures} consecutive rows cannot be delivered")));
         }
     }
     gauge!("pointsman_births_overdue").set(overdue);

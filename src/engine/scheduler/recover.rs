@@ -5,8 +5,8 @@
 //!
 //! Acquiring runs is a write. If the store accepts no write (its disk is full, another program has locked it), the
 //! process serves without having resumed the runs, and the recovery is repeated in the background. Until it succeeds,
-//! no run begins for a request, a start or a rerun: each is refused as "not started". Runs that resumed runs create (a
-//! child, a successor that was decided on) are part of the recovery. An order to a run that is not resumed yet, or a
+//! no run begins for a request, a start or a rerun: each is refused as "not started". New runs that a resumed run needs
+//! (a child, a successor that was decided on) are part of the recovery. An order to a run that is not resumed yet, or a
 //! request with its retry key, needs the run to be acquired. The store refuses this write too, so the sender gets an
 //! error, and nothing begins a second time.
 

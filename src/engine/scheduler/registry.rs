@@ -100,8 +100,8 @@ impl Registry {
 impl Registration {
     /// Adds a key that was taken for the engine for this run. It is released with the registration, unless
     /// [`Self::retain_keys`] or [`Self::give_to_legacy`] comes before.
-    pub fn reserve(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
-        self.reserved.push((pins, key));
+    pub fn reserve(&mut self, affinity: Arc<StoreAffinity>, key: RetryKey) {
+        self.reserved.push((affinity, key));
     }
     /// Whether no earlier request took the run's retry key, so that certainly nothing of an earlier try is stored.
     pub fn is_first_try(&self) -> bool {
@@ -119,21 +119,21 @@ impl Registration {
     }
     /// Leaves the reserved keys to the engine, because something of the run may be stored.
     pub fn retain_keys(&mut self) {
-        for (pins, key) in self.reserved.drain(..) {
-            pins.allow_eviction(key);
+        for (affinity, key) in self.reserved.drain(..) {
+            affinity.allow_eviction(key);
         }
     }
     /// Gives the request and its keys to legacy. To be called before the caller is answered, so that no further request
     /// with one of them begins a run in between.
-    pub fn give_to_legacy(&mut self, pins: &StoreAffinity) {
+    pub fn give_to_legacy(&mut self, affinity: &StoreAffinity) {
         if let Some(key) = self.key {
             // A failure is detected when the proxy records the key again before it calls legacy.
-            pins.give_to_legacy(RetryKeys { scoped: key, any_caller: self.any_caller });
+            affinity.give_to_legacy(RetryKeys { scoped: key, any_caller: self.any_caller });
         }
         // The other keys are released only after legacy has the key for any caller, because otherwise a request under
         // another credential could take them.
-        for (pins, key) in self.reserved.drain(..).filter(|(_, key)| Some(*key) != self.key) {
-            pins.release(&key);
+        for (affinity, key) in self.reserved.drain(..).filter(|(_, key)| Some(*key) != self.key) {
+            affinity.release(&key);
         }
     }
     /// Announces a result to those who wait for the run, unless one is announced already.
@@ -152,8 +152,8 @@ impl Drop for Registration {
     fn drop(&mut self) {
         // The run's own key is released last. If it were released first, a retry by the same caller would find only the
         // key for any caller taken, and would be refused as a request under another credential.
-        for (pins, key) in self.reserved.drain(..).rev() {
-            pins.release(&key);
+        for (affinity, key) in self.reserved.drain(..).rev() {
+            affinity.release(&key);
         }
         let mut registrations = self.registry.registrations();
         registrations.runs.remove(&self.run);

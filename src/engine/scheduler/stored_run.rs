@@ -40,7 +40,7 @@ pub(in crate::engine) struct StoredRun {
     /// The events that were read: those after the snapshot, or all.
     pub events: Vec<StoredEvent>,
     /// Whether the run was read from its snapshot.
-    pub from_snapshot: bool,
+    pub from_run_snapshot: bool,
     /// See [`OpenedEvents::none_opens`]. If true, the values that look sealed are left sealed in the run.
     pub none_opens: bool,
 }
@@ -56,7 +56,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
             Ok(run) => {
                 SnapshotOutcome::Read.count();
                 let last_event_at = events.last().map_or(at, |stored| stored.at);
-                return Ok(StoredRun { run, last_event_at, events, from_snapshot: true, none_opens });
+                return Ok(StoredRun { run, last_event_at, events, from_run_snapshot: true, none_opens });
             }
             Err(misfit) => report_unusable_snapshot(id, &misfit.to_string()),
         }
@@ -65,7 +65,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let OpenedEvents { events, none_opens } = opened_events::open(&core.ports.sealer, id, events);
     let run = fold(events.iter().map(|stored| &stored.event)).map_err(ReadError::Misfit)?;
     let last_event_at = events.last().map_or(run.started().started, |stored| stored.at);
-    Ok(StoredRun { run, last_event_at, events, from_snapshot: false, none_opens })
+    Ok(StoredRun { run, last_event_at, events, from_run_snapshot: false, none_opens })
 }
 
 /// Folds further events onto a run.

@@ -69,7 +69,7 @@ impl StuckRuns {
         gauge(workflow).increment(1.0);
     }
     /// Removes a run that has moved, unless it is stuck again.
-    pub fn remove_unless(&self, run: RunId, is_stuck: bool) {
+    pub fn remove_unless_stuck(&self, run: RunId, is_stuck: bool) {
         if !is_stuck && let Some(stuck) = self.state().runs.remove(&run) {
             gauge(&stuck.workflow).decrement(1.0);
         }
@@ -135,7 +135,8 @@ mod tests {
             let page = stuck.page(after);
             let Some(last) = page.last() else { break };
             after = Some(*last);
-            page.iter().for_each(|run| stuck.remove_unless(*run, false)); // the run moves, and the cursor stays valid
+            // The run moves, and the cursor stays valid.
+            page.iter().for_each(|run| stuck.remove_unless_stuck(*run, false));
             visited.extend(page);
         }
         assert_eq!(visited, (1..=count).map(run).collect::<Vec<_>>());

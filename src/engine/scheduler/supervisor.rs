@@ -137,7 +137,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.watchers.ended(run);
             }
-            core.schedule.stuck.remove_unless(run, false); // another process may have ended it
+            core.schedule.stuck.remove_unless_stuck(run, false); // another process may have ended it
             if let Some(parent) = core.schedule.timers.parent_of(run) {
                 core.wake(parent);
             }

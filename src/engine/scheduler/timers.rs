@@ -1,7 +1,7 @@
 //! What wakes each resting run of this process: a time, a lock, a child or the end of the freeze.
 //!
-//! Always true: a run has at most one timer, for its next wake time. Of a resting run memory holds only its entries
-//! here. A timer never fires before its time.
+//! Always true: a run has at most one timer, for its next wake time. The only thing that memory holds of a resting run
+//! is its entries here. A timer never fires before its time.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

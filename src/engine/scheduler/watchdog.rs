@@ -65,7 +65,8 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
     })
     .await?;
     for run in stuck_before {
-        core.schedule.stuck.remove_unless(run, still_stuck.contains(&run)); // no longer stuck: another process has moved it
+        // A run that is no longer stuck was moved by another process.
+        core.schedule.stuck.remove_unless_stuck(run, still_stuck.contains(&run));
     }
     if shared {
         // Other processes move runs too, and this process's drivers do not count those changes.

@@ -24,7 +24,7 @@ pub(in crate::engine) struct DurableState {
     /// Whether the run's end was reported without its last append, so that the summary has to be read from the store.
     pub ended: bool,
     /// How many times a descendant has begun to wait for a person or a signal.
-    pub descendant_waits: u64,
+    pub descendant_wait_count: u64,
 }
 
 impl DurableState {
@@ -134,7 +134,8 @@ impl Watchers {
             let last = append.filter(|_| is_current);
             let wakes = *woken_by_append > 0 || last.as_ref().is_some_and(|last| last.summary.status.rests());
             sender.send_if_modified(|seen| {
-                *seen = DurableState { seq: Some(seq), last, ended: false, descendant_waits: seen.descendant_waits };
+                let descendant_wait_count = seen.descendant_wait_count;
+                *seen = DurableState { seq: Some(seq), last, ended: false, descendant_wait_count };
                 wakes
             });
         }
@@ -154,7 +155,7 @@ impl Watchers {
     /// Reports that a descendant of the run waits for a person or a signal.
     pub fn descendant_waits(&self, run: RunId) {
         if let Some(WatchedRun { sender, .. }) = self.entries().by_run.get(&run) {
-            sender.send_modify(|seen| seen.descendant_waits += 1);
+            sender.send_modify(|seen| seen.descendant_wait_count += 1);
         }
     }
     /// Reports that a run has ended, without the append that ended it: for example because another process moved the

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, copy, refused, request};
+use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request, request_copy};
 use crate::exchange::ArmReply;
 use crate::flag::{Freeze, RetryKey, SkipReason};
 use crate::limits::Limits;
@@ -145,10 +145,9 @@ async fn fifty_retries_of_one_request_are_one_run() {
     assert_eq!(bodies.len(), 1);
     assert_eq!(harness.runs().await.len(), 1);
     assert_eq!(step_service.paths().iter().filter(|path| *path == "POST /charges").count(), 1);
-
     harness.crash().await; // the claim and the answer are on disk
     assert_eq!(answer(harness.send(arm_request.clone()).await).1.to_string(), *bodies.first().unwrap());
-    arm_request.request = copy(&json!({"v": 2}), &[]);
+    arm_request.request = request_copy(&json!({"v": 2}), &[]);
     assert_eq!(refused(harness.send(arm_request).await).0.status, 422);
     assert_eq!(step_service.paths().iter().filter(|path| *path == "POST /charges").count(), 1);
 }
@@ -344,7 +343,8 @@ async fn credentials_of_the_caller_are_sealed_and_sent_only_by_steps_that_name_t
     let store = std::sync::Arc::new(MemoryStore::new());
     let harness = Harness::with_store(&step_service, plan("w"), store, Limits::default(), Some(Secret::new("k"))).await;
     let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.request = copy(&json!({}), &[("authorization", "Basic abc"), ("cookie", "sid=1"), ("x-tenant", "t")]);
+    arm_request.request =
+        request_copy(&json!({}), &[("authorization", "Basic abc"), ("cookie", "sid=1"), ("x-tenant", "t")]);
     let (_, _, report) = answer(harness.send(arm_request.clone()).await);
     let seen = step_service.seen();
     assert_eq!((seen[0].header("authorization"), seen[0].header("cookie")), (Some("Basic abc"), None));

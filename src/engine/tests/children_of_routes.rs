@@ -1,4 +1,5 @@
-//! Runs below one that a route started do not wait for people where that one would not.
+//! A run below one that a route started does as the run at the top of its tree: it fails where a run of the API would
+//! wait for a person.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, copy, request};
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, request, request_copy};
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::secret::Secret;
@@ -108,7 +108,7 @@ async fn credentials_of_the_caller_survive_a_crash_and_are_erased_when_the_run_e
     let (store, key) = (Arc::new(MemoryStore::new()), Some(Secret::new("k")));
     let mut harness = Harness::with_store(&step_service, plan, store, Limits::default(), key).await;
     let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.request = copy(&json!({}), &[("authorization", "Basic abc")]);
+    arm_request.request = request_copy(&json!({}), &[("authorization", "Basic abc")]);
     let caller = tokio::spawn(tower::ServiceExt::oneshot(harness.engine.arm(), arm_request));
     step_service.wait_for_calls(2).await;
     harness.crash().await;

@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::workflow::{Order, RunStatus};
 
-struct Family {
+struct ParentAndChild {
     harness: Harness,
     store: Arc<TestStore>,
     parent: RunId,
@@ -19,7 +19,7 @@ struct Family {
 }
 
 /// A run and its child, which waits for a signal.
-async fn family() -> Family {
+async fn parent_and_child() -> ParentAndChild {
     let definition = |name: &str, step: serde_json::Value| {
         let definition = json!({ "workflow": name, "steps": { "a": step }, "respond": { "status": 200, "body": {} } });
         checked_plan(&definition, false)
@@ -40,10 +40,10 @@ async fn family() -> Family {
     harness.wait_until(child, |view| view.status == RunStatus::WaitingSignal).await;
     harness.wait_until_idle(parent).await;
     harness.wait_until_idle(child).await;
-    Family { harness, store, parent, child }
+    ParentAndChild { harness, store, parent, child }
 }
 
-impl Family {
+impl ParentAndChild {
     /// Cancels the parent. The process ends after the parent's event is stored and before the child's is.
     async fn cancel_and_crash(&mut self, compensate: bool) {
         self.store.appends.shut();
@@ -76,38 +76,38 @@ impl Family {
 /// the parent repeats it.
 #[tokio::test]
 async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
-    let mut family = family().await;
-    family.store.omits_last_event.store(true, Ordering::SeqCst);
-    family.cancel_and_crash(false).await;
-    family.store.omits_last_event.store(false, Ordering::SeqCst);
-    assert_eq!(family.status(family.parent).await, RunStatus::Cancelled);
-    assert_eq!(family.outbox_parents().await, [Some(family.parent)]);
-    family.harness.recover().await;
-    family.harness.wait_until(family.child, |view| view.status == RunStatus::Cancelled).await;
-    family.wait_until_outbox_is_empty().await;
+    let mut parent_and_child = parent_and_child().await;
+    parent_and_child.store.omits_last_event.store(true, Ordering::SeqCst);
+    parent_and_child.cancel_and_crash(false).await;
+    parent_and_child.store.omits_last_event.store(false, Ordering::SeqCst);
+    assert_eq!(parent_and_child.status(parent_and_child.parent).await, RunStatus::Cancelled);
+    assert_eq!(parent_and_child.outbox_parents().await, [Some(parent_and_child.parent)]);
+    parent_and_child.harness.recover().await;
+    parent_and_child.harness.wait_until(parent_and_child.child, |view| view.status == RunStatus::Cancelled).await;
+    parent_and_child.wait_until_outbox_is_empty().await;
 }
 
 /// Without a crash nothing is left in the outbox.
 #[tokio::test]
 async fn the_child_of_a_run_that_is_cancelled_unread_ends_with_it() {
-    let family = family().await;
-    family.store.omits_last_event.store(true, Ordering::SeqCst);
+    let parent_and_child = parent_and_child().await;
+    parent_and_child.store.omits_last_event.store(true, Ordering::SeqCst);
     let order = Order::Cancel { compensate: false, reason: None, automatic: false };
-    family.harness.engine.order(family.parent, order, "ann".into()).await.unwrap();
-    family.store.omits_last_event.store(false, Ordering::SeqCst);
-    family.harness.wait_until(family.child, |view| view.status == RunStatus::Cancelled).await;
-    family.wait_until_outbox_is_empty().await;
+    parent_and_child.harness.engine.order(parent_and_child.parent, order, "ann".into()).await.unwrap();
+    parent_and_child.store.omits_last_event.store(false, Ordering::SeqCst);
+    parent_and_child.harness.wait_until(parent_and_child.child, |view| view.status == RunStatus::Cancelled).await;
+    parent_and_child.wait_until_outbox_is_empty().await;
 }
 
 /// A run that can be read does not end before its child: its next driver repeats the order.
 #[tokio::test]
 async fn the_next_process_ends_the_child_of_a_run_that_was_being_cancelled() {
-    let mut family = family().await;
-    family.cancel_and_crash(true).await;
-    assert_eq!(family.status(family.parent).await, RunStatus::Running);
-    family.harness.recover().await;
-    for run in [family.child, family.parent] {
-        family.harness.wait_until(run, |view| view.status == RunStatus::Cancelled).await;
+    let mut parent_and_child = parent_and_child().await;
+    parent_and_child.cancel_and_crash(true).await;
+    assert_eq!(parent_and_child.status(parent_and_child.parent).await, RunStatus::Running);
+    parent_and_child.harness.recover().await;
+    for run in [parent_and_child.child, parent_and_child.parent] {
+        parent_and_child.harness.wait_until(run, |view| view.status == RunStatus::Cancelled).await;
     }
-    assert_eq!(family.outbox_parents().await, []);
+    assert_eq!(parent_and_child.outbox_parents().await, []);
 }

@@ -273,7 +273,7 @@ async fn engine(
         store_key: key.clone(),
         key_secret: [1; 32],
         limits: Arc::new(limits.clone()),
-        pins: StoreAffinity::load(store.clone(), limits).await.unwrap(),
+        affinity: StoreAffinity::load(store.clone(), limits).await.unwrap(),
         clock: clock::process().clone(),
     })
 }
@@ -291,7 +291,7 @@ pub(super) fn checked_plan(definition: &Value, keyed: bool) -> Arc<Plan> {
 }
 
 /// A request with a JSON body.
-pub(super) fn copy(body: &Value, headers: &[(&'static str, &'static str)]) -> Arc<RequestCopy> {
+pub(super) fn request_copy(body: &Value, headers: &[(&'static str, &'static str)]) -> Arc<RequestCopy> {
     let mut all = HeaderMap::new();
     all.insert("content-type", "application/json".parse().unwrap());
     for (name, value) in headers {
@@ -314,7 +314,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         files_version: 0,
         workflow: Some(WorkflowName::from(workflow)),
         mode,
-        request: copy(body, &[]),
+        request: request_copy(body, &[]),
         legacy: None,
         instance: None,
         creates: None,

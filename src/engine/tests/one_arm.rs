@@ -59,21 +59,24 @@ async fn legacy_cannot_take_a_request_of_the_engine_before_its_run_is_durable() 
     let flipped = async {
         step_service.wait_for_calls(1).await;
         assert!(harness.runs().await.is_empty(), "nothing is on disk");
-        let pins = &harness.engine.core.ports.pins;
-        assert_eq!(pins.remembered(&KEY), Remembered::TakenBy(Arm::Engine));
-        assert_eq!(pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::HeldByEngine);
+        let affinity = &harness.engine.core.ports.affinity;
+        assert_eq!(affinity.remembered(&KEY), Remembered::TakenBy(Arm::Engine));
+        assert_eq!(
+            affinity.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
+            LegacyTake::HeldByEngine
+        );
         step_service.open_gate();
     };
     let (first, ()) = tokio::join!(harness.send(keyed()), flipped);
     assert_eq!(answer(first).0, 201);
     harness.crash().await;
-    let pins = &harness.engine.core.ports.pins;
-    assert_eq!(pins.first_try(&KEY).await, Ok(Some(Arm::Engine)), "the next process reads it from the store");
+    let affinity = &harness.engine.core.ports.affinity;
+    assert_eq!(affinity.first_try(&KEY).await, Ok(Some(Arm::Engine)), "the next process reads it from the store");
     let other = RetryKey([1; 32]);
-    while pins.remembered(&other) != Remembered::NotEngine {
+    while affinity.remembered(&other) != Remembered::NotEngine {
         tokio::task::yield_now().await; // until the keys in the store are read
     }
-    assert_eq!(pins.remembered(&KEY), Remembered::Unknown, "the store is asked");
+    assert_eq!(affinity.remembered(&KEY), Remembered::Unknown, "the store is asked");
 }
 
 #[tokio::test]
@@ -81,7 +84,7 @@ async fn the_engine_refuses_a_key_that_legacy_took() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
     assert_eq!(
-        harness.engine.core.ports.pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
+        harness.engine.core.ports.affinity.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
         LegacyTake::FIRST
     );
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
@@ -100,7 +103,7 @@ async fn the_key_of_a_request_that_falls_back_is_legacys_before_its_caller_is_an
     let step_service = StepService::new(|_, _| ServiceReply::Json(404, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "engine_failed");
-    assert_eq!(harness.engine.core.ports.pins.remembered(&KEY), Remembered::TakenBy(Arm::Legacy));
+    assert_eq!(harness.engine.core.ports.affinity.remembered(&KEY), Remembered::TakenBy(Arm::Legacy));
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
     assert_eq!(step_service.paths(), ["GET /price"]);
 }
@@ -112,7 +115,7 @@ async fn the_key_of_a_request_that_was_refused_before_it_began_is_free() {
     let unknown = ArmRequest { workflow: Some("x".into()), may_fall_back: false, ..keyed() };
     assert_eq!(refused(harness.send(unknown).await).0.kind, "no-workflow");
     assert_eq!(
-        harness.engine.core.ports.pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
+        harness.engine.core.ports.affinity.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
         LegacyTake::FIRST
     );
 }
@@ -124,7 +127,7 @@ async fn a_retry_without_a_first_try_begins_no_run() {
     let harness = Harness::new(&step_service, plan()).await;
     let retry = ArmRequest { may_begin: MayBegin::Never, ..keyed() };
     assert_eq!(abandoned(harness.send(retry.clone()).await).reason, NO_FIRST_TRY);
-    assert_eq!(harness.engine.core.ports.pins.remembered(&KEY), Remembered::TakenBy(Arm::Legacy));
+    assert_eq!(harness.engine.core.ports.affinity.remembered(&KEY), Remembered::TakenBy(Arm::Legacy));
     let other = ArmRequest { retry_key: Some(RetryKey([8; 32])), ..keyed() };
     let first = answer(harness.send(other.clone()).await).1;
     let retry = ArmRequest { may_begin: MayBegin::Never, ..other };
@@ -163,10 +166,10 @@ async fn the_pin_of_a_stored_answer_is_known_before_the_answer_leaves() {
     let create = ArmRequest { creates: Some((family.clone().into(), path)), ..keyed() };
     let (_, body, report) = answer(harness.send(create.clone()).await);
     let key = PinKey { family, id: "17".into() }.into();
-    let pins = &other.engine.core.ports.pins;
-    assert_eq!(pins.owner(&key).await, Ok((Owner::Nobody, None)), "it has not heard of it");
+    let affinity = &other.engine.core.ports.affinity;
+    assert_eq!(affinity.owner(&key).await, Ok((Owner::Nobody, None)), "it has not heard of it");
     assert_eq!(answer(other.send(create).await).1, body);
-    assert_eq!(pins.owner(&key).await, Ok((Owner::Engine, report.run)));
+    assert_eq!(affinity.owner(&key).await, Ok((Owner::Engine, report.run)));
 }
 
 /// Clients that parse a UUID may print it in the other case.
@@ -184,7 +187,7 @@ async fn an_instance_whose_id_is_a_uuid_is_found_in_either_case() {
             answer(harness.send(ArmRequest { creates: Some((family.clone().into(), path)), ..keyed() }).await);
         let owner = async |id: &str| {
             let key = PinKey { family: family.clone(), id: id.into() }.into();
-            harness.engine.core.ports.pins.owner(&key).await
+            harness.engine.core.ports.affinity.owner(&key).await
         };
         for asked in &ids {
             assert_eq!(owner(asked).await, Ok((Owner::Engine, report.run)), "{pinned}, {asked}");
@@ -202,7 +205,7 @@ async fn a_request_that_another_process_has_under_another_credential_is_held() {
     let (harness, other) = (new().await, new().await);
     let of =
         |key: u8| ArmRequest { retry_key: Some(RetryKey([key; 32])), any_caller: Some(RetryKey([7; 32])), ..keyed() };
-    while other.engine.core.ports.pins.remembered(&KEY) != Remembered::NotEngine {
+    while other.engine.core.ports.affinity.remembered(&KEY) != Remembered::NotEngine {
         tokio::task::yield_now().await; // until the keys in the store are read
     }
     assert_eq!(answer(harness.send(of(1)).await).0, 201);

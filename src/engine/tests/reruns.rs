@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, copy, refused, request, start};
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request, request_copy, start};
 use crate::engine::OrderError;
 use crate::engine::StartError;
 use crate::engine::Started;
@@ -179,7 +179,7 @@ async fn a_successor_has_the_credentials_of_the_caller() {
     let store = Arc::new(MemoryStore::new());
     let mut harness = Harness::with_store(&step_service, plan, store, Limits::default(), key).await;
     let arm_request = crate::exchange::ArmRequest {
-        request: copy(&json!({}), &[("cookie", "sid=1")]),
+        request: request_copy(&json!({}), &[("cookie", "sid=1")]),
         ..request("w", Mode::Real, &json!({}))
     };
     harness.send(arm_request).await;

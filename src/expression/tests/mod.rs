@@ -266,7 +266,7 @@ fn work_is_bounded() {
     let mut scope = Scope::new();
     scope.set("l", Arc::new(Value::from((0..2000).collect::<Vec<_>>()))).set("s", Arc::new(json!("x".repeat(1 << 20))));
     let fails = |source: &str| Expression::parse(source).unwrap().evaluate(&scope).unwrap_err().message;
-    assert_eq!(fails("l.map(a, l.map(b, l.map(c, 1)))"), "the expression does too much work (more than 2000000 steps)");
+    assert_eq!(fails("l.map(a, l.map(b, l.map(c, 1)))"), "the expression does too much work (more than 2000000 units)");
     assert!(fails("l.map(a, s)").contains("too much work"));
     assert!(fails("l.exists(a, l.exists(b, l.all(c, c >= 0) && false)) || true").contains("too much work"));
     assert!(fails("s.replace('', s)").contains("too large"));

@@ -110,9 +110,9 @@ pub struct CohortDraft {
     pub name: String,
     /// A condition over the request, never its body: `${request.headers["x-staff"] == "1"}`.
     pub when: String,
-    /// Their state. A state above the route's own takes effect only up to `shadow`, unless `force` is given.
+    /// Their state; without `force` at most `shadow` or, if higher, what the route reached by evidence for all callers.
     pub state: State,
-    /// Allows a state above the route's own without evidence.
+    /// Allows a state that the route has not reached by evidence.
     pub force: Option<ForceDraft>,
 }
 

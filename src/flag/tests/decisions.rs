@@ -169,7 +169,7 @@ fn requests_that_cannot_be_compared_are_skipped() {
 }
 
 #[test]
-fn guard_health_and_freeze_lower_every_state_but_only() {
+fn guard_health_and_freeze_lower_all_states_except_for_the_state_only() {
     let healthy = state_inputs(State::Live);
     for (state_inputs, freeze, state, why) in [
         (healthy.clone(), Freeze::No, State::Live, Why::Requested),

@@ -150,7 +150,7 @@ proptest! {
     ) {
         let request = TestRequest { owner: Owner::Nobody, first_try: None, ..request };
         let below = StateInputs { requested: lower.min(state_inputs.requested), ..state_inputs.clone() };
-        // Guard, health and freeze do not apply in `only` but do one step below it: the result is still lower.
+        // Guard, health and freeze lower no route in `only`, but they lower one in `live`: the result is still lower.
         let before = request.decide(&family(&state_inputs, freeze, &[]), "create");
         let after = request.decide(&family(&below, freeze, &[]), "create");
         prop_assert!(height(after) <= height(before), "{:?} then {:?}", before, after);

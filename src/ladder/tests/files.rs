@@ -94,7 +94,7 @@ async fn only_a_change_of_the_file_is_a_flip() {
 }
 
 #[tokio::test]
-async fn files_that_the_gate_refuses_load_and_the_route_keeps_its_state() {
+async fn files_whose_move_the_gate_refuses_are_loaded_and_the_route_keeps_its_state() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
     let declared = files(&[("plain", State::Live), ("bare", State::Dark)]);
@@ -153,7 +153,7 @@ async fn files_raise_followers_before_their_creator() {
 
 /// The acknowledgement that a flip asks for is `force` in the file.
 #[tokio::test]
-async fn files_go_down_from_only_with_an_acknowledgement() {
+async fn files_need_an_acknowledgement_to_lower_a_route_from_only() {
     let refused = async |fixture: &Fixture, files| {
         let refused = fixture.ladder.reload(files, || panic!("it is not recorded")).await.unwrap_err().to_string();
         assert!(refused.contains("`bare` is in `only`, where legacy is not called at all"), "{refused}");

@@ -152,7 +152,7 @@ async fn a_held_cohort_is_not_released_by_another_name_or_by_an_absence() {
     }
 }
 
-/// The newest are kept, for as long as a hold may be left from before they were dropped.
+/// The newest are kept, for as long as something may be held for what came before they were dropped.
 #[tokio::test]
 async fn the_number_of_dropped_reasons_is_bounded() {
     let fixture = Fixture::open(with_staff(files(&[]), "0")).await;

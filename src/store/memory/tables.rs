@@ -29,7 +29,7 @@ pub(super) struct Run {
     pub(super) fence: Fence,
     /// When a run without an owner is due.
     pub(super) due_at: Option<Timestamp>,
-    /// Whether it created a pinned instance.
+    /// Whether its summary and bodies are kept when it is purged ([`Append::is_pinned`]).
     pub(super) pinned: bool,
     /// Set when a pinned run is purged.
     pub(super) bodies: Option<RunBodies>,

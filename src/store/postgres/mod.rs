@@ -93,7 +93,7 @@ impl PostgresStore {
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
         let opened = open::open(&address).await?;
-        let (store, writer) = Self::before_start(address.clone(), opened, limits);
+        let (store, writer) = Self::assemble(address.clone(), opened, limits);
         tokio::spawn(writer.run());
         tokio::spawn(store.notifier.clone().listen(address, store.stop_listening.clone()));
         Ok(store)
@@ -112,13 +112,13 @@ impl PostgresStore {
         let address = Address::new(url, password, limits)?.read_only();
         let opened = open::open_for_reading(&address).await?;
         // Without the writer its queues are closed, so that every append is refused.
-        let (store, _) = Self::before_start(address, opened, limits);
+        let (store, _) = Self::assemble(address, opened, limits);
         store.healthy.store(false, Ordering::Release);
         Ok(store)
     }
 
     /// The store and its writer, neither of which has used the database yet.
-    fn before_start(address: Address, opened: open::Opened, limits: &Limits) -> (Self, Writer) {
+    fn assemble(address: Address, opened: open::Opened, limits: &Limits) -> (Self, Writer) {
         let open::Opened { secret, default_retention, is_new, identity } = opened;
         let retry_window_ns = retry_window_ns(limits);
         let healthy = Arc::new(AtomicBool::new(true));

@@ -2,7 +2,7 @@
 //!
 //! Always true: this process committed what is cached, with the run's current fencing token. The statement that skips
 //! the write compares the token, so that no other process can have written the summary since. The cache is cleared when
-//! it is full, and when the outcome of a commit is unknown.
+//! it is full, and after every commit that failed, because its outcome may be unknown.
 
 use std::collections::HashMap;
 
@@ -38,7 +38,7 @@ impl SummaryCache {
         self.0.insert(append.run_id, (append.fence, append.run.listed.clone()));
     }
 
-    /// Clears the cache, because the outcome of a commit is unknown.
+    /// Clears the cache after a commit that failed.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

@@ -52,7 +52,7 @@ pub(super) async fn back_up(
     // Older tables are allowed: a copy is wanted before a newer version upgrades them.
     open::refuse_newer_tables(&mut conn, from).await?;
     let key_files = key_files(&mut conn, from).await?;
-    let since = expired_since(&mut conn, from, retry_window).await?;
+    let since = newest_expired(&mut conn, from, retry_window).await?;
     let failed = |error: String| StoreError(format!("cannot write {}: {error}", to.display()));
     if to.symlink_metadata().is_ok() {
         return Err(exists(to));
@@ -95,10 +95,10 @@ async fn key_files(conn: &mut SqliteConnection, from: &Path) -> Result<Vec<KeyFi
 }
 
 /// Retry keys from this time or before have expired. As for a process that starts now, time in which no process ran
-/// does not count; the clock of this command knows nothing of it.
-async fn expired_since(conn: &mut SqliteConnection, from: &Path, retry_window: Duration) -> Result<i64> {
+/// does not count. The store has recorded when processes ran; the clock of this command does not know it.
+async fn newest_expired(conn: &mut SqliteConnection, from: &Path, retry_window: Duration) -> Result<i64> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", from.display()));
-    let newest = match upgrade::is_older(conn).await.map_err(failed)? {
+    let newest = match upgrade::has_events_table(conn).await.map_err(failed)? {
         true => read::newest_older_event(&mut *conn).await?,
         false => read::newest_event(&mut *conn).await?,
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
-use super::encoded::expired_since;
+use super::encoded::newest_expired;
 use super::stored_state::run_id;
 use super::{SqliteStore, codec, open, read, run_snapshots};
 use crate::names::{PlanId, RunId};
@@ -35,7 +35,7 @@ impl SqliteStore {
     /// There is no database, it belongs to another program, or its tables have another version. Inconsistencies are
     /// findings, not errors.
     pub async fn check(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked> {
-        check(path.as_ref(), expired_since(retry_window)).await
+        check(path.as_ref(), newest_expired(retry_window)).await
     }
 
     /// Checks a copy that [`SqliteStore::back_up`] made. If its tables are older, only the file's integrity is checked.
@@ -43,7 +43,7 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::check`].
     pub async fn check_copy(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked> {
-        check_copy(path.as_ref(), expired_since(retry_window)).await
+        check_copy(path.as_ref(), newest_expired(retry_window)).await
     }
 }
 

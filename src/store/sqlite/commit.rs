@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::Connection as Sqlite;
 
 use super::connection::Connection;
-use super::encoded::{EncodedAppend, expired_since, nanos};
+use super::encoded::{EncodedAppend, nanos, newest_expired};
 use super::notifier::Notifier;
 use super::validate::AppendOutcome;
 use super::write_append::{RunningCache, UsualStatements, WriteTime, validate, write_append};
@@ -41,7 +41,7 @@ impl Committer {
 
     /// The current time, and the time before which retry keys have expired.
     pub(super) fn now(&self) -> WriteTime {
-        WriteTime { ns: nanos(clock::now()), retry_keys_since: expired_since(self.retry_window) }
+        WriteTime { ns: nanos(clock::now()), retry_keys_since: newest_expired(self.retry_window) }
     }
 
     /// Commits the valid appends and answers all.

@@ -206,7 +206,8 @@ impl Connection {
             true => "all that was acknowledged is in the database: stop this process (SIGTERM) and start it again"
                 .to_owned(),
             false => format!(
-                "{} of its {all} pages were not in the database yet, so that acknowledged events are lost: stop this                  process, restore a backup and start again",
+                "{} of its {all} pages were not in the database yet, so that acknowledged events are lost: stop this \
+                 process, restore a backup and start again",
                 all - copied
             ),
         };

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::coordination_writes::{CoordinationResult, CoordinationWrite};
-use super::encoded::{expired_since, nanos};
+use super::encoded::{nanos, newest_expired};
 use super::other_writes::OtherWrite;
 use super::run_snapshots::{self, DROPPED_AT_ONCE};
 use super::{SqliteStore, read};
@@ -47,7 +47,7 @@ impl SqliteStore {
         limit: usize,
     ) -> Result<Purged, StoreError> {
         // A run that ended before this time claimed its retry key even earlier, so that the key has expired.
-        let since = expired_since(self.retry_window);
+        let since = newest_expired(self.retry_window);
         let before = nanos(ended_before).min(since);
         let mut runs = Vec::new();
         // Further pages are read while a page holds only runs that turn out to be unreadable.
@@ -195,7 +195,7 @@ impl Work for SqliteStore {
     }
 
     fn prune_retry_keys(&self, after: Option<RetryKeyPosition>, limit: usize) -> StoreFuture<'_, RetryKeyPage<u64>> {
-        let since = expired_since(self.retry_window);
+        let since = newest_expired(self.retry_window);
         async move {
             // A reader looks for them, so that the writer is not delayed by those that stay.
             let old = read::old_keys(&self.readers, (since, since), after, limit).await?;
@@ -216,7 +216,7 @@ impl Work for SqliteStore {
         after: Option<RetryKeyPosition>,
         limit: usize,
     ) -> StoreFuture<'_, RetryKeyPage<Vec<RetryKey>>> {
-        let since = expired_since(self.retry_window);
+        let since = newest_expired(self.retry_window);
         let soon_since = nanos(clock::window_start(ahead, self.retry_window));
         async move {
             let old = read::old_keys(&self.readers, (since, soon_since), after, limit).await?;

@@ -46,7 +46,7 @@ pub use self::backup::Copied;
 use self::backup::KEY_FILES;
 use self::commit::Committer;
 use self::connection::Connection;
-use self::encoded::{EncodedAppend, expired_since};
+use self::encoded::{EncodedAppend, newest_expired};
 use self::file_lock::FileLock;
 use self::notifier::Notifier;
 use self::other_writes::{Flips, OtherWrite, RecordWrite};
@@ -288,15 +288,15 @@ impl Store for SqliteStore {
     }
 
     fn first_try(&self, key: RetryKey) -> StoreFuture<'_, Option<FirstTry>> {
-        read::first_try(&self.readers, key, expired_since(self.retry_window)).boxed()
+        read::first_try(&self.readers, key, newest_expired(self.retry_window)).boxed()
     }
 
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> StoreFuture<'_, bool> {
-        read::engine_took_any(&self.readers, range, expired_since(self.retry_window)).boxed()
+        read::engine_took_any(&self.readers, range, newest_expired(self.retry_window)).boxed()
     }
 
     fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> StoreFuture<'_, Vec<(RetryKey, Timestamp)>> {
-        read::engine_tries(&self.readers, expired_since(self.retry_window), after, limit).boxed()
+        read::engine_tries(&self.readers, newest_expired(self.retry_window), after, limit).boxed()
     }
 
     fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreFuture<'_, ()> {

@@ -210,7 +210,7 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
         StoreError(format!("cannot upgrade the tables of {shown}: {}", write_error::describe(&error)))
     };
     let found = version(conn).await.map_err(failed)?;
-    if upgrade::is_older(conn).await.map_err(failed)? {
+    if upgrade::has_events_table(conn).await.map_err(failed)? {
         let events = upgrade::count(conn).await.map_err(failed)?;
         if events > 0 {
             tracing::warn!(
@@ -224,7 +224,7 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
     if found < CREATES_APPENDS {
         migrate_to(conn, path, CREATES_APPENDS).await?;
     }
-    if upgrade::is_older(conn).await.map_err(failed)? {
+    if upgrade::has_events_table(conn).await.map_err(failed)? {
         match upgrade::move_events(conn, &shown).await {
             Ok(()) => {}
             Err(UpgradeError::Database(error)) => return Err(failed(error)),

@@ -33,8 +33,8 @@ impl From<sqlx::Error> for UpgradeError {
     }
 }
 
-/// Whether the table of the older version still exists.
-pub(super) async fn is_older(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+/// Whether the table of the older version still exists, so that events have to be moved out of it.
+pub(super) async fn has_events_table(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     let text = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'events')";
     Ok(sqlx::query_as::<_, (bool,)>(text).fetch_one(conn).await?.0)
 }

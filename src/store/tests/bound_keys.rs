@@ -123,7 +123,8 @@ async fn a_page_of_old_keys_examines_no_more_than_its_limit(which: StoreKind) {
     assert_eq!(long_bound(store).await, [key(1), key(2), key(3), key(4)]);
 }
 
-/// Time in which no process ran does not count towards the window. The store says when that was, or its newest event.
+/// Time in which no process ran does not count towards the window. The store has recorded when processes ran; where it
+/// has not, its newest event shows when the last one did.
 #[tokio::test]
 async fn a_backup_after_a_long_stop_has_the_keys_that_wait_beside_the_store() {
     const DAY: Duration = Duration::from_secs(86_400);

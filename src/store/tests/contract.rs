@@ -85,14 +85,14 @@ async fn a_refused_append_does_not_fail_others_of_its_batch(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     fixture.store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     let bad = append(run_id(1), 1, 1);
-    let unpinned = { Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(4), 1, 1) } };
-    let taken = { Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(5), 1, 1) } };
+    let pins_first = Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(4), 1, 1) };
+    let pins_again = Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(5), 1, 1) };
     let done = futures_util::future::join_all([
         fixture.store.append(append(run_id(2), 1, 2).into()),
         fixture.store.append(bad.into()),
         fixture.store.append(append(run_id(3), 1, 1).into()),
-        fixture.store.append(unpinned.into()),
-        fixture.store.append(taken.into()),
+        fixture.store.append(pins_first.into()),
+        fixture.store.append(pins_again.into()),
         fixture.store.append(append(run_id(2), 3, 1).into()),
     ])
     .await;
@@ -155,7 +155,7 @@ async fn the_summary_is_the_last_one_given(which: StoreKind) {
     assert_eq!(fixture.store.run(run).await.unwrap(), Some(last.summary));
 }
 
-/// Whether a run may go on after its end is decided by the core, not by the store.
+/// Whether a run may go on after its end is decided by `workflow`, not by the store.
 async fn events_after_an_end_are_stored_in_order(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let run = run_id(1);

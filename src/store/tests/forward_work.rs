@@ -1,6 +1,7 @@
 //! A macro for test stores that wrap another store and change only some of its calls.
 
-/// Implements [`crate::store::Work`] by forwarding every call to a field.
+/// Implements [`crate::store::Work`] by forwarding each call to a field, except `take_due_except` and `give_up`: for
+/// them the trait's own versions are used, as in a store of one process.
 macro_rules! forward_work {
     ($store:ty, $field:ident) => {
         $crate::store::tests::forward_work::forward_work!(@each $store, $field,

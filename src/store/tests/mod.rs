@@ -182,13 +182,13 @@ pub(crate) fn at(n: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + n).unwrap()
 }
 
-/// The id of a run; ids have the same order as their numbers.
 /// First tries that legacy takes now, one for each key.
 pub(crate) fn taken_now(keys: impl IntoIterator<Item = RetryKey>) -> Vec<(RetryKey, Timestamp)> {
     let now = clock::now();
     keys.into_iter().map(|key| (key, now)).collect()
 }
 
+/// The id of the run with this number; ids have the same order as their numbers.
 pub(crate) fn run_id(n: u64) -> RunId {
     RunId(Uuid::from_u64_pair(0x0190_0000_0000_7000 + (n << 16), 0x8000_0000_0000_0000 + n))
 }

@@ -301,7 +301,10 @@ async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
     store.append(by(append(run, 1, 1), 1, 1).into()).await.unwrap();
     store.give_up(worker(2), run, Fence(1)).await.unwrap();
     store.give_up(worker(1), run, Fence(2)).await.unwrap();
-    assert!(store.take_due(worker(2), 9).await.unwrap().is_empty(), "neither the owner nor the token was right");
+    assert!(
+        store.take_due(worker(2), 9).await.unwrap().is_empty(),
+        "one caller was not the owner, the other had a wrong token"
+    );
     store.give_up(worker(1), run, Fence(1)).await.unwrap();
     assert_eq!(store.due_times(9).await.unwrap(), []);
     assert!(

@@ -66,7 +66,7 @@ async fn a_log_that_is_removed_takes_nothing_acknowledged_with_it() {
     again.close().await;
 }
 
-/// The runs that a process finds that is started after a kill, when only the database itself is left.
+/// The runs that a new process would find after a kill at this moment, if only the database itself were left.
 async fn runs_after_a_kill(path: &Path) -> Vec<u64> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(path, dir.path().join("test.db")).unwrap();

@@ -130,7 +130,7 @@ async fn an_incomplete_snapshot_is_ignored_and_a_damaged_one_is_an_error() {
     assert!(whole > 3, "{whole} parts");
     let most: i64 =
         fixture.conn.query_row("SELECT max(length(body)) FROM run_snapshots", [], |row| row.get(0)).unwrap();
-    assert!(most <= 128 << 10, "an append waits for {most} bytes");
+    assert!(most <= 128 << 10, "one part has {most} bytes, and appends wait while it is written");
     // The process was killed while it wrote the next one.
     let copy = "INSERT INTO run_snapshots (run_id, put, part, parts, seq, at, fold, hash, body) \
                 SELECT run_id, x'01', part, parts, 4, at, fold, hash, body FROM run_snapshots WHERE part < 2";

@@ -74,7 +74,7 @@ async fn a_store_of_a_newer_version_is_refused() {
 }
 
 /// Events as each version wrote them, and the status of their run.
-const KEPT: [(u16, RunStatus, &[&str]); 4] = [
+const EVENTS_OF_VERSIONS: [(u16, RunStatus, &[&str]); 4] = [
     (
         1,
         RunStatus::Completed,
@@ -131,16 +131,17 @@ const KEPT: [(u16, RunStatus, &[&str]); 4] = [
 
 #[tokio::test]
 async fn events_of_every_version_are_read() {
-    assert_eq!(KEPT.map(|(version, ..)| version).last(), Some(&Event::VERSION), "the newest one is kept too");
+    let versions = EVENTS_OF_VERSIONS.map(|(version, ..)| version);
+    assert_eq!(versions.last(), Some(&Event::VERSION), "add events of the newest version");
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
-    for (n, (.., events)) in (1..).zip(KEPT) {
+    for (n, (.., events)) in (1..).zip(EVENTS_OF_VERSIONS) {
         store.append(append(run_id(n), 1, events.len() as u64).into()).await.unwrap();
     }
     store.close().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("test.db"));
     let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    for (n, (version, _, events)) in (1..).zip(KEPT) {
+    for (n, (version, _, events)) in (1..).zip(EVENTS_OF_VERSIONS) {
         let lines = events.iter().map(|event| format!("0 {}", event.replace("RUN", &run_id(n).0.to_string())));
         sqlx::query("UPDATE appends SET version = ?, events = ? WHERE run_id = ?")
             .bind(version)
@@ -153,7 +154,7 @@ async fn events_of_every_version_are_read() {
     sqlx::Connection::close(conn).await.unwrap();
     edit(&dir, "UPDATE meta SET value = x'31' WHERE key = 'event_version'").await;
     let store = open(&dir).await.unwrap();
-    for (n, (version, status, _)) in (1..).zip(KEPT) {
+    for (n, (version, status, _)) in (1..).zip(EVENTS_OF_VERSIONS) {
         let events = store.events(run_id(n), Seq::FIRST).await.unwrap();
         let run = fold(events.iter().map(|stored| &stored.event)).unwrap();
         assert_eq!(run.status(), status, "version {version}");

@@ -35,7 +35,7 @@ async fn assert_readable_runs_are_purged(store: &impl Store) {
 }
 
 #[tokio::test]
-async fn runs_of_a_file_that_cannot_be_read_are_left_out_until_the_next_process() {
+async fn unreadable_runs_of_a_file_are_left_out_until_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
@@ -53,7 +53,7 @@ async fn runs_of_a_file_that_cannot_be_read_are_left_out_until_the_next_process(
 }
 
 #[tokio::test]
-async fn runs_of_a_database_that_cannot_be_read_are_left_out_but_not_if_it_does_not_answer() {
+async fn unreadable_runs_of_a_database_are_left_out_but_none_because_it_does_not_answer() {
     if !StoreKind::Postgres.is_installed() {
         return;
     }

@@ -22,10 +22,10 @@ async fn connect(path: &Path) -> SqliteConnection {
     SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
 }
 
-fn facts(run: RunId, events: u64) -> Vec<Event> {
-    let mut facts = vec![run_started(run, at(0))];
-    facts.extend((1..events).map(test_event));
-    facts
+fn run_events(run: RunId, events: u64) -> Vec<Event> {
+    let mut run_events = vec![run_started(run, at(0))];
+    run_events.extend((1..events).map(test_event));
+    run_events
 }
 
 /// A file as the older version left it: batches of three events, one payload that several events refer to.
@@ -43,10 +43,10 @@ async fn write_older_file(path: &Path, runs: u64, events: u64) {
     for n in 1..=runs {
         let run = run_id(n);
         let id = run.0.as_bytes().to_vec();
-        let facts = facts(run, events);
-        for (seq, fact) in (1_i64..).zip(&facts) {
+        let run_events = run_events(run, events);
+        for (seq, event) in (1_i64..).zip(&run_events) {
             // Every hundredth event has its output in a row of payloads.
-            let mut json = serde_json::to_vec(fact).unwrap();
+            let mut json = serde_json::to_vec(event).unwrap();
             if seq % 100 == 50 {
                 json =
                     format!("{{\"step_computed\":{{\"step\":\"step-{}\",\n\"output\":null}}}}", seq - 1).into_bytes();
@@ -55,11 +55,11 @@ async fn write_older_file(path: &Path, runs: u64, events: u64) {
                 put.execute(&mut *write).await.unwrap();
             }
             let text = "INSERT INTO events (run_id, seq, at, kind, version, batch, event) VALUES (?, ?, ?, ?, 2, ?, ?)";
-            let put = sqlx::query(text).bind(id.clone()).bind(seq).bind(seq * 7).bind(fact.kind());
+            let put = sqlx::query(text).bind(id.clone()).bind(seq).bind(seq * 7).bind(event.kind());
             let batch = Uuid::from_u64_pair(n, (seq as u64 - 1) / 3).as_bytes().to_vec();
             put.bind(batch).bind(json).execute(&mut *write).await.unwrap();
         }
-        let summary = fold(&facts).unwrap().summary(Timestamp::from_nanosecond(i128::from(events) * 7).unwrap());
+        let summary = fold(&run_events).unwrap().summary(Timestamp::from_nanosecond(i128::from(events) * 7).unwrap());
         let text = "INSERT INTO runs (run_id, first, seq, ended, status, workflow, route, mode, summary, turn, updated) \
                     VALUES (?, 1, ?, 0, ?, 'create-order', 'orders.create', 'real', ?, 0, ?)";
         // Written after its events, because a trigger checks that the events of an existing run follow without a gap.
@@ -72,13 +72,13 @@ async fn write_older_file(path: &Path, runs: u64, events: u64) {
 
 fn expected(run: RunId, events: u64) -> Vec<(u64, i64, Event)> {
     let large = Arc::new(json!("x".repeat(20_000)));
-    let fact = |(seq, fact): (u64, Event)| match fact {
+    let event = |(seq, event): (u64, Event)| match event {
         Event::Step(StepEvent::Computed { step, .. }) if seq % 100 == 50 => {
             (seq, seq as i64 * 7, Event::Step(StepEvent::Computed { step, output: large.clone() }))
         }
-        fact => (seq, seq as i64 * 7, fact),
+        event => (seq, seq as i64 * 7, event),
     };
-    (1..).zip(facts(run, events)).map(fact).collect()
+    (1..).zip(run_events(run, events)).map(event).collect()
 }
 
 async fn assert_holds_all(store: &impl Store, runs: u64, events: u64) {
@@ -109,7 +109,7 @@ async fn an_upgrade_of_a_file_survives_repeated_kills() {
     let path = dir.path().join("test.db");
     write_older_file(&path, RUNS, EVENTS).await;
     let mut observer = connect(&path).await;
-    let (mut kills, mut after) = (0, 0);
+    let (mut kills, mut kill_after) = (0, 0);
     loop {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "store::tests::upgrade::child", "--test-threads=1"])
@@ -120,7 +120,7 @@ async fn an_upgrade_of_a_file_survives_repeated_kills() {
             .unwrap();
         let ended = loop {
             let moved = rows(&mut observer, "SELECT sum(last - first + 1) FROM appends").await.unwrap_or(0);
-            if moved > after {
+            if moved > kill_after {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 break false;
@@ -133,7 +133,7 @@ async fn an_upgrade_of_a_file_survives_repeated_kills() {
         let Some(left) = rows(&mut observer, "SELECT count(*) FROM events").await else { break };
         assert_eq!(moved + left, (RUNS * EVENTS) as i64, "every event is in one of the two tables");
         kills += i64::from(!ended && left > 0);
-        after = moved + 2_000;
+        kill_after = moved + 2_000;
     }
     assert!(kills >= 2, "it was killed during the upgrade {kills} times");
     observer.close().await.unwrap();
@@ -188,7 +188,7 @@ async fn a_file_that_is_only_read_is_not_changed() {
     migrate_to(&mut conn, &path, OLDER).await.unwrap();
     conn.close().await.unwrap();
 
-    // With the tables of this version. A backup stays one that was never started.
+    // With the tables of this version. After a backup is only read, the first start from it still counts as a restore.
     SqliteStore::open(&path, &Limits::default()).await.unwrap().close().await;
     back_up(&path, &copy).await.unwrap();
     let before = std::fs::read(&copy).unwrap();
@@ -297,7 +297,7 @@ async fn a_file_of_every_version_can_be_backed_up_with_the_keys_that_wait_beside
         let key = |n: u8| RetryKey([n; 32]);
         let waiting = |_: &[_]| (1..=3).map(|n| (key(n), crate::clock::now())).collect();
         let copied = SqliteStore::back_up(&path, &copy, window, waiting).await;
-        // Each is read twice; the first one is bound to its run.
+        // The keys are read before and after the copy, and each counts once. The first is not added: a run has it.
         assert_eq!(copied.map(|copied| copied.waiting_keys), Ok(2), "version {version}");
         let checked = SqliteStore::check_copy(&copy, window).await.unwrap();
         let listed: Vec<_> = checked.findings.iter().filter(|finding| !finding.what.contains("plan")).collect();
@@ -335,15 +335,15 @@ async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
     let url = Secret::new(database.url());
     PostgresStore::create_older_tables(&url, 4).await;
     let run = run_id(1);
-    let facts = facts(run, 150);
+    let run_events = run_events(run, 150);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let id = hex(run.0.as_bytes());
     let large = serde_json::to_vec(&json!("x".repeat(20_000))).unwrap();
     let mut text = String::from("SET search_path = pointsman; INSERT INTO plans VALUES ('plan_1', '{}');");
     text +=
         &format!("INSERT INTO payloads VALUES ('\\x{}', '\\x{}');", hex(blake3::hash(&large).as_bytes()), hex(&large));
-    for (seq, fact) in (1..).zip(&facts) {
-        let mut json = serde_json::to_vec(fact).unwrap();
+    for (seq, event) in (1..).zip(&run_events) {
+        let mut json = serde_json::to_vec(event).unwrap();
         let parts = i32::from(seq % 100 == 50);
         if parts > 0 {
             json = format!("{{\"step_computed\":{{\"step\":\"step-{}\",\n\"output\":null}}}}", seq - 1).into_bytes();
@@ -358,7 +358,7 @@ async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
             hex(&json)
         );
     }
-    let summary = fold(&facts).unwrap().summary(Timestamp::from_nanosecond(150 * 7).unwrap());
+    let summary = fold(&run_events).unwrap().summary(Timestamp::from_nanosecond(150 * 7).unwrap());
     text += &format!(
         "INSERT INTO runs (run_id, seq, ended, updated, status, workflow, mode, summary, fence, pinned) \
          VALUES ('\\x{id}', 150, false, 7, 'running', 'create-order', 'real', '\\x{}', 1, false); \

@@ -281,7 +281,7 @@ impl Check<'_> {
                     checked.iter().any(|other| other.id.as_str() == need && other.failure_settings.fallback_only);
                 if let (true, Some(of)) = (fallback_only, replaced.get(need.as_str())) {
                     let message = format!("`{need}` runs only where it takes the place of `{of}`");
-                    let hint = format!("read `steps.{of}`: it has what its fallback gave, and `.by`");
+                    let hint = format!("read `steps.{of}`: if `{need}` ran, it has that output, and `by` is `{need}`");
                     self.problems.error(&site, message).hint(hint);
                 }
             }

@@ -149,7 +149,7 @@ impl Check<'_> {
     fn request(&self, path: &ReadPath, usage: Usage) -> Option<(String, Option<String>)> {
         let credentials = |what: String| {
             let only = (!matches!(usage, Usage::Wire)).then(|| {
-                let hint = "credentials of callers are passed on in a call's headers and nowhere else";
+                let hint = "credentials of callers are only passed on to services, and never stored or shown in clear";
                 (format!("{what} can be read only in a call's headers or URL"), Some(hint.to_owned()))
             });
             only.or_else(|| {

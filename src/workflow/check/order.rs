@@ -28,13 +28,13 @@ impl Check<'_> {
         for start in 0..checked.len() {
             while unvisited[start] {
                 let cycle = find_cycle(start, &needs, &mut unvisited);
-                self.cycle(&cycle, checked);
+                self.report_cycle(&cycle, checked);
             }
         }
         None
     }
 
-    fn cycle(&mut self, cycle: &[usize], checked: &[CheckedStep]) {
+    fn report_cycle(&mut self, cycle: &[usize], checked: &[CheckedStep]) {
         let Some((_, site, _)) = cycle.first().and_then(|index| self.steps.get(*index)) else { return };
         let site = site.clone().at_key();
         let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|index| checked[*index].id.as_str()).collect();

@@ -123,7 +123,7 @@ impl Check<'_> {
         let Some(who) = who else { return Some(Vec::new()) };
         if who.is_empty() {
             let problem = self.problems.error(at, "nobody could answer");
-            problem.hint("name the tokens that may, or leave `who` out: then everybody who may decide");
+            problem.hint("name the tokens that may answer, or leave `who` out: then all who may decide can answer");
             return None;
         }
         let empty = who.iter().position(|name| name.trim().is_empty());
@@ -143,7 +143,8 @@ impl Check<'_> {
     ) {
         match (timeout, on_timeout) {
             (true, false) => {
-                let problem = self.problems.error(&at.key("timeout").at_key(), "`timeout` without what happens then");
+                let problem =
+                    self.problems.error(&at.key("timeout").at_key(), "`timeout` does not say what happens then");
                 problem.hint(format!("add {words}"));
             }
             (false, true) => {

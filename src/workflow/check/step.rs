@@ -41,7 +41,7 @@ impl Check<'_> {
                 }
             }
         }
-        // The fallback of an item can read what the item can, in its `if` too.
+        // The fallback of an item can read `item` and `index`, as the item's own step can, and in its `if` too.
         let is_item_fallback = self.item_fallbacks.contains(name);
         let mut context =
             ExpressionContext { usage: Usage::Value, item: is_item_fallback, needs: &mut needs, extra: &[] };

@@ -21,7 +21,8 @@ pub(super) fn bad_name(what: &str, name: &str) -> String {
     format!("`{name}` cannot be the name of a {what}: a letter, then letters, digits, `-` and `_`, at most 64 in all")
 }
 
-/// `50ms`, `2s`, `1m`, `1h`: at most a day, and not zero. `workflow::span` has other bounds, for computed values.
+/// `50ms`, `2s`, `1m`, `1h`: at most a day, and not zero. `workflow::span` has other bounds, for waits, the timeouts of
+/// questions and signals, and computed values.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(text.trim().len());
     let (number, unit) = text.trim().split_at(digits);

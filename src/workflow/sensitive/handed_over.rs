@@ -20,7 +20,7 @@ pub(in crate::workflow) struct HandedOver<'a> {
 }
 
 impl<'a> HandedOver<'a> {
-    /// Of a run of which these steps run again.
+    /// What was sensitive in `run`, of which the steps `run_again` run again.
     pub fn of<'s>(run: &'a Run, plan: &Plan, run_again: impl Iterator<Item = &'s StepId>) -> Self {
         let (taint, mut lost) = (Taint::of(plan, run), KnownValues::default());
         if let Some(taint) = &taint {

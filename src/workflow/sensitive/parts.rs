@@ -174,13 +174,13 @@ impl<'a> Parts<'a> {
             }
             ConflictEvent::Resolved { step, choice, .. } => {
                 let is_answer = step.as_str() == ANSWER && self.taint.answer;
-                let is_typed = self.step(step).is_some_and(StepTaint::hides_entered_values) || is_answer;
+                let is_entered = self.step(step).is_some_and(StepTaint::hides_entered_values) || is_answer;
                 match choice {
-                    Choice::Take { .. } if is_typed => self.value(at("choice.take.output")),
-                    Choice::RetryWith { .. } if is_typed => self.value(at("choice.retry_with.input")),
+                    Choice::Take { .. } if is_entered => self.value(at("choice.take.output")),
+                    Choice::RetryWith { .. } if is_entered => self.value(at("choice.retry_with.input")),
                     _ => {}
                 }
-                if is_typed {
+                if is_entered {
                     self.text(at("reason"));
                 }
             }

@@ -128,16 +128,16 @@ impl<'a> Propagation<'a> {
             self.known.insert(SensitivePath::of(["failed"]));
         }
         // Values that people enter in place of a computed sensitive value, or in answer to a question that shows one.
-        let typed = match &step.kind {
+        let may_be_entered = match &step.kind {
             StepKind::Set(_) => sources.given.contains(&step.id),
             StepKind::Checkpoint(_) => true,
             StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => false,
         };
-        let is_typed = typed && (is_read || sources.sensitive_inputs.contains(&step.id));
+        let is_entered = may_be_entered && (is_read || sources.sensitive_inputs.contains(&step.id));
         // An output that a person gives may have any form, so the declared paths need not lead to the sensitive values
         // in it.
         let is_taken = sources.taken.contains(&step.id) && (is_read || self.outputs.contains_key(&step.id));
-        if is_typed || is_taken {
+        if is_entered || is_taken {
             self.add_output(&step.id, SensitivePath::whole());
         }
         // An expression that reads a step may get the output of its fallback.

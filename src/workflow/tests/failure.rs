@@ -80,7 +80,7 @@ fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_using_an_attempt(
     harness.call("invoice", ok(json!({})));
     for _ in 0..2 {
         harness.call("charge", breaker_open(60_000));
-        assert_eq!(harness.in_flight_names(), ["charge"], "it waited for the breaker's next probe");
+        assert_eq!(harness.in_flight_names(), ["charge"], "it waited until the breaker admits a call again");
     }
     assert_eq!(harness.now, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(120));
     harness.call("charge", breaker_open(60_000));
@@ -101,7 +101,7 @@ fn an_open_breaker_is_waited_for_once_no_caller_waits() {
     harness.settle();
     harness.command(Command::AnswerPending).unwrap();
     harness.call("a", breaker_open(60_000));
-    assert_eq!(harness.in_flight_names(), ["a"], "it waited for the breaker's next probe");
+    assert_eq!(harness.in_flight_names(), ["a"], "it waited until the breaker admits a call again");
     harness.call("a", ok(json!({})));
     assert_eq!(harness.status(), RunStatus::Completed);
 }

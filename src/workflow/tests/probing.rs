@@ -20,7 +20,7 @@ respond: { status: 200, body: '${steps.charge.output}' }
 ";
 
 #[test]
-fn a_probe_tells_whether_an_unknown_attempt_took_place() {
+fn a_probe_tells_whether_an_attempt_with_unknown_outcome_took_effect() {
     let plan = plan(PROBED);
     let probing = || {
         let mut harness = Harness::of_route(&plan);

@@ -1,5 +1,5 @@
-//! Rehearsals: outputs that are declared or not, and waiting, which takes no time there and so may not be without
-//! bound.
+//! Rehearsals: outputs that are declared or not, and attempts while a service is not available. Waiting takes no time
+//! in a rehearsal, so the number of such attempts has to be bounded.
 
 use super::harness::{breaker_open, plan};
 use super::*;

@@ -109,7 +109,7 @@ fn an_undo_with_unknown_outcome_is_not_shown_as_a_refusal() {
         harness.call("last", status(404));
         harness.undo("flight", ok(json!({})));
         harness.undo("hotel", result);
-        let is_unknown = |harness: &Harness<'_>| {
+        let assert_unknown = |harness: &Harness<'_>| {
             let conflict = harness.run.conflict().unwrap();
             assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, Part::Undo));
             assert!(
@@ -119,11 +119,11 @@ fn an_undo_with_unknown_outcome_is_not_shown_as_a_refusal() {
             assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
             assert!(harness.run.note().unwrap().contains("it is unknown whether what `hotel` did was undone"));
         };
-        is_unknown(&harness);
+        assert_unknown(&harness);
         for refusal in [status(400), status(429)] {
             harness.choose("hotel", None, Choice::Retry).unwrap();
             harness.undo("hotel", refusal);
-            is_unknown(&harness);
+            assert_unknown(&harness);
         }
         harness.choose("hotel", None, Choice::Skip).unwrap();
         let undone = harness.run.undone();

@@ -53,7 +53,7 @@ fn is_unknown(harness: &Harness<'_>) {
     assert!(rerun(&harness.run, harness.plan, &"reserve".into()).is_ok(), "a person asks for that");
 }
 
-fn is_certain(harness: &Harness<'_>, why: &str) {
+fn assert_certain(harness: &Harness<'_>, why: &str) {
     assert!(harness.run.is_final() && left(harness).contains(why), "{}", left(harness));
     assert!(rerun(&harness.run, harness.plan, &"charge".into()).is_ok(), "its result is taken over");
 }
@@ -70,7 +70,7 @@ fn an_undo_that_waits_for_another_attempt_is_unknown_when_the_run_is_cancelled_w
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, status(429));
     harness.cancel(false).unwrap();
-    is_certain(&harness, "undoing was called off");
+    assert_certain(&harness, "undoing was called off");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn an_undo_that_is_under_way_when_its_run_is_cancelled_without_undoing_asks_nobo
         assert_eq!(harness.status(), RunStatus::Cancelled);
         match unknown {
             true => is_unknown(&harness),
-            false => is_certain(&harness, "what `reserve` did could not be undone"),
+            false => assert_certain(&harness, "what `reserve` did could not be undone"),
         }
     }
     let mut harness = undoing(&plan);

@@ -10,7 +10,7 @@ use super::{Document, documents, shown_file};
 use crate::support::FlagsDir;
 use crate::support::process::{cli, output_text};
 
-/// A small set of files into which every part of an example can be put.
+/// One file of a small set, into which every part of an example can be put.
 fn base(name: &str) -> Value {
     let services = json!({
         "shop": "http://127.0.0.1:9000", "stock": "http://127.0.0.1:9101", "mail": "http://127.0.0.1:9103",

@@ -90,7 +90,7 @@ async fn the_steps_of_the_readme_work_in_order() {
         }
     };
 
-    // In front of the service: two files, `check`, `serve` without an argument.
+    // In front of the service: two files and `check`. The test itself starts `serve`.
     write(2);
     let log = home.path().join("log");
     let store = format!("sqlite:{}", home.path().join("pointsman.db").display());

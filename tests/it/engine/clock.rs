@@ -23,8 +23,8 @@ steps:
   ship: { needs: [pause], call: 'POST ${services.works}/ships' }
 respond: { status: 200, body: shipped }
 ";
-/// How long the test watches that nothing is removed: two rounds of retention, one each second if an age is a few
-/// seconds.
+/// How long the test watches that nothing is removed: two rounds of retention. There is one each second where the
+/// shortest age under `retention:` is a few seconds.
 const OBSERVED: Duration = Duration::from_millis(2_500);
 const DAY_S: f64 = 86_400.0;
 

@@ -142,7 +142,7 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
 /// The files before the reload say `keep: none`: a run that they decided is not stored, so it must not perform the
 /// private step of the new files.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_under_way_at_a_reload_has_a_dark_run_of_the_files_that_decided_it() {
+async fn a_request_under_way_at_a_reload_has_its_dark_run_by_the_earlier_files() {
     let mut test = test("dark").await;
     test.step_service.hold("GET /things");
     let request = test.get_thing();

@@ -31,17 +31,18 @@ const LAST: &str = "POST /afters";
 /// The most syncs of the file that come before the child's first event.
 const SYNCS_MAX: usize = 40;
 
-/// How many runs the store of a killed process lists as to begin, of those that have no event.
-fn unborn_runs(test: &EngineTest) -> i64 {
+/// The number of pending runs (table `births`) in the store of a killed process that have no event, and whose parent
+/// has some.
+fn pending_runs(test: &EngineTest) -> i64 {
     let store = Connection::open(test.dir.path().join("pointsman.db")).expect("it opens");
     let text = "SELECT count(*) FROM births WHERE run_id NOT IN (SELECT run_id FROM runs) \
                 AND parent IN (SELECT run_id FROM appends)";
     store.query_row(text, [], |row| row.get(0)).expect("it is read")
 }
 
-/// The process is killed at the n-th sync of the store's file, for each n, until it left the child unborn.
+/// The process is killed at the n-th sync of the store's file, for each n, until a kill leaves the child pending.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_child_whose_birth_a_kill_interrupted_is_born_once_by_the_next_process() {
+async fn a_child_that_a_kill_left_pending_begins_once_in_the_next_process() {
     let mut test = EngineTest::with(&[PARENT, KID]).await;
     for n in 1..=SYNCS_MAX {
         let fault = format!("signal=SIGKILL:when={n}");
@@ -52,10 +53,10 @@ async fn a_child_whose_birth_a_kill_interrupted_is_born_once_by_the_next_process
         let _answer = test.client.json(Method::POST, &url, &[("prefer", "respond-async")], &request).await;
         let is_killed = || test.pointsman.is_gone();
         until_true("the kill, or the run's last call", || is_killed() || test.step_service.effects(LAST) == n).await;
-        assert!(is_killed(), "the run was not killed at sync {n}, and no kill before left its child unborn");
+        assert!(is_killed(), "the run was not killed at sync {n}, and no kill before left its child pending");
         strace.end().await;
         test.kill().await;
-        let unborn = unborn_runs(&test);
+        let pending = pending_runs(&test);
         test.restart().await;
         // Where the kill came before the run's first event, this starts it.
         let envelope = until("the start to be taken", || async {
@@ -67,10 +68,10 @@ async fn a_child_whose_birth_a_kill_interrupted_is_born_once_by_the_next_process
         assert_eq!((test.step_service.effects("POST /letters"), test.step_service.effects(LAST)), (n, n));
         let children = test.pointsman.get(&format!("/api/v2/orchestrate/runs?parent={}", id(&run))).await;
         let children = children["runs"].as_array().expect("a list").iter().map(|run| run["run_id"].clone());
-        assert_eq!(children.collect::<Vec<_>>(), [id(&child_of(&test, &run).await)], "it is born once");
-        if unborn > 0 {
+        assert_eq!(children.collect::<Vec<_>>(), [id(&child_of(&test, &run).await)], "it began once");
+        if pending > 0 {
             return test.finish().await;
         }
     }
-    panic!("no kill left the child unborn");
+    panic!("no kill left the child pending");
 }

@@ -1,5 +1,5 @@
-//! A store that an older version wrote is upgraded at the start. This shows its progress, and a kill between two of its
-//! batches loses nothing: the next process continues.
+//! A store that an older version wrote is upgraded at the start. The upgrade shows its progress, and a kill between two
+//! of its batches loses nothing: the next process continues.
 
 use std::path::Path;
 use std::process::Stdio;

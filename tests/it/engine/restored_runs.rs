@@ -202,7 +202,7 @@ async fn a_rerun_that_had_not_begun_when_a_backup_was_made_is_paused() {
     report_violations(name, seed(), "2 runs, 1 backup, 2 kills", &[]);
 }
 
-/// The original undoes the rest after the backup, and the copy does not know that.
+/// The run goes on to undo its steps after the backup was made, and the restored store does not know that.
 #[tokio::test(flavor = "multi_thread")]
 async fn undos_of_a_run_that_was_ending_in_the_backup_are_held() {
     let mut test = EngineTest::with(&[RETURNS]).await;

@@ -500,7 +500,7 @@ async fn the_name_of_a_lock_is_not_in_clear_where_it_is_computed_from_a_sensitiv
     }
 }
 
-/// Texts that are made from a value which is too short to be found in longer texts.
+/// A workflow that makes texts from a sensitive value, which is too short to be searched for within longer texts.
 const SHORT: &str = r#"
 workflow: short
 notify: ${services.works}/hooks

@@ -95,7 +95,7 @@ async fn what_a_person_types_as_the_output_of_a_step_that_reads_a_sensitive_valu
     test.step_service.script("POST /confs", ScriptedReply::Refuse(409), 1);
     let run = test.start_run("takes", json!({ "card": "4111-2222-3333" })).await;
     test.wait_for_status(&run, "paused").await;
-    // Too short to be found by its value.
+    // `typed-9` is too short to be searched for by value: it is sealed because of where it comes from.
     let take = json!({ "step": "conf", "choice": "take", "output": { "t": "typed-9", "more": "entered-by-hand" } });
     test.post_accepted(&format!("{run}/resolve"), take).await;
     test.wait_for_status(&run, "waiting_signal").await;

@@ -6,7 +6,9 @@
 //! - I3 one accepted effect per key; extra deliveries no more than crashes and lost replies explain
 //! - I4 folding the events gives the stored summary
 //! - I5 no ledger line from a rehearsed step; for one request a shared effect from exactly one arm, exactly once
-//! - I7 offered = matched + ignored + mismatched + skipped + failed (I6, the caller's bytes, is a test of its own)
+//! - I7 offered = matched + ignored + mismatched + skipped + failed
+//!
+//! I6 (in off, shadow and dark the caller's bytes are legacy's own) has a test of its own in `ladder`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

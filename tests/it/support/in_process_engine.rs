@@ -49,7 +49,7 @@ pub struct InProcessEngine {
     /// The outside world.
     pub world: OutsideWorld,
     setup: Setup,
-    flags: FlagsDir,
+    _flags: FlagsDir,
 }
 
 impl InProcessEngine {
@@ -61,11 +61,10 @@ impl InProcessEngine {
         change(&flags);
         let read = config::read(flags.path(), &Overrides::default());
         let setup = read.unwrap_or_else(|failed| panic!("{failed:?}")).setup;
-        Self { world, setup, flags }
+        Self { world, setup, _flags: flags }
     }
     /// Every workflow of the files.
     pub fn workflows(&self) -> Vec<WorkflowName> {
-        assert!(self.flags.path().exists());
         self.setup.workflows.keys().cloned().collect()
     }
     /// Prepares a run of a workflow with a store and an engine of its own.
@@ -73,13 +72,13 @@ impl InProcessEngine {
         self.world.clear_faults();
         let store: SharedStore = Arc::new(MemoryStore::new());
         let engine = Some(self.engine(&store).await);
-        let mut prepare =
+        let mut run =
             WorkflowRun { rig: self, store, engine, workflow: workflow.clone(), instance: None, ledger_start: 0 };
         if self.plan(workflow).reads.iter().any(|path| path.root() == "instance") {
-            prepare.instance = Some(prepare.create().await);
+            run.instance = Some(run.create().await);
         }
-        prepare.ledger_start = self.world.ledger().len();
-        prepare
+        run.ledger_start = self.world.ledger().len();
+        run
     }
     /// The checked workflow.
     pub fn plan(&self, workflow: &WorkflowName) -> Arc<Plan> {
@@ -94,7 +93,7 @@ impl InProcessEngine {
             store_key: None,
             key_secret: [7; 32],
             limits: self.setup.limits.clone(),
-            pins: StoreAffinity::load(store.clone(), &self.setup.limits).await.expect("pins"),
+            affinity: StoreAffinity::load(store.clone(), &self.setup.limits).await.expect("pins"),
             clock: pointsman::clock::process().clone(),
         });
         engine.recover().await.expect("the store answers");

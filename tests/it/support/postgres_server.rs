@@ -339,7 +339,7 @@ fn lock_file(path: &Path) -> File {
     OpenOptions::new().create(true).truncate(false).write(true).open(path).expect("a lock file")
 }
 
-/// Whether a server answers there; the process that starts it waits for this while it holds the lock.
+/// Whether a server answers there.
 fn answers(socket: &Path) -> bool {
     query(socket, "postgres", "SELECT 1").is_ok()
 }

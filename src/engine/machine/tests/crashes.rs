@@ -114,7 +114,7 @@ fn the_next_process_sends_no_call_again_of_a_run_that_was_cancelled_without_undo
         assert_eq!(pending_calls(&rig).len(), sent_again, "{end:?}");
         rig.finish(); // a person resumes a paused run
         assert_eq!((rig.status(), &rig.violations), (Some(end), &Vec::<String>::new()));
-        let note = rig.stored_run().and_then(|run| run.note()).unwrap_or_default();
+        let note = rig.acknowledged_run().and_then(|run| run.note()).unwrap_or_default();
         assert_eq!(note.contains("not undone: `take`"), end == RunStatus::Cancelled && sent_again == 0, "{note}");
     }
 }

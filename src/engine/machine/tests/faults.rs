@@ -135,7 +135,7 @@ impl Rig {
         self.pending.clear();
         (self.end, self.timer) = (None, None);
         self.acknowledged = self.stored.len();
-        let Some(run) = self.stored_run() else {
+        let Some(run) = self.acknowledged_run() else {
             self.end = Some(End::Discarded);
             return;
         };

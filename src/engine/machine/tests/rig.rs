@@ -187,7 +187,7 @@ impl Rig {
         self.violations.push(what.into());
     }
 
-    pub fn stored_run(&self) -> Option<Run> {
+    pub fn acknowledged_run(&self) -> Option<Run> {
         fold(self.stored[..self.acknowledged].iter().map(|(_, event)| event)).ok()
     }
 
@@ -271,7 +271,7 @@ impl Rig {
 
     /// Checks that the caller is answered once, and only with acknowledged events.
     fn caller_answered(&mut self, answer: CallerAnswer) {
-        let stored = self.stored_run();
+        let stored = self.acknowledged_run();
         let is_stored = match &answer {
             CallerAnswer::OtherRun { .. } => true,
             CallerAnswer::Reply(reply) => match (&**reply, &stored) {

@@ -64,7 +64,7 @@ impl BreakerState {
     }
 }
 
-/// The admission of one call. It is returned with the outcome of the call.
+/// The admission of one call. The caller hands it back to [`Breaker::settle`] with the outcome of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Admission {

@@ -1,7 +1,8 @@
 //! PURE. Classifies the result of a call by what it shows about the health of its service.
 //!
-//! Always true: an answer below 500 is a success, even a 429 or a status that the step does not accept, because the
-//! service is able to answer. A call without an answer is a failure, unless our own queue took most of its time.
+//! Always true: an answer below 500 is a success unless it was too slow, even a 429 or a status that the step does not
+//! accept, because the service is able to answer. A call without an answer is a failure, unless our own queue took most
+//! of its time.
 
 use std::time::Duration;
 

@@ -172,7 +172,7 @@ impl Simulation {
             run_snapshot_pause_ms: 100,
             ..Limits::default()
         };
-        let Ok(pins) = StoreAffinity::load(store.clone(), &limits).await else { return };
+        let Ok(affinity) = StoreAffinity::load(store.clone(), &limits).await else { return };
         let clock = Arc::new(ProcessClock::starting());
         if let (true, Some(now)) = (store.is_shared(), clock::simulated::time()) {
             clock.follow(now, Moment::now()); // the program does this too before it makes its engine
@@ -185,7 +185,7 @@ impl Simulation {
             store_key: None,
             key_secret: [9; 32],
             limits: Arc::new(limits),
-            pins,
+            affinity,
             clock,
         });
         assert!(engine.core.ports.executor_override.set(Arc::new(SimExecutor(self.services.clone()))).is_ok());

@@ -254,13 +254,13 @@ fn unknown_result() -> StoreError {
 
 /// The error of an append: of the wrapped store, or of a fault.
 enum FaultyAppend {
-    Store,
-    Append(AppendError),
+    Fault,
+    Inner(AppendError),
 }
 
 impl From<StoreError> for FaultyAppend {
     fn from(_: StoreError) -> Self {
-        FaultyAppend::Store
+        FaultyAppend::Fault
     }
 }
 

@@ -54,7 +54,7 @@ fn a_fallback_replaces_one_step_and_no_step_needs_it() {
         ),
         &[
             "w.steps.b.fallback: `f` is the fallback of `a` already (one step takes the place of one other: make it two)",
-            "w.steps.g: `f` runs only where it takes the place of `a` (read `steps.a`: it has what its fallback gave, and `.by`)",
+            "w.steps.g: `f` runs only where it takes the place of `a` (read `steps.a`: if `f` ran, it has that output, and `by` is `f`)",
             "w.steps.h.fallback_only: no step has `h` as its fallback, so it would never run (say `fallback: h` in the step whose place it takes)",
         ],
     );

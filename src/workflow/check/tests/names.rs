@@ -117,7 +117,7 @@ fn credentials_of_callers_need_a_store_key_and_are_read_only_in_headers_and_urls
         "a: { set: '${request.headers[\"cookie\"]}' }\nb: { set: '${request.headers}' }",
         &[
             "w.steps.a.set+2: the caller's `cookie` can be read only in a call's headers or URL \
-         (credentials of callers are passed on in a call's headers and nowhere else)",
+         (credentials of callers are only passed on to services, and never stored or shown in clear)",
             "w.steps.b.set+2: name the header that is meant: all of them hold the caller's credentials (write request.headers[\"x-name\"])",
         ],
     );

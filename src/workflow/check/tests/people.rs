@@ -72,7 +72,7 @@ fn wrong_questions_are_refused() {
     assert_step_problems(
         "a: { checkpoint: { question: ok, who: [], timeout: 1w, on_timeout: escalate, default: 1 } }",
         &[
-            "w.steps.a.checkpoint.who: nobody could answer (name the tokens that may, or leave `who` out: then everybody who may decide)",
+            "w.steps.a.checkpoint.who: nobody could answer (name the tokens that may answer, or leave `who` out: then all who may decide can answer)",
             "w.steps.a.checkpoint.timeout: `1w` is not a duration; write 50ms, 2s, 10m, 3h or 2d",
             "w.steps.a.checkpoint.on_timeout: `escalate` is missing: it names who is asked then (add `escalate: { who: [NAME] }`)",
             "w.steps.a.checkpoint.default: `default` is the answer that an approval by time-out gives (add `on_timeout: approve`, or leave `default` out)",
@@ -81,7 +81,7 @@ fn wrong_questions_are_refused() {
     assert_step_problems(
         "a: { checkpoint: { question: ok, timeout: 1h, escalate: { who: [a, ''], on_timeout: escalate } } }",
         &[
-            "w.steps.a.checkpoint.timeout: `timeout` without what happens then (add `on_timeout: reject`, or `approve`, or `escalate`)",
+            "w.steps.a.checkpoint.timeout: `timeout` does not say what happens then (add `on_timeout: reject`, or `approve`, or `escalate`)",
             "w.steps.a.checkpoint.escalate: nothing leads to `escalate` (add `timeout: 30m` and `on_timeout: escalate`)",
             "w.steps.a.checkpoint.escalate.who[1]: a name is not empty",
             "w.steps.a.checkpoint.escalate.on_timeout: `on_timeout` without a `timeout` (add `timeout: 30m`)",

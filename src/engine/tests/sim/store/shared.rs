@@ -119,13 +119,13 @@ impl Store for Shared {
             let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
             let fence = append.fence;
             let done = store.with_fault(async {
-                backend.inner.append(append).await.map_err(FaultyAppend::Append)?;
+                backend.inner.append(append).await.map_err(FaultyAppend::Inner)?;
                 backend.set_owner(owner, run, fence);
                 Ok(())
             });
             done.await.map_err(|error| match error {
-                FaultyAppend::Store => AppendError::Unavailable("the result is unknown".into()),
-                FaultyAppend::Append(error) => error,
+                FaultyAppend::Fault => AppendError::Unavailable("the result is unknown".into()),
+                FaultyAppend::Inner(error) => error,
             })
         }))
     }

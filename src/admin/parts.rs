@@ -17,7 +17,7 @@ use crate::flag::{FlagSet, Freeze};
 use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
-use crate::store::{SharedStore, StoredEvent};
+use crate::store::{StoreHandle, StoredEvent};
 use crate::workflow::{Order, RunSummary};
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ pub struct AdminParts {
     /// Starts runs and sends them commands.
     pub engine: Arc<dyn EngineControl>,
     /// The store of runs, flips and samples.
-    pub store: SharedStore,
+    pub store: StoreHandle,
     /// Updates all metrics and renders them as Prometheus text. Called by one scrape at a time.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// The tokens; may be empty only where the listener is on loopback.

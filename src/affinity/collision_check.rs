@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::families::Families;
 use crate::flag::{Arm, PinKey};
-use crate::store::SharedStore;
+use crate::store::StoreHandle;
 
 /// The most checks that wait in the queue.
 const QUEUE_MAX: usize = 16_384;
@@ -30,7 +30,7 @@ pub(super) struct CollisionChecks {
 }
 
 impl CollisionChecks {
-    pub(super) fn start(store: SharedStore, families: Arc<Families>) -> Self {
+    pub(super) fn start(store: StoreHandle, families: Arc<Families>) -> Self {
         let (queue, received) = mpsc::channel(QUEUE_MAX);
         tokio::spawn(run(received, store, families));
         Self { queue }
@@ -54,7 +54,7 @@ impl CollisionChecks {
 }
 
 /// Runs until the sending end is dropped.
-async fn run(mut received: mpsc::Receiver<CheckMessage>, store: SharedStore, families: Arc<Families>) {
+async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, families: Arc<Families>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while received.recv_many(&mut batch, BATCH_MAX).await > 0 {
         for message in batch.drain(..) {
@@ -66,7 +66,7 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, store: SharedStore, fam
     }
 }
 
-async fn check(store: &SharedStore, families: &Families, key: PinKey) {
+async fn check(store: &StoreHandle, families: &Families, key: PinKey) {
     match store.pin(key.clone()).await {
         Ok(Some(pin)) if pin.arm == Arm::Engine => {
             if let Some(family) = families.get(&key.family) {

@@ -28,7 +28,7 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::slot_file::{FILES_MAX, WAIT_FOR_PREDECESSOR, wait_while_locked};
-use crate::store::{KeyFileRecord, SharedStore, StoreIdentity, UnreadKeyFile};
+use crate::store::{KeyFileRecord, StoreHandle, StoreIdentity, UnreadKeyFile};
 
 /// Where a process keeps its file of retry keys.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub enum KeyFilePlace {
 /// Another process uses the file, it cannot be created with its full size, or it has keys of another store; or the
 /// store does not answer.
 pub async fn open_key_log(
-    store: &SharedStore,
+    store: &StoreHandle,
     place: &KeyFilePlace,
     limits: &Limits,
 ) -> Result<Arc<KeyLog>, KeyFileError> {

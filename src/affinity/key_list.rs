@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::key_file::KeyFile;
-use crate::store::{KeyFileRecord, SharedStore};
+use crate::store::{KeyFileRecord, StoreHandle};
 
 /// See the module.
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl KeyFileList {
     }
 
     /// Writes the outstanding changes to the store. Returns whether none is left.
-    pub(super) async fn write(&self, store: &SharedStore) -> bool {
+    pub(super) async fn write(&self, store: &StoreHandle) -> bool {
         let (put, remove) = {
             let changes = &self.state().changes;
             (changes.put.clone(), changes.remove.clone())

@@ -30,7 +30,7 @@ use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::slot_file::SlotRoute;
-use crate::store::SharedStore;
+use crate::store::StoreHandle;
 
 /// Keys written to the store together: few enough that no append waits for long.
 const BATCH_MAX: usize = 512;
@@ -280,7 +280,7 @@ impl KeyLog {
     }
 
     /// Takes the file off the store's list, if the store has all of its records. Nothing can be noted after that.
-    pub(super) async fn unlist(&self, store: &SharedStore) {
+    pub(super) async fn unlist(&self, store: &StoreHandle) {
         {
             let mut ring = self.ring();
             // The times of routes that were served unnoted are only in the file.
@@ -307,7 +307,7 @@ impl KeyLog {
     }
 
     /// Moves waiting keys to the store until [`KeyLog::close`] is called.
-    pub(super) async fn move_to_store(self: Arc<Self>, store: SharedStore) {
+    pub(super) async fn move_to_store(self: Arc<Self>, store: StoreHandle) {
         loop {
             let listed = self.list.write(&store).await;
             let (batch, last, closed) = {

@@ -16,7 +16,7 @@ use futures_util::future::{BoxFuture, Shared};
 
 use crate::exchange::ArmUnknown;
 use crate::flag::{Arm, RetryKey};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{StoreError, StoreHandle};
 
 type LookUp = Shared<BoxFuture<'static, Result<Option<Arm>, ArmUnknown>>>;
 
@@ -43,7 +43,7 @@ impl LookUps {
     /// look-up of the same key is under way.
     pub(super) async fn first_try(
         &self,
-        store: &SharedStore,
+        store: &StoreHandle,
         key: RetryKey,
         at_most: Duration,
     ) -> Result<Option<Arm>, ArmUnknown> {
@@ -55,14 +55,14 @@ impl LookUps {
     /// of its callers and of its requests are. Waits for the store for at most this long. Rare, so not shared.
     pub(super) async fn engine_took_any(
         &self,
-        store: &SharedStore,
+        store: &StoreHandle,
         any_caller: RetryKey,
         at_most: Duration,
     ) -> Result<bool, ArmUnknown> {
         bounded(store.engine_took_any(any_caller.range()), at_most).await
     }
 
-    fn join(&self, store: &SharedStore, key: RetryKey, at_most: Duration) -> (LookUp, Waiting<'_>) {
+    fn join(&self, store: &StoreHandle, key: RetryKey, at_most: Duration) -> (LookUp, Waiting<'_>) {
         let mut by_key = self.lock();
         let known = by_key.remove(&key);
         let waiting = known.as_ref().map_or(0, |entry| entry.waiting) + 1;
@@ -111,7 +111,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn ask(store: &SharedStore, key: RetryKey, at_most: Duration) -> Result<Option<Arm>, ArmUnknown> {
+async fn ask(store: &StoreHandle, key: RetryKey, at_most: Duration) -> Result<Option<Arm>, ArmUnknown> {
     Ok(bounded(store.first_try(key), at_most).await?.map(|first| first.arm))
 }
 

@@ -66,14 +66,14 @@ use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, 
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
-use crate::store::{KeyFileRecord, NewPin, PinRecord, SharedStore, StoreError};
+use crate::store::{KeyFileRecord, NewPin, PinRecord, StoreError, StoreHandle};
 
 /// How long a look-up in the store may take; the caller's request waits for it.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
 
 /// Pins and retry keys over the store.
 pub struct StoreAffinity {
-    store: SharedStore,
+    store: StoreHandle,
     families: Arc<Families>,
     cache: Cache,
     tries: Tries,
@@ -92,7 +92,7 @@ impl StoreAffinity {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn load(store: SharedStore, limits: &Limits) -> Result<Arc<Self>, StoreError> {
+    pub async fn load(store: StoreHandle, limits: &Limits) -> Result<Arc<Self>, StoreError> {
         Self::open(store, limits, KeyLog::in_memory(limits)).await
     }
 
@@ -101,7 +101,7 @@ impl StoreAffinity {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn open(store: SharedStore, limits: &Limits, keys: Arc<KeyLog>) -> Result<Arc<Self>, StoreError> {
+    pub async fn open(store: StoreHandle, limits: &Limits, keys: Arc<KeyLog>) -> Result<Arc<Self>, StoreError> {
         let families = Arc::new(Families::new(store.pin_counts().await?));
         let collision_checks = CollisionChecks::start(store.clone(), families.clone());
         let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);

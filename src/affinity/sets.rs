@@ -22,7 +22,7 @@ use super::filter::{LastingSet, Size, WindowSet};
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{StoreError, StoreHandle};
 
 /// Rows that one query reads.
 const PAGE: usize = 5_000;
@@ -116,7 +116,7 @@ impl Sets {
 
     /// Inserts the keys again that would expire soon, or have expired, although their run is still open. `began` is
     /// when this renewal began.
-    async fn renew_keys(&self, store: &SharedStore, began: Instant) -> Result<(), StoreError> {
+    async fn renew_keys(&self, store: &StoreHandle, began: Instant) -> Result<(), StoreError> {
         let interval = self.renewal_interval;
         let mut after = None;
         loop {
@@ -138,7 +138,7 @@ impl Sets {
     }
 
     /// Builds the sets, then renews keys at intervals; never returns.
-    pub(super) async fn maintain(self: Arc<Self>, store: SharedStore) {
+    pub(super) async fn maintain(self: Arc<Self>, store: StoreHandle) {
         self.build(&store).await;
         loop {
             tokio::time::sleep(self.renewal_interval).await;
@@ -150,7 +150,7 @@ impl Sets {
     }
 
     /// Builds the sets from all that the store has.
-    async fn build(&self, store: &SharedStore) {
+    async fn build(&self, store: &StoreHandle) {
         let began = Instant::now();
         let (mut keys, mut pins) = (0_u64, 0_u64);
         let mut after = None;
@@ -253,9 +253,9 @@ mod tests {
         // In this store the window after a first try is over at once, as in the set after a day.
         let store = Arc::new(MemoryStore::with_limits(&Limits { retry_window_s: 0, ..Limits::default() }));
         let (key, other) = (RetryKey([1; 32]), RetryKey([2; 32]));
-        let claim = Some(Claim { key, request: [0; 32], any_caller: None });
+        let claim = Some(Claim { key, request: [0; 32], of_request: None });
         store.append(Append { claim, ..append(run_id(1), 1, 1) }.into()).await.unwrap();
-        let (store, sets): (SharedStore, _) = (store, Sets::new(&limits, begin));
+        let (store, sets): (StoreHandle, _) = (store, Sets::new(&limits, begin));
         sets.build(&store).await;
         assert!(sets.engine_may_have_taken(&key, begin + HOUR));
         assert!(!sets.engine_may_have_taken(&other, begin + HOUR));

@@ -174,7 +174,7 @@ async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or
     let pins = affinity_with_built_sets(&store).await;
     create(&store, &pins, 1, pin("1", Arm::Legacy)).await;
     create(&store, &pins, 3, pin("3", Arm::Engine)).await;
-    let claim = Some(crate::store::Claim { key: RetryKey([1; 32]), request: [0; 32], any_caller: None });
+    let claim = Some(crate::store::Claim { key: RetryKey([1; 32]), request: [0; 32], of_request: None });
     store.append(Arc::new(Append { claim, ..append(run_id(9), 1, 1) })).await.unwrap();
 
     let pins = affinity_with_built_sets(&store).await;
@@ -220,7 +220,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let store = CountingStore::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let (engine_key, legacy_key) = (RetryKey([1; 32]), RetryKey([2; 32]));
-    let claim = Some(crate::store::Claim { key: engine_key, request: [0; 32], any_caller: None });
+    let claim = Some(crate::store::Claim { key: engine_key, request: [0; 32], of_request: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(pins.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::FIRST);
     assert_eq!(pins.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
@@ -561,7 +561,7 @@ async fn simultaneous_tries_of_one_key_share_a_look_up() {
     assert_eq!(store.look_ups(), 2, "one that had begun before the second try came, and one for all others");
     assert!(pins.look_ups.is_empty());
     // Who calls after a look-up has begun gets a later one: what was stored meanwhile is found.
-    let claim = Some(crate::store::Claim { key, request: [0; 32], any_caller: None });
+    let claim = Some(crate::store::Claim { key, request: [0; 32], of_request: None });
     let permit = store.may_answer.acquire().await.unwrap();
     let mut earlier = pins.first_try(&key);
     assert!((&mut earlier).now_or_never().is_none());

@@ -19,7 +19,7 @@ use crate::ladder::{self, Declared, FilesError, GateCondition, KillSwitchListene
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
-use crate::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore, StoreError};
+use crate::store::{MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle};
 
 /// A set of files must not be put in force, whatever the store answers ([`FilesError::Refused`]).
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub(super) struct RefusedFiles(String);
 /// The parts that live as long as the process.
 #[derive(Clone)]
 pub(super) struct Parts {
-    pub store: SharedStore,
+    pub store: StoreHandle,
     pub evidence: Arc<Evidence>,
     pub ladder: Arc<Ladder>,
     pub engine: Arc<Engine>,
@@ -44,7 +44,7 @@ pub(super) struct Parts {
 /// The store, and what was read from it. Only this process uses them from now on; nothing that its files declare is
 /// recorded yet.
 pub(super) struct OpenedStore {
-    store: SharedStore,
+    store: StoreHandle,
     evidence: Arc<Evidence>,
     pins: Arc<StoreAffinity>,
     secret: [u8; 32],
@@ -57,7 +57,7 @@ impl OpenedStore {
     /// The store cannot be opened or read.
     pub async fn open(setup: &Setup) -> anyhow::Result<Self> {
         let limits = setup.limits.clone();
-        let store: SharedStore = match &setup.settings.store {
+        let store: StoreHandle = match &setup.settings.store {
             StoreUrl::Sqlite(path) => Arc::new(
                 SqliteStore::open(path, &limits)
                     .await
@@ -209,7 +209,7 @@ fn is_read_only(setup: &Setup, route: &Route) -> bool {
 }
 
 /// The routes of the files, with all ids under which the store has something of theirs.
-async fn routes_in_store(store: &SharedStore, setup: &Setup) -> Result<Vec<Arc<Route>>, StoreError> {
+async fn routes_in_store(store: &StoreHandle, setup: &Setup) -> Result<Vec<Arc<Route>>, StoreError> {
     Ok(ladder::with_later_ids(&store.declared().await?, &setup.routes))
 }
 

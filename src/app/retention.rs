@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 
 use crate::clock;
 use crate::config::Retention;
-use crate::store::{Purged, SharedStore, StoreError};
+use crate::store::{Purged, StoreError, StoreHandle};
 
 /// How many runs are deleted in one batch.
 const RUNS_AT_ONCE: usize = 50;
@@ -28,7 +28,7 @@ const ROUND_MAX: Duration = Duration::from_secs(60);
 const ROUND_MIN: Duration = Duration::from_secs(1);
 
 /// Purges at intervals; never returns.
-pub(super) async fn purge_periodically(store: SharedStore, retention: Arc<ArcSwap<Retention>>) {
+pub(super) async fn purge_periodically(store: StoreHandle, retention: Arc<ArcSwap<Retention>>) {
     let counter = metrics::counter!("pointsman_purged_runs_total");
     counter.increment(0);
     loop {
@@ -51,7 +51,7 @@ pub(super) async fn purge_periodically(store: SharedStore, retention: Arc<ArcSwa
 
 /// Removes expired retry keys of both arms at intervals; never returns. It is a task of its own, because a round of
 /// purging runs may take long, and on some routes every request adds a key.
-pub(super) async fn prune_periodically(store: SharedStore) {
+pub(super) async fn prune_periodically(store: StoreHandle) {
     loop {
         tokio::time::sleep(ROUND_MAX).await;
         if let Err(error) = prune_retry_keys(&store).await {
@@ -60,7 +60,7 @@ pub(super) async fn prune_periodically(store: SharedStore) {
     }
 }
 
-async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
+async fn prune_retry_keys(store: &StoreHandle) -> Result<(), StoreError> {
     let mut after = None;
     loop {
         let began = Instant::now();
@@ -73,12 +73,12 @@ async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
 }
 
 /// The retention in force: that of the files, else the default with which the store was created.
-pub(super) fn in_force(configured: Option<Retention>, store: &SharedStore) -> Retention {
+pub(super) fn in_force(configured: Option<Retention>, store: &StoreHandle) -> Retention {
     configured.unwrap_or_else(|| Retention::all(store.default_retention()))
 }
 
 /// Logs at the start how long runs are kept, if the files do not say it.
-pub(super) fn log_default(configured: Option<Retention>, store: &SharedStore) {
+pub(super) fn log_default(configured: Option<Retention>, store: &StoreHandle) {
     match (configured, store.default_retention()) {
         (Some(_), _) => {}
         (None, Some(age)) => tracing::info!(
@@ -94,7 +94,7 @@ pub(super) fn log_default(configured: Option<Retention>, store: &SharedStore) {
 }
 
 async fn purge(
-    store: &SharedStore,
+    store: &StoreHandle,
     retention: &Retention,
     all: &mut Purged,
     counter: &metrics::Counter,

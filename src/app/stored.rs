@@ -11,12 +11,12 @@ use crate::admin::types::EventRow;
 use crate::config::{StoreUrl, parse_store};
 use crate::limits::Limits;
 use crate::names::{PlanId, RunId, Seq, WorkflowName};
-use crate::store::{PostgresStore, RunFilter, SharedStore, SqliteStore};
+use crate::store::{PostgresStore, RunFilter, SqliteStore, StoreHandle};
 use crate::workflow::{RunStatus, RunSummary};
 
 /// The runs of a store that no process uses.
 pub struct StoredRuns {
-    store: SharedStore,
+    store: StoreHandle,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -108,7 +108,7 @@ impl Drop for StoredRuns {
     }
 }
 
-async fn open(url: &str, limits: &Limits) -> anyhow::Result<SharedStore> {
+async fn open(url: &str, limits: &Limits) -> anyhow::Result<StoreHandle> {
     match parse_store(url, None).map_err(anyhow::Error::msg)? {
         StoreUrl::Sqlite(path) => {
             if !path.exists() {

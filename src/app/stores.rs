@@ -15,7 +15,7 @@ use crate::cli::{StoreCopy, StoreFinding, StoreLocation, StoreReport};
 use crate::config::{self, Overrides, Settings, Setup, StoreUrl};
 use crate::evidence::{Marks, MarksPlace};
 use crate::limits::Limits;
-use crate::store::{Copied, PostgresStore, SharedStore, SqliteStore, StoreChecked};
+use crate::store::{Copied, PostgresStore, SqliteStore, StoreChecked, StoreHandle};
 
 /// `pointsman store check`.
 ///
@@ -82,7 +82,7 @@ fn report(checked: StoreChecked, location: String) -> StoreReport {
 }
 
 /// Opens the record of which arm owns which instance and retry key, over the store and the file of retry keys.
-pub(super) async fn affinity(setup: &Setup, store: &SharedStore) -> anyhow::Result<Arc<StoreAffinity>> {
+pub(super) async fn affinity(setup: &Setup, store: &StoreHandle) -> anyhow::Result<Arc<StoreAffinity>> {
     let limits = &setup.limits;
     let keys = match key_file_place(&setup.settings)? {
         Some(place) => open_key_log(store, &place, limits).await?,
@@ -116,7 +116,7 @@ fn path_with_suffix(path: &Path, ending: &str) -> PathBuf {
 
 /// Opens the file that says which evidence is incomplete: next to a SQLite store, else where the files of retry keys
 /// are.
-pub(super) async fn evidence_marks(setup: &Setup, store: &SharedStore) -> anyhow::Result<Marks> {
+pub(super) async fn evidence_marks(setup: &Setup, store: &StoreHandle) -> anyhow::Result<Marks> {
     let place = match (&setup.settings.store, &setup.settings.retry_keys_dir) {
         (StoreUrl::Memory, _) => MarksPlace::Nowhere,
         (StoreUrl::Sqlite(path), _) => MarksPlace::File(path_with_suffix(path, ".evidence")),

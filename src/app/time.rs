@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::clock::{self, ClockChange, Disagreement, Moment};
-use crate::store::{SharedStore, StoreTime};
+use crate::store::{StoreHandle, StoreTime};
 
 /// How often the machine's clock is compared with the process's time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const RUNNING_NOTED_EVERY: Duration = Duration::from_secs(600);
 
 /// Sets the process's time from the store's, before anything is recorded or waited for.
-pub(super) async fn set(store: &SharedStore, retry_window: Duration) -> anyhow::Result<()> {
+pub(super) async fn set(store: &StoreHandle, retry_window: Duration) -> anyhow::Result<()> {
     let asked_at = Moment::now();
     match store.time().await.context("asking the store for its time")? {
         StoreTime::Now(now) => clock::process().follow(now, asked_at),
@@ -35,7 +35,7 @@ pub(super) async fn set(store: &SharedStore, retry_window: Duration) -> anyhow::
 
 /// Tells the store at intervals that the process runs; never returns. Where the store does not take it, less time
 /// counts than has passed: retry keys are kept for longer.
-pub(super) async fn note_running(store: SharedStore) {
+pub(super) async fn note_running(store: StoreHandle) {
     loop {
         clock::process().running().note(clock::now());
         let times = clock::process().running().clone();

@@ -42,7 +42,7 @@ use crate::engine::scheduler::why_unresumed::WhyUnresumed;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
-use crate::store::{OwnedRun, Priority, SharedStore, StoreError, StoredEvent};
+use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
 use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
 
 /// The interface through which scheduler and drivers reach the code that moves runs, so that their files need not
@@ -100,7 +100,7 @@ pub(super) struct Files {
 
 /// The connections to the outside: the store, pins, services and webhooks.
 pub(super) struct Ports {
-    pub store: SharedStore,
+    pub store: StoreHandle,
     pub affinity: Arc<StoreAffinity>,
     pub sealer: Arc<Sealer>,
     pub known_plans: KnownPlans,

@@ -64,7 +64,7 @@ use crate::flag::{Freeze, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
-use crate::store::SharedStore;
+use crate::store::StoreHandle;
 use crate::workflow::{Mode, Plan};
 
 pub use api::types::{Explanation, Start, StartError, Started};
@@ -79,7 +79,7 @@ pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 /// What an engine is built from.
 pub struct EngineParts {
     /// The store of the engine's runs.
-    pub store: SharedStore,
+    pub store: StoreHandle,
     /// The plans in force.
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     /// The services that steps call.

@@ -54,11 +54,11 @@ use crate::exchange::{Outcome, Served, ServedObserver, Settle};
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::names::RouteId;
-use crate::store::{EvidenceRecord, SharedStore, StoreError};
+use crate::store::{EvidenceRecord, StoreError, StoreHandle};
 
 /// The evidence of all routes: in memory, written to the store in the background.
 pub struct Evidence {
-    store: SharedStore,
+    store: StoreHandle,
     marks: Marks,
     limits: Limits,
     routes: RwLock<BTreeMap<RouteId, Arc<SharedCounters>>>,
@@ -76,7 +76,7 @@ impl Evidence {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn load(store: SharedStore) -> Result<Arc<Self>, StoreError> {
+    pub async fn load(store: StoreHandle) -> Result<Arc<Self>, StoreError> {
         Self::load_with(store, &Limits::default()).await
     }
 
@@ -84,7 +84,7 @@ impl Evidence {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn load_with(store: SharedStore, limits: &Limits) -> Result<Arc<Self>, StoreError> {
+    pub async fn load_with(store: StoreHandle, limits: &Limits) -> Result<Arc<Self>, StoreError> {
         Self::open(store, Marks::default(), limits, None).await
     }
 
@@ -94,7 +94,7 @@ impl Evidence {
     /// # Errors
     /// The store does not answer.
     pub async fn open(
-        store: SharedStore,
+        store: StoreHandle,
         marks: Marks,
         limits: &Limits,
         copy_started: Option<Timestamp>,

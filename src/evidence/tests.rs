@@ -14,11 +14,11 @@ fn route() -> RouteId {
     RouteId::new("orders.create")
 }
 
-async fn evidence_over(store: &SharedStore) -> Arc<Evidence> {
+async fn evidence_over(store: &StoreHandle) -> Arc<Evidence> {
     Evidence::load(store.clone()).await.unwrap()
 }
 
-fn memory() -> SharedStore {
+fn memory() -> StoreHandle {
     Arc::new(MemoryStore::new())
 }
 

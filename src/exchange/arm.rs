@@ -106,7 +106,8 @@ pub struct RunReport {
     pub unresolved: Option<(crate::flag::SkipReason, String)>,
     /// The instance that was pinned.
     pub pinned: Option<PinKey>,
-    /// A `volatile: true` read was sent after legacy acted: differences that depend on it are of kind `stale_read`.
+    /// The plan has a `volatile: true` read, which is sent after legacy acted: all differences in the body are of kind
+    /// `stale_read`.
     pub stale_reads: bool,
     /// The run ended early on purpose, not because the engine failed: a person cancelled it or said no, or a rule of
     /// the workflow ended it.

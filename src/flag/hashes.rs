@@ -15,7 +15,8 @@ use crate::names::RouteId;
 /// The keys of the hashes, one for each purpose.
 pub struct Salts {
     sample: [u8; 32],
-    cohort: [u8; 32],
+    /// For the shares of `dark` and `live`.
+    dark_live: [u8; 32],
     retry: [u8; 32],
 }
 
@@ -27,7 +28,8 @@ impl Salts {
     /// Derives the hash keys from the store's secret.
     pub fn new(secret: &[u8; 32]) -> Self {
         let salt = |name: &[u8]| *blake3::keyed_hash(secret, name).as_bytes();
-        Self { sample: salt(b"share: sample"), cohort: salt(b"share: cohort"), retry: salt(b"retry") }
+        // "cohort" stays: another name would draw other callers into the shares.
+        Self { sample: salt(b"share: sample"), dark_live: salt(b"share: cohort"), retry: salt(b"retry") }
     }
     /// The bucket of a key for sampling in `shadow`.
     pub fn sampling_bucket(&self, family: &RouteId, key: &str) -> Bucket {
@@ -35,7 +37,7 @@ impl Salts {
     }
     /// The bucket of a key for the shares of `dark` and `live`.
     pub fn dark_live_bucket(&self, family: &RouteId, key: &str) -> Bucket {
-        bucket(&self.cohort, family, key)
+        bucket(&self.dark_live, family, key)
     }
     /// The hashed retry key, scoped by route and caller. `None` where the request has none. The route's oldest id is
     /// hashed, so that a renamed route keeps its keys.

@@ -12,7 +12,8 @@
 //! held in the same way while the store is a copy that does not know the newest requests, or while keys of requests
 //! that legacy served are not known. The route's last flip is unchanged, so that the route returns to `live` when that
 //! time is over and nothing else holds it. On a copy the route goes down by a flip instead, and does not return by
-//! itself, if its last flip is from before the copy was started: the copy may lack a later one. For a route in `only` such files are refused, unless they say `force`.
+//! itself, if its last flip is from before the copy was started: the copy may lack a later one. Files that make a route
+//! in `only` match requests without such records are refused, unless they say `force`.
 //!
 //! How files lower a route from `only`, and what is refused then, is left to `only`.
 
@@ -150,6 +151,7 @@ pub(super) fn log_refused(positions: &Positions) {
     }
 }
 
+/// Judges the file of one route: sets the route's position, and returns the flip by `file` that this makes, if any.
 fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Move> {
     let mut at = positions.routes.get(&route.id)?.clone();
     // An earlier refusal is dropped; the move is judged anew if the file still requests it.

@@ -13,7 +13,7 @@ use super::unrecorded::exposed_sentence;
 use super::{files, only, orphans, shares};
 use crate::flag::{Route, State};
 use crate::names::RouteId;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{StoreError, StoreHandle};
 
 /// New files, and what the store has of the engine's instances that they would not follow up.
 pub(super) struct SearchedFiles {
@@ -29,7 +29,7 @@ impl SearchedFiles {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn brought_up_to_date(self, store: &SharedStore, before: &Positions) -> Result<Self, StoreError> {
+    pub async fn brought_up_to_date(self, store: &StoreHandle, before: &Positions) -> Result<Self, StoreError> {
         let families = before.families();
         if families.creating == self.creating {
             return Ok(self);
@@ -53,7 +53,7 @@ pub(super) struct CheckedFiles {
 /// # Errors
 /// The store does not answer.
 pub(super) async fn search(
-    store: &SharedStore,
+    store: &StoreHandle,
     before: &Positions,
     mut declared: Declared,
 ) -> Result<SearchedFiles, StoreError> {

@@ -69,7 +69,7 @@ use crate::clock;
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{StoreError, StoreHandle};
 
 /// How long a call that sets the kill switch waits until it is recorded. It is in force before that.
 const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ pub struct Ladder {
 /// What a ladder is made from.
 pub struct LadderParts {
     /// Where flips and declarations are kept.
-    pub store: SharedStore,
+    pub store: StoreHandle,
     /// The evidence by which gates judge.
     pub evidence: Arc<Evidence>,
     /// The other conditions of the gates.

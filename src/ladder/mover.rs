@@ -24,13 +24,13 @@ use crate::clock;
 use crate::flag::{Arm, FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::problem::nearest;
-use crate::store::{FlipRecord, SharedStore, StoreError};
+use crate::store::{FlipRecord, StoreError, StoreHandle};
 
 /// The pauses between attempts to record a freeze: the first and the longest.
 const FREEZE_RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 pub(super) struct Mover {
-    store: SharedStore,
+    store: StoreHandle,
     gate: Gate,
     in_force: InForce,
     kill_switch: KillSwitch,
@@ -44,7 +44,7 @@ pub(super) struct Mover {
 pub(super) type FlipGuard = OwnedMutexGuard<()>;
 
 impl Mover {
-    pub async fn open(declared: Declared, store: SharedStore, gate: Gate) -> Result<Self, FilesError> {
+    pub async fn open(declared: Declared, store: StoreHandle, gate: Gate) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
         let kill_switch = flips.iter().find(|flip| flip.route.is_none());

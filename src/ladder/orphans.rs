@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::family::{creator, family};
 use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, Segment};
 use crate::names::{RouteId, RunId};
-use crate::store::{FollowedPath, OpenCreators, SharedStore, StoreError, families_of_open_runs};
+use crate::store::{FollowedPath, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
 
 /// The requests by which each route follows up instances. A store that an older binary wrote has none of these.
 pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
@@ -58,7 +58,7 @@ impl FamiliesBefore<'_> {
     }
 }
 
-/// Instances of the engine that the files `next` do not follow up: a sentence for each way.
+/// Why instances of the engine would be without a follower under the files `next`: a sentence for each reason.
 pub(super) struct Orphans {
     /// The files before followed them up.
     pub new: Vec<String>,
@@ -73,7 +73,7 @@ pub(super) struct Orphans {
 /// # Errors
 /// The store does not answer.
 pub(super) async fn find(
-    store: &SharedStore,
+    store: &StoreHandle,
     before: &FamiliesBefore<'_>,
     next: &[Arc<Route>],
 ) -> Result<Orphans, StoreError> {

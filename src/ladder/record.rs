@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::types::Move;
 use crate::flag::Shares;
-use crate::store::{DeclaredState, FlipRecord, SharedStore, StoreError};
+use crate::store::{DeclaredState, FlipRecord, StoreError, StoreHandle};
 
 /// What is recorded in one transaction.
 pub(super) struct Recording {
@@ -24,7 +24,7 @@ const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duratio
 ///
 /// # Errors
 /// Nothing was recorded.
-pub(super) async fn record(store: &SharedStore, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
+pub(super) async fn record(store: &StoreHandle, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
     let Recording { mut flips, declared } = recording;
     let numbers = match store.put_flips(flips.clone(), declared.clone()).await {
         Ok(numbers) => numbers,
@@ -39,7 +39,7 @@ pub(super) async fn record(store: &SharedStore, recording: Recording) -> Result<
 /// Looks up whether flips were recorded after the store's reply was lost. Returns their numbers, or `error` if they
 /// were not recorded.
 async fn look_up(
-    store: &SharedStore,
+    store: &StoreHandle,
     flips: &[FlipRecord],
     declared: Option<Vec<DeclaredState>>,
     error: StoreError,
@@ -63,7 +63,7 @@ async fn look_up(
 
 /// The numbers of these flips in the store; `None` if they are not there.
 async fn read_back(
-    store: &SharedStore,
+    store: &StoreHandle,
     flips: &[FlipRecord],
     declared: Option<&[DeclaredState]>,
 ) -> Result<Option<Vec<u64>>, StoreError> {

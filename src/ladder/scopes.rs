@@ -128,8 +128,8 @@ fn has_matched(was: &RetryScopes, route: &Route) -> bool {
     text.parse::<Match>().is_ok_and(|matches| matches.normal_form() == route.matches.normal_form())
 }
 
-/// Whether the earlier scope finds a retry by the same key as the present one: requests without the earlier key came
-/// under no key at all.
+/// Whether the earlier scope has the same `retry_key` as the present one. If not, legacy may have served requests that
+/// would have a key now and had none then, so that they were not recorded.
 fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
     was.present.as_ref().zip(scopes.present.as_ref()).is_some_and(|(was, now)| was.key == now.key)
 }
@@ -167,7 +167,7 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
     scopes
 }
 
-/// Replaces the present scope by the newer scopes given; it becomes an earlier one.
+/// Adds to `scopes`, the newer ones, what `was` has: its present scope becomes an earlier one, replaced at this time.
 fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
     let RetryScopes {
         present,

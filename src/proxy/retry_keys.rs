@@ -48,7 +48,7 @@ pub(super) fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
 /// caller.
 pub(super) fn engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
-    // Any digest will do: the keys of all its requests share the first half, and the set in memory sees no more of it.
+    // Any digest will do: the keys of all its requests share the first half, and the set in memory has a part of that.
     any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 

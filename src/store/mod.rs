@@ -92,8 +92,8 @@ pub type PinCount = (RouteId, Arm, u64);
 /// How long a store that this version creates keeps runs after their end, unless the configuration says otherwise.
 pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// A shared store.
-pub type SharedStore = Arc<dyn Store>;
+/// A store to which several owners in this process refer; not "shared" as in [`Work::is_shared`].
+pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
 pub trait Store: Work {

@@ -24,9 +24,9 @@ pub struct OpenCreators {
     pub unreadable_reruns: Vec<RunId>,
 }
 
-/// Those of these families of which an open real run, or a rerun that is to begin, may create an instance. Runs of a
-/// route with another oldest id in `oldest_ids` (by the route's id) are not examined. May take long where many runs are
-/// open.
+/// Those of these families of which an open real run, or a rerun that is to begin, may create an instance. `oldest_ids`
+/// has the oldest id of each route, by its present id: runs of a route whose oldest id is none of `families` are not
+/// examined. May take long where many runs are open.
 ///
 /// # Errors
 /// The store does not answer.

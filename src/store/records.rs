@@ -115,13 +115,13 @@ pub struct Claim {
     pub request: [u8; 32],
     /// The key for any caller of this very request ([`RetryKey::of_request`]), where the caller's credential was not
     /// verified. The run claims it too.
-    pub any_caller: Option<RetryKey>,
+    pub of_request: Option<RetryKey>,
 }
 
 impl Claim {
     /// All keys that it claims.
     pub fn keys(&self) -> impl Iterator<Item = RetryKey> + use<> {
-        std::iter::once(self.key).chain(self.any_caller)
+        std::iter::once(self.key).chain(self.of_request)
     }
 
     /// How the request of the run that has one of these keys compares with this one; `held` is its hash, if it is

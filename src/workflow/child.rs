@@ -208,7 +208,8 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: ChildOutcome) -> Result<Vec<Eve
         (status, _) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
-            // What the rehearsal of the child lacks, the rehearsal of this run lacks, too.
+            // Where the child could not be rehearsed for lack of an output, a person or a signal, this run fails with
+            // the same kind of failure, which says that there is nothing to compare.
             let lacks = cause.filter(|cause| run.mode() != Mode::Real && cause.lack().is_some());
             let failure = Failure::of_step(lacks.unwrap_or(FailureKind::ChildFailed), id, item, message);
             let expected = format!("a run of `{}` that completes", known.workflow);

@@ -31,7 +31,7 @@ pub enum FailureKind {
     Refused,
     /// A service certainly did nothing, and no attempt is left.
     Unavailable,
-    /// A read did not answer in time, or a signal did not come.
+    /// A read did not answer in time, a signal did not come, or the run's deadline has passed.
     TimedOut,
     /// A read was cut off, or answered with a 5xx.
     Broken,

@@ -28,7 +28,7 @@ const NAME_BYTES_MAX: usize = 512;
 const DARK: &str = "dark:";
 /// The prefix of the hash that the table of locks has in place of a sensitive name.
 pub const HASHED_LOCK: &str = "sensitive:";
-/// The prefix of a real run's lock whose name begins with one of the prefixes.
+/// The prefix that is added to the name of a real run's lock where that name begins with one of these three prefixes.
 const REAL: &str = "real:";
 
 /// What has to happen before the first attempt of a step (an item): the events, or the refusal; `None` where it may

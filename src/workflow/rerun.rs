@@ -51,7 +51,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
         old.done.iter().filter(needs_undo).collect()
     };
     let undo_groups = undo_groups(taken.iter().flat_map(|(index, _)| done(&plan.steps[index.0].id)), undoes);
-    // What was done last is undone first.
+    // In the order in which their calls were done: a compensation undoes the last one first.
     taken.sort_by_key(|(index, _)| done(&plan.steps[index.0].id).iter().map(|done| done.ended).max());
     let results = taken.into_iter().map(|(index, skipped)| {
         let step = plan.steps[index.0].id.clone();
@@ -95,8 +95,8 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
         })))
     });
     let by = old.id().to_string();
-    // Those of items are left out: a rerun that performs them again begins at their step. They come before the results,
-    // because a step may run again in a later rerun only.
+    // Inputs of single items are left out: a rerun that performs them again begins at their step. The others come
+    // before the results: a step with a result accepts no input, and a later rerun that performs it may need the input.
     let inputs = old.inputs.iter().filter(|((step, item), _)| item.is_none() && plan.step(step).is_some());
     let inputs = inputs.map(|((step, _), input)| {
         Event::Control(ControlEvent::InputAdjusted {
@@ -189,12 +189,12 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
     }
     let to_rerun = step_and_dependents(old, plan, start);
     let is_taken_over = |id: &&StepId| plan.step(id).is_some_and(|(index, _)| !to_rerun.contains(&index));
-    // Where the hand-over is recorded, the successor must be born.
+    // Once the hand-over is recorded, neither an unknown undo nor a decision about an item refuses the successor.
     let is_recorded = old.superseded().is_some();
     if let Some(step) = old.steps_with_unknown_undo().find(is_taken_over).filter(|_| !is_recorded) {
         return not_applicable(format!(
-            "it is unknown whether what `{step}` did was undone, so its result cannot be taken over; begin at `{step}`: \
-             all steps of which that is unknown run again then"
+            "it is unknown whether what `{step}` did was undone, so its result cannot be taken over; begin at \
+             `{step}`: then every step whose undo has an unknown outcome runs again"
         ));
     }
     let done_twice = old.unknown.iter().find(|call| {
@@ -243,7 +243,8 @@ fn refuse_lost_decisions(
     start: StepIndex,
     to_rerun: &BTreeSet<StepIndex>,
 ) -> Result<(), Refusal> {
-    // Who begins at one of these steps was told of it, and would be sent from one to the other if there are several.
+    // The refusal below says at which step to begin, so whoever begins there has accepted that its items are performed
+    // anew. If there are several such steps, a refusal would send that person back and forth between them.
     let originals = [start, original_of(plan, start)];
     if originals.iter().any(|index| decided_item(old, &plan.steps[index.0].id).is_some()) {
         return Ok(());
@@ -279,8 +280,8 @@ fn original_of(plan: &Plan, index: StepIndex) -> StepIndex {
     original
 }
 
-/// A call that was done and is not undone, and that the rerun would repeat although nobody asked for that: its step
-/// neither is the one where the rerun begins, nor has a result and depends on it.
+/// A call that was done and is not undone, and that the rerun would repeat although nobody asked for it. Asked for are:
+/// the step where the rerun begins, its fallback, the step that it replaces, and steps with a result that depend on it.
 fn repeated_effect<'a>(
     old: &'a Run,
     plan: &Plan,
@@ -299,7 +300,7 @@ fn repeated_effect<'a>(
         plan.step(id).is_some_and(|(index, _)| {
             let is_asked_for = is_linked(index)
                 || (is_finished(old, id) && dependents.contains(&index))
-                || is_asked_as_unknown(old, plan, start, id);
+                || both_undos_unknown(old, plan, start, id);
             to_rerun.contains(&index) && !is_asked_for
         })
     };
@@ -326,14 +327,14 @@ fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<Ste
     let undone: BTreeSet<&StepId> =
         old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
     let runs_again = |step: &Step| {
-        !is_finished(old, &step.id) || undone.contains(&step.id) || is_asked_as_unknown(old, plan, start, &step.id)
+        !is_finished(old, &step.id) || undone.contains(&step.id) || both_undos_unknown(old, plan, start, &step.id)
     };
     closure(old, plan, start, |step| was_replaced(old, plan, step), runs_again)
 }
 
-/// Whether it is unknown if this step was undone, and also if the one where the rerun begins was: whoever begins there
-/// has accepted that what may be undone is performed again, and no result of such a step can be taken over.
-fn is_asked_as_unknown(old: &Run, plan: &Plan, start: StepIndex, step: &StepId) -> bool {
+/// Whether it is unknown of both this step and the one where the rerun begins if they were undone. No result of such a
+/// step can be taken over, and whoever begins at one has accepted that what may have been undone is performed again.
+fn both_undos_unknown(old: &Run, plan: &Plan, start: StepIndex, step: &StepId) -> bool {
     let is_unknown = |step: &StepId| old.steps_with_unknown_undo().any(|unknown| unknown == step);
     is_unknown(&plan.steps[start.0].id) && is_unknown(step)
 }

@@ -114,8 +114,8 @@ fn is_elsewhere(question: &RunQuestion, world: &World, step: &Step) -> bool {
 }
 
 /// The risk at which people were asked about a step (an item), or about all items of its step, before it got another
-/// input or its service another address: its risk is not lower now. The risk of all items may be that of another item,
-/// or of their number.
+/// input or its service another address: its risk is not lower now. The risk of all items counts here even if it came
+/// from another item or from their number.
 fn risk_before_change(run: &Run, step: &Step, item: Option<u32>) -> Risk {
     let questions = run.interactions.questions.values().map(|question| &question.checkpoint);
     let about_it = questions.filter(|asked| asked.step == step.id && (asked.item.is_none() || asked.item == item));

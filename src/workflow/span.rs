@@ -36,7 +36,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration as text, or a number of seconds. Zero is allowed here: a computed time may have passed already.
-pub(super) fn span(value: &Value) -> Result<Duration, String> {
+pub(super) fn duration_value(value: &Value) -> Result<Duration, String> {
     match value {
         Value::String(text) => duration(text),
         Value::Number(seconds) => {
@@ -116,9 +116,9 @@ mod tests {
         for text in ["", "s", "1", "1w", "-1s", "99999999999999999999d"] {
             assert!(duration(text).is_err(), "{text}");
         }
-        assert_eq!(span(&json!(1.5)), Ok(ms(1500)));
-        assert_eq!(span(&json!(-3)), Ok(ms(0)));
-        assert!(span(&json!(1e300)).is_err() && span(&json!(null)).is_err());
+        assert_eq!(duration_value(&json!(1.5)), Ok(ms(1500)));
+        assert_eq!(duration_value(&json!(-3)), Ok(ms(0)));
+        assert!(duration_value(&json!(1e300)).is_err() && duration_value(&json!(null)).is_err());
         let noon = "1970-01-01T12:00:00Z".parse().unwrap();
         assert_eq!(time(&json!("1970-01-01T13:00:00+01:00")), Ok(noon));
         assert_eq!(time(&json!(43200)), Ok(noon));

@@ -27,7 +27,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Time
     };
     let until = match &wait.until {
         Until::For(template) => value(template, &|value| {
-            let span = SignedDuration::try_from(span::span(value)?).map_err(|_| "too long".to_owned())?;
+            let span = SignedDuration::try_from(span::duration_value(value)?).map_err(|_| "too long".to_owned())?;
             now.checked_add(span).map_err(|_| "it ends after the latest possible time".to_owned())
         }),
         Until::At(template) => value(template, &|value| span::time(value)),

@@ -192,7 +192,7 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_a_full_disk_and_kill_9()
     orders.pointsman = Pointsman::start(&orders.start).await;
     let shut = reasons(&orders.flip("dark").await);
     assert!(shut.contains("one or more differences were lost"), "{shut}");
-    until("the new start to be stored", || async {
+    until("the new start of the evidence to be stored", || async {
         let path = orders.start.store.strip_prefix("sqlite:").expect("a file").to_owned() + ".evidence";
         let marks = std::fs::read(path).expect("the file");
         marks[64..].iter().all(|byte| *byte == 0).then_some(())
@@ -246,8 +246,8 @@ async fn stored_mismatches_stay_open_when_a_kill_loses_one_more() {
     assert!(shut.contains("has 3 open mismatches") && shut.contains("more are not counted"), "{shut}");
 }
 
-/// A refused call whose workflow says `on_conflict: pause`: the run of a caller would pause, and nobody is asked about
-/// one that no caller waits for.
+/// A call is refused, and its step says `on_conflict: pause`. A run that answers a caller would pause until a person
+/// decides. In `shadow` and `dark` nobody is asked, and the request is skipped as `would_pause`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_would_pause_is_counted_by_that_name() {
     const LOOK: &str = "steps:\n  look: { call: \"GET ${services.bank}/charges\", on_conflict: pause }\n\

@@ -151,7 +151,7 @@ async fn a_start_whose_address_is_in_use_records_no_flip() {
     system.flags.write(routes, &in_shadow);
     let taken = other.local_addr().expect("an address");
     system.flags.write(process, &format!("{}api: {{ listen: \"{taken}\" }}\n", good[1]));
-    let refused = system.try_restart().await;
+    let refused = system.restart_refused().await;
     assert!(refused.contains("`api.listen`"), "{refused}");
     system.flags.write(routes, &good[0]);
     system.flags.write(process, &good[1]);

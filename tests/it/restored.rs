@@ -88,7 +88,7 @@ async fn live_routes_of_a_restored_backup_go_down() {
                      UPDATE meta SET value = CAST('{' AS BLOB) WHERE key = 'restored'",
     )
     .await;
-    let refused = system.try_restart().await;
+    let refused = system.restart_refused().await;
     assert!(refused.contains("the row `restored` of the table meta is damaged"), "{refused}");
     change(
         &system,

@@ -176,7 +176,7 @@ async fn events_and_tables_of_a_newer_version_are_refused_at_the_start() {
     let some = "(run_id, first) = (SELECT run_id, first FROM pointsman.appends ORDER BY run_id DESC, first LIMIT 1)";
     let version = query(&format!("SELECT version FROM pointsman.appends WHERE {some}"));
     query(&format!("UPDATE pointsman.appends SET version = 99 WHERE {some}"));
-    let refused = system.try_restart().await;
+    let refused = system.restart_refused().await;
     assert!(refused.contains("events of version 99 (such as event 1 of run_"), "{refused}");
     assert!(refused.contains("start that one"), "{refused}");
     query(&format!("UPDATE pointsman.appends SET version = {version} WHERE version = 99"));
@@ -184,7 +184,7 @@ async fn events_and_tables_of_a_newer_version_are_refused_at_the_start() {
         "INSERT INTO pointsman._sqlx_migrations (version, description, success, checksum, execution_time) \
          VALUES (77, 'later', true, '', 1)",
     );
-    let refused = system.try_restart().await;
+    let refused = system.restart_refused().await;
     assert!(refused.contains("tables of version 77"), "{refused}");
     query("DELETE FROM pointsman._sqlx_migrations WHERE version = 77");
     system.restart().await;

@@ -9,12 +9,12 @@ use futures_util::future::BoxFuture;
 use crate::admin::EngineControl;
 use crate::engine::{Explanation, OrderError, Start, StartError, Started};
 use crate::names::{JobId, RunId, Seq, StepId};
-use crate::store::SharedStore;
+use crate::store::StoreHandle;
 use crate::workflow::{Order, RunSummary};
 
 /// Records starts and commands, and returns the results that a test has set.
 pub struct FakeEngine {
-    store: SharedStore,
+    store: StoreHandle,
     pub starts: Mutex<Vec<Start>>,
     pub commands: Mutex<Vec<(RunId, Order, String)>>,
     pub start: Mutex<Option<Result<Started, StartError>>>,
@@ -27,7 +27,7 @@ pub fn started(run: RunId, fresh: bool) -> Started {
 }
 
 impl FakeEngine {
-    pub fn new(store: SharedStore) -> Self {
+    pub fn new(store: StoreHandle) -> Self {
         Self {
             store,
             starts: Mutex::default(),

@@ -21,7 +21,7 @@ use crate::flag::{Match, Route, Service};
 use crate::ladder::{Declared, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::store::tests::at;
-use crate::store::{MemoryStore, SharedStore, SqliteStore, Store as _};
+use crate::store::{MemoryStore, SqliteStore, Store as _, StoreHandle};
 
 fn service() -> Arc<Service> {
     let urls = vec![http::Uri::from_static("http://127.0.0.1:9000")];
@@ -46,7 +46,7 @@ fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
 
 /// The parts of the API, to be changed before a request.
 pub struct TestApi {
-    pub store: SharedStore,
+    pub store: StoreHandle,
     pub process: ProcessStatus,
     pub listen: SocketAddr,
     pub tokens: Vec<Token>,
@@ -59,7 +59,7 @@ pub struct TestApi {
 
 impl TestApi {
     pub async fn new() -> Self {
-        let store: SharedStore = Arc::new(MemoryStore::new());
+        let store: StoreHandle = Arc::new(MemoryStore::new());
         let evidence = Evidence::load(store.clone()).await.unwrap();
         let create = route("orders.create", Method::POST, "/orders");
         let show = route("orders.show", Method::GET, "/orders/{id}");

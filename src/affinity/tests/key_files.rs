@@ -9,7 +9,7 @@ fn limits() -> Limits {
 }
 
 async fn open_in(store: &Arc<CountingStore>, dir: &Path) -> Arc<KeyLog> {
-    let store: SharedStore = store.clone();
+    let store: StoreHandle = store.clone();
     open_key_log(&store, &KeyFilePlace::Dir(dir.to_owned()), &limits()).await.unwrap()
 }
 
@@ -54,7 +54,7 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
 async fn a_file_is_listed_while_retries_of_requests_served_unnoted_may_come() {
     for (retry_window_s, listed) in [(3_600, 1), (0, 0)] {
         let (dir, store) = (tempfile::tempdir().unwrap(), CountingStore::new());
-        let (shared, place): (SharedStore, _) = (store.clone(), KeyFilePlace::Dir(dir.path().to_owned()));
+        let (shared, place): (StoreHandle, _) = (store.clone(), KeyFilePlace::Dir(dir.path().to_owned()));
         let log = open_key_log(&shared, &place, &Limits { retry_window_s, ..limits() }).await.unwrap();
         log.record_served_unnoted(&RouteId::new("r"));
         log.unlist(&shared).await;
@@ -101,7 +101,7 @@ async fn a_listed_file_that_is_gone_is_reported_until_it_is_back() {
 async fn after_an_orderly_end_the_store_lists_no_file() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = CountingStore::new();
-    let shared: SharedStore = store.clone();
+    let shared: StoreHandle = store.clone();
     let log = open_in(&store, earlier.path()).await;
     log.note(numbered(1)).unwrap();
     log.unlist(&shared).await;
@@ -145,7 +145,7 @@ async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
 async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let place = KeyFilePlace::File(dir.path().join("a.db.keys"));
-    let (one, other): (SharedStore, SharedStore) = (CountingStore::new(), CountingStore::new());
+    let (one, other): (StoreHandle, StoreHandle) = (CountingStore::new(), CountingStore::new());
     let log = open_key_log(&one, &place, &limits()).await.unwrap();
     log.note(numbered(1)).unwrap();
     kill(log).await;

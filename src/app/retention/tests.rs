@@ -15,7 +15,7 @@ fn ended(n: u64, status: RunStatus, ago_s: i64) -> Append {
 #[tokio::test]
 async fn runs_beyond_their_age_are_purged_and_a_changed_age_applies_in_the_next_round() {
     let limits = Limits { retry_window_s: 0, ..Limits::default() };
-    let store: SharedStore = Arc::new(MemoryStore::with_limits(&limits));
+    let store: StoreHandle = Arc::new(MemoryStore::with_limits(&limits));
     for n in 0..120 {
         store.append(ended(n, RunStatus::Completed, 7_200).into()).await.unwrap();
     }
@@ -49,7 +49,7 @@ async fn runs_beyond_their_age_are_purged_and_a_changed_age_applies_in_the_next_
 
 #[tokio::test]
 async fn retention_in_the_files_overrides_the_default_of_the_store() {
-    let store: SharedStore = Arc::new(MemoryStore::new());
+    let store: StoreHandle = Arc::new(MemoryStore::new());
     let month = Some(Duration::from_secs(30 * 86_400));
     assert_eq!(in_force(None, &store), Retention::all(month));
     assert_eq!(in_force(Some(Retention::default()), &store).ages().count(), 0, "`retention: forever`");
@@ -60,7 +60,7 @@ async fn retention_in_the_files_overrides_the_default_of_the_store() {
 #[tokio::test(start_paused = true)]
 async fn expired_keys_are_removed_without_a_purge_of_runs_and_without_new_keys() {
     let store = MemoryStore::with_limits(&Limits { retry_window_s: 0, ..Limits::default() });
-    let store: SharedStore = Arc::new(store);
+    let store: StoreHandle = Arc::new(store);
     let keys = (0..2_500_u32).map(|n| RetryKey([n.to_le_bytes(); 8].as_flattened().try_into().unwrap()));
     store.note_legacy_tries(taken_now(keys)).await.unwrap();
     let pruning = tokio::spawn(prune_periodically(store.clone()));

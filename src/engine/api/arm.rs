@@ -204,7 +204,7 @@ fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
         Mode::Real if request.keep => request.retry_key.map(|key| {
             let digest = request.request.digest();
-            Claim { key, request: digest, any_caller: request.any_caller.map(|any| any.of_request(&digest)) }
+            Claim { key, request: digest, of_request: request.any_caller.map(|any| any.of_request(&digest)) }
         }),
         Mode::Real | Mode::Rehearse | Mode::Dark => None,
     }
@@ -244,7 +244,7 @@ async fn register(
     let any_caller = request.any_caller;
     registration.set_any_caller(any_caller);
     // Read before this request takes its keys, because taking them adds them to the set that is read here.
-    let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.affinity.engine_may_have_taken(&key));
+    let may_be_stored = claim.of_request.is_some_and(|key| core.ports.affinity.engine_may_have_taken(&key));
     let took = core.ports.affinity.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
         Took::Fresh => registration.reserve(core.ports.affinity.clone(), claim.key),

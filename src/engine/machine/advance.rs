@@ -44,8 +44,9 @@ impl Machine {
 
     /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, even if it is
     /// ending, and then nothing is sent before it is resumed. Otherwise attempts in flight are sent again where they
-    /// are repeatable, unless the run ends without undoing anything. The outcome of the others is unknown. A call of a run
-    /// that a person paused is sent again at once: its service may have forgotten the key when the run is resumed.
+    /// are repeatable, unless the run ends without undoing anything. The others are recorded as interrupted. A call of
+    /// a run that a person paused is sent again at once, because the service may have forgotten the idempotency key by
+    /// the time the run is resumed.
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
         let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| {
             self.pause(by, reason);

@@ -35,7 +35,7 @@ pub(in crate::engine) fn of_run(
         return Some(answered(answer, report));
     }
     if let Some(superseded) = run.superseded() {
-        return Some(run_again(run, plan, superseded.by));
+        return Some(superseded_reply(run, plan, superseded.by));
     }
     match status_for_caller(run) {
         RunStatus::Abandoned if may_fall_back => {
@@ -71,8 +71,9 @@ pub(in crate::engine) fn of_run(
     }
 }
 
-/// The reply of a run whose place another takes, of which nothing is known yet.
-fn run_again(run: &Run, plan: Option<&Plan>, successor: RunId) -> ArmReply {
+/// The reply of a superseded run, where the result of its successor is not known here: its pending answer, or a problem
+/// that tells the caller to try again.
+fn superseded_reply(run: &Run, plan: Option<&Plan>, successor: RunId) -> ArmReply {
     if let Some(answer) = run.pending() {
         return answered(answer, report(run, plan));
     }
@@ -193,7 +194,7 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
         }
     }
     ArmReply::Answer(ArmAnswer {
-        // The core records only valid statuses.
+        // `workflow` records only valid statuses.
         status: StatusCode::from_u16(record.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         headers,
         body: Bytes::from(record.body.bytes()),
@@ -275,7 +276,7 @@ pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_b
     }
 }
 
-/// The reply of a run of which nothing is stored, in the form for another request with the same retry key.
+/// A reply to one request, in the form for another request with the same retry key.
 pub(in crate::engine) fn shared_reply(reply: ArmReply, may_fall_back: bool) -> ArmReply {
     match reply {
         ArmReply::Abandoned(abandoned) if !may_fall_back => {

@@ -16,7 +16,7 @@ use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::flag::PinKey;
 use crate::names::{PlanId, RunId, Seq};
-use crate::store::{Append, AppendError, Conflict, NewPin, SharedStore};
+use crate::store::{Append, AppendError, Conflict, NewPin, StoreHandle};
 use crate::workflow::Plan;
 
 const KNOWN_PLANS_MAX: usize = 1_024;
@@ -41,7 +41,7 @@ impl KnownPlans {
 /// The parts that every append of a run needs.
 #[derive(Clone)]
 pub(in crate::engine) struct WriterParts {
-    pub store: SharedStore,
+    pub store: StoreHandle,
     /// Learns of new pins before the answer is sent.
     pub affinity: Arc<StoreAffinity>,
     pub plans: KnownPlans,

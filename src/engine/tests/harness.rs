@@ -26,7 +26,7 @@ use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId, Seq, ServiceName, WorkflowName};
 use crate::secret::Secret;
-use crate::store::{MemoryStore, SharedStore};
+use crate::store::{MemoryStore, StoreHandle};
 use crate::workflow::{Event, Known, Mode, Plan, RunView, view};
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,7 +145,7 @@ async fn serve(
 /// An engine with one plan, whose service `world` is a [`StepService`].
 pub(super) struct Harness {
     pub engine: Engine,
-    pub store: SharedStore,
+    pub store: StoreHandle,
     pub step_service: Arc<StepService>,
     pub plan: Arc<Plan>,
     pub limits: Limits,
@@ -159,7 +159,7 @@ impl Harness {
     pub async fn with_store(
         step_service: &Arc<StepService>,
         plan: Arc<Plan>,
-        store: SharedStore,
+        store: StoreHandle,
         limits: Limits,
         key: Option<Secret>,
     ) -> Self {
@@ -261,7 +261,7 @@ impl Harness {
 async fn engine(
     step_service: &StepService,
     plan: &Arc<Plan>,
-    store: &SharedStore,
+    store: &StoreHandle,
     limits: &Limits,
     key: &Option<Secret>,
 ) -> Engine {

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::MemoryStore;
 use crate::workflow::{Event, Known, Mode, Plan};
 
-/// Workflow `w`, which runs another one and answers with its output.
+/// A workflow that runs another one and answers with its output.
 fn above(name: &str, below: &str) -> Arc<Plan> {
     checked_plan(
         &json!({
@@ -150,7 +150,7 @@ async fn what_a_child_declares_as_sensitive_is_sealed_in_the_runs_above_it_too()
 }
 
 #[tokio::test]
-async fn what_a_child_cannot_rehearse_is_skipped_with_the_reason_that_the_run_itself_would_have() {
+async fn what_a_child_cannot_rehearse_is_skipped_with_the_reason_that_it_would_have_without_a_parent() {
     let unsent = json!({ "call": "POST ${services.world}/a" });
     let cases = [
         (json!({ "a": unsent, "b": { "set": "${steps.a.output.id}" } }), json!({}), SkipReason::UnresolvedEffect),

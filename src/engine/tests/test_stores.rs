@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
-    OwnedRun, PinRecord, Purged, RunBodies, RunFilter, RunSnapshot, SampleRecord, SharedStore, Store, StoreError,
+    OwnedRun, PinRecord, Purged, RunBodies, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreHandle,
     StoreNotification, StoredEvent, TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::{RunStatus, RunSummary};
@@ -80,7 +80,7 @@ struct SharedState {
 }
 
 /// A store that counts its operations.
-pub(super) fn counting() -> (SharedStore, Arc<AtomicUsize>) {
+pub(super) fn counting() -> (StoreHandle, Arc<AtomicUsize>) {
     let operations = Arc::new(AtomicUsize::new(0));
     (Arc::new(TestStore::new(operations.clone(), None)), operations)
 }

@@ -104,7 +104,7 @@ async fn open_with(
 /// Sentences about instances of the engine that these files would leave without a route.
 async fn orphans_of(ladder: &Ladder, store: &Arc<FailingStore>, files: &Declared) -> Result<Vec<String>, StoreError> {
     let before = ladder.mover.in_force().inputs().positions;
-    let store: SharedStore = store.clone();
+    let store: StoreHandle = store.clone();
     Ok(super::orphans::find(&store, &before.families(), &files.routes).await?.new)
 }
 

@@ -33,7 +33,7 @@ async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
         let was = was.iter().map(|id| RouteId::from(*id)).collect();
         edited(files(&[]), "plain", |route| {
             (route.id, route.was) = ("new".into(), was);
-            // It draws nobody of a route that is in `live` for all.
+            // A share of `dark` does not count while the route is in `live` for all.
             route.shares.dark = Percent::new(20.0).unwrap();
         })
     };

@@ -23,17 +23,17 @@ fn claiming(append: Append) -> Append {
 }
 
 fn claiming_key(append: Append, key: RetryKey) -> Append {
-    Append { claim: Some(Claim { key, request: [1; 32], any_caller: None }), ..append }
+    Append { claim: Some(Claim { key, request: [1; 32], of_request: None }), ..append }
 }
 
-async fn long_bound(store: &SharedStore) -> Vec<RetryKey> {
+async fn long_bound(store: &StoreHandle) -> Vec<RetryKey> {
     let page = store.long_bound_keys(Duration::ZERO, None, 9).await.unwrap();
     assert_eq!(page.next, None);
     page.result
 }
 
 /// Asserts that the key is run 1's, whoever else wants it.
-async fn assert_bound(store: &SharedStore) {
+async fn assert_bound(store: &StoreHandle) {
     assert_eq!(store.first_try(KEY).await.unwrap().and_then(|first| first.run), Some(run_id(1)));
     store.note_legacy_tries(taken_now(vec![KEY])).await.unwrap();
     let taken = AppendError::Conflict(Conflict::Claim { run: run_id(1), request: ClaimedRequest::Same });

@@ -39,7 +39,7 @@ async fn fill(store: &impl Store) {
     large.events[1].1 =
         Event::Step(StepEvent::Computed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) });
     large.pins = vec![pin("17", Arm::Engine)];
-    large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32], any_caller: None });
+    large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32], of_request: None });
     for one in split(large) {
         store.append(one.into()).await.unwrap();
     }

@@ -40,7 +40,7 @@ fn leave(name: &str, step: &str, item: Option<u32>) -> LockChange {
     LockChange::Leave { name: name.into(), step: step.into(), item }
 }
 
-async fn rows(store: &SharedStore, name: &str) -> Vec<(RunId, String, Option<u32>)> {
+async fn rows(store: &StoreHandle, name: &str) -> Vec<(RunId, String, Option<u32>)> {
     let rows = store.locks(Some(vec![name.to_owned()]), 99).await.unwrap();
     assert!(rows.is_sorted_by_key(|row| row.place) && rows.iter().all(|row| row.name == name));
     rows.into_iter().map(|row| (row.run, row.step.as_str().to_owned(), row.item)).collect()

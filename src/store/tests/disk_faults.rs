@@ -53,7 +53,7 @@ async fn with_fault(fault: &str) -> BTreeMap<String, u64> {
     let result: Vec<(u64, &str)> = result.map(|(n, result)| (n.parse().unwrap(), result)).collect();
     assert_eq!(result.len() as u64, APPENDS, "{fault}: the child did not come to its end");
 
-    let store: SharedStore = Arc::new(SqliteStore::open(&path, &Limits::default()).await.unwrap());
+    let store: StoreHandle = Arc::new(SqliteStore::open(&path, &Limits::default()).await.unwrap());
     let mut counts = BTreeMap::new();
     for (n, result) in result {
         let seqs = seqs(&store, run_id(n)).await;

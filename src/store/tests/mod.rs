@@ -36,7 +36,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Append, MemoryStore, NewPin, PostgresStore, Priority, SharedStore, SqliteStore, WebhookMessage};
+use super::{Append, MemoryStore, NewPin, PostgresStore, Priority, SqliteStore, StoreHandle, WebhookMessage};
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -77,7 +77,7 @@ pub(crate) use every_store;
 
 /// An open store, and the storage behind it.
 pub(crate) struct StoreFixture {
-    pub(crate) store: SharedStore,
+    pub(crate) store: StoreHandle,
     limits: Limits,
     storage: Storage,
 }
@@ -99,7 +99,7 @@ impl Storage {
         }
     }
 
-    async fn open(&self, limits: &Limits) -> SharedStore {
+    async fn open(&self, limits: &Limits) -> StoreHandle {
         match self {
             Storage::Memory => Arc::new(MemoryStore::with_limits(limits)),
             Storage::Folder(dir) => Arc::new(SqliteStore::open(dir.path().join("test.db"), limits).await.unwrap()),
@@ -324,7 +324,7 @@ pub(crate) async fn back_up(
 }
 
 /// The numbers of the stored events of a run.
-pub(crate) async fn seqs(store: &SharedStore, run: RunId) -> Vec<u64> {
+pub(crate) async fn seqs(store: &StoreHandle, run: RunId) -> Vec<u64> {
     store.events(run, Seq::FIRST).await.unwrap().iter().map(|event| event.seq.0).collect()
 }
 

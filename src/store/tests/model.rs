@@ -113,7 +113,7 @@ fn append_of(operation: &Operation) -> Append {
         claim: operation.claim.map(|(key, request)| Claim {
             key: RetryKey([key; 32]),
             request: [request; 32],
-            any_caller: None,
+            of_request: None,
         }),
         // One priority for all appends of a run, as in the engine: the order between the two queues is not defined.
         priority: if operation.dark { Priority::Dark } else { Priority::Live },
@@ -146,7 +146,7 @@ fn arm(engine: bool) -> Arm {
 }
 
 /// Everything that a store returns, without the numbers that it assigns in ascending order.
-async fn contents(store: &SharedStore) -> String {
+async fn contents(store: &StoreHandle) -> String {
     let mut text = String::new();
     let all = RunFilter { limit: 99, ..RunFilter::default() };
     for run in 0..4 {
@@ -182,7 +182,7 @@ async fn contents(store: &SharedStore) -> String {
 }
 
 /// Performs what follows an append, and returns its result. All workers but worker 7 are dead.
-async fn perform(store: &SharedStore, follow_up: &FollowUp) -> String {
+async fn perform(store: &StoreHandle, follow_up: &FollowUp) -> String {
     match follow_up {
         FollowUp::Nothing => String::new(),
         FollowUp::Take(run) => match store.take(worker(7), run_id(*run)).await.unwrap() {

@@ -62,7 +62,7 @@ async fn open_runs_of_a_creator_and_their_reruns_may_create_an_instance(which: S
     }))
     .await;
     put(begun(5, rerun)).await;
-    // Of the route with this id, which creates nothing, and of one that creates others.
+    // Of the route `c`, but without an instance; and of a route that is not examined, because its oldest id is `other`.
     put(begun(6, |started| started.route = Some("c".into()))).await;
     put(begun(7, |started| (started.route, started.creates) = (Some("other".into()), creates("c")))).await;
     assert_eq!(found(&fixture).await, ["a", "b"]);

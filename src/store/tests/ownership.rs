@@ -33,7 +33,7 @@ fn expect_taken(taken: TakeResult) -> OwnedRun {
 }
 
 /// Registers a worker for a minute.
-async fn heartbeat(store: &SharedStore, n: u128) {
+async fn heartbeat(store: &StoreHandle, n: u128) {
     store.heartbeat(worker(n), format!("worker {n}"), Duration::from_secs(60)).await.unwrap();
 }
 

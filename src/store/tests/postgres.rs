@@ -19,11 +19,11 @@ fn database() -> Option<Database> {
     StoreKind::Postgres.is_installed().then(|| shared().unwrap().database())
 }
 
-async fn try_open(url: &str, limits: &Limits) -> Result<SharedStore, StoreError> {
+async fn try_open(url: &str, limits: &Limits) -> Result<StoreHandle, StoreError> {
     Ok(Arc::new(PostgresStore::open(&Secret::new(url), None, limits).await?))
 }
 
-async fn open(database: &Database) -> SharedStore {
+async fn open(database: &Database) -> StoreHandle {
     try_open(&database.url(), &Limits::default()).await.unwrap()
 }
 

@@ -88,7 +88,7 @@ async fn acknowledged_appends_survive_kill_9() {
         child.wait().unwrap();
     }
 
-    let store: SharedStore = Arc::new(SqliteStore::open(&path, &Limits::default()).await.unwrap());
+    let store: StoreHandle = Arc::new(SqliteStore::open(&path, &Limits::default()).await.unwrap());
     let mut events = 0;
     for (run, last) in &acknowledged {
         let seqs = seqs(&store, *run).await;

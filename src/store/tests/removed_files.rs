@@ -43,7 +43,7 @@ async fn a_database_that_is_moved_away_takes_no_writes_until_it_is_back() {
     std::fs::rename(&away, &path).unwrap();
     wait_for_health(&store, true).await;
     store.close().await;
-    let again: SharedStore = Arc::new(open(&dir).await.unwrap());
+    let again: StoreHandle = Arc::new(open(&dir).await.unwrap());
     let found = [seqs(&again, run_id(1)).await, seqs(&again, run_id(2)).await, seqs(&again, run_id(3)).await];
     assert_eq!(found.map(|seqs| !seqs.is_empty()), [true, false, true]);
     again.close().await;
@@ -60,7 +60,7 @@ async fn a_log_that_is_removed_takes_nothing_acknowledged_with_it() {
     assert!(matches!(&refused, Err(AppendError::Refused(why)) if why.contains(expected)), "{refused:?}");
     assert!(!store.healthy() && store.write_failure().is_some_and(|why| why.contains("SIGTERM")));
     store.close().await;
-    let again: SharedStore = Arc::new(open(&dir).await.unwrap());
+    let again: StoreHandle = Arc::new(open(&dir).await.unwrap());
     assert!(!seqs(&again, run_id(1)).await.is_empty(), "it was acknowledged");
     again.append(append(run_id(2), 1, 1).into()).await.unwrap();
     again.close().await;
@@ -70,7 +70,7 @@ async fn a_log_that_is_removed_takes_nothing_acknowledged_with_it() {
 async fn runs_after_a_kill(path: &Path) -> Vec<u64> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(path, dir.path().join("test.db")).unwrap();
-    let store: SharedStore = Arc::new(open(&dir).await.unwrap());
+    let store: StoreHandle = Arc::new(open(&dir).await.unwrap());
     let mut found = Vec::new();
     for n in 1..=3 {
         if !seqs(&store, run_id(n)).await.is_empty() {
@@ -170,7 +170,7 @@ async fn a_log_that_another_program_empties_by_a_checkpoint_is_sound() {
     store.append(append(run_id(4), 1, 1).into()).await.unwrap();
     assert!(store.healthy(), "{:?}", store.write_failure());
     store.close().await;
-    let again: SharedStore = Arc::new(open(&dir).await.unwrap());
+    let again: StoreHandle = Arc::new(open(&dir).await.unwrap());
     for n in 1..=4 {
         assert!(!seqs(&again, run_id(n)).await.is_empty(), "run {n}");
     }

@@ -17,7 +17,7 @@ fn snapshot(run: RunId, seq: u64) -> RunSnapshot {
     RunSnapshot { run, seq: Seq(seq), at: at(seq.cast_signed()), fold: format!("fold {seq}"), body }
 }
 
-async fn stored_snapshot(store: &SharedStore, run: RunId) -> Option<RunSnapshot> {
+async fn stored_snapshot(store: &StoreHandle, run: RunId) -> Option<RunSnapshot> {
     store.run_snapshot(run).await.unwrap()
 }
 

@@ -13,7 +13,7 @@ async fn a_database_that_refuses_writes_is_reported() {
     }
     let database = shared().unwrap().database();
     let limits = Limits { store_connect_ms: 500, ..Limits::default() };
-    let store: SharedStore = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
+    let store: StoreHandle = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     assert_eq!(store.write_failure(), None);
     let set_read_only = |setting: &str| {

@@ -142,7 +142,7 @@ async fn an_upgrade_of_a_file_survives_repeated_kills() {
     assert_holds_all(&store, RUNS, EVENTS).await;
     assert_eq!(store.run(run_id(3)).await.unwrap().unwrap().seq, Seq(EVENTS));
     store.append(append(run_id(3), EVENTS + 1, 1).into()).await.unwrap();
-    assert_eq!(seqs(&(Arc::new(store) as SharedStore), run_id(3)).await.len() as u64, EVENTS + 1);
+    assert_eq!(seqs(&(Arc::new(store) as StoreHandle), run_id(3)).await.len() as u64, EVENTS + 1);
     let mut conn = connect(&path).await;
     // One row for each append, and one more where a batch of the upgrade ended within an append.
     let appends = rows(&mut conn, "SELECT count(*) FROM appends WHERE last <= 1000").await.unwrap();
@@ -221,7 +221,7 @@ async fn a_database_that_is_only_read_is_not_changed() {
     database.query("UPDATE pointsman.meta SET value = '1' WHERE key = 'event_version'");
     let meta = || database.query("SELECT key, encode(value, 'hex') FROM pointsman.meta ORDER BY key");
     let before = meta();
-    let store: SharedStore = Arc::new(PostgresStore::open_for_reading(&url, None, &limits).await.unwrap());
+    let store: StoreHandle = Arc::new(PostgresStore::open_for_reading(&url, None, &limits).await.unwrap());
     assert_eq!(seqs(&store, run_id(1)).await, [1, 2, 3]);
     assert!(!store.is_new() && !store.healthy());
     assert!(matches!(store.append(append(run_id(9), 1, 1).into()).await, Err(AppendError::Refused(_))));

@@ -241,7 +241,7 @@ impl Check<'_> {
     fn duration_of(&mut self, value: &Value, at: &Site, context: &mut ExpressionContext<'_>) -> Option<Template> {
         let template = self.template(value, at, context)?;
         if let Some(constant) = template.as_constant()
-            && let Err(message) = span::span(constant)
+            && let Err(message) = span::duration_value(constant)
         {
             self.problems.error(at, message);
             return None;

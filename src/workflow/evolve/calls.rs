@@ -127,8 +127,8 @@ impl Run {
                 let call = match self.steps.get(step) {
                     // The step failed before any attempt, or its fallback failed.
                     None | Some(StepState::Replaced { .. }) if *attempt == 0 => None,
-                    // A fan-out failed as a whole: a person rejected all of it, or all items that had not ended over a
-                    // missing service.
+                    // A fan-out failed as a whole: a person rejected all its items, or, where people had decided about
+                    // some items while a service was missing, all those that had not ended.
                     Some(StepState::Open(open))
                         if *attempt == 0 && item.is_none() && open.items.is_some() && !open.has_calls() =>
                     {
@@ -160,7 +160,7 @@ impl Run {
                 if open.calls.contains_key(&slot) || open.has_ended(slot) {
                     return Err(format!("the call of `{step}` has begun"));
                 }
-                self.rehearsed(step, *item, intent);
+                self.record_intent(step, *item, intent);
                 None
             }
             _ => self.take_call(step, *item, *attempt)?,
@@ -214,7 +214,7 @@ impl Run {
         self.done.push(done);
     }
 
-    fn rehearsed(&mut self, step: &StepId, item: Option<u32>, intent: &Arc<CallRecord>) {
+    fn record_intent(&mut self, step: &StepId, item: Option<u32>, intent: &Arc<CallRecord>) {
         self.intents.insert((step.clone(), item, Part::Do), intent.clone());
     }
 

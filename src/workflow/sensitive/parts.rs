@@ -86,7 +86,7 @@ impl<'a> Parts<'a> {
             }
             Event::Child(ChildEvent::Ended { step, sensitive, .. }) => {
                 self.output(&at("output"), step);
-                if !sensitive.is_empty() || self.step(step).is_some_and(|step| step.is_read) {
+                if !sensitive.is_empty() || self.step(step).is_some_and(|step| step.reads_sensitive) {
                     self.text(at("note"));
                 }
             }
@@ -239,7 +239,7 @@ impl<'a> Parts<'a> {
                 let at = at.name("rehearsed");
                 if let Some(taint) = self.step(step) {
                     self.request(&at.name("intent"), taint.of_part(part), intent);
-                    if taint.is_read && note.is_some() {
+                    if taint.reads_sensitive && note.is_some() {
                         self.text(at.name("note"));
                     }
                 }

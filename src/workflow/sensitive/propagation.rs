@@ -121,8 +121,8 @@ impl<'a> Propagation<'a> {
         {
             self.add_output(&step.id, path);
         }
-        let is_read = self.is_read_by(step);
-        if is_read {
+        let reads_sensitive = self.is_read_by(step);
+        if reads_sensitive {
             // The reason why a step failed may quote what it read.
             self.known.insert(SensitivePath::of(["steps", step.id.as_str(), "errors"]));
             self.known.insert(SensitivePath::of(["failed"]));
@@ -133,10 +133,10 @@ impl<'a> Propagation<'a> {
             StepKind::Checkpoint(_) => true,
             StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => false,
         };
-        let is_entered = may_be_entered && (is_read || sources.sensitive_inputs.contains(&step.id));
+        let is_entered = may_be_entered && (reads_sensitive || sources.sensitive_inputs.contains(&step.id));
         // An output that a person gives may have any form, so the declared paths need not lead to the sensitive values
         // in it.
-        let is_taken = sources.taken.contains(&step.id) && (is_read || self.outputs.contains_key(&step.id));
+        let is_taken = sources.taken.contains(&step.id) && (reads_sensitive || self.outputs.contains_key(&step.id));
         if is_entered || is_taken {
             self.add_output(&step.id, SensitivePath::whole());
         }
@@ -184,13 +184,13 @@ impl<'a> Propagation<'a> {
     }
 
     /// Whether any of these paths leads to something sensitive.
-    pub fn is_read(&self, step: Option<&Step>, reads: &[ReadPath]) -> bool {
+    pub fn reads_sensitive(&self, step: Option<&Step>, reads: &[ReadPath]) -> bool {
         reads.iter().any(|read| !self.parts_of(step, read).is_empty())
     }
 
     /// Whether any expression of a step reads something sensitive.
     pub fn is_read_by(&self, step: &Step) -> bool {
-        reads(step).into_iter().any(|reads| self.is_read(Some(step), reads))
+        reads(step).into_iter().any(|reads| self.reads_sensitive(Some(step), reads))
     }
 
     /// The sensitive parts of a template's value.
@@ -199,7 +199,7 @@ impl<'a> Propagation<'a> {
         for (at, expression, alone) in template.expressions() {
             let parts = match expression.as_path().filter(|_| alone) {
                 Some(read) => self.parts_of(step, read),
-                None if self.is_read(step, expression.reads()) => vec![SensitivePath::whole()],
+                None if self.reads_sensitive(step, expression.reads()) => vec![SensitivePath::whole()],
                 None => Vec::new(),
             };
             found.extend(parts.into_iter().map(|part| SensitivePath::at(&at, part)));
@@ -210,8 +210,8 @@ impl<'a> Propagation<'a> {
     /// The sensitive parts of an answer: `$.headers.location`, `$.body.token`.
     pub fn answer(&self, step: Option<&Step>, answer: &ResponseTemplate) -> Vec<SensitivePath> {
         let header = |(name, template): &(http::HeaderName, Template)| {
-            let is_read = self.is_read(step, template.reads());
-            is_read.then(|| SensitivePath::of(["headers", name.as_str()]))
+            let reads_sensitive = self.reads_sensitive(step, template.reads());
+            reads_sensitive.then(|| SensitivePath::of(["headers", name.as_str()]))
         };
         let body = answer.body.iter().flat_map(|body| self.template(step, body));
         let body = body.map(|path| SensitivePath::of(["body"]).then(&path));

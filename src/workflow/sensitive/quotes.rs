@@ -33,11 +33,11 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
         | FailureKind::Declared
         | FailureKind::Schema => false,
     };
-    let is_read = match &failure.step {
+    let reads_sensitive = match &failure.step {
         Some(step) => taint.steps.get(step).is_some_and(StepTaint::hides_entered_values),
         None => taint.answer,
     };
-    quotes && is_read
+    quotes && reads_sensitive
 }
 
 /// Whether `by` names a step (as `` `charge` ``) whose lock has a sensitive name.
@@ -66,7 +66,7 @@ pub(super) fn conflict_quotes(taint: &Taint, conflict: &Conflict) -> bool {
             | ConflictKind::UndoFailed
             | ConflictKind::UndoUnknown
     );
-    let is_read = match conflict.step.as_str() == ANSWER {
+    let reads_sensitive = match conflict.step.as_str() == ANSWER {
         true => taint.answer,
         false => taint.steps.get(&conflict.step).is_some_and(|step| match conflict.kind {
             // The message of a refusal by a service shows only the status.
@@ -79,5 +79,5 @@ pub(super) fn conflict_quotes(taint: &Taint, conflict: &Conflict) -> bool {
             _ => step.hides_entered_values(),
         }),
     };
-    quotes && is_read
+    quotes && reads_sensitive
 }

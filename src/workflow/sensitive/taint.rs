@@ -29,7 +29,7 @@ pub struct Taint {
 #[derive(Clone, Debug, Default)]
 pub(super) struct StepTaint {
     /// Whether one of its expressions reads something sensitive, so that the reason of a failure may quote it.
-    pub is_read: bool,
+    pub reads_sensitive: bool,
     /// Sensitive parts of each of its items; of the fallback of an item, of the items of the step that it replaces.
     pub items: Vec<SensitivePath>,
     /// Sensitive parts of its output (of each item's output).
@@ -68,7 +68,7 @@ impl CallTaint {
 impl StepTaint {
     /// Whether values that people enter for the step (an input, an output, a reason) are sensitive.
     pub fn hides_entered_values(&self) -> bool {
-        self.is_read || self.is_given || !self.output.is_empty()
+        self.reads_sensitive || self.is_given || !self.output.is_empty()
     }
     pub fn of_part(&self, part: Part) -> &CallTaint {
         match part {
@@ -120,7 +120,7 @@ impl Taint {
     }
     /// Whether an expression of the step reads something sensitive.
     pub fn is_read_by(&self, step: &StepId) -> bool {
-        self.steps.get(step).is_some_and(|step| step.is_read)
+        self.steps.get(step).is_some_and(|step| step.reads_sensitive)
     }
     /// Whether an answer reads something sensitive.
     pub fn is_read_by_answer(&self) -> bool {
@@ -148,22 +148,22 @@ impl Taint {
 }
 
 fn of_step(propagation: &Propagation<'_>, step: &Step) -> StepTaint {
-    let is_read = |template: &Option<Template>| {
-        template.as_ref().is_some_and(|template| propagation.is_read(Some(step), template.reads()))
+    let reads_sensitive = |template: &Option<Template>| {
+        template.as_ref().is_some_and(|template| propagation.reads_sensitive(Some(step), template.reads()))
     };
     let all = |paths: Option<&BTreeSet<SensitivePath>>| paths.into_iter().flatten().cloned().collect::<Vec<_>>();
     let mut taint = StepTaint {
-        is_read: propagation.is_read_by(step),
+        reads_sensitive: propagation.is_read_by(step),
         items: all(propagation.items.get(&propagation.item_owner(step).id)),
         output: all(propagation.outputs.get(&step.id)),
         has_items: propagation.has_items(step),
-        question: is_read(&step.safeguards.asking.question),
-        lock: step.safeguards.lock.as_ref().is_some_and(|lock| is_read(&lock.key)),
+        question: reads_sensitive(&step.safeguards.asking.question),
+        lock: step.safeguards.lock.as_ref().is_some_and(|lock| reads_sensitive(&lock.key)),
         ..StepTaint::default()
     };
     match &step.kind {
         StepKind::Call(call) => taint.call = of_call(propagation, step, call),
-        StepKind::Checkpoint(question) => taint.question |= is_read(&question.asking.question),
+        StepKind::Checkpoint(question) => taint.question |= reads_sensitive(&question.asking.question),
         StepKind::Run(child) => {
             taint.input = child.input.as_ref().map(|input| propagation.template(Some(step), input)).unwrap_or_default();
         }
@@ -176,17 +176,17 @@ fn of_step(propagation: &Propagation<'_>, step: &Step) -> StepTaint {
 }
 
 fn of_call(propagation: &Propagation<'_>, step: &Step, call: &Call) -> CallTaint {
-    let is_read = |template: &Template| propagation.is_read(Some(step), template.reads());
+    let reads_sensitive = |template: &Template| propagation.reads_sensitive(Some(step), template.reads());
     let whole = |yes: bool| if yes { vec![SensitivePath::whole()] } else { Vec::new() };
-    let headers = call.headers.iter().filter(|(_, template)| is_read(template));
+    let headers = call.headers.iter().filter(|(_, template)| reads_sensitive(template));
     CallTaint {
-        url: propagation.is_read(Some(step), call.url.reads()),
+        url: propagation.reads_sensitive(Some(step), call.url.reads()),
         headers: headers.map(|(name, _)| name.as_str().to_owned()).collect(),
         body: match &call.body {
             CallBody::Empty => Vec::new(),
             CallBody::Json(template) => propagation.template(Some(step), template),
-            CallBody::Text(template) => whole(is_read(template)),
-            CallBody::Form(fields) => whole(fields.iter().any(|(_, template)| is_read(template))),
+            CallBody::Text(template) => whole(reads_sensitive(template)),
+            CallBody::Form(fields) => whole(fields.iter().any(|(_, template)| reads_sensitive(template))),
             CallBody::Raw => whole(propagation.known.contains(&SensitivePath::of(["request", "raw"]))),
         },
     }

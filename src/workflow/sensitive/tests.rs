@@ -68,10 +68,10 @@ fn what_reads_a_sensitive_value_is_sensitive() {
         "an expression that is only a path gives the parts at that path"
     );
     assert_eq!((output("basic"), output("length")), (vec!["$".to_owned()], vec!["$".to_owned()]));
-    assert_eq!((output("plain"), step("plain").is_read), (none.clone(), false));
+    assert_eq!((output("plain"), step("plain").reads_sensitive), (none.clone(), false));
     assert_eq!(shown(&step("each").items), ["$.name"]);
     assert_eq!((step("each").call.url, shown(&step("each").call.body)), (false, vec!["$.name".to_owned()]));
-    assert_eq!((output("each"), step("each").is_read), (none, true), "what a service answers is not computed");
+    assert_eq!((output("each"), step("each").reads_sensitive), (none, true), "what a service answers is not computed");
     let used = &step("use").call;
     assert_eq!((used.url, shown(&used.body)), (true, vec!["$[1].a".to_owned()]));
     assert_eq!(used.headers, ["authorization", "x-s"]);

@@ -91,7 +91,8 @@ fn another_input_of_an_item_of_low_risk_asks_nobody() {
     assert_eq!(harness.in_flight_names(), ["pay[0]"]);
 }
 
-/// A single call whose list is short enough with another input: the question about it is asked again all the same.
+/// With the other input the list in the body is so short that the risk is low; people are asked again nevertheless,
+/// because they were asked about the first input.
 #[test]
 fn another_input_of_a_call_that_was_asked_about_is_asked_about_again() {
     let plan = plan(

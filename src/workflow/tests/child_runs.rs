@@ -279,7 +279,7 @@ fn a_replay_finds_each_kind_of_difference_of_another_plan() {
 
 /// If the parent paused, the comparison would end too, but with the wrong reason.
 #[test]
-fn what_the_rehearsal_of_a_child_lacks_its_parent_lacks_too() {
+fn a_child_that_cannot_be_rehearsed_fails_its_parent_for_the_same_reason() {
     let plan = parent("on_failure: pause");
     for lacks in [FailureKind::Unresolved, FailureKind::NeedsPerson, FailureKind::NeedsSignal, FailureKind::WouldPause]
     {

@@ -42,7 +42,7 @@ fn left(harness: &Harness<'_>) -> String {
     }
 }
 
-fn is_unknown(harness: &Harness<'_>) {
+fn assert_unknown(harness: &Harness<'_>) {
     assert_eq!(harness.run.status(), harness.run.summary(harness.now).status);
     assert!(harness.run.is_final(), "{:?}", harness.run.note());
     assert!(left(harness).starts_with("whether it was undone is unknown"), "{}", left(harness));
@@ -65,7 +65,7 @@ fn an_undo_that_waits_for_another_attempt_is_unknown_when_the_run_is_cancelled_w
     undo_ends(&mut harness, timed_out());
     assert_eq!(harness.status(), RunStatus::Compensating, "another attempt is to come");
     harness.cancel(false).unwrap();
-    is_unknown(&harness);
+    assert_unknown(&harness);
 
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, status(429));
@@ -83,7 +83,7 @@ fn an_undo_that_is_under_way_when_its_run_is_cancelled_without_undoing_asks_nobo
         undo_ends(&mut harness, result);
         assert_eq!(harness.status(), RunStatus::Cancelled);
         match unknown {
-            true => is_unknown(&harness),
+            true => assert_unknown(&harness),
             false => assert_certain(&harness, "what `reserve` did could not be undone"),
         }
     }
@@ -105,7 +105,7 @@ fn an_undo_that_a_person_leaves_although_it_may_have_taken_effect_is_unknown() {
             true => harness.choose("reserve", None, Choice::Skip).unwrap(),
             false => harness.cancel(false).unwrap(),
         };
-        is_unknown(&harness);
+        assert_unknown(&harness);
     }
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, timed_out());
@@ -127,7 +127,7 @@ fn an_undo_that_may_have_taken_effect_stays_unknown_while_its_service_is_missing
             true => harness.choose("reserve", None, Choice::Skip).unwrap(),
             false => harness.cancel(false).unwrap(),
         };
-        is_unknown(&harness);
+        assert_unknown(&harness);
     }
 }
 
@@ -190,7 +190,7 @@ respond: { status: 200 }
     }
     assert!(harness.run.is_final(), "{:?}", harness.kinds());
     let refused = rerun(&harness.run, &plan, &"charge".into()).unwrap_err().to_string();
-    assert!(refused.contains("all steps of which that is unknown run again"), "{refused}");
+    assert!(refused.contains("every step whose undo has an unknown outcome runs again"), "{refused}");
     for from in ["reserve", "rent"] {
         let events = rerun(&harness.run, &plan, &from.into()).unwrap();
         assert!(!format!("{events:?}").contains("ResultTaken"), "{from}: {events:?}");

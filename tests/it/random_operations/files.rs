@@ -21,7 +21,8 @@ pub const SPECIAL_HOST: &str = "special.test";
 /// The paths that the creator may match; orders are always sent to the first.
 const PATHS: [&str; 3] = ["/orders", "\"/{kind}\"", "/purchases"];
 
-/// What an edit changes. After some edits no route may go to `live` for a day, so a walk has some kinds only.
+/// What an edit changes. After some edits no route may go to `live` for a day, so each walk
+/// has only some of the kinds.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit {
     Rename,

@@ -50,7 +50,7 @@ impl Walk {
         self.no_client_retries = false;
     }
 
-    /// Whether it was moved.
+    /// Moves a route to a state; forces a gate that only lacks evidence. Returns whether it was moved.
     pub async fn flip_route(&self, route: &str, to: &str, percent: Option<u64>) -> bool {
         let path = format!("/api/v2/routes/{route}/flip");
         let flip = async |force: bool| {
@@ -136,8 +136,8 @@ impl Walk {
         assert_eq!(self.system.pointsman.stop().await, Some(0), "{}", self.system.pointsman.log());
     }
 
-    /// Starts the process again, if asked to with changed files. If it refuses them, they are taken back, and it has to
-    /// start.
+    /// Starts the process again, with changed files if `edits` is set. If it refuses them, they are taken back, and it
+    /// has to start.
     pub async fn restart(&mut self, edits: bool) {
         if edits && self.write_files() {
             if self.system.start_again().await.is_ok() {

@@ -44,6 +44,7 @@ enum Disaster {
 
 const DISASTERS: [Disaster; 4] = [Disaster::None, Disaster::FullDisk, Disaster::Restore, Disaster::OlderCopy];
 
+/// A system and a sequence of operations on it, each of which a seed picks.
 struct Walk {
     system: TestSystem,
     random: Rng,

@@ -18,7 +18,7 @@ use pointsman::demo::{Ledger, LedgerEntry};
 use pointsman::limits::Limits;
 use pointsman::names::Seq;
 use pointsman::secret::Secret;
-use pointsman::store::{PostgresStore, RunFilter, SharedStore, SqliteStore, StoredEvent};
+use pointsman::store::{PostgresStore, RunFilter, SqliteStore, StoreHandle, StoredEvent};
 use pointsman::workflow::{Event, Mode, Part, RunSummary, StepEvent, fold};
 use serde_json::Value;
 
@@ -87,7 +87,7 @@ async fn check_store_file(
 }
 
 /// I1, I2 and I4 of any store: its runs with their modes; adds violations to `wrong`.
-pub async fn check_store(store: &SharedStore, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
+pub async fn check_store(store: &StoreHandle, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
     let mut modes = BTreeMap::new();
     for run in all_runs(store).await {
         let events = store.events(run.run_id, Seq::FIRST).await.expect("events are readable");
@@ -118,7 +118,7 @@ pub async fn newest_run(store: &Path) -> (RunSummary, Vec<StoredEvent>) {
     (run, events)
 }
 
-async fn open(path: &Path) -> SharedStore {
+async fn open(path: &Path) -> StoreHandle {
     match postgres(path) {
         Some(url) => Arc::new(PostgresStore::open(&url, None, &Limits::default()).await.expect("the store opens")),
         None => Arc::new(SqliteStore::open(path, &Limits::default()).await.expect("the store opens")),
@@ -130,7 +130,7 @@ fn postgres(store: &Path) -> Option<Secret> {
     store.to_str().filter(|text| text.starts_with("postgres:")).map(Secret::new)
 }
 
-async fn all_runs(store: &SharedStore) -> Vec<RunSummary> {
+async fn all_runs(store: &StoreHandle) -> Vec<RunSummary> {
     let mut runs: Vec<RunSummary> = Vec::new();
     loop {
         let before = runs.last().map(|run| run.run_id);

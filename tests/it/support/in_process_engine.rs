@@ -17,7 +17,7 @@ use pointsman::engine::{Engine, EngineParts, Start};
 use pointsman::exchange::{ArmReply, ArmRequest, EarlierKeys, MayBegin, RequestCopy};
 use pointsman::flag::{InstanceId, InstanceKey};
 use pointsman::names::{RouteId, RunId, Seq, WorkflowName};
-use pointsman::store::{MemoryStore, RunFilter, SharedStore, StoredEvent};
+use pointsman::store::{MemoryStore, RunFilter, StoreHandle, StoredEvent};
 use pointsman::workflow::{CheckpointAnswer, Mode, Order, Plan, Run, RunStatus, RunSummary, fold};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -70,7 +70,7 @@ impl InProcessEngine {
     /// Prepares a run of a workflow with a store and an engine of its own.
     pub async fn prepare(&self, workflow: &WorkflowName) -> WorkflowRun<'_> {
         self.world.clear_faults();
-        let store: SharedStore = Arc::new(MemoryStore::new());
+        let store: StoreHandle = Arc::new(MemoryStore::new());
         let engine = Some(self.engine(&store).await);
         let mut run =
             WorkflowRun { rig: self, store, engine, workflow: workflow.clone(), instance: None, ledger_start: 0 };
@@ -84,7 +84,7 @@ impl InProcessEngine {
     pub fn plan(&self, workflow: &WorkflowName) -> Arc<Plan> {
         self.setup.workflows[workflow].clone()
     }
-    async fn engine(&self, store: &SharedStore) -> Engine {
+    async fn engine(&self, store: &StoreHandle) -> Engine {
         let engine = Engine::new(EngineParts {
             store: store.clone(),
             plans: self.setup.workflows.clone(),
@@ -109,7 +109,7 @@ impl InProcessEngine {
 pub struct WorkflowRun<'a> {
     rig: &'a InProcessEngine,
     /// Where it is kept.
-    pub store: SharedStore,
+    pub store: StoreHandle,
     engine: Option<Engine>,
     workflow: WorkflowName,
     instance: Option<InstanceId>,

@@ -258,7 +258,7 @@ impl TestSystem {
         self.start.clone()
     }
     /// Starts the process again, and requires that it fails to start. Returns its log.
-    pub async fn try_restart(&self) -> String {
+    pub async fn restart_refused(&self) -> String {
         match Pointsman::try_start(&self.start).await {
             Ok(_) => panic!("the process started, and should have refused to"),
             Err(log) => log,

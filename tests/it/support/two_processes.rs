@@ -11,7 +11,7 @@ use http::Method;
 use pointsman::demo::{Latency, Legacy, OutsideWorld};
 use pointsman::limits::Limits;
 use pointsman::secret::Secret;
-use pointsman::store::{PostgresStore, SharedStore};
+use pointsman::store::{PostgresStore, StoreHandle};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -144,7 +144,7 @@ impl TwoProcesses {
         }
         let url = Secret::new(self.cluster.url());
         let store = PostgresStore::open(&url, None, &Limits::default()).await.expect("the store opens");
-        let store: SharedStore = Arc::new(store);
+        let store: StoreHandle = Arc::new(store);
         checker::check_store(&store, &[], &mut wrong).await;
         store.close().await;
         let mut keys: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();

@@ -19,7 +19,7 @@ use crate::engine::Start;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkflowName};
-use crate::store::{MemoryStore, RunFilter, SharedStore, Store, Work};
+use crate::store::{MemoryStore, RunFilter, Store, StoreHandle, Work};
 use crate::workflow::{
     CheckpointAnswer, Choice, Conflict, ConflictKind, OpenCheckpoint, Order, Plan, Run, RunStatus, RunSummary, fold,
 };
@@ -162,7 +162,7 @@ impl Simulation {
         if self.scenario == Scenario::SingleProcess {
             clock::simulated::skew(SignedDuration::ZERO); // a process takes the wall clock at its start as the time
         }
-        let store: SharedStore = Arc::new(Shared(self.store.clone()));
+        let store: StoreHandle = Arc::new(Shared(self.store.clone()));
         let limits = Limits {
             lease_ms: 3_000,
             sweep_ms: 1_000,

@@ -71,7 +71,7 @@ fn recorded(synchronous: &str) -> Vec<Action> {
 /// Checks an image: returns the number of lost acknowledged runs, and all other findings.
 async fn check_image(dir: &Path, acknowledged: &[u64]) -> (usize, Vec<String>) {
     let path = dir.join("test.db");
-    let store: SharedStore = match SqliteStore::open(&path, &Limits::default()).await {
+    let store: StoreHandle = match SqliteStore::open(&path, &Limits::default()).await {
         Ok(store) => Arc::new(store),
         Err(error) => return (0, vec![format!("it does not open: {error}")]),
     };

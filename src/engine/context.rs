@@ -96,6 +96,8 @@ pub(super) struct Files {
     pub started: Timestamp,
     /// Notified after a reload.
     pub reloaded: Notify,
+    /// As `reloaded`, for the messages to webhooks.
+    pub reloaded_for_webhooks: Notify,
 }
 
 /// The connections to the outside: the store, pins, services and webhooks.

@@ -132,6 +132,7 @@ impl Engine {
             limits: limits.clone(),
             started,
             reloaded: Notify::new(),
+            reloaded_for_webhooks: Notify::new(),
         };
         let kill_switch = KillSwitch::new();
         let sending = |mode| Arc::new(SendingClient::new(&limits, &key_secret, mode, kill_switch.clone()));
@@ -211,6 +212,7 @@ impl Engine {
         }
         self.core.files.snapshot.store(Arc::new(newest));
         self.core.files.reloaded.notify_one();
+        self.core.files.reloaded_for_webhooks.notify_one();
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held, undos

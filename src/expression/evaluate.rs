@@ -15,12 +15,13 @@ use super::json::{RESERVED_PREFIX, is_reserved_key};
 use super::lookup::lookup;
 use super::node::{self, Node, Part, Root};
 use super::number::Num;
+use super::operators::Operator;
 use super::scope::{Scope, ScopeValue};
-use super::value::{kind, work};
+use super::value::{OPAQUE, kind, work};
 
 /// The version of the language. It is raised when an expression that was valid before may get another value, here or in
 /// the functions and operators: comparisons made under the earlier version then no longer count as evidence.
-pub const DIALECT: u32 = 2;
+pub const DIALECT: u32 = 3;
 
 type Members = BTreeMap<Arc<str>, ScopeValue>;
 
@@ -42,7 +43,7 @@ pub(super) fn evaluate(node: &Node, scope: &Scope) -> Result<Value, ExpressionEr
 }
 
 pub(super) struct Evaluation<'s> {
-    scope: &'s Scope,
+    pub(super) scope: &'s Scope,
     /// The variables of the enclosing macros, outermost first.
     pub(super) locals: Vec<Evaluated<'s>>,
     pub(super) work: u64,
@@ -160,6 +161,9 @@ impl<'s> Evaluation<'s> {
             Node::Binary(operator, left, right) => {
                 let left = self.json(left)?;
                 let right = self.json(right)?;
+                if *operator == Operator::In && self.scope.is_opaque(&right) {
+                    return Err(ExpressionError::new(format!("`in`: the right side is {OPAQUE}")));
+                }
                 let copied =
                     if let Value::String(_) | Value::Array(_) = &*left { work(&left) + work(&right) } else { 1 };
                 self.charge(copied)?;
@@ -180,6 +184,9 @@ impl<'s> Evaluation<'s> {
                 let mut args = Vec::with_capacity(nodes.len());
                 for node in nodes {
                     args.push(self.json(node)?);
+                }
+                if args.iter().any(|arg| self.scope.is_opaque(arg)) {
+                    return Err(ExpressionError::new(format!("{}(): a value is {OPAQUE}", function.name())));
                 }
                 let cost = args.iter().map(|arg| work(arg)).sum::<u64>();
                 self.charge(cost)?;
@@ -247,13 +254,16 @@ impl<'s> Evaluation<'s> {
             rest = after;
         }
         let ScopeValue::Value(value) = current else { return Err(ExpressionError::absent(name.to_string())) };
-        lookup(value, rest, || node::path_text(name, &parts[..parts.len() - rest.len()])).map(Evaluated::Ref)
+        let from = || node::path_text(name, &parts[..parts.len() - rest.len()]);
+        lookup(value, rest, self.scope, from).map(Evaluated::Ref)
     }
 
     fn local(&mut self, slot: usize, name: &Arc<str>, parts: &'s [Part]) -> Result<Evaluated<'s>, ExpressionError> {
         let found = match self.locals.get(slot) {
-            Some(Evaluated::Ref(value)) => return lookup(value, parts, || name.to_string()).map(Evaluated::Ref),
-            Some(Evaluated::Own(value)) => lookup(value, parts, || name.to_string())?.clone(),
+            Some(Evaluated::Ref(value)) => {
+                return lookup(value, parts, self.scope, || name.to_string()).map(Evaluated::Ref);
+            }
+            Some(Evaluated::Own(value)) => lookup(value, parts, self.scope, || name.to_string())?.clone(),
             Some(Evaluated::Members(_)) | None => return Err(ExpressionError::absent(name.to_string())),
         };
         self.charge(work(&found))?;
@@ -261,7 +271,13 @@ impl<'s> Evaluation<'s> {
     }
 
     fn member(&mut self, inner: Evaluated<'s>, part: &Part, node: &'s Node) -> Result<Evaluated<'s>, ExpressionError> {
+        let is_opaque = match &inner {
+            Evaluated::Ref(value) => self.scope.is_opaque(value),
+            Evaluated::Own(value) => self.scope.is_opaque(value),
+            Evaluated::Members(_) => false,
+        };
         let found = match (inner, part) {
+            _ if is_opaque => None,
             (Evaluated::Ref(value), part) => super::lookup::get(value, part).map(Evaluated::Ref),
             (Evaluated::Members(members), Part::Key(key)) => match members.get(key) {
                 Some(ScopeValue::Value(value)) => Some(Evaluated::Ref(value)),

@@ -37,6 +37,9 @@ impl Function {
     pub(super) fn names() -> impl Iterator<Item = &'static str> {
         TABLE.iter().map(|entry| entry.name)
     }
+    pub(super) fn name(self) -> &'static str {
+        self.0.name
+    }
     pub(super) fn apply(self, args: Vec<Cow<'_, Value>>) -> Outcome {
         (self.0.apply)(&args).map_err(|mut error| {
             error.message = format!("{}(): {}", self.0.name, error.message);

@@ -17,11 +17,15 @@ pub fn is_reserved_key(key: &str) -> bool {
     key.starts_with(RESERVED_PREFIX)
 }
 
-/// Parses a JSON text.
+/// A byte order mark in UTF-8, which some writers put before a JSON text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Parses a JSON text. A byte order mark before it is ignored, as RFC 8259 (8.1) allows.
 ///
 /// # Errors
 /// It is not JSON, or an object in it has a reserved key.
 pub fn parse_json(text: &[u8]) -> Result<Value, Error> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     refuse_reserved_keys(text)?;
     serde_json::from_slice(text)
 }
@@ -98,6 +102,16 @@ mod tests {
             let error = parse_json(text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains("reserved") && error.ends_with(place), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_text_is_ignored() {
+        assert_eq!(parse_json(b"\xEF\xBB\xBF{\"a\":1}").unwrap(), json!({ "a": 1 }));
+        assert!(parse_json(b"{\"a\":\xEF\xBB\xBF1}").is_err(), "only before it");
+        assert!(
+            parse_json(b"\xEF\xBB\xBF{\"$serde_json::private::Number\":\"5\"}").is_err(),
+            "it hides no reserved key"
+        );
     }
 
     #[test]

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::error::ExpressionError;
 use super::node::{self, Part};
-use super::value::kind;
+use super::scope::Scope;
+use super::value::{OPAQUE, kind};
 
 /// The member or element that a part names.
 pub(super) fn get<'v>(value: &'v Value, part: &Part) -> Option<&'v Value> {
@@ -15,21 +16,26 @@ pub(super) fn get<'v>(value: &'v Value, part: &Part) -> Option<&'v Value> {
     }
 }
 
-/// The value at the end of constant parts. An error names the absent path from the root, which `from` gives.
+/// The value at the end of constant parts; nothing is found in an opaque value. An error names the absent path from the
+/// root, which `from` gives.
 pub(super) fn lookup<'v>(
     value: &'v Value,
     parts: &[Part],
+    scope: &Scope,
     from: impl Fn() -> String,
 ) -> Result<&'v Value, ExpressionError> {
     let mut value = value;
     for (at, part) in parts.iter().enumerate() {
-        value = get(value, part).ok_or_else(|| {
+        let is_opaque = scope.is_opaque(value);
+        value = get(value, part).filter(|_| !is_opaque).ok_or_else(|| {
             let mut error = ExpressionError::absent(node::path_text(&from(), &parts[..=at]));
-            if !matches!(value, Value::Object(_) | Value::Array(_))
+            let holder = || node::path_text(&from(), &parts[..at]);
+            if is_opaque {
+                error.message = format!("{}: `{}` is {OPAQUE}", error.message, holder());
+            } else if !matches!(value, Value::Object(_) | Value::Array(_))
                 || matches!((value, part), (Value::Array(_), Part::Key(_)))
             {
-                let holder = node::path_text(&from(), &parts[..at]);
-                error.message = format!("{}: `{holder}` is {}", error.message, kind(value));
+                error.message = format!("{}: `{}` is {}", error.message, holder(), kind(value));
             }
             error
         })?;

@@ -8,13 +8,16 @@ use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
 use super::evaluate::{Evaluated, Evaluation};
 use super::node::{Macro, MacroKind};
-use super::value::kind;
+use super::value::{OPAQUE, kind};
 
 impl<'s> Evaluation<'s> {
     pub(super) fn evaluate_macro(&mut self, inner: &'s Macro) -> Result<Value, ExpressionError> {
         let elements: Vec<Evaluated<'s>> = match self.json(&inner.range)? {
             Cow::Borrowed(Value::Array(list)) => list.iter().map(Evaluated::Ref).collect(),
             Cow::Owned(Value::Array(list)) => list.into_iter().map(Evaluated::Own).collect(),
+            bytes if self.scope.is_opaque(&bytes) => {
+                return Err(ExpressionError::new(format!("a macro takes a list or a map, and this is {OPAQUE}")));
+            }
             map if map.is_object() => {
                 let keys = map.as_object().into_iter().flat_map(Map::keys);
                 keys.map(|key| Evaluated::Own(Value::String(key.clone()))).collect()

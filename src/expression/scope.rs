@@ -76,6 +76,16 @@ enum NameValue {
     Lazy(Arc<Lazy<ScopeValue>>),
 }
 
+/// Recognises the values that expressions can pass on but not read.
+#[derive(Clone)]
+struct Opaque(Arc<dyn Fn(&Value) -> bool + Send + Sync>);
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opaque")
+    }
+}
+
 /// The names that an evaluation can read, and their values. Values are shared: a clone costs a few reference counts, so
 /// that each item of a fan-out can have its own `item` and `index`.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +94,8 @@ pub struct Scope {
     names: Vec<(Cow<'static, str>, NameValue)>,
     /// The key of `uuid()` and `random()`; without it they are errors.
     random_key: Option<Arc<Lazy<[u8; 32]>>>,
+    /// Without it every value can be read.
+    opaque: Option<Opaque>,
 }
 
 impl Scope {
@@ -130,6 +142,24 @@ impl Scope {
     }
     pub(super) fn random_key(&self) -> Option<&[u8; 32]> {
         self.random_key.as_ref().map(|key| key.get())
+    }
+    /// Sets which values are opaque: an expression can pass them on, but has no access to their parts.
+    pub fn set_opaque(&mut self, is_opaque: impl Fn(&Value) -> bool + Send + Sync + 'static) -> &mut Self {
+        self.opaque = Some(Opaque(Arc::new(is_opaque)));
+        self
+    }
+    /// Whether a value is opaque.
+    pub fn is_opaque(&self, value: &Value) -> bool {
+        value.is_object() && self.opaque.as_ref().is_some_and(|opaque| (opaque.0)(value))
+    }
+    /// Whether a list or map contains an opaque value, at any depth.
+    pub fn contains_opaque(&self, value: &Value) -> bool {
+        let is_or_contains = |member: &Value| self.is_opaque(member) || self.contains_opaque(member);
+        match value {
+            Value::Array(items) => items.iter().any(is_or_contains),
+            Value::Object(members) => members.values().any(is_or_contains),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        }
     }
     /// The value of a root name.
     pub fn get(&self, name: &str) -> Option<&ScopeValue> {

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// What an opaque value is, for messages.
+pub(super) const OPAQUE: &str = "bytes, which cannot be read";
+
 /// The kind of a value, for messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {

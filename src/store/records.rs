@@ -176,7 +176,12 @@ pub struct WebhookMessage {
     /// The worker that recorded it and sends it.
     #[serde(default)]
     pub by: Option<WorkerId>,
-    /// The address that it is sent to.
+    /// The path and query, which follow the base URL that the service has when the message is sent; `None` in rows of
+    /// older versions.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// The whole address when it was recorded, for messages without a path and services that are no longer in the files.
+    /// Empty where the service was not in the files.
     pub url: String,
     /// The content. It holds no bodies of calls and no secrets.
     pub body: Value,

@@ -6,9 +6,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Payload, Run, World};
+use super::Payload;
+use crate::expression::ExpressionError;
 
 /// The member that holds the bytes: `{"$bytes": base64, "content_type": …, "$mark": …}`.
 const BYTES: &str = "$bytes";
@@ -31,9 +32,9 @@ impl BytesMark {
         let key = *blake3::keyed_hash(key_secret, b"bytes that expressions pass on").as_bytes();
         Self { key, accepts_unmarked: false }
     }
-    /// For the values of one run: where the run began before marks existed, values without one are accepted.
-    pub(super) fn of_run(world: &World, run: &Run) -> Self {
-        Self { accepts_unmarked: !run.started.bytes_marked, ..Self::new(&world.key_secret) }
+    /// These marks; values without one are accepted too, if that is set.
+    pub(super) fn accepting_unmarked(self, accepts_unmarked: bool) -> Self {
+        Self { accepts_unmarked, ..self }
     }
     /// Represents bytes as a value.
     pub fn value(&self, bytes: &[u8], content_type: Option<&str>) -> Value {
@@ -43,15 +44,27 @@ impl BytesMark {
     }
     /// The bytes and content type that a value represents; `None` for any other value.
     pub(super) fn bytes(&self, value: &Value) -> Option<(Payload, Option<String>)> {
+        let (text, content_type) = self.parts(value)?;
+        Some((Payload::of(&Payload::Base64(text.to_owned()).bytes()), content_type.map(str::to_owned)))
+    }
+    /// Whether a value has the member that bytes have. Cheap: the mark is not computed.
+    pub(super) fn may_be_bytes(value: &Value) -> bool {
+        value.get(BYTES).is_some()
+    }
+    /// Whether a value represents bytes.
+    pub(super) fn is_bytes(&self, value: &Value) -> bool {
+        self.parts(value).is_some()
+    }
+    /// The encoded bytes and the content type of a value that represents bytes.
+    fn parts<'a>(&self, value: &'a Value) -> Option<(&'a str, Option<&'a str>)> {
         let members = value.as_object()?;
         let text = members.get(BYTES)?.as_str()?;
         let content_type = members.get(CONTENT_TYPE).and_then(Value::as_str);
-        let marked = match members.get(MARK) {
+        let is_marked = match members.get(MARK) {
             Some(mark) => mark.as_str() == Some(self.mark(text, content_type).as_str()),
             None => self.accepts_unmarked,
         };
-        let payload = || Payload::of(&Payload::Base64(text.to_owned()).bytes());
-        marked.then(|| (payload(), content_type.map(str::to_owned)))
+        is_marked.then_some((text, content_type))
     }
     fn mark(&self, text: &str, content_type: Option<&str>) -> String {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
@@ -60,9 +73,57 @@ impl BytesMark {
     }
 }
 
+/// The error where bytes stand within another value: they have no form there that the receiver could read.
+pub(super) fn bytes_within_error() -> ExpressionError {
+    ExpressionError::new("bytes (a body that is neither JSON, nor a form, nor text) can only be a whole body")
+}
+
+/// Replaces values that represent bytes, at any depth, by a description: the number of bytes and their content type.
+/// For people and other readers: whoever knew a mark could make the engine send its bytes. The form of a value decides,
+/// because the mark cannot be verified where values are shown.
+pub fn describe_bytes(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(describe_bytes),
+        Value::Object(members) => match marked_text(members).map(encoded_size) {
+            Some(size) => {
+                members.retain(|name, _| name == CONTENT_TYPE);
+                members.insert("bytes".to_owned(), size.into());
+            }
+            None => members.values_mut().for_each(describe_bytes),
+        },
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The encoded bytes in an object that has the form of a value with a mark.
+fn marked_text(members: &Map<String, Value>) -> Option<&str> {
+    let mark = members.get(MARK)?.as_str()?;
+    let has_form = members.len() == 3 && members.contains_key(CONTENT_TYPE) && mark.len() == MARK_DIGITS;
+    let is_hexadecimal = mark.bytes().all(|digit| digit.is_ascii_hexdigit());
+    members.get(BYTES)?.as_str().filter(|_| has_form && is_hexadecimal)
+}
+
+/// The number of bytes that a text in base 64 encodes.
+fn encoded_size(text: &str) -> usize {
+    let digits = text.trim_end_matches('=').len();
+    digits / 4 * 3 + digits % 4 * 3 / 4
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_shown_as_a_description_and_other_json_as_it_is() {
+        let mark = BytesMark::new(&[7; 32]);
+        for size in 0..6 {
+            let value = mark.value(&vec![255; size], Some("image/png"));
+            let mut shown = json!({ "a": [1, value], "b": { "$bytes": "AQ==", "content_type": null } });
+            describe_bytes(&mut shown);
+            let described = json!({ "bytes": size, "content_type": "image/png" });
+            assert_eq!(shown, json!({ "a": [1, described], "b": { "$bytes": "AQ==", "content_type": null } }));
+        }
+    }
 
     #[test]
     fn only_values_with_a_valid_mark_are_bytes() {

@@ -196,6 +196,9 @@ fn check_answer(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, wo
         wrong.push("there are no items to approve or to strike out".to_owned());
     }
     match (asked.kind, said.approve) {
+        (_, false) if !said.approved.is_empty() => {
+            wrong.push("`approve` is false, but items are approved".to_owned());
+        }
         (_, false) => {}
         (CheckpointKind::Question, true) => {
             let values = said.values.as_deref().unwrap_or(&Value::Null);

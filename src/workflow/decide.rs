@@ -8,7 +8,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::BytesMark;
 use super::begin::begin;
 use super::calls::{CallState, Phase};
 use super::may_begin::{enter, may_begin, skipped_by_needs};
@@ -173,7 +172,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
                 Err(error) => failed(run, step, None, template.reads(), &error),
             }
         }
-        (StepKind::Fail(answer), _) => match wire::answer(answer, &scope, BytesMark::of_run(world, run)) {
+        (StepKind::Fail(answer), _) => match wire::answer(answer, &scope, world.bytes_mark(run)) {
             Ok(answer) => {
                 let answer = Arc::new(with_sensitive_parts(plan, run, AnswerPlace::Fail(&step.id), answer));
                 Event::Step(StepEvent::FailReached { step: step.id.clone(), answer })

@@ -12,8 +12,8 @@ use super::calls::{CallState, UnknownReply};
 use super::conflict::conflict;
 use super::respond::answer_about;
 use super::{
-    AnswerEvent, BytesMark, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, Part,
-    Plan, Refusal, Run, RunStatus, RunSummary, World, undo,
+    AnswerEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, Part, Plan,
+    Refusal, Run, RunStatus, RunSummary, World, undo,
 };
 use crate::names::StepId;
 
@@ -81,7 +81,7 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
         return Vec::new();
     }
     let answer = run.declared.clone().or_else(|| {
-        answer_about(run, plan, "failed", &world.answering(run, None), BytesMark::of_run(world, run)).map(Arc::new)
+        answer_about(run, plan, "failed", &world.answering(run, None), world.bytes_mark(run)).map(Arc::new)
     });
     answer.map(|answer| Event::Answer(AnswerEvent::Responded { answer, pin: None })).into_iter().collect()
 }

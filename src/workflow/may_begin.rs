@@ -8,7 +8,7 @@ use super::calls::Open;
 use super::step_events::{failed, finished, skipped, too_deep};
 use super::world::deeper_than;
 use super::{Call, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Skipped, Step, World};
-use crate::expression::Scope;
+use crate::expression::{ExpressionError, Scope};
 
 /// Whether a step may begin now.
 pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refusal> {
@@ -73,7 +73,10 @@ pub(super) fn enter(
             Err(vec![too_deep(step, None, world)])
         }
         Ok(Value::Array(items)) => Ok(Some(items.into_iter().map(Arc::new).collect())),
-        Ok(_) => Err(refuse(FailureKind::Expression, format!("`for_each` of `{}` is not a list", step.id))),
+        Ok(_) => {
+            let error = ExpressionError::new("`for_each` is not a list");
+            Err(vec![failed(run, step, None, for_each.items.reads(), &error)])
+        }
         Err(error) => Err(vec![failed(run, step, None, for_each.items.reads(), &error)]),
     }
 }

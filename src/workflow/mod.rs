@@ -84,7 +84,7 @@ pub mod wire;
 mod work_count;
 mod world;
 
-pub use bytes::BytesMark;
+pub use bytes::{BytesMark, describe_bytes};
 pub use call_record::{CallRecord, Part};
 pub use calls::InFlight;
 pub use check::Known;

@@ -32,7 +32,7 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
         return Ok(vec![no_answer(run, Failure::of_run(FailureKind::NoAnswer, message))]);
     };
     let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
-    Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None), BytesMark::of_run(world, run)) {
+    Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None), world.bytes_mark(run)) {
         Ok(answer) => {
             let answer = with_sensitive_parts(plan, run, AnswerPlace::Respond(entry), answer);
             let pin = pin(run, &answer);
@@ -148,5 +148,5 @@ pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, ma
 
 /// The answer to a caller whose body the workflow refuses, where `respond` declares one. `run` was never begun.
 pub fn input_refused(run: &Run, plan: &Plan, world: &World, why: &str) -> Option<AnswerRecord> {
-    answer_about(run, plan, "input_error", &world.answering(run, Some(why)), BytesMark::of_run(world, run))
+    answer_about(run, plan, "input_error", &world.answering(run, Some(why)), world.bytes_mark(run))
 }

@@ -274,6 +274,10 @@ impl Run {
     pub fn queued_locks(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &str)> {
         self.interactions.queue_entries.iter().map(|((step, item), entry)| (step, *item, entry.name.as_str()))
     }
+    /// Whether a signal was delivered to the run, or to an earlier one of its job, under this id.
+    pub fn has_delivery(&self, id: &str) -> bool {
+        self.interactions.is_delivered(id)
+    }
     /// The lock that a step (an item) holds.
     pub fn held_lock(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
         self.interactions.queue_entry(step, item).filter(|entry| entry.taken).map(|entry| entry.name.as_str())

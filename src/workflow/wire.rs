@@ -6,6 +6,7 @@
 use http::HeaderName;
 use serde_json::Value;
 
+use super::bytes::bytes_within_error;
 use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::world::{STARS, reads_hidden};
 use super::{AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, ResponseTemplate, Run, World};
@@ -29,8 +30,8 @@ pub(super) fn call_record(
         headers.push((name.as_str().to_owned(), header_value(name, template, masked)?));
     }
     let (body, content_type) = match given {
-        Some(given) => given_body(&call.body, given, BytesMark::of_run(world, run)),
-        None => body(&call.body, &run.started.request, plain, BytesMark::of_run(world, run))?,
+        Some(given) => given_body(&call.body, given, world.bytes_mark(run)),
+        None => body(&call.body, &run.started.request, plain, world.bytes_mark(run))?,
     };
     if let Some(content_type) = content_type
         && !headers.iter().any(|(name, _)| name == "content-type")
@@ -112,6 +113,7 @@ fn body(
             let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
             match mark.bytes(&value) {
                 Some(bytes) => bytes,
+                None if scope.contains_opaque(&value) => return Err((template.reads().to_vec(), bytes_within_error())),
                 None => (Payload::Text(value.to_string()), Some("application/json".into())),
             }
         }
@@ -192,7 +194,11 @@ pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) 
         return Ok(AnswerRecord { status, headers, body: Payload::Empty, sensitive: Vec::new() });
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
-    let (body, content_type) = match (mark.bytes(&value), &value, &declared) {
+    let bytes = mark.bytes(&value);
+    if bytes.is_none() && scope.contains_opaque(&value) {
+        return Err((template.reads().to_vec(), bytes_within_error()));
+    }
+    let (body, content_type) = match (bytes, &value, &declared) {
         (Some(bytes), _, _) => bytes,
         // Text is sent as it is, without quotes, where the declared content type is not JSON.
         (None, Value::String(text), Some(declared)) if !declared.contains("json") => {
@@ -209,6 +215,6 @@ pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions
 /// have values.
 pub fn pending_answer(plan: &Plan, world: &World, run: &Run) -> Option<AnswerRecord> {
-    let answer = answer(plan.pending.as_ref()?, &world.plain(run), BytesMark::of_run(world, run)).ok()?;
+    let answer = answer(plan.pending.as_ref()?, &world.plain(run), world.bytes_mark(run)).ok()?;
     Some(with_sensitive_parts(plan, run, AnswerPlace::Pending, answer))
 }

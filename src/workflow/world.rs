@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Part, Run};
+use super::{BytesMark, Part, Run};
 use crate::expression::{ReadPath, Scope};
 use crate::names::{ServiceName, StepId, WorkflowName};
 
@@ -146,6 +146,10 @@ impl World {
     pub fn base(&self, service: &ServiceName) -> Option<&str> {
         self.services.get(service.as_str())?.as_str()
     }
+    /// The marks of bytes among the values of a run: where it began before marks existed, values without one are accepted.
+    pub(super) fn bytes_mark(&self, run: &Run) -> BytesMark {
+        BytesMark::new(&self.key_secret).accepting_unmarked(!run.started.bytes_marked)
+    }
     /// The scope of everything but URLs and headers: without secrets and credentials.
     pub fn plain(&self, run: &Run) -> Scope {
         let started = &run.started;
@@ -203,6 +207,8 @@ impl World {
             move || serde_json::json!({ "id": id.simple().to_string(), "started": begun.to_string(), "mode": mode }),
         );
         scope.set_random_key(self.random_key(run));
+        let key_secret = self.key_secret;
+        scope.set_opaque(move |value| BytesMark::may_be_bytes(value) && BytesMark::new(&key_secret).is_bytes(value));
         if let Some(now) = self.now {
             scope.set_lazy("now", move || Value::String(now.to_string()));
         }

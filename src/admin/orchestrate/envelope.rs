@@ -18,6 +18,7 @@ use crate::names::{JobId, RunId, StepId};
 use crate::secret::redact_line;
 use crate::workflow::{
     CallRecord, Conflict, Event, Failure, OpenCheckpoint, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
+    describe_bytes,
 };
 
 /// The path of a run is this prefix, a slash and its id.
@@ -326,9 +327,15 @@ fn redacted_header(name: &str, value: &str) -> String {
 /// A JSON value, redacted by the names of its keys. A number or boolean outside any object has no key; it is shown,
 /// since the person who decides needs to see it.
 fn redacted(value: &Value) -> Value {
+    let mut value = value.clone();
+    describe_bytes(&mut value);
+    redacted_by_name(&value)
+}
+
+fn redacted_by_name(value: &Value) -> Value {
     match value {
         Value::Object(_) => redact(value),
-        Value::Array(items) => Value::Array(items.iter().map(redacted).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(redacted_by_name).collect()),
         Value::String(text) => Value::String(redact_line(text)),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }

@@ -18,7 +18,7 @@ use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{Delivery, EventRow, ExplanationView, Orchestration};
 
 use crate::names::Seq;
-use crate::workflow::{ChildEvent, ConflictEvent, Event, Outcome, StepEvent, WaitEvent};
+use crate::workflow::{ChildEvent, ConflictEvent, Event, Outcome, StepEvent, WaitEvent, describe_bytes};
 
 pub(in crate::admin) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Orchestration> {
     let run = resolve_id(&admin, &id).await?;
@@ -50,8 +50,13 @@ pub(in crate::admin) async fn events(
             return Err(ApiError::purged(&summary));
         }
     }
-    let rows = admin.rows(page.limit, usize::MAX);
-    Ok(Json(events.into_iter().take(rows).map(replay::event_row).collect::<Result<_, _>>().map_err(ApiError::damaged)?))
+    let rows = events.into_iter().take(admin.rows(page.limit, usize::MAX));
+    let shown = rows.map(|stored| {
+        let mut row = replay::event_row(stored)?;
+        describe_bytes(&mut row.event);
+        Ok(row)
+    });
+    Ok(Json(shown.collect::<Result<_, serde_json::Error>>().map_err(ApiError::damaged)?))
 }
 
 /// The plan that the run was started with, even if the files have changed since.
@@ -81,8 +86,12 @@ pub(in crate::admin) async fn output(
     PathParams((id, step)): PathParams<(String, String)>,
 ) -> JsonResult<Value> {
     let loaded = LoadedRun::load(&admin, resolve_id(&admin, &id).await?).await?;
+    let shown = |mut output| {
+        describe_bytes(&mut output);
+        Json(output)
+    };
     if let Some(output) = loaded.run.output_of(&step) {
-        return Ok(Json(output.clone()));
+        return Ok(shown(output.clone()));
     }
     let Some(found) = loaded.view.steps.iter().find(|seen| seen.step.as_str() == step) else {
         let known: Vec<&str> =
@@ -108,7 +117,7 @@ pub(in crate::admin) async fn output(
         // An item without an output is null, so that positions are those of the list.
         step_output = Some((0..count).map(|item| items.remove(&item).unwrap_or(Value::Null)).collect());
     }
-    step_output.map(Json).ok_or_else(|| no_output(&step, &format!("it is {}", step_status_name(found.status))))
+    step_output.map(shown).ok_or_else(|| no_output(&step, &format!("it is {}", step_status_name(found.status))))
 }
 
 fn no_output(step: &str, why: &str) -> ApiError {

@@ -19,13 +19,7 @@ impl Machine {
         }
         let Some(details) = details_of(event, &self.plan, &self.run) else { return };
         let service = url.service().map(ServiceName::new);
-        let Some(base) = service.as_ref().and_then(|service| self.world.base(service)) else {
-            tracing::error!(
-                run = %self.run.id(), url = url.source(),
-                "the service that `notify` names is not in the files in force: no message is sent"
-            );
-            return;
-        };
+        let base = service.as_ref().and_then(|service| self.world.base(service));
         let path = match url.evaluate(&self.world.plain(&self.run)) {
             Ok(path) => path,
             Err(error) => {
@@ -46,9 +40,11 @@ impl Machine {
         if let (Some(body), Value::Object(details)) = (body.as_object_mut(), details) {
             body.extend(details);
         }
-        let (destination, url) = (url.source().to_owned(), format!("{base}{path}"));
-        let (number, run, at) = (0, self.run.id(), self.now);
-        self.log.push_webhook_message(WebhookMessage { number, run, destination, service, by: None, url, body, at });
+        let (destination, url) =
+            (url.source().to_owned(), base.map(|base| format!("{base}{path}")).unwrap_or_default());
+        let (number, run, path, at) = (0, self.run.id(), Some(path), self.now);
+        let message = WebhookMessage { number, run, destination, service, by: None, path, url, body, at };
+        self.log.push_webhook_message(message);
         self.require_durable(self.run.seq());
     }
 }

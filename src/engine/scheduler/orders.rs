@@ -20,21 +20,44 @@ use crate::engine::ports::order_sealer::seal_order;
 use crate::engine::scheduler::deliver::Undelivered;
 use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply};
 use crate::engine::scheduler::order_error::OrderError;
+use crate::engine::scheduler::stored_run::{self, Beginning};
 use crate::limits::Limits;
 use crate::names::{RunId, Seq};
 use crate::store::{OrderRecord, StoreNotification};
-use crate::workflow::{Order, RunSummary};
+use crate::workflow::{Order, Refusal, RunSummary};
 
 /// How often the store is asked for the answer to an order, in case the notification of the answer was lost.
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends an order to a run and waits for its answer.
+/// Sends an order to a run and waits for its answer. A signal that an ended run has accepted before, under the same id,
+/// is accepted again: its sender repeats it because the first answer was lost.
 pub(in crate::engine) async fn order(
     core: &Arc<Core>,
     run: RunId,
     order: Order,
     by: String,
 ) -> Result<RunSummary, OrderError> {
+    let delivery = match &order {
+        Order::Signal { id, .. } => id.clone(),
+        _ => None,
+    };
+    match (send(core, run, order, by).await, delivery) {
+        (Err(OrderError::Refused { run: summary, refusal: Refusal::Ended }), Some(id))
+            if was_delivered(core, run, &id).await =>
+        {
+            Ok(*summary)
+        }
+        (result, _) => result,
+    }
+}
+
+/// Whether a signal was delivered to the run under this id. False where the run cannot be read, or was purged.
+async fn was_delivered(core: &Core, run: RunId, id: &str) -> bool {
+    let stored = stored_run::read(core, run, Beginning::FirstEvent).await;
+    stored.is_ok_and(|stored| stored.run.has_delivery(id))
+}
+
+async fn send(core: &Arc<Core>, run: RunId, order: Order, by: String) -> Result<RunSummary, OrderError> {
     let until = Instant::now() + Limits::ms(core.files.limits.order_wait_ms);
     loop {
         let (reply, receiver) = oneshot::channel();

@@ -309,6 +309,7 @@ pub(crate) fn webhook_message(run: RunId, n: u64) -> WebhookMessage {
         destination: "${services.ops}/hook".into(),
         service: Some(ServiceName::new("ops")),
         by: Some(worker(1)),
+        path: Some("/hook".into()),
         url: "http://127.0.0.1/hook".into(),
         body: json!({ "n": n }),
         at: at(1),

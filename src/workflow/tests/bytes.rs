@@ -62,3 +62,18 @@ fn bytes_are_passed_on_as_bytes_also_in_runs_of_earlier_versions() {
     stored.as_object_mut().unwrap().remove("bytes_marked");
     assert!(!serde_json::from_value::<RunStarted>(stored).unwrap().bytes_marked, "of an earlier version");
 }
+
+#[test]
+fn an_answer_with_bytes_within_another_value_fails_the_run() {
+    let plan = plan(
+        "
+workflow: w
+steps: { a: { call: 'GET ${services.stock}/a' } }
+respond: { status: 200, body: { f: '${steps.a.output}' } }
+",
+    );
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("a", ok(BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"))));
+    assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
+}

@@ -349,3 +349,26 @@ fn a_conflict_over_an_unreadable_body_says_so_and_shows_how_the_body_begins() {
     assert!(conflict.expected.as_ref().is_some_and(|text| text.starts_with("a body that can be read")));
     assert_eq!(conflict.response.as_deref(), Some(&json!("<html>")));
 }
+
+#[test]
+fn a_for_each_over_anything_but_a_list_pauses_a_run_of_the_api_and_fails_one_of_a_route() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  mail: { for_each: '${request.body.to}', call: 'POST ${services.bank}/mail' }
+respond: { status: 200, body: done }
+",
+    );
+    for to in [json!(null), json!({ "a": 1 }), json!("ann")] {
+        let request = || Arc::new(json!({ "body": { "to": to } }));
+        let mut harness = Harness::started_with(&plan, |first| (first.route, first.request) = (None, request()));
+        harness.settle();
+        let conflict = harness.run.conflict().unwrap_or_else(|| panic!("{to}: no conflict"));
+        assert_eq!((conflict.kind, harness.run.status()), (ConflictKind::Expression, RunStatus::Paused), "{to}");
+        assert!(conflict.message.contains("`for_each` is not a list"), "{}", conflict.message);
+        let mut harness = Harness::started_with(&plan, |first| first.request = request());
+        harness.settle();
+        assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression), "{to}");
+    }
+}

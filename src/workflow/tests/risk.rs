@@ -65,6 +65,8 @@ fn high_risk_is_reviewed_item_by_item_and_only_approved_items_are_performed() {
     let mut wrong = wrong;
     assert_eq!(wrong(yes()).matches("neither").count(), 3);
     assert_eq!(wrong(review(&[0, 1], &[1, 2, 7])), "item 1 is both approved and struck out; there is no item 7");
+    let no_but_yes = crate::workflow::CheckpointAnswer { approve: false, ..review(&[0], &[]) };
+    assert_eq!(wrong(no_but_yes), "`approve` is false, but items are approved");
     harness.advance_seconds(60);
     harness.answers("ann", review(&[0, 2], &[1])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[2]"]);

@@ -150,3 +150,26 @@ async fn beyond_the_bound_the_oldest_messages_are_dropped_and_counted() {
     .await;
     test.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_reload_messages_go_to_the_new_url_of_the_receiver_also_those_that_wait() {
+    let asks = asks("moved", "${services.ops}/moved");
+    // Nothing listens there.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let dead = format!("http://{}", closed.local_addr().expect("an address"));
+    drop(closed);
+    let test = EngineTest::with_settings(&format!("  ops: {dead}"), &[&asks], |_| {}).await;
+    let mut runs = start_runs(&test, "moved", 3).await;
+    // The pauses after failures are 1, 2, 4 s and more: without the reload, the next attempt is far away.
+    let failed = |metrics: &crate::support::Metrics| {
+        metrics.sum("pointsman_notice_failures_total", &[("service", "ops")]) >= 4.0
+    };
+    test.pointsman.until_metric("four failures", failed).await;
+    let url = test.step_service.url();
+    let since = Instant::now();
+    test.reload(|| test.flags.edit("pointsman.yaml", |text| text.replace(&dead, &url))).await;
+    runs.extend(start_runs(&test, "moved", 1).await);
+    wait_for_notifications(&test, "POST /moved", &runs).await;
+    assert!(since.elapsed() < Duration::from_secs(7), "after the reload it took {:?}", since.elapsed());
+    test.finish().await;
+}

@@ -98,6 +98,12 @@ async fn a_signal_is_delivered_once() {
     let (status, after) = test.post(&format!("{run}/signals/paid"), paid.clone()).await;
     assert_eq!(status, 200, "{after}");
     assert_eq!(test.wait_for_status(&run, "completed").await["data"]["output"], json!({ "amount": 5 }));
+    // A sender whose first answer was lost repeats the delivery, also after the run has ended with it.
+    let (status, again) = test.post(&format!("{run}/signals/paid"), paid).await;
+    assert_eq!((status, &again["data"]["status"]), (200, &json!("completed")), "{again}");
+    let other = json!({ "payload": { "amount": 5 }, "id": "d2" });
+    let (status, refused) = test.post(&format!("{run}/signals/paid"), other).await;
+    assert_eq!((status, &refused["run_status"]), (409, &json!("completed")), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,8 @@
 //! it is sent. It is removed after it was delivered, given up or dropped, which is counted and logged. If the process
 //! ends before the removal, the message is sent again, and the receiver recognises it by its `id`. A message contains
 //! no body and no secret. Each destination has a queue of its own ([`queues`]), in the order in which messages were
-//! recorded; the store is read only after a notification of a new message.
+//! recorded; the store is read only after a notification of a new message. A message goes to the base URL that its service
+//! has when it is sent; a reload that changes that URL ends the pause after failures.
 //!
 //! When a receiver is slow or unreachable, its messages wait, within their bounds (`notices_waiting_max`,
 //! `notice_age_s`, `notice_attempts_max`), and are sent in order when it answers again; messages to other receivers are
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 use self::queues::{Bounds, DeliveryResult, Queues};
 use crate::engine::bounds::usize_of;
 use crate::engine::context::Core;
+use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::store::{StoreError, StoreNotification, WebhookMessage};
@@ -66,6 +68,7 @@ pub(in crate::engine) async fn send(core: &Arc<Core>) {
                 Ok((message, attempt)) => notifier.settle(&message, &attempt).await,
                 Err(error) => tracing::error!(%error, "the task of a delivery to a webhook failed"),
             },
+            () = core.files.reloaded_for_webhooks.notified() => notifier.use_newest_files(),
             () = until(next) => if read_at.is_some_and(|at| at <= Instant::now()) {
                 read_at = notifier.read_all().await;
             },
@@ -98,6 +101,8 @@ struct Notifier {
     /// The number of the last message that was read.
     last_read: u64,
     in_flight: JoinSet<(Arc<WebhookMessage>, DeliveryResult)>,
+    /// The files in force, with the addresses of services.
+    files: Arc<Snapshot>,
     /// Services whose gauge of waiting messages was set, to be set to zero when none is left.
     gauge_labels: BTreeSet<Option<ServiceName>>,
 }
@@ -113,8 +118,10 @@ impl Notifier {
             age_max: SignedDuration::from_secs(age_s),
             in_flight_max: IN_FLIGHT_MAX,
         };
+        let files = core.files.snapshot.load_full();
         Self {
             core,
+            files,
             webhooks: Client::builder(TokioExecutor::new()).build(connector),
             queues: Queues::new(bounds),
             last_read: 0,
@@ -180,11 +187,22 @@ impl Notifier {
         now + grace.saturating_sub(age)
     }
 
+    /// After a reload: messages to services that have moved are sent to the new address at once.
+    fn use_newest_files(&mut self) {
+        let before = std::mem::replace(&mut self.files, self.core.files.snapshot.load_full());
+        self.queues.retry_now(|service| before.world.base(service) != self.files.world.base(service));
+    }
+
     fn start_due(&mut self) {
         for message in self.queues.start_due(Instant::now()) {
             let (core, webhooks) = (self.core.clone(), self.webhooks.clone());
+            let base = message.service.as_ref().and_then(|service| self.files.world.base(service));
+            let url = url_of(&message, base);
             self.in_flight.spawn(async move {
-                let attempt = deliver(&webhooks, &message).await;
+                let attempt = match url {
+                    Some(url) => deliver(&webhooks, &message, &url).await,
+                    None => DeliveryResult::Failed("its service is not in the files in force".to_owned()),
+                };
                 if attempt == DeliveryResult::Delivered {
                     remove(&core, &message, "sent").await;
                 }
@@ -238,14 +256,23 @@ fn service(message: &WebhookMessage) -> String {
     label(message.service.as_ref())
 }
 
-async fn deliver(webhooks: &Webhooks, message: &WebhookMessage) -> DeliveryResult {
+/// The address of a message: at the base URL that its service has now, else the one that was recorded. `None` where the
+/// service was not in the files then either.
+fn url_of(message: &WebhookMessage, base: Option<&str>) -> Option<String> {
+    match (&message.path, base) {
+        (Some(path), Some(base)) => Some(format!("{base}{path}")),
+        (None, _) | (_, None) => Some(message.url.clone()).filter(|url| !url.is_empty()),
+    }
+}
+
+async fn deliver(webhooks: &Webhooks, message: &WebhookMessage, url: &str) -> DeliveryResult {
     let mut body = message.body.clone();
     if let Some(body) = body.as_object_mut() {
         body.insert("id".into(), json!(format!("{}-{}", message.run, message.number)));
     }
     let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = match message.url.parse() {
+    *request.uri_mut() = match url.parse() {
         Ok(url) => url,
         Err(error) => return DeliveryResult::Refused(format!("its URL is invalid: {error}")),
     };

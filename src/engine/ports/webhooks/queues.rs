@@ -150,6 +150,16 @@ impl Queues {
         started
     }
 
+    /// Makes the messages to services whose address has changed due at once: the failures were those of the address
+    /// before.
+    pub(super) fn retry_now(&mut self, has_moved: impl Fn(&ServiceName) -> bool) {
+        let moved = |queue: &&mut Queue| queue.service.as_ref().is_some_and(&has_moved);
+        for queue in self.by_destination.values_mut().filter(moved) {
+            (queue.failures, queue.next_try) = (0, None);
+            queue.waiting.values_mut().for_each(|waiting| waiting.refusals = 0);
+        }
+    }
+
     /// When the next message is due; `None` if no message can become due before one in flight is settled or another one
     /// is added.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {

@@ -17,7 +17,7 @@ async fn deliver_to(head: &'static str) -> DeliveryResult {
         stream
     });
     let webhooks = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-    let result = deliver(&webhooks, &WebhookMessage { url, ..webhook_message(run_id(1), 1) }).await;
+    let result = deliver(&webhooks, &webhook_message(run_id(1), 1), &url).await;
     drop(receiver.await.unwrap());
     result
 }
@@ -28,4 +28,14 @@ async fn the_status_decides_even_if_the_body_does_not_come() {
     assert_eq!(delivered, DeliveryResult::Delivered);
     let refused = deliver_to("HTTP/1.1 404 Not Found\r\ncontent-length: 9\r\n\r\n").await;
     assert_eq!(refused, DeliveryResult::Refused("it answered 404".into()));
+}
+
+#[test]
+fn a_message_goes_to_the_address_that_its_service_has_now() {
+    let message = webhook_message(run_id(1), 1);
+    assert_eq!(url_of(&message, Some("http://moved:80")).as_deref(), Some("http://moved:80/hook"));
+    assert_eq!(url_of(&message, None), Some(message.url.clone()), "the service is no longer in the files");
+    let earlier = WebhookMessage { path: None, ..message.clone() };
+    assert_eq!(url_of(&earlier, Some("http://moved:80")), Some(message.url.clone()), "of an older version");
+    assert_eq!(url_of(&WebhookMessage { url: String::new(), ..message }, None), None, "it waits for the files");
 }

@@ -22,6 +22,7 @@ fn message(number: u64, destination: &str) -> WebhookMessage {
         destination: destination.to_owned(),
         service: Some(ServiceName::new("ops")),
         by: None,
+        path: Some("/hooks/17".into()),
         url: "http://ops:80/hooks/17".into(),
         body: Value::Null,
         at: time(0),
@@ -78,6 +79,27 @@ fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
     let settled = queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0));
     assert_eq!(settled.recovered_after, Some(8));
     assert_eq!(numbers(&queues.start_due(now)), [2]);
+}
+
+#[test]
+fn after_a_service_has_moved_its_messages_are_due_at_once_and_those_to_others_are_not() {
+    let (mut queues, now) = (Queues::new(bounds()), Instant::now());
+    queues.add(message(1, "a"), now);
+    queues.add(WebhookMessage { service: Some(ServiceName::new("other")), ..message(2, "b") }, now);
+    for started in queues.start_due(now) {
+        queues.settle(&started, &DeliveryResult::Refused("it answered 404".into()), now, time(0));
+    }
+    assert_eq!(queues.start_due(now).len(), 0, "both pause");
+    queues.retry_now(|service| service.as_str() == "ops");
+    let started = queues.start_due(now);
+    assert_eq!(numbers(&started), [1]);
+    let refused = DeliveryResult::Refused("it answered 404".into());
+    let settled = queues.settle(&started[0], &refused, now, time(0));
+    assert_eq!(settled, Settled { pause: Some(s(1)), ..Settled::default() }, "the pauses begin again");
+    let again = queues.start_due(now + s(1));
+    assert_eq!(numbers(&again), [1, 2]);
+    let settled = queues.settle(&again[0], &refused, now, time(0));
+    assert!(settled.given_up.is_empty(), "refusals at the address before do not count: this is the second");
 }
 
 #[test]

@@ -25,11 +25,7 @@ pub(super) async fn flip(
     let by = caller.recorded_name(by.as_deref())?;
     let set = admin.parts.ladder.flags();
     let route = find(&set, &id)?.route.id.clone();
-    let percent = percent
-        .map(|percent| {
-            Percent::new(percent).ok_or_else(|| ApiError::bad(format!("percent: {percent} is not between 0 and 100")))
-        })
-        .transpose()?;
+    let percent = percent.map(Percent::exact).transpose().map_err(|why| ApiError::bad(format!("percent: {why}")))?;
     let flip_request = ladder::FlipRequest { to, percent, reason, force, acknowledge, by };
     let flipped = admin.parts.ladder.flip(route.clone(), flip_request).await;
     let ids = set.routes.iter().map(|flag| &flag.route.id);

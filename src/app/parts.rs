@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
-use crate::flag::{Freeze, Route};
+use crate::flag::{Family, Freeze, Instance, Route, State};
 use crate::ladder::{self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, Unrecorded};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
@@ -228,6 +228,15 @@ impl KillSwitchListener for Engine {
 /// whose retry keys could not be noted or are in a file that cannot be read: the engine would perform such requests a
 /// second time.
 impl GateCondition for StoreAffinity {
+    fn missing(&self, route: &Route, _from: State, to: State) -> Vec<String> {
+        let creates = matches!(route.instance, Some(Instance::Creates { .. }));
+        let collided = to >= State::Live && creates && self.collided(&Family::of(route));
+        let sentence = "both arms have given out the same id of an instance (an error in the log names it): until the next \
+                        start the engine creates no instances of this family where legacy can take the request instead, \
+                        and in `only` it goes on to create them";
+        collided.then(|| sentence.to_owned()).into_iter().collect()
+    }
+
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<Unrecorded> {
         let again = "the engine would perform retries of them a second time";
         let unrecorded = |UnknownKeys { served, until }, why: &str| Unrecorded {
@@ -241,5 +250,43 @@ impl GateCondition for StoreAffinity {
             unrecorded(unknown, &format!("{file}, and it may have retry keys of requests that legacy served"))
         });
         unnoted.into_iter().chain(unread).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::flag::{Arm, Match, PinKey, Service};
+    use crate::names::RunId;
+    use crate::store::NewPin;
+
+    /// In `only` the engine goes on to create instances, with ids that legacy may have given out.
+    #[tokio::test]
+    async fn a_pin_collision_shuts_the_gates_to_live_and_only() {
+        let pins = StoreAffinity::load(Arc::new(MemoryStore::default()), &Limits::default()).await.unwrap();
+        let service = Service {
+            name: "shop".into(),
+            urls: vec![http::Uri::from_static("http://127.0.0.1:9000")],
+            keyed: false,
+            connect: None,
+            first_byte: None,
+            calls_max: None,
+            breaker: None,
+            rate: None,
+        };
+        let matches = Match { method: Method::POST, path: "/orders".into(), host: None };
+        let follower = Route::without_workflow("orders.get".into(), matches.clone(), Arc::new(service));
+        let id = serde_json_path::JsonPath::parse("$.id").unwrap();
+        let (instance, was) = (Some(Instance::Creates { id }), vec!["orders.create".into()]);
+        let creator = Route { id: "orders.make".into(), was, instance, ..follower.clone() };
+        let key = PinKey { family: "orders.create".into(), id: "17".into() };
+        pins.record_pin(&NewPin { key: key.clone(), arm: Arm::Engine }, RunId(uuid::Uuid::from_u128(1)));
+        let is_shut = |route, to| !pins.missing(route, State::Shadow, to).is_empty();
+        assert!(!is_shut(&creator, State::Only));
+        pins.record_collision(&key, RunId(uuid::Uuid::from_u128(2)));
+        assert!(is_shut(&creator, State::Live) && is_shut(&creator, State::Only));
+        assert!(!is_shut(&creator, State::Dark) && !is_shut(&follower, State::Only));
     }
 }

@@ -82,6 +82,17 @@ impl Percent {
     pub fn new(percent: f64) -> Option<Self> {
         (percent.is_finite() && (0.0..=100.0).contains(&percent)).then(|| Percent((percent * 100.0).round() as u16))
     }
+    /// As [`Percent::new`], for a number that a person gave.
+    ///
+    /// # Errors
+    /// A sentence: it is not between 0 and 100, or would be rounded.
+    pub fn exact(percent: f64) -> Result<Self, String> {
+        let rounded = Self::new(percent).ok_or_else(|| format!("{percent} is not between 0 and 100"))?;
+        match (rounded.as_f64() - percent).abs() > 1e-9 {
+            true => Err(format!("{percent} is finer than 0.01")),
+            false => Ok(rounded),
+        }
+    }
     /// The share in hundredths of a percent, 0 to 10,000.
     pub fn hundredths(self) -> u16 {
         self.0
@@ -170,4 +181,21 @@ pub enum Freeze {
     Instances,
     /// No new engine instances, and every private and shared step that has not begun is held.
     Effects,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Percent;
+
+    #[test]
+    fn a_share_that_a_person_gives_is_not_rounded() {
+        for percent in [0.0, 0.01, 33.33, 99.99, 100.0] {
+            assert_eq!(Percent::exact(percent).map(Percent::as_f64), Ok(percent));
+        }
+        for (percent, why) in
+            [(0.001, "finer than 0.01"), (99.996, "finer than"), (100.001, "between"), (-0.001, "between")]
+        {
+            assert!(Percent::exact(percent).unwrap_err().contains(why), "{percent}");
+        }
+    }
 }

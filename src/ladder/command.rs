@@ -28,7 +28,9 @@ impl fmt::Display for FlipCommand {
             write!(f, " --percent {}", percent.as_f64())?;
         }
         if let Some(reason) = force {
-            write!(f, " --force --reason {}", quoted(reason))?;
+            // After a space, the CLI would take a reason that begins with `-` for an option.
+            let separator = if reason.starts_with('-') { '=' } else { ' ' };
+            write!(f, " --force --reason{separator}{}", quoted(reason))?;
         }
         if *acknowledge {
             f.write_str(" --yes")?;
@@ -40,4 +42,19 @@ impl fmt::Display for FlipCommand {
 /// Quotes a text for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_word_of_the_command_line_and_no_option() {
+        let command = |reason: &str| {
+            let force = Some(reason.to_owned());
+            FlipCommand { route: "a".into(), to: State::Live, percent: None, force, acknowledge: false }.to_string()
+        };
+        assert_eq!(command("it's late"), r"pointsman flip a live --force --reason 'it'\''s late'");
+        assert_eq!(command("-x"), "pointsman flip a live --force --reason='-x'");
+    }
 }

@@ -157,6 +157,8 @@ async fn a_malformed_body_is_400_with_line_and_field() {
     assert!(detail.contains("sideways") && detail.contains("line 1"), "{detail}");
     let (_, detail) = bad("{\"to\": \"shadow\", \"percent\": 150}").await;
     assert_eq!(detail, "percent: 150 is not between 0 and 100");
+    let (_, detail) = bad("{\"to\": \"shadow\", \"percent\": 0.001}").await;
+    assert_eq!(detail, "percent: 0.001 is finer than 0.01");
     let (status, detail) = bad(&format!("{{\"to\": \"{}\"}}", "x".repeat(2 << 20))).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(detail.contains("api_body_bytes_max"), "{detail}");

@@ -221,10 +221,7 @@ pub(crate) enum SchemaKind {
 
 fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is not a number"))?;
-    match crate::flag::Percent::new(number) {
-        Some(percent) => Ok(percent.as_f64()),
-        None => Err(format!("{number} is not between 0 and 100")),
-    }
+    crate::flag::Percent::exact(number).map(crate::flag::Percent::as_f64)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

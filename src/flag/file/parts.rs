@@ -21,13 +21,13 @@ const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine
 pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, problems: &mut Problems) -> Shares {
     let mut shares = Shares::default();
     let mut set = |rung: State, number: f64, site: &Site, problems: &mut Problems| {
-        let Some(percent) = Percent::new(number) else {
-            problems.error(site, format!("percent {number} is not between 0 and 100"));
-            return;
+        let percent = match Percent::exact(number) {
+            Ok(percent) => percent,
+            Err(why) => {
+                problems.error(site, format!("percent {why}"));
+                return;
+            }
         };
-        if (percent.as_f64() - number).abs() > 1e-9 {
-            problems.error(site, format!("percent {number} is finer than 0.01"));
-        }
         if percent < Percent::ALL && matches!(rung, State::Dark | State::Live) && !keyed {
             problems.error(site, format!("a share below 100 in `{rung}` needs a `key`")).hint(
                 "without one, requests of the same caller would get different arms: key: ${request.headers[\"…\"]}",

@@ -18,7 +18,7 @@ use crate::expression::Template;
 use crate::flag::{Instance, Percent, Route, State};
 use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site, nearest};
-use crate::workflow::{EffectClass, Plan, StepKind, Until};
+use crate::workflow::{EffectClass, Plan, StepKind, Until, may_create_instance};
 
 /// Checks for services whose requests would come back to our own listeners.
 pub(crate) fn check_loops(
@@ -94,7 +94,8 @@ fn warn_unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut
     // A pending answer with the id pins the instance, as any answer does. What a single `${…}` evaluates to is not
     // known here, so it counts as having the id.
     let has_id = |body: &Template| body.single().is_some() || !id.query(&body.outline()).is_empty();
-    let succeeds = |status: &Value| status.as_u64().is_none_or(|status| (200..300).contains(&status));
+    let creates_instance = |status: u64| u16::try_from(status).is_ok_and(may_create_instance);
+    let succeeds = |status: &Value| status.as_u64().is_none_or(creates_instance);
     if pending.body.as_ref().is_some_and(has_id) && pending.status.as_constant().is_none_or(succeeds) {
         return;
     }
@@ -104,8 +105,8 @@ fn warn_unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut
             .warn(
                 &site.key("instance"),
                 format!(
-                    "`respond.pending` names the run, but does not return the id of its instance (`{id}`) with a 2xx status: the \
-                     instance is pinned only with the final answer"
+                    "`respond.pending` names the run, but does not return the id of its instance (`{id}`) with a 2xx or 3xx status: \
+                     the instance is pinned only with the final answer"
                 ),
             )
             .hint("until then a follow-up goes to legacy: put the id there, or answer early with `after:`");

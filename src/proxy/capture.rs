@@ -16,7 +16,7 @@ use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::{Affinity, Answered, ComparisonTicket, KeysOfLegacy, Offer, RequestCopy};
 use crate::expression::parse_json;
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RetryKey, RouteFlag, SkipReason};
-use crate::workflow::Mode;
+use crate::workflow::{Mode, may_create_instance};
 
 /// Replies up to this size are searched for the created instance's id at once; larger ones on another thread.
 const INLINE_BYTES_MAX: usize = 16 << 10;
@@ -134,7 +134,7 @@ impl CapturedReply {
         let CapturedReply { mut captured, status, headers, bytes } = *self;
         let reply = bytes.map(BytesMut::freeze);
         if let Some(reply) = &reply
-            && status.is_success()
+            && may_create_instance(status.as_u16())
         {
             note_instance(&captured, &headers, reply);
         }

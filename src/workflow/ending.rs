@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::calls::{CallState, UnknownReply};
 use super::conflict::conflict;
-use super::respond::answer_about;
+use super::respond::{answer_about, pin};
 use super::{
     AnswerEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, Part, Plan,
     Refusal, Run, RunStatus, RunSummary, World, undo,
@@ -75,7 +75,8 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
     Ok(events)
 }
 
-/// The caller's answer for a run that ends early, where the plan declares one.
+/// The caller's answer for a run that ends early, where the plan declares one. An id in it is pinned like an id in any
+/// answer: the caller may follow up a declined order too.
 fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
     if run.answer.is_some() {
         return Vec::new();
@@ -83,7 +84,11 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
     let answer = run.declared.clone().or_else(|| {
         answer_about(run, plan, "failed", &world.answering(run, None), world.bytes_mark(run)).map(Arc::new)
     });
-    answer.map(|answer| Event::Answer(AnswerEvent::Responded { answer, pin: None })).into_iter().collect()
+    let responded = answer.map(|answer| {
+        let pin = pin(run, &answer);
+        Event::Answer(AnswerEvent::Responded { answer, pin })
+    });
+    responded.into_iter().collect()
 }
 
 /// Pauses the run over an unknown effect that is not probed again: a person decides whether it has to be undone.

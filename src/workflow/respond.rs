@@ -91,10 +91,16 @@ pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &World) -> Result<Ve
     Ok(vec![Event::Answer(AnswerEvent::Pending { answer: Arc::new(answer), pin })])
 }
 
-/// The instance that the answer creates: only a success creates one, and one that this run or an earlier run of its job
-/// has pinned already is not pinned again.
-fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
-    if !(200..300).contains(&answer.status) {
+/// Whether an answer with this status may contain the id of an instance that was created: a success, or a redirect to
+/// the new instance. An answer that says "not modified" creates nothing.
+pub fn may_create_instance(status: u16) -> bool {
+    (200..400).contains(&status) && status != 304
+}
+
+/// The instance that the answer creates. One that this run or an earlier run of its job has pinned already is not pinned
+/// again.
+pub(super) fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
+    if !may_create_instance(answer.status) {
         return None;
     }
     let pin = match run.started.creates.as_ref()? {

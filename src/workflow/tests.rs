@@ -17,6 +17,7 @@ mod missing;
 mod no_repeats;
 mod people;
 mod people_harness;
+mod pinned_ids;
 mod probing;
 mod random_people;
 mod random_plans;

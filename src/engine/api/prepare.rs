@@ -25,6 +25,7 @@ use crate::names::{JobId, RunId};
 use crate::store::{RunBodies, StoreError};
 use crate::workflow::{
     Creates, Event, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold, input_refused,
+    may_create_instance,
 };
 
 /// The parts of a run that can be created for a request.
@@ -286,7 +287,8 @@ fn creates(request: &ArmRequest, bounds: decode::Bounds) -> Option<Creates> {
         Mode::Rehearse => None,
         Mode::Real => Some(Creates::Engine { family: family.clone(), path: path.to_string() }),
         Mode::Dark => {
-            let legacy: &Observation = request.legacy.as_ref().filter(|legacy| legacy.status().is_success())?;
+            let creates = |legacy: &&Arc<Observation>| may_create_instance(legacy.status().as_u16());
+            let legacy: &Observation = request.legacy.as_ref().filter(creates)?;
             let Body::Whole(bytes) = legacy.body() else { return None };
             let body = decode::body_with_headers(legacy.headers(), bytes, bounds).ok()?;
             let id = match path.query(&body).first()? {

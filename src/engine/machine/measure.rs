@@ -1,7 +1,7 @@
 //! The facts about a run's events that are recorded in metrics and logs.
 
 use crate::names::StepId;
-use crate::workflow::{AnswerEvent, ConflictEvent, Creates, Event, Outcome, Run};
+use crate::workflow::{AnswerEvent, ConflictEvent, Creates, Event, Outcome, Run, may_create_instance};
 
 /// A fact to count or log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +55,7 @@ impl Measure {
                 Self::Paused { step: conflict.step.clone(), item: conflict.item, conflict: conflict.kind.as_str() }
             }
             Event::Answer(AnswerEvent::Responded { answer, pin: None })
-                if matches!(run.started().creates, Some(Creates::Engine { .. }))
-                    && (200..300).contains(&answer.status) =>
+                if may_create_instance(answer.status) && lacks_id(run) =>
             {
                 Self::InstanceWithoutId
             }
@@ -73,5 +72,59 @@ impl Measure {
             | Event::Answer(_)
             | Event::Ending(_) => return None,
         })
+    }
+}
+
+/// Whether a run that creates an instance has answered without the instance's id. The id may have been pinned already by
+/// the pending answer, or by an earlier run of the job. A run that failed need not have created an instance.
+fn lacks_id(run: &Run) -> bool {
+    let started = run.started();
+    matches!(started.creates, Some(Creates::Engine { .. }))
+        && run.pinned().is_none()
+        && started.pinned_before.is_empty()
+        && run.failure().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::tests::{at, run_id, run_started};
+    use crate::workflow::{AnswerRecord, Failure, FailureKind, Payload, Pinned, RunStarted, fold};
+
+    fn answer(status: u16) -> Arc<AnswerRecord> {
+        Arc::new(AnswerRecord { status, headers: Vec::new(), body: Payload::Text("{}".into()), sensitive: Vec::new() })
+    }
+
+    fn pinned() -> Pinned {
+        Pinned { family: "orders".into(), id: "o-1".into(), integer: None, twin: false }
+    }
+
+    /// Whether the answer with this status, after these events of a run that creates an instance, is measured as one
+    /// without the id.
+    fn is_without_id(status: u16, pinned_before: Vec<Pinned>, events: &[Event], pin: Option<Pinned>) -> bool {
+        let Event::RunStarted(started) = run_started(run_id(1), at(0)) else { panic!("it is the first event") };
+        let creates = Some(Creates::Engine { family: "orders".into(), path: "$.id".into() });
+        let started = RunStarted { creates, pinned_before, ..(*started).clone() };
+        let responded = Event::Answer(AnswerEvent::Responded { answer: answer(status), pin });
+        let all = [&[Event::RunStarted(Arc::new(started))], events, std::slice::from_ref(&responded)].concat();
+        Measure::of(&responded, &fold(&all).unwrap()) == Some(Measure::InstanceWithoutId)
+    }
+
+    #[test]
+    fn an_answer_has_no_id_only_where_none_is_pinned() {
+        let pending = |pin| Event::Answer(AnswerEvent::Pending { answer: answer(202), pin });
+        let failed = Failure::of_run(FailureKind::TimedOut, "too late");
+        assert!(is_without_id(201, Vec::new(), &[], None));
+        assert!(is_without_id(303, Vec::new(), &[], None));
+        assert!(is_without_id(201, Vec::new(), &[pending(None)], None));
+        assert!(!is_without_id(304, Vec::new(), &[], None));
+        assert!(!is_without_id(422, Vec::new(), &[], None));
+        assert!(!is_without_id(201, Vec::new(), &[], Some(pinned())));
+        assert!(!is_without_id(201, Vec::new(), &[pending(Some(pinned()))], None), "the pending answer had it");
+        assert!(!is_without_id(201, vec![pinned()], &[], None), "an earlier run of its job had it");
+        let failed = Event::Answer(AnswerEvent::Failed { failure: failed });
+        assert!(!is_without_id(200, Vec::new(), &[failed], None), "nothing need have been created");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::harness::{breaker_open, plan, take, timed_out};
 use super::*;
-use crate::workflow::{AnswerEvent, Choice, ConflictKind, Part, Payload, Skipped, StepEvent};
+use crate::workflow::{Choice, ConflictKind, Part, Payload, Skipped, StepEvent};
 
 const CHARGE: &str = "
 workflow: w
@@ -314,26 +314,6 @@ fn several_items_may_be_in_conflict_and_each_is_resolved() {
     harness.choose("each", Some(1), take(json!({"id": 1}))).unwrap();
     harness.item("each", 2, ok(json!({"id": 2})));
     assert_eq!(harness.run.answer().unwrap().body.value()["ok"], json!([null, {"id": 1}, {"id": 2}]));
-}
-
-#[test]
-fn the_pending_answer_is_pinned_once() {
-    let plan = plan(
-        "{ workflow: w, steps: { a: { call: 'GET ${services.bank}/a' } }, respond: [{ pending: { status: 202, body: { id: '${run.id}' } } }, { status: 200, body: { id: '${run.id}' } }] }",
-    );
-    let creates = crate::workflow::Creates::Engine { family: "orders".into(), path: "$.id".into() };
-    let mut harness = Harness::started_with(&plan, |started| started.creates = Some(creates));
-    harness.settle();
-    harness.command(Command::AnswerPending).unwrap();
-    let pinned = harness.run.pinned().cloned();
-    assert!(pinned.is_some() && harness.run.pending().is_some_and(|answer| answer.status == 202));
-    assert_eq!(harness.command(Command::AnswerPending), Err(Refusal::Answered));
-    harness.call("a", ok(json!({})));
-    assert!(matches!(
-        harness.events.iter().find(|event| event.kind() == "responded"),
-        Some(Event::Answer(AnswerEvent::Responded { pin: None, .. }))
-    ));
-    assert_eq!(harness.run.pinned().cloned(), pinned);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod moved_keys;
 mod moved_services;
 mod not_done;
 mod older_store;
+mod pinned_answers;
 mod pinned_numbers;
 mod removed_families;
 mod restored_runs;

@@ -43,7 +43,11 @@ fn basis(setup: &Setup, route: &Route) -> String {
     match &route.instance {
         None => basis.add(""),
         Some(Instance::Creates { id }) => basis.add(&format!("creates {id}")),
-        Some(Instance::Follows { creator, param }) => basis.add(&format!("follows {creator} {param}")),
+        Some(Instance::Follows { creator, param }) => {
+            // The oldest id: a renamed creator (`was:`) creates the same instances.
+            let creator = creator_of(setup, route).map_or(creator, |creator| creator.first_id());
+            basis.add(&format!("follows {creator} {param}"));
+        }
     }
     basis.add_count(plans.len());
     for (name, plan) in plans {
@@ -58,14 +62,17 @@ fn basis(setup: &Setup, route: &Route) -> String {
     basis.0.finalize().to_hex()[..32].to_owned()
 }
 
+/// The route that creates the instances that this one follows up.
+fn creator_of<'a>(setup: &'a Setup, route: &Route) -> Option<&'a Route> {
+    let Some(Instance::Follows { creator, .. }) = &route.instance else { return None };
+    setup.routes.iter().map(|route| &**route).find(|route| route.id == *creator)
+}
+
 /// The plans of the route's workflow, of its creator's, and of all workflows that these run.
 fn plans<'a>(setup: &'a Setup, route: &'a Route) -> Plans<'a> {
     let mut plans = Plans::new();
     let mut open: Vec<&WorkflowName> = route.workflow.iter().collect();
-    if let Some(Instance::Follows { creator, .. }) = &route.instance {
-        let creator = setup.routes.iter().find(|route| route.id == *creator);
-        open.extend(creator.and_then(|creator| creator.workflow.as_ref()));
-    }
+    open.extend(creator_of(setup, route).and_then(|creator| creator.workflow.as_ref()));
     while let Some(name) = open.pop() {
         if plans.contains_key(name) {
             continue;
@@ -117,5 +124,43 @@ impl Basis {
         for url in urls {
             self.add(&url.to_string());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides};
+
+    /// The basis of the follower `get` of a creator that has this id, and these earlier ids.
+    fn basis_of_follower(creator: &str, was: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("pointsman.yaml", "services: { shop: 'http://127.0.0.1:9' }\ndefault_legacy: shop\n");
+        write("workflows/w.yaml", "workflow: w\nsteps: { a: { set: 1 } }\nrespond: { status: 200, body: { id: 1 } }\n");
+        let routes = format!(
+            "routes:
+- {{ id: {creator}, was: [{was}], match: {{ method: POST, path: /orders }}, legacy: shop, workflow: w,
+    instance: {{ creates: $.id }} }}
+- {{ id: get, match: {{ method: GET, path: '/orders/{{id}}' }}, legacy: shop, workflow: w,
+    instance: {{ follows: {creator}, key: path.id }} }}
+"
+        );
+        write("routes/orders.yaml", &routes);
+        let loaded = config::read(dir.path(), &Overrides::default());
+        let setup = loaded.unwrap_or_else(|failed| panic!("{}", failed.render(false))).setup;
+        bases(&setup).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
+    }
+
+    #[test]
+    fn a_follower_keeps_its_basis_when_its_creator_is_renamed() {
+        let before = basis_of_follower("create", "");
+        assert_eq!(basis_of_follower("v2.create", "create"), before);
+        assert_eq!(basis_of_follower("v3.create", "v2.create, create"), before);
+        assert_ne!(basis_of_follower("v2.create", ""), before, "another route creates the instances");
     }
 }

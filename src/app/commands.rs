@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::process::App;
 use super::runtimes::{admin_runtime, engine_runtime, runtime};
 use crate::cli;
@@ -17,9 +19,11 @@ use crate::demo::{DemoOptions, Product};
 pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        let app = App::start(flags, overrides, engine.handle(), admin.handle()).await?;
+        // Before anything that takes long: without a handler SIGHUP ends the process.
+        let hangups = signal(SignalKind::hangup())?;
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        let app = App::start(flags, overrides, hangups, engine.handle(), admin.handle()).await?;
         let mut addresses = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
         if let Some(api) = app.api {
             addresses["api"] = api.to_string().into();
@@ -54,7 +58,8 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
             store: Some(format!("sqlite:{}", product.store.display())),
             ..Overrides::default()
         };
-        let app = App::start(product.flags, overrides, engine.handle(), admin.handle()).await?;
+        let hangups = signal(SignalKind::hangup())?;
+        let app = App::start(product.flags, overrides, hangups, engine.handle(), admin.handle()).await?;
         Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
     }))?;
     anyhow::ensure!(promises_held, "a promise was broken; the lines above say which");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -40,12 +41,18 @@ impl App {
     /// until the store accepts the writes that this needs, the process serves as it does with an unhealthy store.
     ///
     /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
-    /// caller's.
+    /// caller's. The files are read again after a SIGHUP that `hangups` receives, now or during the start.
     ///
     /// # Errors
     /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, or
     /// an address is in use.
-    pub async fn start(flags: PathBuf, overrides: Overrides, engine: &Handle, admin: &Handle) -> anyhow::Result<Self> {
+    pub async fn start(
+        flags: PathBuf,
+        overrides: Overrides,
+        hangups: Signal,
+        engine: &Handle,
+        admin: &Handle,
+    ) -> anyhow::Result<Self> {
         let Loaded { setup, warnings, hash } = config::read(&flags, &overrides)?;
         for warning in &warnings.0 {
             tracing::warn!(problem = %warning.one_line(), "the flag files are valid, with a warning");
@@ -75,7 +82,7 @@ impl App {
         let reload_status = Arc::new(ReloadStatus::new(warnings));
         let (watch, changes) = FlagFileWatcher::start(&flags, overrides, hash, WatchTiming::default())
             .context("watching the flag files")?;
-        watch.reload_on_hangup().context("listening for SIGHUP")?;
+        watch.reload_on_hangup(hangups);
 
         {
             let parts = parts.clone();

@@ -91,19 +91,15 @@ impl FlagFileWatcher {
     pub fn trigger(&self) -> ReloadTrigger {
         self.trigger.clone()
     }
-    /// Reads the files again whenever the process gets SIGHUP, until the runtime ends.
-    ///
-    /// # Errors
-    /// The signal cannot be handled.
-    pub fn reload_on_hangup(&self) -> std::io::Result<()> {
-        let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    /// Reads the files again whenever the process gets SIGHUP, until the runtime ends. One that `hangups` received
+    /// before counts too.
+    pub fn reload_on_hangup(&self, mut hangups: tokio::signal::unix::Signal) {
         let trigger = self.trigger();
         tokio::spawn(async move {
             while hangups.recv().await.is_some() && !trigger.stop.load(Ordering::Acquire) {
                 trigger.force();
             }
         });
-        Ok(())
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use rustix::process::Signal;
+
+use crate::support::process::Start;
 use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, short_pause};
-use crate::support::until;
+use crate::support::{Pointsman, until, until_true};
 
 /// A damaged version of a file, as a person, an editor or a disk might cause it.
 fn damage(random: &mut fastrand::Rng, good: &str) -> String {
@@ -331,4 +334,37 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
             system.finish().await;
         }
     }
+}
+
+/// Whether a process has a handler for this signal, by its number.
+fn handles(pid: u32, signal: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+/// A start may take long: the tables of the store may have to be upgraded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_during_the_start_reads_the_files_again_and_does_not_end_the_process() {
+    let system = TestSystem::start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = Start {
+        flags: system.flags.path().to_owned(),
+        store: format!("sqlite:{}", dir.path().join("pointsman.db").display()),
+        log: dir.path().join("log"),
+        env: Vec::new(),
+    };
+    let (hangup, terminate) = (Signal::HUP, Signal::TERM);
+    let meanwhile = async |pid: u32| {
+        // It handles SIGTERM long before the store is open.
+        until_true("a handler of SIGTERM", || handles(pid, terminate.as_raw() as u32)).await;
+        let pid = rustix::process::Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, hangup).expect("the signal could be sent");
+    };
+    let started = Pointsman::try_start_with(&start, meanwhile).await;
+    let mut started = started.unwrap_or_else(|log| panic!("it ended:\n{log}"));
+    until_true("the reload", || started.log().contains("a new set of flag files is in force")).await;
+    assert_eq!(started.stop().await, Some(0));
+    system.finish().await;
 }

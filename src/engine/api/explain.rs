@@ -17,9 +17,11 @@ use crate::engine::ports::locks;
 use crate::engine::scheduler::load::{self, LoadError};
 use crate::engine::scheduler::order_error::OrderError;
 use crate::flag::Freeze;
-use crate::names::{RunId, ServiceName};
-use crate::store::LockRow;
-use crate::workflow::{Cause, Conditions, Reason, Redaction, RunSummary, Since, Taint, ago, fold, waits};
+use crate::names::{RunId, ServiceName, StepId};
+use crate::store::{LockRow, StoredEvent};
+use crate::workflow::{
+    Cause, Conditions, Event, LockEvent, Reason, Redaction, RunSummary, Since, Taint, ago, fold, waits,
+};
 
 fn store_error(error: impl ToString) -> OrderError {
     OrderError::Store { why: error.to_string(), unknown: false }
@@ -133,7 +135,12 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String
                 .locks(Some(locks::names(&core.ports.sealer, name)), locks::ROWS_MAX)
                 .await
                 .map_err(store_error)?;
-            lock_holder(&rows, run, core.process.clock.now())
+            let taken = match rows.first() {
+                // Without the holder's events it is only unknown since when it has held the lock.
+                Some(first) => core.events(first.run).await.ok().and_then(|events| taken_at(&events, first)),
+                None => None,
+            };
+            lock_holder(&rows, run, taken, core.process.clock.now())
         }
         Cause::Breaker(service) => breaker_state(core, service),
         Cause::Call => {
@@ -168,11 +175,28 @@ async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, Ord
     Ok(format!(" (it holds the lock `{name}`: {waits})"))
 }
 
-/// Who holds a lock, and how many runs are queued before this one.
-fn lock_holder(rows: &[LockRow], run: RunId, now: Timestamp) -> Option<String> {
+/// When a step took the lock in whose queue it is first; `None` where it has not taken it yet. Its row has the time at
+/// which it joined the queue.
+fn taken_at(events: &[StoredEvent], first: &LockRow) -> Option<Timestamp> {
+    let is_first = |step: &StepId, item: Option<u32>| *step == first.step && item == first.item;
+    events.iter().fold(None, |taken, stored| match &stored.event {
+        Event::Lock(LockEvent::Taken { step, item, .. }) if is_first(step, *item) => Some(stored.at),
+        Event::Lock(LockEvent::Queued { step, item, .. } | LockEvent::Left { step, item, .. })
+            if is_first(step, *item) =>
+        {
+            None
+        }
+        _ => taken,
+    })
+}
+
+/// Who holds a lock, since when (`taken`), and how many runs are queued before this one.
+fn lock_holder(rows: &[LockRow], run: RunId, taken: Option<Timestamp>, now: Timestamp) -> Option<String> {
     let holder = rows.first()?;
     let before = rows.iter().position(|row| row.run == run).unwrap_or(rows.len());
-    let holds = format!("`{}` of {} has held it for {}", holder.step, holder.run, ago(holder.since, now));
+    let since =
+        taken.map_or_else(|| "is first in its queue".to_owned(), |at| format!("has held it for {}", ago(at, now)));
+    let holds = format!("`{}` of {} {since}", holder.step, holder.run);
     Some(match before {
         0 | 1 => holds,
         2 => format!("{holds}, and 1 is queued before it"),
@@ -219,5 +243,39 @@ fn sentence(core: &Core, run: &RunSummary, waits: &[String], stuck: bool) -> Str
         }
         (false, Some(first)) => format!("It is {status}: {first}."),
         (false, None) => format!("It has been {status} for {}.", ago(run.updated, core.process.clock.now())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Seq;
+    use crate::store::tests::{at, run_id};
+
+    #[test]
+    fn a_lock_is_held_since_it_was_taken_and_not_since_its_step_joined_the_queue() {
+        let (step, item, name) = (StepId::from("use"), Some(2), "sku:a".to_owned());
+        let row =
+            |n: u64| LockRow { name: name.clone(), place: n, run: run_id(n), step: step.clone(), item, since: at(0) };
+        let rows = [row(1), row(2), row(3)];
+        let queued = Event::Lock(LockEvent::Queued { step: step.clone(), item, name: name.clone() });
+        let taken = Event::Lock(LockEvent::Taken { step: step.clone(), item, name: name.clone() });
+        let of_other_item = Event::Lock(LockEvent::Left { step: step.clone(), item: None, name: name.clone() });
+        let left = Event::Lock(LockEvent::Left { step: step.clone(), item, name: name.clone() });
+        let mut events = Vec::new();
+        for (n, (event, held_for)) in
+            [(queued.clone(), None), (taken, Some("5 s")), (of_other_item, Some("5 s")), (left, None), (queued, None)]
+                .into_iter()
+                .enumerate()
+        {
+            events.push(StoredEvent { seq: Seq(n as u64 + 1), at: at(20 + n as i64 * 5), event });
+            let taken = taken_at(&events, &rows[0]);
+            let text = lock_holder(&rows, run_id(3), taken, at(30)).unwrap();
+            let expected = match held_for {
+                Some(held_for) => format!("`use` of {} has held it for {held_for} (", run_id(1)),
+                None => format!("`use` of {} is first in its queue", run_id(1)),
+            };
+            assert!(text.starts_with(&expected) && text.ends_with(", and 1 is queued before it"), "{n}: {text}");
+        }
     }
 }

@@ -49,6 +49,10 @@ impl Pointsman {
     }
     /// As [`Pointsman::start`]; returns the log if the process ends instead.
     pub async fn try_start(start: &Start) -> Result<Self, String> {
+        Self::try_start_with(start, async |_| {}).await
+    }
+    /// As [`Pointsman::try_start`]; `meanwhile` gets the id of the process as soon as there is one.
+    pub async fn try_start_with(start: &Start, meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&start.log).expect("a log file");
         let mut child = Command::new(BINARY)
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--store", &start.store])
@@ -63,6 +67,7 @@ impl Pointsman {
             .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
+        meanwhile(child.id().expect("it runs")).await;
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let first = tokio::time::timeout(PATIENCE, async {
             while let Ok(Some(line)) = lines.next_line().await {

@@ -118,7 +118,7 @@ impl Marks {
     /// Adds marks for a request that legacy takes, under the keys that earlier files give it.
     pub(super) fn legacy_takes(&mut self, earlier: &EarlierKeys) {
         for keys in &earlier.keys {
-            for key in [keys.scoped].into_iter().chain(keys.any_caller) {
+            for key in keys.of_legacy() {
                 self.add(key, Mark { files_version: earlier.files_version, by: MarkedBy::Legacy });
             }
         }
@@ -164,7 +164,7 @@ mod tests {
     use crate::flag::RetryKeys;
 
     fn earlier(key: u8, files_version: u64) -> EarlierKeys {
-        let keys = RetryKeys { scoped: RetryKey([key; 32]), any_caller: Some(RetryKey([key + 100; 32])) };
+        let keys = RetryKeys { any_caller: Some(RetryKey([key + 100; 32])), ..RetryKey([key; 32]).into() };
         EarlierKeys { keys: vec![keys], files_version }
     }
 

@@ -19,6 +19,9 @@
 //! A retry with a refreshed token has another S, but the same A and R. So legacy finds the engine's R, and the engine
 //! finds legacy's A. For R the body is needed: where `sets` says that the engine may have it, the request is not taken
 //! until its body was read ([`LegacyTake::NeedsBody`]).
+//!
+//! If the token is verified, the request has another key S, of route, k1, issuer and subject, and only S is looked up.
+//! Legacy takes A too, for a retry whose token cannot be verified. What others took under A or R is no concern of S.
 
 use std::time::{Duration, Instant};
 
@@ -163,8 +166,8 @@ impl StoreAffinity {
         earlier: &EarlierKeys,
         body: KnownBody,
     ) -> LegacyTake {
-        let RetryKeys { scoped, any_caller } = keys;
-        let _lock = any_caller.as_ref().map(|key| self.request_locks.of(key));
+        let RetryKeys { scoped, any_caller, unverified_retry } = keys;
+        let _lock = any_caller.or(unverified_retry).as_ref().map(|key| self.request_locks.of(key));
         let mut newer_files = self.newer_files.lock();
         let arm = self.tries.arm(&scoped, Instant::now());
         if arm == Some(Arm::Engine) {
@@ -180,12 +183,12 @@ impl StoreAffinity {
             }
             newer_files.legacy_takes(earlier);
         }
-        self.take_for_any_caller(self.take_key_for_legacy(scoped), any_caller)
+        self.take_for_other_credentials(self.take_key_for_legacy(scoped), keys)
     }
 
     /// Records that legacy has a request, which the engine gave back.
-    pub(super) fn give_request_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
-        self.take_for_any_caller(self.give_key_to_legacy(scoped), any_caller)
+    pub(super) fn give_request_to_legacy(&self, keys: RetryKeys) -> LegacyTake {
+        self.take_for_other_credentials(self.give_key_to_legacy(keys.scoped), keys)
     }
 
     /// As [`Affinity::noted_earlier`](crate::exchange::Affinity::noted_earlier) says.
@@ -197,15 +200,20 @@ impl StoreAffinity {
             && self.look_ups.first_try(&self.store, key, LOOK_UP_MAX).await == Ok(Some(Arm::Legacy))
     }
 
-    /// Takes the key for any caller too, where legacy has the caller's own key. It is enough if the key for any caller
-    /// is noted: the engine looks for it before it takes a request.
-    fn take_for_any_caller(&self, own: LegacyTake, any_caller: Option<RetryKey>) -> LegacyTake {
-        let (LegacyTake::Taken { again, .. }, Some(any_caller)) = (own, any_caller) else { return own };
-        match self.give_key_to_legacy(any_caller) {
-            LegacyTake::Taken { noted, again: under_another_credential } => {
-                LegacyTake::Taken { noted, again: again || under_another_credential }
+    /// Takes the key too that a retry under another credential has, where legacy has the caller's own key.
+    fn take_for_other_credentials(&self, own: LegacyTake, keys: RetryKeys) -> LegacyTake {
+        let LegacyTake::Taken { noted: own_noted, again } = own else { return own };
+        let other = keys.any_caller.or(keys.unverified_retry).map(|key| self.give_key_to_legacy(key));
+        match other {
+            None => own,
+            // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
+            Some(LegacyTake::Taken { noted, again: under_another }) if keys.any_caller.is_some() => {
+                LegacyTake::Taken { noted, again: again || under_another }
             }
-            not_taken => not_taken,
+            // A retry of a verified caller looks for its own key if its token can be verified, else for the other one.
+            // A try of another caller does not make this request a retry.
+            Some(LegacyTake::Taken { noted, .. }) => LegacyTake::Taken { noted: own_noted && noted, again },
+            Some(not_taken) => not_taken,
         }
     }
 }

@@ -1,5 +1,6 @@
 mod key_files;
 mod unnoted;
+mod verified;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -494,7 +495,7 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     let (mut taken_by_engine, mut taken_by_legacy) = (0, 0);
     for n in 0..ROUNDS {
         let any_caller = numbered(n);
-        let keys = RetryKeys { scoped: numbered(n + 1_000_000), any_caller: Some(any_caller) };
+        let keys = RetryKeys { any_caller: Some(any_caller), ..numbered(n + 1_000_000).into() };
         let together = std::sync::Barrier::new(2);
         let (engine, legacy) = std::thread::scope(|scope| {
             let engine = scope.spawn(|| {
@@ -517,10 +518,10 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     assert_eq!(taken_by_engine + taken_by_legacy, ROUNDS);
     // Another request with the same key is not the engine's.
     pins.take_for_engine_under_any_credential(&numbered(ROUNDS), &digest, 0);
-    let keys = RetryKeys { scoped: numbered(ROUNDS + 1_000_000), any_caller: Some(numbered(ROUNDS)) };
+    let keys = RetryKeys { any_caller: Some(numbered(ROUNDS)), ..numbered(ROUNDS + 1_000_000).into() };
     assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread), LegacyTake::NeedsBody);
     assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])), LegacyTake::FIRST);
-    let keys = RetryKeys { scoped: numbered(ROUNDS + 1_000_001), any_caller: Some(numbered(ROUNDS + 1)) };
+    let keys = RetryKeys { any_caller: Some(numbered(ROUNDS + 1)), ..numbered(ROUNDS + 1_000_001).into() };
     assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::TooLarge), LegacyTake::FIRST);
 }
 
@@ -533,7 +534,7 @@ async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
         // The second half of the rounds: two credentials of one caller.
         let keys = |credential: u32| match n < ROUNDS / 2 {
             true => RetryKeys::from(numbered(n)),
-            false => RetryKeys { scoped: numbered(credential * 1_000_000 + n), any_caller: Some(numbered(n)) },
+            false => RetryKeys { any_caller: Some(numbered(n)), ..numbered(credential * 1_000_000 + n).into() },
         };
         let together = std::sync::Barrier::new(2);
         let take = |credential| {

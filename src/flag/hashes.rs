@@ -70,6 +70,8 @@ impl Salts {
         parts.add(route.as_str().as_bytes());
         parts.add(key);
         let mut any_caller = parts.clone();
+        any_caller.add(b"\0any caller");
+        let any_caller = caller.is_refreshable().then(|| any_caller.key());
         let verified = caller.token.as_ref().and_then(|keys| keys.verify(facts.headers));
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
             parts.add(issuer.as_bytes());
@@ -77,7 +79,7 @@ impl Salts {
             // Without a verified token a list of parts ends in a header name, or has only two parts: the two kinds of
             // key never collide.
             parts.add(b"\0verified");
-            return RetryKeys { scoped: parts.key(), any_caller: None };
+            return RetryKeys { scoped: parts.key(), any_caller: None, unverified_retry: any_caller };
         }
         for name in &caller.headers {
             for value in facts.headers.get_all(name) {
@@ -85,13 +87,11 @@ impl Salts {
             }
             parts.add(name.as_str().as_bytes());
         }
-        any_caller.add(b"\0any caller");
-        let any_caller = caller.is_refreshable().then(|| any_caller.key());
         let scoped = match (form, &any_caller) {
             (KeyForm::SharedHalf, Some(any_caller)) => any_caller.of_caller(parts.key()),
             (KeyForm::SharedHalf | KeyForm::Whole, _) => parts.key(),
         };
-        RetryKeys { scoped, any_caller }
+        RetryKeys { scoped, any_caller, unverified_retry: None }
     }
 }
 

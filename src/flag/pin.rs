@@ -136,11 +136,22 @@ pub struct RetryKeys {
     /// Scoped by the route alone, where the caller's scope is a credential that nobody verified: the same caller's next
     /// try may carry another one.
     pub any_caller: Option<RetryKey>,
+    /// The key for any caller that the next try of a verified caller has if its token cannot be verified: an issuer may
+    /// sign with a new key before the files have it. Recorded for what legacy takes, and never looked up for a verified
+    /// request: what a caller whom nobody verified did must reserve nothing against a verified one.
+    pub unverified_retry: Option<RetryKey>,
 }
 
 impl From<RetryKey> for RetryKeys {
-    /// The keys of a request whose caller is verified or has no credential.
+    /// The keys of a request whose retries have no other key.
     fn from(scoped: RetryKey) -> Self {
-        Self { scoped, any_caller: None }
+        Self { scoped, any_caller: None, unverified_retry: None }
+    }
+}
+
+impl RetryKeys {
+    /// All keys under which legacy's taking the request is recorded.
+    pub fn of_legacy(self) -> impl Iterator<Item = RetryKey> {
+        [Some(self.scoped), self.any_caller, self.unverified_retry].into_iter().flatten()
     }
 }

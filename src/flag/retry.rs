@@ -196,7 +196,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
     fn the_keys_of_an_unverified_caller_share_the_first_half() {
         let unverified =
             Route { caller: vec!["authorization".parse().unwrap()].into(), ..route("a", Method::POST, "/orders") };
-        let RetryKeys { scoped, any_caller } = keys(&set_of(unverified.clone()), 1).0.unwrap();
+        let RetryKeys { scoped, any_caller, .. } = keys(&set_of(unverified.clone()), 1).0.unwrap();
         let of_request = any_caller.unwrap().of_request(&[7; 32]);
         assert_eq!(scoped.0[..16], of_request.0[..16]);
         assert_ne!(scoped.0[16..], of_request.0[16..]);

@@ -79,15 +79,17 @@ fn replace_key_file(system: &TestSystem, text: &str) {
     system.pointsman.signal(rustix::process::Signal::HUP);
 }
 
+/// Scopes the keys of orders by the tokens of the old pair.
+fn by_token(flags: &FlagsDir) {
+    flags.write(FILE, OLD.public);
+    flags.edit("routes/orders.yaml", |text| {
+        let creates = "    instance: { creates: $.id }";
+        text.replace(creates, &format!("    caller: {{ jwt: {{ keys: {FILE}, audience: shop }} }}\n{creates}"))
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_nothing() {
-    let by_token = |flags: &FlagsDir| {
-        flags.write(FILE, OLD.public);
-        flags.edit("routes/orders.yaml", |text| {
-            let creates = "    instance: { creates: $.id }";
-            text.replace(creates, &format!("    caller: {{ jwt: {{ keys: {FILE}, audience: shop }} }}\n{creates}"))
-        });
-    };
     let mut system = TestSystem::with(by_token).await;
     system.allowed.unacknowledged = true;
     force(&system, "live").await;
@@ -132,5 +134,23 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     check_old_token(&system, "after a restart").await;
     system.wait_for_runs_to_end().await;
     assert_eq!(charges(&system), 4, "each order once");
+    system.finish().await;
+}
+
+/// The issuer signs with the new key before the files have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_whose_token_cannot_be_verified_stays_with_legacy() {
+    let mut system = TestSystem::with(by_token).await;
+    system.allowed.unacknowledged = true;
+    force(&system, "dark").await;
+    let first = order_id(&system, 1, &OLD.token(1)).await;
+    assert!(first.is_number(), "legacy answers: {first}");
+    force(&system, "live").await;
+    for token in [OLD.token(2), NEW.token(3)] {
+        assert_eq!(order_id(&system, 1, &token).await, first);
+    }
+    assert!(order_id(&system, 2, &NEW.token(6)).await.is_string(), "the engine answers a new request");
+    system.wait_for_runs_to_end().await;
+    assert_eq!(charges(&system), 2, "each order once");
     system.finish().await;
 }

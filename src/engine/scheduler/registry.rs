@@ -127,8 +127,8 @@ impl Registration {
     /// with one of them begins a run in between.
     pub fn give_to_legacy(&mut self, affinity: &StoreAffinity) {
         if let Some(key) = self.key {
-            // A failure is detected when the proxy records the key again before it calls legacy.
-            affinity.give_to_legacy(RetryKeys { scoped: key, any_caller: self.any_caller });
+            // A failure is detected when the proxy records all keys again before it calls legacy.
+            affinity.give_to_legacy(RetryKeys { any_caller: self.any_caller, ..RetryKeys::from(key) });
         }
         // The other keys are released only after legacy has the key for any caller, because otherwise a request under
         // another credential could take them.

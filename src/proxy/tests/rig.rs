@@ -136,7 +136,7 @@ impl Affinity for Fakes {
             false => self.give_to_legacy(keys),
         }
     }
-    fn give_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
+    fn give_to_legacy(&self, RetryKeys { scoped, any_caller, .. }: RetryKeys) -> LegacyTake {
         let mut keys = self.keys_of_legacy.lock().unwrap();
         let again = keys.contains(&scoped);
         if self.records_no_keys.load(SeqCst) {

@@ -16,7 +16,7 @@ use super::conflict::conflict;
 use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, OnReject, Question};
 use super::sensitive::answer_for_others;
-use super::step_events::{failed, finished, skipped};
+use super::step_events::{fail_or_pause, failed, finished, skipped};
 use super::world::deeper_than;
 use super::{
     CheckpointAnswer, CheckpointEvent, CheckpointKind, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode,
@@ -112,7 +112,11 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
         }
     }
     if run.mode() == Mode::Real {
-        return vec![Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked)))];
+        return vec![match asked.default.as_deref().and_then(|values| unfit_default(step, question, values, world)) {
+            None => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
+            // Somebody decides now, and not when nobody has answered in time.
+            Some(failure) => fail_or_pause(run, step, None, ConflictKind::Schema, failure),
+        }];
     }
     let Some(rehearse) = &question.rehearse else { return vec![needs_person(step, None)] };
     let values = match rehearse.evaluate(&world.plain(run)) {
@@ -130,6 +134,16 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
         Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Event::Checkpoint(CheckpointEvent::Answered { checkpoint, said, by: REHEARSAL.into() }),
     ]
+}
+
+/// The failure of a question whose `default` gives values that no person could give; `None` where they fit.
+fn unfit_default(step: &Step, question: &Question, values: &Value, world: &World) -> Option<Failure> {
+    let wrong = match deeper_than(values, world.output_depth_max) {
+        true => format!("it is nested deeper than output_depth_max ({})", world.output_depth_max),
+        false => format!("its schema does not take that: {}", question.complaints(values).into_iter().next()?),
+    };
+    let message = format!("`{}`: `default` gives values for an approval by time-out, and {wrong}", step.id);
+    Some(Failure::of_step(FailureKind::Schema, &step.id, None, message))
 }
 
 /// The failure of a rehearsing run that would have to ask a person.

@@ -14,7 +14,7 @@ use super::child_input::child_input;
 use super::conflict::{conflict, pauses, shorten_value};
 use super::may_begin::{enter, may_begin, may_begin_item, skipped_by_needs};
 use super::risk::{Gate, as_asked};
-use super::step_events::{failed, finished, schema_failure, skipped};
+use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped};
 use super::world::{call_scope, deeper_than};
 use super::{
     ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, Outcome, Part, PauseOrFail,
@@ -129,27 +129,56 @@ fn done_without_call(output: Value) -> Outcome {
 /// Handles a child run that could not be started because the files in force do not have its workflow: this run pauses
 /// until they do.
 pub(super) fn workflow_missing(run: &Run, plan: &Plan, child: RunId) -> Result<Vec<Event>, Refusal> {
-    let known = run.children().find(|known| known.run == child);
-    let known = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
-    let missing = Missing::Workflow(known.workflow);
+    let known = begun(run, child)?;
+    let missing = Missing::Workflow(known.workflow.clone());
     let note = format!("it was not started: it needs {missing}");
     if run.is_ending() {
-        let end = ChildOutcome {
-            child,
-            status: RunStatus::Cancelled,
-            output: Arc::default(),
-            note: Some(note),
-            failure: None,
-            tree: Some(TreeEffects::default()),
-            sensitive: Vec::new(),
-        };
-        return ended(run, plan, end);
+        return ended(run, plan, not_started(child, note));
     }
     let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
-    let not_started = Event::Child(ChildEvent::Ended {
-        step: known.step,
-        item: known.item,
+    let pause = missing::pause(run, step, known.item, Part::Do, &missing);
+    Ok(vec![not_started_event(&known, note), pause])
+}
+
+/// Handles a child run that could not be started because its workflow refuses its input: the step fails, or a person
+/// decides, who can give it another one.
+pub(super) fn input_refused(run: &Run, plan: &Plan, child: RunId, why: &str) -> Result<Vec<Event>, Refusal> {
+    let known = begun(run, child)?;
+    let note = format!("it was not started: `{}` does not take this input: {why}", known.workflow);
+    if run.is_ending() {
+        return ended(run, plan, not_started(child, note));
+    }
+    let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
+    let message = format!("`{}`: `{}` does not take this input: {why}", known.step, known.workflow);
+    let failure = Failure::of_step(FailureKind::ChildFailed, &known.step, known.item, message);
+    let next = fail_or_pause(run, step, known.item, ConflictKind::Expression, failure);
+    Ok(vec![not_started_event(&known, note), next])
+}
+
+/// A child that the run has begun and whose end it has not recorded.
+fn begun(run: &Run, child: RunId) -> Result<OpenChild, Refusal> {
+    run.children().find(|known| known.run == child).ok_or(Refusal::NotDue("no such run was begun, or it has ended"))
+}
+
+/// The outcome of a child that was never started.
+fn not_started(child: RunId, note: String) -> ChildOutcome {
+    ChildOutcome {
         child,
+        status: RunStatus::Cancelled,
+        output: Arc::default(),
+        note: Some(note),
+        failure: None,
+        tree: Some(TreeEffects::default()),
+        sensitive: Vec::new(),
+    }
+}
+
+/// The event that ends a child which was never started; the next event says how its step goes on.
+fn not_started_event(known: &OpenChild, note: String) -> Event {
+    Event::Child(ChildEvent::Ended {
+        step: known.step.clone(),
+        item: known.item,
+        child: known.run,
         status: RunStatus::Cancelled,
         output: Arc::default(),
         note: Some(note),
@@ -157,8 +186,7 @@ pub(super) fn workflow_missing(run: &Run, plan: &Plan, child: RunId) -> Result<V
         tree: Some(TreeEffects::default()),
         unfit: false,
         sensitive: Vec::new(),
-    });
-    Ok(vec![not_started, missing::pause(run, step, known.item, Part::Do, &missing)])
+    })
 }
 
 /// How a child run ended.

@@ -58,6 +58,13 @@ pub enum Command {
         /// The run.
         child: RunId,
     },
+    /// Record that a child run was not started and never will be, because its workflow refuses its input.
+    ChildInputRefused {
+        /// The run.
+        child: RunId,
+        /// What is wrong with the input.
+        why: String,
+    },
     /// Record what the queue of a lock shows.
     LockSeen {
         /// The step.

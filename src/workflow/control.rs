@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::calls::{CallState, Open, Phase, StepState};
 use super::resolve::{self, Resolution};
-use super::step_events::skipped;
+use super::step_events::{check_given_form, skipped};
 use super::world::deeper_than;
 use super::{CallBody, Choice, ControlEvent, Event, Part, Plan, Refusal, Run, Skipped, Step, StepKind, World};
 use crate::names::StepId;
@@ -163,6 +163,7 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjustment: Adjustme
         (Some(StepState::Open(_)), ..) => return not_applicable(format!("`{id}` has no items")),
         (Some(_), ..) => return not_applicable(format!("`{id}` has ended")),
     }
+    check_given_form(step, &input)?;
     if deeper_than(&input, world.output_depth_max) {
         let message = format!("the input is nested deeper than output_depth_max ({})", world.output_depth_max);
         return Err(Refusal::BadValues(vec![message]));

@@ -85,6 +85,7 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
             child::ended(run, plan, child::ChildOutcome { child: id, status, output, note, failure, tree, sensitive })
         }
         Command::ChildHasNoWorkflow { child: id } => child::workflow_missing(run, plan, id),
+        Command::ChildInputRefused { child: id, why } => child::input_refused(run, plan, id, &why),
         Command::LockSeen { step, item, queued, seen } => {
             lock::queue_seen(run, step_of(plan, step)?, item, queued, seen)
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::choices::{choices, why_not};
-use super::step_events::check_given_depth;
+use super::step_events::{check_given_depth, check_given_form};
 use super::{
     Choice, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled,
     Run, Skipped, Step, StepEvent, StepFinished, StepKind, World, ending, fallback, respond,
@@ -81,6 +81,7 @@ pub(super) fn resolve(
         (Choice::Retry | Choice::RetryWith { .. }, part) => {
             if let Choice::RetryWith { input } = choice {
                 check_given_depth(&declared.id, input, world)?;
+                check_given_form(declared, input)?;
             }
             // Where no call had begun, the step is simply due again.
             if conflict.attempt > 0 {

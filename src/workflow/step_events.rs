@@ -9,8 +9,8 @@ use super::calls::{Phase, StepState};
 use super::conflict::{conflict, pauses};
 use super::world::deeper_than;
 use super::{
-    ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Refusal, Run, Skipped, Step, StepEvent,
-    StepFinished, World,
+    CallBody, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Refusal, Run, Skipped, Step,
+    StepEvent, StepFinished, StepKind, World,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::StepId;
@@ -122,5 +122,20 @@ pub(super) fn check_given_depth(step: &StepId, value: &Value, world: &World) -> 
             world.output_depth_max
         )])),
         false => Ok(()),
+    }
+}
+
+/// Checks that a call can send the input that a person gives in the form that its service takes.
+pub(super) fn check_given_form(step: &Step, input: &Value) -> Result<(), Refusal> {
+    let StepKind::Call(call) = &step.kind else { return Ok(()) };
+    match &call.body {
+        CallBody::Form(_) if !input.is_object() => {
+            Err(Refusal::BadValues(vec![format!("`{}` sends a form: its input is a map of the fields", step.id)]))
+        }
+        CallBody::Raw => Err(Refusal::NotApplicable(format!(
+            "`{}` sends the body of the request as it came, and takes no other input",
+            step.id
+        ))),
+        CallBody::Empty | CallBody::Json(_) | CallBody::Form(_) | CallBody::Text(_) => Ok(()),
     }
 }

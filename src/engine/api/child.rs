@@ -61,6 +61,7 @@ pub(in crate::engine) async fn ensure_child(
             Ok(end) => ChildState::Ended(Box::new(end)),
             Err(CannotStart::Fails(end)) => ChildState::Ended(end),
             Err(CannotStart::NoWorkflow) => ChildState::NoWorkflow,
+            Err(CannotStart::InputRefused(why)) => ChildState::InputRefused(why),
         };
     }
     loop {
@@ -118,6 +119,10 @@ async fn try_ensure(
         Err(CannotStart::NoWorkflow) => {
             core.ports.store.remove_pending_run(spec.child).await?;
             return Ok(Try::State(ChildState::NoWorkflow));
+        }
+        Err(CannotStart::InputRefused(why)) => {
+            core.ports.store.remove_pending_run(spec.child).await?;
+            return Ok(Try::State(ChildState::InputRefused(why)));
         }
     };
     Ok(match answer.await {
@@ -191,6 +196,8 @@ async fn exceeds_depth_bound(core: &Core, parent: RunId) -> Result<bool, StoreEr
 enum CannotStart {
     /// The files in force do not have its workflow.
     NoWorkflow,
+    /// Its workflow refuses its input, for this reason.
+    InputRefused(String),
     /// The child counts as failed.
     Fails(Box<ChildEnd>),
 }
@@ -204,8 +211,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
     let snapshot = core.files.snapshot.load_full();
     let Some(plan) = snapshot.plans.get(&spec.workflow).cloned() else { return Err(CannotStart::NoWorkflow) };
     if let Err(why) = plan.check_input(&spec.input) {
-        let why = why.join("; ");
-        return Err(failed(format!("`{}` does not take this input: {why}", spec.workflow)));
+        return Err(CannotStart::InputRefused(why.join("; ")));
     }
     let mut sensitive_paths = spec.sensitive_paths.clone();
     let legacy = parent.legacy.as_ref().zip(snapshot.legacy_reads(&plan.workflow)).map(|(legacy, reads)| {

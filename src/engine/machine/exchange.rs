@@ -208,6 +208,8 @@ pub(in crate::engine) enum ChildState {
     Ended(Box<ChildEnd>),
     /// It is not stored and never will be: the files in force do not have its workflow.
     NoWorkflow,
+    /// It is not stored and never will be: its workflow refuses its input, for this reason.
+    InputRefused(String),
 }
 
 /// The result of sending an order to a child.

@@ -204,6 +204,10 @@ impl Machine {
                 self.descendant_waits = false;
                 self.try_command(Command::ChildHasNoWorkflow { child });
             }
+            (ChildState::InputRefused(why), _) => {
+                self.descendant_waits = false;
+                self.try_command(Command::ChildInputRefused { child, why });
+            }
             // An order that was sent before the child was stored is sent again.
             (ChildState::Running, Some((_, Some(Delivery::NoRun)))) => drop(self.child_orders.remove(&child)),
             (ChildState::Running | ChildState::NotCreated, _) => {}

@@ -77,3 +77,66 @@ respond: { status: 200, body: { f: '${steps.a.output}' } }
     harness.call("a", ok(BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"))));
     assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
 }
+
+/// Steps that use the bytes which `a` answers with in another way than as a whole body.
+const WITHIN: &str = "
+workflow: w
+steps:
+  a: { call: 'GET ${services.stock}/a' }
+  b: { needs: [a], STEP }
+respond: { status: 200, body: done }
+";
+
+/// The message of the conflict in which the step `b` ends, where `a` answers with this value.
+fn conflict_over(step: &str, answered: Value) -> Option<String> {
+    let plan = plan(&WITHIN.replace("STEP", step));
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("a", ok(answered));
+    harness.perform_due();
+    harness.run.conflict().map(|conflict| {
+        assert_eq!(conflict.kind, crate::workflow::ConflictKind::Expression, "{conflict:?}");
+        conflict.message.clone()
+    })
+}
+
+#[test]
+fn bytes_within_another_value_are_not_sent() {
+    let bytes = || BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"));
+    for step in [
+        "call: 'POST ${services.stock}/b', body: { f: '${steps.a.output}' }",
+        "call: 'POST ${services.stock}/b', body: { f: ['${steps.a.output}'] }",
+        "run: child, input: { f: '${steps.a.output}' }",
+        "fail: { status: 500, body: { f: '${steps.a.output}' } }",
+    ] {
+        let message = conflict_over(step, bytes()).unwrap_or_else(|| panic!("{step}: no conflict"));
+        assert!(message.contains("can only be a whole body"), "{step}: {message}");
+        let looks_like_bytes = json!({ "$bytes": "AQL/", "content_type": "image/png" });
+        assert_eq!(conflict_over(step, looks_like_bytes), None, "{step}: JSON that a service sent");
+    }
+}
+
+#[test]
+fn expressions_pass_bytes_on_and_cannot_read_them() {
+    let bytes = || BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"));
+    for read in [
+        "size(steps.a.output)",
+        "keys(steps.a.output)",
+        "steps.a.output[\"$bytes\"]",
+        "steps.a.output.content_type",
+        "steps.a.output[\"$\" + \"mark\"]",
+        "[steps.a.output].map(x, x.content_type)",
+        "steps.a.output.map(key, key)",
+        "\"$mark\" in steps.a.output",
+    ] {
+        let step = format!("set: '${{{read}}}'");
+        let message = conflict_over(&step, bytes()).unwrap_or_else(|| panic!("{read}: no conflict"));
+        assert!(message.contains("bytes, which cannot be read") || message.contains("$mark"), "{read}: {message}");
+        let members = json!({ "$bytes": "AQL/", "content_type": "image/png", "$mark": "x" });
+        assert_eq!(conflict_over(&step, members), None, "{read}: JSON that a service sent");
+    }
+    for passed_on in ["[steps.a.output]", "{\"a\": steps.a.output}", "steps.a.output != null", "has(steps.a.output.x)"]
+    {
+        assert_eq!(conflict_over(&format!("set: '${{{passed_on}}}'"), bytes()), None, "{passed_on}");
+    }
+}

@@ -279,3 +279,40 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
         assert!(cancelled.run.note().unwrap().ends_with("not undone: `charge`"), "{:?}", cancelled.run.note());
     }
 }
+
+#[test]
+fn an_input_that_the_childs_workflow_refuses_pauses_a_run_of_the_api_until_it_gets_another() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  first: { call: 'POST ${services.bank}/first', undo: 'DELETE ${services.bank}/first' }
+  kid: { needs: [first], run: other, input: { amount: five } }
+respond: { status: 200, body: done }
+",
+    );
+    let refused = |mut harness: Harness<'static>| {
+        harness.settle();
+        harness.call("first", ok(json!({})));
+        let child = RunId(uuid::Uuid::from_u128(9));
+        let begin = Command::BeginChild { step: crate::workflow::StepIndex(1), item: None, child };
+        harness.command(begin).unwrap();
+        harness.command(Command::ChildInputRefused { child, why: "/amount is no number".into() }).unwrap();
+        harness.settle();
+        harness
+    };
+    let plan: &'static Plan = Box::leak(Box::new(plan));
+    let mut harness = refused(Harness::of_api(plan));
+    let conflict = harness.run.conflict().unwrap().clone();
+    assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Expression, 0));
+    assert_eq!(conflict.message, "`kid`: `other` does not take this input: /amount is no number", "it names no run");
+    let input = Arc::new(json!({ "amount": 5 }));
+    harness.choose("kid", None, Choice::RetryWith { input: input.clone() }).unwrap();
+    let child = RunId(uuid::Uuid::from_u128(10));
+    harness.command(Command::BeginChild { step: crate::workflow::StepIndex(1), item: None, child }).unwrap();
+    let begun: Vec<_> = harness.run.children().map(|known| (known.run, known.input)).collect();
+    assert_eq!(begun, [(child, input)]);
+    let harness = refused(Harness::of_route(plan));
+    assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::ChildFailed));
+    assert_eq!(harness.in_flight_names(), ["undo first"]);
+}

@@ -228,6 +228,38 @@ fn an_order_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_possi
 }
 
 #[test]
+fn an_input_that_a_call_cannot_send_is_refused() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  ask: { checkpoint: { question: Go on? } }
+  form: { needs: [ask], call: 'POST ${services.bank}/form', form: { a: '1' } }
+  raw: { needs: [ask], call: 'POST ${services.bank}/raw', raw: '${request.raw}' }
+respond: { status: 200, body: done }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.perform_due();
+    let adjust = |step: &str, input: Value| Order::Adjust {
+        step: step.into(),
+        item: None,
+        input: Arc::new(input),
+        reason: None,
+    };
+    for input in [json!([1]), json!("a=1"), json!(null)] {
+        let refused = harness.order_by("ann", adjust("form", input.clone()));
+        assert!(matches!(refused, Err(Refusal::BadValues(_))), "{input}: {refused:?}");
+    }
+    let refused = harness.order_by("ann", adjust("raw", json!({ "a": 1 })));
+    assert!(matches!(refused, Err(Refusal::NotApplicable(_))), "{refused:?}");
+    harness.order_by("ann", adjust("form", json!({ "a": 2 }))).unwrap();
+    harness.answers("ann", yes()).unwrap();
+    let sent = harness.run.attempt(&"form".into(), None, crate::workflow::Part::Do).unwrap();
+    assert_eq!(sent.request.body, crate::workflow::Payload::Text("a=2".into()));
+}
+
+#[test]
 fn an_input_is_adjusted_before_its_step_begins() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
@@ -324,4 +356,44 @@ respond: { status: 200 }
     harness.advance_seconds(3600);
     assert_eq!(harness.status(), RunStatus::Completed);
     assert_eq!(fold(&harness.events).unwrap(), harness.run);
+}
+
+const DEFAULT: &str = "
+workflow: w
+steps:
+  q:
+    checkpoint:
+      question: How much?
+      schema: { type: object, required: [amount], properties: { amount: { type: number, maximum: 100 } } }
+      timeout: 1h
+      on_timeout: approve
+      default: { amount: '${request.body.amount}' }
+  pay: { needs: [q], call: 'POST ${services.bank}/pay', body: { amount: '${steps.q.output.amount}' } }
+respond: { status: 200, body: done }
+";
+
+#[test]
+fn a_default_that_the_schema_refuses_is_decided_by_a_person_before_the_question_is_asked() {
+    let plan = plan(DEFAULT);
+    let with = |amount: Value, route: bool| {
+        let mut harness = Harness::started_with(&plan, |first| {
+            first.request = Arc::new(json!({ "body": { "amount": amount } }));
+            first.route = first.route.take().filter(|_| route);
+        });
+        harness.perform_due();
+        harness
+    };
+    let mut fits = with(json!(50), false);
+    fits.advance_seconds(3600);
+    assert_eq!(fits.sent_bodies(), [json!({ "amount": 50 })]);
+    for amount in [json!(1_000_000), json!("abc")] {
+        let mut harness = with(amount.clone(), false);
+        let conflict = harness.run.conflict().unwrap_or_else(|| panic!("{amount}: {:?}", harness.kinds())).clone();
+        assert_eq!((conflict.kind, harness.status()), (ConflictKind::Schema, RunStatus::Paused), "{amount}");
+        assert!(conflict.message.contains("/amount"), "{}", conflict.message);
+        harness.advance_seconds(3600);
+        assert!(harness.sent.is_empty(), "{amount}");
+        let of_route = with(amount, true);
+        assert_eq!(of_route.run.failure().map(|failure| failure.kind), Some(FailureKind::Schema));
+    }
 }

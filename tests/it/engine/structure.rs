@@ -176,10 +176,14 @@ async fn child_runs_are_paused_cancelled_and_recovered_with_their_parents() {
     assert_eq!(data["undone"][0]["state"], "undone", "{data}");
     test.wait_for_status(&below(&test, &run).await[0], "cancelled").await;
     assert_eq!((test.step_service.effects("DELETE /takes"), test.step_service.effects("DELETE /firsts")), (1, 1));
-    // A child run that refuses its input fails the step; here that ends the parent.
+    // A workflow that refuses the input of a child run: the child is not started, and a person decides.
     let data = test.run("above", json!({ "items": ["x"] })).await;
-    let data = test.wait_for_status(&path(&data), "failed").await;
-    assert!(data["error"]["message"].as_str().unwrap().contains("does not take this input: /item"), "{data}");
+    let run = path(&data);
+    let data = test.wait_for_status(&run, "paused").await;
+    let message = data["conflicts"][0]["message"].as_str().unwrap();
+    assert!(message.contains("does not take this input: /item") && !message.contains("run_"), "{data}");
+    test.post_accepted(&format!("{run}/cancel"), json!({})).await;
+    test.wait_for_status(&run, "cancelled").await;
     test.finish().await;
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{EngineTest, id};
+use super::{EngineTest, RUN, id};
 use crate::support::step_service::{ReceivedCall, ScriptedReply};
 use crate::support::until;
 
@@ -158,7 +158,7 @@ async fn after_a_reload_messages_go_to_the_new_url_of_the_receiver_also_those_th
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let dead = format!("http://{}", closed.local_addr().expect("an address"));
     drop(closed);
-    let test = EngineTest::with_settings(&format!("  ops: {dead}"), &[&asks], |_| {}).await;
+    let mut test = EngineTest::with_settings(&format!("  ops: {dead}"), &[&asks], |_| {}).await;
     let mut runs = start_runs(&test, "moved", 3).await;
     // The pauses after failures are 1, 2, 4 s and more: without the reload, the next attempt is far away.
     let failed = |metrics: &crate::support::Metrics| {
@@ -171,5 +171,23 @@ async fn after_a_reload_messages_go_to_the_new_url_of_the_receiver_also_those_th
     runs.extend(start_runs(&test, "moved", 1).await);
     wait_for_notifications(&test, "POST /moved", &runs).await;
     assert!(since.elapsed() < Duration::from_secs(7), "after the reload it took {:?}", since.elapsed());
+
+    // While the service is not in the files, messages are recorded; they are sent when it is there again.
+    test.reload(|| {
+        test.flags.edit("pointsman.yaml", |text| text.replace("  ops: ", "  other: "));
+        std::fs::remove_file(test.flags.file("workflows/moved.yaml")).expect("it was there");
+    })
+    .await;
+    test.kill_and_restart().await;
+    let by = json!({ "reason": "for a drill", "as": "ann" });
+    test.post_accepted(&format!("{RUN}/{}/pause", runs[0]), by).await;
+    let waits = |metrics: &crate::support::Metrics| {
+        (metrics.sum("pointsman_notices_waiting", &[("service", "ops")]) - 1.0).abs() < 0.5
+    };
+    test.pointsman.until_metric("one waits", waits).await;
+    assert_eq!(notified_runs(&test.step_service.seen("POST /moved")).len(), 4, "there is no address to send it to");
+    test.reload(|| test.flags.edit("pointsman.yaml", |text| text.replace("  other: ", "  ops: "))).await;
+    runs.push(runs[0].clone());
+    wait_for_notifications(&test, "POST /moved", &runs).await;
     test.finish().await;
 }

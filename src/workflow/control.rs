@@ -174,6 +174,7 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjustment: Adjustme
         input,
         by,
         reason,
+        least_risk: None,
         sensitive: false,
     })])
 }

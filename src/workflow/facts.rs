@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload, RouteAbove, SensitivePath, SignalDelivery};
+use super::{
+    ApprovalAbove, CallRecord, EffectClass, Failure, Mode, Part, Payload, RouteAbove, SensitivePath, SignalDelivery,
+};
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
 
 /// The start of a run.
@@ -51,6 +53,10 @@ pub struct RunStarted {
     /// Of a child: the route at the top of its tree. Absent in children that an earlier version started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_above: Option<RouteAbove>,
+    /// Of a child, and of a rerun of it: what people approved above it. Absent where nobody was asked, and in children
+    /// that an earlier version started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_above: Option<ApprovalAbove>,
     /// The run whose results it takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<RunId>,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::calls::StepItem;
 use super::serde_forms::pairs;
-use super::{CheckpointAnswer, OpenCheckpoint, SignalDelivery};
+use super::{CheckpointAnswer, OpenCheckpoint, Risk, SignalDelivery};
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
 /// The ids of this many deliveries are remembered, so that a repeated delivery changes nothing.
@@ -47,6 +47,8 @@ pub(super) struct Interactions {
     /// Items that got another input after other items of their step had begun: people are asked about each of them
     /// separately.
     pub changed: BTreeSet<StepItem>,
+    /// By step with an input that was taken over: the risk at which people were asked about it in earlier runs.
+    pub least_risks: BTreeMap<StepId, Risk>,
     /// By step: how many items people skipped, gave an output or replaced by the fallback because something was missing
     /// that the first attempt needs. The risk may not have been evaluated then.
     pub decided_when_missing: BTreeMap<StepId, usize>,
@@ -167,6 +169,13 @@ impl Interactions {
         let open =
             self.questions.values_mut().filter(|question| question.checkpoint.step == *step && question.is_open());
         open.for_each(|question| question.state = QuestionState::Withdrawn);
+    }
+    /// Notes the risk at which people were asked about a step in earlier runs.
+    pub fn raise_least_risk(&mut self, step: &StepId, risk: Option<Risk>) {
+        if let Some(risk) = risk {
+            let known = self.least_risks.entry(step.clone()).or_insert(risk);
+            *known = risk.max(*known);
+        }
     }
     /// The entry of a step (an item) in a lock's queue.
     pub fn queue_entry(&self, step: &StepId, item: Option<u32>) -> Option<&QueueEntry> {

@@ -6,6 +6,7 @@
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
 pub mod address;
+mod approval_above;
 mod attempt_result;
 mod begin;
 mod bytes;
@@ -34,6 +35,7 @@ mod facts;
 mod failure;
 mod fallback;
 mod interactions;
+mod least_approval;
 mod lock;
 mod may_begin;
 pub mod missing;
@@ -68,6 +70,7 @@ mod status;
 mod statuses;
 mod step_events;
 mod summary;
+mod taken_inputs;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -84,6 +87,7 @@ pub mod wire;
 mod work_count;
 mod world;
 
+pub use approval_above::ApprovalAbove;
 pub use bytes::{BytesMark, describe_bytes};
 pub use call_record::{CallRecord, Part};
 pub use calls::InFlight;
@@ -102,6 +106,7 @@ pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Lack};
+pub use least_approval::approval_above_child;
 pub use lock::HASHED_LOCK;
 pub use may_begin::sends;
 pub use missing::Missing;

@@ -2,14 +2,15 @@
 //!
 //! Always true: results of steps that finished and do not depend on that step are taken over, and their `undo` uses the
 //! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
-//! are asked about them again. What people and other programs gave the earlier run holds for the new one: the inputs of
-//! steps, signals that no step has taken, and the ids of all signals but those whose `wait` runs again; a step that a
-//! person skipped stays skipped, unless the rerun begins at it. What was decided about single items cannot be taken over, because the items may be others, so
-//! the rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun
-//! begins at it. A call that was done and is not undone is repeated only if the rerun begins at its step, or if its step
-//! has a result and depends on the one where the rerun begins. A run that is not final ends when it is handed over: it
-//! records the id of its successor before that one is created, so the two are never active at the same time; if creating
-//! the successor fails, giving the same order again creates it.
+//! are asked about them again, about an input that a person gave at no lower risk than before. What people and other
+//! programs gave the earlier run holds for the new one: the inputs of steps, signals that no step has taken, and the
+//! ids of all signals but those whose `wait` runs again; a step that a person skipped stays skipped, unless the rerun
+//! begins at it. What was decided about single items cannot be taken over, because the items may be others, so the
+//! rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun begins
+//! at it. A call that was done and is not undone is repeated only if the rerun begins at its step, or if its step has a
+//! result and depends on the one where the rerun begins. A run that is not final ends when it is handed over: it
+//! records the id of its successor before that one is created, so the two are never active at the same time; if
+//! creating the successor fails, giving the same order again creates it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,12 +20,12 @@ use serde_json::Value;
 use super::calls::{DoneCall, Phase, StepState};
 use super::run::UNKNOWN;
 use super::sensitive::{HandedOver, result_paths};
+use super::taken_inputs::taken_inputs;
 use super::undo::undo_groups;
 use super::undo_state::Undone;
 use super::{
-    ConflictKind, ControlEvent, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal,
-    ResultTaken, Run, RunStatus, SensitivePath, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore,
-    WaitEvent,
+    ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run,
+    RunStatus, SensitivePath, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
 };
 use crate::names::{RunId, StepId};
 
@@ -95,20 +96,10 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
         })))
     });
     let by = old.id().to_string();
-    // Inputs of single items are left out: a rerun that performs them again begins at their step. The others come
-    // before the results: a step with a result accepts no input, and a later rerun that performs it may need the input.
-    let inputs = old.inputs.iter().filter(|((step, item), _)| item.is_none() && plan.step(step).is_some());
-    let inputs = inputs.map(|((step, _), input)| {
-        Event::Control(ControlEvent::InputAdjusted {
-            step: step.clone(),
-            item: None,
-            input: input.clone(),
-            by: by.clone(),
-            reason: None,
-            sensitive: handed_over.is_input_sensitive(step, input),
-        })
-    });
-    let mut events: Vec<_> = inputs.chain(results).collect();
+    // The inputs come before the results: a step with a result accepts no input, and a later rerun that performs it may
+    // need the input.
+    let mut events = taken_inputs(old, plan, &handed_over);
+    events.extend(results);
     events.extend(old.interactions.signals.iter().map(|signal| {
         Event::Wait(WaitEvent::SignalReceived {
             name: signal.name.clone(),

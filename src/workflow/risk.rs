@@ -2,8 +2,9 @@
 //!
 //! Always true: the risk is evaluated when the step is about to begin, with its items and its body. Medium risk asks
 //! one yes or no; at high risk each item of its `for_each`, or of the list in its body, is approved or struck out. Only
-//! what was approved is performed, exactly as it was shown: a changed input is asked about again, and so is a call whose
-//! service has another address by then, at no lower risk than before; `now` stays the time of the question.
+//! what was approved is performed, exactly as it was shown: a changed input is asked about again, and so is a call
+//! whose service has another address by then, at no lower risk than before ([`super::least_approval`]); `now` stays the
+//! time of the question.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::checkpoint::{About, ask, is_renewed, needs_person};
 use super::child_input::child_input;
 use super::conflict::shorten_value;
 use super::interactions::RunQuestion;
+use super::least_approval::{LeastApproval, has_given_input};
 use super::may_begin::sends;
 use super::plan::Step;
 use super::rules::Level;
@@ -50,7 +52,7 @@ pub(super) fn parse_risk(value: &Value) -> Option<Risk> {
 
 /// Whether a person has to approve this before it begins.
 pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>, now: Timestamp) -> Gate {
-    if step.safeguards.risk.is_none() && plan.risks.is_empty() {
+    if step.safeguards.risk.is_none() && plan.risks.is_empty() && run.started.approval_above.is_none() {
         return Gate::Open;
     }
     if run.mode() != Mode::Real {
@@ -92,15 +94,15 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         }
     }
     let check = RiskCheck { run, plan, world, step, item: item.filter(|_| alone) };
-    let is_changed = run.inputs.contains_key(&(step.id.clone(), item)) || has_moved(asked);
-    let least = if is_changed { risk_before_change(run, step, item) } else { Risk::Low };
-    let risk = match check.risk().map(|risk| risk.max(least)) {
-        Ok(Risk::Low) => return Gate::Open,
-        Ok(risk) => risk,
+    let least = LeastApproval::of(run, plan, step, item, alone, has_moved(asked));
+    let own = match check.risk() {
+        Ok(own) if own.max(least.risk) == Risk::Low => return Gate::Open,
+        Ok(own) => own,
         Err(event) => return Gate::Before(vec![*event]),
     };
-    let asked = check.about(risk).and_then(|about| ask(run, world, step, &step.safeguards.asking, about, now));
-    Gate::Before(vec![match asked {
+    let about = check.about(own.max(least.risk));
+    let asked = about.and_then(|about| ask(run, world, step, &step.safeguards.asking, about, now));
+    Gate::Before(vec![match asked.map(|asked| least.apply(own, asked)) {
         Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
     }])
@@ -111,15 +113,6 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
 fn is_elsewhere(question: &RunQuestion, world: &World, step: &Step) -> bool {
     let shown = question.checkpoint.base_url.as_deref();
     shown.zip(step.call(Part::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, world))
-}
-
-/// The risk at which people were asked about a step (an item), or about all items of its step, before it got another
-/// input or its service another address: its risk is not lower now. The risk of all items counts here even if it came
-/// from another item or from their number.
-fn risk_before_change(run: &Run, step: &Step, item: Option<u32>) -> Risk {
-    let questions = run.interactions.questions.values().map(|question| &question.checkpoint);
-    let about_it = questions.filter(|asked| asked.step == step.id && (asked.item.is_none() || asked.item == item));
-    about_it.map(|asked| asked.risk).max().unwrap_or(Risk::Low)
 }
 
 /// The gate of runs that ask nobody (in shadow and dark): a step that needs an approval is rehearsed, or the run fails.
@@ -259,7 +252,9 @@ impl RiskCheck<'_> {
             Some(items) => items.into_iter().map(|item| item_scope(&plain, Some(item))).collect(),
             None => vec![plain],
         };
-        let mut highest = Risk::Low;
+        // The expression does not see an input that a person gave.
+        let is_given = has_given_input(self.run, &self.step.id, self.item);
+        let mut highest = if is_given { Risk::Medium } else { Risk::Low };
         for scope in scopes {
             let value = template.evaluate(&scope);
             let value =

@@ -3,6 +3,7 @@
 mod address;
 mod approvals;
 mod approvals_again;
+mod approvals_of_changes;
 mod bytes;
 mod child_outcomes;
 mod child_runs;
@@ -69,6 +70,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         job: None,
         parent: None,
         route_above: None,
+        approval_above: None,
         bytes_marked: true,
         sensitive: false,
         sensitive_paths: Vec::new(),

@@ -35,6 +35,7 @@ fn started(run: RunId) -> Event {
         job: None,
         parent: None,
         route_above: None,
+        approval_above: None,
         bytes_marked: true,
         sensitive: false,
         sensitive_paths: Vec::new(),

@@ -224,6 +224,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         job: None,
         parent: Some(Parent { run: parent.run, step: spec.step.clone(), item: spec.item }),
         route_above: spec.route_above,
+        approval_above: spec.approval_above.clone(),
         legacy,
         traceparent: parent.traceparent.clone(),
         until: parent.until,

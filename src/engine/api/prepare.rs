@@ -266,6 +266,7 @@ fn first_event(
         job: None,
         parent: None,
         route_above: None,
+        approval_above: None,
         bytes_marked: true,
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,

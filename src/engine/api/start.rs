@@ -29,7 +29,7 @@ use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::exchange::RequestCopy;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, ClaimedRequest, FirstTry};
-use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath};
+use crate::workflow::{ApprovalAbove, BytesMark, Event, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath};
 
 /// The request path that expressions see in a run that was started through the API, not by a route.
 const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
@@ -41,6 +41,7 @@ pub(in crate::engine) struct Origin {
     pub job: Option<JobId>,
     pub parent: Option<Parent>,
     pub route_above: Option<RouteAbove>,
+    pub approval_above: Option<ApprovalAbove>,
     /// The parts of legacy's reply that the run's plan and those of its child runs read.
     pub legacy: Option<Arc<Value>>,
     pub traceparent: Option<String>,
@@ -77,8 +78,19 @@ pub(in crate::engine) fn first_event(
         peer: [127, 0, 0, 1].into(),
     };
     let facts = decode::facts(&request, input, plan, origin.bytes_mark);
-    let Origin { mode, by, job, parent, route_above, legacy, traceparent, until, bytes_mark: _, sensitive_paths } =
-        origin;
+    let Origin {
+        mode,
+        by,
+        job,
+        parent,
+        route_above,
+        approval_above,
+        legacy,
+        traceparent,
+        until,
+        bytes_mark: _,
+        sensitive_paths,
+    } = origin;
     let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,
@@ -97,6 +109,7 @@ pub(in crate::engine) fn first_event(
         job,
         parent,
         route_above,
+        approval_above,
         bytes_marked: true,
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,
@@ -137,6 +150,7 @@ pub(in crate::engine) async fn start(
         job: None,
         parent: None,
         route_above: None,
+        approval_above: None,
         legacy: None,
         traceparent: None,
         until: None,

@@ -15,8 +15,8 @@ use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, ClaimedRequest, OrderRecord};
 use crate::workflow::{
-    AttemptResult, FailureKind, InFlight, LockSeen, Order, Part, Refusal, RouteAbove, Run, RunStatus, RunSummary,
-    SensitivePath, StepIndex, TreeEffects,
+    ApprovalAbove, AttemptResult, FailureKind, InFlight, LockSeen, Order, Part, Refusal, RouteAbove, Run, RunStatus,
+    RunSummary, SensitivePath, StepIndex, TreeEffects,
 };
 
 /// Something that happened.
@@ -178,6 +178,7 @@ pub(in crate::engine) struct ChildSpec {
     pub workflow: WorkflowName,
     pub input: Arc<Value>,
     pub route_above: Option<RouteAbove>,
+    pub approval_above: Option<ApprovalAbove>,
     /// The sensitive parts of the child's first event.
     pub sensitive_paths: Vec<SensitivePath>,
 }

@@ -14,7 +14,7 @@ use crate::names::{Fence, RunId, Seq};
 use crate::store::OrderRecord;
 use crate::workflow::{
     CheckpointEvent, ChildEvent, Command, Event, LockEvent, LockSeen, Order, Plan, Run, StepIndex, WaitEvent,
-    child_paths, route_above_child,
+    approval_above_child, child_paths, route_above_child,
 };
 
 /// The children that a run has begun and whose end it has not recorded.
@@ -25,6 +25,7 @@ pub(in crate::engine) fn open_children<'a>(
 ) -> impl Iterator<Item = ChildSpec> + 'a {
     run.children().map(move |open| ChildSpec {
         route_above: route_above_child(plan, run, &open.step, caller_until),
+        approval_above: approval_above_child(run, &open.step, open.item),
         sensitive_paths: child_paths(plan, run, &open.step),
         child: open.run,
         step: open.step,
@@ -55,6 +56,7 @@ impl Machine {
             Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {
                 let spec = ChildSpec {
                     route_above: route_above_child(&self.plan, &self.run, step, self.caller_until()),
+                    approval_above: approval_above_child(&self.run, step, *item),
                     sensitive_paths: child_paths(&self.plan, &self.run, step),
                     child: *child,
                     step: step.clone(),

@@ -1,10 +1,13 @@
-//! A child is run again only after its parent has ended.
+//! A child is run again only after its parent has ended, and people who approved the parent's step are asked again.
 
-use serde_json::json;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, checked_plan, start};
 use crate::engine::StartError;
-use crate::workflow::{Order, RunStatus};
+use crate::names::RunId;
+use crate::workflow::{ApprovalAbove, CheckpointAnswer, Event, Order, Risk, RunStatus};
 
 #[tokio::test]
 async fn a_child_whose_parent_waits_for_a_decision_over_it_is_not_run_again() {
@@ -38,4 +41,57 @@ async fn a_child_whose_parent_waits_for_a_decision_over_it_is_not_run_again() {
     let again = rerun().await.unwrap();
     assert_eq!(harness.wait_until_resting(again.run).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /a", "POST /a"]);
+}
+
+/// Answers the question that a run has come to rest with, as the only person who may.
+async fn alice_answers(harness: &Harness, run: RunId, approve: bool) {
+    let summary = harness.wait_until_resting(run).await;
+    assert_eq!(summary.status, RunStatus::WaitingCheckpoint);
+    let said = CheckpointAnswer { approve, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
+    let (checkpoint, _) = summary.checkpoint.unwrap();
+    let answer = Order::Answer { checkpoint, said };
+    assert!(harness.engine.order(run, answer.clone(), "bob".into()).await.is_err(), "he is not asked");
+    harness.engine.order(run, answer, "alice".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_approved_a_run_step_is_asked_about_another_input_and_a_rerun_two_runs_below() {
+    let step_service = StepService::new(|call, _| match call.path.as_str() {
+        "/look" => ServiceReply::Gated(200, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let runs = |name: &str, step: Value| {
+        let definition =
+            json!({ "workflow": name, "steps": { "sub": step }, "respond": { "status": 200, "body": {} } });
+        checked_plan(&definition, false)
+    };
+    let inner = json!({
+        "workflow": "inner",
+        "steps": {
+            "look": { "call": "GET ${services.world}/look" },
+            "send": { "needs": ["look"], "call": "POST ${services.world}/send", "body": { "amount": 50 } },
+        },
+        "respond": { "status": 200, "body": {} },
+    });
+    let parent = runs("w", json!({ "run": "middle", "risk": "medium", "ask": { "who": ["alice"] } }));
+    let harness = Harness::new(&step_service, parent).await;
+    harness.load_plans(&[&runs("middle", json!({ "run": "inner" })), &checked_plan(&inner, false)]);
+    let parent = start(&harness, json!({})).await.run;
+    alice_answers(&harness, parent, true).await;
+    step_service.wait_for_calls(1).await;
+    let inner = harness.runs().await.into_iter().find(|run| run.workflow.as_str() == "inner").unwrap().run_id;
+    let input = Arc::new(json!({ "amount": 1_000_000 }));
+    let adjust = Order::Adjust { step: "send".into(), item: None, input, reason: None };
+    harness.engine.order(inner, adjust, "bob".into()).await.unwrap();
+    step_service.open_gate();
+    alice_answers(&harness, inner, false).await;
+    assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Failed);
+    let again = harness.engine.rerun(inner, "look".into(), "bob".into()).await.unwrap().run;
+    let Event::RunStarted(started) = harness.events(again).await.remove(0) else { panic!("it is the first event") };
+    let above = ApprovalAbove { risk: Risk::Medium, who: vec!["alice".to_owned()] };
+    assert_eq!(started.approval_above, Some(above));
+    alice_answers(&harness, again, true).await;
+    assert_eq!(harness.wait_until_resting(again).await.status, RunStatus::Completed);
+    assert_eq!(step_service.paths(), ["GET /look", "GET /look", "POST /send"]);
 }

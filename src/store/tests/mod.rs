@@ -270,6 +270,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         job: None,
         parent: None,
         route_above: None,
+        approval_above: None,
         bytes_marked: true,
         sensitive: false,
         sensitive_paths: Vec::new(),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::super::Risk;
 use super::group::{Subject, kinds};
 use crate::names::StepId;
 
@@ -59,6 +60,10 @@ pub enum ControlEvent {
         by: String,
         /// The reason given.
         reason: Option<String>,
+        /// It was taken over, and people were asked about its step at this risk in an earlier run: they are asked again
+        /// at no lower one. Absent where nobody was asked, and in events of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        least_risk: Option<Risk>,
         /// It was taken over, and was sensitive in the earlier run.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         sensitive: bool,

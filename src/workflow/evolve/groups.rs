@@ -115,7 +115,11 @@ impl Run {
             }
             ControlEvent::PauseOrdered { by, reason, at } => self.pause_ordered(by, reason.as_deref(), *at),
             ControlEvent::Resumed { by, at, .. } => self.resumed(by, *at),
-            ControlEvent::InputAdjusted { step, item, input, .. } => self.input_adjusted(step, *item, input),
+            ControlEvent::InputAdjusted { step, item, input, least_risk, .. } => {
+                self.input_adjusted(step, *item, input)?;
+                self.interactions.raise_least_risk(step, *least_risk);
+                Ok(())
+            }
             ControlEvent::RetriedNow { step, item, .. } => self.retried_now(step, *item),
         }
     }

@@ -80,15 +80,18 @@ fn an_adjusted_item_is_asked_about_at_the_risk_of_all_items() {
     assert!(begun(&harness));
 }
 
-/// Nobody was asked about the items, because their risk was low: the risk of another input is evaluated as declared.
+/// Nobody was asked about the items, because their risk was low: a risk that does not depend on the input holds for
+/// another one, too.
 #[test]
 fn another_input_of_an_item_of_low_risk_asks_nobody() {
-    let plan = payments("risk: '${item > 10 ? \"medium\" : \"low\"}'", "");
-    let mut harness = of_items(&plan, json!([1]));
-    harness.perform_due();
-    harness.replies("pay", Some(0), status(409));
-    choose(&mut harness, Some(0), retry_with(json!({"amount": 2})));
-    assert_eq!(harness.in_flight_names(), ["pay[0]"]);
+    for (risk, top) in [("risk: low", ""), ("", "risks: [{ effect: shared, items_over: 1, risk: medium }]")] {
+        let plan = payments(risk, top);
+        let mut harness = of_items(&plan, json!([1]));
+        harness.perform_due();
+        harness.replies("pay", Some(0), status(409));
+        choose(&mut harness, Some(0), retry_with(json!({"amount": 2})));
+        assert_eq!(harness.in_flight_names(), ["pay[0]"]);
+    }
 }
 
 /// With the other input the list in the body is so short that the risk is low; people are asked again nevertheless,

@@ -11,6 +11,8 @@ pub(super) fn successor<'a>(harness: &Harness<'a>, from: &str) -> Harness<'a> {
     let deliveries = harness.run.deliveries_before(&events);
     let mut new = Harness::started_with(harness.plan, |started| {
         started.route = None;
+        started.rerun_of = Some(harness.run.id());
+        started.approval_above = harness.run.started().approval_above.clone();
         started.run = RunId(uuid::Uuid::from_u128(harness.run.id().0.as_u128() + 1));
         started.deliveries_before = deliveries;
     });

@@ -111,6 +111,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         job: None,
         parent: None,
         route_above: None,
+        approval_above: None,
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,

@@ -4,7 +4,7 @@
 //! with tokens or without; tokens are compared by hash in constant time; without tokens only a loopback listener takes
 //! requests, and the name that a caller gives there is marked as unverified.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
@@ -96,35 +96,37 @@ impl AccessControl {
 
     /// Refuses a request whose Host or Origin header names another site. Applies to every path.
     pub(super) fn check_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
-        let mut hosts = headers.get_all(header::HOST).iter();
-        let host = match (hosts.next(), hosts.next()) {
-            (Some(host), None) => host.to_str().ok(),
-            (None, _) => uri.authority().map(http::uri::Authority::as_str),
-            (Some(_), Some(_)) => None,
-        };
-        let refused =
-            |what: &str| ApiError::new(StatusCode::FORBIDDEN, "foreign", "The request comes from another site", what);
-        if self.listen.ip().is_loopback() && !host.is_some_and(|host| self.names_this_host(host)) {
-            // DNS rebinding: another site's name, resolved to this machine, would make its pages same-origin with the
-            // API.
-            return Err(refused("the Host header does not name this machine").hint(format!(
-                "use http://{}/ or http://localhost:{}/",
-                self.listen,
-                self.listen.port()
-            )));
+        let host = host_of(uri, headers);
+        if self.listen.ip().is_loopback() {
+            self.require_own_host(host)?;
         }
         let mut origins = headers.get_all(header::ORIGIN).iter().map(|origin| origin.to_str().ok());
         if !origins.all(|origin| origin.and_then(authority_of).is_some_and(|origin| Some(origin) == host)) {
-            return Err(refused("the Origin header names another site"));
+            return Err(foreign("the Origin header names another site"));
         }
         Ok(())
+    }
+
+    /// Refuses a request whose Host does not name this machine. By DNS rebinding, another site's name that resolves to
+    /// this machine would make that site's pages same-origin with the API.
+    fn require_own_host(&self, host: Option<&str>) -> Result<(), ApiError> {
+        if host.is_some_and(|host| self.names_this_host(host)) {
+            return Ok(());
+        }
+        let port = self.listen.port();
+        let address = match self.listen.ip() {
+            ip if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            ip => SocketAddr::new(ip, port),
+        };
+        Err(foreign("the Host header does not name this machine")
+            .hint(format!("use http://{address}/ or http://localhost:{port}/")))
     }
 
     fn names_this_host(&self, host: &str) -> bool {
         let name = without_port(host);
         let ip = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name).parse::<IpAddr>();
         match ip {
-            Ok(ip) => ip.is_loopback() || ip == self.listen.ip(),
+            Ok(ip) => ip.is_loopback() || (ip == self.listen.ip() && !ip.is_unspecified()),
             Err(_) => name.eq_ignore_ascii_case("localhost"),
         }
     }
@@ -138,10 +140,12 @@ impl AccessControl {
     }
 
     /// Identifies the caller of the deprecated start endpoint. Accepts callers on this machine whose request was not
-    /// forwarded by a proxy, and tokens that may start runs.
+    /// forwarded by a proxy, and tokens that may start runs. Without a token the Host must name this machine, whatever
+    /// the listener's address is: the request of a web page in a browser on this machine comes from this machine too.
     pub(super) fn authorize_deprecated_start(
         &self,
         method: &Method,
+        uri: &Uri,
         headers: &HeaderMap,
         peer: Option<PeerAddress>,
     ) -> Result<Caller, ApiError> {
@@ -150,6 +154,7 @@ impl AccessControl {
         let caller = if headers.contains_key(header::AUTHORIZATION) && !self.tokens.is_empty() {
             self.token_holder(headers, Scope::Run).map_err(|error| ApiError::not_for_caller(&error.0.detail))?
         } else if is_local {
+            self.require_own_host(host_of(uri, headers))?;
             unverified(headers)?
         } else {
             return Err(ApiError::not_for_caller("it takes callers on this machine, and tokens with the scope `run`"));
@@ -198,6 +203,20 @@ impl AccessControl {
         }
         Ok(Caller::Token(token.name.clone()))
     }
+}
+
+/// The host that a request names; `None` if it names none, or several.
+fn host_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (None, _) => uri.authority().map(http::uri::Authority::as_str),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+fn foreign(what: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "foreign", "The request comes from another site", what)
 }
 
 /// A caller without a token, with the name that they give.

@@ -124,7 +124,7 @@ async fn authorize_deprecated_start(
     next: Next,
 ) -> Result<Response, ApiError> {
     let peer = request.extensions().get::<PeerAddress>().copied();
-    let caller = state.access.authorize_deprecated_start(request.method(), request.headers(), peer)?;
+    let caller = state.access.authorize_deprecated_start(request.method(), request.uri(), request.headers(), peer)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

@@ -59,6 +59,30 @@ async fn the_deprecated_start_accepts_local_callers_and_tokens_that_may_run() {
     assert_eq!(status(&api, "127.0.0.1:1", &[]).await, 403);
 }
 
+/// By DNS rebinding, a page of `evil.example` in a browser on this machine is same-origin with the API.
+#[tokio::test]
+async fn the_deprecated_start_without_a_token_requires_a_host_that_names_this_machine() {
+    let mut api = api_that_accepts_starts().await;
+    api.tokens = tokens();
+    let status = async |api: &TestApi, fields: &[(&'static str, &str)]| {
+        let request = || request_from("127.0.0.1:1", fields);
+        let answers = [api.call(request()).await, api.application(request()).await];
+        answers.map(|answer| answer.status.as_u16())
+    };
+    for listen in ["0.0.0.0:8081", "[::]:8081", "10.0.0.5:8081"] {
+        api.listen = listen.parse().unwrap();
+        let rebound = [("host", "evil.example:8081"), ("origin", "http://evil.example:8081")];
+        assert_eq!(status(&api, &rebound).await, [403, 403], "{listen}");
+        assert_eq!(status(&api, &[("host", "0.0.0.0:8081")]).await, [403, 403], "{listen}");
+        for host in ["127.0.0.1:8081", "localhost:8081", "[::1]:8081"] {
+            assert_eq!(status(&api, &[("host", host)]).await, [202, 202], "{listen} {host}");
+        }
+        let with_token = [("host", "pointsman.example:8081"), ("authorization", RUNNER)];
+        assert_eq!(status(&api, &with_token).await, [202, 202], "{listen}");
+    }
+    assert_eq!(status(&api, &[("host", "10.0.0.5:8081")]).await, [202, 202], "the listener's own address");
+}
+
 #[tokio::test]
 async fn the_listener_for_applications_serves_runs_only() {
     let api = api_that_accepts_starts().await;

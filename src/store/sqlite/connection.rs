@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection as Sqlite;
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 
 use super::open_files::{Missing, OpenFiles};
@@ -273,8 +274,28 @@ impl Connection {
         done.map(drop).map_err(WriteError::from)
     }
 
+    /// Copies the whole log to the database, empties it, and has SQLite leave both files beside the database when the
+    /// connection is closed. Opening a database needs 32 KiB for the index of the log (`-shm`): if SQLite removed it,
+    /// the next start could fail on a disk that has become full.
+    ///
+    /// If the log cannot be emptied, or is not the file that this connection wrote, SQLite does what it always does: it
+    /// removes both files once the database has everything.
+    fn keep_files(&mut self) {
+        let _ = self.look_at_files();
+        let Some(open) = self.open.as_ref().filter(|_| self.problem.is_none()) else { return };
+        // The end of the process does not wait for another program that reads the database.
+        let _ = open.busy_timeout(Duration::ZERO);
+        self.checkpoint_pragma("TRUNCATE");
+        if matches!(self.files.find(), Ok(Some(0)))
+            && let Err(error) = open.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            tracing::debug!(%error, "the files beside the database are not kept");
+        }
+    }
+
     /// Closes the connection and waits for it.
     pub(super) fn close(&mut self) {
+        self.keep_files();
         if let Some(open) = self.open.take()
             && let Err((_, error)) = open.close()
         {

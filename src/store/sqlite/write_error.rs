@@ -23,9 +23,16 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// The text of an error for people; for a damaged file it says what to do.
+/// The text of an error for people; for a damaged file and a full disk it says what to do.
 pub(super) fn describe(error: &sqlx::Error) -> String {
+    if extended_code(error) == Some(INDEX_NOT_EXTENDED) {
+        return format!(
+            "{error}: the disk is full (or a quota or limit on file sizes is reached): the file `-shm` beside the \
+             database needs 32 KiB; make room and start again; nothing was changed"
+        );
+    }
     match primary_code(error) {
+        Some(FULL) => format!("{error}: the disk is full; make room and start again"),
         // The second code: not a database.
         Some(CORRUPT | 26) => format!(
             "{error}: the file is damaged, or another program's; restore a backup (`pointsman store backup` makes \
@@ -43,6 +50,12 @@ pub(super) fn is_damage(error: &sqlx::Error) -> bool {
 /// `SQLITE_CORRUPT`.
 const CORRUPT: i32 = 11;
 
+/// `SQLITE_FULL`.
+const FULL: i32 = 13;
+
+/// `SQLITE_IOERR_SHMSIZE`: the index of the log has no room on the disk.
+const INDEX_NOT_EXTENDED: i32 = 4_874;
+
 /// `SQLITE_IOERR_WRITE`.
 const WRITE_FAILED: i32 = 778;
 
@@ -52,7 +65,9 @@ fn has_file_size_limit() -> bool {
 }
 
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    // The code is SQLite's extended result code.
-    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
+    extended_code(error).map(|code| code & 0xff)
+}
+
+fn extended_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
 }

@@ -176,3 +176,20 @@ async fn a_log_that_another_program_empties_by_a_checkpoint_is_sound() {
     }
     again.close().await;
 }
+
+/// Opening a database takes room on the disk for the file `-shm`, unless it is there already.
+#[tokio::test]
+async fn a_closed_store_keeps_the_files_that_its_opening_needs_and_needs_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let size = |name: &str| std::fs::metadata(dir.path().join(name)).map(|found| found.len()).ok();
+    for n in 1..=2 {
+        let store = open(&dir).await.unwrap();
+        store.append(append(run_id(n), 1, 1).into()).await.unwrap();
+        store.run(run_id(n)).await.unwrap();
+        store.close().await;
+        assert_eq!((size("test.db-shm"), size("test.db-wal")), (Some(32_768), Some(0)));
+        let expected: Vec<u64> = (1..=n).collect();
+        assert_eq!(runs_after_a_kill(&path).await, expected, "the database has everything");
+    }
+}

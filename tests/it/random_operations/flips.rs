@@ -14,7 +14,7 @@ use crate::support::until;
 pub const STATES: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
 
 /// By route: requested state, shares, and the state in force; no state in force while the engine's health decides it.
-type States = BTreeMap<String, [Value; 3]>;
+pub type States = BTreeMap<String, [Value; 3]>;
 
 impl Walk {
     async fn requested(&self, route: &str) -> usize {

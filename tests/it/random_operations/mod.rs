@@ -10,8 +10,8 @@
 //! - a route whose state in force is not the one requested says why, and its last flip is what is requested;
 //! - in the end each run is over or says what it waits for, and the checker finds nothing.
 //!
-//! An order that a restored copy of the store may not have is lost: its client does not come back (`pointsman help
-//! store`).
+//! An order of the engine that a restored copy of the store may not have is lost: its client does not come back
+//! (`pointsman help store`).
 
 mod clients;
 mod files;

@@ -52,8 +52,14 @@ impl Walk {
         [of(false), of(true)]
     }
 
+    /// How many effects an order has of one arm.
+    pub fn effects_of(&self, order: usize, by_engine: bool) -> usize {
+        let of = |operation: &str| self.effects(order, operation)[usize::from(by_engine)];
+        ["reserve", "charge", "mail"].map(of).iter().sum()
+    }
+
     fn is_done_by_legacy(&self, order: usize) -> bool {
-        ["reserve", "charge", "mail"].iter().any(|operation| self.effects(order, operation)[0] > 0)
+        self.effects_of(order, false) > 0
     }
 
     /// A person decides about each paused run.
@@ -119,8 +125,7 @@ impl Walk {
         let mut wrong = Vec::new();
         for (n, order) in self.orders.iter().enumerate().filter(|(_, order)| !order.is_lost) {
             let [reserve, charge, mail] = ["reserve", "charge", "mail"].map(|operation| self.effects(n, operation));
-            let [by_legacy, by_engine] = [0, 1].map(|arm| reserve[arm] + charge[arm] + mail[arm]);
-            if by_legacy > 0 && by_engine > 0 {
+            if self.effects_of(n, false) > 0 && self.effects_of(n, true) > 0 {
                 wrong.push(format!("order {n}: by legacy and by the engine: {reserve:?} {charge:?} {mail:?}"));
             }
             if reserve[1] > 2 || charge[1] > 1 || mail[1] > 1 {

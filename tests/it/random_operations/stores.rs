@@ -6,6 +6,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::Walk;
 use super::files::Files;
+use super::flips::States;
 use crate::support::process::{cli, output_text};
 use crate::support::until;
 
@@ -52,10 +53,11 @@ impl Walk {
         self.backup = Some(copy);
     }
 
-    /// Starts on a copy of the backup. Orders that it may not have are lost; their clients do not come back.
+    /// Starts on a copy of the backup. Orders of the engine that it may not have are lost; their clients do not come back.
     pub async fn restore(&mut self) {
         let Some(backup) = self.backup.take() else { return };
         eprintln!("the backup is restored");
+        let before = self.states().await;
         self.system.kill().await;
         let (old, path) = (self.system.store(), self.new_path());
         std::fs::copy(&backup.path, &path).expect("copied");
@@ -64,7 +66,7 @@ impl Walk {
                 let _ = std::fs::remove_file(with_end(&old, end)); // not each one is there
             }
         }
-        self.start_on(path, &backup).await;
+        self.start_on(path, &backup, before).await;
         self.backup = Some(backup);
     }
 
@@ -76,22 +78,26 @@ impl Walk {
         let older = self.copy_to(path);
         std::fs::copy(self.system.store(), &older.path).expect("copied");
         self.restart(false).await;
+        if self.random.bool() {
+            self.move_family().await;
+        }
         self.send_orders().await;
+        let before = self.states().await;
         self.send_and_kill().await;
         eprintln!("an older copy takes the place of the store");
         let path = older.path.clone();
-        self.start_on(path, &older).await;
+        self.start_on(path, &older, before).await;
     }
 
-    async fn start_on(&mut self, path: PathBuf, copy: &Copy) {
+    async fn start_on(&mut self, path: PathBuf, copy: &Copy, before: States) {
         self.system.allowed.purged = true;
         self.system.allowed.lost_replies += 4; // what an open run did after the copy was made may be sent again
-        for (n, order) in self.orders.iter_mut().enumerate() {
-            let has_it = copy.orders.get(n).is_some_and(|(tries, answered)| *answered || *tries == order.tries);
-            order.is_lost |= !has_it;
-            if order.is_lost
-                && let Some(answer) = &order.answer
-            {
+        for n in 0..self.orders.len() {
+            let tries = self.orders[n].tries;
+            let has_it = copy.orders.get(n).is_some_and(|(then, answered)| *answered || *then == tries);
+            let by_engine = self.orders[n].is_from_engine() || self.effects_of(n, true) > 0;
+            self.orders[n].is_lost |= !has_it && by_engine;
+            if let Some(answer) = self.orders[n].answer.as_ref().filter(|_| self.orders[n].is_lost) {
                 self.system.forget_order(answer);
             }
         }
@@ -103,6 +109,12 @@ impl Walk {
             self.earlier.clear();
             self.example.write(&self.system.flags, &self.files);
             self.restart(false).await;
+        }
+        // The flips since the copy was made are lost. A person compares the states, and lowers what stays in `only`.
+        for (route, states) in self.states().await {
+            if states[0] == "only" && before.get(&route).is_none_or(|before| before[0] != "only") {
+                self.flip_route(&route, "off", None).await;
+            }
         }
     }
 

@@ -13,6 +13,8 @@
 //!
 //! A copy of a store lists the files of the original. It takes over nothing from them: their keys are unknown to it. A
 //! store that was moved takes over its files: it differs from a copy in that no store is at its earlier path any more.
+//! A store of one process goes on listing its file after a normal end, when the store has all of its keys: a copy that
+//! is made then lists the original's file too. If such a file is gone later, no key is lost.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,7 +80,7 @@ pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryK
     let unlisted = unlisted.filter(|path| listed.iter().all(|record| record.path != *path)).map(|path| (path, None));
     for (path, record) in listed.iter().map(|record| (record.path.clone(), Some(record))).chain(unlisted) {
         let id = record.map(|record| record.id);
-        let is_known = record.is_some_and(|record| record.unread.is_some());
+        let is_known = record.is_some_and(|record| record.unread.is_some() || record.all_stored);
         match KeyFile::peek(Path::new(&path)) {
             Ok((tag, _)) if is_known && id != tag.map(|tag| tag.file) => {}
             Err(_) if is_known => {}
@@ -153,38 +155,40 @@ impl Opening<'_> {
         if own.tag != Some(tag) {
             own.file.write_tag(&tag).and_then(|()| own.file.sync()).map_err(failed)?;
         }
-        let record = KeyFileRecord {
+        let own_record = KeyFileRecord {
             id: tag.file,
             path: absolute(own.file.path()),
             host: self.host.clone(),
             location: self.identity.location.clone(),
+            all_stored: false,
             unread: None,
         };
-        let own_path = record.path.clone();
         let mut changes = ListChanges::default();
         // Left out if the store has this very record: a store whose disk is full could not take it.
-        changes.put.extend((!self.listed.contains(&record)).then_some(record));
-        changes.remove.extend(id_before.filter(|id| *id != tag.file));
+        changes.put.extend((!self.listed.contains(&own_record)).then(|| own_record.clone()));
         let log = KeyLog::new(Some(own), limits);
 
         let mut unread = Vec::new();
-        let is_own = |id| id == tag.file || Some(id) == id_before;
-        for record in self.listed.iter().filter(|record| !is_own(record.id)) {
+        for record in self.listed.iter().filter(|record| record.id != tag.file) {
             if earlier.iter().any(|opened| opened.tag.is_some_and(|tag| tag.file == record.id)) {
                 continue;
             }
-            let found = match record.path == own_path {
+            // The process's own file may be a copy of this one, which was copied together with the store.
+            let all_stored = record.all_stored || Some(record.id) == id_before;
+            let record = &KeyFileRecord { all_stored, ..record.clone() };
+            let found = match record.path == own_record.path {
                 true => Err(OTHER_FILE.into()),
                 false => self.open_listed(record).await,
             };
             match found {
                 Ok(Some(opened)) => earlier.push(opened),
                 Ok(None) => {}
+                Err(why) if record.all_stored && !why.belongs_to_original => changes.remove.push(record.id),
                 Err(why) => match self.still_unread(record, why) {
                     None => changes.remove.push(record.id),
                     Some(found) => {
                         log_unread(&found);
-                        changes.put.extend((found != *record).then(|| found.clone()));
+                        changes.put.extend((!self.listed.contains(&found)).then(|| found.clone()));
                         unread.push(found);
                     }
                 },
@@ -197,7 +201,7 @@ impl Opening<'_> {
                 changes.locked.push(opened.file);
             }
         }
-        log.list.set(tag.file, unread, changes);
+        log.list.set(own_record, unread, changes);
         Ok(log)
     }
 
@@ -262,7 +266,7 @@ impl Opening<'_> {
     fn ownership(&self, opened: &Opened) -> FileOwnership {
         let ownership = self.owner.ownership(opened.tag.as_ref());
         let id = opened.tag.map(|tag| tag.file);
-        let is_moved = |record: &KeyFileRecord| Some(record.id) == id && !Path::new(&record.location).exists();
+        let is_moved = |record: &KeyFileRecord| Some(record.id) == id && is_gone(&record.location);
         match ownership {
             FileOwnership::OfACopy if !self.is_shared && self.listed.iter().any(is_moved) => FileOwnership::Ours,
             ownership => ownership,
@@ -277,28 +281,55 @@ impl Opening<'_> {
             // A process on another machine may be alive.
             Err(_) if self.is_shared && record.host != self.host => return Ok(None),
             Err(KeyFileError::Locked(_)) if self.is_shared => return Ok(None),
-            Err(KeyFileError::Locked(_)) => return Err("is in use by a process on another store".into()),
+            Err(KeyFileError::Locked(_)) => {
+                // The tag can be read without the lock.
+                let tag = KeyFile::peek(Path::new(&record.path)).ok().and_then(|(tag, _)| tag);
+                return Err(match self.is_of_original(record, tag.as_ref()) {
+                    true => of_original(record),
+                    false => "is in use by a process on another store".into(),
+                });
+            }
             Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Err("is not there".into());
+            }
+            // It may be the original's. A moved store that is taken for a copy is only held; a copy that is taken for a moved
+            // store repeats requests.
+            Err(error) if !self.is_shared && self.is_of_another_place(record) => {
+                let at = &record.location;
+                let why = format!("cannot be used ({error}), so that this store may be a copy of {at}");
+                return Err(Unreadable { why, belongs_to_original: true });
             }
             Err(error) => return Err(format!("cannot be used ({error})").into()),
         };
         if opened.tag.is_none_or(|tag| tag.file != record.id) {
-            return Err(OTHER_FILE.into());
+            return Err(match !self.is_shared && self.is_of_original(record, opened.tag.as_ref()) {
+                true => of_original(record),
+                false => OTHER_FILE.into(),
+            });
         }
         match self.ownership(&opened) {
             FileOwnership::Ours => Ok(Some(opened)),
-            FileOwnership::OfACopy | FileOwnership::OfAnotherStore => Err(Unreadable {
-                why: format!("belongs to the store {}, of which this one is a copy", record.location),
-                belongs_to_original: true,
-            }),
+            FileOwnership::OfACopy | FileOwnership::OfAnotherStore => Err(of_original(record)),
         }
+    }
+
+    /// Whether a file with this tag, at the path of a listed one, belongs to the store of which this one is a copy.
+    fn is_of_original(&self, record: &KeyFileRecord, tag: Option<&Tag>) -> bool {
+        self.owner.ownership(tag) == FileOwnership::OfACopy && self.is_of_another_place(record)
+    }
+
+    /// Whether a store may still be at the place where the process of a record had it, and this is not the place of this
+    /// store.
+    fn is_of_another_place(&self, record: &KeyFileRecord) -> bool {
+        record.location != self.identity.location && !is_gone(&record.location)
     }
 
     /// The record of a file that cannot be read; `None` if the retry window has passed since that was first found.
     fn still_unread(&self, record: &KeyFileRecord, found: Unreadable) -> Option<KeyFileRecord> {
         let Unreadable { why, belongs_to_original } = found;
-        let since = record.unread.as_ref().map_or(self.now, |unread| unread.since);
+        // That the store is a copy may be found only after the file was missing for a while.
+        let earlier = record.unread.as_ref().filter(|unread| unread.belongs_to_original || !belongs_to_original);
+        let since = earlier.map_or(self.now, |unread| unread.since);
         let is_over = clock::window_end(since, self.window) <= self.now;
         (!is_over).then(|| KeyFileRecord {
             unread: Some(UnreadKeyFile { since, why, belongs_to_original }),
@@ -307,8 +338,28 @@ impl Opening<'_> {
     }
 }
 
+fn of_original(record: &KeyFileRecord) -> Unreadable {
+    let why = format!("belongs to the store {}, of which this one is a copy", record.location);
+    Unreadable { why, belongs_to_original: true }
+}
+
+/// Whether certainly no store is at this path: a directory that cannot be read may have one.
+fn is_gone(location: &str) -> bool {
+    matches!(Path::new(location).try_exists(), Ok(false))
+}
+
 fn log_unread(record: &KeyFileRecord) {
     let why = record.unread.as_ref().map(|unread| unread.why.as_str()).unwrap_or_default();
+    if record.unread.as_ref().is_some_and(|unread| unread.belongs_to_original) {
+        tracing::error!(
+            path = record.path,
+            "a file of retry keys of legacy {why}: what was done after the copy was made is not in this store, so for the \
+             retry window no route goes up to `live` or stays in it unless forced (`pointsman help store`, \"After a \
+             restore\"); if the store was to be moved, remove {} and this file before the next start",
+            record.location
+        );
+        return;
+    }
     tracing::error!(
         path = record.path,
         host = record.host,

@@ -1,4 +1,5 @@
-//! The store's list of the files that may hold retry keys which the store does not have.
+//! The store's list of the files that may hold retry keys which the store does not have. A store of one process also
+//! goes on listing a file that has no such key any more, as such ([`KeyFileRecord::all_stored`]).
 //!
 //! Example: the store lists the file F1 of a process that was killed. The next process uses the file F2. It copies the
 //! waiting keys of F1 to F2, so its changes of the list are: put F2, remove F1. The store does not answer. The list
@@ -24,7 +25,7 @@ pub(super) struct KeyFileList {
 
 #[derive(Default)]
 struct State {
-    own: Option<Uuid>,
+    own: Option<KeyFileRecord>,
     /// Files whose keys are unknown.
     unread: Vec<KeyFileRecord>,
     changes: ListChanges,
@@ -46,16 +47,20 @@ impl KeyFileList {
     }
 
     /// Sets this process's file, the files whose keys are unknown, and the changes that the store is to take.
-    pub(super) fn set(&self, own: Uuid, unread: Vec<KeyFileRecord>, changes: ListChanges) {
+    pub(super) fn set(&self, own: KeyFileRecord, unread: Vec<KeyFileRecord>, changes: ListChanges) {
         *self.state() = State { own: Some(own), unread, changes };
     }
 
-    /// Takes this process's file off the list, because the store has all of its keys.
-    pub(super) fn remove_own(&self) {
+    /// Records that the store has all keys of this process's file. A shared store takes the file off the list; another
+    /// one keeps the record, from which a copy of the store knows where the original was.
+    pub(super) fn note_own_stored(&self, is_shared: bool) {
         let mut state = self.state();
-        let own = state.own.take();
-        state.changes.put.retain(|record| Some(record.id) != own);
-        state.changes.remove.extend(own);
+        let Some(own) = state.own.take() else { return };
+        state.changes.put.retain(|record| record.id != own.id);
+        match is_shared {
+            true => state.changes.remove.push(own.id),
+            false => state.changes.put.push(KeyFileRecord { all_stored: true, ..own }),
+        }
     }
 
     /// Writes the outstanding changes to the store. Returns whether none is left.

@@ -111,7 +111,7 @@ impl KeyLog {
             written_since_sync: false,
             failing: false,
             closed: false,
-            unlisted: false,
+            finished: false,
             gauge,
         };
         if let Some(Opened { file, tag: _, stored, waiting, last, unnoted, skipped, damage }) = opened {
@@ -191,7 +191,7 @@ impl KeyLog {
         if ring.waiting_keys.contains_key(&key) {
             return Ok(());
         }
-        if ring.unlisted {
+        if ring.finished {
             return Err(NotNoted); // the process ends, and no other one would read the file
         }
         let seq = ring.last() + 1;
@@ -279,8 +279,8 @@ impl KeyLog {
         let _closed = progress.wait_for(|now| now.stored >= last || now.refused > refused).await;
     }
 
-    /// Takes the file off the store's list, if the store has all of its records. Nothing can be noted after that.
-    pub(super) async fn unlist(&self, store: &StoreHandle) {
+    /// Notes in the store's list that the store has all records of the file, if it has. Nothing can be noted after that.
+    pub(super) async fn finish(&self, store: &StoreHandle) {
         {
             let mut ring = self.ring();
             // The times of routes that were served unnoted are only in the file.
@@ -289,9 +289,9 @@ impl KeyLog {
             if !ring.waiting.is_empty() || ring.has_unnoted(self.window) {
                 return;
             }
-            ring.unlisted = true;
+            ring.finished = true;
         }
-        self.list.remove_own();
+        self.list.note_own_stored(store.is_shared());
         self.list.write(store).await;
     }
 

@@ -55,8 +55,8 @@ pub(super) struct Ring {
     /// Whether the last attempt to note a key failed.
     pub failing: bool,
     pub closed: bool,
-    /// The store has all records and does not list the file any more.
-    pub unlisted: bool,
+    /// The store has all records, and its list says so.
+    pub finished: bool,
     pub gauge: metrics::Gauge,
 }
 
@@ -182,7 +182,7 @@ mod tests {
             written_since_sync: false,
             failing: false,
             closed: false,
-            unlisted: false,
+            finished: false,
             gauge: metrics::Gauge::noop(),
         }
     }

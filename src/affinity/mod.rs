@@ -201,10 +201,10 @@ impl StoreAffinity {
         self.store.restored().map(|restored| restored.started).max(found_files_of_original_at)
     }
 
-    /// Takes this process's file off the store's list, if the store has all of its keys. For the end of a process:
+    /// Notes in the store's list that the store has all keys of this process's file, if it has. For the end of a process:
     /// nothing can be noted in the file afterwards.
-    pub async fn unlist_key_file(&self) {
-        self.keys.unlist(&self.store).await;
+    pub async fn finish_key_file(&self) {
+        self.keys.finish(&self.store).await;
     }
 
     /// Waits until the store has all keys that were noted before, or has refused some.

@@ -173,9 +173,9 @@ impl Parts {
                  the file of retry keys"
             );
         }
-        if tokio::time::timeout(within, self.pins.unlist_key_file()).await.is_err() {
+        if tokio::time::timeout(within, self.pins.finish_key_file()).await.is_err() {
             tracing::warn!(
-                "the store does not answer: it still lists the file of retry keys of this process, in which no key waits"
+                "the store does not answer: its list still says that keys may wait in the file of retry keys of this process, which is not so"
             );
         }
         match tokio::time::timeout(within, self.evidence.flush()).await {

@@ -26,7 +26,7 @@ pub struct Restored {
     pub open_runs: u64,
 }
 
-/// A file in which a process of this store may hold retry keys that the store does not have.
+/// A file in which a process of this store may hold retry keys that the store does not have, or did so before it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyFileRecord {
     /// The id in its header.
@@ -37,6 +37,10 @@ pub struct KeyFileRecord {
     pub host: String,
     /// [`StoreIdentity::location`] for that process.
     pub location: String,
+    /// Whether the store has all keys that were in the file when its process ended. Only a store of one process keeps
+    /// such a record: from it, a copy of the store knows where the original was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_stored: bool,
     /// Why its keys are unknown, and since when, if a process tried to read them and failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<UnreadKeyFile>,

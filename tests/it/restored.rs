@@ -27,6 +27,19 @@ async fn change(system: &TestSystem, text: &'static str) {
     store.close().await.expect("it closes");
 }
 
+/// Ends the process normally.
+async fn stop(system: &mut TestSystem) {
+    system.wait_for_runs_to_end().await;
+    assert_eq!(system.pointsman.stop().await, Some(0), "{}", system.pointsman.log());
+}
+
+/// Whether the status says that the store is a copy, or that keys may be missing.
+async fn says_copy(system: &TestSystem) -> bool {
+    let status = system.pointsman.get("/api/v2/status").await.to_string();
+    assert_eq!(status.contains("a copy of another one"), status.contains("treated as first tries"), "{status}");
+    status.contains("a copy of another one")
+}
+
 async fn row(system: &TestSystem, route: &str) -> Value {
     system.pointsman.get(&format!("/api/v2/routes/{route}")).await
 }
@@ -113,7 +126,8 @@ async fn live_routes_of_a_restored_backup_go_down() {
     report_violations(test, seed(), "3 orders, 2 backups", &[]);
 }
 
-/// A copy that other tools made of the files of a killed process, beside which the original stays.
+/// Copies that other tools made of the files of a killed process, without and with its file of retry keys. The original
+/// stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn live_routes_of_a_copy_beside_the_original_go_down() {
     let mut system = TestSystem::start().await;
@@ -121,18 +135,91 @@ async fn live_routes_of_a_copy_beside_the_original_go_down() {
     force(&system, "live").await;
     order(&system, "before", 1).await;
     system.wait_for_runs_to_end().await;
-    system.kill().await;
-    let (original, copy) = (system.store(), system.flags.file("copied.db"));
-    for end in ["", "-wal"] {
-        let name = |path: &PathBuf| format!("{}{end}", path.display());
-        std::fs::copy(name(&original), name(&copy)).expect("copied");
+    let original = system.store();
+    for (copy, ends) in [("alone.db", &["", "-wal"][..]), ("with-keys.db", &["", "-wal", ".keys"])] {
+        system.kill().await;
+        let path = system.flags.file(copy);
+        for end in ends {
+            let name = |path: &PathBuf| format!("{}{end}", path.display());
+            std::fs::copy(name(&original), name(&path)).expect("copied");
+        }
+        system.restart_on(path).await;
+        let shown = row(&system, "orders.create").await;
+        assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "requested" }), "{copy}: {shown}");
+        assert!(says_copy(&system).await, "{copy}");
     }
-    system.restart_on(copy).await;
-    let shown = row(&system, "orders.create").await;
-    assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "requested" }), "{shown}");
-    let status = system.pointsman.get("/api/v2/status").await.to_string();
-    assert!(status.contains("a copy of another one"), "{status}");
     system.finish().await;
     let test = "restored::live_routes_of_a_copy_beside_the_original_go_down";
-    report_violations(test, seed(), "1 order, 1 copy", &[]);
+    report_violations(test, seed(), "1 order, 2 copies", &[]);
+}
+
+/// Copies that other tools made of the file of a process that ended normally, alone and together with its file of retry
+/// keys. The original is then used, and stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_routes_of_a_copy_of_a_stopped_store_go_down() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    order(&system, "before", 1).await;
+    stop(&mut system).await;
+    let original = system.store();
+    let copies = ["alone.db", "with-keys.db"].map(|name| system.flags.file(name));
+    for copy in &copies {
+        std::fs::copy(&original, copy).expect("copied");
+    }
+    let keys = |store: &PathBuf| format!("{}.keys", store.display());
+    std::fs::copy(keys(&original), keys(&copies[1])).expect("copied");
+    system.restart().await;
+    system.flip("orders.create", "off", &["--reason", "legacy takes over"]).await.expect("down is always open");
+    let by_legacy = order(&system, "one", 2).await;
+    assert!(by_legacy.is_number(), "{by_legacy}");
+    system.kill().await;
+    for copy in copies {
+        let shown_path = copy.display().to_string();
+        system.restart_on(copy).await;
+        let shown = row(&system, "orders.create").await;
+        assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "requested" }), "{shown_path}: {shown}");
+        assert!(says_copy(&system).await, "{shown_path}");
+        let before = charges(&system);
+        assert_eq!(order(&system, "one", 2).await, by_legacy, "{shown_path}: the engine performed it again");
+        assert_eq!(charges(&system), before, "{shown_path}");
+        system.kill().await;
+    }
+    system.restart_on(original).await;
+    system.finish().await;
+    let test = "restored::live_routes_of_a_copy_of_a_stopped_store_go_down";
+    report_violations(test, seed(), "2 orders, 2 copies", &[]);
+}
+
+/// A store that was stopped and is started by a link, by another name of its file, or after it was moved, is no copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_routes_of_a_moved_store_stay() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    order(&system, "before", 1).await;
+    stop(&mut system).await;
+    let original = system.store();
+    let [link, name, moved] = ["link.db", "name.db", "moved.db"].map(|name| system.flags.file(name));
+    std::os::unix::fs::symlink(&original, &link).expect("a link");
+    std::fs::hard_link(&original, &name).expect("a name");
+    // On the same file system a moved file is the same file: a copy without the original stands for any other move.
+    for (store, original_goes) in [(link, false), (name.clone(), false), (moved, true)] {
+        let shown_path = store.display().to_string();
+        if original_goes {
+            std::fs::copy(&original, &store).expect("copied");
+            for path in [&original, &name] {
+                std::fs::remove_file(path).expect("removed");
+            }
+        }
+        system.restart_on(store).await;
+        assert!(!says_copy(&system).await, "{shown_path}");
+        let shown = row(&system, "orders.create").await;
+        assert_eq!(shown["row"]["effective"]["state"], "live", "{shown_path}: {shown}");
+        if !original_goes {
+            stop(&mut system).await;
+        }
+    }
+    system.finish().await;
+    report_violations("restored::live_routes_of_a_moved_store_stay", seed(), "3 starts", &[]);
 }

@@ -51,14 +51,15 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
 }
 
 #[tokio::test]
-async fn a_file_is_listed_while_retries_of_requests_served_unnoted_may_come() {
-    for (retry_window_s, listed) in [(3_600, 1), (0, 0)] {
+async fn a_file_may_not_be_missing_while_retries_of_requests_served_unnoted_may_come() {
+    for (retry_window_s, all_stored) in [(3_600, false), (0, true)] {
         let (dir, store) = (tempfile::tempdir().unwrap(), CountingStore::new());
         let (shared, place): (StoreHandle, _) = (store.clone(), KeyFilePlace::Dir(dir.path().to_owned()));
         let log = open_key_log(&shared, &place, &Limits { retry_window_s, ..limits() }).await.unwrap();
         log.record_served_unnoted(&RouteId::new("r"));
-        log.unlist(&shared).await;
-        assert_eq!(listed_count(&store).await, listed, "window of {retry_window_s} s");
+        log.finish(&shared).await;
+        let listed = store.key_files().await.unwrap();
+        assert_eq!(listed.iter().map(|file| file.all_stored).collect::<Vec<_>>(), [all_stored], "{retry_window_s} s");
     }
 }
 
@@ -98,22 +99,110 @@ async fn a_listed_file_that_is_gone_is_reported_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn after_an_orderly_end_the_store_lists_no_file() {
+async fn after_a_normal_end_no_key_is_missing_without_the_file() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = CountingStore::new();
     let shared: StoreHandle = store.clone();
     let log = open_in(&store, earlier.path()).await;
     log.note(numbered(1)).unwrap();
-    log.unlist(&shared).await;
-    assert_eq!(listed_count(&store).await, 1, "something waits in it");
+    log.finish(&shared).await;
+    assert!(!store.key_files().await.unwrap()[0].all_stored, "something waits in it");
     let mover = tokio::spawn(log.clone().move_to_store(shared.clone()));
     log.flush().await;
-    log.unlist(&shared).await;
-    assert_eq!(listed_count(&store).await, 0);
+    log.finish(&shared).await;
+    assert!(store.key_files().await.unwrap()[0].all_stored);
     assert!(log.note(numbered(2)).is_err(), "no process would read the file");
     mover.abort();
     drop((log, earlier));
     assert_eq!(waiting_and_unread(&open_in(&store, later.path()).await), (vec![], vec![]));
+    assert_eq!(listed_count(&store).await, 1, "its own");
+}
+
+/// What happens to a store at `original/a.db` and its file of keys after its process ended normally, before a start at
+/// `copy/a.db`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum AfterEnd {
+    Copied,
+    CopiedWithKeyFile,
+    /// The process is killed instead, while a key waits.
+    KilledCopiedWithKeyFile,
+    /// The original is started again before.
+    CopiedBesideRunning,
+    /// A file that cannot be read has the name of the file of keys.
+    CopiedUnreadable,
+    /// The original's file of keys was removed and created again.
+    CopiedBesideNewKeyFile,
+    Moved,
+    MovedWithKeyFile,
+    KilledMovedWithKeyFile,
+    /// The file of keys stays where it was.
+    MovedAlone,
+    /// Nothing is copied: the store is started at its path.
+    Stayed,
+}
+
+#[tokio::test]
+async fn a_copy_is_told_from_a_moved_store() {
+    use AfterEnd::*;
+    let with_key_file = [CopiedWithKeyFile, KilledCopiedWithKeyFile, MovedWithKeyFile, KilledMovedWithKeyFile];
+    let killed = [KilledCopiedWithKeyFile, KilledMovedWithKeyFile];
+    let moved = [Moved, MovedWithKeyFile, KilledMovedWithKeyFile, MovedAlone, Stayed];
+    let copied = [Copied, CopiedWithKeyFile, KilledCopiedWithKeyFile];
+    let copied = [&copied[..], &[CopiedBesideRunning, CopiedUnreadable, CopiedBesideNewKeyFile]].concat();
+    for case in copied.iter().copied().chain(moved) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let location = |name: &str| path(name).display().to_string();
+        for name in ["original", "copy"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        let (original_keys, copy_keys) = (path("original/a.db.keys"), path("copy/a.db.keys"));
+        std::fs::write(path("original/a.db"), "").unwrap();
+        let original = CountingStore::with_content(Arc::default(), &location("original/a.db"));
+        let shared: StoreHandle = original.clone();
+        let start =
+            async || open_key_log(&shared, &KeyFilePlace::File(original_keys.clone()), &limits()).await.unwrap();
+        let log = start().await;
+        match killed.contains(&case) {
+            true => log.note(numbered(1)).unwrap(),
+            false => log.finish(&shared).await,
+        }
+        kill(log).await;
+        if with_key_file.contains(&case) {
+            std::fs::copy(&original_keys, &copy_keys).unwrap();
+        }
+        let mut running = None;
+        match case {
+            Copied | CopiedWithKeyFile | KilledCopiedWithKeyFile | Stayed => {}
+            CopiedBesideRunning => running = Some(start().await),
+            CopiedUnreadable => std::fs::write(&original_keys, "").unwrap(),
+            CopiedBesideNewKeyFile => {
+                let listed = original.key_files().await.unwrap();
+                std::fs::remove_file(&original_keys).unwrap();
+                kill(start().await).await;
+                let new = original.key_files().await.unwrap()[0].id;
+                original.put_key_files(listed, vec![new]).await.unwrap();
+            }
+            Moved | MovedWithKeyFile | KilledMovedWithKeyFile => std::fs::remove_dir_all(path("original")).unwrap(),
+            MovedAlone => std::fs::remove_file(path("original/a.db")).unwrap(),
+        }
+        let at = if case == Stayed { "original/a.db" } else { "copy/a.db" };
+        let store = CountingStore::with_content(original.inner.clone(), &location(at));
+        let place = KeyFilePlace::File(path(&format!("{at}.keys")));
+        let handle: StoreHandle = store.clone();
+        let log = open_key_log(&handle, &place, &limits()).await.unwrap();
+        let unread: Vec<_> = log.list.unread().into_iter().filter_map(|(record, _)| record.unread).collect();
+        let is_copy = copied.contains(&case);
+        let of_original: Vec<_> = unread.iter().map(|unread| unread.belongs_to_original).collect();
+        assert_eq!(of_original, vec![true; is_copy.into()], "{case:?}");
+        let waiting = if killed.contains(&case) { vec![numbered(1)] } else { vec![] };
+        assert_eq!(waiting_and_unread(&log).0, waiting, "{case:?}");
+        assert!(unread.iter().all(|unread| unread.why.contains(&location("original/a.db"))), "{case:?}: {unread:?}");
+        assert_eq!(listed_count(&store).await, 1 + usize::from(is_copy), "{case:?}");
+        drop(running);
+        let pins = StoreAffinity::open(handle, &limits(), log).await.unwrap();
+        assert_eq!(pins.copy_started().is_some(), is_copy, "{case:?}");
+    }
 }
 
 #[tokio::test]

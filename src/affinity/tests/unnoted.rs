@@ -62,7 +62,7 @@ async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() 
     while store.inner.first_try(expired).await.unwrap().is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    pins.unlist_key_file().await; // from now on no key can be noted
+    pins.finish_key_file().await; // from now on no key can be noted
     for (key, again, expected) in [(noted, true, true), (expired, true, false), (new, false, false)] {
         assert_eq!(take(key), LegacyTake::Taken { noted: false, again }, "{key:?}");
         assert_eq!(pins.noted_earlier(&key.into()).await, expected, "{key:?}");

@@ -218,6 +218,7 @@ async fn key_files_are_listed_until_they_are_removed(which: StoreKind) {
         path: format!("/var/lib/{n}.keys"),
         host: "here".into(),
         location: "/var/lib/a.db".into(),
+        all_stored: n == 3,
         unread: None,
     };
     let unread = UnreadKeyFile { since: at(1), why: "is not there".into(), belongs_to_original: true };

@@ -149,6 +149,37 @@ async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
     report_violations(name, seed(), "5 runs, 1 backup, 2 kills", &[]);
 }
 
+/// The process ends normally while a run waits, and its files are copied by other tools. The original goes on, and
+/// stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_runs_of_a_copy_beside_the_original_are_paused() {
+    let mut test = EngineTest::with(&[BILL]).await;
+    let bill = test.start_run("bill", json!({})).await;
+    test.wait_for_status(&bill, "waiting_signal").await;
+    assert_eq!(test.pointsman.stop().await, Some(0), "{}", test.pointsman.log());
+    let path = |name: &str| test.dir.path().join(name);
+    let copy = path("copy.db");
+    for end in ["", ".keys"] {
+        std::fs::copy(path(&format!("pointsman.db{end}")), path(&format!("copy.db{end}"))).expect("copied");
+    }
+    test.restart().await;
+    test.post_accepted(&format!("{bill}/signals/go"), json!({})).await;
+    test.wait_for_status(&bill, "completed").await;
+    test.kill().await;
+    test.start.store = format!("sqlite:{}", copy.display());
+    test.restart().await;
+
+    test.wait_for_status(&bill, "paused").await;
+    let status = test.pointsman.get("/api/v2/status").await.to_string();
+    assert!(status.contains("a copy of another one"), "{status}");
+    test.cli(&["runs", "cancel", id(&bill)]).await;
+    test.wait_for_status(&bill, "cancelled").await;
+    assert_eq!(test.step_service.count("POST /bills"), 1);
+    test.finish().await;
+    let name = "engine::restored_runs::open_runs_of_a_copy_beside_the_original_are_paused";
+    report_violations(name, seed(), "1 run, 1 copy", &[]);
+}
+
 /// The state between the two appends of a rerun: the first run has ended and names the second, which has no events.
 const NOT_BEGUN: &str = "
 CREATE TEMP TABLE second AS SELECT run_id FROM runs WHERE ended = 0;

@@ -2,6 +2,7 @@
 
 mod address;
 mod approvals;
+mod approvals_above;
 mod approvals_again;
 mod approvals_of_changes;
 mod bytes;

@@ -1,12 +1,13 @@
 //! Look-ups of retry keys in the store, shared by simultaneous tries of one request.
 //!
 //! Always true: a look-up begins after the call for it, so that it finds whatever was stored before. Of any number of
-//! simultaneous tries of one key, at most two look-ups are under way: one that has begun, and one that begins after it
-//! and answers all who came meanwhile.
+//! simultaneous tries of one key (or range of keys), at most two look-ups are under way: one that has begun, and one
+//! that begins after it and answers all who came meanwhile.
 //!
 //! When the store is slow or gone, a look-up ends at its timeout as [`ArmUnknown`], for all who wait for it.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,22 +21,30 @@ use crate::store::{StoreError, StoreHandle};
 
 type LookUp = Shared<BoxFuture<'static, Result<Option<Arm>, ArmUnknown>>>;
 
-/// The look-ups under way, by key.
+/// The look-ups under way.
 #[derive(Default)]
-pub(super) struct LookUps(Mutex<HashMap<RetryKey, Entry>>);
+pub(super) struct LookUps(Mutex<HashMap<Question, Entry>>);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Question {
+    /// Which arm took the first try with this key.
+    FirstTry(RetryKey),
+    /// Whether a run claimed any key in this range.
+    EngineTookAny(RangeInclusive<RetryKey>),
+}
 
 struct Entry {
     newest: LookUp,
     /// Whether `newest` has asked the store.
     has_begun: Arc<AtomicBool>,
-    /// How many wait for a look-up of this key.
+    /// How many wait for this answer.
     waiting: usize,
 }
 
-/// Removes the entry of a key when nobody waits for it any more.
+/// Removes an entry when nobody waits for it any more.
 struct Waiting<'a> {
     look_ups: &'a LookUps,
-    key: RetryKey,
+    question: Question,
 }
 
 impl LookUps {
@@ -47,47 +56,48 @@ impl LookUps {
         key: RetryKey,
         at_most: Duration,
     ) -> Result<Option<Arm>, ArmUnknown> {
-        let (look_up, _waiting) = self.join(store, key, at_most);
+        let (look_up, _waiting) = self.join(store, Question::FirstTry(key), at_most);
         look_up.await
     }
 
-    /// Whether a run claimed any key in the range of this key for any caller ([`RetryKey::range`]), in which the keys
-    /// of its callers and of its requests are. Waits for the store for at most this long. Rare, so not shared.
+    /// Whether a run claimed any key in this range, according to the store; asked as long as for a first try.
     pub(super) async fn engine_took_any(
         &self,
         store: &StoreHandle,
-        any_caller: RetryKey,
+        range: RangeInclusive<RetryKey>,
         at_most: Duration,
     ) -> Result<bool, ArmUnknown> {
-        bounded(store.engine_took_any(any_caller.range()), at_most).await
+        let (look_up, _waiting) = self.join(store, Question::EngineTookAny(range), at_most);
+        Ok(look_up.await? == Some(Arm::Engine))
     }
 
-    fn join(&self, store: &StoreHandle, key: RetryKey, at_most: Duration) -> (LookUp, Waiting<'_>) {
-        let mut by_key = self.lock();
-        let known = by_key.remove(&key);
+    fn join(&self, store: &StoreHandle, question: Question, at_most: Duration) -> (LookUp, Waiting<'_>) {
+        let mut under_way = self.lock();
+        let known = under_way.remove(&question);
         let waiting = known.as_ref().map_or(0, |entry| entry.waiting) + 1;
         let entry = match known {
             Some(entry) if !entry.has_begun.load(Ordering::SeqCst) => Entry { waiting, ..entry },
             known => {
                 let (store, has_begun) = (store.clone(), Arc::new(AtomicBool::new(false)));
                 let (earlier, begins) = (known.map(|entry| entry.newest), Arc::clone(&has_begun));
+                let asked = question.clone();
                 let look_up = async move {
                     if let Some(earlier) = earlier {
                         // Its result may be older than the calls that this look-up is for.
                         let _ = earlier.await;
                     }
                     begins.store(true, Ordering::SeqCst);
-                    ask(&store, key, at_most).await
+                    ask(&store, asked, at_most).await
                 };
                 Entry { newest: look_up.boxed().shared(), has_begun, waiting }
             }
         };
         let newest = entry.newest.clone();
-        by_key.insert(key, entry);
-        (newest, Waiting { look_ups: self, key })
+        under_way.insert(question.clone(), entry);
+        (newest, Waiting { look_ups: self, question })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RetryKey, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Question, Entry>> {
         // A poisoned lock is usable: at worst there is a superfluous entry.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,18 +111,21 @@ impl LookUps {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut by_key = self.look_ups.lock();
-        if let Some(entry) = by_key.get_mut(&self.key) {
+        let mut under_way = self.look_ups.lock();
+        if let Some(entry) = under_way.get_mut(&self.question) {
             entry.waiting -= 1;
             if entry.waiting == 0 {
-                by_key.remove(&self.key);
+                under_way.remove(&self.question);
             }
         }
     }
 }
 
-async fn ask(store: &StoreHandle, key: RetryKey, at_most: Duration) -> Result<Option<Arm>, ArmUnknown> {
-    Ok(bounded(store.first_try(key), at_most).await?.map(|first| first.arm))
+async fn ask(store: &StoreHandle, question: Question, at_most: Duration) -> Result<Option<Arm>, ArmUnknown> {
+    Ok(match question {
+        Question::FirstTry(key) => bounded(store.first_try(key), at_most).await?.map(|first| first.arm),
+        Question::EngineTookAny(range) => bounded(store.engine_took_any(range), at_most).await?.then_some(Arm::Engine),
+    })
 }
 
 /// The store's answer, waited for at most this long.

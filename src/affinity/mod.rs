@@ -40,6 +40,7 @@ mod take;
 mod tests;
 mod tries;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -348,16 +349,12 @@ impl Affinity for StoreAffinity {
         self.look_ups.first_try(&self.store, *key, LOOK_UP_MAX).boxed()
     }
 
-    fn engine_took_any<'a>(&'a self, any_caller: &'a RetryKey) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
-        if self.remembered(&any_caller.of_request(&[0; 32])) == Remembered::NotEngine {
-            return ready(Ok(false)).boxed();
-        }
-        async {
-            let took_any = self.look_ups.engine_took_any(&self.store, *any_caller, LOOK_UP_MAX);
-            let (first, took_any) = tokio::join!(self.first_try(any_caller), took_any);
-            Ok(first? != Some(Arm::Legacy) && took_any?)
-        }
-        .boxed()
+    fn engine_took_any<'a>(
+        &'a self,
+        any_caller: &'a RetryKey,
+        range: RangeInclusive<RetryKey>,
+    ) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
+        self.has_engine_taken_any(any_caller, range).boxed()
     }
 
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake {

@@ -21,14 +21,17 @@
 //! until its body was read ([`LegacyTake::NeedsBody`]).
 //!
 //! If the token is verified, the request has another key S, of route, k1, issuer and subject, and only S is looked up.
-//! Legacy takes A too, for a retry whose token cannot be verified. What others took under A or R is no concern of S.
+//! For a retry whose token cannot be verified, legacy takes A too, and the engine takes V (R with the last quarter of
+//! S): V is in the range of keys that such a retry looks up beside R. What others took under A, R or V is no concern of
+//! S.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::newer_files::{FoundMark, Marks};
 use super::tries::Took;
 use super::{LOOK_UP_MAX, StoreAffinity};
-use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
+use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
 use crate::flag::{Arm, RetryKey, RetryKeys};
 
 impl StoreAffinity {
@@ -93,14 +96,43 @@ impl StoreAffinity {
         let _lock = self.request_locks.of(any_caller);
         let newer_files = self.newer_files.lock();
         let of_request = any_caller.of_request(digest);
+        let of_all_callers = any_caller.range_of_request(digest, false);
         let find = |key| newer_files.find(key, files_version, KnownBody::Digest(*digest));
         match (find(any_caller), find(&of_request)) {
             (FoundMark::Legacy, _) => Took::OtherArmHasIt,
             (FoundMark::Unknown, _) => Took::Unknown,
             (_, FoundMark::Engine) => Took::UnderOtherFiles,
             _ if self.legacy_has(any_caller) => Took::OtherArmHasIt,
+            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => Took::Again,
             _ => self.take_for_engine(of_request),
         }
+    }
+
+    /// Takes for the engine the key ([`RetryKey::of_verified_request`]) under which retries of a verified caller's
+    /// request are found if their tokens cannot be verified. Called after the caller's own key was taken: whoever took
+    /// something under the key for any caller reserved nothing against it.
+    pub fn take_for_unverified_retries(&self, unverified_retry: &RetryKey, of_verified_request: RetryKey) -> Took {
+        let _lock = self.request_locks.of(unverified_retry);
+        self.take_for_engine(of_verified_request)
+    }
+
+    /// As [`Affinity::engine_took_any`] says.
+    pub(super) async fn has_engine_taken_any(
+        &self,
+        any_caller: &RetryKey,
+        range: RangeInclusive<RetryKey>,
+    ) -> Result<bool, ArmUnknown> {
+        // The keys in the range share the first half, and the set in memory has a part of that.
+        if self.remembered(range.start()) == Remembered::NotEngine {
+            return Ok(false);
+        }
+        let took_any = async {
+            // Its run may not be stored yet.
+            let is_remembered = self.tries.engine_has_any(range.clone(), Instant::now());
+            Ok(is_remembered || self.look_ups.engine_took_any(&self.store, range, LOOK_UP_MAX).await?)
+        };
+        let (first, took_any) = tokio::join!(self.first_try(any_caller), took_any);
+        Ok(first? != Some(Arm::Legacy) && took_any?)
     }
 
     /// Whether legacy took this first try, as far as this process knows.
@@ -144,7 +176,9 @@ impl StoreAffinity {
                     KnownBody::TooLarge | KnownBody::Digest(_) => {}
                 }
             }
-            if of_request(any_caller).is_some_and(|key| engine_has(&key)) {
+            let has_request =
+                |digest| self.tries.engine_has_any(any_caller.range_of_request(&digest, keys.is_verified()), now);
+            if matches!(body, KnownBody::Digest(digest) if has_request(digest)) {
                 return Some(LegacyTake::HeldUnderAnotherCredential);
             }
         }

@@ -10,7 +10,8 @@
 //! for each such run. The number of the others is bounded: the oldest are removed first, and `sets` and `key_log` still
 //! have them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,8 @@ pub(super) struct Tries {
 
 #[derive(Default)]
 struct Shard {
-    taken: HashMap<RetryKey, Taken>,
+    /// In order, so that the keys of one request under several credentials are found together.
+    taken: BTreeMap<RetryKey, Taken>,
     legacy_by_age: VecDeque<(Instant, RetryKey)>,
     /// Only keys that [`Tries::allow_eviction`] was called for.
     engine_by_age: VecDeque<(Instant, RetryKey)>,
@@ -86,6 +88,12 @@ impl Tries {
     /// The arm that took the first try within the window.
     pub(super) fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
         self.shard(key).arm(key, now)
+    }
+
+    /// Whether the engine took a key in this range within the window. Keys in a range share the first half.
+    pub(super) fn engine_has_any(&self, range: RangeInclusive<RetryKey>, now: Instant) -> bool {
+        let shard = self.shard(range.start());
+        shard.taken.range(range).any(|(_, taken)| taken.arm == Arm::Engine && now < taken.until)
     }
 
     /// Takes a key for legacy, unless it is the engine's. A retry does not extend the window. `note` writes the key to

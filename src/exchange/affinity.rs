@@ -1,5 +1,7 @@
 //! Which arm owns an instance, and which took the first try of a request.
 
+use std::ops::RangeInclusive;
+
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
@@ -111,9 +113,14 @@ pub trait Affinity: Send + Sync {
     fn remembered(&self, key: &RetryKey) -> Remembered;
     /// Which arm took the first try; `None` if none is recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>>;
-    /// Whether the engine took any request with this key for any caller ([`RetryKeys::any_caller`]), under any
-    /// credential and with any body. `false` if legacy took one: then the request stays with legacy.
-    fn engine_took_any<'a>(&'a self, any_caller: &'a RetryKey) -> BoxFuture<'a, Result<bool, ArmUnknown>>;
+    /// Whether the engine took a request under any of the keys in `range`: [`RetryKey::range`] or
+    /// [`RetryKey::range_of_request`] of this key for any caller ([`RetryKeys::any_caller`]). `false` if legacy took a
+    /// request with the key for any caller: then the request stays with legacy.
+    fn engine_took_any<'a>(
+        &'a self,
+        any_caller: &'a RetryKey,
+        range: RangeInclusive<RetryKey>,
+    ) -> BoxFuture<'a, Result<bool, ArmUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are
     /// in a file before this returns, and are written to the store in the background.
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;

@@ -41,6 +41,9 @@ pub struct ArmRequest {
     /// The retry key without the caller's scope, where that scope is a credential that nobody verified: the next try
     /// may carry another one.
     pub any_caller: Option<RetryKey>,
+    /// The key for any caller that its retries have if their tokens cannot be verified
+    /// ([`crate::flag::RetryKeys::unverified_retry`]).
+    pub unverified_retry: Option<RetryKey>,
     /// Its keys under the scopes of earlier files: it is refused if the engine took it under one of these before.
     pub earlier: EarlierKeys,
     /// In [`Mode::Dark`]: the keys under which legacy took the request. If one of them was taken before, this request
@@ -167,9 +170,9 @@ impl Problem {
             status: 409,
             kind: Self::HELD.into(),
             title: "The retry key was used before under another credential".into(),
-            detail: "The same request with the same retry key was taken before under another credential, which nobody \
-                     verified. Nothing was done for this one: send it with the first credential to get its answer, or \
-                     with another key to have it done again."
+            detail: "The same request with the same retry key was taken before under another credential, and that one \
+                     or this one could not be verified. Nothing was done for this one: send it with the first \
+                     credential to get its answer, or with another key to have it done again."
                 .into(),
             source: Source::Proxy,
             run: None,

@@ -112,6 +112,22 @@ impl RetryKey {
     pub fn of_request(&self, digest: &[u8; 32]) -> Self {
         self.with_second_half_of(Self(*blake3::keyed_hash(&self.0, digest).as_bytes()))
     }
+    /// Called on a key for any caller: derives the key of a request of one verified caller, whose own key is `scoped`. It
+    /// differs from the keys of the same request of all others, so that it never conflicts with them, and shares their
+    /// first three quarters, so that [`RetryKey::range_of_request`] has them all.
+    pub fn of_verified_request(&self, digest: &[u8; 32], scoped: &Self) -> Self {
+        let Self(mut key) = self.of_request(digest);
+        key[24..].copy_from_slice(&scoped.0[24..]);
+        Self(key)
+    }
+    /// Called on a key for any caller: the least and the greatest key that a request with this digest can have as an
+    /// earlier try of the same caller. If the caller is verified, its earlier tries with a verified token have its own
+    /// key, and those of other verified callers are no concern of it: only the key of unverified tries counts.
+    pub fn range_of_request(&self, digest: &[u8; 32], is_verified: bool) -> RangeInclusive<Self> {
+        let of_request = self.of_request(digest);
+        let with_last_quarter = |byte: u8| self.of_verified_request(digest, &Self([byte; 32]));
+        if is_verified { of_request..=of_request } else { with_last_quarter(0)..=with_last_quarter(0xff) }
+    }
     /// Called on a key for any caller: derives the key of one caller. It shares its first half with keys of requests,
     /// so that a set of first halves needs one entry for both.
     pub(super) fn of_caller(&self, scoped: Self) -> Self {
@@ -137,8 +153,9 @@ pub struct RetryKeys {
     /// try may carry another one.
     pub any_caller: Option<RetryKey>,
     /// The key for any caller that the next try of a verified caller has if its token cannot be verified: an issuer may
-    /// sign with a new key before the files have it. Recorded for what legacy takes, and never looked up for a verified
-    /// request: what a caller whom nobody verified did must reserve nothing against a verified one.
+    /// sign with a new key before the files have it. Recorded for what legacy takes; for what the engine takes, the key
+    /// of the request is derived from it ([`RetryKey::of_verified_request`]). Never looked up for a verified request:
+    /// what a caller whom nobody verified did must reserve nothing against a verified one.
     pub unverified_retry: Option<RetryKey>,
 }
 
@@ -150,6 +167,10 @@ impl From<RetryKey> for RetryKeys {
 }
 
 impl RetryKeys {
+    /// Whether they are those of a caller whose token was verified, and whose retries may have tokens that cannot be.
+    pub fn is_verified(&self) -> bool {
+        self.unverified_retry.is_some()
+    }
     /// All keys under which legacy's taking the request is recorded.
     pub fn of_legacy(self) -> impl Iterator<Item = RetryKey> {
         [Some(self.scoped), self.any_caller, self.unverified_retry].into_iter().flatten()

@@ -174,7 +174,8 @@ fn request(
     limits: &Limits,
 ) -> ArmRequest {
     let route = &flagged.flag.route;
-    let any_caller = flagged.retry_keys.and_then(|keys| keys.any_caller);
+    let other_keys = flagged.retry_keys.map(|keys| (keys.any_caller, keys.unverified_retry));
+    let (any_caller, unverified_retry) = other_keys.unwrap_or_default();
     ArmRequest {
         route: route.id.clone(),
         files_version,
@@ -190,6 +191,7 @@ fn request(
         retry_key: flagged.retry_key(),
         may_begin: flagged.may_begin,
         any_caller,
+        unverified_retry,
         earlier: flagged.earlier.clone(),
         legacy_keys: None,
         // A retry comes to the engine because of its first try, whose stored run is from before `keep: none`.

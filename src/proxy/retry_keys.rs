@@ -65,17 +65,16 @@ pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryK
     any_caller.iter().any(here)
 }
 
-/// Whether the engine has this exact request under another credential. `false` if legacy has the key: then the request
-/// stays with legacy.
+/// Whether the engine has this exact request under another credential of the same caller, who may be verified. `false`
+/// if legacy has the key: then the request stays with legacy.
 pub(super) async fn engine_holds(
     affinity: &dyn Affinity,
-    any_caller: &[RetryKey],
+    first_try: &FirstTry,
     digest: &[u8; 32],
 ) -> Result<bool, ArmUnknown> {
-    for key in any_caller {
-        let request = key.of_request(digest);
-        let (first, held) = tokio::join!(affinity.first_try(key), affinity.first_try(&request));
-        if first? != Some(Arm::Legacy) && held? == Some(Arm::Engine) {
+    let is_verified = first_try.present.is_some_and(|keys| keys.is_verified());
+    for key in &first_try.any_caller {
+        if affinity.engine_took_any(key, key.range_of_request(digest, is_verified)).await? {
             return Ok(true);
         }
     }
@@ -86,7 +85,7 @@ pub(super) async fn engine_holds(
 /// whose body is too large to compare.
 pub(super) async fn engine_holds_any(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> Result<bool, ArmUnknown> {
     for key in any_caller {
-        if affinity.engine_took_any(key).await? {
+        if affinity.engine_took_any(key, key.range()).await? {
             return Ok(true);
         }
     }

@@ -327,7 +327,7 @@ impl NotYetTaken<'_> {
         let body = upload.whole().map_err(|()| self.refused(Failure::Body))?;
         let digest = body.map(|body| request_digest(&head.method, path, head.uri.query(), body));
         let held = match &digest {
-            Some(digest) => retry_keys::engine_holds(&*shared.affinity, &first_try.any_caller, digest).await,
+            Some(digest) => retry_keys::engine_holds(&*shared.affinity, first_try, digest).await,
             // An earlier process may have taken larger bodies.
             None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
         };

@@ -103,6 +103,7 @@ impl Runner {
             retry_key: answered.retry_key.filter(|_| dark),
             may_begin: if dark { MayBegin::UnlessFrozen } else { MayBegin::Always },
             any_caller: None,
+            unverified_retry: None,
             earlier: EarlierKeys::none(),
             legacy_keys: (dark && route.keeps_runs).then(|| answered.legacy_keys.clone()),
             keep: route.keeps_runs,

@@ -113,8 +113,8 @@ pub struct Claim {
     pub key: RetryKey,
     /// A hash of the request: tells whether a later request with the same key is the same request.
     pub request: [u8; 32],
-    /// The key for any caller of this very request ([`RetryKey::of_request`]), where the caller's credential was not
-    /// verified. The run claims it too.
+    /// The key under which retries with another credential find this very request: [`RetryKey::of_request`] where the
+    /// caller's credential was not verified, else [`RetryKey::of_verified_request`]. The run claims it too.
     pub of_request: Option<RetryKey>,
 }
 

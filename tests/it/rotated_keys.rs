@@ -41,8 +41,11 @@ const FILE: &str = "issuer.pem";
 impl Pair {
     /// The n-th token of one caller.
     fn token(&self, n: u64) -> String {
+        self.token_of("ada", n)
+    }
+    fn token_of(&self, subject: &str, n: u64) -> String {
         let now = jiff::Timestamp::now().as_second();
-        let claims = json!({ "iss": "issuer", "sub": "ada", "aud": "shop", "exp": now + 600, "jti": n });
+        let claims = json!({ "iss": "issuer", "sub": subject, "aud": "shop", "exp": now + 600, "jti": n });
         let key = EncodingKey::from_ed_pem(self.private.as_bytes()).expect("a key");
         encode(&Header::new(Algorithm::EdDSA), &claims, &key).expect("a token")
     }
@@ -50,7 +53,12 @@ impl Pair {
 
 /// The same order each time for one number.
 async fn send(system: &TestSystem, number: u64, token: &str) -> Reply {
-    let (key, bearer) = (format!("order-{number}"), format!("Bearer {token}"));
+    send_under_key(system, number, number, token).await
+}
+
+/// This order under the retry key of that one.
+async fn send_under_key(system: &TestSystem, number: u64, key_of: u64, token: &str) -> Reply {
+    let (key, bearer) = (format!("order-{key_of}"), format!("Bearer {token}"));
     let headers = [("idempotency-key", key.as_str()), ("authorization", bearer.as_str())];
     let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
@@ -68,6 +76,13 @@ async fn check_accepted(system: &TestSystem, number: u64, pair: &Pair) -> Value 
     let id = order_id(system, number, &pair.token(1)).await;
     assert_eq!(order_id(system, number, &pair.token(2)).await, id, "a refreshed token");
     id
+}
+
+/// The engine has the order, and nothing is done.
+async fn check_held(system: &TestSystem, number: u64, token: &str, when: &str) {
+    let held = send(system, number, token).await;
+    let kind = held.json()["type"].as_str().unwrap_or_default().to_owned();
+    assert!(held.status == StatusCode::CONFLICT && kind.ends_with("retry-key-held"), "{when}: {kind}");
 }
 
 async fn flags(system: &TestSystem) -> Value {
@@ -120,9 +135,7 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     let old_token = OLD.token(1);
     let check_old_token = async |system: &TestSystem, when: &str| {
         order_id(system, 4, &old_token).await;
-        let held = send(system, 4, &OLD.token(2)).await;
-        let kind = held.json()["type"].as_str().unwrap_or_default().to_owned();
-        assert!(held.status == StatusCode::CONFLICT && kind.ends_with("retry-key-held"), "{when}: {kind}");
+        check_held(system, 4, &OLD.token(2), when).await;
         // A request that came while the old pair was in force is still looked up under the scope of that time.
         assert_eq!(order_id(system, 1, &OLD.token(4)).await, first, "{when}");
     };
@@ -152,5 +165,35 @@ async fn a_retry_whose_token_cannot_be_verified_stays_with_legacy() {
     assert!(order_id(&system, 2, &NEW.token(6)).await.is_string(), "the engine answers a new request");
     system.wait_for_runs_to_end().await;
     assert_eq!(charges(&system), 2, "each order once");
+    system.finish().await;
+}
+
+/// The issuer signs with the new key before the files have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_engine_took_is_not_done_again_for_a_token_that_cannot_be_verified() {
+    let mut system = TestSystem::with(by_token).await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    let first = order_id(&system, 1, &OLD.token(1)).await;
+    assert!(first.is_string(), "the engine answers: {first}");
+    check_held(&system, 1, &NEW.token(2), "live").await;
+    // Another order with the same key is another request, and another verified caller is another caller.
+    let other = send_under_key(&system, 2, 1, &NEW.token(3)).await;
+    assert_eq!(other.status, StatusCode::CREATED, "{}", other.json());
+    assert_ne!(order_id(&system, 1, &OLD.token_of("bob", 1)).await, first);
+    // What came without a verified token reserves nothing against a verified caller.
+    let unverified = order_id(&system, 3, &NEW.token(4)).await;
+    assert_ne!(order_id(&system, 3, &OLD.token(5)).await, unverified);
+    system.wait_for_runs_to_end().await;
+    assert_eq!(charges(&system), 5, "each request once");
+
+    system.kill().await;
+    system.restart().await;
+    check_held(&system, 1, &NEW.token(6), "live, after a restart").await;
+    system.lower("dark").await;
+    check_held(&system, 1, &NEW.token(7), "dark").await;
+    assert_eq!(order_id(&system, 1, &OLD.token(8)).await, first, "it can be verified");
+    system.wait_for_runs_to_end().await;
+    assert_eq!(charges(&system), 5, "no retry was performed");
     system.finish().await;
 }

@@ -25,10 +25,15 @@ impl Caller {
 /// Whether the engine takes a request.
 fn engine_takes(pins: &StoreAffinity, keys: RetryKeys, digest: &[u8; 32]) -> bool {
     let none = EarlierKeys::none();
-    pins.take_request_for_engine(keys.scoped, digest, &none) == Took::Fresh
-        && keys.any_caller.is_none_or(|key| {
-            pins.take_for_engine_under_any_credential(&key, digest, none.files_version) == Took::Fresh
-        })
+    if pins.take_request_for_engine(keys.scoped, digest, &none) != Took::Fresh {
+        return false;
+    }
+    if let Some(key) = keys.unverified_retry {
+        let took = pins.take_for_unverified_retries(&key, key.of_verified_request(digest, &keys.scoped));
+        assert_eq!(took, Took::Fresh, "nobody else has the key of a verified caller's request");
+    }
+    keys.any_caller
+        .is_none_or(|key| pins.take_for_engine_under_any_credential(&key, digest, none.files_version) == Took::Fresh)
 }
 
 #[tokio::test]
@@ -58,4 +63,64 @@ async fn what_the_engine_gave_back_stays_with_legacy_while_tokens_cannot_be_veri
     let pins = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
     assert_eq!(pins.give_to_legacy(Verified.keys(1)), LegacyTake::FIRST);
     assert!(!engine_takes(&pins, Unverified.keys(1), &[3; 32]));
+}
+
+#[tokio::test]
+async fn what_the_engine_took_is_not_taken_again_while_tokens_cannot_be_verified() {
+    let pins = affinity_with_built_sets(&CountingStore::new()).await;
+    let (none, digest, other_digest) = (EarlierKeys::none(), [3; 32], [4; 32]);
+    for (n, (first, second, legacy_gets)) in (1..).zip([
+        (Verified, Verified, LegacyTake::HeldByEngine),
+        (Verified, Unverified, LegacyTake::HeldUnderAnotherCredential),
+        (Unverified, Unverified, LegacyTake::HeldByEngine),
+        // What nobody verified reserves nothing against a verified caller, nor what another verified caller did.
+        (Unverified, Verified, LegacyTake::FIRST),
+        (Verified, OtherVerified, LegacyTake::FIRST),
+    ]) {
+        let (for_legacy, for_engine) = (n, n + 100);
+        let may_take = legacy_gets == LegacyTake::FIRST;
+        for n in [for_legacy, for_engine] {
+            assert!(engine_takes(&pins, first.keys(n), &digest), "{first:?}");
+        }
+        let legacy_takes = |digest| pins.take_for_legacy(second.keys(for_legacy), &none, KnownBody::Digest(digest));
+        assert_eq!(legacy_takes(digest), legacy_gets, "{first:?}, then {second:?}");
+        assert_eq!(engine_takes(&pins, second.keys(for_engine), &digest), may_take, "{first:?}, then {second:?}");
+        if legacy_gets == LegacyTake::HeldUnderAnotherCredential {
+            let unread = pins.take_for_legacy(second.keys(for_legacy), &none, KnownBody::Unread);
+            assert_eq!(unread, LegacyTake::NeedsBody);
+            assert_eq!(legacy_takes(other_digest), LegacyTake::FIRST, "another request");
+        }
+    }
+    // Two verified callers have the same request, and the run of one is not begun: the other's is still found.
+    let keys = [Verified, OtherVerified].map(|caller| caller.keys(50));
+    assert!(keys.iter().all(|keys| engine_takes(&pins, *keys, &digest)));
+    let release = |keys: RetryKeys| {
+        pins.release(&keys.unverified_retry.unwrap().of_verified_request(&digest, &keys.scoped));
+    };
+    let take = || pins.take_for_legacy(Unverified.keys(50), &none, KnownBody::Digest(digest));
+    release(keys[0]);
+    assert_eq!(take(), LegacyTake::HeldUnderAnotherCredential);
+    release(keys[1]);
+    assert_eq!(take(), LegacyTake::FIRST);
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_took_is_found_while_tokens_cannot_be_verified() {
+    let (store, digest) = (CountingStore::new(), [3; 32]);
+    let RetryKeys { scoped, unverified_retry, .. } = Verified.keys(1);
+    let (any_caller, other) = (unverified_retry.unwrap(), Unverified.keys(2).any_caller.unwrap());
+    let of_request = Some(any_caller.of_verified_request(&digest, &scoped));
+    let claim = Some(crate::store::Claim { key: scoped, request: digest, of_request });
+    store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
+    let pins = affinity_with_built_sets(&store).await;
+    let took = async |key: RetryKey, range| pins.engine_took_any(&key, range).await;
+    for (digest, is_verified, taken) in [(digest, false, true), (digest, true, false), ([4; 32], false, false)] {
+        let range = any_caller.range_of_request(&digest, is_verified);
+        assert_eq!(took(any_caller, range).await, Ok(taken), "{digest:?}, {is_verified}");
+    }
+    assert_eq!(took(any_caller, any_caller.range()).await, Ok(true), "a body that is too large to compare");
+    // Whoever has another key does not wait for the store.
+    store.is_gone.store(true, Ordering::Relaxed);
+    assert_eq!(took(any_caller, any_caller.range_of_request(&digest, false)).await, Err(ArmUnknown));
+    assert_eq!(took(other, other.range_of_request(&digest, false)).await, Ok(false));
 }

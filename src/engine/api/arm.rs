@@ -204,7 +204,9 @@ fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
         Mode::Real if request.keep => request.retry_key.map(|key| {
             let digest = request.request.digest();
-            Claim { key, request: digest, of_request: request.any_caller.map(|any| any.of_request(&digest)) }
+            let of_verified = || Some(request.unverified_retry?.of_verified_request(&digest, &key));
+            let of_request = request.any_caller.map(|any| any.of_request(&digest)).or_else(of_verified);
+            Claim { key, request: digest, of_request }
         }),
         Mode::Real | Mode::Rehearse | Mode::Dark => None,
     }
@@ -242,12 +244,19 @@ async fn register(
     };
     let Some(claim) = claim else { return Ok(registration) };
     let any_caller = request.any_caller;
-    registration.set_any_caller(any_caller);
+    registration.set_other_keys(any_caller, request.unverified_retry);
     // Read before this request takes its keys, because taking them adds them to the set that is read here.
     let may_be_stored = claim.of_request.is_some_and(|key| core.ports.affinity.engine_may_have_taken(&key));
     let took = core.ports.affinity.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
-        Took::Fresh => registration.reserve(core.ports.affinity.clone(), claim.key),
+        Took::Fresh => {
+            registration.reserve(core.ports.affinity.clone(), claim.key);
+            if let (Some(unverified_retry), Some(of_request)) = (&request.unverified_retry, claim.of_request)
+                && core.ports.affinity.take_for_unverified_retries(unverified_retry, of_request) == Took::Fresh
+            {
+                registration.reserve(core.ports.affinity.clone(), of_request);
+            }
+        }
         Took::Again => {}
         Took::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(fall_back))),
         Took::UnderOtherFiles => return Err(held_under_other_files()),
@@ -335,9 +344,11 @@ async fn take_under_any_credential(
     if !may_be_stored {
         return Ok(registration);
     }
-    match timeout_at(deadline, core.ports.store.first_try(of_request)).await {
-        Ok(Ok(Some(_))) => Err(held_under_another_credential()),
-        Ok(Ok(None)) => Ok(registration),
+    // A verified caller's run has claimed another key in this range.
+    let range = key.range_of_request(&claim.request, false);
+    match timeout_at(deadline, core.ports.store.engine_took_any(range)).await {
+        Ok(Ok(true)) => Err(held_under_another_credential()),
+        Ok(Ok(false)) => Ok(registration),
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
 }
@@ -350,14 +361,11 @@ async fn refuse_if_held_under_earlier_keys(
     request: &ArmRequest,
 ) -> Result<(), Box<ArmReply>> {
     let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
-    for key in earlier.filter(|key| Some(*key) != request.any_caller).map(|key| key.of_request(&claim.request)) {
-        let affinity = &core.ports.affinity;
-        if !affinity.engine_may_have_taken(&key) {
-            continue;
-        }
-        match affinity.first_try(&key).await {
-            Ok(Some(Arm::Engine)) => return Err(held_under_another_credential()),
-            Ok(_) => {}
+    for key in earlier.filter(|key| Some(*key) != request.any_caller) {
+        let range = key.range_of_request(&claim.request, request.unverified_retry.is_some());
+        match core.ports.affinity.engine_took_any(&key, range).await {
+            Ok(true) => return Err(held_under_another_credential()),
+            Ok(false) => {}
             Err(_) => return Err(Box::new(first_try_unknown())),
         }
     }

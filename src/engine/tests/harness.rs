@@ -321,6 +321,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         retry_key: None,
         may_begin: MayBegin::Always,
         any_caller: None,
+        unverified_retry: None,
         earlier: EarlierKeys::none(),
         legacy_keys: None,
         keep: true,

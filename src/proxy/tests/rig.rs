@@ -127,8 +127,12 @@ impl Affinity for Fakes {
             Some(Ok(Some(Arm::Legacy) | None)) | None => Remembered::NotEngine,
         }
     }
-    fn engine_took_any<'a>(&'a self, _any_caller: &'a RetryKey) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
-        Box::pin(async { Ok(false) })
+    fn engine_took_any<'a>(
+        &'a self,
+        any_caller: &'a RetryKey,
+        _range: std::ops::RangeInclusive<RetryKey>,
+    ) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
+        Box::pin(async { Ok(self.first_try(any_caller).await? == Some(Arm::Engine)) })
     }
     fn take_for_legacy(&self, keys: RetryKeys, _earlier: &EarlierKeys, _body: KnownBody) -> LegacyTake {
         match self.engine_takes_first.load(SeqCst) {

@@ -293,6 +293,18 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
         let range = RetryKey([*range.start(); 32])..=RetryKey([*range.end(); 32]);
         assert_eq!(store.engine_took_any(range.clone()).await.unwrap(), taken, "{range:?}");
     }
+    // Runs of two verified callers with one request claim keys that a retry without a verified token finds.
+    let any_caller = RetryKey([40; 32]);
+    for n in [41, 42_u8] {
+        let key = RetryKey([n; 32]);
+        let of_request = Some(any_caller.of_verified_request(&[1; 32], &key));
+        let claim = Some(Claim { key, request: [1; 32], of_request });
+        store.append(Append { claim, ..append(run_id(n.into()), 1, 1) }.into()).await.unwrap();
+    }
+    for (digest, is_verified, taken) in [(1, false, true), (1, true, false), (2, false, false)] {
+        let range = any_caller.range_of_request(&[digest; 32], is_verified);
+        assert_eq!(store.engine_took_any(range).await.unwrap(), taken, "{digest}, {is_verified}");
+    }
 }
 
 async fn a_retry_key_expires(which: StoreKind) {

@@ -171,6 +171,7 @@ impl WorkflowRun<'_> {
             retry_key: None,
             may_begin: MayBegin::Always,
             any_caller: None,
+            unverified_retry: None,
             earlier: EarlierKeys::none(),
             legacy_keys: None,
             keep: true,

@@ -75,7 +75,9 @@ impl BytesMark {
 
 /// The error where bytes stand within another value: they have no form there that the receiver could read.
 pub(super) fn bytes_within_error() -> ExpressionError {
-    ExpressionError::new("bytes (a body that is neither JSON, nor a form, nor text) can only be a whole body")
+    ExpressionError::new(
+        "bytes (a body that is neither JSON, nor a form, nor text) cannot be a part of a body or an answer",
+    )
 }
 
 /// Replaces values that represent bytes, at any depth, by a description: the number of bytes and their content type.

@@ -16,7 +16,7 @@ use super::conflict::conflict;
 use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, OnReject, Question};
 use super::sensitive::answer_for_others;
-use super::step_events::{fail_or_pause, failed, finished, skipped};
+use super::step_events::{failed, finished, skipped};
 use super::world::deeper_than;
 use super::{
     CheckpointAnswer, CheckpointEvent, CheckpointKind, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode,
@@ -112,11 +112,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
         }
     }
     if run.mode() == Mode::Real {
-        return vec![match asked.default.as_deref().and_then(|values| unfit_default(step, question, values, world)) {
-            None => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
-            // Somebody decides now, and not when nobody has answered in time.
-            Some(failure) => fail_or_pause(run, step, None, ConflictKind::Schema, failure),
-        }];
+        return vec![Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked)))];
     }
     let Some(rehearse) = &question.rehearse else { return vec![needs_person(step, None)] };
     let values = match rehearse.evaluate(&world.plain(run)) {
@@ -136,14 +132,12 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
     ]
 }
 
-/// The failure of a question whose `default` gives values that no person could give; `None` where they fit.
-fn unfit_default(step: &Step, question: &Question, values: &Value, world: &World) -> Option<Failure> {
-    let wrong = match deeper_than(values, world.output_depth_max) {
-        true => format!("it is nested deeper than output_depth_max ({})", world.output_depth_max),
-        false => format!("its schema does not take that: {}", question.complaints(values).into_iter().next()?),
-    };
-    let message = format!("`{}`: `default` gives values for an approval by time-out, and {wrong}", step.id);
-    Some(Failure::of_step(FailureKind::Schema, &step.id, None, message))
+/// Whether the values of `default` are such as a person could give.
+fn does_default_fit(step: &Step, asked: &OpenCheckpoint) -> bool {
+    match (&step.kind, asked.default.as_deref()) {
+        (StepKind::Checkpoint(question), Some(values)) => question.complaints(values).is_empty(),
+        _ => true,
+    }
 }
 
 /// The failure of a rehearsing run that would have to ask a person.
@@ -314,6 +308,8 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
         (OnTimeout::Approve, _) => true,
         (OnTimeout::Reject, _) | (OnTimeout::Escalate, None) => false,
     };
+    // Values that the schema refuses approve nothing: it is a rejection then.
+    let approve = approve && does_default_fit(step, asked);
     let approved = if approve { asked.items.iter().map(|item| item.index).collect() } else { Vec::new() };
     let values = asked.default.clone().filter(|_| approve);
     let said = CheckpointAnswer { approve, values, approved, ..yes() };

@@ -151,7 +151,11 @@ pub(super) fn input_refused(run: &Run, plan: &Plan, child: RunId, why: &str) -> 
     let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
     let message = format!("`{}`: `{}` does not take this input: {why}", known.step, known.workflow);
     let failure = Failure::of_step(FailureKind::ChildFailed, &known.step, known.item, message);
-    let next = fail_or_pause(run, step, known.item, ConflictKind::Expression, failure);
+    // With `failures: collect` nobody is asked about a failed item.
+    let next = match run.open_step(&known.step).is_some_and(|open| open.collect) {
+        true => finished(step, known.item, 0, Outcome::Failed { failure }),
+        false => fail_or_pause(run, step, known.item, ConflictKind::Expression, failure),
+    };
     Ok(vec![not_started_event(&known, note), next])
 }
 

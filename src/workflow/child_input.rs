@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::bytes::bytes_within_error;
 use super::rules::SubRun;
 use super::{Run, Step};
 use crate::expression::{ExpressionError, ReadPath, Scope};
@@ -17,14 +16,7 @@ pub(super) fn child_input(
 ) -> Result<Value, (Vec<ReadPath>, ExpressionError)> {
     match (run.inputs.get(&(step.id.clone(), item)), &child.input) {
         (Some(given), _) => Ok((**given).clone()),
-        (None, Some(template)) => {
-            let refuse = |error| (template.reads().to_vec(), error);
-            let input = template.evaluate(scope).map_err(refuse)?;
-            match !scope.is_opaque(&input) && scope.contains_opaque(&input) {
-                true => Err(refuse(bytes_within_error())),
-                false => Ok(input),
-            }
-        }
+        (None, Some(template)) => template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error)),
         (None, None) => Ok(Value::Null),
     }
 }

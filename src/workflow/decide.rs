@@ -173,7 +173,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
                 Err(error) => failed(run, step, None, template.reads(), &error),
             }
         }
-        (StepKind::Fail(answer), _) => match wire::answer(answer, &scope, world.bytes_mark(run)) {
+        (StepKind::Fail(answer), _) => match wire::answer(answer, run, &scope, world.bytes_mark(run)) {
             Ok(answer) => {
                 let answer = Arc::new(with_sensitive_parts(plan, run, AnswerPlace::Fail(&step.id), answer));
                 Event::Step(StepEvent::FailReached { step: step.id.clone(), answer })

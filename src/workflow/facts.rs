@@ -79,6 +79,10 @@ pub struct RunStarted {
     /// Whether values that stand for bytes are marked ([`super::BytesMark`]); false in runs of earlier versions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bytes_marked: bool,
+    /// Whether its expressions cannot read the parts of values that stand for bytes; false in runs of earlier versions,
+    /// whose plans may read them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bytes_opaque: bool,
     /// Whether its plan declares sensitive values, or it was handed some. They are sealed in the store.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,

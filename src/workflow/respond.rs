@@ -32,7 +32,7 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
         return Ok(vec![no_answer(run, Failure::of_run(FailureKind::NoAnswer, message))]);
     };
     let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
-    Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None), world.bytes_mark(run)) {
+    Ok(vec![match wire::answer(&respond.answer, run, &world.answering(run, None), world.bytes_mark(run)) {
         Ok(answer) => {
             let answer = with_sensitive_parts(plan, run, AnswerPlace::Respond(entry), answer);
             let pin = pin(run, &answer);
@@ -147,7 +147,8 @@ pub fn respond_condition_errors(run: &Run, plan: &Plan, world: &World, taken: Op
 pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, mark: BytesMark) -> Option<AnswerRecord> {
     plan.respond.iter().enumerate().find_map(|(index, entry)| {
         let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
-        let answer = when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope, mark).ok())??;
+        let answer =
+            when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, run, scope, mark).ok())??;
         Some(with_sensitive_parts(plan, run, AnswerPlace::Respond(index), answer))
     })
 }

@@ -73,6 +73,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         route_above: None,
         approval_above: None,
         bytes_marked: true,
+        bytes_opaque: true,
         sensitive: false,
         sensitive_paths: Vec::new(),
         rerun_of: None,

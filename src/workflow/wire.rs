@@ -30,6 +30,9 @@ pub(super) fn call_record(
         headers.push((name.as_str().to_owned(), header_value(name, template, masked)?));
     }
     let (body, content_type) = match given {
+        Some(given) if world.bytes_mark(run).bytes(given).is_none() && plain.contains_opaque(given) => {
+            return Err((Vec::new(), bytes_within_error()));
+        }
         Some(given) => given_body(&call.body, given, world.bytes_mark(run)),
         None => body(&call.body, &run.started.request, plain, world.bytes_mark(run))?,
     };
@@ -173,7 +176,12 @@ fn form_component(text: &mut String, value: &str) {
 }
 
 /// Builds an answer to the caller.
-pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) -> Result<AnswerRecord, NoValue> {
+pub(super) fn answer(
+    answer: &ResponseTemplate,
+    run: &Run,
+    scope: &Scope,
+    mark: BytesMark,
+) -> Result<AnswerRecord, NoValue> {
     let status = answer.status.evaluate(scope).map_err(|error| (answer.status.reads().to_vec(), error))?;
     let status = match &status {
         Value::Number(number) => number.as_u64(),
@@ -195,7 +203,8 @@ pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) 
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
     let bytes = mark.bytes(&value);
-    if bytes.is_none() && scope.contains_opaque(&value) {
+    // The answer of a child is read by its parent, which can pass the bytes on.
+    if bytes.is_none() && run.started.parent.is_none() && scope.contains_opaque(&value) {
         return Err((template.reads().to_vec(), bytes_within_error()));
     }
     let (body, content_type) = match (bytes, &value, &declared) {
@@ -215,6 +224,6 @@ pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions
 /// have values.
 pub fn pending_answer(plan: &Plan, world: &World, run: &Run) -> Option<AnswerRecord> {
-    let answer = answer(plan.pending.as_ref()?, &world.plain(run), world.bytes_mark(run)).ok()?;
+    let answer = answer(plan.pending.as_ref()?, run, &world.plain(run), world.bytes_mark(run)).ok()?;
     Some(with_sensitive_parts(plan, run, AnswerPlace::Pending, answer))
 }

@@ -207,8 +207,11 @@ impl World {
             move || serde_json::json!({ "id": id.simple().to_string(), "started": begun.to_string(), "mode": mode }),
         );
         scope.set_random_key(self.random_key(run));
-        let key_secret = self.key_secret;
-        scope.set_opaque(move |value| BytesMark::may_be_bytes(value) && BytesMark::new(&key_secret).is_bytes(value));
+        if started.bytes_opaque {
+            let key_secret = self.key_secret;
+            scope
+                .set_opaque(move |value| BytesMark::may_be_bytes(value) && BytesMark::new(&key_secret).is_bytes(value));
+        }
         if let Some(now) = self.now {
             scope.set_lazy("now", move || Value::String(now.to_string()));
         }

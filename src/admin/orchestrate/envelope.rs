@@ -112,7 +112,9 @@ pub(super) fn job_of(started: &RunStarted) -> JobId {
 
 /// The body of the run's answer to its caller.
 fn output(loaded: &LoadedRun) -> Value {
-    loaded.run.answer().map_or(Value::Null, |answer| answer.body.value())
+    let mut output = loaded.run.answer().map_or(Value::Null, |answer| answer.body.value());
+    describe_bytes(&mut output);
+    output
 }
 
 fn error(failure: &Failure) -> RunError {

@@ -37,6 +37,7 @@ fn started(run: RunId) -> Event {
         route_above: None,
         approval_above: None,
         bytes_marked: true,
+        bytes_opaque: true,
         sensitive: false,
         sensitive_paths: Vec::new(),
         rerun_of: None,

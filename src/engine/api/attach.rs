@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::api::successors;
 use crate::engine::context::Core;
 use crate::engine::machine::replies;
 use crate::engine::machine::{Announcement, new_pins};
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::registry::AnnouncementReceiver;
+use crate::engine::scheduler::successors;
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::ArmReply;
 use crate::names::RunId;

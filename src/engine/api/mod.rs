@@ -16,5 +16,4 @@ mod prepare;
 pub(super) mod prepared;
 pub(super) mod rerun;
 pub(super) mod start;
-mod successors;
 pub(super) mod types;

@@ -13,11 +13,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::compare::{Body, Observation};
 use crate::engine::api::start;
-use crate::engine::api::successors;
 use crate::engine::context::Core;
 use crate::engine::machine::replies;
 use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
+use crate::engine::scheduler::successors;
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::SkipReason;
@@ -268,6 +268,7 @@ fn first_event(
         route_above: None,
         approval_above: None,
         bytes_marked: true,
+        bytes_opaque: true,
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,
         rerun_of: None,

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use uuid::{NoContext, Uuid};
 
 use crate::engine::api::start::{self, NewRun};
-use crate::engine::api::successors;
 use crate::engine::api::types::{StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::scheduler::claimed_run::LoadedRun;
@@ -23,6 +22,7 @@ use crate::engine::scheduler::load::{self, LoadError};
 use crate::engine::scheduler::order_error::OrderError;
 use crate::engine::scheduler::orders;
 use crate::engine::scheduler::stored_run::Beginning;
+use crate::engine::scheduler::successors;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
 use crate::store::Claim;

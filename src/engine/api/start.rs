@@ -19,13 +19,13 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::engine::api::prepared::{PreparedRun, Waiter};
-use crate::engine::api::successors;
 use crate::engine::api::types::{Start, StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::machine::{RecoveryPause, StartAnswer};
 use crate::engine::ports::decode;
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
+use crate::engine::scheduler::successors;
 use crate::exchange::RequestCopy;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, ClaimedRequest, FirstTry};
@@ -111,6 +111,7 @@ pub(in crate::engine) fn first_event(
         route_above,
         approval_above,
         bytes_marked: true,
+        bytes_opaque: true,
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,
         rerun_of: None,

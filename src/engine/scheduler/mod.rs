@@ -27,6 +27,7 @@ pub(super) mod snapshot_writer;
 pub(super) mod spawn_gate;
 pub(super) mod stored_run;
 pub(super) mod stuck;
+pub(super) mod successors;
 pub(super) mod supervisor;
 pub(super) mod timers;
 pub(super) mod unreadable;

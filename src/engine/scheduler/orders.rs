@@ -21,6 +21,7 @@ use crate::engine::scheduler::deliver::Undelivered;
 use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply};
 use crate::engine::scheduler::order_error::OrderError;
 use crate::engine::scheduler::stored_run::{self, Beginning};
+use crate::engine::scheduler::successors;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq};
 use crate::store::{OrderRecord, StoreNotification};
@@ -30,7 +31,7 @@ use crate::workflow::{Order, Refusal, RunSummary};
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends an order to a run and waits for its answer. A signal that an ended run has accepted before, under the same id,
-/// is accepted again: its sender repeats it because the first answer was lost.
+/// is accepted again, or by the run that took its place: its sender repeats it because the first answer was lost.
 pub(in crate::engine) async fn order(
     core: &Arc<Core>,
     run: RunId,
@@ -41,13 +42,18 @@ pub(in crate::engine) async fn order(
         Order::Signal { id, .. } => id.clone(),
         _ => None,
     };
-    match (send(core, run, order, by).await, delivery) {
-        (Err(OrderError::Refused { run: summary, refusal: Refusal::Ended }), Some(id))
-            if was_delivered(core, run, &id).await =>
-        {
-            Ok(*summary)
-        }
-        (result, _) => result,
+    let result = send(core, run, order.clone(), by.clone()).await;
+    let (Err(OrderError::Refused { run: summary, refusal: Refusal::Ended }), Some(id)) = (&result, delivery) else {
+        return result;
+    };
+    if !was_delivered(core, run, &id).await {
+        return result;
+    }
+    // A run that has taken its place knows which deliveries it took over, and may wait for another one.
+    match successors::newest_after(core, run, summary.job).await {
+        Ok(None) => Ok((**summary).clone()),
+        Ok(Some(newest)) => send(core, newest, order, by).await,
+        Err(error) => Err(store_error(&error.to_string(), false)),
     }
 }
 

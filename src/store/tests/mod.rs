@@ -272,6 +272,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         route_above: None,
         approval_above: None,
         bytes_marked: true,
+        bytes_opaque: true,
         sensitive: false,
         sensitive_paths: Vec::new(),
         rerun_of: None,

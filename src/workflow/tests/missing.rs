@@ -316,3 +316,22 @@ respond: { status: 200, body: done }
     assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::ChildFailed));
     assert_eq!(harness.in_flight_names(), ["undo first"]);
 }
+
+#[test]
+fn a_refused_input_of_an_item_is_collected_where_the_step_collects_failures() {
+    let plan = plan(
+        "
+workflow: w
+steps: { rows: { for_each: '${[1, 2]}', failures: collect, run: other, input: '${item}' } }
+respond: { status: 200, body: '${size(steps.rows.errors)}' }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    let child = RunId(uuid::Uuid::from_u128(9));
+    let begin = Command::BeginChild { step: crate::workflow::StepIndex(0), item: Some(0), child };
+    harness.command(begin).unwrap();
+    harness.command(Command::ChildInputRefused { child, why: "it is no map".into() }).unwrap();
+    assert!(harness.run.conflict().is_none(), "{:?}", harness.run.conflict());
+    assert!(harness.run.open_step(&"rows".into()).is_some_and(|open| open.has_ended(0)));
+}

@@ -373,27 +373,27 @@ respond: { status: 200, body: done }
 ";
 
 #[test]
-fn a_default_that_the_schema_refuses_is_decided_by_a_person_before_the_question_is_asked() {
+fn a_default_that_the_schema_refuses_approves_nothing() {
     let plan = plan(DEFAULT);
-    let with = |amount: Value, route: bool| {
+    let with = |amount: Value| {
         let mut harness = Harness::started_with(&plan, |first| {
             first.request = Arc::new(json!({ "body": { "amount": amount } }));
-            first.route = first.route.take().filter(|_| route);
+            first.route = None;
         });
         harness.perform_due();
+        assert_eq!(harness.status(), RunStatus::WaitingCheckpoint);
         harness
     };
-    let mut fits = with(json!(50), false);
+    let mut fits = with(json!(50));
     fits.advance_seconds(3600);
     assert_eq!(fits.sent_bodies(), [json!({ "amount": 50 })]);
     for amount in [json!(1_000_000), json!("abc")] {
-        let mut harness = with(amount.clone(), false);
-        let conflict = harness.run.conflict().unwrap_or_else(|| panic!("{amount}: {:?}", harness.kinds())).clone();
-        assert_eq!((conflict.kind, harness.status()), (ConflictKind::Schema, RunStatus::Paused), "{amount}");
-        assert!(conflict.message.contains("/amount"), "{}", conflict.message);
-        harness.advance_seconds(3600);
-        assert!(harness.sent.is_empty(), "{amount}");
-        let of_route = with(amount, true);
-        assert_eq!(of_route.run.failure().map(|failure| failure.kind), Some(FailureKind::Schema));
+        let mut nobody_answers = with(amount.clone());
+        nobody_answers.advance_seconds(3600);
+        assert!(nobody_answers.sent.is_empty(), "{amount}");
+        assert_eq!(nobody_answers.run.failure().map(|failure| failure.kind), Some(FailureKind::Rejected), "{amount}");
+        let mut answered = with(amount);
+        answered.answers("alice", yes_with(json!({ "amount": 70 }))).unwrap();
+        assert_eq!(answered.sent_bodies(), [json!({ "amount": 70 })]);
     }
 }

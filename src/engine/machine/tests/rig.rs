@@ -118,6 +118,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         deliveries_before: Vec::new(),
         by: None,
         bytes_marked: true,
+        bytes_opaque: true,
         sensitive: false,
         sensitive_paths: Vec::new(),
         until: None,

@@ -134,7 +134,8 @@ pub struct Limits {
     pub sweep_ms: u64,
     /// How often every unfinished run is checked for something that will resume it.
     pub watchdog_ms: u64,
-    /// How long the sender of a command, an answer or a signal to a run waits until it is carried out and on disk.
+    /// How long the sender of a command, an answer or a signal to a run waits until it is carried out and on disk, and
+    /// the sender of a start until the run is on disk.
     pub order_wait_ms: u64,
     /// How often a webhook may refuse a message (4xx) before it is given up.
     pub notice_attempts_max: u64,
@@ -200,6 +201,9 @@ pub struct Limits {
     pub retry_keys_file_bytes_max: u64,
     /// How long a flip or a freeze waits for the store before its outcome is reported as not known yet.
     pub move_answer_ms: u64,
+    /// A commit that has been under way for longer than this counts as stalled: the process is not ready, `live` falls
+    /// back, and no run is begun until the commit has ended.
+    pub store_stall_ms: u64,
     /// PostgreSQL: connecting to it.
     pub store_connect_ms: u64,
     /// PostgreSQL: one statement, and its commit.
@@ -295,6 +299,7 @@ impl Default for Limits {
             pins_set_bytes_max: 64 << 20,
             retry_keys_file_bytes_max: 16 << 20,
             move_answer_ms: 8_000,
+            store_stall_ms: 5_000,
             store_connect_ms: 5_000,
             store_statement_ms: 10_000,
             store_lock_ms: 5_000,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::parts::{Parts, RefusedFiles};
+use super::stall_report::StallReport;
 use crate::config::{Change, ReloadStatus, Setup};
 
 /// How often the store's health is read.
@@ -91,12 +92,14 @@ async fn put_in_force(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus
     applying.await
 }
 
-/// Reports the health of the engine and its store to the ladder, periodically.
+/// Reports the health of the engine and its store to the ladder, periodically, and logs when a commit stalls.
 pub(super) async fn health(parts: Parts) {
     let mut ticks = tokio::time::interval(HEALTH_EVERY);
+    let mut stalls = StallReport::new();
     loop {
         ticks.tick().await;
         report_health(&parts);
+        stalls.update(&parts);
     }
 }
 

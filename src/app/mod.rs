@@ -22,6 +22,7 @@ mod replay_files;
 mod retention;
 mod runtimes;
 mod services;
+mod stall_report;
 mod stored;
 mod stores;
 mod time;

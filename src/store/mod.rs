@@ -12,6 +12,7 @@ mod append_row;
 mod bound_keys;
 mod check;
 mod codec;
+mod commit_age;
 mod coordination;
 mod encoded;
 mod error;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use check::{StoreChecked, StoreFinding};
+pub use commit_age::{CommitAge, stall_text};
 pub use coordination::{OwnedRun, Purged, RunBodies, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
 pub use error::{AppendError, ClaimedRequest, Conflict, StoreError};
 pub use followed_path::FollowedPath;
@@ -217,11 +219,20 @@ pub trait Store: Work {
     fn is_new(&self) -> bool {
         false
     }
-    /// Whether the store takes appends now, as of the last commit; does not ask the database.
+    /// Whether the store takes appends now, as of the last commit, and no commit has stalled; does not ask the database.
     fn healthy(&self) -> bool;
-    /// The error of the last commit that failed, while the store is not healthy.
+    /// The error of the last commit that failed, or that a commit has stalled, while the store is not healthy.
     fn write_failure(&self) -> Option<String> {
         None
+    }
+    /// When the present commit began. `None` in a store without a disk.
+    fn commit_age(&self) -> Option<&CommitAge> {
+        None
+    }
+    /// How long the present commit has been under way, if that is longer than `store_stall_ms`. Whatever is handed to
+    /// the writer now waits for the end of that commit, which may never come.
+    fn stalled_for(&self) -> Option<Duration> {
+        self.commit_age()?.stalled_for()
     }
     /// Writes what waits in the queues, then closes. Later appends are refused.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -102,6 +102,10 @@ const GAUGES: MetricDescriptions = &[
         "1 for the reason why a route is in its state in effect (requested, unproven, gate, guard, health, freeze), \
          else 0.",
     ),
+    (
+        "pointsman_store_commit_age_seconds",
+        "How long the present commit of the store has been under way; 0 without one.",
+    ),
     ("pointsman_flags_age_seconds", "The time since the flag files in force were loaded."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
     (

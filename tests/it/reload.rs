@@ -286,7 +286,8 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
 /// store answers, and then everything is.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_wait_for_a_hanging_store_are_reported_and_come_into_force_as_a_whole() {
-    let system = with_pairs("limits: { move_answer_ms: 1500 }\n").await;
+    // Without the second limit the stall itself would lower the routes.
+    let system = with_pairs("limits: { move_answer_ms: 1500, store_stall_ms: 600000 }\n").await;
     let hangs = Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "delay_enter=15000000").await;
     write_two_moves(&system);
     let error = until("the report", || last_error(&system)).await;

@@ -1,16 +1,18 @@
-//! A store that hangs while the engine has more keys and instances than are kept in memory: requests that legacy
-//! answers do not wait for it.
+//! A store that hangs. Requests that legacy answers do not wait for it, also while the engine has more keys and
+//! instances than are kept in memory; and the process notices that a sync does not end.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::support::seed::{report_violations, seed};
 use crate::support::strace::Strace;
 use crate::support::test_system::{FAMILY, TestSystem, id, some_order};
+use crate::support::until;
 
 /// The number of first tries that the engine took.
 const KEYS: u64 = 110_000;
@@ -117,4 +119,91 @@ async fn requests_that_legacy_answers_do_not_wait() {
         "36 keyed orders and 36 reads",
         &wrong,
     );
+}
+
+/// A sync of the store does not end, and no error says so. The process is not ready and says why; new requests of a
+/// route in `live` are answered by legacy at once, starts are refused at once; and when the sync ends, all goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_does_not_end_is_noticed() {
+    let mut system = TestSystem::with(|flags| {
+        flags.edit("pointsman.yaml", |text| text + "limits: { store_stall_ms: 1000, answer_ms: 8000 }\n");
+    })
+    .await;
+    system.allowed.unacknowledged = true;
+    for rung in ["shadow", "dark", "live"] {
+        for route in FAMILY {
+            system.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+        }
+    }
+    let order = async |number| system.send(Method::POST, "/orders", &some_order(number)).await.expect("a reply");
+    let before = order(1).await.json();
+    assert!(before["id"].is_string(), "the engine answers: {before}");
+    system.record_order(before);
+    system.wait_for_runs_to_end().await;
+    let wal = PathBuf::from(format!("{}-wal", system.store().display()));
+    let (pid, files) = (system.pointsman.pid(), [system.store(), wal]);
+    let hangs = Strace::inject_on(pid, "fsync,fdatasync", "delay_enter=600000000", &files).await;
+    let readyz = async || system.pointsman.try_api("/readyz").await.expect("an answer");
+    let keyed = async || {
+        let headers = [("idempotency-key", "k")];
+        let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(2)).await.expect("a reply");
+        assert!(matches!(reply.status.as_u16(), 201 | 503), "{} {}", reply.status, reply.json());
+        (reply.status == StatusCode::CREATED).then(|| reply.json())
+    };
+    // The commit of this order hangs, or one that began before it does: then legacy answers.
+    let handed_over = keyed();
+    let noticed = async {
+        until("the process to be not ready", || async {
+            (readyz().await.status == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+        })
+        .await;
+    };
+    let (first, ()) = tokio::join!(handed_over, noticed);
+    let status = system.pointsman.get("/api/v2/status").await;
+    let trouble = status["store_trouble"].as_str().unwrap_or_default();
+    assert!(trouble.contains("store_stall_ms"), "{status}");
+    assert_eq!(status["engine_healthy"], false, "{status}");
+    let age = |metrics: &crate::support::Metrics| metrics.sum("pointsman_store_commit_age_seconds", &[]) > 1.0;
+    system.pointsman.until_metric("the age of the commit", age).await;
+    until("the route to be lowered", || async {
+        let row = system.pointsman.get("/api/v2/routes/orders.create").await["row"].clone();
+        (row["effective"]["why"] == "health").then_some(())
+    })
+    .await;
+    for number in 3..6 {
+        let sent_at = Instant::now();
+        let reply = order(number).await;
+        assert!(reply.json()["id"].is_number(), "legacy answers: {} {}", reply.status, reply.json());
+        assert!(sent_at.elapsed() < Duration::from_secs(5), "at once: {:?}", sent_at.elapsed());
+        system.record_order(reply.json());
+    }
+    let id_of = |order: &Option<Value>| order.as_ref().map(|order| order["id"].clone());
+    assert_eq!(id_of(&keyed().await), id_of(&first), "a retry of what was handed over does not go to the other arm");
+    let sent_at = Instant::now();
+    let body = json!({ "workflow": "create-order", "input": some_order(6) });
+    let start = system.pointsman.api(Method::POST, "/api/v2/orchestrate/run", body).await;
+    assert_eq!(
+        (start.status, &start.json()["title"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("Nothing was started"))
+    );
+    assert!(sent_at.elapsed() < Duration::from_secs(5), "at once: {:?}", sent_at.elapsed());
+    hangs.end().await;
+    until("the process to be ready", || async { (readyz().await.status == StatusCode::OK).then_some(()) }).await;
+    until("the engine to answer again", || async {
+        let reply = order(7).await.json();
+        let is_from_engine = reply["id"].is_string();
+        system.record_order(reply);
+        is_from_engine.then_some(())
+    })
+    .await;
+    let last = until("the answer to the retry", keyed).await;
+    let is_same = first.map_or(last["id"].is_string(), |first| first["id"] == last["id"]);
+    assert!(is_same, "the arm of the first try answers: {last}");
+    system.record_order(last);
+    let log = system.pointsman.log();
+    assert_eq!(log.matches("the store hangs").count(), log.matches("the commit that had stalled has ended").count());
+    assert!(log.contains("the store hangs"), "{log}");
+    system.wait_for_runs_to_end().await;
+    system.finish().await;
+    report_violations("store_hangs::a_sync_that_does_not_end_is_noticed", seed(), "7 orders, 1 start", &[]);
 }

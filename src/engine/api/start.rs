@@ -6,10 +6,12 @@
 //! `respond` is its output.
 //!
 //! When the store refuses the first append, nothing was started. When it does not answer, the error says that the
-//! outcome is unknown, and repeating the start with the same key starts no second run.
+//! outcome is unknown, and repeating the start with the same key starts no second run. Each answer
+//! of the store is awaited for `order_wait_ms` at most: a store that hangs keeps no starter waiting.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -17,6 +19,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::types::{Start, StartError, Started};
@@ -27,6 +30,7 @@ use crate::engine::ports::decode;
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::engine::scheduler::successors;
 use crate::exchange::RequestCopy;
+use crate::limits::Limits;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, ClaimedRequest, FirstTry};
 use crate::workflow::{ApprovalAbove, BytesMark, Event, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath};
@@ -205,7 +209,8 @@ pub(in crate::engine) struct NewRun {
 /// Creates a run; returns when its first event is durable.
 ///
 /// # Errors
-/// The store refused the first append, or its outcome is unknown.
+/// The store refused the first append, or its outcome is unknown, also because it has not answered within
+/// `order_wait_ms`.
 pub(in crate::engine) async fn create(
     core: &Arc<Core>,
     new_run: NewRun,
@@ -219,15 +224,22 @@ pub(in crate::engine) async fn create(
     let prepared = PreparedRun::new(plan, started, core.files.snapshot.load_full());
     let prepared = prepared.map_err(|misfit| store(misfit.to_string(), false))?;
     let summary = Box::new(prepared.run.summary(prepared.run.started().started));
+    let until = Instant::now() + answer_within(core);
+    let late = |_| {
+        let how = format!("if it was started, `pointsman runs show {id}` will find it once the store answers");
+        store(format!("the store has not confirmed {id} in time (order_wait_ms); {how}"), true)
+    };
     // A task may hold the slot to deliver an order: the id of a successor is known before its first append.
-    let slot = Some(core.schedule.mailboxes.claim_free_slot(&core.schedule.timers, id).await);
+    let slot = core.schedule.mailboxes.claim_free_slot(&core.schedule.timers, id);
+    let slot = Some(timeout_at(until, slot).await.map_err(late)?);
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };
     let (answer_sender, answer) = oneshot::channel();
     let mut driver = prepared.driver(core, Waiter::Starter(answer_sender));
     driver.record_taken_over(taken_over).map_err(|why| store(why, false))?;
     driver.pause_before_start(pause);
     driver::spawn_in_engine(core, driver, Some(permit));
-    match answer.await {
+    // The run's task goes on after a late answer.
+    match timeout_at(until, answer).await.map_err(late)? {
         Ok(StartAnswer::Stored) => {
             Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true, summary })
         }
@@ -241,8 +253,31 @@ pub(in crate::engine) async fn create(
     }
 }
 
+/// How long a start waits for each answer of the store.
+fn answer_within(core: &Core) -> Duration {
+    Limits::ms(core.files.limits.order_wait_ms)
+}
+
+/// The store has not told what became of a key within [`answer_within`].
+fn key_unknown() -> StartError {
+    let why = "the store does not say in time whether the key was used before (order_wait_ms)";
+    StartError::Store { why: why.to_owned(), unknown: true }
+}
+
 /// Registers the run and its key. Where another run has the key already and is on disk, that run is returned (`Err`).
+///
+/// # Errors
+/// The key belongs to another request; or within `order_wait_ms` the store does not tell whether the key was used
+/// before, or whether the run that has it is on disk.
 pub(in crate::engine) async fn register(
+    core: &Arc<Core>,
+    run: RunId,
+    claim: Option<Claim>,
+) -> Result<Result<Registration, RunId>, StartError> {
+    timeout(answer_within(core), claim_key(core, run, claim)).await.unwrap_or_else(|_| Err(key_unknown()))
+}
+
+async fn claim_key(
     core: &Arc<Core>,
     run: RunId,
     claim: Option<Claim>,
@@ -288,7 +323,7 @@ async fn earlier_start(core: &Core, run: RunId) -> Result<Started, StartError> {
             },
         }
     };
-    match stored.await {
+    match timeout(answer_within(core), stored).await.map_err(|_| key_unknown())? {
         Ok(Some(summary)) => {
             let (id, job, plan) = (summary.run_id, summary.job.unwrap_or(JobId(run.0)), summary.plan_id.clone());
             Ok(Started { run: id, job, plan, fresh: false, summary: Box::new(summary) })

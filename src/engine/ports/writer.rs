@@ -2,7 +2,8 @@
 //!
 //! Always true: a run's plan and the key to its credentials are in the store before its first event; pins are known to
 //! this process before the machine gets the result of their append; a private or shared call carries the lease proof of
-//! the last acknowledged append. `machine` decides what the outcome of an append means for the run.
+//! the last acknowledged append. While a commit of the store has stalled, the first append of a run is refused before
+//! anything of it is handed over. `machine` decides what the outcome of an append means for the run.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,7 @@ use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::flag::PinKey;
 use crate::names::{PlanId, RunId, Seq};
-use crate::store::{Append, AppendError, Conflict, NewPin, StoreHandle};
+use crate::store::{Append, AppendError, Conflict, NewPin, StoreHandle, stall_text};
 use crate::workflow::Plan;
 
 const KNOWN_PLANS_MAX: usize = 1_024;
@@ -141,6 +142,13 @@ fn perform(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
     Box::pin(async move {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
+        }
+        // Nothing of the run was handed to the store, so the machine may still give the request back. An append whose
+        // outcome is unknown is retried with this error like with any other.
+        if append.first == Seq::FIRST
+            && let Some(age) = parts.store.stalled_for()
+        {
+            return Err(AppendError::Refused(stall_text(age)));
         }
         let WriterParts { store, affinity: _, plans, plan, run_key, lease: _, snapshots: _, sealer: _ } = parts;
         if !plans.has(&plan.id) {

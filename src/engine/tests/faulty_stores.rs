@@ -1,13 +1,15 @@
 //! Stores that refuse appends, lose their replies, or do not answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request};
+use crate::engine::{Start, StartError};
+use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, MemoryStore, PinRecord, RunFilter,
@@ -26,19 +28,31 @@ enum Fault {
     LoseBefore,
     /// It is stored, and the writer learns only that the result is unknown.
     LoseAfter,
+    /// As `LoseAfter`; then a commit has stalled.
+    LoseAfterAndStall,
     /// It is not stored, and never answered.
     Silent,
 }
 
 struct FaultyStore {
     inner: MemoryStore,
+    /// Appends and plans that were handed over.
     appends: AtomicUsize,
+    plans: AtomicUsize,
+    /// Whether a commit has stalled.
+    is_stalled: AtomicBool,
     script: Box<dyn Fn(usize) -> Fault + Send + Sync>,
 }
 
 impl FaultyStore {
     fn new(script: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { inner: MemoryStore::new(), appends: AtomicUsize::new(0), script: Box::new(script) })
+        Arc::new(Self {
+            inner: MemoryStore::new(),
+            appends: AtomicUsize::new(0),
+            plans: AtomicUsize::new(0),
+            is_stalled: AtomicBool::new(false),
+            script: Box::new(script),
+        })
     }
 }
 
@@ -65,6 +79,11 @@ impl Store for FaultyStore {
                     self.inner.append(append).await?;
                     Err(AppendError::Unavailable("lost".into()))
                 }
+                Fault::LoseAfterAndStall => {
+                    self.inner.append(append).await?;
+                    self.is_stalled.store(true, Ordering::SeqCst);
+                    Err(AppendError::Unavailable("lost".into()))
+                }
                 Fault::Silent => std::future::pending().await,
             }
         })
@@ -74,7 +93,6 @@ impl Store for FaultyStore {
         run(run: crate::names::RunId) -> Option<crate::workflow::RunSummary>;
         runs(filter: RunFilter) -> Vec<crate::workflow::RunSummary>;
         open_runs() -> Vec<(crate::workflow::RunStatus, u64)>;
-        put_plan(id: crate::names::PlanId, source: Value) -> ();
         plan(id: crate::names::PlanId) -> Option<Value>;
         put_run_key(run: crate::names::RunId, key: Option<Vec<u8>>) -> ();
         run_key(run: crate::names::RunId) -> Option<Vec<u8>>;
@@ -97,8 +115,15 @@ impl Store for FaultyStore {
         evidence() -> Vec<EvidenceRecord>;
         secret() -> [u8; 32];
     }
+    fn put_plan(&self, id: crate::names::PlanId, source: Value) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.plans.fetch_add(1, Ordering::SeqCst);
+        self.inner.put_plan(id, source)
+    }
     fn healthy(&self) -> bool {
-        true
+        self.stalled_for().is_none()
+    }
+    fn stalled_for(&self) -> Option<Duration> {
+        self.is_stalled.load(Ordering::SeqCst).then_some(Duration::from_secs(7))
     }
     fn close(&self) -> BoxFuture<'_, ()> {
         self.inner.close()
@@ -180,6 +205,69 @@ async fn when_appends_are_refused_after_the_charge_the_answer_waits_for_the_stor
     assert_eq!((problem.status, problem.shared_step_begun), (503, Some(true)));
     harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
     assert_eq!(harness.step_service.paths(), ["GET /price", "POST /charges"]);
+}
+
+/// While a commit has stalled, nothing of a new run is handed to the store, so that the request can be given back.
+#[tokio::test]
+async fn while_a_commit_has_stalled_a_new_request_falls_back_or_is_not_started() {
+    let store = FaultyStore::new(|_| Fault::None);
+    store.is_stalled.store(true, Ordering::SeqCst);
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let harness = Harness::with_store(&step_service, plan(), store.clone(), Limits::default(), None).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.may_fall_back = true;
+    assert_eq!(abandoned(harness.send(arm_request.clone()).await).reason, "store_refused");
+    arm_request.may_fall_back = false;
+    let (problem, _) = refused(harness.send(arm_request.clone()).await);
+    assert_eq!((problem.status, problem.shared_step_begun), (503, Some(false)));
+    assert!(problem.title.contains("not started"), "{}", problem.title);
+    let refused_start = harness.engine.start(api_start(None)).await;
+    assert!(
+        matches!(&refused_start, Err(StartError::Store { why, unknown: false }) if why.contains("store_stall_ms")),
+        "{refused_start:?}"
+    );
+    assert_eq!((store.appends.load(Ordering::SeqCst), store.plans.load(Ordering::SeqCst)), (0, 0), "handed over");
+    store.is_stalled.store(false, Ordering::SeqCst);
+    assert_eq!(answer(harness.send(arm_request).await).0, 201);
+}
+
+/// The first append was stored and its reply is lost, then a commit stalls: the request is not given back.
+#[tokio::test]
+async fn a_stall_after_an_unknown_append_does_not_fall_back() {
+    let store = FaultyStore::new(|number| if number == 0 { Fault::LoseAfterAndStall } else { Fault::None });
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let harness = Harness::with_store(&step_service, plan(), store.clone(), Limits::default(), None).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.may_fall_back = true;
+    arm_request.deadline = Duration::from_millis(400);
+    let (problem, report) = refused(harness.send(arm_request).await);
+    assert_eq!((problem.status, problem.kind.as_str()), (503, "outcome-unknown"));
+    store.is_stalled.store(false, Ordering::SeqCst);
+    harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+    assert_eq!(harness.step_service.paths(), ["GET /price", "POST /charges"]);
+}
+
+fn api_start(key: Option<(RetryKey, [u8; 32])>) -> Start {
+    Start { workflow: "w".into(), input: json!({}), by: "test".into(), key }
+}
+
+/// A start is answered although the store never confirms its first append; so is its repetition with the same key.
+#[tokio::test]
+async fn a_silent_store_keeps_no_starter_waiting() {
+    let limits = Limits { order_wait_ms: 200, ..Limits::default() };
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let store = FaultyStore::new(|_| Fault::Silent);
+    let harness = Harness::with_store(&step_service, plan(), store.clone(), limits, None).await;
+    let key = Some((RetryKey([7; 32]), [1; 32]));
+    for (key, expected) in [(None, "`pointsman runs show"), (key, "`pointsman runs show"), (key, "whether the key")] {
+        let done = tokio::time::timeout(Duration::from_secs(20), harness.engine.start(api_start(key))).await;
+        let done = done.expect("an answer");
+        assert!(
+            matches!(&done, Err(StartError::Store { why, unknown: true }) if why.contains(expected)),
+            "{expected}: {done:?}"
+        );
+    }
+    assert_eq!(store.appends.load(Ordering::SeqCst), 2, "the repetition hands nothing over");
 }
 
 #[tokio::test]

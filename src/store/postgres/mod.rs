@@ -50,6 +50,7 @@ use self::session::Session;
 use self::take::WriterRequest;
 use self::writer::{Writer, WriterQueues};
 use super::codec::INLINE_BYTES_MIN;
+use super::commit_age::{CommitAge, stall_text};
 use super::encoded::EncodedAppend;
 use super::unpurgeable::Unpurgeable;
 use super::{
@@ -71,6 +72,7 @@ pub struct PostgresStore {
     healthy: Arc<AtomicBool>,
     /// The last error, to show to people.
     write_failure: Arc<Mutex<Option<String>>>,
+    commit_age: Arc<CommitAge>,
     secret: [u8; 32],
     default_retention: Option<Duration>,
     is_new: bool,
@@ -125,7 +127,8 @@ impl PostgresStore {
         let notifier = Notifier::new();
         let committer = Committer::new(Session::new(address.clone()), notifier.clone(), retry_window_ns);
         let write_failure = committer.write_failure.clone();
-        let (writer, queues) = Writer::new(committer, healthy.clone(), limits);
+        let commit_age = Arc::new(CommitAge::new(limits));
+        let (writer, queues) = Writer::new(committer, healthy.clone(), commit_age.clone(), limits);
         let inline_bytes_max = usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX);
         let store = Self {
             queues,
@@ -133,6 +136,7 @@ impl PostgresStore {
             notifier,
             healthy,
             write_failure,
+            commit_age,
             secret,
             default_retention,
             is_new,
@@ -355,12 +359,18 @@ impl Store for PostgresStore {
     }
 
     fn healthy(&self) -> bool {
-        self.healthy.load(Ordering::Acquire)
+        self.healthy.load(Ordering::Acquire) && self.stalled_for().is_none()
     }
 
     fn write_failure(&self) -> Option<String> {
-        let write_failure = self.write_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        write_failure.filter(|_| !self.healthy())
+        match self.healthy.load(Ordering::Acquire) {
+            true => self.stalled_for().map(stall_text),
+            false => self.write_failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    fn commit_age(&self) -> Option<&CommitAge> {
+        Some(&self.commit_age)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

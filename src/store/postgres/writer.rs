@@ -16,6 +16,7 @@ use super::commit::Committer;
 use super::take::{RunTaker, WriterRequest};
 use crate::limits::Limits;
 use crate::store::Priority;
+use crate::store::commit_age::CommitAge;
 use crate::store::encoded::EncodedAppend;
 
 /// The shortest interval of probes while the store is not healthy.
@@ -37,13 +38,20 @@ pub(super) struct Writer {
     committer: Committer,
     run_taker: RunTaker,
     healthy: Arc<AtomicBool>,
+    /// Covers commits and requests. A probe runs only while the store is not healthy, and has a bound of its own.
+    commit_age: Arc<CommitAge>,
     batch_events_max: usize,
     dark_events_max: usize,
     batch_events: metrics::Histogram,
 }
 
 impl Writer {
-    pub(super) fn new(committer: Committer, healthy: Arc<AtomicBool>, limits: &Limits) -> (Self, WriterQueues) {
+    pub(super) fn new(
+        committer: Committer,
+        healthy: Arc<AtomicBool>,
+        commit_age: Arc<CommitAge>,
+        limits: &Limits,
+    ) -> (Self, WriterQueues) {
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let queue = size(limits.append_queue_max).min(tokio::sync::Semaphore::MAX_PERMITS);
         let (live_in, live) = mpsc::channel(queue);
@@ -56,6 +64,7 @@ impl Writer {
             committer,
             run_taker: RunTaker::default(),
             healthy,
+            commit_age,
             batch_events_max: size(limits.append_batch_events_max),
             dark_events_max: size(limits.append_dark_batch_events_max),
             batch_events: metrics::histogram!("pointsman_append_batch_events"),
@@ -85,7 +94,9 @@ impl Writer {
             if let Some(first) = first {
                 let batch = self.take_batch(first);
                 self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
+                self.commit_age.begin();
                 self.committer.commit(batch, &self.healthy).await;
+                self.commit_age.end();
             }
             // One request after each batch: appends cannot starve the requests, and wait for one of them at most.
             match request.or_else(|| self.requests.try_recv().ok()) {
@@ -97,7 +108,9 @@ impl Writer {
                     self.requests.close();
                 }
                 Some(request) => {
+                    self.commit_age.begin();
                     self.run_taker.perform(request, &mut self.committer.session).await;
+                    self.commit_age.end();
                     self.mark_unhealthy_if_disconnected();
                 }
             }

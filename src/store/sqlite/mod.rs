@@ -6,7 +6,7 @@
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
 //! When the disk is full or gone, each append gets an error that says whether it may have been written ([`commit`]),
 //! [`Store::healthy`] is false, and the writer probes the disk. The same holds while a file is removed or replaced
-//! ([`open_files`]). Dropping the future of a write drops only its reply.
+//! ([`open_files`]), and while a sync hangs. Dropping the future of a write drops only its reply.
 
 mod backup;
 mod check;
@@ -57,9 +57,9 @@ use super::coordination::NOTIFICATIONS_MAX;
 use super::unpurgeable::Unpurgeable;
 use super::write_error::WriteError;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
-    PlacedPin, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity, StoreNotification, StoreTime,
-    StoredEvent,
+    Append, AppendError, CommitAge, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount,
+    PinRecord, PlacedPin, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity, StoreNotification,
+    StoreTime, StoredEvent, stall_text,
 };
 use super::{codec, encoded, summary, validate};
 use crate::clock::RunningTimes;
@@ -81,6 +81,7 @@ pub struct SqliteStore {
     readers: Readers,
     healthy: Arc<AtomicBool>,
     write_failure: Arc<Mutex<Option<String>>>,
+    commit_age: Arc<CommitAge>,
     constants: open::Constants,
     retry_window: Duration,
     inline_bytes_max: usize,
@@ -144,9 +145,9 @@ impl SqliteStore {
         let notifier = Notifier::load(&writer, store.notifications.clone()).map_err(failed)?;
         let committer = Committer::new(Connection::new(options, writer, files), notifier, store.retry_window);
         store.write_failure = committer.write_failure.clone();
-        let (queue, healthy) = (store.queue.clone(), store.healthy.clone());
+        let (queue, healthy, commit_age) = (store.queue.clone(), store.healthy.clone(), store.commit_age.clone());
         let batch_events = metrics::histogram!("pointsman_append_batch_events");
-        Writer { queue, committer, healthy, batch_events, file_lock }.start()?;
+        Writer { queue, committer, healthy, commit_age, batch_events, file_lock }.start()?;
         Ok(store)
     }
 
@@ -157,6 +158,7 @@ impl SqliteStore {
             readers,
             healthy: Arc::new(AtomicBool::new(true)),
             write_failure: Arc::default(),
+            commit_age: Arc::new(CommitAge::new(limits)),
             constants,
             retry_window: Duration::from_secs(limits.retry_window_s),
             inline_bytes_max: queue::size(limits.payload_inline_bytes_max).max(codec::INLINE_BYTES_MIN),
@@ -371,11 +373,16 @@ impl Store for SqliteStore {
         self.constants.is_new
     }
     fn healthy(&self) -> bool {
-        self.healthy.load(Ordering::Acquire)
+        self.healthy.load(Ordering::Acquire) && self.stalled_for().is_none()
     }
     fn write_failure(&self) -> Option<String> {
-        let write_failure = self.write_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        write_failure.filter(|_| !self.healthy())
+        match self.healthy.load(Ordering::Acquire) {
+            true => self.stalled_for().map(stall_text),
+            false => self.write_failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+    fn commit_age(&self) -> Option<&CommitAge> {
+        Some(&self.commit_age)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

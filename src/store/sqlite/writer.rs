@@ -16,6 +16,7 @@ use super::file_lock::FileLock;
 use super::other_writes;
 use super::queue::{NextWork, Queue};
 use crate::store::StoreError;
+use crate::store::commit_age::CommitAge;
 
 /// While no work waits, the interval of looks at the files, and of probes if the store is not healthy.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,6 +32,8 @@ pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
     pub(super) committer: Committer,
     pub(super) healthy: Arc<AtomicBool>,
+    /// Covers everything for which appends have to wait.
+    pub(super) commit_age: Arc<CommitAge>,
     pub(super) batch_events: metrics::Histogram,
     /// Held until the last commit at least.
     pub(super) file_lock: Arc<FileLock>,
@@ -62,6 +65,7 @@ impl Writer {
             let timeout = (!self.queue.is_closed()).then_some(IDLE_INTERVAL);
             match self.queue.next(timeout) {
                 NextWork::Writes(batch, other) => {
+                    self.commit_age.begin();
                     self.committer.look_at_files(&self.healthy);
                     if !batch.is_empty() {
                         self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
@@ -70,20 +74,25 @@ impl Writer {
                     // One other write after each batch: appends cannot starve the other writes, and wait for one of
                     // them at most.
                     if let Some(other) = other {
+                        self.commit_age.begin();
                         other_writes::perform(other, &mut self.committer, &self.healthy);
                     }
+                    self.commit_age.begin();
                     let is_queue_empty = self.queue.is_empty();
                     self.committer.conn.checkpoint(if is_queue_empty {
                         CHECKPOINT_IDLE_PAGES
                     } else {
                         CHECKPOINT_PAGES
                     });
+                    self.commit_age.end();
                 }
                 NextWork::TimedOut => {
+                    self.commit_age.begin();
                     self.committer.look_at_files(&self.healthy);
                     if !self.healthy.load(Ordering::Acquire) {
                         self.committer.probe(&self.healthy);
                     }
+                    self.commit_age.end();
                 }
                 NextWork::Closed(on_closed) => break on_closed,
             }

@@ -3,6 +3,7 @@
 mod benchmarks;
 mod bound_keys;
 mod check;
+mod commit_age;
 mod contract;
 mod coordination;
 mod defaults;

@@ -38,6 +38,19 @@ pub const CHECKED_RUNS_SHOWN_MAX: usize = 1_000;
 /// How long `check --against-open-runs` checks runs.
 pub const CHECKED_RUNS_TIME_MAX: Duration = Duration::from_secs(300);
 
+/// The largest value of a limit that is a time: ten years. Times of this size can be added to one another.
+pub const TIME_LIMIT_MAX: Duration = Duration::from_secs(3_653 * 86_400);
+/// The largest value of a limit that is a size, unless it has a smaller one below: 1 TiB.
+pub const BYTES_LIMIT_MAX: u64 = 1 << 40;
+/// The largest value of a limit that is a number of things, unless it has a smaller one below.
+pub const NUMBER_LIMIT_MAX: u64 = u32::MAX as u64;
+/// The largest value of `head_fields_max`: the reader of each head has room for so many fields from the start.
+pub const HEAD_FIELDS_LIMIT_MAX: u64 = 4_096;
+/// The largest value of `shadow_threads`, all of which are started with the process.
+pub const SHADOW_THREADS_LIMIT_MAX: u64 = 1_024;
+/// The largest value of `retry_keys_file_bytes_max`: 1 GiB, which the start of the process takes from the disk.
+pub const RETRY_KEYS_FILE_LIMIT_BYTES_MAX: u64 = 1 << 30;
+
 /// The bounds in force.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -49,7 +62,7 @@ pub struct Limits {
     pub body_engine_bytes_max: u64,
     /// The head of a request or a reply.
     pub head_bytes_max: u64,
-    /// Header fields of one request.
+    /// Header fields of one request; 4,096 at most.
     pub head_fields_max: u64,
     /// Open client connections; more wait in the kernel's queue.
     pub client_connections_max: u64,
@@ -87,7 +100,7 @@ pub struct Limits {
     pub shadow_queue_bytes_max: u64,
     /// Runs of the other arm at the same time.
     pub shadow_in_flight_max: u64,
-    /// Threads of the shadow executor.
+    /// Threads of the shadow executor; 1,024 at most.
     pub shadow_threads: u64,
     /// The whole of one rehearsal.
     pub shadow_run_ms: u64,
@@ -197,7 +210,7 @@ pub struct Limits {
     /// with such instances asks the store.
     pub pins_set_bytes_max: u64,
     /// The retry-key file, which holds the keys of requests that legacy took until the store has them; it has this size
-    /// from the start.
+    /// from the start, 1 GiB at most.
     pub retry_keys_file_bytes_max: u64,
     /// How long a flip or a freeze waits for the store before its outcome is reported as not known yet.
     pub move_answer_ms: u64,

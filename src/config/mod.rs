@@ -20,6 +20,7 @@ mod child_undo;
 mod cross_checks;
 mod effects;
 mod files;
+mod limits_check;
 mod load;
 mod messages;
 mod parse;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::limits_check;
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token};
@@ -120,23 +121,6 @@ pub(crate) struct SecretDraft {
     pub file: Option<String>,
 }
 
-/// Limits for which 0 has a meaning; any other 0 would stop the process from working.
-const MAY_BE_ZERO: [&str; 7] = [
-    "total_ms",
-    "drain_ms",
-    "shadow_drain_ms",
-    "service_idle_connections_max",
-    "shadow_service_share_percent",
-    "run_snapshot_bytes_max",
-    "service_unrepeatable_idle_ms",
-];
-
-/// hyper's smallest buffer for a request head.
-const HEAD_BYTES_MIN: u64 = 8_192;
-
-/// The smallest size of the retry-key file: a smaller file would hold too few keys for one commit of the store.
-const KEYS_FILE_BYTES_MIN: u64 = 65_536;
-
 /// Checks everything in a draft except its services.
 pub(crate) fn check(
     draft: &PointsmanDraft,
@@ -224,7 +208,7 @@ pub(crate) fn check(
         }),
     }
     .ok();
-    check_limits(&draft.limits, &site.key("limits"), problems);
+    limits_check::check(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);
     let retention = retention::check(draft.retention.as_ref(), window, &site.key("retention"), problems);
     let errors_after = problems.iter().filter(|p| p.severity == Severity::Error).count();
@@ -323,58 +307,8 @@ fn tokens(
     tokens
 }
 
-fn check_limits(limits: &Limits, site: &Site, problems: &mut Problems) {
-    let Ok(serde_json::Value::Object(values)) = serde_json::to_value(limits) else { return };
-    for (name, value) in &values {
-        if value.as_u64() == Some(0) && !MAY_BE_ZERO.contains(&name.as_str()) {
-            problems.error(&site.key(name.as_str()), format!("`{name}: 0` would stop all work"));
-        }
-    }
-    if limits.shadow_service_share_percent > 100 {
-        problems.error(&site.key("shadow_service_share_percent"), "a share is at most 100 percent");
-    }
-    if (1..KEYS_FILE_BYTES_MIN).contains(&limits.retry_keys_file_bytes_max) {
-        problems.error(
-            &site.key("retry_keys_file_bytes_max"),
-            format!("the file of retry keys needs at least {KEYS_FILE_BYTES_MIN} bytes"),
-        );
-    }
-    if (1..HEAD_BYTES_MIN).contains(&limits.head_bytes_max) {
-        problems.error(&site.key("head_bytes_max"), format!("a request head needs at least {HEAD_BYTES_MIN} bytes"));
-    }
-}
-
 /// Whether an expression can use the name after a dot.
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The documentation of a limit that may be 0 says what 0 means there.
-    #[test]
-    fn limits_whose_documentation_explains_zero_accept_it() {
-        let source = include_str!("../limits.rs");
-        let mut documentation = String::new();
-        let mut explained = Vec::new();
-        for line in source.lines().map(str::trim) {
-            if let Some(text) = line.strip_prefix("///") {
-                documentation.push_str(text);
-            } else if let Some(field) = line.strip_prefix("pub ").and_then(|line| line.strip_suffix(": u64,")) {
-                if documentation.contains(" 0:") {
-                    explained.push(field);
-                }
-                documentation.clear();
-            } else {
-                documentation.clear();
-            }
-        }
-        assert!(explained.contains(&"run_snapshot_bytes_max"), "{explained:?}");
-        for name in explained {
-            assert!(MAY_BE_ZERO.contains(&name), "`{name}: 0` is documented and refused");
-        }
-    }
 }

@@ -2,7 +2,7 @@ mod gate_keys;
 mod mutations;
 mod refusals;
 mod rehearsals;
-mod set;
+pub(super) mod set;
 mod watching;
 
 use std::sync::Arc;

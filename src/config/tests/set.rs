@@ -43,7 +43,7 @@ respond:
 ";
 
 /// A valid set in a directory of its own.
-pub(super) struct Set {
+pub(in crate::config) struct Set {
     home: TempDir,
 }
 

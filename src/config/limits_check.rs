@@ -1,0 +1,196 @@
+//! Checks the values of `limits:`: each has a smallest and a largest value with which the process can work.
+//!
+//! Always true: a value that is accepted neither overflows where it is used nor stops all work.
+
+use std::time::Duration;
+
+use crate::limits::{
+    BYTES_LIMIT_MAX, HEAD_FIELDS_LIMIT_MAX, Limits, NUMBER_LIMIT_MAX, RETRY_KEYS_FILE_LIMIT_BYTES_MAX,
+    SHADOW_THREADS_LIMIT_MAX, TIME_LIMIT_MAX,
+};
+use crate::problem::{Problems, Site};
+
+/// Limits for which 0 has a meaning; any other 0 would stop the process from working.
+const MAY_BE_ZERO: [&str; 7] = [
+    "total_ms",
+    "drain_ms",
+    "shadow_drain_ms",
+    "service_idle_connections_max",
+    "shadow_service_share_percent",
+    "run_snapshot_bytes_max",
+    "service_unrepeatable_idle_ms",
+];
+
+/// hyper's smallest buffer for a request head.
+const HEAD_BYTES_MIN: u64 = 8_192;
+
+/// The smallest size of the retry-key file: a smaller file would hold too few keys for one commit of the store.
+const KEYS_FILE_BYTES_MIN: u64 = 65_536;
+
+/// Reports the limits whose values are too small or too large.
+pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
+    let Ok(serde_json::Value::Object(values)) = serde_json::to_value(limits) else { return };
+    for (name, value) in &values {
+        let Some(value) = value.as_u64() else { continue };
+        if value == 0 && !MAY_BE_ZERO.contains(&name.as_str()) {
+            problems.error(&site.key(name.as_str()), format!("`{name}: 0` would stop all work"));
+        }
+        let max = largest(name);
+        if value > max {
+            let message = format!("`{name}: {value}` is too large: it is at most {max}{}", meaning(name));
+            problems.error(&site.key(name.as_str()), message);
+        }
+    }
+    if (1..KEYS_FILE_BYTES_MIN).contains(&limits.retry_keys_file_bytes_max) {
+        problems.error(
+            &site.key("retry_keys_file_bytes_max"),
+            format!("the file of retry keys needs at least {KEYS_FILE_BYTES_MIN} bytes"),
+        );
+    }
+    if (1..HEAD_BYTES_MIN).contains(&limits.head_bytes_max) {
+        problems.error(&site.key("head_bytes_max"), format!("a request head needs at least {HEAD_BYTES_MIN} bytes"));
+    }
+}
+
+/// The largest value of the limit with this name.
+fn largest(name: &str) -> u64 {
+    match name {
+        "head_fields_max" => HEAD_FIELDS_LIMIT_MAX,
+        "shadow_threads" => SHADOW_THREADS_LIMIT_MAX,
+        "shadow_service_share_percent" => 100,
+        "retry_keys_file_bytes_max" => RETRY_KEYS_FILE_LIMIT_BYTES_MAX,
+        _ => match Unit::of(name) {
+            Unit::Milliseconds => millis(TIME_LIMIT_MAX),
+            Unit::Seconds => TIME_LIMIT_MAX.as_secs(),
+            Unit::Bytes => BYTES_LIMIT_MAX,
+            Unit::Number => NUMBER_LIMIT_MAX,
+        },
+    }
+}
+
+/// What the largest value of a time is in days.
+fn meaning(name: &str) -> String {
+    match Unit::of(name) {
+        Unit::Milliseconds | Unit::Seconds => format!(" ({} days)", TIME_LIMIT_MAX.as_secs() / 86_400),
+        Unit::Bytes | Unit::Number => String::new(),
+    }
+}
+
+/// The unit of a limit, which ends its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Milliseconds,
+    Seconds,
+    Bytes,
+    Number,
+}
+
+impl Unit {
+    fn of(name: &str) -> Self {
+        match name {
+            _ if name.ends_with("_ms") => Unit::Milliseconds,
+            _ if name.ends_with("_s") => Unit::Seconds,
+            _ if name.ends_with("_bytes_max") => Unit::Bytes,
+            _ => Unit::Number,
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::clock;
+    use crate::config::tests::set::Set;
+
+    fn names() -> Vec<String> {
+        let values = serde_json::to_value(Limits::default()).unwrap();
+        values.as_object().unwrap().keys().cloned().collect()
+    }
+
+    /// A set in which this limit has this value.
+    fn set_with(name: &str, value: u64) -> Set {
+        let limits = format!("store: memory\nlimits: {{ {name}: {value} }}\n");
+        Set::valid().edit("pointsman.yaml", "store: memory\n", &limits)
+    }
+
+    #[test]
+    fn each_limit_refuses_a_value_with_which_the_process_cannot_work() {
+        for name in names() {
+            let max = largest(&name);
+            for value in [max + 1, u64::MAX] {
+                let (shown, expected) = (set_with(&name, value).shown(), format!("`{name}: {value}` is too large"));
+                assert!(shown.contains(&expected) && shown.contains(&format!("at most {max}")), "{shown}");
+            }
+            let (largest, zero) = (set_with(&name, max), set_with(&name, 0));
+            assert!(largest.read().is_ok(), "{}", largest.shown());
+            match MAY_BE_ZERO.contains(&name.as_str()) {
+                true => assert!(zero.read().is_ok(), "{}", zero.shown()),
+                false => {
+                    assert!(zero.shown().contains(&format!("`{name}: 0` would stop all work")), "{}", zero.shown())
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_values_overflow_nothing() {
+        for name in names() {
+            let max = largest(&name);
+            let time = match Unit::of(&name) {
+                Unit::Milliseconds => Limits::ms(max),
+                Unit::Seconds => Duration::from_secs(max),
+                Unit::Bytes => {
+                    assert!(i64::try_from(max * 1_000).is_ok() && usize::try_from(max).is_ok(), "{name}");
+                    continue;
+                }
+                Unit::Number => {
+                    assert!(u32::try_from(max).is_ok() && max * 1_000 < Semaphore::MAX_PERMITS as u64, "{name}");
+                    continue;
+                }
+            };
+            // Times are added to one another, and kept as nanoseconds.
+            assert!(Instant::now().checked_add(time * 4).is_some(), "{name}");
+            assert!(i64::try_from((time * 4).as_nanos()).is_ok(), "{name}");
+            assert!(clock::window_end(clock::now(), time) < jiff::Timestamp::MAX, "{name}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_accepted() {
+        let mut problems = Problems::default();
+        check(&Limits::default(), &Site::file("pointsman.yaml"), &mut problems);
+        assert_eq!(problems.iter().count(), 0);
+    }
+
+    /// The documentation of a limit that may be 0 says what 0 means there.
+    #[test]
+    fn limits_whose_documentation_explains_zero_accept_it() {
+        let source = include_str!("../limits.rs");
+        let mut documentation = String::new();
+        let mut explained = Vec::new();
+        for line in source.lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix("///") {
+                documentation.push_str(text);
+            } else if let Some(field) = line.strip_prefix("pub ").and_then(|line| line.strip_suffix(": u64,")) {
+                if documentation.contains(" 0:") {
+                    explained.push(field);
+                }
+                documentation.clear();
+            } else {
+                documentation.clear();
+            }
+        }
+        assert!(explained.contains(&"run_snapshot_bytes_max"), "{explained:?}");
+        for name in explained {
+            assert!(MAY_BE_ZERO.contains(&name), "`{name}: 0` is documented and refused");
+        }
+    }
+}

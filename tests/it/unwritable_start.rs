@@ -131,6 +131,52 @@ async fn a_start_on_a_full_disk_serves_and_resumes_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_process_starts_again_on_a_disk_that_became_full() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("not tried: this user may not mount a file system");
+        return;
+    };
+    let path = disk.path().join("pointsman.db");
+    let small = |text: String| text + "\nlimits: { retry_keys_file_bytes_max: 65536 }\n";
+    let store = format!("sqlite:{}", path.display());
+    let mut system = TestSystem::on(Some(store), Latency::instant(), |flags| flags.edit("pointsman.yaml", small)).await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    let by_engine = send_keyed(&system, "before", 1).await;
+    assert!(by_engine.json()["id"].is_string(), "the engine answers: {}", by_engine.json());
+    system.wait_for_runs_to_end().await;
+    system.lower("off").await;
+    assert_eq!(system.pointsman.stop().await, Some(0));
+    let filler = disk.fill();
+    for (key, number) in [("new", 2), ("newer", 3)] {
+        system.restart().await;
+        let new = send_keyed(&system, key, number).await;
+        assert_eq!(new.status, StatusCode::CREATED, "{}", new.json());
+        assert!(new.json()["id"].is_number(), "legacy answers: {}", new.json());
+        let retried = send_keyed(&system, "before", 1).await;
+        assert_eq!(retried.json(), by_engine.json(), "the store is read");
+        assert_eq!(system.pointsman.stop().await, Some(0));
+    }
+    // The file that a stopped process leaves is needed: without it the start says why it fails.
+    let index = disk.path().join("pointsman.db-shm");
+    std::fs::remove_file(&index).expect("removed");
+    let mut refill = std::fs::OpenOptions::new().append(true).open(&filler).expect("the filler");
+    while refill.write_all(&[1; 512]).is_ok() {}
+    let log = system.restart_refused().await;
+    assert!(log.contains("the disk is full"), "{log}");
+    // An open file keeps its space.
+    drop(refill);
+    std::fs::remove_file(filler).expect("removed");
+    system.restart().await;
+    until("the process to be ready", || async {
+        let ready = system.pointsman.api(Method::GET, "/readyz", Value::Null).await;
+        (ready.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_on_a_locked_store_serves_and_resumes_later() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;

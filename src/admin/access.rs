@@ -140,8 +140,8 @@ impl AccessControl {
     }
 
     /// Identifies the caller of the deprecated start endpoint. Accepts callers on this machine whose request was not
-    /// forwarded by a proxy, and tokens that may start runs. Without a token the Host must name this machine, whatever
-    /// the listener's address is: the request of a web page in a browser on this machine comes from this machine too.
+    /// forwarded by a proxy, and tokens that may start runs. Without a token the Host that a browser sends must name
+    /// this machine, whatever the listener's address is: a web page's request comes from this machine too.
     pub(super) fn authorize_deprecated_start(
         &self,
         method: &Method,
@@ -154,7 +154,10 @@ impl AccessControl {
         let caller = if headers.contains_key(header::AUTHORIZATION) && !self.tokens.is_empty() {
             self.token_holder(headers, Scope::Run).map_err(|error| ApiError::not_for_caller(&error.0.detail))?
         } else if is_local {
-            self.require_own_host(host_of(uri, headers))?;
+            // A browser sends `Origin` with every POST; other programs need not name this machine.
+            if headers.contains_key(header::ORIGIN) {
+                self.require_own_host(host_of(uri, headers))?;
+            }
             unverified(headers)?
         } else {
             return Err(ApiError::not_for_caller("it takes callers on this machine, and tokens with the scope `run`"));

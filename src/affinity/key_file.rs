@@ -46,6 +46,8 @@ pub(super) struct KeyFile {
     records: u64,
     /// The routes that have one of the slots 2 to 62, each with its time; `None` for a free slot.
     unnoted: [Option<([u8; 16], Timestamp)>; UNNOTED_ROUTES],
+    /// The time in the slot of all routes.
+    unnoted_any: Option<Timestamp>,
 }
 
 /// An open file with its content.
@@ -135,7 +137,13 @@ impl KeyFile {
     }
 
     fn new(slots: SlotFile, path: &Path, count: u64) -> Self {
-        Self { slots, path: path.to_owned(), records: count - HEAD_SLOTS, unnoted: [None; UNNOTED_ROUTES] }
+        Self {
+            slots,
+            path: path.to_owned(),
+            records: count - HEAD_SLOTS,
+            unnoted: [None; UNNOTED_ROUTES],
+            unnoted_any: None,
+        }
     }
 
     fn read(mut self, slots_found: u64) -> io::Result<Opened> {
@@ -161,7 +169,10 @@ impl KeyFile {
                     *route_of_slot = Some((hash, at));
                     unnoted.push((SlotRoute::Hash(hash), at));
                 }
-                (Some((_, at)), None) => unnoted.push((SlotRoute::Any, at)),
+                (Some((_, at)), None) => {
+                    self.unnoted_any = Some(at);
+                    unnoted.push((SlotRoute::Any, at));
+                }
                 (None, _) if !is_free(slot) => torn.push(UNNOTED_SLOTS.start + index as u64),
                 (None, _) => {}
             }
@@ -293,6 +304,11 @@ impl KeyFile {
                     None => (UNNOTED_ANY_SLOT, [0; 16]),
                 }
             }
+        };
+        // Several routes may share the slot of all routes: it keeps the latest of their times.
+        let at = match slot_index {
+            UNNOTED_ANY_SLOT => *self.unnoted_any.insert(self.unnoted_any.map_or(at, |earlier| earlier.max(at))),
+            _ => at,
         };
         let mut slot = [0; SLOT_BYTES];
         slot[8..24].copy_from_slice(&hash);

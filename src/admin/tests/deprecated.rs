@@ -73,10 +73,14 @@ async fn the_deprecated_start_without_a_token_requires_a_host_that_names_this_ma
         api.listen = listen.parse().unwrap();
         let rebound = [("host", "evil.example:8081"), ("origin", "http://evil.example:8081")];
         assert_eq!(status(&api, &rebound).await, [403, 403], "{listen}");
-        assert_eq!(status(&api, &[("host", "0.0.0.0:8081")]).await, [403, 403], "{listen}");
+        let any_address = [("host", "0.0.0.0:8081"), ("origin", "http://0.0.0.0:8081")];
+        assert_eq!(status(&api, &any_address).await, [403, 403], "{listen}");
         for host in ["127.0.0.1:8081", "localhost:8081", "[::1]:8081"] {
-            assert_eq!(status(&api, &[("host", host)]).await, [202, 202], "{listen} {host}");
+            let own_page = [("host", host), ("origin", &*format!("http://{host}"))];
+            assert_eq!(status(&api, &own_page).await, [202, 202], "{listen} {host}");
         }
+        // A script, not a browser, under the name of this machine.
+        assert_eq!(status(&api, &[("host", "build-7:8081")]).await, [202, 202], "{listen}");
         let with_token = [("host", "pointsman.example:8081"), ("authorization", RUNNER)];
         assert_eq!(status(&api, &with_token).await, [202, 202], "{listen}");
     }

@@ -81,6 +81,11 @@ fn routes_that_were_served_unnoted_are_remembered() {
     for n in 0..70 {
         opened.file.write_unnoted(SlotRoute::of(&RouteId::from(format!("r{n}").as_str())), at, |_| false).unwrap();
     }
+    let earlier = Timestamp::from_second(76).unwrap();
+    opened.file.write_unnoted(SlotRoute::of(&RouteId::from("r65")), earlier, |_| false).unwrap();
+    drop(opened);
+    let mut opened = KeyFile::open(&path, 65_536, true).unwrap();
+    opened.file.write_unnoted(SlotRoute::of(&RouteId::from("r66")), earlier, |_| false).unwrap();
     drop(opened);
     let unnoted = KeyFile::open(&path, 65_536, true).unwrap().unnoted;
     assert_eq!(unnoted.len(), 62);

@@ -154,8 +154,9 @@ pub struct RetryKeys {
     pub any_caller: Option<RetryKey>,
     /// The key for any caller that the next try of a verified caller has if its token cannot be verified: an issuer may
     /// sign with a new key before the files have it. Recorded for what legacy takes; for what the engine takes, the key
-    /// of the request is derived from it ([`RetryKey::of_verified_request`]). Never looked up for a verified request:
-    /// what a caller whom nobody verified did must reserve nothing against a verified one.
+    /// of the request is derived from it ([`RetryKey::of_verified_request`]). Not looked up for a verified request
+    /// under the files in force: what a caller whom nobody verified did must reserve nothing against a verified one.
+    /// Under earlier files that could not verify its token, it is.
     pub unverified_retry: Option<RetryKey>,
 }
 

@@ -14,7 +14,6 @@
 //! When the store is slow or gone, keys wait in the ring buffer, which is as large as the file. When the file cannot be
 //! written, noting fails, and the caller decides.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::Duration;
@@ -99,21 +98,7 @@ impl KeyLog {
     pub(super) fn new(opened: Option<Opened>, limits: &Limits) -> Arc<Self> {
         let window = Duration::from_secs(limits.retry_window_s);
         let gauge = metrics::gauge!("pointsman_retry_keys_waiting");
-        let mut ring = Ring {
-            file: None,
-            records: RECORDS_IN_MEMORY,
-            stored: 0,
-            waiting: VecDeque::new(),
-            waiting_keys: HashMap::new(),
-            unnoted: HashMap::new(),
-            damage: None,
-            unnoted_to_write: Vec::new(),
-            written_since_sync: false,
-            failing: false,
-            closed: false,
-            finished: false,
-            gauge,
-        };
+        let mut ring = Ring::in_memory(RECORDS_IN_MEMORY, gauge);
         if let Some(Opened { file, tag: _, stored, waiting, last, unnoted, skipped, damage }) = opened {
             metrics::counter!("pointsman_retry_keys_skipped_total").increment(skipped);
             if skipped > 0 {

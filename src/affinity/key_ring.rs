@@ -61,6 +61,25 @@ pub(super) struct Ring {
 }
 
 impl Ring {
+    /// A ring that keeps this many records, in memory only.
+    pub(super) fn in_memory(records: u64, gauge: metrics::Gauge) -> Self {
+        Self {
+            file: None,
+            records,
+            stored: 0,
+            waiting: VecDeque::new(),
+            waiting_keys: HashMap::new(),
+            unnoted: HashMap::new(),
+            damage: None,
+            unnoted_to_write: Vec::new(),
+            written_since_sync: false,
+            failing: false,
+            closed: false,
+            finished: false,
+            gauge,
+        }
+    }
+
     /// The number of the last record.
     pub fn last(&self) -> u64 {
         self.waiting.back().map_or(self.stored, |record| record.seq)
@@ -168,23 +187,8 @@ mod tests {
     use super::*;
     use crate::names::RouteId;
 
-    /// A ring that keeps records in memory only.
     fn ring() -> Ring {
-        Ring {
-            file: None,
-            records: 8,
-            stored: 0,
-            waiting: VecDeque::new(),
-            waiting_keys: HashMap::new(),
-            unnoted: HashMap::new(),
-            damage: None,
-            unnoted_to_write: Vec::new(),
-            written_since_sync: false,
-            failing: false,
-            closed: false,
-            finished: false,
-            gauge: metrics::Gauge::noop(),
-        }
+        Ring::in_memory(8, metrics::Gauge::noop())
     }
 
     /// Not before, because until then a request of that route writes nothing.

@@ -65,9 +65,9 @@ pub(super) fn has_given_input(run: &Run, step: &StepId, item: Option<u32>) -> bo
     }
 }
 
-/// The risk at which people were asked about a step (an item), or about all items of its step, before it got another
-/// input or its service another address: its risk is not lower now. The risk of all items counts here even if it came
-/// from another item or from their number.
+/// The risk at which people were asked about a step (or about one item, or all items of it) before it got another input
+/// or its service got another address. The step's risk is at least this one from then on. The risk of all items counts
+/// even if it came from another item or from their number.
 pub(super) fn risk_before_change(run: &Run, step: &StepId, item: Option<u32>) -> Risk {
     let questions = run.interactions.questions.values().map(|question| &question.checkpoint);
     let about_it = questions.filter(|asked| asked.step == *step && (asked.item.is_none() || asked.item == item));

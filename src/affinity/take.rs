@@ -21,9 +21,10 @@
 //! until its body was read ([`LegacyTake::NeedsBody`]).
 //!
 //! If the token is verified, the request has another key S, of route, k1, issuer and subject, and only S is looked up.
-//! For a retry whose token cannot be verified, legacy takes A too, and the engine takes V (R with the last quarter of
-//! S): V is in the range of keys that such a retry looks up beside R. What others took under A, R or V is no concern of
-//! S.
+//! For a retry whose token cannot be verified, legacy takes U too (derived from A, the same for all verified callers),
+//! and the engine takes V (R with the last quarter of S). Such a retry looks up U beside A; V is in the range of keys
+//! that it looks up beside R. What others took under A, U, R or V is no concern of S. Legacy's U may be that of another
+//! caller: a retry stays with legacy because of it only if the engine has neither R nor V.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -67,7 +68,8 @@ impl StoreAffinity {
                 return Took::UnderOtherFiles;
             }
             let legacy_has_any = |keys: &RetryKeys| {
-                self.legacy_has(&keys.scoped) || keys.any_caller.is_some_and(|key| self.legacy_has(&key))
+                self.legacy_has(&keys.scoped)
+                    || keys.of_legacy_under_other_credentials().any(|key| self.legacy_has(&key))
             };
             if earlier.keys.iter().any(legacy_has_any) {
                 return Took::OtherArmHasIt;
@@ -86,10 +88,12 @@ impl StoreAffinity {
     }
 
     /// Takes a request for the engine under its key for any caller, unless another run has the same request, or legacy
-    /// has any request with that key. `files_version` is that of the files that decided the request.
+    /// has any request with that key or with the one of verified callers. `files_version` is that of the files that
+    /// decided the request.
     pub fn take_for_engine_under_any_credential(
         &self,
         any_caller: &RetryKey,
+        verified_callers: Option<&RetryKey>,
         digest: &[u8; 32],
         files_version: u64,
     ) -> Took {
@@ -97,13 +101,15 @@ impl StoreAffinity {
         let newer_files = self.newer_files.lock();
         let of_request = any_caller.of_request(digest);
         let of_all_callers = any_caller.range_of_request(digest, false);
-        let find = |key| newer_files.find(key, files_version, KnownBody::Digest(*digest));
+        let find = |key: &RetryKey| newer_files.find(key, files_version, KnownBody::Digest(*digest));
+        let of_verified = |key: &&RetryKey| find(key) == FoundMark::Legacy || self.legacy_has(key);
         match (find(any_caller), find(&of_request)) {
             (FoundMark::Legacy, _) => Took::OtherArmHasIt,
             (FoundMark::Unknown, _) => Took::Unknown,
             (_, FoundMark::Engine) => Took::UnderOtherFiles,
             _ if self.legacy_has(any_caller) => Took::OtherArmHasIt,
             _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => Took::Again,
+            _ if verified_callers.filter(of_verified).is_some() => Took::OtherArmHasIt,
             _ => self.take_for_engine(of_request),
         }
     }
@@ -200,7 +206,7 @@ impl StoreAffinity {
         earlier: &EarlierKeys,
         body: KnownBody,
     ) -> LegacyTake {
-        let RetryKeys { scoped, any_caller, unverified_retry } = keys;
+        let RetryKeys { scoped, any_caller, unverified_retry, .. } = keys;
         let _lock = any_caller.or(unverified_retry).as_ref().map(|key| self.request_locks.of(key));
         let mut newer_files = self.newer_files.lock();
         let arm = self.tries.arm(&scoped, Instant::now());
@@ -237,8 +243,8 @@ impl StoreAffinity {
     /// Takes the key too that a retry under another credential has, where legacy has the caller's own key.
     fn take_for_other_credentials(&self, own: LegacyTake, keys: RetryKeys) -> LegacyTake {
         let LegacyTake::Taken { noted: own_noted, again } = own else { return own };
-        let other = keys.any_caller.or(keys.unverified_retry).map(|key| self.give_key_to_legacy(key));
-        match other {
+        let other = keys.of_legacy().find(|key| *key != keys.scoped);
+        match other.map(|key| self.give_key_to_legacy(key)) {
             None => own,
             // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
             Some(LegacyTake::Taken { noted, again: under_another }) if keys.any_caller.is_some() => {

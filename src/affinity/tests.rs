@@ -500,7 +500,7 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
         let (engine, legacy) = std::thread::scope(|scope| {
             let engine = scope.spawn(|| {
                 together.wait();
-                pins.take_for_engine_under_any_credential(&any_caller, &digest, 0)
+                pins.take_for_engine_under_any_credential(&any_caller, None, &digest, 0)
             });
             together.wait();
             let legacy = match pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread) {
@@ -517,7 +517,7 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     }
     assert_eq!(taken_by_engine + taken_by_legacy, ROUNDS);
     // Another request with the same key is not the engine's.
-    pins.take_for_engine_under_any_credential(&numbered(ROUNDS), &digest, 0);
+    pins.take_for_engine_under_any_credential(&numbered(ROUNDS), None, &digest, 0);
     let keys = RetryKeys { any_caller: Some(numbered(ROUNDS)), ..numbered(ROUNDS + 1_000_000).into() };
     assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread), LegacyTake::NeedsBody);
     assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])), LegacyTake::FIRST);

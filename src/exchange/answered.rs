@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 
 use super::KeysOfLegacy;
 use crate::compare::Observation;
-use crate::flag::{FlagSet, InstanceId, RetryKey, RouteFlag};
+use crate::flag::{FlagSet, InstanceId, RouteFlag};
 use crate::workflow::Mode;
 
 /// A request as the engine sees it: read whole, the path normalised.
@@ -64,8 +64,6 @@ pub struct Answered {
     pub legacy: Arc<Observation>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
-    /// The key that its retries share.
-    pub retry_key: Option<RetryKey>,
     /// All keys under which legacy took it.
     pub legacy_keys: KeysOfLegacy,
 }

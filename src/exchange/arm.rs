@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EarlierKeys, KeysOfLegacy, RequestCopy};
 use crate::compare::{Intent, Observation};
-use crate::flag::{Family, InstanceId, PinKey, RetryKey};
+use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
 use crate::names::{RouteId, RunId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
 
@@ -34,16 +34,10 @@ pub struct ArmRequest {
     /// The family and the JSONPath of a created instance's id in the reply: the engine pins the instance before the
     /// reply leaves.
     pub creates: Option<(Family, serde_json_path::JsonPath)>,
-    /// The key that its retries share: the same key gets the answer of the same run.
-    pub retry_key: Option<RetryKey>,
+    /// The keys that its retries have: the same scoped key gets the answer of the same run.
+    pub retry_keys: Option<RetryKeys>,
     /// Whether a run may begin if no run of an earlier try is found.
     pub may_begin: MayBegin,
-    /// The retry key without the caller's scope, where that scope is a credential that nobody verified: the next try
-    /// may carry another one.
-    pub any_caller: Option<RetryKey>,
-    /// The key for any caller that its retries have if their tokens cannot be verified
-    /// ([`crate::flag::RetryKeys::unverified_retry`]).
-    pub unverified_retry: Option<RetryKey>,
     /// Its keys under the scopes of earlier files: it is refused if the engine took it under one of these before.
     pub earlier: EarlierKeys,
     /// In [`Mode::Dark`]: the keys under which legacy took the request. If one of them was taken before, this request

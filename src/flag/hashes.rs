@@ -72,6 +72,8 @@ impl Salts {
         let mut any_caller = parts.clone();
         any_caller.add(b"\0any caller");
         let any_caller = caller.is_refreshable().then(|| any_caller.key());
+        let verified_callers =
+            any_caller.filter(|_| caller.token.is_some()).map(|any_caller| any_caller.of_verified_callers());
         let verified = caller.token.as_ref().and_then(|keys| keys.verify(facts.headers));
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
             parts.add(issuer.as_bytes());
@@ -79,7 +81,7 @@ impl Salts {
             // Without a verified token a list of parts ends in a header name, or has only two parts: the two kinds of
             // key never collide.
             parts.add(b"\0verified");
-            return RetryKeys { scoped: parts.key(), any_caller: None, unverified_retry: any_caller };
+            return RetryKeys { scoped: parts.key(), any_caller: None, unverified_retry: any_caller, verified_callers };
         }
         for name in &caller.headers {
             for value in facts.headers.get_all(name) {
@@ -91,7 +93,7 @@ impl Salts {
             (KeyForm::SharedHalf, Some(any_caller)) => any_caller.of_caller(parts.key()),
             (KeyForm::SharedHalf | KeyForm::Whole, _) => parts.key(),
         };
-        RetryKeys { scoped, any_caller, unverified_retry: None }
+        RetryKeys { scoped, any_caller, unverified_retry: None, verified_callers }
     }
 }
 

@@ -128,6 +128,11 @@ impl RetryKey {
         let with_last_quarter = |byte: u8| self.of_verified_request(digest, &Self([byte; 32]));
         if is_verified { of_request..=of_request } else { with_last_quarter(0)..=with_last_quarter(0xff) }
     }
+    /// Called on a key for any caller: derives the key under which it is recorded that legacy took a request of any
+    /// verified caller.
+    pub fn of_verified_callers(&self) -> Self {
+        Self(*blake3::keyed_hash(&self.0, b"verified callers").as_bytes())
+    }
     /// Called on a key for any caller: derives the key of one caller. It shares its first half with keys of requests,
     /// so that a set of first halves needs one entry for both.
     pub(super) fn of_caller(&self, scoped: Self) -> Self {
@@ -153,17 +158,21 @@ pub struct RetryKeys {
     /// try may carry another one.
     pub any_caller: Option<RetryKey>,
     /// The key for any caller that the next try of a verified caller has if its token cannot be verified: an issuer may
-    /// sign with a new key before the files have it. Recorded for what legacy takes; for what the engine takes, the key
-    /// of the request is derived from it ([`RetryKey::of_verified_request`]). Not looked up for a verified request
-    /// under the files in force: what a caller whom nobody verified did must reserve nothing against a verified one.
-    /// Under earlier files that could not verify its token, it is.
+    /// sign with a new key before the files have it. What an arm takes is recorded under keys that are derived from it:
+    /// [`RetryKeys::verified_callers`] for legacy, [`RetryKey::of_verified_request`] for the engine. Neither they nor it
+    /// are looked up for a verified request under the files in force: what a caller whom nobody verified did must
+    /// reserve nothing against a verified one. Under earlier files that could not verify its token, `any_caller` is.
     pub unverified_retry: Option<RetryKey>,
+    /// Where the files verify tokens: the key under which legacy's taking the request of any verified caller is
+    /// recorded. Looked up for requests whose tokens cannot be verified, and for no others: verified callers who use the
+    /// same values of `retry_key` reserve nothing against each other.
+    pub verified_callers: Option<RetryKey>,
 }
 
 impl From<RetryKey> for RetryKeys {
     /// The keys of a request whose retries have no other key.
     fn from(scoped: RetryKey) -> Self {
-        Self { scoped, any_caller: None, unverified_retry: None }
+        Self { scoped, any_caller: None, unverified_retry: None, verified_callers: None }
     }
 }
 
@@ -174,6 +183,16 @@ impl RetryKeys {
     }
     /// All keys under which legacy's taking the request is recorded.
     pub fn of_legacy(self) -> impl Iterator<Item = RetryKey> {
-        [Some(self.scoped), self.any_caller, self.unverified_retry].into_iter().flatten()
+        let verified_callers = self.verified_callers.filter(|_| self.is_verified());
+        [Some(self.scoped), self.any_caller, verified_callers].into_iter().flatten()
+    }
+    /// The keys under which legacy may have taken a first try of the same caller that had another credential.
+    pub fn of_legacy_under_other_credentials(self) -> impl Iterator<Item = RetryKey> {
+        self.any_caller.into_iter().chain(self.looked_up_verified_callers())
+    }
+    /// [`RetryKeys::verified_callers`], for a request whose caller is not verified. A request that legacy took under it
+    /// may be that of another caller.
+    pub fn looked_up_verified_callers(self) -> Option<RetryKey> {
+        self.verified_callers.filter(|_| !self.is_verified())
     }
 }

@@ -15,7 +15,7 @@ use super::wait::now;
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::{Affinity, Answered, ComparisonTicket, KeysOfLegacy, Offer, RequestCopy};
 use crate::expression::parse_json;
-use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RetryKey, RouteFlag, SkipReason};
+use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
 use crate::workflow::{Mode, may_create_instance};
 
 /// Replies up to this size are searched for the created instance's id at once; larger ones on another thread.
@@ -54,7 +54,6 @@ pub(super) struct CapturedRequest {
     pub request: RequestCopy,
     pub body: Option<Arc<Mutex<BodyCopy>>>,
     pub instance: Option<InstanceId>,
-    pub retry_key: Option<RetryKey>,
     pub legacy_keys: KeysOfLegacy,
     pub began: u64,
     pub bytes_max: usize,
@@ -162,7 +161,6 @@ impl CapturedReply {
             request: Arc::new(captured.request),
             legacy: Arc::new(legacy),
             instance: captured.instance,
-            retry_key: captured.retry_key,
             legacy_keys: captured.legacy_keys,
         };
         captured.offer.offer(ticket, answered);

@@ -174,8 +174,6 @@ fn request(
     limits: &Limits,
 ) -> ArmRequest {
     let route = &flagged.flag.route;
-    let other_keys = flagged.retry_keys.map(|keys| (keys.any_caller, keys.unverified_retry));
-    let (any_caller, unverified_retry) = other_keys.unwrap_or_default();
     ArmRequest {
         route: route.id.clone(),
         files_version,
@@ -188,10 +186,8 @@ fn request(
             Some(Instance::Creates { id }) => Some((flagged.flag.family.clone(), id.clone())),
             Some(Instance::Follows { .. }) | None => None,
         },
-        retry_key: flagged.retry_key(),
+        retry_keys: flagged.retry_keys,
         may_begin: flagged.may_begin,
-        any_caller,
-        unverified_retry,
         earlier: flagged.earlier.clone(),
         legacy_keys: None,
         // A retry comes to the engine because of its first try, whose stored run is from before `keep: none`.

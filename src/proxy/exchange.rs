@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::table::{RouteEntry, Table};
 use super::wait::ConnectionWait;
 use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
-use crate::flag::{Instance, InstanceId, RetryKey, RetryKeys, RouteFlag, State};
+use crate::flag::{Instance, InstanceId, RetryKeys, RouteFlag, State};
 
 /// One client connection, as its requests share it.
 pub(super) struct Client {
@@ -67,14 +67,11 @@ pub(super) struct FlaggedRequest {
 }
 
 impl FlaggedRequest {
-    /// The key that its retries share.
-    pub(super) fn retry_key(&self) -> Option<RetryKey> {
-        self.retry_keys.map(|keys| keys.scoped)
-    }
     /// Its keys of all kinds, for a request that legacy took.
     pub(super) fn keys_of_legacy(&self) -> KeysOfLegacy {
         let all = self.retry_keys.iter().chain(&self.earlier.keys);
-        let keys = all.flat_map(|keys| [keys.scoped].into_iter().chain(keys.any_caller)).collect();
+        let of_legacy = |keys: &RetryKeys| [keys.scoped].into_iter().chain(keys.of_legacy_under_other_credentials());
+        let keys = all.flat_map(of_legacy).collect();
         KeysOfLegacy { keys, decided_at: self.decided_at }
     }
     /// Whether its route creates instances.

@@ -48,6 +48,7 @@ use std::sync::atomic::AtomicU8;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -100,6 +101,7 @@ impl Proxy {
             served_observer,
             open_connections: open_connections::OpenConnections::default(),
             tasks: TaskTracker::new(),
+            noted_look_ups: Arc::new(Semaphore::new(retry_keys::NOTED_LOOK_UPS_MAX)),
             drain: AtomicU8::new(edge::drain::NO),
             cut: CancellationToken::new(),
         };

@@ -89,7 +89,6 @@ fn captured_request(
         request: flagged.copy(exchange.client, head),
         body,
         instance: flagged.instance.clone(),
-        retry_key: flagged.retry_key(),
         legacy_keys: flagged.keys_of_legacy(),
         began: exchange.began,
         bytes_max: usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX),

@@ -4,8 +4,9 @@
 //! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine
 //! took is refused under another credential, and legacy is not called.
 
+use super::Shared;
 use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
-use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
+use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, Route, RouteFlag};
 use crate::names::RouteId;
 
 /// The retry keys of a request: the present ones, and those by the scopes of earlier files. A request without present
@@ -26,6 +27,10 @@ pub(super) fn keys_of_request(
         None => None,
     };
     let present = present.or(of_first_tries);
+    // What other verified callers did is no concern of a verified request, although earlier files could not verify it.
+    if present.is_some_and(|keys| keys.is_verified()) {
+        earlier.iter_mut().for_each(|keys| keys.verified_callers = None);
+    }
     earlier.retain(|keys| Some(*keys) != present);
     Ok((present, earlier))
 }
@@ -45,16 +50,30 @@ pub(super) fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -
     keys.map_or(LegacyTake::FIRST, |keys| affinity.give_to_legacy(keys))
 }
 
+/// The most look-ups of [`record_unless_noted_earlier`] at once: each waits for the store, which may not answer.
+pub(super) const NOTED_LOOK_UPS_MAX: usize = 1_024;
+
+/// Records that legacy serves a retry whose keys cannot be noted now, unless the store has them from an earlier try. The
+/// request does not wait for the store. If too many look-ups wait, it is recorded without one.
+pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: RetryKeys) {
+    let (affinity, id, oldest_id) = (shared.affinity.clone(), route.id.clone(), route.first_id().clone());
+    let Ok(permit) = shared.noted_look_ups.clone().try_acquire_owned() else {
+        affinity.record_served_unnoted(&id, &oldest_id);
+        return;
+    };
+    shared.tasks.spawn(async move {
+        if !affinity.noted_earlier(&keys).await {
+            affinity.record_served_unnoted(&id, &oldest_id);
+        }
+        drop(permit);
+    });
+}
+
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
 /// caller.
 pub(super) fn engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     // Any digest will do: the keys of all its requests share the first half, and the set in memory has a part of that.
     any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
-}
-
-/// Whether legacy took a request with one of these keys under any credential, as far as this process remembers.
-pub(super) fn legacy_took(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
-    any_caller.iter().any(|key| affinity.remembered(key) == Remembered::TakenBy(Arm::Legacy))
 }
 
 /// Whether the engine of this process may have a request with one of these keys under another credential.
@@ -111,6 +130,9 @@ pub(super) struct FirstTry {
     pub this_engine_may_have_it: bool,
     /// Legacy took it, and that is in the store, or in the file on its way there.
     pub is_stored: bool,
+    /// Legacy took it, but that is recorded only under the key of verified callers: it may be a request of another
+    /// caller, and the engine may have this one.
+    pub may_be_of_another_caller: bool,
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
@@ -139,6 +161,7 @@ impl FirstTry {
             is_unknown: false,
             this_engine_may_have_it: false,
             is_stored: false,
+            may_be_of_another_caller: false,
             present,
             earlier,
             any_caller: Vec::new(),
@@ -176,6 +199,12 @@ impl FirstTry {
         self.present.into_iter().chain(self.earlier.iter().copied())
     }
 
+    /// Whether legacy took a request with one of its keys under another credential, as far as this process remembers.
+    pub(super) fn legacy_took_under_another_credential(&self, affinity: &dyn Affinity) -> bool {
+        let keys = self.all().flat_map(RetryKeys::of_legacy_under_other_credentials);
+        keys.into_iter().any(|key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy))
+    }
+
     /// Asks the store whether the engine of another process took it, for the keys for which `look_up` postponed that.
     pub(super) async fn ask_store_about_other_engines(&mut self, affinity: &dyn Affinity) {
         let keys = std::mem::take(&mut self.perhaps_in_other_engines);
@@ -202,8 +231,16 @@ impl FirstTry {
     async fn ask_store(&mut self, affinity: &dyn Affinity, keys: Vec<RetryKeys>) {
         for keys in keys {
             match first_try(affinity, &keys).await {
-                Ok(Some(arm)) => {
+                // The keys by earlier files may tell more.
+                Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: true }) => {
+                    if self.arm.is_none() {
+                        self.set_taken(keys, arm);
+                        self.may_be_of_another_caller = true;
+                    }
+                }
+                Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: false }) => {
                     self.set_taken(keys, arm);
+                    self.may_be_of_another_caller = false;
                     // If this process remembers it as legacy's, the answer may come from memory alone, and the key may
                     // be neither in the store nor in the file. Then it counts as not stored, so that it is taken and
                     // noted again.
@@ -213,7 +250,7 @@ impl FirstTry {
                     self.is_unknown = false;
                     return;
                 }
-                Ok(None) => {}
+                Ok(FoundTry { arm: None, .. }) => {}
                 Err(ArmUnknown) => self.is_unknown = true,
             }
         }
@@ -233,18 +270,32 @@ impl FirstTry {
     }
 }
 
+/// A first try, as the store knows it.
+struct FoundTry {
+    arm: Option<Arm>,
+    /// See [`FirstTry::may_be_of_another_caller`].
+    may_be_of_another_caller: bool,
+}
+
 /// Which arm took the first try, according to the store. A try under another credential counts only if legacy
 /// took it.
-async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, ArmUnknown> {
-    let any_caller = async {
-        match &keys.any_caller {
-            Some(key) => affinity.first_try(key).await,
-            None => Ok(None),
-        }
+async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<FoundTry, ArmUnknown> {
+    let arm_of = async |key: Option<RetryKey>| match key {
+        Some(key) => affinity.first_try(&key).await,
+        None => Ok(None),
     };
-    let (scoped, any_caller) = tokio::join!(affinity.first_try(&keys.scoped), any_caller);
-    Ok(match scoped? {
+    let (scoped, any_caller, verified_callers) = tokio::join!(
+        affinity.first_try(&keys.scoped),
+        arm_of(keys.any_caller),
+        arm_of(keys.looked_up_verified_callers()),
+    );
+    let found = match scoped? {
         Some(arm) => Some(arm),
         None => any_caller?.filter(|arm| *arm == Arm::Legacy),
-    })
+    };
+    let of_verified = match found {
+        Some(_) => None,
+        None => verified_callers?.filter(|arm| *arm == Arm::Legacy),
+    };
+    Ok(FoundTry { arm: found.or(of_verified), may_be_of_another_caller: of_verified.is_some() })
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
@@ -41,8 +42,10 @@ pub(super) struct Shared {
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
     pub open_connections: OpenConnections,
-    /// The tasks of connections and tunnels; a drain waits for them.
+    /// The tasks of connections, tunnels and `noted_look_ups`; a drain waits for them.
     pub tasks: TaskTracker,
+    /// The places for look-ups of keys that were perhaps noted earlier.
+    pub noted_look_ups: Arc<Semaphore>,
     /// A constant of `edge::drain`: whether connections stay open, end after their request, or are cut.
     pub drain: AtomicU8,
     /// Cancelled when connections are cut whose requests did not finish in time.

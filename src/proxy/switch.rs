@@ -164,7 +164,8 @@ async fn answer_flagged(
     }
     // The engine may have a request with this key under another credential. Only the body tells whether it is this one.
     let mut body = KnownBody::Unread;
-    if let (Decision::Legacy { rung, .. }, None, false) = (&decision, first_try.arm, first_try.is_unknown)
+    let may_be_engines = first_try.arm.is_none() || first_try.may_be_of_another_caller;
+    if let (Decision::Legacy { rung, .. }, true, false) = (&decision, may_be_engines, first_try.is_unknown)
         && retry_keys::engine_may_hold(&*shared.affinity, &first_try.any_caller)
     {
         let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
@@ -185,7 +186,7 @@ async fn answer_flagged(
     // If legacy took the first try under another credential, its dark run has sent the private effects, and there is no
     // second dark run. This process knows only first tries since its start; the store is asked for others after the
     // reply.
-    if retry_keys::legacy_took(&*shared.affinity, &first_try.any_caller) {
+    if first_try.legacy_took_under_another_credential(&*shared.affinity) {
         skip_second_dark_run(&mut decision, flag);
     }
     // From here on legacy has the request, unless the engine took it first: another request with the same key may be in
@@ -196,17 +197,21 @@ async fn answer_flagged(
         let earlier = first_try.earlier_keys(table.set.files_version);
         match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body) {
             LegacyTake::Taken { mut noted, again } => {
-                if let (false, true, Some(keys)) = (noted, again, &first_try.keys) {
-                    noted = shared.affinity.noted_earlier(keys).await;
+                // Where its caller may be in `live` again without a gate, the engine would perform its retry.
+                let may_be_live = rung >= State::Live || could_be_live(flag, &facts);
+                if let (false, true, Some(keys)) = (noted, again, first_try.keys) {
+                    if may_be_live {
+                        noted = shared.affinity.noted_earlier(&keys).await;
+                    } else {
+                        retry_keys::record_unless_noted_earlier(shared, &flag.route, keys);
+                        noted = true;
+                    }
                 }
                 // Another try with the same key was taken since the look-up above, and the dark run is that one's.
                 if again {
                     skip_second_dark_run(&mut decision, flag);
                 }
-                // Where its caller may be in `live` again without a gate, the engine would perform its retry.
-                if !noted {
-                    key_not_noted = rung >= State::Live || could_be_live(flag, &facts);
-                }
+                key_not_noted = !noted && may_be_live;
                 if !noted && !key_not_noted {
                     shared.affinity.record_served_unnoted(&flag.route.id, flag.route.first_id());
                 }

@@ -99,11 +99,9 @@ impl Runner {
                 Some(Instance::Creates { id }) if dark => Some((answered.flag.family.clone(), id.clone())),
                 Some(Instance::Creates { .. } | Instance::Follows { .. }) | None => None,
             },
-            // A rehearsal leaves nothing behind that a retry could find.
-            retry_key: answered.retry_key.filter(|_| dark),
+            // Retries are found by what legacy took (`legacy_keys`).
+            retry_keys: None,
             may_begin: if dark { MayBegin::UnlessFrozen } else { MayBegin::Always },
-            any_caller: None,
-            unverified_retry: None,
             earlier: EarlierKeys::none(),
             legacy_keys: (dark && route.keeps_runs).then(|| answered.legacy_keys.clone()),
             keep: route.keeps_runs,

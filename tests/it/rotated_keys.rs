@@ -197,3 +197,36 @@ async fn what_the_engine_took_is_not_done_again_for_a_token_that_cannot_be_verif
     assert_eq!(charges(&system), 5, "no retry was performed");
     system.finish().await;
 }
+
+/// After a rotation, each request is looked up as the earlier files saw it too: as one that cannot be verified.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_rotation_verified_callers_with_the_same_key_reserve_nothing_against_each_other() {
+    let mut system = TestSystem::with(by_token).await;
+    system.allowed.unacknowledged = true;
+    force(&system, "dark").await;
+    let of_ada = order_id(&system, 1, &OLD.token(1)).await;
+    assert!(of_ada.is_number(), "legacy answers: {of_ada}");
+    let before = flags(&system).await["generation"].as_u64();
+    replace_key_file(&system, NEW.public);
+    until("the new key", || async { (flags(&system).await["generation"].as_u64() > before).then_some(()) }).await;
+    let other_of_ada = order_id(&system, 2, &NEW.token(2)).await;
+    force(&system, "live").await;
+    for restarted in [false, true] {
+        if restarted {
+            system.wait_for_runs_to_end().await;
+            system.kill().await;
+            system.restart().await;
+        }
+        for (key_of, first) in [(1, &of_ada), (2, &other_of_ada)] {
+            let number = 10 + key_of;
+            let bob = NEW.token_of("bob", number);
+            let reply = send_under_key(&system, number, key_of, &bob).await.json();
+            assert!(reply["id"].is_string(), "restarted: {restarted}; the engine answers another caller: {reply}");
+            assert_eq!(order_id(&system, key_of, &NEW.token(3)).await, *first, "restarted: {restarted}");
+            assert_eq!(order_id(&system, key_of, &OLD.token(4)).await, *first, "restarted: {restarted}");
+        }
+    }
+    system.wait_for_runs_to_end().await;
+    assert_eq!(charges(&system), 4, "each order once");
+    system.finish().await;
+}

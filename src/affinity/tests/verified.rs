@@ -15,9 +15,10 @@ use Caller::{OtherVerified, Unverified, Verified};
 impl Caller {
     fn keys(self, n: u32) -> RetryKeys {
         let (scoped, any_caller) = (numbered(n * 10 + self as u32), Some(numbered(n * 10 + 9)));
+        let keys = RetryKeys { verified_callers: any_caller.map(|key| key.of_verified_callers()), ..scoped.into() };
         match self {
-            Verified | OtherVerified => RetryKeys { unverified_retry: any_caller, ..scoped.into() },
-            Unverified => RetryKeys { any_caller, ..scoped.into() },
+            Verified | OtherVerified => RetryKeys { unverified_retry: any_caller, ..keys },
+            Unverified => RetryKeys { any_caller, ..keys },
         }
     }
 }
@@ -32,8 +33,11 @@ fn engine_takes(pins: &StoreAffinity, keys: RetryKeys, digest: &[u8; 32]) -> boo
         let took = pins.take_for_unverified_retries(&key, key.of_verified_request(digest, &keys.scoped));
         assert_eq!(took, Took::Fresh, "nobody else has the key of a verified caller's request");
     }
-    keys.any_caller
-        .is_none_or(|key| pins.take_for_engine_under_any_credential(&key, digest, none.files_version) == Took::Fresh)
+    let verified_callers = keys.looked_up_verified_callers();
+    let take = |key: &RetryKey| {
+        pins.take_for_engine_under_any_credential(key, verified_callers.as_ref(), digest, none.files_version)
+    };
+    keys.any_caller.is_none_or(|key| take(&key) == Took::Fresh)
 }
 
 #[tokio::test]
@@ -56,6 +60,35 @@ async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
     // Of two callers' first tries with one key, none is a retry of the other.
     let takes = [Verified, OtherVerified].map(|caller| pins.take_for_legacy(caller.keys(9), &none, KnownBody::Unread));
     assert_eq!(takes, [LegacyTake::FIRST; 2]);
+}
+
+/// Earlier files could not verify tokens that were signed with a new key, so for a while each verified request is looked
+/// up under its key for any caller too.
+#[tokio::test]
+async fn verified_callers_reserve_nothing_against_each_other_after_files_that_could_not_verify_them() {
+    let pins = affinity_with_built_sets(&CountingStore::new()).await;
+    let digest = [3; 32];
+    for (n, (first, engine_may_take)) in (1..).zip([(Verified, true), (OtherVerified, false), (Unverified, false)]) {
+        let earlier =
+            EarlierKeys { keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }], files_version: 1 };
+        let none = EarlierKeys { files_version: 1, ..EarlierKeys::none() };
+        assert_eq!(pins.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)), LegacyTake::FIRST);
+        let took = pins.take_request_for_engine(OtherVerified.keys(n).scoped, &digest, &earlier);
+        assert_eq!(took == Took::Fresh, engine_may_take, "{first:?}: {took:?}");
+    }
+}
+
+/// One verified caller's request is legacy's, another one's with the same key value is the engine's.
+#[tokio::test]
+async fn a_retry_that_cannot_be_verified_is_not_taken_for_legacy_because_of_another_caller() {
+    let pins = affinity_with_built_sets(&CountingStore::new()).await;
+    let (none, digest) = (EarlierKeys::none(), [3; 32]);
+    assert!(engine_takes(&pins, Verified.keys(1), &digest));
+    assert_eq!(pins.take_for_legacy(OtherVerified.keys(1), &none, KnownBody::Unread), LegacyTake::FIRST);
+    let take = |body| pins.take_for_legacy(Unverified.keys(1), &none, body);
+    assert_eq!(take(KnownBody::Unread), LegacyTake::NeedsBody);
+    assert_eq!(take(KnownBody::Digest(digest)), LegacyTake::HeldUnderAnotherCredential);
+    assert_eq!(take(KnownBody::Digest([4; 32])), LegacyTake::FIRST, "the other caller's retry");
 }
 
 #[tokio::test]

@@ -202,11 +202,11 @@ async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Insta
 /// The claim of the retry key that the run's first append makes.
 fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
-        Mode::Real if request.keep => request.retry_key.map(|key| {
+        Mode::Real if request.keep => request.retry_keys.map(|keys| {
             let digest = request.request.digest();
-            let of_verified = || Some(request.unverified_retry?.of_verified_request(&digest, &key));
-            let of_request = request.any_caller.map(|any| any.of_request(&digest)).or_else(of_verified);
-            Claim { key, request: digest, of_request }
+            let of_verified = || Some(keys.unverified_retry?.of_verified_request(&digest, &keys.scoped));
+            let of_request = keys.any_caller.map(|any| any.of_request(&digest)).or_else(of_verified);
+            Claim { key: keys.scoped, request: digest, of_request }
         }),
         Mode::Real | Mode::Rehearse | Mode::Dark => None,
     }
@@ -242,16 +242,15 @@ async fn register(
             }
         }
     };
-    let Some(claim) = claim else { return Ok(registration) };
-    let any_caller = request.any_caller;
-    registration.set_other_keys(any_caller, request.unverified_retry);
+    let (Some(claim), Some(keys)) = (claim, request.retry_keys) else { return Ok(registration) };
+    registration.set_retry_keys(keys);
     // Read before this request takes its keys, because taking them adds them to the set that is read here.
     let may_be_stored = claim.of_request.is_some_and(|key| core.ports.affinity.engine_may_have_taken(&key));
     let took = core.ports.affinity.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
         Took::Fresh => {
             registration.reserve(core.ports.affinity.clone(), claim.key);
-            if let (Some(unverified_retry), Some(of_request)) = (&request.unverified_retry, claim.of_request)
+            if let (Some(unverified_retry), Some(of_request)) = (&keys.unverified_retry, claim.of_request)
                 && core.ports.affinity.take_for_unverified_retries(unverified_retry, of_request) == Took::Fresh
             {
                 registration.reserve(core.ports.affinity.clone(), of_request);
@@ -262,17 +261,18 @@ async fn register(
         Took::UnderOtherFiles => return Err(held_under_other_files()),
         Took::Unknown => return Err(Box::new(first_try_unknown())),
     }
-    let for_any_caller = async {
-        match any_caller {
-            Some(key) => core.ports.store.first_try(key).await,
-            None => Ok(None),
-        }
+    let stored_for = async |key: Option<RetryKey>| match key {
+        Some(key) => core.ports.store.first_try(key).await,
+        None => Ok(None),
     };
-    let stored = async { tokio::try_join!(core.ports.store.first_try(claim.key), for_any_caller) };
+    let for_any_caller = stored_for(keys.any_caller);
+    let for_verified_callers = stored_for(keys.looked_up_verified_callers());
+    let stored =
+        async { tokio::try_join!(core.ports.store.first_try(claim.key), for_any_caller, for_verified_callers) };
     match timeout_at(deadline, stored).await {
         // The keys that this retry took in memory are released when `registration` is dropped. Otherwise memory would
         // keep them for a whole retry window from now on, longer than the store keeps the key of the first try.
-        Ok(Ok((Some(FirstTry { run: Some(run), request, .. }), _))) => {
+        Ok(Ok((Some(FirstTry { run: Some(run), request, .. }), ..))) => {
             if request.is_some_and(|request| request != claim.request) {
                 return Err(Box::new(replies::other_request(run)));
             }
@@ -287,20 +287,22 @@ async fn register(
             }
             Err(Box::new(replies::shared_reply(reply, fall_back)))
         }
-        Ok(Ok((Some(FirstTry { arm: Arm::Legacy, .. }), _))) => {
+        Ok(Ok((Some(FirstTry { arm: Arm::Legacy, .. }), ..))) => {
             registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
         // An earlier try of this caller has the key, and has claimed the request for any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
         // The proxy looked for this key too, but before the body had arrived.
-        Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. })))) => {
+        Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(FirstTry { arm: Arm::Legacy, .. })))) => {
             registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
         Ok(Ok(_)) => {
-            let Some(any_caller) = any_caller else { return Ok(registration) };
-            let any_caller = AnyCaller { key: any_caller, may_be_stored, files_version: request.earlier.files_version };
+            let Some(key) = keys.any_caller else { return Ok(registration) };
+            let verified_callers = keys.looked_up_verified_callers();
+            let files_version = request.earlier.files_version;
+            let any_caller = AnyCaller { key, verified_callers, may_be_stored, files_version };
             take_under_any_credential(core, claim, any_caller, registration, fall_back, deadline).await
         }
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
@@ -310,6 +312,8 @@ async fn register(
 /// A request's retry key for any caller.
 struct AnyCaller {
     key: RetryKey,
+    /// See [`RetryKeys::verified_callers`](crate::flag::RetryKeys::verified_callers).
+    verified_callers: Option<RetryKey>,
     /// Whether the store may have a run of the same request.
     may_be_stored: bool,
     /// The version of the files that the request was decided by.
@@ -329,9 +333,10 @@ async fn take_under_any_credential(
     fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
-    let AnyCaller { key, may_be_stored, files_version } = any_caller;
+    let AnyCaller { key, verified_callers, may_be_stored, files_version } = any_caller;
     let (affinity, of_request) = (&core.ports.affinity, key.of_request(&claim.request));
-    match affinity.take_for_engine_under_any_credential(&key, &claim.request, files_version) {
+    let verified_callers = verified_callers.as_ref();
+    match affinity.take_for_engine_under_any_credential(&key, verified_callers, &claim.request, files_version) {
         Took::Fresh => registration.reserve(affinity.clone(), of_request),
         Took::Again => return Err(held_under_another_credential()),
         Took::OtherArmHasIt => {
@@ -361,8 +366,9 @@ async fn refuse_if_held_under_earlier_keys(
     request: &ArmRequest,
 ) -> Result<(), Box<ArmReply>> {
     let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
-    for key in earlier.filter(|key| Some(*key) != request.any_caller) {
-        let range = key.range_of_request(&claim.request, request.unverified_retry.is_some());
+    let present = request.retry_keys;
+    for key in earlier.filter(|key| Some(*key) != present.and_then(|keys| keys.any_caller)) {
+        let range = key.range_of_request(&claim.request, present.is_some_and(|keys| keys.is_verified()));
         match core.ports.affinity.engine_took_any(&key, range).await {
             Ok(true) => return Err(held_under_another_credential()),
             Ok(false) => {}

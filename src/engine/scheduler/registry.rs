@@ -49,10 +49,8 @@ pub(in crate::engine) struct Registration {
     registry: Arc<Registry>,
     run: RunId,
     key: Option<RetryKey>,
-    /// Its retry key for any caller, where its caller is not verified.
-    any_caller: Option<RetryKey>,
-    /// The key for any caller that its retries may have, where its caller is verified.
-    unverified_retry: Option<RetryKey>,
+    /// All retry keys of its request, once they are known.
+    retry_keys: Option<RetryKeys>,
     announcement: watch::Sender<Option<Announcement>>,
     durable: watch::Sender<bool>,
     /// Keys that were taken for the engine by this run's request, to be released if certainly nothing of the run is
@@ -87,8 +85,7 @@ impl Registry {
             registry: self.clone(),
             run,
             key: claim.map(|claim| claim.key),
-            any_caller: None,
-            unverified_retry: None,
+            retry_keys: None,
             announcement,
             durable,
             reserved: Vec::new(),
@@ -110,9 +107,9 @@ impl Registration {
     pub fn is_first_try(&self) -> bool {
         self.key.is_none_or(|key| self.reserved.iter().any(|(_, reserved)| *reserved == key))
     }
-    /// The other keys of its request, which go to legacy together with its own.
-    pub fn set_other_keys(&mut self, any_caller: Option<RetryKey>, unverified_retry: Option<RetryKey>) {
-        (self.any_caller, self.unverified_retry) = (any_caller, unverified_retry);
+    /// Sets all keys of its request, which go to legacy together.
+    pub fn set_retry_keys(&mut self, keys: RetryKeys) {
+        self.retry_keys = Some(keys);
     }
     /// Marks the run's first event as durable.
     pub fn mark_durable(&self) {
@@ -129,10 +126,9 @@ impl Registration {
     /// Gives the request and its keys to legacy. To be called before the caller is answered, so that no further request
     /// with one of them begins a run in between.
     pub fn give_to_legacy(&mut self, affinity: &StoreAffinity) {
-        if let Some(scoped) = self.key {
-            let (any_caller, unverified_retry) = (self.any_caller, self.unverified_retry);
+        if let Some(keys) = self.retry_keys {
             // A failure is detected when the proxy records all keys again before it calls legacy.
-            affinity.give_to_legacy(RetryKeys { scoped, any_caller, unverified_retry });
+            affinity.give_to_legacy(keys);
         }
         // The other keys are released only after legacy has the key for any caller, because otherwise a request under
         // another credential could take them.

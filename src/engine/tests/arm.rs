@@ -139,7 +139,7 @@ async fn fifty_retries_of_one_request_are_one_run() {
         .build("w");
     let mut harness = Harness::new(&step_service, plan).await;
     let mut arm_request = request("w", Mode::Real, &json!({"v": 1}));
-    arm_request.retry_key = Some(RetryKey([9; 32]));
+    arm_request.retry_keys = Some(RetryKey([9; 32]).into());
     let all = futures_util::future::join_all((0..50).map(|_| harness.send(arm_request.clone()))).await;
     let bodies: BTreeSet<String> = all.into_iter().map(|reply| answer(reply).1.to_string()).collect();
     assert_eq!(bodies.len(), 1);
@@ -167,7 +167,7 @@ async fn a_retry_does_not_fall_back_while_its_first_try_runs_or_after_it() {
         .build("w");
     let harness = Harness::new(&step_service, plan).await;
     let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.retry_key = Some(RetryKey([9; 32]));
+    arm_request.retry_keys = Some(RetryKey([9; 32]).into());
     arm_request.may_fall_back = true;
     let first = harness.send(arm_request.clone());
     let second = async {
@@ -190,7 +190,7 @@ async fn a_retry_that_waits_for_a_run_falls_back_when_that_run_does() {
     let plan = PlanBuilder::new().call("price", &[], "GET /price", Value::Null).respond(201, json!({})).build("w");
     let harness = Harness::new(&step_service, plan).await;
     let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.retry_key = Some(RetryKey([9; 32]));
+    arm_request.retry_keys = Some(RetryKey([9; 32]).into());
     arm_request.may_fall_back = true;
     let second = async {
         step_service.wait_for_calls(1).await;

@@ -47,7 +47,7 @@ async fn crash_during(definition: &Value, keyed: bool) -> (Arc<StepService>, Har
     .await;
     let mut harness = Harness::new(&step_service, checked_plan(definition, keyed)).await;
     let mut arm_request = request("w", Mode::Real, &json!({"items": [1, 2, 3]}));
-    arm_request.retry_key = Some(RetryKey([3; 32]));
+    arm_request.retry_keys = Some(RetryKey([3; 32]).into());
     let arm = harness.engine.arm();
     let caller = tokio::spawn(tower::ServiceExt::oneshot(arm, arm_request));
     step_service.wait_for_calls(4).await;
@@ -74,7 +74,7 @@ async fn a_resumed_run_repeats_a_keyed_call_with_the_same_bytes() {
 
     // The client's retry gets the run's answer.
     let mut arm_request = request("w", Mode::Real, &json!({"items": [1, 2, 3]}));
-    arm_request.retry_key = Some(RetryKey([3; 32]));
+    arm_request.retry_keys = Some(RetryKey([3; 32]).into());
     let (_, body, _) = super::harness::answer(harness.send(arm_request).await);
     assert_eq!(body["run"], run.0.simple().to_string());
 }

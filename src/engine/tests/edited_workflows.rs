@@ -18,7 +18,7 @@ use crate::workflow::{ConflictKind, Known, Mode, Order, Plan, RunStatus, StepSta
 /// Its caller's time is short: the run outlives it.
 fn keyed_request(body: &Value) -> ArmRequest {
     let deadline = Duration::from_millis(300);
-    ArmRequest { retry_key: Some(RetryKey([9; 32])), deadline, ..request("w", Mode::Real, body) }
+    ArmRequest { retry_keys: Some(RetryKey([9; 32]).into()), deadline, ..request("w", Mode::Real, body) }
 }
 
 async fn gated() -> Arc<StepService> {

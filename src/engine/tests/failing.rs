@@ -212,7 +212,7 @@ async fn a_retry_while_undoing_waits_for_a_person_gets_the_same_failure() {
     let mut definition = saga();
     definition["respond"] = json!([{ "pending": { "status": 202 } }, { "status": 201 }]);
     let mut harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
-    let keyed = || ArmRequest { retry_key: Some(RetryKey([5; 32])), ..real() };
+    let keyed = || ArmRequest { retry_keys: Some(RetryKey([5; 32]).into()), ..real() };
     let (problem, _) = refused(harness.send(keyed()).await);
     assert_eq!((problem.status, problem.kind.as_str()), (502, "workflow-refused"));
     let run = problem.run.unwrap();

@@ -297,11 +297,11 @@ async fn runs_are_complete_after_the_database_file_is_reopened() {
     let store = Arc::new(crate::store::SqliteStore::open(&path, &limits).await.unwrap());
     let harness = Harness::with_store(&step_service, plan.clone(), store.clone(), limits.clone(), None).await;
     let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.retry_key = Some(crate::flag::RetryKey([5; 32]));
+    arm_request.retry_keys = Some(crate::flag::RetryKey([5; 32]).into());
     let again = arm_request.clone();
     let all = futures_util::future::join_all((0..20).map(|_| {
         let mut arm_request = arm_request.clone();
-        arm_request.retry_key = None;
+        arm_request.retry_keys = None;
         harness.send(arm_request)
     }));
     let (first, others) = tokio::join!(harness.send(arm_request), all);

@@ -48,7 +48,7 @@ async fn a_request_runs_with_the_version_of_the_files_that_decided_it() {
     for (mode, may_fall_back) in [(Mode::Real, false), (Mode::Dark, false), (Mode::Rehearse, false), (Mode::Real, true)]
     {
         let request =
-            ArmRequest { may_fall_back, retry_key: Some(RetryKey([3; 32])), ..request("w", mode, &json!({})) };
+            ArmRequest { may_fall_back, retry_keys: Some(RetryKey([3; 32]).into()), ..request("w", mode, &json!({})) };
         let reply = harness.send(request).await;
         if may_fall_back {
             assert_eq!(abandoned(reply).reason, "files_changed");
@@ -61,7 +61,7 @@ async fn a_request_runs_with_the_version_of_the_files_that_decided_it() {
     let retry = ArmRequest {
         files_version: 9,
         may_fall_back: true,
-        retry_key: Some(RetryKey([3; 32])),
+        retry_keys: Some(RetryKey([3; 32]).into()),
         ..request("w", Mode::Real, &json!({}))
     };
     assert_eq!(abandoned(harness.send(retry).await).reason, "legacy_took_first_try");

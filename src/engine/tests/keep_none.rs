@@ -30,8 +30,8 @@ fn read_plan() -> Arc<Plan> {
 
 fn unstored_request(mode: Mode, may_fall_back: bool) -> ArmRequest {
     // The retry key of such a request is not stored.
-    let retry_key = Some(RetryKey([3; 32]));
-    ArmRequest { keep: false, retry_key, may_fall_back, ..request("w", mode, &Value::Null) }
+    let retry_keys = Some(RetryKey([3; 32]).into());
+    ArmRequest { keep: false, retry_keys, may_fall_back, ..request("w", mode, &Value::Null) }
 }
 
 #[tokio::test]

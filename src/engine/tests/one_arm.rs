@@ -8,7 +8,7 @@ use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refu
 use crate::exchange::{
     Affinity, ArmRequest, EarlierKeys, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, Problem, Remembered,
 };
-use crate::flag::{Arm, Owner, PinKey, RetryKey};
+use crate::flag::{Arm, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::MemoryStore;
@@ -19,7 +19,7 @@ use crate::workflow::{Mode, Plan, RunStatus};
 const KEY: RetryKey = RetryKey([9; 32]);
 
 fn keyed() -> ArmRequest {
-    ArmRequest { retry_key: Some(KEY), may_fall_back: true, ..request("w", Mode::Real, &json!({})) }
+    ArmRequest { retry_keys: Some(KEY.into()), may_fall_back: true, ..request("w", Mode::Real, &json!({})) }
 }
 
 fn plan() -> Arc<Plan> {
@@ -128,7 +128,7 @@ async fn a_retry_without_a_first_try_begins_no_run() {
     let retry = ArmRequest { may_begin: MayBegin::Never, ..keyed() };
     assert_eq!(abandoned(harness.send(retry.clone()).await).reason, NO_FIRST_TRY);
     assert_eq!(harness.engine.core.ports.affinity.remembered(&KEY), Remembered::TakenBy(Arm::Legacy));
-    let other = ArmRequest { retry_key: Some(RetryKey([8; 32])), ..keyed() };
+    let other = ArmRequest { retry_keys: Some(RetryKey([8; 32]).into()), ..keyed() };
     let first = answer(harness.send(other.clone()).await).1;
     let retry = ArmRequest { may_begin: MayBegin::Never, ..other };
     assert_eq!(answer(harness.send(retry).await).1, first, "a run is found");
@@ -203,8 +203,10 @@ async fn a_request_that_another_process_has_under_another_credential_is_held() {
     let store = Arc::new(MemoryStore::new());
     let new = || Harness::with_store(&step_service, plan(), store.clone(), Limits::default(), None);
     let (harness, other) = (new().await, new().await);
-    let of =
-        |key: u8| ArmRequest { retry_key: Some(RetryKey([key; 32])), any_caller: Some(RetryKey([7; 32])), ..keyed() };
+    let of = |key: u8| {
+        let keys = RetryKeys { any_caller: Some(RetryKey([7; 32])), ..RetryKey([key; 32]).into() };
+        ArmRequest { retry_keys: Some(keys), ..keyed() }
+    };
     while other.engine.core.ports.affinity.remembered(&KEY) != Remembered::NotEngine {
         tokio::task::yield_now().await; // until the keys in the store are read
     }

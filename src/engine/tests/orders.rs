@@ -97,7 +97,7 @@ async fn a_caller_does_not_wait_for_a_person_and_its_retry_gets_the_later_answer
     let step_service = step_service().await;
     let harness = Harness::new(&step_service, plan()).await;
     let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.retry_key = Some(RetryKey([4; 32]));
+    arm_request.retry_keys = Some(RetryKey([4; 32]).into());
     let (problem, report) = refused(harness.send(arm_request.clone()).await);
     assert_eq!((problem.status, problem.shared_step_begun), (503, Some(false)));
     let run = report.run.unwrap();

@@ -39,7 +39,7 @@ async fn harness() -> Harness {
 }
 
 fn keyed_request(body: &Value) -> ArmRequest {
-    ArmRequest { retry_key: Some(RetryKey([9; 32])), ..request("w", Mode::Real, body) }
+    ArmRequest { retry_keys: Some(RetryKey([9; 32]).into()), ..request("w", Mode::Real, body) }
 }
 
 #[tokio::test]

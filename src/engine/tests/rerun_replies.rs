@@ -28,7 +28,7 @@ async fn a_retry_is_told_that_the_run_before_the_rerun_began_a_shared_step() {
         });
         let harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
         let mut arm_request = request("w", Mode::Real, &json!({}));
-        arm_request.retry_key = Some(RetryKey([7; 32]));
+        arm_request.retry_keys = Some(RetryKey([7; 32]).into());
         let (problem, report) = refused(harness.send(arm_request.clone()).await);
         assert_eq!((problem.kind.as_str(), problem.shared_step_begun), ("run-paused", Some(true)));
         let successor = harness.engine.rerun(report.run.unwrap(), from.into(), "ann".into()).await.unwrap().run;

@@ -296,7 +296,7 @@ async fn created_by_a_route(pending: bool, retry_window_s: u64) -> (Arc<StepServ
     let harness =
         Harness::with_store(&step_service, checked_plan(&definition, false), store, Limits::default(), None).await;
     let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.retry_key = Some(RetryKey([7; 32]));
+    arm_request.retry_keys = Some(RetryKey([7; 32]).into());
     arm_request.creates =
         Some((Family::from(RouteId::from(FAMILY)), serde_json_path::JsonPath::parse("$.id").unwrap()));
     (step_service, harness, arm_request)
@@ -369,7 +369,7 @@ async fn an_id_in_a_pending_answer_leads_to_the_successor() {
 #[tokio::test]
 async fn an_id_in_a_pending_answer_leads_to_the_successor_after_a_purge() {
     let (_step_service, harness, mut arm_request) = created_by_a_route(true, 0).await;
-    arm_request.retry_key = None;
+    arm_request.retry_keys = None;
     let (_, body, report) = answer(harness.send(arm_request).await);
     let successor = rerun(&harness, report.run.unwrap(), "two").await.unwrap().run;
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);

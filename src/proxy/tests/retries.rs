@@ -201,7 +201,7 @@ async fn after_another_retry_key(origin: &Origin, state: State, before: &Rig, fi
 async fn a_request_that_comes_later_is_not_taken_under_a_key_that_only_earlier_files_give_it() {
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
     let origin = Origin::always_answers(OK).await;
-    let key_of_engine = |rig: &Rig| rig.fakes.asked.lock().unwrap().last().and_then(|request| request.retry_key);
+    let key_of_engine = |rig: &Rig| rig.fakes.asked.lock().unwrap().last().and_then(|request| request.retry_keys);
     for state in [State::Dark, State::Live] {
         let before = Rig::new(&origin, at(state)).await;
         let after = after_another_retry_key(&origin, state, &before, 0).await;
@@ -228,7 +228,7 @@ async fn a_request_that_has_a_retry_key_only_by_earlier_files_is_taken_under_tha
             rig.ask(keyed).await;
         }
         let [first, retry] = [&before, &after].map(|rig| {
-            let key_of_engine = rig.fakes.asked.lock().unwrap().iter().find_map(|request| request.retry_key);
+            let key_of_engine = rig.fakes.asked.lock().unwrap().iter().find_map(|request| request.retry_keys);
             (rig.fakes.keys_of_legacy.lock().unwrap().clone(), key_of_engine)
         });
         assert!(first.0.len() + first.1.into_iter().count() > 0, "{state}");
@@ -258,6 +258,15 @@ async fn requests_whose_key_cannot_be_recorded_are_served_below_live_only() {
         rig.fakes.records_no_keys.store(true, SeqCst);
         assert_eq!(rig.ask(keyed).await.status(), 200, "{state}");
         assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 1, "{state}");
+    }
+    // A retry of what was noted does not wait for a silent store.
+    for state in [State::Off, State::Shadow, State::Dark] {
+        let rig = Rig::new(&origin, at(state)).await;
+        assert_eq!(rig.ask(keyed).await.status(), 200, "{state}");
+        rig.fakes.records_no_keys.store(true, SeqCst);
+        rig.fakes.store_is_silent.store(true, SeqCst);
+        assert_eq!(rig.ask(keyed).await.status(), 200, "{state}");
+        assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 0, "{state}");
     }
     let served = origin.requests().len();
     // In the first round the engine gives the request back; in the second its body is too large for the engine.

@@ -46,6 +46,8 @@ pub struct Fakes {
     /// No key can be recorded for legacy.
     pub records_no_keys: AtomicBool,
     pub served_unnoted: AtomicU64,
+    /// The store does not say whether a key was noted earlier.
+    pub store_is_silent: AtomicBool,
     pub created: Mutex<Vec<InstanceKey>>,
     pub queue_full: AtomicBool,
     pub changed: tokio::sync::Notify,
@@ -151,7 +153,8 @@ impl Affinity for Fakes {
     }
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
         let noted = self.keys_of_legacy.lock().unwrap().contains(&keys.scoped);
-        Box::pin(async move { noted })
+        let is_silent = self.store_is_silent.load(SeqCst);
+        Box::pin(async move { if is_silent { std::future::pending().await } else { noted } })
     }
     fn record_served_unnoted(&self, _route: &RouteId, _oldest_id: &RouteId) {
         self.served_unnoted.fetch_add(1, SeqCst);

@@ -88,7 +88,6 @@ pub fn answered(mode: Mode, reply: &Value, padding: usize) -> Answered {
             Vec::new(),
         )),
         instance: None,
-        retry_key: None,
         legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: jiff::Timestamp::UNIX_EPOCH },
     }
 }

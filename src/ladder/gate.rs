@@ -3,7 +3,7 @@
 //!
 //! Always true: going down is refused only from `only` without an acknowledgement. Force with a reason overrides a gate
 //! whose conditions do not hold, but never an impossible move (no workflow, a share without a key, a creator above its
-//! followers).
+//! followers, to `only` during a freeze).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipSource, GateCondition};
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
-use crate::flag::{Cohort, Instance, Percent, Shares, State};
+use crate::flag::{Cohort, Freeze, Instance, Percent, Shares, State};
 use crate::store::Overridden;
 
 /// Judges moves, by evidence and other conditions.
@@ -246,6 +246,13 @@ fn impossible(positions: &Positions, at: &RoutePosition, requested: &RequestedMo
         sentences.push(format!(
             "a share below 100 % in `{}` needs a `key` on `{id}`, or one caller's requests would go to both arms",
             requested.to
+        ));
+    }
+    // A route in `only` is not lowered by a freeze, so one that is stopped by it must not go there.
+    if requested.to == State::Only && at.rung() < State::Only && positions.freeze != Freeze::No {
+        sentences.push(format!(
+            "`{id}` cannot go to `only` while new instances of the engine are frozen, because a freeze does not stop them there: \
+             end the freeze first (`pointsman freeze --off`)"
         ));
     }
     if requested.to > at.rung() {

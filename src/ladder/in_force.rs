@@ -82,7 +82,9 @@ impl InForce {
 
     /// All inputs as they are now.
     pub fn inputs(&self) -> Inputs {
-        self.lock().clone()
+        let mut inputs = self.lock().clone();
+        inputs.positions.freeze = inputs.freeze();
+        inputs
     }
 
     /// The kill switch and the number of its change in this process.

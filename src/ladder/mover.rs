@@ -13,7 +13,7 @@ use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
-use super::positions::{Positions, RoutePosition, freeze_of};
+use super::positions::{Positions, RoutePosition};
 use super::record::{Recording, flip_record, record};
 use super::status::RouteStatus;
 use super::types::{
@@ -47,8 +47,6 @@ impl Mover {
     pub async fn open(declared: Declared, store: StoreHandle, gate: Gate) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
-        let kill_switch = flips.iter().find(|flip| flip.route.is_none());
-        let freeze = kill_switch.map_or(Freeze::No, freeze_of);
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
         let searched = search(&store, &before, declared).await?;
@@ -68,7 +66,7 @@ impl Mover {
                  now. Put it back if that is not wanted; its state is still stored"
             );
         }
-        let in_force = InForce::new(before.clone(), freeze, secret);
+        let in_force = InForce::new(before.clone(), before.freeze, secret);
         let (move_lock, connected, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
         let mover = Self { store, gate, in_force, kill_switch, move_lock, connected };
         mover.record_and_apply(&before, after, moves, || {}).await?;

@@ -47,6 +47,8 @@ pub(super) struct Positions {
     pub scopes: Scopes,
     /// The earlier scopes, in the form in which requests are looked up under them.
     pub earlier_scopes: Arc<EarlierScopes>,
+    /// The kill switch, as it was when these positions were read.
+    pub freeze: Freeze,
 }
 
 impl RoutePosition {
@@ -95,6 +97,7 @@ impl Positions {
     /// The positions before any file was read: only what the store has.
     pub fn from_store(declared: &Declared, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
         let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
+        let freeze = flips.iter().find(|flip| flip.route.is_none()).map_or(Freeze::No, freeze_of);
         let followers = remembered.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
         let scopes = remembered.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
         Self {
@@ -106,6 +109,7 @@ impl Positions {
             followers,
             scopes,
             earlier_scopes: Arc::default(),
+            freeze,
         }
     }
 

@@ -46,6 +46,27 @@ async fn a_freeze_is_in_force_though_the_store_refuses_it_and_is_recorded_when_i
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
 }
 
+/// In `only` a freeze stops nothing.
+#[tokio::test(start_paused = true)]
+async fn no_route_goes_to_only_during_a_freeze() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    freeze(&fixture, Freeze::Instances).await.unwrap();
+    for requested in [to(State::Only), forced(State::Only)] {
+        let refusal = fixture.refusal("bare", requested).await;
+        assert!(refusal.contains("`pointsman freeze --off`"), "{refusal}");
+    }
+    let by_file = || edited(files(&[("bare", State::Only)]), "bare", |route| route.force = Some("we know".into()));
+    fixture.ladder.reload(by_file(), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
+    wait_until_recorded(&fixture).await;
+    let fixture = fixture.restart(by_file()).await;
+    assert_ne!(fixture.state("bare").state, State::Only);
+    freeze(&fixture, Freeze::No).await.unwrap();
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_loses_a_freeze_that_was_not_recorded() {
     let fixture = Fixture::open(files(&[])).await;

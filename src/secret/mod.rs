@@ -5,7 +5,7 @@ mod redact;
 
 use std::sync::Arc;
 
-pub use escaped::json_forms;
+pub use escaped::forms_in_texts;
 pub use redact::{SEALED, STARS, is_secret, redact_line};
 
 /// A value that is never shown: `Debug` prints stars, and there is no `Display`.

@@ -1,14 +1,14 @@
 //! Replaces secrets that a service quotes in its reply, before the reply is recorded.
 //!
-//! Always true: if a reply quotes a secret or credential of its call, as it was sent or in JSON-escaped form, neither
-//! events nor expressions see it. A short secret is not replaced: it could occur by chance in texts that do not quote
+//! Always true: if a reply quotes a secret or credential of its call, plain, percent-encoded as in a URL or in
+//! JSON-escaped form, neither events nor expressions see it. A short secret is not replaced: it could occur by chance in texts that do not quote
 //! it, and a later step would send stars instead of what the service returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::secret::json_forms;
+use crate::secret::forms_in_texts;
 use crate::workflow::AttemptResult;
 
 /// The text that replaces a secret.
@@ -27,9 +27,9 @@ impl EchoedSecrets {
         let parts = credentials.iter().flat_map(|(name, value)| parts(name, value));
         let all = secrets.chain(credentials.values().map(String::as_str)).chain(parts);
         let all: BTreeSet<&str> = all.filter(|value| value.len() >= BYTES_MIN).collect();
-        // A service may quote it as JSON, too.
-        let forms = |value: &&str| json_forms(value).into_iter().chain([(*value).to_owned()]);
-        let mut values: Vec<String> = all.iter().flat_map(forms).collect();
+        // A service may quote it as JSON, or the URL that had it, too.
+        let values: BTreeSet<String> = all.into_iter().flat_map(forms_in_texts).collect();
+        let mut values: Vec<String> = values.into_iter().collect();
         // The longest first: one may be a part of another.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         Self(values)
@@ -136,6 +136,13 @@ mod tests {
         let AttemptResult::Reply { output, .. } = sent_quoted.masked(reply) else { panic!("it stays a reply") };
         let stars = r#"{"key":"***"}"#;
         assert_eq!(*output, json!({"sent": stars, "log": json!(stars).to_string(), "raw": stars}));
+        // The URL that had the secret.
+        let sent_in_url = EchoedSecrets::new(&json!({"bank": "k+12/45=67&89"}), &BTreeMap::new());
+        let output =
+            json!({"error": "nothing at /e?key=k%2B12%2F45%3D67%2689", "form": "k%2b12%2f45%3d67%2689"}).into();
+        let reply = AttemptResult::Reply { status: 404, headers: BTreeMap::new(), output, retry_after_ms: None };
+        let AttemptResult::Reply { output, .. } = sent_in_url.masked(reply) else { panic!("it stays a reply") };
+        assert_eq!(*output, json!({"error": "nothing at /e?key=***", "form": "***"}));
         // In a cookie only values long enough to be session ids are replaced, and not short ones such as `en`.
         let credentials = BTreeMap::from([("cookie".to_owned(), "sid=Zq81-4b7c-99ab; locale=en".to_owned())]);
         let sent_cookie = EchoedSecrets::new(&json!({}), &credentials);

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-
-use crate::secret::json_forms;
+use crate::secret::forms_in_texts;
 
 /// Shorter values are replaced only where they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
@@ -32,7 +30,7 @@ impl KnownValues {
             return;
         }
         if value.chars().count() >= WITHIN_CHARS_MIN {
-            self.forms.extend(forms(&value).into_iter().map(|form| (value.len(), form)));
+            self.forms.extend(forms_in_texts(&value).into_iter().map(|form| (value.len(), form)));
             self.is_sorted = false;
         }
         self.whole.insert(value);
@@ -94,16 +92,6 @@ impl KnownValues {
         }
         Some(pieces.into_iter().map(|(piece, _)| piece).collect())
     }
-}
-
-/// The encodings of a value in texts, JSON and URLs.
-fn forms(value: &str) -> BTreeSet<String> {
-    let encoded = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
-    let form = encoded.replace("%20", "+").replace("%2D", "-").replace("%5F", "_").replace("%2E", ".");
-    let component = form.replace('+', "%20").replace("%7E", "~");
-    let mut forms = json_forms(value);
-    forms.extend([value.to_owned(), encoded, form, component]);
-    forms
 }
 
 #[cfg(test)]

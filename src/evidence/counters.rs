@@ -143,6 +143,7 @@ impl Counters {
             dark_with_twin: before.dark_with_twin,
             dark_without_twin: before.dark_without_twin,
             engine_answers: 0,
+            engine_refusals: 0,
             engine_errors: before.engine_errors,
             lost_differences: Some(now),
             rule_hits: BTreeMap::new(),
@@ -228,8 +229,12 @@ impl Counters {
         match served {
             _ if !self.has_basis_of(files_version) => return,
             Served::Answered => self.evidence.engine_answers += 1,
+            Served::Refused => {
+                self.evidence.engine_answers += 1;
+                self.evidence.engine_refusals += 1;
+            }
             Served::FellBack | Served::Error | Served::Unknown => {
-                self.evidence.engine_answers = 0;
+                (self.evidence.engine_answers, self.evidence.engine_refusals) = (0, 0);
                 self.evidence.engine_errors += 1;
             }
         }

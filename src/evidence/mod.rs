@@ -375,7 +375,7 @@ impl ServedObserver for Evidence {
             return;
         }
         // The caller's answer waits for this write of 64 bytes only at the first error since evidence was stored.
-        let _uncounted = (served != Served::Answered).then(|| self.mark(route));
+        let _uncounted = (!matches!(served, Served::Answered | Served::Refused)).then(|| self.mark(route));
         self.counters(route).lock().served(files_version, served);
     }
 }

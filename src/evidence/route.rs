@@ -35,6 +35,8 @@ pub struct RouteEvidence {
     pub dark_without_twin: u64,
     /// Consecutive answers of the engine in live without an error, since the last change.
     pub engine_answers: u64,
+    /// Of these answers, those with a 4xx status.
+    pub engine_refusals: u64,
     /// Errors, unknown outcomes and fallbacks of the engine in live since the last change.
     pub engine_errors: u64,
     /// When the pairs were counted from zero because differences or failures were lost: a process ended before it had

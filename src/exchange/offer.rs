@@ -131,8 +131,10 @@ impl fmt::Debug for ComparisonTicket {
 /// How the engine served a caller in `live` or `only`; the gate to `only` and the guard use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Served {
-    /// It answered, possibly with a declared 4xx.
+    /// It answered.
     Answered,
+    /// It answered with a 4xx status: an error of the caller.
+    Refused,
     /// It gave the request back and legacy answered.
     FellBack,
     /// The caller got a problem.

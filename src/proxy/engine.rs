@@ -118,7 +118,11 @@ pub(super) async fn answer(
     let replied = now();
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
-            count_served(if answer.status.is_server_error() { Served::Error } else { Served::Answered });
+            count_served(match answer.status {
+                status if status.is_server_error() => Served::Error,
+                status if status.is_client_error() => Served::Refused,
+                _ => Served::Answered,
+            });
             let response = respond(&exchange, answer, rung);
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
             exchange.entry.route_metrics.record_overhead(overhead);
@@ -197,11 +201,11 @@ fn request(
     }
 }
 
-/// How a refusal counts: as an answer if the caller's request was refused, like a declared 4xx; as unknown if it is not
+/// How a refusal counts: as a refusal if it is the caller's error, like a declared 4xx; as unknown if it is not
 /// known what was done; else as an error.
 fn served_as(problem: &Problem) -> Served {
     match problem.status {
-        400..500 => Served::Answered,
+        400..500 => Served::Refused,
         // Its run continues or waits for a person, so its outcome is not known yet.
         _ if matches!(problem.kind.as_str(), "outcome-unknown" | "run-goes-on" | "run-paused") => Served::Unknown,
         _ => Served::Error,

@@ -72,6 +72,7 @@ async fn only_the_first_try_s_answer_is_counted() {
     let gives_back = |reason| ArmReply::Abandoned(Abandoned { reason, run: None });
     let cases = [
         (with_status(StatusCode::CREATED), Some(Served::Answered)),
+        (with_status(StatusCode::UNPROCESSABLE_ENTITY), Some(Served::Refused)),
         (with_status(StatusCode::BAD_GATEWAY), Some(Served::Error)),
         (of_run(), Some(Served::Error)),
         (engine_refuses("engine-unavailable"), Some(Served::Error)),

@@ -43,7 +43,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
-use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
+use crate::workflow::{BytesMark, Mode, Plan, Run, RunStarted, RunStatus};
 
 /// The interface through which scheduler and drivers reach the code that moves runs, so that their files need not
 /// import it.
@@ -187,6 +187,11 @@ impl Core {
             }
             OpenedEvents { events, none_opens: false } => Ok(events),
         }
+    }
+
+    /// The mark of the bytes that expressions of runs of this store pass on.
+    pub fn bytes_mark(&self) -> BytesMark {
+        BytesMark::new(&self.files.key_secret)
     }
 
     /// The files of a version; `None` if that version is no longer held.

@@ -1,6 +1,7 @@
 //! Tests of the whole engine, with the memory store and real HTTP servers on loopback.
 
 mod arm;
+mod bytes_of_children;
 mod children;
 mod children_of_routes;
 mod connections;

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::Payload;
+use super::{AnswerRecord, Payload};
 use crate::expression::ExpressionError;
 
 /// The member that holds the bytes: `{"$bytes": base64, "content_type": …, "$mark": …}`.
@@ -70,6 +70,29 @@ impl BytesMark {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(text.as_bytes()).update(b"\n").update(content_type.unwrap_or_default().as_bytes());
         hasher.finalize().to_hex().as_str().chars().take(MARK_DIGITS).collect()
+    }
+}
+
+impl AnswerRecord {
+    /// The body of a child's answer as the output of its parent's step: bytes stay bytes.
+    pub fn output(&self, mark: BytesMark) -> Value {
+        let bytes = match &self.body {
+            Payload::Base64(text) => STANDARD.decode(text).ok(),
+            Payload::Text(text) if self.bytes_as_text => Some(text.as_bytes().to_vec()),
+            Payload::Text(_) | Payload::Empty => None,
+        };
+        let content_type = self.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| &**value);
+        bytes.map_or_else(|| self.body.value(), |bytes| mark.value(&bytes, content_type))
+    }
+    /// As [`AnswerRecord::output`], for people: bytes are described. Sensitive bytes are not counted, because the store
+    /// has only their ciphertext.
+    pub fn shown_output(&self) -> Value {
+        let mut shown = match self.sensitive_body().is_empty() {
+            true => self.output(BytesMark::new(&[0; 32])),
+            false => self.body.value(),
+        };
+        describe_bytes(&mut shown);
+        shown
     }
 }
 

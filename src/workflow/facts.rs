@@ -57,6 +57,9 @@ pub struct RunStarted {
     /// that an earlier version started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_above: Option<ApprovalAbove>,
+    /// Of a rerun: whether the first run of its job was a child. False in reruns that an earlier version started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub child_before: bool,
     /// The run whose results it takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<RunId>,
@@ -332,6 +335,10 @@ pub struct AnswerRecord {
     pub headers: Vec<(String, String)>,
     /// The exact bytes of the body.
     pub body: Payload,
+    /// The body is bytes of an expression ([`super::BytesMark`]) that are UTF-8 by chance. A body in base64 always is
+    /// bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bytes_as_text: bool,
     /// Its sensitive parts: `$.headers.location`, `$.body.token`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive: Vec<SensitivePath>,

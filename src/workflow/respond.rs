@@ -75,7 +75,7 @@ pub(super) fn given_by_person(run: &Run, plan: &Plan, output: &Value, world: &Wo
     let answer = persons_answer_with_sensitive_parts(
         plan,
         run,
-        AnswerRecord { status: 200, headers, body, sensitive: Vec::new() },
+        AnswerRecord { status: 200, headers, body, bytes_as_text: false, sensitive: Vec::new() },
     );
     let pin = pin(run, &answer);
     Ok(Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin }))

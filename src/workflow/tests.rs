@@ -76,6 +76,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         bytes_opaque: true,
         sensitive: false,
         sensitive_paths: Vec::new(),
+        child_before: false,
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,

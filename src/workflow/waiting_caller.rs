@@ -18,6 +18,10 @@ impl RunStarted {
     pub(super) fn is_of_route(&self) -> bool {
         self.route.is_some() || self.route_above.is_some()
     }
+    /// Whether this run, or the first run of its job, is a child: no caller is sent its answer.
+    pub fn is_child_or_rerun_of_one(&self) -> bool {
+        self.parent.is_some() || self.child_before
+    }
 }
 
 impl Run {

@@ -199,14 +199,16 @@ pub(super) fn answer(
     }
     let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let Some(template) = &answer.body else {
-        return Ok(AnswerRecord { status, headers, body: Payload::Empty, sensitive: Vec::new() });
+        let (body, bytes_as_text) = (Payload::Empty, false);
+        return Ok(AnswerRecord { status, headers, body, bytes_as_text, sensitive: Vec::new() });
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
     let bytes = mark.bytes(&value);
-    // The answer of a child is read by its parent, which can pass the bytes on.
-    if bytes.is_none() && run.started.parent.is_none() && scope.contains_opaque(&value) {
+    // The answer of a child is read by its parent, which can pass the bytes on; a rerun of a child answers like it.
+    if bytes.is_none() && !run.started.is_child_or_rerun_of_one() && scope.contains_opaque(&value) {
         return Err((template.reads().to_vec(), bytes_within_error()));
     }
+    let bytes_as_text = matches!(bytes, Some((Payload::Text(_), _)));
     let (body, content_type) = match (bytes, &value, &declared) {
         (Some(bytes), _, _) => bytes,
         // Text is sent as it is, without quotes, where the declared content type is not JSON.
@@ -218,7 +220,7 @@ pub(super) fn answer(
     if let (None, Some(content_type)) = (declared, content_type) {
         headers.push(("content-type".into(), content_type));
     }
-    Ok(AnswerRecord { status, headers, body, sensitive: Vec::new() })
+    Ok(AnswerRecord { status, headers, body, bytes_as_text, sensitive: Vec::new() })
 }
 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions

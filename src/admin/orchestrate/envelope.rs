@@ -112,9 +112,7 @@ pub(super) fn job_of(started: &RunStarted) -> JobId {
 
 /// The body of the run's answer to its caller.
 fn output(loaded: &LoadedRun) -> Value {
-    let mut output = loaded.run.answer().map_or(Value::Null, |answer| answer.body.value());
-    describe_bytes(&mut output);
-    output
+    loaded.run.answer().map_or(Value::Null, |answer| answer.shown_output())
 }
 
 fn error(failure: &Failure) -> RunError {

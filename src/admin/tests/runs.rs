@@ -40,6 +40,7 @@ fn started(run: RunId) -> Event {
         bytes_opaque: true,
         sensitive: false,
         sensitive_paths: Vec::new(),
+        child_before: false,
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
@@ -80,6 +81,7 @@ pub async fn finish_run(api: &TestApi) {
         status: 201,
         headers: Vec::new(),
         body: Payload::Text(r#"{"id":7}"#.to_owned()),
+        bytes_as_text: false,
         sensitive: Vec::new(),
     });
     let events = vec![

@@ -28,7 +28,7 @@ use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{BytesMark, FailureKind, Mode, Parent, Plan, Run, RunStarted, RunStatus, TreeEffects, fold};
+use crate::workflow::{FailureKind, Mode, Parent, Plan, Run, RunStarted, RunStatus, TreeEffects, fold};
 
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -154,7 +154,7 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
     };
     let end = match core.events(spec.child).await {
         Ok(events) => match fold(events.iter().map(|stored| &stored.event)) {
-            Ok(run) => end_of(&run, plan_of_sensitive(core, &run).await?.as_deref()),
+            Ok(run) => end_of(&run, plan_of_sensitive(core, &run).await?.as_deref(), core.bytes_mark()),
             Err(misfit) => unreadable(misfit.to_string()),
         },
         // If the child did not complete, its parent needs no result.
@@ -228,7 +228,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         legacy,
         traceparent: parent.traceparent.clone(),
         until: parent.until,
-        bytes_mark: BytesMark::new(&core.files.key_secret),
+        bytes_mark: core.bytes_mark(),
         sensitive_paths,
     };
     let started = start::first_event(&plan, spec.child, &spec.input, origin, core.process.clock.now());
@@ -266,7 +266,7 @@ async fn rehearse(
     let driver = prepared.driver(core, Waiter::Nobody);
     let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());
     let run = drive.await;
-    let end = end_of(&run, Some(&plan));
+    let end = end_of(&run, Some(&plan), core.bytes_mark());
     Ok(match run.status() {
         status if status.is_final() => end,
         RunStatus::Paused => ChildEnd { status: RunStatus::Failed, failure: Some(FailureKind::WouldPause), ..end },

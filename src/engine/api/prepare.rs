@@ -271,6 +271,7 @@ fn first_event(
         bytes_opaque: true,
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,
+        child_before: false,
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,

@@ -75,6 +75,7 @@ pub(in crate::engine) async fn rerun(
         job: Some(job),
         parent: None,
         route_above: None,
+        child_before: old.started().is_child_or_rerun_of_one(),
         rerun_of: Some(of),
         by: Some(by),
         until: start::deadline(&plan, now),

@@ -118,6 +118,7 @@ pub(in crate::engine) fn first_event(
         bytes_opaque: true,
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,
+        child_before: false,
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
@@ -159,7 +160,7 @@ pub(in crate::engine) async fn start(
         legacy: None,
         traceparent: None,
         until: None,
-        bytes_mark: BytesMark::new(&core.files.key_secret),
+        bytes_mark: core.bytes_mark(),
         sensitive_paths: Vec::new(),
     };
     let started = first_event(&plan, run, &input, origin, core.process.clock.now());

@@ -94,7 +94,8 @@ mod tests {
     use crate::workflow::{AnswerRecord, Failure, FailureKind, Payload, Pinned, RunStarted, fold};
 
     fn answer(status: u16) -> Arc<AnswerRecord> {
-        Arc::new(AnswerRecord { status, headers: Vec::new(), body: Payload::Text("{}".into()), sensitive: Vec::new() })
+        let body = Payload::Text("{}".into());
+        Arc::new(AnswerRecord { status, headers: Vec::new(), body, bytes_as_text: false, sensitive: Vec::new() })
     }
 
     fn pinned() -> Pinned {

@@ -14,16 +14,16 @@ use crate::engine::scheduler::mailbox::Message;
 use crate::engine::scheduler::order_error::OrderError;
 use crate::engine::scheduler::orders;
 use crate::names::RunId;
-use crate::workflow::{Mode, Order, Plan, Run, RunStatus};
+use crate::workflow::{BytesMark, Mode, Order, Plan, Run, RunStatus};
 
 /// The pause before an order is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How a run ended, for its parent. The note is redacted by the child's own plan, because the parent's plan does not
-/// tell which of the child's values are sensitive. Without the child's plan, a note that may hold such values is left
-/// out.
-pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>) -> ChildEnd {
-    let output = run.answer().map_or(Value::Null, |answer| answer.body.value());
+/// How a run ended, for its parent; `mark` is that of the store's bytes. The note is redacted by the child's own plan,
+/// because the parent's plan does not tell which of the child's values are sensitive. Without the child's plan, a note
+/// that may hold such values is left out.
+pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>, mark: BytesMark) -> ChildEnd {
+    let output = run.answer().map_or(Value::Null, |answer| answer.output(mark));
     // For the parent, a `fail` step of the child is a failure, although the child counts as completed.
     let early = run.status() == RunStatus::Completed && run.failed_as_declared();
     let status = if early { RunStatus::Failed } else { run.status() };
@@ -43,7 +43,7 @@ pub(in crate::engine) fn notify_parent(core: &Arc<Core>, run: &Run, plan: &Plan)
     if run.mode() == Mode::Rehearse {
         return; // the parent's task drives this run itself, and gets its end as a return value
     }
-    let (core, end) = (core.clone(), end_of(run, Some(plan)));
+    let (core, end) = (core.clone(), end_of(run, Some(plan), core.bytes_mark()));
     core.clone().spawn_background(async move {
         if core.deliver(parent, Message::ChildEnded(Box::new(end))).await.is_err() {
             tracing::debug!(run = %parent, "the parent was not told that its child has ended: the next process that loads the parent reads it from the store");

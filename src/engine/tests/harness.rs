@@ -50,6 +50,8 @@ impl ReceivedCall {
 #[derive(Clone, Debug)]
 pub(super) enum ServiceReply {
     Json(u16, Value),
+    /// A body of this content type.
+    Bytes(&'static str, &'static [u8]),
     /// Answers when the gate opens.
     Gated(u16, Value),
     /// Never answers.
@@ -131,6 +133,10 @@ async fn serve(
     };
     match script(&seen, before) {
         ServiceReply::Json(status, value) => json(status, &value),
+        ServiceReply::Bytes(content_type, bytes) => {
+            let reply = Response::builder().header("content-type", content_type);
+            Ok(reply.body(Full::new(Bytes::from_static(bytes))).unwrap())
+        }
         ServiceReply::Gated(status, value) => {
             let _ = step_service.gate.subscribe().wait_for(|open| *open).await;
             json(status, &value)

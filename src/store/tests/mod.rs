@@ -276,6 +276,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         bytes_opaque: true,
         sensitive: false,
         sensitive_paths: Vec::new(),
+        child_before: false,
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
@@ -288,7 +289,8 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
 /// All events of a completed run, with a request and an answer.
 pub(crate) fn completed_run(run: RunId, at: Timestamp) -> Append {
     let body = Payload::Text(r#"{"id":"17"}"#.into());
-    let answer = Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body, sensitive: Vec::new() });
+    let answer =
+        Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body, bytes_as_text: false, sensitive: Vec::new() });
     let events = vec![
         (at, run_started(run, at)),
         (at, test_event(1)),

@@ -112,6 +112,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         parent: None,
         route_above: None,
         approval_above: None,
+        child_before: false,
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,

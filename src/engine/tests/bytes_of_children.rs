@@ -1,0 +1,61 @@
+//! Children whose answer is bytes, or contains bytes.
+
+use serde_json::{Value, json};
+
+use super::harness::{Harness, ServiceReply, StepService, checked_plan, start};
+use crate::workflow::RunStatus;
+
+/// A parent that passes on the output of its child, and the child, which answers with this body.
+async fn harness(content_type: &'static str, file: &'static [u8], answer: Value) -> Harness {
+    let step_service = StepService::new(move |call, _| match call.path.as_str() {
+        "/file" => ServiceReply::Bytes(content_type, file),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let parent = json!({
+        "workflow": "w",
+        "steps": {
+            "sub": { "run": "child" },
+            "last": { "needs": ["sub"], "call": "POST ${services.world}/last", "body": "${steps.sub.output}" },
+        },
+        "respond": { "status": 200 },
+    });
+    let child = json!({
+        "workflow": "child",
+        "steps": { "a": { "call": "GET ${services.world}/file" } },
+        "respond": { "status": 200, "body": answer },
+    });
+    let harness = Harness::new(&step_service, checked_plan(&parent, false)).await;
+    harness.load_plans(&[&checked_plan(&child, false)]);
+    harness
+}
+
+#[tokio::test]
+async fn a_child_s_answer_that_is_bytes_is_the_output_of_its_step() {
+    // The second file is UTF-8, and also JSON, by chance.
+    for (content_type, file) in [("image/png", &[137, 80, 78, 71, 255][..]), ("application/octet-stream", b"12")] {
+        let harness = harness(content_type, file, json!("${steps.a.output}")).await;
+        let run = start(&harness, json!({})).await.run;
+        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+        let seen = harness.step_service.seen();
+        let last = seen.iter().find(|call| call.path == "/last").expect("the parent's call");
+        assert_eq!((&last.body[..], last.header("content-type")), (file, Some(content_type)));
+    }
+}
+
+#[tokio::test]
+async fn a_rerun_of_a_child_may_answer_with_bytes_within_another_value_as_the_child_did() {
+    let harness = harness("image/png", &[137, 80, 255], json!({ "file": "${steps.a.output}" })).await;
+    let parent = start(&harness, json!({})).await.run;
+    assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Paused, "it cannot send them within JSON");
+    let child = harness.runs().await.into_iter().find(|run| run.parent == Some(parent)).unwrap();
+    assert_eq!(child.status, RunStatus::Completed);
+    let cancel = crate::workflow::Order::Cancel { compensate: true, reason: None, automatic: false };
+    harness.engine.order(parent, cancel, "ann".into()).await.unwrap();
+    harness.wait_until_resting(parent).await;
+    let mut last = child.run_id;
+    for _ in 0..2 {
+        last = harness.engine.rerun(last, "a".into(), "ann".into()).await.unwrap().run;
+        assert_eq!(harness.wait_until_resting(last).await.status, RunStatus::Completed);
+    }
+}

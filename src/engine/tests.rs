@@ -12,6 +12,7 @@ mod descendants;
 mod earlier_hand_overs;
 mod edited_workflows;
 mod end_children;
+mod explained_locks;
 mod failing;
 mod faulty_stores;
 mod files_versions;

@@ -5,6 +5,8 @@
 //! whether a task of this process moves the run. An explanation describes one moment: the durable events and the state
 //! of this process at that time.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -30,14 +32,26 @@ fn store_error(error: impl ToString) -> OrderError {
 /// How many descendants of a run are explained with it; further ones are only named.
 const DESCENDANTS_MAX: usize = 16;
 
+/// By step and item of a run: when it took the lock that it holds.
+type TakenLocks = BTreeMap<(StepId, Option<u32>), Timestamp>;
+
+/// What an explanation may still read, and what it has read.
+struct Reads {
+    /// How many more descendants are explained.
+    descendants: usize,
+    /// By run that is first in a lock's queue: the locks that it holds. Many items may wait for locks of one run, whose
+    /// history is read once.
+    holders: BTreeMap<RunId, TakenLocks>,
+}
+
 /// Explains what a run that has not ended waits for.
 pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, OrderError> {
-    let mut budget = DESCENDANTS_MAX;
-    Ok(explain_within(core, id, &mut budget).await?.0)
+    let mut reads = Reads { descendants: DESCENDANTS_MAX, holders: BTreeMap::new() };
+    Ok(explain_within(core, id, &mut reads).await?.0)
 }
 
 /// The explanation, and whether the run or a descendant waits for a person.
-async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Result<(Explanation, bool), OrderError> {
+async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Result<(Explanation, bool), OrderError> {
     let summary = core.ports.store.run(id).await.map_err(store_error)?.ok_or(OrderError::NoRun)?;
     if summary.status.is_final() {
         let sentence = format!("It has ended: {}.", summary.status.as_str());
@@ -69,12 +83,12 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
     for reason in &reasons {
         let by_itself = !matches!(reason.cause, Cause::Paused | Cause::Conflict(_) | Cause::Checkpoint(_));
         match &reason.cause {
-            Cause::Child(child) if *budget > 0 => {
-                *budget -= 1;
-                let (person, state) = explain_child(core, *child, budget).await?;
+            Cause::Child(child) if reads.descendants > 0 => {
+                reads.descendants -= 1;
+                let (person, state) = explain_child(core, *child, reads).await?;
                 lines.push((by_itself && !person, format!("{} ({state})", reason.sentence)));
             }
-            _ => lines.push((by_itself, with_details(core, reason, id).await?)),
+            _ => lines.push((by_itself, with_details(core, reason, id, reads).await?)),
         }
         if let Some(name) = reason.step.as_ref().and_then(|step| run.held_lock(step, reason.item))
             && let Some((_, line)) = lines.last_mut()
@@ -111,10 +125,10 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
 fn explain_child<'a>(
     core: &'a Arc<Core>,
     child: RunId,
-    budget: &'a mut usize,
+    reads: &'a mut Reads,
 ) -> BoxFuture<'a, Result<(bool, String), OrderError>> {
     Box::pin(async move {
-        match explain_within(core, child, budget).await {
+        match explain_within(core, child, reads).await {
             Ok((Explanation { run, waits, .. }, person)) => {
                 let first = waits.first().map_or_else(String::new, |first| format!(": {first}"));
                 Ok((person, format!("which is {}{first}", run.status.as_str())))
@@ -126,7 +140,7 @@ fn explain_child<'a>(
 }
 
 /// The sentence of a reason, with the details that only the engine knows.
-async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String, OrderError> {
+async fn with_details(core: &Core, reason: &Reason, run: RunId, reads: &mut Reads) -> Result<String, OrderError> {
     let more = match &reason.cause {
         Cause::Lock(name) => {
             let rows = core
@@ -136,8 +150,7 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String
                 .await
                 .map_err(store_error)?;
             let taken = match rows.first() {
-                // Without the holder's events it is only unknown since when it has held the lock.
-                Some(first) => core.events(first.run).await.ok().and_then(|events| taken_at(&events, first)),
+                Some(first) => reads.taken_at(core, first).await,
                 None => None,
             };
             lock_holder(&rows, run, taken, core.process.clock.now())
@@ -175,19 +188,35 @@ async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, Ord
     Ok(format!(" (it holds the lock `{name}`: {waits})"))
 }
 
-/// When a step took the lock in whose queue it is first; `None` where it has not taken it yet. Its row has the time at
-/// which it joined the queue.
-fn taken_at(events: &[StoredEvent], first: &LockRow) -> Option<Timestamp> {
-    let is_first = |step: &StepId, item: Option<u32>| *step == first.step && item == first.item;
-    events.iter().fold(None, |taken, stored| match &stored.event {
-        Event::Lock(LockEvent::Taken { step, item, .. }) if is_first(step, *item) => Some(stored.at),
-        Event::Lock(LockEvent::Queued { step, item, .. } | LockEvent::Left { step, item, .. })
-            if is_first(step, *item) =>
-        {
-            None
+impl Reads {
+    /// When a step took the lock in whose queue it is first; `None` where it has not taken it yet. Its row has the time
+    /// at which it joined the queue.
+    async fn taken_at(&mut self, core: &Core, first: &LockRow) -> Option<Timestamp> {
+        let holder = match self.holders.entry(first.run) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unread) => {
+                // Without the holder's events it is only unknown since when it has held the lock.
+                let events = core.events(first.run).await.unwrap_or_default();
+                unread.insert(taken_locks(&events))
+            }
+        };
+        holder.get(&(first.step.clone(), first.item)).copied()
+    }
+}
+
+/// The locks that the run with these events holds.
+fn taken_locks(events: &[StoredEvent]) -> TakenLocks {
+    let mut taken = TakenLocks::new();
+    for stored in events {
+        let Event::Lock(event) = &stored.event else { continue };
+        match event {
+            LockEvent::Taken { step, item, .. } => drop(taken.insert((step.clone(), *item), stored.at)),
+            LockEvent::Queued { step, item, .. } | LockEvent::Left { step, item, .. } => {
+                taken.remove(&(step.clone(), *item));
+            }
         }
-        _ => taken,
-    })
+    }
+    taken
 }
 
 /// Who holds a lock, since when (`taken`), and how many runs are queued before this one.
@@ -269,7 +298,7 @@ mod tests {
                 .enumerate()
         {
             events.push(StoredEvent { seq: Seq(n as u64 + 1), at: at(20 + n as i64 * 5), event });
-            let taken = taken_at(&events, &rows[0]);
+            let taken = taken_locks(&events).get(&(step.clone(), item)).copied();
             let text = lock_holder(&rows, run_id(3), taken, at(30)).unwrap();
             let expected = match held_for {
                 Some(held_for) => format!("`use` of {} has held it for {held_for} (", run_id(1)),

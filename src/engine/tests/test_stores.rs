@@ -29,6 +29,8 @@ pub(super) struct TestStore {
     pub(super) sweeps: AtomicUsize,
     /// `Some`: several processes share it; the lease of each is valid until it deregisters or the test expires it.
     shared_state: Option<Mutex<SharedState>>,
+    /// The number of reads of a run's events.
+    pub(super) event_reads: AtomicUsize,
     /// A gate before every append.
     pub(super) appends: Gate,
     /// A gate before every heartbeat.
@@ -99,12 +101,13 @@ pub(super) fn gated() -> Arc<TestStore> {
 impl TestStore {
     fn new(operations: Arc<AtomicUsize>, shared_state: Option<Mutex<SharedState>>) -> Self {
         let (appends, heartbeats, orders, omits_last_event) = Default::default();
-        let (takes, sweeps) = Default::default();
+        let (takes, sweeps, event_reads) = Default::default();
         Self {
             inner: MemoryStore::new(),
             operations,
             takes,
             sweeps,
+            event_reads,
             shared_state,
             appends,
             heartbeats,
@@ -304,6 +307,7 @@ impl Store for TestStore {
     }
     fn events(&self, run: RunId, from: crate::names::Seq) -> StoreReply<'_, Vec<StoredEvent>> {
         self.count();
+        self.event_reads.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             let mut events = self.inner.events(run, from).await?;
             if self.omits_last_event.load(Ordering::SeqCst) {

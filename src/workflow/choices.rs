@@ -13,7 +13,7 @@
 //! - *fallback*: nothing, because certainly nothing was done
 
 use super::calls::CallState;
-use super::{Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};
+use super::{CallBody, Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};
 
 /// What a conflict is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
             };
             declared && !ending && !step.is_some_and(unknown)
         }
-        "retry_with" => !ending,
+        "retry_with" => !ending && !step.is_some_and(sends_raw),
         _ => true,
     });
     // A run that was cancelled without compensation cannot be cancelled any further.
@@ -101,6 +101,11 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
         choices.push("cancel");
     }
     choices
+}
+
+/// Whether the step's call sends the body of the request as it came (`raw:`): it takes no other input.
+fn sends_raw(step: &Step) -> bool {
+    step.call(Part::Do).is_some_and(|call| matches!(call.body, CallBody::Raw))
 }
 
 /// Why a choice is not offered.
@@ -130,6 +135,9 @@ pub(super) fn why_not(
         }
         (Choice::Retry | Choice::RetryWith { .. }, _, ConflictKind::Schema) => {
             "it was done, and another attempt would do it a second time"
+        }
+        (Choice::RetryWith { .. }, ..) if step.is_some_and(sends_raw) => {
+            "it sends the body of the request as it came, and takes no other input"
         }
         (Choice::Wait, ..) => "nothing is waited for",
         (Choice::RetryWith { .. } | Choice::Fallback, _, ConflictKind::UndoFailed | ConflictKind::UndoUnknown) => {

@@ -141,6 +141,7 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjustment: Adjustme
     let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
     check_not_ending(run)?;
     takes_input(step)?;
+    check_given_form(step, &input)?;
     if run.conflict_over(id, item).is_some() {
         return not_applicable(format!("a decision about `{id}` is open: choose `retry_with` there"));
     }
@@ -163,7 +164,6 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjustment: Adjustme
         (Some(StepState::Open(_)), ..) => return not_applicable(format!("`{id}` has no items")),
         (Some(_), ..) => return not_applicable(format!("`{id}` has ended")),
     }
-    check_given_form(step, &input)?;
     if deeper_than(&input, world.output_depth_max) {
         let message = format!("the input is nested deeper than output_depth_max ({})", world.output_depth_max);
         return Err(Refusal::BadValues(vec![message]));

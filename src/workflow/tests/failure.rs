@@ -2,7 +2,7 @@
 
 use super::harness::{breaker_open, plan, take, timed_out};
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Part, Payload, Skipped, StepEvent};
+use crate::workflow::{Choice, ConflictKind, Order, Part, Payload, Skipped, StepEvent};
 
 const CHARGE: &str = "
 workflow: w
@@ -350,5 +350,30 @@ respond: { status: 200, body: done }
         let mut harness = Harness::started_with(&plan, |first| first.request = request());
         harness.settle();
         assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression), "{to}");
+    }
+}
+
+#[test]
+fn a_call_that_sends_the_body_of_the_request_as_it_came_is_offered_no_other_input() {
+    let plan = plan(
+        "
+workflow: w
+steps: { raw: { call: 'POST ${services.bank}/raw', raw: '${request.raw}' } }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("raw", status(409));
+    let conflict = harness.run.conflict().unwrap();
+    assert_eq!(conflict.kind, ConflictKind::Refused);
+    assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
+    let input = Arc::new(json!({ "a": 1 }));
+    let chosen = harness.choose("raw", None, Choice::RetryWith { input: input.clone() });
+    let adjusted = harness.order(Order::Adjust { step: "raw".into(), item: None, input, reason: None });
+    for refused in [chosen, adjusted] {
+        let Err(Refusal::NotApplicable(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("sends the body of the request as it came"), "{why}");
+        assert!(!why.contains("retry_with` there"), "{why}");
     }
 }

@@ -52,7 +52,7 @@ impl BytesMark {
         value.get(BYTES).is_some()
     }
     /// Whether a value represents bytes.
-    pub(super) fn is_bytes(&self, value: &Value) -> bool {
+    pub fn is_bytes(&self, value: &Value) -> bool {
         self.parts(value).is_some()
     }
     /// The encoded bytes and the content type of a value that represents bytes.

@@ -216,7 +216,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
     let mut sensitive_paths = spec.sensitive_paths.clone();
     let legacy = parent.legacy.as_ref().zip(snapshot.legacy_reads(&plan.workflow)).map(|(legacy, reads)| {
         sensitive_paths.extend(reads.sensitive.iter().filter(|path| !spec.sensitive_paths.contains(path)).cloned());
-        decode::legacy_of_child(legacy, &reads.paths)
+        decode::legacy_of_child(legacy, &reads.paths, core.bytes_mark())
     });
     let origin = Origin {
         mode: parent.mode,

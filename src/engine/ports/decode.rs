@@ -258,13 +258,18 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
     }
     // A body or header that no expression names is not stored.
     let mut whole = Value::Object(parts);
-    prune(&mut whole, &read_paths, raw);
+    prune(&mut whole, &read_paths, raw, bytes_mark);
     Facts { request: Arc::new(whole), credentials }
 }
 
-/// Removes the parts of a value that no path reads; with `raw`, its member `raw` stays.
-fn prune(value: &mut Value, read_paths: &[&[Arc<str>]], raw: bool) {
+/// Removes the parts of a value that no path reads; with `raw`, its member `raw` stays. Bytes of which only parts are
+/// read become empty bytes: expressions that try to read a part get the error that they are bytes, and never the part.
+fn prune(value: &mut Value, read_paths: &[&[Arc<str>]], raw: bool, bytes_mark: BytesMark) {
     if read_paths.iter().any(|path| path.is_empty()) {
+        return;
+    }
+    if bytes_mark.is_bytes(value) {
+        *value = bytes_mark.value(&[], None);
         return;
     }
     let Value::Object(members) = value else { return };
@@ -273,7 +278,7 @@ fn prune(value: &mut Value, read_paths: &[&[Arc<str>]], raw: bool) {
         if raw && name == "raw" {
             continue;
         }
-        prune(member, &inner_paths(read_paths, name), false);
+        prune(member, &inner_paths(read_paths, name), false, bytes_mark);
     }
 }
 
@@ -289,19 +294,19 @@ pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], b
         parts.insert("body".into(), body);
     }
     let mut whole = Value::Object(parts);
-    prune(&mut whole, &below_root(reads), false);
+    prune(&mut whole, &below_root(reads), false, bounds.bytes_mark);
     whole
 }
 
 /// Of the parts of legacy's reply that a run has, those to which these paths from the root `legacy` lead. Shared with
 /// the run where they are all of them, because a `for_each` may begin many child runs.
-pub(in crate::engine) fn legacy_of_child(legacy: &Arc<Value>, reads: &[ReadPath]) -> Arc<Value> {
+pub(in crate::engine) fn legacy_of_child(legacy: &Arc<Value>, reads: &[ReadPath], mark: BytesMark) -> Arc<Value> {
     let read_paths = below_root(reads);
     if is_read_whole(legacy, &read_paths) {
         return legacy.clone();
     }
     let mut parts = (**legacy).clone();
-    prune(&mut parts, &read_paths, false);
+    prune(&mut parts, &read_paths, false, mark);
     Arc::new(parts)
 }
 

@@ -59,3 +59,31 @@ async fn a_rerun_of_a_child_may_answer_with_bytes_within_another_value_as_the_ch
         assert_eq!(harness.wait_until_resting(last).await.status, RunStatus::Completed);
     }
 }
+
+#[tokio::test]
+async fn no_part_of_bytes_in_its_input_can_be_read_by_a_child() {
+    let step_service = StepService::new(|_, _| ServiceReply::Bytes("image/png", &[137, 80, 255])).await;
+    for part in ["[\"$mark\"]", "[\"$bytes\"]", ".content_type", ".content_type.x"] {
+        let parent = json!({
+            "workflow": "w",
+            "steps": {
+                "a": { "call": "GET ${services.world}/file" },
+                "sub": { "run": "child", "input": "${steps.a.output}" },
+            },
+            "respond": { "status": 200 },
+        });
+        let child = json!({
+            "workflow": "child",
+            "steps": { "read": { "set": format!("${{request.body{part}}}") } },
+            "respond": { "status": 200, "body": "${steps.read.output}" },
+        });
+        let harness = Harness::new(&step_service, checked_plan(&parent, false)).await;
+        harness.load_plans(&[&checked_plan(&child, false)]);
+        let parent = start(&harness, json!({})).await.run;
+        let child = super::children::wait_for_child(&harness, parent).await;
+        let child = harness.wait_until_resting(child).await;
+        assert_eq!(child.status, RunStatus::Paused, "{part}");
+        let note = child.note.unwrap_or_default();
+        assert!(note.contains("`request.body` is bytes, which cannot be read"), "{part}: {note}");
+    }
+}

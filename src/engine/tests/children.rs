@@ -48,7 +48,7 @@ async fn parent_and_child(
     (step_service, harness)
 }
 
-async fn wait_for_child(harness: &Harness, run: RunId) -> RunId {
+pub(super) async fn wait_for_child(harness: &Harness, run: RunId) -> RunId {
     let poll = async {
         loop {
             if let Some(child) = harness.runs().await.iter().find(|other| other.parent == Some(run)) {

@@ -120,6 +120,11 @@ pub fn describe_bytes(value: &mut Value) {
     }
 }
 
+/// Whether [`describe_bytes`] replaces this value.
+pub(super) fn is_marked_bytes(value: &Value) -> bool {
+    value.as_object().is_some_and(|members| marked_text(members).is_some())
+}
+
 /// The encoded bytes in an object that has the form of a value with a mark.
 fn marked_text(members: &Map<String, Value>) -> Option<&str> {
     let mark = members.get(MARK)?.as_str()?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::bytes::{describe_bytes, is_marked_bytes};
 use super::choices::choices;
 use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, Part, PauseOrFail, Payload, Run, Step};
 use crate::expression::parse_json;
@@ -87,6 +88,12 @@ fn shorten(value: &Value, depth: usize) -> Value {
                 shown.push(more(items.len() - MEMBERS_MAX));
             }
             Value::Array(shown)
+        }
+        // Described before they are cut: their size is computed from their whole encoding.
+        Value::Object(_) if is_marked_bytes(value) => {
+            let mut shown = value.clone();
+            describe_bytes(&mut shown);
+            shorten(&shown, depth)
         }
         Value::Object(members) => {
             let mut shown: serde_json::Map<_, _> = members

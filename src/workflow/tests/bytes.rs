@@ -173,3 +173,26 @@ fn expressions_pass_bytes_on_and_cannot_read_them() {
         assert_eq!(conflict_over(&format!("set: '${{{passed_on}}}'"), bytes()), None, "{passed_on}");
     }
 }
+
+#[test]
+fn people_are_shown_the_size_of_bytes_also_where_their_encoding_is_longer_than_what_is_shown_of_a_text() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a: { call: 'GET ${services.stock}/a' }
+  b: { call: 'POST ${services.stock}/b', body: '${steps.a.output}', risk: high }
+respond: { status: 200, body: done }
+",
+    );
+    for size in [3, 300, 3_000] {
+        let mut harness = Harness::of_api(&plan);
+        harness.settle();
+        harness.call("a", ok(BytesMark::new(&[7; 32]).value(&vec![255; size], Some("image/png"))));
+        harness.perform_due();
+        let shown: Vec<_> = harness.run.open_checkpoints().flat_map(|asked| asked.items.clone()).collect();
+        let mut shown: Vec<_> = shown.into_iter().map(|item| (*item.value).clone()).collect();
+        shown.iter_mut().for_each(crate::workflow::describe_bytes); // as the API does
+        assert_eq!(shown, [json!({ "bytes": size, "content_type": "image/png" })]);
+    }
+}

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, checked_plan, refused, request, start};
+use super::harness::{Harness, ServiceReply, StepService, abandoned, checked_plan, refused, request, start};
+use crate::exchange::ArmRequest;
 use crate::workflow::{Event, Mode, Plan, RunStarted, RunStatus};
 
 fn above(name: &str, below: &str, respond: &Value) -> Arc<Plan> {
@@ -67,4 +68,24 @@ async fn a_refusal_below_a_run_of_a_route_fails_the_tree_and_below_a_run_of_the_
     harness.wait_until_resting(run).await;
     let all = generations(&harness).await;
     assert!(is_paused_below_the_api(&all, 3), "{all:?}");
+}
+
+#[tokio::test]
+async fn a_caller_is_told_that_a_child_was_not_started_and_that_nothing_was_done() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let ok = json!({ "status": 200, "body": {} });
+    let schema = json!({ "type": "object", "required": ["n"] });
+    let steps = json!({ "charge": { "call": "POST ${services.world}/charges" } });
+    let below = json!({ "workflow": "below", "input": { "schema": schema }, "steps": steps, "respond": ok });
+    let harness = Harness::new(&step_service, above("w", "below", &ok)).await;
+    harness.load_plans(&[&checked_plan(&below, false)]);
+    let send =
+        async |may_fall_back| harness.send(ArmRequest { may_fall_back, ..request("w", Mode::Real, &json!({})) }).await;
+    let (problem, _) = refused(send(false).await);
+    assert_eq!((problem.kind.as_str(), problem.shared_step_begun), ("workflow-child-failed", Some(false)));
+    for part in ["`sub`: `below` does not take this input: ", ". Nothing but reads was done, "] {
+        assert!(problem.detail.contains(part), "{problem:?}");
+    }
+    assert_eq!(abandoned(send(true).await).reason, "engine_failed", "legacy answers in its place");
+    assert!(step_service.paths().is_empty());
 }

@@ -198,6 +198,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
         flip("/api/v2/routes/{id}/flip", post(flips::flip), "flip", "Move a route to another state")
             .body::<FlipRequest>()
             .returns::<FlipResponse>()
+            .responds(202, Content::Json(|generator| generator.subschema_for::<FlipResponse>()))
             .errors(&[404, 409, 422]),
         read("/api/v2/routes/{id}/diffs", get(differences::diffs), "diffs", "Where legacy and engine differ")
             .query::<differences::DiffsQuery>()

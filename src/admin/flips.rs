@@ -20,7 +20,7 @@ pub(super) async fn flip(
     admin: Admin,
     PathParams(id): PathParams<String>,
     JsonBody(request, caller): JsonBody<FlipRequest>,
-) -> JsonResult<FlipResponse> {
+) -> Result<(StatusCode, Json<FlipResponse>), ApiError> {
     let FlipRequest { to, percent, reason, force, acknowledge, by } = request;
     let by = caller.recorded_name(by.as_deref())?;
     let set = admin.parts.ladder.flags();
@@ -29,14 +29,17 @@ pub(super) async fn flip(
     let flip_request = ladder::FlipRequest { to, percent, reason, force, acknowledge, by };
     let flipped = admin.parts.ladder.flip(route.clone(), flip_request).await;
     let ids = set.routes.iter().map(|flag| &flag.route.id);
-    let ladder::Flipped { flip, changed, effective, horizon } = flipped.map_err(|error| ApiError::flip(error, ids))?;
+    let flipped = flipped.map_err(|error| ApiError::flip(error, ids))?;
+    let ladder::Flipped { flip, changed, recorded, effective, horizon } = flipped;
     let shares = admin.parts.ladder.flags().route(&route).map(|flag| flag.shares).or(flip.shares).unwrap_or_default();
     let runs_in_flight = open_runs(&admin, &route).await.unwrap_or_else(|error| {
-        // The flip is recorded: a count that cannot be read must not make it look refused.
+        // The flip is in force: a count that cannot be read must not make it look refused.
         tracing::warn!(%error, %route, "the flip is done; its runs in flight cannot be counted and are shown as 0");
         0
     });
-    Ok(Json(FlipResponse { flip: flip_row(flip), changed, effective, shares, horizon, runs_in_flight }))
+    let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let flip = flip_row(flip);
+    Ok((status, Json(FlipResponse { flip, changed, recorded, effective, shares, horizon, runs_in_flight })))
 }
 
 /// How many runs of a route have not ended; counted up to `api_rows_max`.

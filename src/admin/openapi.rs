@@ -204,7 +204,8 @@ fn status_text(status: u16) -> &'static str {
     match status {
         200 => "Done",
         202 => {
-            "Accepted and not finished. A run: poll it, or follow its stream. A freeze: it is in force, and not recorded yet"
+            "Accepted and not finished. A run: poll it, or follow its stream. A freeze or a flip down: it is in force, and not \
+             recorded yet"
         }
         204 => "The run has ended and the client has every event",
         400 => "The request is malformed",

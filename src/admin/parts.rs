@@ -110,6 +110,10 @@ pub trait LadderControl: Send + Sync {
     fn freeze_is_unrecorded(&self) -> bool {
         false
     }
+    /// How many flips down are in force that the store does not have yet.
+    fn unrecorded_flips(&self) -> usize {
+        0
+    }
     /// The state of every route and what its next rung requires, in file order.
     fn status(&self) -> Vec<RouteStatus>;
     /// The consequences that a person should know before the engine stops answering a route.
@@ -203,6 +207,9 @@ impl LadderControl for Ladder {
     }
     fn freeze_is_unrecorded(&self) -> bool {
         Ladder::freeze_is_unrecorded(self)
+    }
+    fn unrecorded_flips(&self) -> usize {
+        Ladder::unrecorded_flips(self)
     }
     fn status(&self) -> Vec<RouteStatus> {
         Ladder::status(self)

@@ -31,6 +31,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         listen: parts.proxy_listen.to_string(),
         freeze: set.freeze,
         freeze_unrecorded: parts.ladder.freeze_is_unrecorded(),
+        flips_unrecorded: parts.ladder.unrecorded_flips(),
         flags: Flags {
             generation: set.generation,
             age_s: process.flags_age.as_secs_f64(),

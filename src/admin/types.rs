@@ -48,6 +48,9 @@ pub struct Status {
     /// Whether the store has not recorded the freeze in force yet, so that a restart would end it.
     #[serde(default)]
     pub freeze_unrecorded: bool,
+    /// How many flips down are in force that the store has not recorded yet, so that a restart would undo them.
+    #[serde(default)]
+    pub flips_unrecorded: usize,
     /// The files in force.
     pub flags: Flags,
     /// Whether the engine and its store take new runs.
@@ -215,11 +218,15 @@ pub struct FlipRequest {
 /// A flip that was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlipResponse {
-    /// The record; its number is 0 if nothing changed.
+    /// The record. Its number is 0 if nothing changed, and while the store does not have it.
     pub flip: FlipRow,
     /// Whether anything changed: a flip to the present state changes nothing.
     #[serde(default = "yes")]
     pub changed: bool,
+    /// Whether the store has recorded it. If not (status 202), the route goes down all the same, but a restart would
+    /// undo that.
+    #[serde(default = "yes")]
+    pub recorded: bool,
     /// The state in force now.
     pub effective: Effective,
     /// The shares in force now.

@@ -62,6 +62,13 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         let note = "the store has not recorded the freeze yet: a restart would end it\n";
         out.push_str(&format.tone(note, Tone::Bad));
     }
+    if status.flips_unrecorded > 0 {
+        let note = format!(
+            "flips down that the store has not recorded yet: {}; a restart would undo them\n",
+            status.flips_unrecorded
+        );
+        out.push_str(&format.tone(note, Tone::Bad));
+    }
     if !status.engine_healthy {
         let why = match (&status.store_trouble, &status.recovery_trouble) {
             (Some(why), _) => format!("its store refuses writes: {}", escape_control(why)),

@@ -1,10 +1,13 @@
 //! What a person should know before the engine stops answering: in `live` and `only` nothing is written to legacy, so
 //! legacy does not have what the engine made.
 
-use super::family::creator;
+use super::family::{creator, family};
+use super::mover::{Mover, unknown_route};
 use super::positions::{Positions, RoutePosition};
-use crate::flag::{Instance, State};
+use super::types::FlipError;
+use crate::flag::{Arm, Instance, State};
 use crate::names::RouteId;
+use crate::store::StoreError;
 
 /// Sentences for the way down from `live` or `only`; none where the engine owns nothing of the family.
 pub(super) fn sentences(positions: &Positions, at: &RoutePosition, engine_owns: u64) -> Vec<String> {
@@ -45,4 +48,33 @@ fn lists<'a>(positions: &'a Positions, family: &RouteId) -> Vec<&'a RoutePositio
             && above.contains(&(matches.path.as_str(), matches.host.as_deref()))
     };
     positions.routes.values().filter(is_list).collect()
+}
+
+impl Mover {
+    pub async fn horizon(&self, route: &RouteId) -> Result<Vec<String>, FlipError> {
+        let positions = self.in_force().inputs().positions;
+        if !positions.routes.contains_key(route) {
+            return Err(unknown_route(&positions, route));
+        }
+        Ok(self.read_horizon(&positions, route).await?)
+    }
+
+    /// The horizon of a route for its way down. If the store cannot be read now, a sentence that says so, because
+    /// nothing may stop the way down.
+    pub(super) async fn horizon_if_readable(&self, positions: &Positions, route: &RouteId) -> Vec<String> {
+        self.read_horizon(positions, route).await.unwrap_or_else(|error| {
+            let unknown = "it is not known now how many instances the engine owns that legacy does not know";
+            vec![format!("{unknown} ({error}); they stay with the engine, whatever the flag says")]
+        })
+    }
+
+    /// The horizon of a route, with the number of the engine's instances from the store.
+    async fn read_horizon(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
+        let Some(at) = positions.routes.get(route) else { return Ok(Vec::new()) };
+        let Some(family) = family(&at.route, &positions.declared.routes) else { return Ok(Vec::new()) };
+        let counts = self.store.pin_counts().await?;
+        let is_its_own = |id: &RouteId| family.ids().any(|own| own == id);
+        let owned = counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
+        Ok(sentences(positions, at, owned))
+    }
 }

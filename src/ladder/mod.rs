@@ -5,7 +5,8 @@
 //! Always true:
 //!
 //! - A flip is in the store before it is in force, and so is the end of a freeze. A freeze is in force at once, whatever
-//!   the store does, and is recorded afterwards (`kill_switch`).
+//!   the store does, and is recorded afterwards (`kill_switch`). So is a flip down that the store refuses
+//!   (`unrecorded_flips`).
 //! - The set in force was checked as a whole. Moves happen one after the other.
 //! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing
 //!   (`in_force`).
@@ -13,8 +14,8 @@
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
 //! When the store is slow, moves wait for each other; requests wait for none of them, since they read the set that is
-//! in force. When the store refuses, a move fails and nothing changes; a freeze is in force all the same, and a restart
-//! loses it. When the store's reply was lost, the outcome is looked up until it is known (`record`); the caller is told
+//! in force. When the store refuses, a move up or of the files fails and nothing changes; a flip down and a freeze are in
+//! force all the same, and a restart loses them. When the store's reply was lost, the outcome is looked up until it is known (`record`); the caller is told
 //! within a bound that it is not known yet. A caller that goes away in the middle of a move does not stop it.
 
 mod cohort_reasons;
@@ -36,11 +37,13 @@ mod orphans;
 mod passing_commands;
 mod positions;
 mod record;
+mod record_later;
 mod scopes;
 mod shares;
 mod status;
 mod types;
 mod unrecorded;
+mod unrecorded_flips;
 mod versioned;
 
 #[cfg(test)]
@@ -172,7 +175,13 @@ impl Ladder {
         let until = Instant::now() + self.answer_within;
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
-        let work = tokio::spawn(async move { mover.flip(guard, &route, request).await });
+        let work = tokio::spawn(async move {
+            let outcome = mover.flip(guard, &route, request).await;
+            if mover.unrecorded_flips.begin_recording() {
+                tokio::spawn(mover.record_flips_later());
+            }
+            outcome
+        });
         let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
@@ -207,6 +216,11 @@ impl Ladder {
     /// Whether a freeze is in force that the store does not have yet, so that a restart would lose it.
     pub fn freeze_is_unrecorded(&self) -> bool {
         self.mover.kill_switch().is_unrecorded()
+    }
+
+    /// How many flips down are in force that the store does not have yet, so that a restart would lose them.
+    pub fn unrecorded_flips(&self) -> usize {
+        self.mover.unrecorded_flips.count()
     }
 
     /// The number of an observation of the engine's health or of the guard that begins now.

@@ -2,13 +2,11 @@
 //! recorded afterwards.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
-use super::family::family;
 use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
@@ -19,21 +17,20 @@ use super::status::RouteStatus;
 use super::types::{
     Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, Reading,
 };
-use super::{export, files, holds, horizon, only, orphans, passing_commands, scopes, status};
+use super::unrecorded_flips::UnrecordedFlips;
+use super::{export, files, holds, only, orphans, passing_commands, scopes, status};
 use crate::clock;
-use crate::flag::{Arm, FlagSet, Freeze, State};
+use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::problem::nearest;
 use crate::store::{FlipRecord, StoreError, StoreHandle};
 
-/// The pauses between attempts to record a freeze: the first and the longest.
-const FREEZE_RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
 pub(super) struct Mover {
-    store: StoreHandle,
+    pub store: StoreHandle,
     gate: Gate,
     in_force: InForce,
     kill_switch: KillSwitch,
+    pub unrecorded_flips: UnrecordedFlips,
     /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one
     /// before.
     move_lock: Arc<tokio::sync::Mutex<()>>,
@@ -68,7 +65,8 @@ impl Mover {
         }
         let in_force = InForce::new(before.clone(), before.freeze, secret);
         let (move_lock, connected, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
-        let mover = Self { store, gate, in_force, kill_switch, move_lock, connected };
+        let unrecorded_flips = UnrecordedFlips::new();
+        let mover = Self { store, gate, in_force, kill_switch, unrecorded_flips, move_lock, connected };
         mover.record_and_apply(&before, after, moves, || {}).await?;
         Ok(mover)
     }
@@ -118,6 +116,8 @@ impl Mover {
         searched: SearchedFiles,
         recorded: impl FnOnce() + Send,
     ) -> Result<(), FilesError> {
+        // If that fails, files that need nothing recorded come into force all the same.
+        let _still_wait = self.record_waiting_flips(&guard).await;
         let before = self.in_force.inputs().positions;
         let searched = searched.brought_up_to_date(&self.store, &before).await?;
         let CheckedFiles { after, moves, may_orphan } =
@@ -138,7 +138,8 @@ impl Mover {
     }
 
     /// Judges again the routes that are held below `live` and whose time of being held is over.
-    pub async fn release_held(&self, _guard: FlipGuard) -> Result<(), StoreError> {
+    pub async fn release_held(&self, guard: FlipGuard) -> Result<(), StoreError> {
+        self.record_waiting_flips(&guard).await?;
         let (before, now) = (self.in_force.inputs().positions, clock::now());
         if before.held_until().is_none_or(|until| until > now) {
             return Ok(());
@@ -173,6 +174,7 @@ impl Mover {
             || after.scopes != known
             || after.followers != before.followers
         {
+            self.check_no_flips_wait()?;
             flips = record(&self.store, Recording { flips, declared: Some(after.rows()) }).await?;
         }
         for flip in &flips {
@@ -188,8 +190,9 @@ impl Mover {
         Ok(())
     }
 
-    pub async fn flip(&self, _guard: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
+    pub async fn flip(&self, guard: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
         let FlipRequest { to, percent, reason, force, acknowledge, by } = request;
+        let waiting = self.record_waiting_flips(&guard).await;
         let Inputs { mut positions, .. } = self.in_force.inputs();
         let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
         let from = at.rung();
@@ -239,12 +242,29 @@ impl Mover {
             Move { route: route.clone(), from, to, shares, reason: requested.reason, overridden: passed.overridden };
         let flip = self.flip_record(&positions, step, by);
         positions.remembered.insert(route.clone(), now);
-        let flip = self.record_one(flip, Some(positions.rows())).await?;
+        let outcome = match waiting {
+            Ok(()) => self.record_one(flip.clone(), Some(positions.rows())).await,
+            Err(error) => Err(error),
+        };
+        let (flip, recorded) = match outcome {
+            Ok(flip) => (flip, true),
+            Err(error) if to < from => {
+                tracing::warn!(%route, %from, %to, %error, "the route is lowered, but the store has not recorded it: a restart would lose it");
+                (self.unrecorded_flips.add(flip, &positions), false)
+            }
+            Err(error) => return Err(error.into()),
+        };
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, &self.gate);
         self.put_in_force(positions);
-        log(&flip, FlipSource::Api);
-        Ok(Flipped { flip, changed: true, effective: self.in_force.effective(route), horizon })
+        let flip = match recorded {
+            true => flip,
+            false => FlipRecord { number: 0, ..flip },
+        };
+        if recorded {
+            log(&flip, FlipSource::Api);
+        }
+        Ok(Flipped { flip, changed: true, recorded, effective: self.in_force.effective(route), horizon })
     }
 
     fn put_in_force(&self, mut positions: Positions) {
@@ -260,32 +280,6 @@ impl Mover {
         let FlipRecord { to, by, reason, .. } = &pending.flip;
         tracing::warn!(freeze = %to, %by, reason = reason.as_deref(), "the kill switch is in force");
         Ok(pending)
-    }
-
-    /// Records the pending freeze, and those that replace it meanwhile, until the store has the newest.
-    pub async fn record_freezes(&self) {
-        let mut pause = FREEZE_RETRY_PAUSES.0;
-        let mut next = self.kill_switch.begin_recording();
-        while next.is_some() {
-            let guard = self.lock_moves().await;
-            // While this waited for the lock, the end of the freeze may have been recorded, or a newer freeze set.
-            next = self.kill_switch.next_pending();
-            let Some(Pending { version, flip }) = &next else { return };
-            match self.record_one(flip.clone(), None).await {
-                Ok(flip) => {
-                    self.kill_switch.mark_freeze_recorded(*version, &flip);
-                    log(&flip, FlipSource::Api);
-                    pause = FREEZE_RETRY_PAUSES.0;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, freeze = %flip.to, "the freeze is in force, but not recorded: a restart would lose it; trying again after a pause");
-                    drop(guard);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(FREEZE_RETRY_PAUSES.1);
-                }
-            }
-            next = self.kill_switch.next_pending();
-        }
     }
 
     /// The kill switch.
@@ -319,40 +313,13 @@ impl Mover {
         }
     }
 
-    pub async fn horizon(&self, route: &RouteId) -> Result<Vec<String>, FlipError> {
-        let positions = self.in_force.inputs().positions;
-        if !positions.routes.contains_key(route) {
-            return Err(unknown_route(&positions, route));
-        }
-        Ok(self.read_horizon(&positions, route).await?)
-    }
-
-    /// The horizon of a route for its way down. If the store cannot be read now, a sentence that says so, because
-    /// nothing may stop the way down.
-    async fn horizon_if_readable(&self, positions: &Positions, route: &RouteId) -> Vec<String> {
-        self.read_horizon(positions, route).await.unwrap_or_else(|error| {
-            let unknown = "it is not known now how many instances the engine owns that legacy does not know";
-            vec![format!("{unknown} ({error}); they stay with the engine, whatever the flag says")]
-        })
-    }
-
-    /// The horizon of a route, with the number of the engine's instances from the store.
-    async fn read_horizon(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
-        let Some(at) = positions.routes.get(route) else { return Ok(Vec::new()) };
-        let Some(family) = family(&at.route, &positions.declared.routes) else { return Ok(Vec::new()) };
-        let counts = self.store.pin_counts().await?;
-        let is_its_own = |id: &RouteId| family.ids().any(|own| own == id);
-        let owned = counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
-        Ok(horizon::sentences(positions, at, owned))
-    }
-
     /// The record of a move, with the present evidence.
     fn flip_record(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
         let evidence = positions.routes.get(&step.route).map(|at| self.gate.evidence_of(positions, at));
         flip_record(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 
-    async fn record_one(
+    pub async fn record_one(
         &self,
         flip: FlipRecord,
         declared: Option<Vec<crate::store::DeclaredState>>,
@@ -377,7 +344,7 @@ impl Mover {
             overridden: None,
             evidence: serde_json::Value::Null,
         };
-        Flipped { flip, changed: false, effective: self.in_force.effective(route), horizon: Vec::new() }
+        Flipped { flip, changed: false, recorded: true, effective: self.in_force.effective(route), horizon: Vec::new() }
     }
 
     fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {
@@ -385,12 +352,12 @@ impl Mover {
     }
 }
 
-fn unknown_route(positions: &Positions, route: &RouteId) -> FlipError {
+pub(super) fn unknown_route(positions: &Positions, route: &RouteId) -> FlipError {
     let near = nearest(route.as_str(), positions.routes.keys().map(RouteId::as_str));
     FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
 }
 
-fn log(flip: &FlipRecord, source: FlipSource) {
+pub(super) fn log(flip: &FlipRecord, source: FlipSource) {
     export::count_flip(flip, source);
     let FlipRecord { number, route, from, to, shares: _, by, at: _, reason, forced, overridden: _, evidence: _ } = flip;
     let route = route.as_ref().map_or("(kill switch)", RouteId::as_str);

@@ -49,10 +49,13 @@ pub struct FlipRequest {
 /// A move that happened.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Flipped {
-    /// The record. Its number is 0 if nothing was recorded, because the route had the state already.
+    /// The record. Its number is 0 if nothing was recorded: the route had the state already, or `recorded` is false.
     pub flip: FlipRecord,
     /// Whether anything changed. A flip to the present state changes nothing.
     pub changed: bool,
+    /// Whether the store has it. If not, it is in force all the same, because it is a flip down, but a restart would
+    /// lose it.
+    pub recorded: bool,
     /// The state in force now, and why if it is not the requested one.
     pub effective: Effective,
     /// On the way down: what the caller should know (instances the engine owns that legacy does not know, list routes
@@ -95,7 +98,7 @@ pub enum FlipError {
         /// The commands that would pass, one after the other; none if no command can.
         commands: Vec<FlipCommand>,
     },
-    /// The store did not record the move: nothing changed.
+    /// The store did not record the move, which does not go down: nothing changed.
     #[error("the store did not record the flip, nothing changed: {0}")]
     Store(#[from] StoreError),
     /// See [`StoreSilent`].

@@ -92,6 +92,10 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_freeze_unrecorded",
         "1 while a freeze is in force that the store has not recorded: a restart would not find it.",
     ),
+    (
+        "pointsman_flips_unrecorded",
+        "Flips down that are in force and that the store has not recorded: a restart would not find them.",
+    ),
     ("pointsman_build_info", "The version that runs; always 1."),
     (
         "pointsman_flag_state",

@@ -13,6 +13,7 @@ mod drivers;
 mod duplicates;
 mod engine;
 mod evidence;
+mod flips_on_full_disk;
 mod freeze;
 mod hostile;
 mod house;

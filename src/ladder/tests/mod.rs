@@ -17,6 +17,7 @@ mod scopes;
 mod shares;
 mod taken_back;
 mod unknown_keys;
+mod unrecorded_flips;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

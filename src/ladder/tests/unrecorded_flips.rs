@@ -1,0 +1,72 @@
+//! Flips down while the store refuses them.
+
+use super::*;
+
+fn acknowledged(state: State) -> FlipRequest {
+    FlipRequest { acknowledge: true, ..to(state) }
+}
+
+fn refuse(fixture: &Fixture, refuses: bool) {
+    fixture.store.refuse_flips.store(refuses, Ordering::SeqCst);
+}
+
+async fn stored(fixture: &Fixture) -> Vec<(u64, String, String)> {
+    let flips = fixture.store.flips(Some("bare".into()), 9).await.unwrap();
+    flips.into_iter().rev().map(|flip| (flip.number, flip.from, flip.to)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flip_down_is_in_force_though_the_store_refuses_it_and_is_recorded_when_it_can_be() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    refuse(&fixture, true);
+    let live = fixture.flip("bare", acknowledged(State::Live)).await.unwrap();
+    assert_eq!((live.recorded, live.changed, live.flip.number), (false, true, 0));
+    assert_eq!(fixture.state("bare").state, State::Live);
+    let off = fixture.flip("bare", to(State::Off)).await.unwrap();
+    assert!(!off.recorded);
+    assert_eq!((fixture.state("bare").state, fixture.ladder.unrecorded_flips()), (State::Off, 1));
+    // Nothing else is recorded before it, and files that need nothing recorded come into force.
+    let up = fixture.flip("plain", forced(State::Shadow)).await;
+    assert!(matches!(up, Err(FlipError::Store(_))), "{up:?}");
+    let with_deadline = edited(files(&[]), "bare", |route| route.deadline = Some(Duration::ZERO));
+    fixture.ladder.reload(with_deadline, || {}).await.unwrap();
+    assert_eq!(fixture.state("bare").state, State::Off);
+    assert!(fixture.ladder.reload(files(&[("plain", State::Shadow)]), || {}).await.is_err());
+    assert_eq!(fixture.state("bare").state, State::Off);
+
+    refuse(&fixture, false);
+    while fixture.ladder.unrecorded_flips() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let flips = [(1, "off".to_owned(), "only".to_owned()), (2, "only".to_owned(), "off".to_owned())];
+    assert_eq!(stored(&fixture).await, flips, "one record, from the state before the first");
+    let fixture = fixture.restart(files(&[])).await;
+    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+}
+
+/// The next flip records it, even before the task does.
+#[tokio::test(start_paused = true)]
+async fn a_flip_up_comes_after_the_flip_down_that_waited() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    refuse(&fixture, true);
+    fixture.flip("bare", to(State::Off)).await.unwrap();
+    refuse(&fixture, false);
+    let up = fixture.flip("bare", to(State::Shadow)).await.unwrap();
+    assert_eq!((up.recorded, up.flip.number, fixture.ladder.unrecorded_flips()), (true, 3, 0));
+    let flips = [(1, "off", "live"), (2, "live", "off"), (3, "off", "shadow")];
+    assert_eq!(stored(&fixture).await, flips.map(|(number, from, to)| (number, from.to_owned(), to.to_owned())));
+    let fixture = fixture.restart(files(&[])).await;
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Requested));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_loses_a_flip_down_that_was_not_recorded() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    refuse(&fixture, true);
+    fixture.flip("bare", to(State::Off)).await.unwrap();
+    let fixture = fixture.restart(files(&[])).await;
+    assert_eq!(fixture.state("bare").state, State::Live);
+}

@@ -1,0 +1,84 @@
+//! Flips down that are in force and that the store has not recorded.
+//!
+//! A route goes down at once. Where the store refuses to record that (a full disk), the flip is in force all the same: in
+//! `only` nothing else gives its requests back to legacy. A task (`record_later`) records such flips as soon as the store
+//! takes writes. A restart before that loses them.
+//!
+//! Always true: nothing else about routes is recorded before them, so that the last flip in the store is the last one
+//! that was made. Each call that reads or changes the list holds the lock of moves.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use metrics::Gauge;
+
+use super::positions::Positions;
+use crate::store::FlipRecord;
+
+/// The flips that wait, at most one for each route.
+pub(super) struct UnrecordedFlips {
+    state: Mutex<State>,
+    count: Gauge,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order in which they were made.
+    waiting: Vec<FlipRecord>,
+    /// Whether a task records them.
+    is_recording: bool,
+}
+
+impl UnrecordedFlips {
+    pub fn new() -> Self {
+        let count = metrics::gauge!("pointsman_flips_unrecorded");
+        count.set(0.0);
+        Self { state: Mutex::default(), count }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A poisoned lock is usable: the list is changed in one step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many flips are in force that the store does not have.
+    pub fn count(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// Adds a flip, in place of an earlier one of its route. Until it is recorded, it has a number of its own, which is
+    /// higher than those of all flips that the store has.
+    pub fn add(&self, mut flip: FlipRecord, positions: &Positions) -> FlipRecord {
+        let mut state = self.state();
+        if let Some(before) = state.waiting.iter().position(|waiting| waiting.route == flip.route) {
+            flip.from = state.waiting.remove(before).from;
+        }
+        state.waiting.push(flip.clone());
+        self.count.set(state.waiting.len() as f64);
+        let newest = positions.flips.values().map(|flip| flip.number).max().unwrap_or(0);
+        FlipRecord { number: newest + 1, ..flip }
+    }
+
+    /// Whether the caller has to start the task that records: there is something to record, and no task does.
+    pub fn begin_recording(&self) -> bool {
+        let mut state = self.state();
+        let begins = !state.waiting.is_empty() && !state.is_recording;
+        state.is_recording |= begins;
+        begins
+    }
+
+    /// The flips that wait, in the order in which they were made.
+    pub fn all(&self) -> Vec<FlipRecord> {
+        self.state().waiting.clone()
+    }
+
+    /// The store has them.
+    pub fn clear(&self) {
+        self.state().waiting.clear();
+        self.count.set(0.0);
+    }
+
+    /// The task that records them ends.
+    pub fn end_recording(&self) {
+        self.state().is_recording = false;
+    }
+}

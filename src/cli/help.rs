@@ -81,9 +81,10 @@ fn command_help(words: &[String]) -> Option<String> {
 
 fn print_help(globals: &Globals, json: &serde_json::Value, text: &str) -> ExitCode {
     if globals.json {
-        print(&pretty(json));
-    } else if !std::io::stdout().is_terminal() || show_in_pager(text).is_err() {
-        print(text);
+        return print(&pretty(json), globals.color).exit_code(0);
+    }
+    if !std::io::stdout().is_terminal() || show_in_pager(text).is_err() {
+        return print(text, globals.color).exit_code(0);
     }
     ExitCode::SUCCESS
 }

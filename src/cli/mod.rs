@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code is
-//! 0 for done, 1 for refused or failed, 2 for wrong usage. `status`, `flip`, `freeze`, `diffs`, `evidence`, `flips`,
+//! 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`, `freeze`, `diffs`, `evidence`, `flips`,
 //! `services`, `runs`, `explain` and `replay` are clients of the API of a running process; `check` and `schema` read
 //! files only; `help` shows the reference; `serve`, `demo` and `store` call functions of `app`, which `main` passes in
 //! [`ProcessCommands`].
@@ -33,10 +33,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Command, CommandLine, Globals, Runs, Server};
+use args::{Colour, Command, CommandLine, Globals, Runs, Server};
 use client::{CallError, Client};
 use format::{Formatter, Tone, escape_control};
-use output::{Output, pretty, print, report_error};
+use output::{Output, pretty, print, print_with, report_error};
 pub use process_commands::{
     DemoOptions, Failure, ProcessCommands, ServeOptions, StoreCopy, StoreFinding, StoreLocation, StoreReport,
 };
@@ -46,8 +46,13 @@ use crate::config::{CheckFailed, Overrides};
 
 /// Parses the command line, executes the command, and returns the exit code.
 pub fn main(process_commands: &ProcessCommands) -> ExitCode {
-    let line = CommandLine::parse(); // exits with 2 where it is invalid
-    run(line, process_commands)
+    match CommandLine::try_parse() {
+        Ok(line) => run(line, process_commands),
+        // Printed to stderr; exits with 2.
+        Err(error) if error.use_stderr() => error.exit(),
+        // `--help` or `--version`, which is printed to stdout.
+        Err(shown) => print_with(|_| shown.print(), Colour::Auto).exit_code(0),
+    }
 }
 
 /// What `diffs` prints, for a caller that has the differences already.
@@ -107,13 +112,9 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
     match done {
         Ok(done) => {
             let text = if globals.json { pretty(&done.json) } else { done.text };
-            print(&text);
-            ExitCode::from(u8::from(!done.is_ok))
+            print(&text, globals.color).exit_code(u8::from(!done.is_ok))
         }
-        Err(error) => {
-            report_error(&globals, error);
-            ExitCode::from(1)
-        }
+        Err(error) => report_error(&globals, error),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a command prints: its result on stdout, an error on stderr.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, StdoutLock, Write};
+use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::args::Globals;
+use super::args::{Colour, Globals};
 use super::client::CallError;
 use super::format::{Formatter, Tone, escape_control};
 use crate::admin::types::FirstAnswer;
@@ -20,8 +21,9 @@ pub(crate) struct Output {
 }
 
 /// Prints an error to stderr for people, and with `--json` also to stdout as JSON: the API's problem, if it refused.
-pub(super) fn report_error(globals: &Globals, error: CallError) {
-    let err = Formatter::new(globals.color, &std::io::stderr());
+/// Returns the exit code.
+pub(super) fn report_error(globals: &Globals, error: CallError) -> ExitCode {
+    let err = Formatter::new(globals.color, &io::stderr());
     let mut lines = Vec::new();
     let mut commands = Vec::new();
     let (hint, json) = match error {
@@ -53,9 +55,10 @@ pub(super) fn report_error(globals: &Globals, error: CallError) {
         lines.push(format!("  {}", err.tone("this would pass:", Tone::Strong)));
         lines.extend(commands.iter().map(|command| format!("    {}", escape_control(command))));
     }
-    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
-    if globals.json {
-        print(&pretty(&json));
+    let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
+    match globals.json {
+        true => print(&pretty(&json), globals.color).exit_code(1),
+        false => ExitCode::from(1),
     }
 }
 
@@ -83,8 +86,41 @@ pub(super) fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
-/// Prints to stdout. A closed pipe (`| head`) is no failure.
-pub(super) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+/// What became of the text for stdout.
+pub(super) enum Printed {
+    /// It was written.
+    Done,
+    /// Nobody reads the pipe any more (`| head`), which is no failure.
+    Closed,
+    /// It could not be written, as stderr says.
+    Failed,
+}
+
+impl Printed {
+    /// The exit code of a command that would otherwise end with this one.
+    pub fn exit_code(self, of_command: u8) -> ExitCode {
+        ExitCode::from(match self {
+            Printed::Done | Printed::Closed => of_command,
+            Printed::Failed => of_command.max(1),
+        })
+    }
+}
+
+/// Prints to stdout. If that fails, prints the reason to stderr.
+pub(super) fn print(text: &str, colour: Colour) -> Printed {
+    print_with(|out| out.write_all(text.as_bytes()), colour)
+}
+
+/// As [`print`]; `write` writes the text to stdout.
+pub(super) fn print_with(write: impl FnOnce(&mut StdoutLock<'_>) -> io::Result<()>, colour: Colour) -> Printed {
+    let mut out = io::stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        Ok(()) => Printed::Done,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Printed::Closed,
+        Err(error) => {
+            let label = Formatter::new(colour, &io::stderr()).tone("error:", Tone::Bad);
+            let _ = writeln!(io::stderr(), "{label} the output could not be written to stdout: {error}");
+            Printed::Failed
+        }
+    }
 }

@@ -1,13 +1,12 @@
 //! `status`: the state of the process and of every route, one row each.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::{Globals, Server};
 use super::client::{CallError, Client};
 use super::format::{Formatter, TableCell, Tone, count, duration_text, escape_control, plain, why};
-use super::output::{Output, report_error};
+use super::output::{Output, Printed, print, report_error};
 use crate::admin::types::{RouteRow, Status};
 use crate::flag::{Freeze, State, Why};
 
@@ -22,15 +21,12 @@ pub(crate) fn watch(globals: &Globals, server: &Server, format: Formatter) -> Ex
         match Client::new(server).and_then(|client| show(&client, format)) {
             Ok(done) => {
                 let clear = if format.0 { "\u{1b}[2J\u{1b}[H" } else { "" };
-                let mut out = std::io::stdout().lock();
-                if write!(out, "{clear}{}", done.text).and_then(|()| out.flush()).is_err() {
-                    return ExitCode::SUCCESS; // stdout is closed
+                match print(&format!("{clear}{}", done.text), globals.color) {
+                    Printed::Done => {}
+                    ended @ (Printed::Closed | Printed::Failed) => return ended.exit_code(0),
                 }
             }
-            Err(error) => {
-                report_error(globals, error);
-                return ExitCode::from(1);
-            }
+            Err(error) => return report_error(globals, error),
         }
         std::thread::park_timeout(Duration::from_secs(2));
     }

@@ -4,6 +4,7 @@ mod access;
 mod breaker;
 mod caller_changes;
 mod checker_tests;
+mod cli_output;
 mod crash;
 mod dashboard;
 mod disk;

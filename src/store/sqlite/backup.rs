@@ -18,7 +18,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor, SqlSafeStr};
 
 use super::encoded::nanos;
-use super::{open, read, restored, upgrade};
+use super::{open, read, read_only, restored, upgrade};
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::store::bound_keys::is_bound;
@@ -48,7 +48,7 @@ pub(super) async fn back_up(
     retry_window: Duration,
     read_keys: ReadKeyFiles<'_>,
 ) -> Result<Copied> {
-    let mut conn = open::open_read_only(from).await?;
+    let mut conn = read_only::open(from).await?;
     // Older tables are allowed: a copy is wanted before a newer version upgrades them.
     open::refuse_newer_tables(&mut conn, from).await?;
     let key_files = key_files(&mut conn, from).await?;

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
 use super::encoded::newest_expired;
 use super::stored_state::run_id;
-use super::{SqliteStore, codec, open, read, run_snapshots};
+use super::{SqliteStore, codec, open, read, read_only, run_snapshots};
 use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
 use crate::store::append_row::PayloadsBySeq;
@@ -49,7 +49,7 @@ impl SqliteStore {
 
 /// Checks a copy. If its tables are older than this binary can check, only the file's integrity is checked.
 pub(super) async fn check_copy(path: &Path, since: i64) -> Result<StoreChecked> {
-    let mut conn = open::open_read_only(path).await?;
+    let mut conn = read_only::open(path).await?;
     let older = open::is_older(&mut conn, path).await?;
     let mut checked = StoreChecked::default();
     let done = if older { check_older(&mut conn, &mut checked).await } else { Ok(()) };
@@ -91,7 +91,7 @@ async fn check_integrity(conn: &mut SqliteConnection, checked: &mut StoreChecked
 }
 
 async fn open_current(path: &Path) -> Result<SqliteConnection> {
-    let mut conn = open::open_read_only(path).await?;
+    let mut conn = read_only::open(path).await?;
     open::require_current_tables(&mut conn, path).await?;
     Ok(conn)
 }

@@ -21,6 +21,7 @@ mod open_files;
 mod other_writes;
 mod queue;
 mod read;
+mod read_only;
 mod readers;
 mod restored;
 mod run_snapshots;
@@ -256,7 +257,6 @@ impl Store for SqliteStore {
     fn put_running_times(&self, times: RunningTimes) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::RunningTimes(times))
     }
-
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::Plan(id, source))
     }

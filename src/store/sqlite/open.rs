@@ -12,6 +12,7 @@ use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
 use super::connection::Options;
 use super::file_lock::FileLock;
 use super::open_files::OpenFiles;
+use super::read_only;
 use super::readers::Readers;
 use super::restored;
 use super::stored_state::run_id;
@@ -19,6 +20,7 @@ use super::upgrade::{self, UpgradeError};
 use super::write_error;
 use crate::clock;
 use crate::store::check::newer_events_problem;
+use crate::store::write_error::WriteError;
 use crate::store::{NEW_STORE_RETENTION, Restored, StoreError, StoreIdentity};
 use crate::workflow::Event;
 
@@ -50,34 +52,56 @@ pub(super) struct OpenedForReading {
     pub(super) constants: Constants,
 }
 
-/// Opens the database at a canonical path, with these options of the writer's connection.
+/// Opens the database at a canonical path, with these options of the writer's connection. If that fails, the files
+/// beside the database are as they were.
 pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
     let file_lock = FileLock::acquire(path).await?;
+    // While it is open, no other connection is the last one to close, which would remove the files beside the database.
+    let held_open = read_only::open(path).await?;
+    let opened = open_to_write(path, options, file_lock).await;
+    let _ = held_open.close().await; // nothing was written
+    opened
+}
+
+async fn open_to_write(path: &Path, options: &Options, file_lock: FileLock) -> Result<Opened, StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
+    let unreadable = |error: std::io::Error| StoreError(format!("cannot read {}: {error}", path.display()));
     let mut conn = setup_options(path).connect().await.map_err(failed)?;
-    refuse_foreign_database(&mut conn, path).await?;
-    migrate(&mut conn, path).await?;
-    check_version(&mut conn, path).await?;
-    let (secret, is_new) = match stored_secret(&mut conn).await? {
-        Some(secret) => (secret, false),
-        None => create_secret(&mut conn).await?,
-    };
-    let default_retention = default_retention(&mut conn).await.map_err(failed)?;
-    let restored = restored::read(&mut conn, clock::now()).await.map_err(failed)?;
-    let identity = identity(path).map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
-    let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
-    let files = OpenFiles::new(path, file_lock.database())
-        .map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
-    let files = Arc::new(files);
-    conn.close().await.map_err(failed)?;
+    let prepared = async {
+        let constants = prepare(&mut conn, path).await?;
+        let writer = options.open().map_err(|error| {
+            StoreError(format!("cannot open {}: {}", path.display(), WriteError::from(error).text()))
+        })?;
+        let files = OpenFiles::new(path, file_lock.database()).map_err(unreadable)?;
+        Ok::<_, StoreError>((constants, writer, Arc::new(files)))
+    }
+    .await;
+    let closed = conn.close().await.map_err(failed);
+    let (constants, writer, files) = prepared?;
+    closed?;
     let readers = Readers::open(path, files.clone()).await.map_err(failed)?;
     match file_lock.is_new() {
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    let constants = Constants { secret, default_retention, is_new, identity, restored };
     Ok(Opened { file_lock, writer, files, readers, constants })
+}
+
+/// Upgrades the tables, and reads what does not change while the database is open.
+async fn prepare(conn: &mut SqliteConnection, path: &Path) -> Result<Constants, StoreError> {
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
+    migrate(conn, path).await?;
+    check_version(conn, path).await?;
+    let (secret, is_new) = match stored_secret(conn).await? {
+        Some(secret) => (secret, false),
+        None => create_secret(conn).await?,
+    };
+    let default_retention = default_retention(conn).await.map_err(failed)?;
+    let restored = restored::read(conn, clock::now()).await.map_err(failed)?;
+    let identity = identity(path).map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
+    Ok(Constants { secret, default_retention, is_new, identity, restored })
 }
 
 /// Opens the database at a canonical path for reading. Nothing in it is changed: its tables are not upgraded, and a
@@ -87,7 +111,7 @@ pub(super) async fn open_for_reading(path: &Path) -> Result<OpenedForReading, St
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
     let unreadable = |error: std::io::Error| StoreError(format!("cannot read {}: {error}", path.display()));
-    let mut conn = open_read_only(path).await?;
+    let mut conn = read_only::open(path).await?;
     require_current_tables(&mut conn, path).await?;
     refuse_newer_events(&mut conn, path).await?;
     let no_secret = || StoreError(format!("{} has no secret: no pointsman has started with it", path.display()));
@@ -102,26 +126,6 @@ pub(super) async fn open_for_reading(path: &Path) -> Result<OpenedForReading, St
     let files = Arc::new(OpenFiles::new(path, file_lock.database()).map_err(unreadable)?);
     let readers = Readers::open(path, files).await.map_err(failed)?;
     Ok(OpenedForReading { file_lock, readers, constants })
-}
-
-/// Opens a database for reading, whatever version its tables have.
-pub(super) async fn open_read_only(path: &Path) -> Result<SqliteConnection, StoreError> {
-    let failed =
-        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
-    if !path.is_file() {
-        return Err(StoreError(format!("there is no database at {}", path.display())));
-    }
-    let mut conn = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(false)
-        .pragma("query_only", "ON")
-        .row_buffer_size(1_000)
-        .disable_statement_logging()
-        .connect()
-        .await
-        .map_err(failed)?;
-    refuse_foreign_database(&mut conn, path).await?;
-    Ok(conn)
 }
 
 fn identity(path: &Path) -> std::io::Result<StoreIdentity> {
@@ -139,27 +143,6 @@ pub(in crate::store) fn setup_options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .pragma("secure_delete", "ON")
         .disable_statement_logging()
-}
-
-/// Refuses a database that has tables and none of ours: it belongs to another program and was named by mistake.
-pub(super) async fn refuse_foreign_database(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let failed =
-        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
-    let (ours, all): (i64, i64) = sqlx::query_as(
-        "SELECT count(*) FILTER (WHERE name = '_sqlx_migrations'), count(*) FROM sqlite_schema \
-         WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
-    )
-    .fetch_one(conn)
-    .await
-    .map_err(failed)?;
-    if ours == 0 && all > 0 {
-        return Err(StoreError(format!(
-            "{} is the database of another program: it has tables, and none is pointsman's; give this one another \
-             file with --store",
-            path.display()
-        )));
-    }
-    Ok(())
 }
 
 /// The migrations up to a version, in order.

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
 use super::open_files::OpenFiles;
+use super::read_only;
 use crate::store::StoreError;
 
 /// The number of reading connections, and how long a read waits for one.
@@ -27,13 +27,8 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) async fn open(path: &Path, files: Arc<OpenFiles>) -> sqlx::Result<Self> {
-        let reader = SqliteConnectOptions::new()
-            .filename(path)
-            .pragma("query_only", "ON")
-            .pragma("cache_size", READER_CACHE)
-            .row_buffer_size(1_000)
-            .thread_name(|id| format!("store-reader-{id}"))
-            .disable_statement_logging();
+        let reader =
+            read_only::options(path).pragma("cache_size", READER_CACHE).thread_name(|id| format!("store-reader-{id}"));
         let opened = files.clone();
         let pool = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)

@@ -9,6 +9,7 @@ mod coordination;
 mod defaults;
 mod disk_faults;
 pub(crate) mod forward_work;
+mod kept_files;
 mod lists;
 mod model;
 mod open_creators;

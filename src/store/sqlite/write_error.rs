@@ -11,9 +11,10 @@ impl From<rusqlite::Error> for WriteError {
         };
         match code & 0xff {
             19 => WriteError::Constraint(text),
-            // SQL logic, busy, locked, read-only, full, too big. `SQLITE_FULL` comes from a failed write: the commit
+            BUSY => WriteError::NotWritten(format!("{text}: {HELD}")),
+            // SQL logic, locked, read-only, full, too big. `SQLITE_FULL` comes from a failed write: the commit
             // frame is the last one written to the WAL, so it is missing. A failed `fsync` has another code.
-            1 | 5 | 6 | 8 | 13 | 18 => WriteError::NotWritten(text),
+            1 | 6 | 8 | 13 | 18 => WriteError::NotWritten(text),
             // Also a failed write, at the limit on file sizes; SQLite has no code of its own for it.
             10 if code == WRITE_FAILED && has_file_size_limit() => {
                 WriteError::NotWritten(format!("{text}: the limit on file sizes (`ulimit -f`) is reached"))
@@ -23,7 +24,7 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// The text of an error for people; for a damaged file and a full disk it says what to do.
+/// The text of an error for people; for a damaged file, a full disk and a locked file it says what to do.
 pub(super) fn describe(error: &sqlx::Error) -> String {
     if extended_code(error) == Some(INDEX_NOT_EXTENDED) {
         return format!(
@@ -33,6 +34,7 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
     }
     match primary_code(error) {
         Some(FULL) => format!("{error}: the disk is full; make room and start again"),
+        Some(BUSY) => format!("{error}: {HELD}"),
         // The second code: not a database.
         Some(CORRUPT | 26) => format!(
             "{error}: the file is damaged, or another program's; restore a backup (`pointsman store backup` makes \
@@ -46,6 +48,13 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
 pub(super) fn is_damage(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) || primary_code(error) == Some(CORRUPT)
 }
+
+/// What [`BUSY`] means: it comes after a wait of 5 s.
+const HELD: &str = "another program holds the database (a long write, or `locking_mode=exclusive`); end that program \
+                    (`fuser` with the path of the database finds it) and try again";
+
+/// `SQLITE_BUSY`.
+const BUSY: i32 = 5;
 
 /// `SQLITE_CORRUPT`.
 const CORRUPT: i32 = 11;

@@ -103,3 +103,19 @@ async fn a_start_that_fails_leaves_the_files_beside_the_database_as_they_were() 
     store.close().await;
     assert_eq!(sizes(dir.path()), [Some(0), Some(32_768)]);
 }
+
+/// SQLite's wait for the lock is 5 s.
+#[tokio::test]
+async fn a_store_that_another_program_has_locked_for_itself_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = stopped_store(dir.path()).await;
+    let other = Options::new(&path).pragma("locking_mode", "EXCLUSIVE").open().unwrap();
+    other.execute_batch("BEGIN IMMEDIATE; UPDATE meta SET value = value; COMMIT").unwrap();
+    let (started, checked) = tokio::join!(open(dir.path()), SqliteStore::check(&path, Duration::from_secs(1)));
+    for why in [started.err().expect("it is refused").0, checked.expect_err("it is refused").0] {
+        assert!(why.contains("test.db") && why.contains("another program holds the database"), "{why}");
+        assert!(why.contains("`fuser`"), "{why}");
+    }
+    drop(other);
+    open(dir.path()).await.unwrap().close().await;
+}

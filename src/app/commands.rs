@@ -3,13 +3,25 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::process::App;
 use super::runtimes::{admin_runtime, engine_runtime, runtime};
 use crate::cli;
+use crate::clock;
 use crate::config::Overrides;
 use crate::demo::{DemoOptions, Product};
+
+/// Refuses a machine's clock before 1970: neither the ids of runs nor HTTP's `Date` can express such a time. It cannot
+/// come later, since the kernel refuses to set the clock to it.
+fn refuse_early_clock(now: Timestamp) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        now >= Timestamp::UNIX_EPOCH,
+        "this machine's clock is before 1970 ({now}): set it, then start again; nothing was changed"
+    );
+    Ok(())
+}
 
 /// `pointsman serve`: runs until SIGTERM or SIGINT. Prints the addresses on which it listens to stdout, as one JSON
 /// line.
@@ -17,6 +29,7 @@ use crate::demo::{DemoOptions, Product};
 /// # Errors
 /// As [`App::start`].
 pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
+    refuse_early_clock(clock::now())?;
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
         // Before anything that takes long: without a handler SIGHUP ends the process.
@@ -49,6 +62,7 @@ pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
 /// # Errors
 /// One of the demonstrated promises was broken; a port or a directory is not available; as [`App::start`].
 pub fn demo(exit: bool) -> anyhow::Result<()> {
+    refuse_early_clock(clock::now())?;
     let options = DemoOptions { exit, render: cli::diffs_text };
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     let promises_held = runtime()?.block_on(crate::demo::run(&options, async |product| {

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{EngineTest, id};
-use crate::support::faketime::FakeClock;
-use crate::support::until;
+use crate::support::faketime::{self, FakeClock};
+use crate::support::process::Start;
+use crate::support::{FlagsDir, Pointsman, until};
 
 const ASKS: &str = "
 workflow: asks
@@ -206,4 +207,19 @@ async fn a_clock_that_is_ahead_at_a_start_forgets_no_retry_key() {
     }
     assert_eq!(test.step_service.effects("POST /pays"), 3, "one run of the API, and two new requests");
     test.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_before_1970_is_refused_at_the_start() {
+    let flags = FlagsDir::passthrough("http://127.0.0.1:9");
+    let env = faketime::offset("@1969-06-01 00:00:00").into_iter().map(|(name, value)| (name.to_owned(), value));
+    let start = Start {
+        flags: flags.path().to_owned(),
+        store: format!("sqlite:{}", flags.file("pointsman.db").display()),
+        log: flags.file("pointsman.log"),
+        env: env.collect(),
+    };
+    let log = Pointsman::try_start(&start).await.err().expect("it is refused");
+    assert!(log.contains("this machine's clock is before 1970 (1969-06-01T"), "{log}");
+    assert!(!log.contains("panicked") && !flags.file("pointsman.db").exists(), "{log}");
 }

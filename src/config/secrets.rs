@@ -63,11 +63,11 @@ pub(super) fn secret(
     None
 }
 
-/// Reads a file of public keys. `None` if it is absent and `secrets_may_be_absent` is set.
+/// Reads a file of public keys. `None` if it cannot be read and `secrets_may_be_absent` is set.
 pub(super) fn public_keys(path: &Path, overrides: &Overrides) -> Result<Option<String>, String> {
     match read_bounded(path) {
         Ok(text) => Ok(Some(text)),
-        Err(_) if overrides.secrets_may_be_absent && !path.exists() => Ok(None),
+        Err(_) if overrides.secrets_may_be_absent => Ok(None),
         Err(why) => Err(why),
     }
 }

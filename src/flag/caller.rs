@@ -96,9 +96,12 @@ impl CallerScope {
         match &self.token {
             None => headers,
             Some(keys) => format!(
-                "issuer and subject of a verified token for {} ({} keys), and without one {headers}",
+                "issuer and subject of a verified token for {} ({}), and without one {headers}",
                 keys.source.audience.iter().map(|audience| format!("`{audience}`")).collect::<Vec<_>>().join(" or "),
-                keys.keys.len(),
+                match keys.keys.len() {
+                    0 => "keys not read".to_owned(),
+                    count => format!("{count} keys"),
+                },
             ),
         }
     }
@@ -121,6 +124,11 @@ impl TokenKeys {
             return Err("holds no public key that verifies signatures (RSA, EC P-256 or P-384, Ed25519)".into());
         }
         Ok(Self { keys, source: TokenSource { keys: text.to_owned(), audience } })
+    }
+
+    /// Keys that could not be read here, for checks of files that carry out no request: they verify no token.
+    pub fn unread(audience: Vec<String>) -> Self {
+        Self { keys: Vec::new(), source: TokenSource { keys: String::new(), audience } }
     }
 
     /// What they were read from.

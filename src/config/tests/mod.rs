@@ -2,6 +2,7 @@ mod gate_keys;
 mod mutations;
 mod refusals;
 mod rehearsals;
+mod secrets;
 pub(super) mod set;
 mod watching;
 

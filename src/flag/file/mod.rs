@@ -41,7 +41,7 @@ pub struct KnownNames<'a> {
     pub services: &'a BTreeMap<ServiceName, Option<Arc<Service>>>,
     /// The workflows.
     pub workflows: &'a BTreeMap<WorkflowName, Option<WorkflowFacts>>,
-    /// Reads another file of the directory, with public keys. `None` where the file is absent and that is allowed.
+    /// Reads another file of the directory, with public keys. `None` where it cannot be read and that is allowed.
     pub read_file: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }
 

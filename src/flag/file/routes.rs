@@ -180,7 +180,7 @@ fn caller_scope(
                 Some(names) => headers(names, &site.key("headers"), problems),
                 None => vec![AUTHORIZATION],
             };
-            (token_keys(jwt, known, &site.key("jwt"), problems)?, others)
+            (Some(token_keys(jwt, known, &site.key("jwt"), problems)?), others)
         }
     };
     Some(CallerScope { token, headers })
@@ -203,13 +203,14 @@ fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<Heade
     }
 }
 
-/// `None` where a problem was reported; `Some(None)` where the file is absent and that is allowed.
+/// `None` where a problem was reported. Where the file cannot be read and that is allowed, keys that verify no token, so
+/// that the rest of the files is checked as on a machine that has the file.
 fn token_keys(
     draft: &JwtDraft,
     known: &KnownNames<'_>,
     site: &Site,
     problems: &mut Problems,
-) -> Option<Option<Arc<TokenKeys>>> {
+) -> Option<Arc<TokenKeys>> {
     let JwtDraft { keys, audience } = draft;
     let audience = match audience {
         OneOrMore::One(one) => vec![one.clone()],
@@ -223,7 +224,7 @@ fn token_keys(
     }
     match (known.read_file)(keys) {
         Ok(Some(text)) => match TokenKeys::read(&text, audience) {
-            Ok(keys) => Some(Some(Arc::new(keys))),
+            Ok(keys) => Some(Arc::new(keys)),
             Err(why) => {
                 problems
                     .error(&site.key("keys"), format!("the file `{keys}` {why}"))
@@ -232,8 +233,8 @@ fn token_keys(
             }
         },
         Ok(None) => {
-            problems.warn(&site.key("keys"), format!("the file `{keys}` is absent: no token can be verified"));
-            Some(None)
+            problems.warn(&site.key("keys"), format!("the file `{keys}` cannot be read on this machine"));
+            Some(Arc::new(TokenKeys::unread(audience)))
         }
         Err(why) => {
             problems.error(&site.key("keys"), why).hint("the file is read whenever the flag files are loaded");

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::store::KeyFileRecord;
 
 fn limits() -> Limits {
     Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() }
@@ -16,7 +17,7 @@ async fn open_in(store: &Arc<CountingStore>, dir: &Path) -> Arc<KeyLog> {
 /// The keys that wait, and for each file that could not be read the reason.
 fn waiting_and_unread(log: &Arc<KeyLog>) -> (Vec<RetryKey>, Vec<String>) {
     let waiting = log.waiting().into_iter().map(|(key, _)| key).collect();
-    let why = |(record, _): (crate::store::KeyFileRecord, _)| record.unread.unwrap().why;
+    let why = |(record, _): (KeyFileRecord, _)| record.unread.unwrap().why;
     (waiting, log.list.unread().into_iter().map(why).collect())
 }
 
@@ -251,4 +252,39 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
         (vec![], vec![]),
         "nothing waits in it"
     );
+}
+
+/// The path of the original cannot be read: it is a loop of links here, as it could be a directory without permission.
+#[tokio::test]
+async fn a_store_counts_as_a_copy_only_while_it_cannot_be_seen_whether_the_original_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (original_dir, copy_dir) = (dir.path().join("original"), dir.path().join("copy"));
+    let location = |dir: &Path| dir.join("a.db").display().to_string();
+    for dir in [&original_dir, &copy_dir] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let original: Arc<CountingStore> = CountingStore::with_content(Arc::default(), &location(&original_dir));
+    let place = KeyFilePlace::File(original_dir.join("a.db.keys"));
+    let handle: StoreHandle = original.clone();
+    let log = open_key_log(&handle, &place, &limits()).await.unwrap();
+    log.finish(&handle).await;
+    kill(log).await;
+    std::fs::remove_dir_all(&original_dir).unwrap();
+    std::os::unix::fs::symlink(&original_dir, &original_dir).unwrap();
+    let moved = CountingStore::with_content(original.inner.clone(), &location(&copy_dir));
+    let place = KeyFilePlace::File(copy_dir.join("a.db.keys"));
+    let handle: StoreHandle = moved.clone();
+    for is_unknown in [true, true, false, false] {
+        if !is_unknown {
+            let _ = std::fs::remove_file(&original_dir); // the second time it is gone
+        }
+        let log = open_key_log(&handle, &place, &limits()).await.unwrap();
+        let unread = waiting_and_unread(&log).1;
+        assert_eq!(unread.len(), usize::from(is_unknown), "{unread:?}");
+        assert!(unread.iter().all(|why| why.contains("search the directories of that path")), "{unread:?}");
+        let of_original = |(record, _): (KeyFileRecord, _)| record.unread.unwrap().belongs_to_original;
+        assert!(log.list.unread().into_iter().all(of_original));
+        kill(log).await;
+    }
+    assert_eq!(listed_count(&moved).await, 1);
 }

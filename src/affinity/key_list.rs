@@ -15,12 +15,13 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::key_file::KeyFile;
-use crate::store::{KeyFileRecord, StoreHandle};
+use crate::store::{KeyFileRecord, RepeatedFailures, StoreHandle};
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct KeyFileList {
     state: Mutex<State>,
+    logged_failures: RepeatedFailures,
 }
 
 #[derive(Default)]
@@ -74,7 +75,9 @@ impl KeyFileList {
             false => store.put_key_files(put.clone(), remove.clone()).await,
         };
         if let Err(error) = written {
-            tracing::warn!(%error, "the store's list of files of retry keys was not updated; this is tried again");
+            if let Some(unlogged) = self.logged_failures.count(&error.0) {
+                tracing::warn!(%error, unlogged, "the store's list of files of retry keys was not updated; this is tried again");
+            }
             return false;
         }
         let mut state = self.state();

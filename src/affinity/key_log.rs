@@ -29,7 +29,7 @@ use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::slot_file::SlotRoute;
-use crate::store::StoreHandle;
+use crate::store::{RepeatedFailures, StoreHandle};
 
 /// Keys written to the store together: few enough that no append waits for long.
 const BATCH_MAX: usize = 512;
@@ -293,6 +293,7 @@ impl KeyLog {
 
     /// Moves waiting keys to the store until [`KeyLog::close`] is called.
     pub(super) async fn move_to_store(self: Arc<Self>, store: StoreHandle) {
+        let failures = RepeatedFailures::default();
         loop {
             let listed = self.list.write(&store).await;
             let (batch, last, closed) = {
@@ -316,8 +317,10 @@ impl KeyLog {
             match store.note_legacy_tries(batch).await {
                 Ok(()) => self.advance(Some(last)),
                 Err(error) => {
-                    let waiting = self.ring().waiting.len();
-                    tracing::warn!(%error, waiting, "the store did not take retry keys of legacy; they wait in their file and are tried again");
+                    if let Some(unlogged) = failures.count(&error.0) {
+                        let waiting = self.ring().waiting.len();
+                        tracing::warn!(%error, waiting, unlogged, "the store did not take retry keys of legacy; they wait in their file and are tried again");
+                    }
                     self.progress.send_modify(|progress| progress.refused += 1);
                     if closed {
                         return;

@@ -54,7 +54,7 @@ use crate::exchange::{Outcome, Served, ServedObserver, Settle};
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::names::RouteId;
-use crate::store::{EvidenceRecord, StoreError, StoreHandle};
+use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
 
 /// The evidence of all routes: in memory, written to the store in the background.
 pub struct Evidence {
@@ -310,10 +310,13 @@ impl Evidence {
     pub async fn write_behind(self: Arc<Self>, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let failures = RepeatedFailures::default();
         loop {
             ticks.tick().await;
-            if let Err(error) = self.flush().await {
-                tracing::warn!(%error, "evidence is not written yet; it is kept in memory and written at the next flush");
+            if let Err(error) = self.flush().await
+                && let Some(unlogged) = failures.count(&error.0)
+            {
+                tracing::warn!(%error, unlogged, "evidence is not written yet; it is kept in memory and written at the next flush");
             }
         }
     }

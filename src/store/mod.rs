@@ -22,6 +22,7 @@ mod memory;
 mod open_creators;
 mod postgres;
 mod records;
+mod repeated_failures;
 mod retry_scopes;
 mod run_filter;
 mod sqlite;
@@ -54,6 +55,7 @@ pub use records::{
     Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,
     OrderRecord, Overridden, PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
 };
+pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes};
 pub use run_filter::RunFilter;
 pub use sqlite::{Copied, SqliteStore};

@@ -19,7 +19,7 @@ use super::summary_cache::SummaryCache;
 use crate::store::encoded::EncodedAppend;
 use crate::store::validate::{AppendOutcome, validate_batch};
 use crate::store::write_error::WriteError;
-use crate::store::{AppendError, NewPin};
+use crate::store::{AppendError, NewPin, RepeatedFailures};
 
 /// The most attempts to commit a batch, while the connection is lost each time.
 const ATTEMPTS_MAX: u32 = 4;
@@ -37,6 +37,7 @@ pub(super) struct Committer {
     retry_window_ns: i64,
     /// The last error, to show to people.
     pub(super) write_failure: Arc<Mutex<Option<String>>>,
+    logged_failures: RepeatedFailures,
 }
 
 /// The result of one attempt to write a batch.
@@ -62,6 +63,7 @@ impl Committer {
             summaries: SummaryCache::default(),
             retry_window_ns,
             write_failure: Arc::default(),
+            logged_failures: RepeatedFailures::default(),
         }
     }
 
@@ -94,12 +96,9 @@ impl Committer {
                     if !matches!(error, WriteError::Constraint(_)) {
                         self.note_failure(error.text());
                         let was_healthy = healthy.swap(false, Ordering::AcqRel);
-                        tracing::warn!(
-                            error = error.text(),
-                            appends = appends.len(),
-                            attempts,
-                            "the store did not commit"
-                        );
+                        if let Some(unlogged) = self.logged_failures.count(error.text()) {
+                            tracing::warn!(error = error.text(), attempts, unlogged, "the store did not commit");
+                        }
                         let may_retry =
                             unknown.is_some() && was_healthy && attempts < ATTEMPTS_MAX && Instant::now() < deadline;
                         if may_retry && self.session.get_within(RECONNECT_WITHIN).await.is_ok() {

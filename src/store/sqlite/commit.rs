@@ -16,8 +16,8 @@ use super::notifier::Notifier;
 use super::validate::AppendOutcome;
 use super::write_append::{RunningCache, UsualStatements, WriteTime, validate, write_append};
 use crate::clock;
-use crate::store::AppendError;
 use crate::store::write_error::WriteError;
+use crate::store::{AppendError, RepeatedFailures};
 
 /// The most attempts to look up a commit with an unknown outcome, in a store that was healthy until then.
 const LOOKUPS_MAX: u32 = 3;
@@ -32,11 +32,13 @@ pub(super) struct Committer {
     retry_window: Duration,
     /// The last error, to show to people.
     pub(super) write_failure: Arc<Mutex<Option<String>>>,
+    logged_failures: RepeatedFailures,
 }
 
 impl Committer {
     pub(super) fn new(conn: Connection, notifier: Notifier, retry_window: Duration) -> Self {
-        Self { conn, notifier, cache: RunningCache::default(), retry_window, write_failure: Arc::default() }
+        let (cache, write_failure, logged_failures) = Default::default();
+        Self { conn, notifier, cache, retry_window, write_failure, logged_failures }
     }
 
     /// The current time, and the time before which retry keys have expired.
@@ -92,8 +94,16 @@ impl Committer {
         done
     }
 
+    /// As [`Committer::note_failure`], for a commit that failed; it is also logged, but not each time.
+    pub(super) fn note_failed_commit(&self, error: &WriteError) {
+        self.note_failure(error);
+        if let Some(unlogged) = self.logged_failures.count(error.text()) {
+            tracing::error!(error = error.text(), unlogged, "the store did not commit");
+        }
+    }
+
     /// Records the error that is shown while the store takes no commits.
-    pub(super) fn note_failure(&self, error: &WriteError) {
+    fn note_failure(&self, error: &WriteError) {
         *self.write_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.text().to_owned());
     }
 
@@ -105,8 +115,7 @@ impl Committer {
         healthy: &AtomicBool,
     ) -> Vec<AppendOutcome> {
         let was_healthy = healthy.swap(false, Ordering::AcqRel);
-        self.note_failure(&error);
-        tracing::error!(error = error.text(), appends = appends.len(), "the store did not commit");
+        self.note_failed_commit(&error);
         match &error {
             WriteError::Constraint(text) => {
                 // The database works: only this batch is refused.

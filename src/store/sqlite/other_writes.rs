@@ -112,8 +112,7 @@ fn write_with_retry(
         Err(error) => error,
     };
     committer.conn.roll_back();
-    committer.note_failure(&error);
-    tracing::error!(error = error.text(), "the store did not commit");
+    committer.note_failed_commit(&error);
     if let WriteError::Unknown(_) = error {
         committer.conn.discard();
         if committer.conn.probe(nanos(clock::now())).is_ok() {

@@ -10,7 +10,7 @@ use serde_json_path::JsonPath;
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::number::Decimal;
 use super::times;
-use crate::expression::{Expression, ReadPath};
+use crate::expression::{Expression, JsonPathError, ReadPath, parse_json_path};
 use crate::problem::{Problems, Site, nearest};
 
 /// Identifies a rule where its uses are counted: its index in [`Rules::texts`].
@@ -176,11 +176,11 @@ fn header(name: &str, site: &Site, problems: &mut Problems) -> Option<HeaderName
 }
 
 fn path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
-    match JsonPath::parse(text) {
+    match parse_json_path(text) {
         Ok(path) => Some(path),
-        Err(e) => {
-            let problem = problems.error(site, format!("`{text}` is no JSONPath: {}", e.message()));
-            problem.offset(e.position().saturating_sub(1));
+        Err(JsonPathError { message, offset }) => {
+            let problem = problems.error(site, format!("`{text}` is no JSONPath: {message}"));
+            problem.offset(offset);
             if !text.starts_with('$') {
                 problem.hint(format!("a path starts at the body: `$.{text}`"));
             }

@@ -85,6 +85,10 @@ impl Matcher {
 
 impl MethodRouters {
     fn insert(&mut self, method: &Method, template: &str, index: usize) {
+        // The router cannot hold more, and the check of files refuses them; an earlier version may have stored one.
+        if params(template).count() > PARAMS_MAX {
+            return;
+        }
         let at = self.0.iter().position(|(m, _)| m == method).unwrap_or_else(|| {
             self.0.push((method.clone(), Router::new()));
             self.0.len() - 1
@@ -98,6 +102,9 @@ impl MethodRouters {
         router.at(key).ok()
     }
 }
+
+/// The most parameters of a template: more than this, the router panics.
+pub const PARAMS_MAX: usize = 25;
 
 /// The names of a template's parameters, in order.
 pub fn params(template: &str) -> impl Iterator<Item = &str> {
@@ -117,4 +124,20 @@ pub fn host_name(host: &str) -> &str {
         _ => host,
     };
     name.strip_suffix('.').unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The router panics if it gets more parameters than it can hold.
+    #[test]
+    fn a_template_with_more_parameters_than_the_router_holds_matches_nothing() {
+        for (count, matches) in [(PARAMS_MAX, true), (PARAMS_MAX + 1, false)] {
+            let template: String = (0..count).map(|n| format!("/{{p{n}}}")).collect();
+            let mut routers = MethodRouters::default();
+            routers.insert(&Method::GET, &template, 7);
+            assert_eq!(routers.at(&Method::GET, &"/a".repeat(count)).is_some(), matches, "{count}");
+        }
+    }
 }

@@ -112,6 +112,6 @@ fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String
     let name = HeaderName::try_from(name).map_err(|error| format!("header `{name}`: {error}"))?;
     let mut value = HeaderValue::try_from(value).map_err(|error| format!("header `{name}`: {error}"))?;
     value.set_sensitive(true);
-    headers.insert(name, value);
+    headers.try_insert(name, value).map_err(|error| format!("the headers: {error}"))?;
     Ok(())
 }

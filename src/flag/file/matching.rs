@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use http::Method;
 
 use super::MatchDraft;
-use crate::flag::matcher::host_name;
+use crate::flag::matcher::{PARAMS_MAX, host_name};
 use crate::flag::path::match_key;
 use crate::flag::{Ambiguity, Match, normalise};
 use crate::problem::{Problems, Site, nearest};
@@ -102,6 +102,9 @@ fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<St
         if !names.insert(name) {
             return refuse(format!("the parameter `{name}` is used twice"), "each needs a name of its own");
         }
+    }
+    if names.len() > PARAMS_MAX {
+        return refuse(format!("the path has {} parameters", names.len()), &format!("at most {PARAMS_MAX}"));
     }
     Some(path.to_owned())
 }

@@ -2,11 +2,9 @@
 
 use std::collections::HashSet;
 
-use serde_json_path::JsonPath;
-
 use super::values::{check_name, condition, percentage};
 use super::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, suggest};
-use crate::expression::{Expression, ReadPath, Template};
+use crate::expression::{Expression, ReadPath, Template, parse_json_path};
 use crate::flag::facts::{HOP_BY_HOP_HEADERS, REQUEST_PARTS};
 use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
 use crate::problem::{Problems, Site};
@@ -170,7 +168,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
                 let site = site.key("key").at_key();
                 problems.error(&site, "a creator has no `key`").hint("`key` goes with `follows`");
             }
-            match JsonPath::parse(path) {
+            match parse_json_path(path) {
                 Ok(id) => Some(Instance::Creates { id }),
                 Err(error) => {
                     let site = site.key("creates");

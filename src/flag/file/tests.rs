@@ -141,6 +141,7 @@ fn keep_none_is_for_workflows_that_only_read() {
 
 #[test]
 fn each_field_is_checked() {
+    let many_params: String = (0..26).map(|n| format!("/{{p{n}}}")).collect();
     let key = "${request.headers[\"x\"]}";
     for (patch, place, message) in [
         (json!({ "id": "Orders Get" }), ".id", "is not a valid id for a route"),
@@ -169,7 +170,7 @@ fn each_field_is_checked() {
             ".cohorts[0].when",
             "before the body",
         ),
-        (json!({ "instance": { "creates": "id" } }), ".instance.creates", "is not a JSONPath"),
+        (json!({ "instance": { "creates": format!("$[?{}", "(".repeat(99)) } }), ".instance.creates", "are open here"),
         (json!({ "instance": { "creates": "$.id", "ends": "${true}" } }), ".instance.ends", "not supported"),
         (json!({ "instance": {} }), ".instance", "either created or followed"),
         (json!({ "instance": { "follows": "x" } }), ".instance.follows", "needs a `key`"),
@@ -211,6 +212,7 @@ fn each_field_is_checked() {
         (json!({ "match": { "method": "GET", "path": "/{*rest}" } }), ".match.path", "is not a parameter"),
         (json!({ "match": { "method": "GET", "path": "/%7Ba%7D" } }), ".match.path", "is not a parameter"),
         (json!({ "match": { "method": "GET", "path": "/{a}/{a}" } }), ".match.path", "is used twice"),
+        (json!({ "match": { "method": "GET", "path": many_params } }), ".match.path", "has 26 parameters"),
         (json!({ "match": { "method": "GET", "path": "/a", "host": "x:80" } }), ".match.host", "without port"),
         (json!({ "match": { "method": "GET", "path": "/a", "host": "*.x" } }), ".match.host", "is not a host"),
     ] {

@@ -14,6 +14,9 @@ use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, FailuresDraft, StepDraft};
 use crate::workflow::{ForEach, ResponseTemplate, StepKind};
 
+/// The most headers of a call or an answer.
+const HEADERS_MAX: usize = 100;
+
 type IsKind = fn(&StepDraft) -> bool;
 
 /// Kinds of step, and whether a draft is one.
@@ -210,6 +213,9 @@ impl Check<'_> {
         site: &Site,
         context: &mut ExpressionContext<'_>,
     ) -> Vec<(http::HeaderName, Template)> {
+        if map.len() > HEADERS_MAX {
+            self.problems.error(site, format!("{} headers are too many: at most {HEADERS_MAX}", map.len()));
+        }
         let mut headers: Vec<(http::HeaderName, Template)> = Vec::with_capacity(map.len());
         for (name, value) in map {
             let at = site.key(name.as_str());

@@ -11,6 +11,9 @@
 //! - *skip*: the list of calls to undo and the list of calls with unknown effect
 //! - *take*: the same two lists; only the output is replaced
 //! - *fallback*: nothing, because certainly nothing was done
+//!
+//! *cancel* ends the run with undo or without, as the person says. A run that undoes what it did already, or that
+//! somebody has cancelled with undo, offers *cancel_without_undo* in its place: a second cancel with undo is refused.
 
 use super::calls::CallState;
 use super::{CallBody, Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};
@@ -96,11 +99,37 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
         "retry_with" => !ending && !step.is_some_and(sends_raw),
         _ => true,
     });
-    // A run that was cancelled without compensation cannot be cancelled any further.
-    if run.cancel.as_ref().is_none_or(|cancel| cancel.compensate) {
-        choices.push("cancel");
-    }
+    choices.extend(cancel_choice(run));
     choices
+}
+
+/// The choice that cancels without undoing.
+const CANCEL_WITHOUT_UNDO: &str = "cancel_without_undo";
+
+/// The choice that cancels the run, as [`super::ending::cancel`] accepts it.
+fn cancel_choice(run: &Run) -> Option<&'static str> {
+    match &run.cancel {
+        // A run that was cancelled without compensation cannot be cancelled any further.
+        Some(cancel) if !cancel.compensate => None,
+        Some(cancel) if !cancel.automatic => Some(CANCEL_WITHOUT_UNDO),
+        Some(_) | None if run.undoing.is_some() => Some(CANCEL_WITHOUT_UNDO),
+        Some(_) | None => Some("cancel"),
+    }
+}
+
+/// Whether the conflict offers this choice as it was recorded, and it is still possible: a choice by its name, and a
+/// cancel without undo wherever the run may be cancelled. `offered` are the names offered now.
+pub(super) fn is_offered(recorded: &[String], offered: &[&'static str], choice: &Choice) -> bool {
+    let is_named = |name: &str| offered.contains(&name);
+    let is_recorded = |name: &str| recorded.iter().any(|recorded| recorded == name);
+    match choice {
+        // Earlier versions recorded `cancel` in both cases.
+        Choice::Cancel { compensate } => {
+            (is_recorded("cancel") || is_recorded(CANCEL_WITHOUT_UNDO))
+                && (is_named("cancel") || (!compensate && is_named(CANCEL_WITHOUT_UNDO)))
+        }
+        choice => is_named(choice.name()) && is_recorded(choice.name()),
+    }
 }
 
 /// Whether the step's call sends the body of the request as it came (`raw:`): it takes no other input.
@@ -117,6 +146,10 @@ pub(super) fn why_not(
     choice: &Choice,
 ) -> &'static str {
     match (choice, subject(step, item), kind) {
+        (Choice::Cancel { compensate: true }, ..) if run.undoing.is_some() => {
+            "what was done is being undone already; without compensation the rest would be left as it is"
+        }
+        (Choice::Cancel { .. }, ..) => "the run was cancelled already",
         (_, ConflictSubject::Answer, _) => "every step has ended, and only the answer is missing",
         (Choice::Take { .. } | Choice::RetryWith { .. }, ConflictSubject::Question, _) => {
             "the step asks people, and a value would replace their answer"

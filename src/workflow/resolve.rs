@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::choices::{choices, why_not};
+use super::choices::{choices, is_offered, why_not};
 use super::step_events::{check_given_depth, check_given_form};
 use super::{
     Choice, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled,
@@ -44,10 +44,9 @@ pub(super) fn resolve(
         ConflictKind::Answer => None,
         _ => Some(plan.step(step).ok_or(Refusal::NoSuchStep)?.1),
     };
-    // The choice has to be offered by the conflict as it was recorded, and still be possible.
     let mut offered = choices(run, declared, *item, conflict.kind);
-    offered.retain(|choice| conflict.choices.iter().any(|recorded| recorded == choice));
-    if !offered.contains(&choice.name()) {
+    if !is_offered(&conflict.choices, &offered, choice) {
+        offered.retain(|name| name.starts_with("cancel") || conflict.choices.iter().any(|recorded| recorded == name));
         let why = why_not(run, declared, *item, conflict.kind, choice);
         return Err(Refusal::NotApplicable(format!(
             "`{}` is not possible here: {why}; choose one of {}",

@@ -127,6 +127,7 @@ async fn try_each_choice(
             "take" => Choice::Take { output: Arc::new(json!({ "id": "taken" })) },
             "fallback" => Choice::Fallback,
             "cancel" => Choice::Cancel { compensate: true },
+            "cancel_without_undo" => Choice::Cancel { compensate: false },
             other => {
                 wrong.push(format!("this test does not know the choice `{other}`"));
                 continue;
@@ -155,7 +156,7 @@ async fn try_each_choice(
         let left_effect = (conflict.step.clone(), conflict.item);
         let run = workflow_run.state_of(run.run_id).await;
         // A cancel or skip of an unknown outcome leaves the effect as it is, and the run lists it.
-        let left = matches!(choice.as_str(), "cancel" | "skip");
+        let left = matches!(choice.as_str(), "cancel" | "cancel_without_undo" | "skip");
         wrong.extend(not_undone(rig, workflow, &run, left.then_some(&left_effect)));
     }
     tried

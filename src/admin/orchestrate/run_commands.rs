@@ -159,6 +159,7 @@ pub(in crate::admin) async fn resolve(
         (ChoiceName::RetryWith, Some(input), None, None) => Choice::RetryWith { input: Arc::new(input) },
         (ChoiceName::Take, None, Some(output), None) => Choice::Take { output: Arc::new(output) },
         (ChoiceName::Cancel, None, None, compensate) => Choice::Cancel { compensate: compensate.unwrap_or(true) },
+        (ChoiceName::CancelWithoutUndo, None, None, None | Some(false)) => Choice::Cancel { compensate: false },
         (ChoiceName::Retry, None, None, None) => Choice::Retry,
         (ChoiceName::Skip, None, None, None) => Choice::Skip,
         (ChoiceName::Fallback, None, None, None) => Choice::Fallback,

@@ -217,6 +217,8 @@ pub enum ChoiceName {
     Wait,
     /// The run is cancelled.
     Cancel,
+    /// The run is cancelled, and what is not undone yet is left as it is.
+    CancelWithoutUndo,
 }
 
 /// An answer to a checkpoint.

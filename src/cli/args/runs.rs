@@ -239,6 +239,9 @@ pub(crate) enum Choice {
     Wait,
     /// The run is cancelled.
     Cancel,
+    /// The run is cancelled, and what is not undone yet is left as it is.
+    #[value(alias = "cancel_without_undo")]
+    CancelWithoutUndo,
 }
 
 /// `runs answer`.

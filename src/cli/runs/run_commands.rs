@@ -140,5 +140,6 @@ fn choice_name(choice: Choice) -> ChoiceName {
         Choice::Fallback => ChoiceName::Fallback,
         Choice::Wait => ChoiceName::Wait,
         Choice::Cancel => ChoiceName::Cancel,
+        Choice::CancelWithoutUndo => ChoiceName::CancelWithoutUndo,
     }
 }

@@ -198,7 +198,7 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
         let more = match choice.as_str() {
             "retry_with" => " --input JSON",
             "take" => " --output JSON",
-            // Undoing is in progress: a cancel can only stop it and leave the rest as it is.
+            // Recorded by an earlier version. Undoing is in progress: a cancel can only leave the rest as it is.
             "cancel" if *part == Part::Undo => " --no-undo",
             _ => "",
         };

@@ -190,7 +190,8 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             let Some(conflict) = conflict else {
                 return harness.order_by("ann", Order::Resume { reason: None }).is_ok() || sent;
             };
-            let choices: Vec<&String> = conflict.choices.iter().filter(|name| late || *name != "cancel").collect();
+            let choices: Vec<&String> =
+                conflict.choices.iter().filter(|name| late || !name.starts_with("cancel")).collect();
             let choice = match choices[usize::from(pick / 8) % choices.len()].as_str() {
                 "retry" => Choice::Retry,
                 "retry_with" => Choice::RetryWith { input: Arc::new(json!({ "n": [1] })) },

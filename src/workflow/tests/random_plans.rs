@@ -106,7 +106,8 @@ fn choice(offered: &[String], pick: u8, late: bool) -> Choice {
         "skip" => Choice::Skip,
         "take" => take(json!({ "of": "hand", "total": 4 })),
         "fallback" => Choice::Fallback,
-        _ => Choice::Cancel { compensate: !late && pick.is_multiple_of(2) },
+        "cancel" => Choice::Cancel { compensate: !late && pick.is_multiple_of(2) },
+        _ => Choice::Cancel { compensate: false },
     }
 }
 

@@ -72,7 +72,7 @@ fn a_failed_undo_waits_for_a_person() {
         let conflict = harness.run.conflict().unwrap();
         assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoFailed, Part::Undo));
         assert!(conflict.message.starts_with("what `hotel` did could not be undone: "), "{}", conflict.message);
-        assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
+        assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel_without_undo"]);
         harness
     };
     let end = |harness: &mut Harness<'_>| {
@@ -92,11 +92,17 @@ fn a_failed_undo_waits_for_a_person() {
     let mut left = failing();
     left.choose("hotel", None, Choice::Skip).unwrap();
     assert_eq!(end(&mut left), Some(Undone::Left("ann left it as it is".into())));
-    let mut called_off = failing();
-    assert!(called_off.cancel(true).is_err(), "it is being undone already");
-    called_off.cancel(false).unwrap();
-    assert_eq!(called_off.run.status(), RunStatus::Cancelled);
-    assert!(called_off.run.note().unwrap().contains("not undone: `hotel`"), "{:?}", called_off.run.note());
+    for by_choice in [false, true] {
+        let mut called_off = failing();
+        let mut cancel = |compensate| match by_choice {
+            true => called_off.choose("hotel", None, Choice::Cancel { compensate }),
+            false => called_off.cancel(compensate),
+        };
+        assert!(cancel(true).is_err(), "it is being undone already");
+        cancel(false).unwrap();
+        assert_eq!(called_off.run.status(), RunStatus::Cancelled);
+        assert!(called_off.run.note().unwrap().contains("not undone: `hotel`"), "{:?}", called_off.run.note());
+    }
 }
 
 /// A POST may not be repeated, and a later refusal does not tell whether an earlier attempt undid it.
@@ -116,7 +122,7 @@ fn an_undo_with_unknown_outcome_is_not_shown_as_a_refusal() {
                 conflict.message.starts_with("it is unknown whether what `hotel` did was undone: "),
                 "{conflict:?}"
             );
-            assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
+            assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel_without_undo"]);
             assert!(harness.run.note().unwrap().contains("it is unknown whether what `hotel` did was undone"));
         };
         assert_unknown(&harness);
@@ -155,6 +161,26 @@ fn a_cancelled_run_ends_what_is_under_way_and_undoes_it_or_not() {
     harness.item("reserve", 1, timed_out());
     assert_eq!(harness.run.status(), RunStatus::Cancelled, "unknown, and only listed: {:?}", harness.kinds());
     assert_eq!(harness.run.undone().len(), 2);
+}
+
+#[test]
+fn a_conflict_in_a_run_that_was_cancelled_offers_no_second_cancel_with_undo() {
+    let plan = plan(TRIP);
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.item("reserve", 0, ok(json!({"id": 1})));
+    harness.cancel(true).unwrap();
+    harness.item("reserve", 1, timed_out());
+    let conflict = harness.run.conflict().unwrap();
+    assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
+    assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel_without_undo"]);
+    let Err(Refusal::NotApplicable(why)) = harness.choose("reserve", Some(1), Choice::Cancel { compensate: true })
+    else {
+        panic!("a second cancel with undo is accepted");
+    };
+    assert!(why.ends_with("cancelled already; choose one of retry, skip, take, cancel_without_undo"), "{why}");
+    harness.choose("reserve", Some(1), Choice::Cancel { compensate: false }).unwrap();
+    assert_eq!(harness.run.status(), RunStatus::Cancelled);
 }
 
 #[test]

@@ -88,10 +88,11 @@ impl Walk {
         let entries = self.system.world.ledger().entries();
         let was_done = key.is_some() && entries.iter().any(|entry| entry.key.as_deref() == key && !entry.repeated);
         let choices = conflict["choices"].as_array().expect("a list").iter().filter_map(Value::as_str);
+        let cancels = |choice: &str| choice.starts_with("cancel");
         let safe =
-            |choice: &&str| if was_done { matches!(*choice, "take" | "cancel") } else { *choice != "retry_with" };
+            |choice: &&str| if was_done { *choice == "take" || cancels(choice) } else { *choice != "retry_with" };
         let is_lost = self.orders[run.order].is_lost || self.is_done_by_legacy(run.order);
-        let choices: Vec<&str> = choices.filter(safe).filter(|choice| !is_lost || *choice == "cancel").collect();
+        let choices: Vec<&str> = choices.filter(safe).filter(|choice| !is_lost || cancels(choice)).collect();
         let Some(choice) = self.random.choice(choices) else { return };
         let mut body = json!({ "step": conflict["step_id"], "item": conflict["item"], "choice": choice });
         if choice == "take" {

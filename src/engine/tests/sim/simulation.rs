@@ -312,6 +312,7 @@ impl Simulation {
             Some("fallback") => Choice::Fallback,
             Some("wait") => Choice::Wait,
             Some("take") => Choice::Take { output: Arc::new(json!({ "id": 0 })) },
+            Some("cancel_without_undo") => Choice::Cancel { compensate: false },
             _ => Choice::Cancel { compensate: true },
         }
     }

@@ -101,7 +101,7 @@ impl RunBodies {
     /// The bodies of this run.
     pub fn of_run(run: &Run) -> Self {
         let input = run.started().request.get("body").cloned();
-        Self { input, output: run.answer().map(|answer| answer.body.value()) }
+        Self { input, output: run.answer().map(|answer| answer.value()) }
     }
 }
 

@@ -74,7 +74,14 @@ impl BytesMark {
 }
 
 impl AnswerRecord {
-    /// The body of a child's answer as the output of its parent's step: bytes stay bytes.
+    /// The value of the body where it is not bytes: plain text stays text, also where it could be read as JSON.
+    pub fn value(&self) -> Value {
+        match &self.body {
+            Payload::Text(text) if self.is_plain_text => Value::String(text.clone()),
+            body => body.value(),
+        }
+    }
+    /// The body of a child's answer as the output of its parent's step: bytes stay bytes, and text stays text.
     pub fn output(&self, mark: BytesMark) -> Value {
         let bytes = match &self.body {
             Payload::Base64(text) => STANDARD.decode(text).ok(),
@@ -82,14 +89,14 @@ impl AnswerRecord {
             Payload::Text(_) | Payload::Empty => None,
         };
         let content_type = self.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| &**value);
-        bytes.map_or_else(|| self.body.value(), |bytes| mark.value(&bytes, content_type))
+        bytes.map_or_else(|| self.value(), |bytes| mark.value(&bytes, content_type))
     }
     /// As [`AnswerRecord::output`], for people: bytes are described. Sensitive bytes are not counted, because the store
     /// has only their ciphertext.
     pub fn shown_output(&self) -> Value {
         let mut shown = match self.sensitive_body().is_empty() {
             true => self.output(BytesMark::new(&[0; 32])),
-            false => self.body.value(),
+            false => self.value(),
         };
         describe_bytes(&mut shown);
         shown

@@ -339,6 +339,10 @@ pub struct AnswerRecord {
     /// bytes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bytes_as_text: bool,
+    /// The body is a text that was written without quotes, because the declared content type is not JSON. False in
+    /// answers that an earlier version recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_plain_text: bool,
     /// Its sensitive parts: `$.headers.location`, `$.body.token`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive: Vec<SensitivePath>,

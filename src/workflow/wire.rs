@@ -199,8 +199,8 @@ pub(super) fn answer(
     }
     let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let Some(template) = &answer.body else {
-        let (body, bytes_as_text) = (Payload::Empty, false);
-        return Ok(AnswerRecord { status, headers, body, bytes_as_text, sensitive: Vec::new() });
+        let (body, bytes_as_text, is_plain_text) = (Payload::Empty, false, false);
+        return Ok(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, sensitive: Vec::new() });
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
     let bytes = mark.bytes(&value);
@@ -209,18 +209,18 @@ pub(super) fn answer(
         return Err((template.reads().to_vec(), bytes_within_error()));
     }
     let bytes_as_text = matches!(bytes, Some((Payload::Text(_), _)));
-    let (body, content_type) = match (bytes, &value, &declared) {
-        (Some(bytes), _, _) => bytes,
-        // Text is sent as it is, without quotes, where the declared content type is not JSON.
-        (None, Value::String(text), Some(declared)) if !declared.contains("json") => {
-            (Payload::of(text.as_bytes()), None)
-        }
-        (None, value, _) => (Payload::Text(value.to_string()), Some("application/json".into())),
+    // Text is sent as it is, without quotes, where the declared content type is not JSON.
+    let is_plain_text =
+        bytes.is_none() && value.is_string() && declared.as_ref().is_some_and(|declared| !declared.contains("json"));
+    let (body, content_type) = match (bytes, &value) {
+        (Some(bytes), _) => bytes,
+        (None, Value::String(text)) if is_plain_text => (Payload::of(text.as_bytes()), None),
+        (None, value) => (Payload::Text(value.to_string()), Some("application/json".into())),
     };
     if let (None, Some(content_type)) = (declared, content_type) {
         headers.push(("content-type".into(), content_type));
     }
-    Ok(AnswerRecord { status, headers, body, bytes_as_text, sensitive: Vec::new() })
+    Ok(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, sensitive: Vec::new() })
 }
 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions

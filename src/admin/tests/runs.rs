@@ -82,6 +82,7 @@ pub async fn finish_run(api: &TestApi) {
         headers: Vec::new(),
         body: Payload::Text(r#"{"id":7}"#.to_owned()),
         bytes_as_text: false,
+        is_plain_text: false,
         sensitive: Vec::new(),
     });
     let events = vec![

@@ -95,7 +95,8 @@ mod tests {
 
     fn answer(status: u16) -> Arc<AnswerRecord> {
         let body = Payload::Text("{}".into());
-        Arc::new(AnswerRecord { status, headers: Vec::new(), body, bytes_as_text: false, sensitive: Vec::new() })
+        let (headers, bytes_as_text, is_plain_text, sensitive) = Default::default();
+        Arc::new(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, sensitive })
     }
 
     fn pinned() -> Pinned {

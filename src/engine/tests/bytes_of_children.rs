@@ -87,3 +87,37 @@ async fn no_part_of_bytes_in_its_input_can_be_read_by_a_child() {
         assert!(note.contains("`request.body` is bytes, which cannot be read"), "{part}: {note}");
     }
 }
+
+#[tokio::test]
+async fn the_type_of_a_child_s_answer_does_not_depend_on_what_its_text_reads_like() {
+    let step_service = StepService::new(|call, _| match call.path.as_str() {
+        "/text" => ServiceReply::Bytes("text/plain", b"42"),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let child = |name: &str, body: &str| {
+        let respond = json!({ "status": 200, "headers": { "content-type": "text/plain" }, "body": body });
+        let steps = json!({ "a": { "call": "GET ${services.world}/text" } });
+        checked_plan(&json!({ "workflow": name, "steps": steps, "respond": respond }), false)
+    };
+    let parent = json!({
+        "workflow": "w",
+        "steps": {
+            "text": { "run": "text" },
+            "number": { "run": "number" },
+            "last": {
+                "call": "POST ${services.world}/last",
+                "body": { "text": "${steps.text.output}", "number": "${steps.number.output}" },
+            },
+        },
+        "respond": { "status": 200 },
+    });
+    let harness = Harness::new(&step_service, checked_plan(&parent, false)).await;
+    harness.load_plans(&[&child("text", "${steps.a.output}"), &child("number", "${int(steps.a.output)}")]);
+    let run = start(&harness, json!({})).await.run;
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    let seen = harness.step_service.seen();
+    let last = seen.iter().find(|call| call.path == "/last").expect("the parent's call");
+    let sent: Value = serde_json::from_slice(&last.body).unwrap();
+    assert_eq!(sent, json!({ "text": "42", "number": 42 }));
+}

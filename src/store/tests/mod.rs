@@ -290,8 +290,8 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
 /// All events of a completed run, with a request and an answer.
 pub(crate) fn completed_run(run: RunId, at: Timestamp) -> Append {
     let body = Payload::Text(r#"{"id":"17"}"#.into());
-    let answer =
-        Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body, bytes_as_text: false, sensitive: Vec::new() });
+    let (headers, bytes_as_text, is_plain_text, sensitive) = Default::default();
+    let answer = Arc::new(AnswerRecord { status: 201, headers, body, bytes_as_text, is_plain_text, sensitive });
     let events = vec![
         (at, run_started(run, at)),
         (at, test_event(1)),

@@ -43,7 +43,7 @@ impl BytesMark {
         json!({ BYTES: text, CONTENT_TYPE: content_type, MARK: mark })
     }
     /// The bytes and content type that a value represents; `None` for any other value.
-    pub(super) fn bytes(&self, value: &Value) -> Option<(Payload, Option<String>)> {
+    pub fn bytes(&self, value: &Value) -> Option<(Payload, Option<String>)> {
         let (text, content_type) = self.parts(value)?;
         Some((Payload::of(&Payload::Base64(text.to_owned()).bytes()), content_type.map(str::to_owned)))
     }
@@ -54,6 +54,15 @@ impl BytesMark {
     /// Whether a value represents bytes.
     pub fn is_bytes(&self, value: &Value) -> bool {
         self.parts(value).is_some()
+    }
+    /// Whether a list or map contains bytes, at any depth.
+    pub fn are_within(&self, value: &Value) -> bool {
+        let is_or_contains = |member: &Value| self.is_bytes(member) || self.are_within(member);
+        match value {
+            Value::Array(items) => items.iter().any(is_or_contains),
+            Value::Object(members) => members.values().any(is_or_contains),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        }
     }
     /// The encoded bytes and the content type of a value that represents bytes.
     fn parts<'a>(&self, value: &'a Value) -> Option<(&'a str, Option<&'a str>)> {

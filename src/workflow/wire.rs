@@ -10,7 +10,7 @@ use super::bytes::bytes_within_error;
 use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::world::{STARS, reads_hidden};
 use super::{AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, ResponseTemplate, Run, World};
-use crate::expression::{ExpressionError, ReadPath, Scope, Template};
+use crate::expression::{ExpressionError, ReadPath, Scope, Template, parse_json};
 
 /// An expression without a value: the paths that it reads, and its error.
 type NoValue = (Vec<ReadPath>, ExpressionError);
@@ -34,7 +34,7 @@ pub(super) fn call_record(
             return Err((Vec::new(), bytes_within_error()));
         }
         Some(given) => given_body(&call.body, given, world.bytes_mark(run)),
-        None => body(&call.body, &run.started.request, plain, world.bytes_mark(run))?,
+        None => body(&call.body, run, plain, world.bytes_mark(run))?,
     };
     if let Some(content_type) = content_type
         && !headers.iter().any(|(name, _)| name == "content-type")
@@ -104,12 +104,7 @@ pub fn reveal(call: &Call, revealed: &Scope) -> Result<Revealed, ExpressionError
     Ok(Revealed { path, headers })
 }
 
-fn body(
-    body: &CallBody,
-    request: &Value,
-    scope: &Scope,
-    mark: BytesMark,
-) -> Result<(Payload, Option<String>), NoValue> {
+fn body(body: &CallBody, run: &Run, scope: &Scope, mark: BytesMark) -> Result<(Payload, Option<String>), NoValue> {
     Ok(match body {
         CallBody::Empty => (Payload::Empty, None),
         CallBody::Json(template) => {
@@ -137,8 +132,29 @@ fn body(
             let text = template.evaluate_lines(scope).map_err(|error| (template.reads().to_vec(), error))?;
             (Payload::of(text.as_bytes()), Some("text/plain; charset=utf-8".into()))
         }
-        CallBody::Raw => request.get("raw").and_then(|raw| mark.bytes(raw)).unwrap_or((Payload::Empty, None)),
+        CallBody::Raw => raw_body(run, mark).map_err(|error| (Vec::new(), error))?,
     })
+}
+
+/// The body of the request as it came. Of a child that an earlier version began, the recorded bytes may be JSON that
+/// stands for bytes or contains them: nobody but the engine may see the marks in it.
+fn raw_body(run: &Run, mark: BytesMark) -> Result<(Payload, Option<String>), ExpressionError> {
+    let raw = run.started.request.get("raw").and_then(|raw| mark.bytes(raw));
+    let contains_bytes = || {
+        ExpressionError::new(
+            "`request.raw` has no value: the input of this run contains bytes, which cannot be a part of a body",
+        )
+    };
+    let Some((payload, content_type)) = raw else { return Err(contains_bytes()) };
+    let input = match &payload {
+        Payload::Text(text) if run.started.is_child_or_rerun_of_one() => parse_json(text.as_bytes()).ok(),
+        Payload::Text(_) | Payload::Base64(_) | Payload::Empty => None,
+    };
+    match input {
+        Some(input) if mark.are_within(&input) => Err(contains_bytes()),
+        Some(input) => Ok(mark.bytes(&input).unwrap_or((payload, content_type))),
+        None => Ok((payload, content_type)),
+    }
 }
 
 /// The body that a person gave, encoded as the call's body is (form, text or JSON).

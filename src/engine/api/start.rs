@@ -62,7 +62,8 @@ pub(in crate::engine) fn deadline(plan: &Plan, now: Timestamp) -> Option<Timesta
     plan.deadline.and_then(|deadline| now.checked_add(deadline).ok())
 }
 
-/// The first event of a run that no route started. Expressions see its input as the body of a POST request.
+/// The first event of a run that no route started. Expressions see its input as the body of a POST request: as JSON,
+/// or, where it is bytes, as those bytes with their content type.
 pub(in crate::engine) fn first_event(
     plan: &Plan,
     run: RunId,
@@ -70,15 +71,21 @@ pub(in crate::engine) fn first_event(
     origin: Origin,
     now: Timestamp,
 ) -> RunStarted {
+    let (body, content_type) = match origin.bytes_mark.bytes(input) {
+        Some((payload, content_type)) => (payload.bytes(), content_type),
+        None => (input.to_string().into_bytes(), Some("application/json".to_owned())),
+    };
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(Ok(content_type)) = content_type.as_deref().map(HeaderValue::from_str) {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
     let request = RequestCopy {
         method: http::Method::POST,
         path: REQUEST_PATH.to_owned(),
         query: None,
         params: Vec::new(),
         headers,
-        body: Bytes::from(input.to_string()),
+        body: Bytes::from(body),
         peer: [127, 0, 0, 1].into(),
     };
     let facts = decode::facts(&request, input, plan, origin.bytes_mark);

@@ -252,7 +252,8 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
     if reads("body") {
         parts.insert("body".into(), body.clone());
     }
-    if raw || reads("raw") {
+    // JSON that contains bytes has no form that a service could read: an expression that reads it gets an error.
+    if (raw || reads("raw")) && !bytes_mark.are_within(body) {
         let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         parts.insert("raw".into(), bytes_mark.value(&request.body, content_type));
     }

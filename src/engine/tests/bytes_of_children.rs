@@ -88,6 +88,58 @@ async fn no_part_of_bytes_in_its_input_can_be_read_by_a_child() {
     }
 }
 
+/// A parent whose child gets this input and sends on its request as it came; `/file` answers with a picture.
+async fn sending_raw(input: Value) -> Harness {
+    let step_service = StepService::new(|call, _| match call.path.as_str() {
+        "/file" => ServiceReply::Bytes("image/png", &[137, 80, 255]),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let parent = json!({
+        "workflow": "w",
+        "steps": {
+            "a": { "call": "GET ${services.world}/file" },
+            "sub": { "run": "child", "input": input },
+        },
+        "respond": { "status": 200 },
+    });
+    let child = json!({
+        "workflow": "child",
+        "steps": { "send": { "call": "POST ${services.world}/send", "raw": "${request.raw}" } },
+        "respond": { "status": 200 },
+    });
+    let harness = Harness::new(&step_service, checked_plan(&parent, false)).await;
+    harness.load_plans(&[&checked_plan(&child, false)]);
+    harness
+}
+
+#[tokio::test]
+async fn a_child_sends_its_input_as_it_came_where_that_is_bytes() {
+    for (input, sent, content_type) in [
+        (json!("${steps.a.output}"), &[137, 80, 255][..], "image/png"),
+        (json!({ "size": 3 }), br#"{"size":3}"#, "application/json"),
+    ] {
+        let harness = sending_raw(input).await;
+        let run = start(&harness, json!({})).await.run;
+        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+        let seen = harness.step_service.seen();
+        let call = seen.iter().find(|call| call.path == "/send").expect("the child's call");
+        assert_eq!((&call.body[..], call.header("content-type")), (sent, Some(content_type)));
+    }
+}
+
+#[tokio::test]
+async fn a_child_whose_input_contains_bytes_cannot_send_it_as_it_came() {
+    let harness = sending_raw(json!({ "file": "${steps.a.output}" })).await;
+    let parent = start(&harness, json!({})).await.run;
+    let child = super::children::wait_for_child(&harness, parent).await;
+    let child = harness.wait_until_resting(child).await;
+    let note = child.note.unwrap_or_default();
+    assert_eq!(child.status, RunStatus::Paused, "{note}");
+    assert!(note.contains("`request.raw` has no value: the input of this run contains bytes"), "{note}");
+    assert!(harness.step_service.seen().iter().all(|call| call.path != "/send"), "nothing was sent");
+}
+
 #[tokio::test]
 async fn the_type_of_a_child_s_answer_does_not_depend_on_what_its_text_reads_like() {
     let step_service = StepService::new(|call, _| match call.path.as_str() {

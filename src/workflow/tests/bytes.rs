@@ -133,6 +133,34 @@ respond: { status: 200, body: { f: '${steps.a.output}' } }
     assert_eq!(harness.run.answer().map(|answer| answer.body.value()), Some(json!({ "f": bytes })));
 }
 
+/// An earlier version recorded the input of a child as JSON also where it was bytes, or contained them.
+#[test]
+fn a_child_of_an_earlier_version_does_not_send_the_form_in_which_its_input_records_bytes() {
+    let plan = plan(
+        "
+workflow: w
+steps: { send: { call: 'POST ${services.stock}/send', raw: '${request.raw}' } }
+respond: { status: 200, body: done }
+",
+    );
+    let mark = BytesMark::new(&[7; 32]);
+    let bytes = mark.value(&[1, 2, 255], Some("image/png"));
+    let send = |input: Value| {
+        let raw = mark.value(input.to_string().as_bytes(), Some("application/json"));
+        let parent = Parent { run: RunId(uuid::Uuid::from_u128(9)), step: "kid".into(), item: None };
+        let mut harness = Harness::started_with(&plan, |first| {
+            (first.route, first.parent, first.request) = (None, Some(parent), Arc::new(json!({ "raw": raw })));
+        });
+        harness.settle();
+        let sent = harness.run.attempt(&"send".into(), None, crate::workflow::Part::Do);
+        sent.map(|sent| (sent.request.body.bytes(), sent.request.headers.clone()))
+    };
+    let content_type = |value: &str| vec![("content-type".to_owned(), value.to_owned())];
+    assert_eq!(send(bytes.clone()), Some((vec![1, 2, 255], content_type("image/png"))));
+    assert_eq!(send(json!({ "f": [bytes] })), None);
+    assert_eq!(send(json!([1])), Some((b"[1]".to_vec(), content_type("application/json"))));
+}
+
 /// The plans of runs that an earlier version began may read the parts of bytes, and send them within JSON.
 #[test]
 fn a_run_of_an_earlier_version_reads_and_sends_bytes_as_before() {

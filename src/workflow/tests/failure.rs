@@ -362,7 +362,10 @@ steps: { raw: { call: 'POST ${services.bank}/raw', raw: '${request.raw}' } }
 respond: { status: 200 }
 ",
     );
-    let mut harness = Harness::of_api(&plan);
+    let raw = crate::workflow::BytesMark::new(&[7; 32]).value(b"as it came", None);
+    let mut harness = Harness::started_with(&plan, |first| {
+        (first.route, first.request) = (None, Arc::new(json!({ "raw": raw })));
+    });
     harness.settle();
     harness.call("raw", status(409));
     let conflict = harness.run.conflict().unwrap();

@@ -18,7 +18,7 @@ use crate::support::process::output_text;
 use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{PATIENCE, until, until_true};
 
-/// A file system of 8 MiB, until it is dropped.
+/// A file system of some MiB, until it is dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -28,13 +28,24 @@ impl SmallDisk {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
     }
+    /// One with blocks of 1 KiB, smaller than a page of memory.
+    fn mount_with_small_blocks() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let image = tempfile::NamedTempFile::new().expect("a file");
+        image.as_file().set_len(24 << 20).expect("a size");
+        let made = Command::new("mkfs.ext4").args(["-q", "-b", "1024"]).arg(image.path()).output();
+        made.is_ok_and(|output| output.status.success()).then_some(())?;
+        let mounted = Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(dir.path()).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
     fn path(&self) -> &Path {
         self.0.path()
     }
-    /// Fills the disk. Returns the file that fills it.
+    /// Fills the disk, also if it has been filled before. Returns the file that fills it.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
-        let mut filler = std::fs::File::create(&path).expect("a file");
+        let filler = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+        let mut filler = filler.expect("a file");
         for piece in [1 << 16, 1 << 12, 1] {
             while filler.write_all(&vec![1; piece]).is_ok() {}
         }
@@ -190,4 +201,32 @@ async fn a_start_on_a_locked_store_serves_and_resumes_later() {
     sqlx::query("ROLLBACK").execute(&mut other).await.expect("it is free");
     other.close().await.expect("it closes");
     check_resumed_run(system).await;
+}
+
+/// SQLite maps the file `-shm` to memory. A write to a part of it that has no block yet would end the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_with_small_blocks_ends_no_process() {
+    let Some(disk) = SmallDisk::mount_with_small_blocks() else {
+        eprintln!("not tried: this user may not mount a file system of an image");
+        return;
+    };
+    let small = |text: String| text + "\nlimits: { retry_keys_file_bytes_max: 65536 }\n";
+    let store = format!("sqlite:{}", disk.path().join("pointsman.db").display());
+    let mut system = TestSystem::on(Some(store), Latency::instant(), |flags| flags.edit("pointsman.yaml", small)).await;
+    system.allowed.unacknowledged = true;
+    assert_eq!(system.pointsman.stop().await, Some(0));
+    disk.fill();
+    system.restart().await;
+    // What the start has left free.
+    let filler = disk.fill();
+    for (key, number) in [("new", 1), ("newer", 2)] {
+        let new = send_keyed(&system, key, number).await;
+        assert_eq!(new.status, StatusCode::CREATED, "{}", new.json());
+    }
+    std::fs::remove_file(filler).expect("removed");
+    force(&system, "live").await;
+    let by_engine = send_keyed(&system, "newest", 3).await;
+    assert!(by_engine.json()["id"].is_string(), "the engine answers: {}", by_engine.json());
+    system.wait_for_runs_to_end().await;
+    system.finish().await;
 }

@@ -15,6 +15,7 @@ mod connection;
 mod coordination;
 mod coordination_writes;
 mod file_lock;
+mod index_room;
 mod notifier;
 mod open;
 mod open_files;
@@ -264,7 +265,6 @@ impl Store for SqliteStore {
     fn plan(&self, id: PlanId) -> StoreFuture<'_, Option<serde_json::Value>> {
         read::plan(&self.readers, id).boxed()
     }
-
     fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::RunKey(run, key))
     }

@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
 
 use super::connection::Options;
 use super::file_lock::FileLock;
+use super::index_room;
 use super::open_files::OpenFiles;
 use super::read_only;
 use super::readers::Readers;
@@ -70,6 +71,8 @@ async fn open_to_write(path: &Path, options: &Options, file_lock: FileLock) -> R
     let mut conn = setup_options(path).connect().await.map_err(failed)?;
     let prepared = async {
         let constants = prepare(&mut conn, path).await?;
+        // Again, for an index that did not exist before this connection.
+        index_room::allocate(path)?;
         let writer = options.open().map_err(|error| {
             StoreError(format!("cannot open {}: {}", path.display(), WriteError::from(error).text()))
         })?;

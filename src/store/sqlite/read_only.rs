@@ -2,14 +2,15 @@
 //!
 //! Always true: when the last one closes, the files beside the database are there if they were there before. The next
 //! start needs them if the disk is full by then (see [`super::connection`]). SQLite removes them when the last
-//! connection closes, unless that one may not write the database. Such a connection also leaves the files that it had to
-//! create, so it is used only where they are there already.
+//! connection closes, unless that one may not write the database. Such a connection also leaves the files that it had
+//! to create, so it is used only where they are there already.
 
 use std::path::Path;
 
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
+use super::index_room;
 use super::write_error;
 use crate::store::StoreError;
 
@@ -38,6 +39,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteConnection, StoreError> {
     }
     let mut conn = options(path).connect().await.map_err(failed)?;
     refuse_foreign_database(&mut conn, path).await?;
+    index_room::allocate(path)?;
     Ok(conn)
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::error::ApiError;
 use super::extract::{JsonBody, PathParams, QueryParams};
 use super::route_lookup::find;
-use super::state::{Admin, JsonResult};
+use super::state::{Admin, JsonResult, STORE_WAIT};
 use super::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse};
 
 use crate::flag::{Freeze, Percent};
@@ -32,7 +32,9 @@ pub(super) async fn flip(
     let flipped = flipped.map_err(|error| ApiError::flip(error, ids))?;
     let ladder::Flipped { flip, changed, recorded, effective, horizon } = flipped;
     let shares = admin.parts.ladder.flags().route(&route).map(|flag| flag.shares).or(flip.shares).unwrap_or_default();
-    let runs_in_flight = open_runs(&admin, &route).await.unwrap_or_else(|error| {
+    let counted = tokio::time::timeout(STORE_WAIT, open_runs(&admin, &route)).await;
+    let counted = counted.unwrap_or_else(|_| Err(StoreError("it does not answer".to_owned())));
+    let runs_in_flight = counted.unwrap_or_else(|error| {
         // The flip is in force: a count that cannot be read must not make it look refused.
         tracing::warn!(%error, %route, "the flip is done; its runs in flight cannot be counted and are shown as 0");
         0

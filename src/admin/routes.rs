@@ -1,7 +1,6 @@
 //! The routes and their states, and the status of the whole process.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use axum::Json;
 
@@ -9,22 +8,19 @@ use super::error::ApiError;
 use super::extract::PathParams;
 use super::flips::flip_row;
 use super::route_lookup::{find, ladder_status, next_rung};
-use super::state::{Admin, ApiState, JsonResult};
+use super::state::{Admin, ApiState, JsonResult, STORE_WAIT};
 use super::types::{Build, Flags, RouteDetail, RouteRow, Status};
 use crate::flag::{FlagSet, Instance, RouteFlag};
 use crate::ladder::RouteStatus;
 use crate::names::RouteId;
 
-/// How long `status` waits for the store. What only the store knows is then shown as not known.
-const STATUS_STORE_WAIT: Duration = Duration::from_millis(500);
-
 pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
     let parts = &admin.parts;
     let process = (parts.process_status)();
     let set = parts.ladder.flags();
-    let runs = match tokio::time::timeout(STATUS_STORE_WAIT, parts.store.open_runs()).await {
+    let runs = match tokio::time::timeout(STORE_WAIT, parts.store.open_runs()).await {
         Ok(found) => found.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("the store did not answer within {} ms", STATUS_STORE_WAIT.as_millis())),
+        Err(_) => Err(format!("the store did not answer within {} ms", STORE_WAIT.as_millis())),
     };
     Ok(Json(Status {
         build: Build { version: env!("CARGO_PKG_VERSION").to_owned(), started: parts.started },

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use serde_json::Value;
@@ -10,6 +11,9 @@ use super::access::AccessControl;
 use super::error::ApiError;
 use super::parts::AdminParts;
 use super::stream_slots::StreamSlots;
+
+/// How long a response waits for numbers of the store that it can do without.
+pub(super) const STORE_WAIT: Duration = Duration::from_millis(500);
 
 /// What handlers share.
 pub(super) struct ApiState {

@@ -63,6 +63,8 @@ pub struct StateInputs {
     /// Whether the route is held below `live`, at the state in `gate`, for a limited time, after which it returns to
     /// `live` without a gate.
     pub is_held: bool,
+    /// Whether a flip from `live` or above is in force that the store does not have: a restart returns the route there.
+    pub returns_at_restart: bool,
     /// The highest state that the guard allows.
     pub guard: Option<State>,
     /// Whether the engine can take instances.
@@ -82,6 +84,7 @@ impl StateInputs {
             has_no_flip: true,
             gate: None,
             is_held: false,
+            returns_at_restart: false,
             guard: None,
             healthy: true,
             proven: State::Off,

@@ -57,6 +57,8 @@ pub struct RouteFlag {
     pub granted: State,
     /// Whether it is held below `live` for a limited time, after which it returns to `live` without a gate.
     pub is_held: bool,
+    /// Whether a restart returns it to `live` or above, because the store does not have the flip down yet.
+    pub returns_at_restart: bool,
     /// The highest rung that it reached by evidence for all callers; a cohort above that rung needs `force`.
     pub proven: State,
     /// The names of the cohorts that are held below `live` in spite of their `force`. Nearly always none.
@@ -256,6 +258,7 @@ impl RouteFlag {
             cap: inputs.cap(freeze),
             granted: inputs.granted(),
             is_held: inputs.is_held,
+            returns_at_restart: inputs.returns_at_restart,
             proven: inputs.proven,
             held_cohorts: inputs.held_cohorts.clone(),
             family,
@@ -269,10 +272,10 @@ impl RouteFlag {
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
     /// Whether it is in `live` or above, or returns there without a gate: once the engine is healthy again, once a
-    /// freeze is lifted, or at the end of the time for which it is held below `live`. If not, a cohort of it may still
-    /// be in `live`: see [`super::could_be_live`].
+    /// freeze is lifted, at the end of the time for which it is held below `live`, or at a restart before its flip down is
+    /// recorded. If not, a cohort of it may still be in `live`: see [`super::could_be_live`].
     pub fn could_be_live(&self) -> bool {
-        self.granted >= State::Live || self.is_held
+        self.granted >= State::Live || self.is_held || self.returns_at_restart
     }
     /// Whether files, gate and flips allow this rung at most.
     pub fn is_granted_at_most(&self, state: State) -> bool {

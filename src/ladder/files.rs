@@ -29,7 +29,7 @@ use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{Declared, FlipSource, Move, Reading};
 use super::{cohort_reasons, orphans, scopes};
 use crate::clock;
-use crate::flag::{Instance, Route, Shares, State, StateInputs};
+use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{FileState, Overridden};
 
@@ -178,14 +178,16 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         at.inputs.has_no_flip = true;
         at.inputs.shares = now.shares;
         at.inputs.requested = now.state;
-        // A new file puts no creator above its followers, not even by force. It counts as new until they are up there.
-        let waits_for_followers =
-            remembered.is_none() && positions.followers(&route.id).any(|follower| follower.rung() < now.state);
-        if now.state > UNPROVEN_MAX && (route.force.is_none() || waits_for_followers) {
+        // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. It
+        // counts as new until they are up there, or the freeze ends.
+        let is_frozen = now.state == State::Only && positions.freeze != Freeze::No;
+        let followers_are_below = || positions.followers(&route.id).any(|follower| follower.rung() < now.state);
+        let waits = remembered.is_none() && (is_frozen || followers_are_below());
+        if now.state > UNPROVEN_MAX && (route.force.is_none() || waits) {
             at.inputs.requested = UNPROVEN_MAX;
             made = judge_and_move(positions, &mut at, now, route, gate);
         }
-        if !waits_for_followers {
+        if !waits {
             positions.remembered.insert(route.id.clone(), now);
         }
     } else if !changed || at.is_at(edit.state, edit.shares) {

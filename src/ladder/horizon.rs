@@ -1,6 +1,8 @@
 //! What a person should know before the engine stops answering: in `live` and `only` nothing is written to legacy, so
 //! legacy does not have what the engine made.
 
+use std::time::Duration;
+
 use super::family::{creator, family};
 use super::mover::{Mover, unknown_route};
 use super::positions::{Positions, RoutePosition};
@@ -8,6 +10,9 @@ use super::types::FlipError;
 use crate::flag::{Arm, Instance, State};
 use crate::names::RouteId;
 use crate::store::StoreError;
+
+/// How long the way down waits for the number of the engine's instances.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// Sentences for the way down from `live` or `only`; none where the engine owns nothing of the family.
 pub(super) fn sentences(positions: &Positions, at: &RoutePosition, engine_owns: u64) -> Vec<String> {
@@ -62,7 +67,8 @@ impl Mover {
     /// The horizon of a route for its way down. If the store cannot be read now, a sentence that says so, because
     /// nothing may stop the way down.
     pub(super) async fn horizon_if_readable(&self, positions: &Positions, route: &RouteId) -> Vec<String> {
-        self.read_horizon(positions, route).await.unwrap_or_else(|error| {
+        let read = tokio::time::timeout(READ_WITHIN, self.read_horizon(positions, route)).await;
+        read.unwrap_or_else(|_| Err(StoreError("it does not answer".into()))).unwrap_or_else(|error| {
             let unknown = "it is not known now how many instances the engine owns that legacy does not know";
             vec![format!("{unknown} ({error}); they stay with the engine, whatever the flag says")]
         })

@@ -1,8 +1,8 @@
 //! Flips down that are in force and that the store has not recorded.
 //!
-//! A route goes down at once. Where the store refuses to record that (a full disk), the flip is in force all the same: in
-//! `only` nothing else gives its requests back to legacy. A task (`record_later`) records such flips as soon as the store
-//! takes writes. A restart before that loses them.
+//! A route goes down at once, also where the store takes no writes or does not answer: in `only` nothing else gives its
+//! requests back to legacy. A task (`record_later`) records such flips as soon as the store takes writes. A restart before
+//! that loses them.
 //!
 //! Always true: nothing else about routes is recorded before them, so that the last flip in the store is the last one
 //! that was made. Each call that reads or changes the list holds the lock of moves.
@@ -10,13 +10,17 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metrics::Gauge;
+use tokio::sync::watch;
 
 use super::positions::Positions;
+use crate::names::RouteId;
 use crate::store::FlipRecord;
 
 /// The flips that wait, at most one for each route.
 pub(super) struct UnrecordedFlips {
     state: Mutex<State>,
+    /// Changes when the store has them.
+    recorded: watch::Sender<()>,
     count: Gauge,
 }
 
@@ -32,7 +36,7 @@ impl UnrecordedFlips {
     pub fn new() -> Self {
         let count = metrics::gauge!("pointsman_flips_unrecorded");
         count.set(0.0);
-        Self { state: Mutex::default(), count }
+        Self { state: Mutex::default(), recorded: watch::Sender::new(()), count }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -45,8 +49,14 @@ impl UnrecordedFlips {
         self.state().waiting.len()
     }
 
+    /// The state that the store has for a route whose flip down waits.
+    pub fn from(&self, route: &RouteId) -> Option<crate::flag::State> {
+        let state = self.state();
+        state.waiting.iter().find(|flip| flip.route.as_ref() == Some(route))?.from.parse().ok()
+    }
+
     /// Adds a flip, in place of an earlier one of its route. Until it is recorded, it has a number of its own, which is
-    /// higher than those of all flips that the store has.
+    /// higher than those of all flips of routes that the store has.
     pub fn add(&self, mut flip: FlipRecord, positions: &Positions) -> FlipRecord {
         let mut state = self.state();
         if let Some(before) = state.waiting.iter().position(|waiting| waiting.route == flip.route) {
@@ -56,6 +66,14 @@ impl UnrecordedFlips {
         self.count.set(state.waiting.len() as f64);
         let newest = positions.flips.values().map(|flip| flip.number).max().unwrap_or(0);
         FlipRecord { number: newest + 1, ..flip }
+    }
+
+    /// Waits until the store has all flips of this route.
+    pub async fn wait_until_recorded(&self, route: &RouteId) {
+        let waits = || self.state().waiting.iter().any(|flip| flip.route.as_ref() == Some(route));
+        let mut recorded = self.recorded.subscribe();
+        // It fails only without a sender, which `self` has.
+        let _never = recorded.wait_for(|()| !waits()).await.is_err();
     }
 
     /// Whether the caller has to start the task that records: there is something to record, and no task does.
@@ -75,6 +93,7 @@ impl UnrecordedFlips {
     pub fn clear(&self) {
         self.state().waiting.clear();
         self.count.set(0.0);
+        self.recorded.send_replace(());
     }
 
     /// The task that records them ends.

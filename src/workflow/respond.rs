@@ -15,7 +15,7 @@ use super::{
     AnswerEvent, AnswerRecord, BytesMark, Conflict, ConflictEvent, ConflictKind, Creates, Event, Failure, FailureKind,
     Part, Payload, Pinned, Plan, Refusal, Run, StepIndex, World, wire,
 };
-use crate::expression::{ReadPath, Scope, parse_json_path};
+use crate::expression::{ReadPath, Scope};
 
 /// The step name in a conflict over the answer; no step has this name.
 pub(super) const ANSWER: &str = "respond";
@@ -108,7 +108,7 @@ pub(super) fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
         Creates::Twin { family, id } => Pinned { family: family.clone(), id: id.clone(), integer: None, twin: true },
         Creates::Engine { family, path } => {
             let body = answer.body.value();
-            let path = parse_json_path(path).ok()?;
+            let path = serde_json_path::JsonPath::parse(path).ok()?;
             let (id, integer) = match path.query(&body).first()? {
                 Value::String(text) => (text.clone(), None),
                 Value::Number(number) => (number.to_string(), integer_text(number)),

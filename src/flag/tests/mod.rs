@@ -41,6 +41,7 @@ pub fn state_inputs(state: State) -> StateInputs {
         has_no_flip: false,
         gate: None,
         is_held: false,
+        returns_at_restart: false,
         guard: None,
         healthy: true,
         proven: state,

@@ -22,7 +22,7 @@ prop_compose! {
         StateInputs {
             requested,
             shares: percents(shadow.into(), dark.into(), live.into()),
-            has_no_flip, gate, is_held: gate.is_some(), guard, healthy, proven,
+            has_no_flip, gate, is_held: gate.is_some(), returns_at_restart: false, guard, healthy, proven,
             held_cohorts: Vec::new(),
         }
     }

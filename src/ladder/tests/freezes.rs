@@ -67,6 +67,23 @@ async fn no_route_goes_to_only_during_a_freeze() {
     assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
 }
 
+/// It counts as new until the freeze ends.
+#[tokio::test(start_paused = true)]
+async fn a_new_route_does_not_begin_in_only_during_a_freeze() {
+    let mut without = files(&[]);
+    without.routes.retain(|route| route.id.as_str() != "bare");
+    let fixture = Fixture::open(without).await;
+    freeze(&fixture, Freeze::Instances).await.unwrap();
+    let by_file = || edited(files(&[("bare", State::Only)]), "bare", |route| route.force = Some("we know".into()));
+    for _ in 0..2 {
+        fixture.ladder.reload(by_file(), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare").state, State::Shadow);
+    }
+    freeze(&fixture, Freeze::No).await.unwrap();
+    fixture.ladder.reload(by_file(), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare").state, State::Only);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_loses_a_freeze_that_was_not_recorded() {
     let fixture = Fixture::open(files(&[])).await;

@@ -26,6 +26,12 @@ async fn a_flip_down_is_in_force_though_the_store_refuses_it_and_is_recorded_whe
     let off = fixture.flip("bare", to(State::Off)).await.unwrap();
     assert!(!off.recorded);
     assert_eq!((fixture.state("bare").state, fixture.ladder.unrecorded_flips()), (State::Off, 1));
+    // A restart would return it to `only`, so no request may be served whose key cannot be noted.
+    let could_be_live =
+        |fixture: &Fixture| fixture.ladder.flags().load().route(&"bare".into()).unwrap().could_be_live();
+    assert!(could_be_live(&fixture));
+    let again = fixture.flip("bare", to(State::Off)).await.unwrap();
+    assert_eq!((again.changed, again.recorded), (false, false));
     // Nothing else is recorded before it, and files that need nothing recorded come into force.
     let up = fixture.flip("plain", forced(State::Shadow)).await;
     assert!(matches!(up, Err(FlipError::Store(_))), "{up:?}");
@@ -41,8 +47,34 @@ async fn a_flip_down_is_in_force_though_the_store_refuses_it_and_is_recorded_whe
     }
     let flips = [(1, "off".to_owned(), "only".to_owned()), (2, "only".to_owned(), "off".to_owned())];
     assert_eq!(stored(&fixture).await, flips, "one record, from the state before the first");
+    assert!(!could_be_live(&fixture));
     let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+}
+
+#[tokio::test(start_paused = true)]
+async fn flips_down_and_freezes_do_not_wait_for_a_store_that_does_not_answer() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    fixture.store.hangs.store(true, Ordering::SeqCst);
+    let frozen = fixture.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
+    assert!(!frozen.recorded);
+    for route in ["bare", "plain"] {
+        let lowered = fixture.flip(route, to(State::Off)).await.unwrap();
+        assert!(!lowered.recorded, "{route}");
+        assert_eq!(fixture.state(route).state, State::Off);
+    }
+    assert_eq!(fixture.ladder.unrecorded_flips(), 2);
+    let up = fixture.flip("bare", to(State::Shadow)).await;
+    assert!(matches!(up, Err(FlipError::Store(_))), "{up:?}");
+    fixture.store.hangs.store(false, Ordering::SeqCst);
+    while fixture.ladder.unrecorded_flips() > 0 || fixture.ladder.freeze_is_unrecorded() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let fixture = fixture.restart(files(&[])).await;
+    assert_eq!(["bare", "plain"].map(|route| fixture.state(route).state), [State::Off; 2]);
+    assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Instances);
 }
 
 /// The next flip records it, even before the task does.

@@ -29,10 +29,10 @@ pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
     open.includes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
 }
 
-/// Whether the step is skipped because something that it needs was. Earlier versions skipped a step with `needs_any`
-/// where everything that it needs was skipped: where a run has recorded that, it stays so.
+/// Whether the step is skipped because something that it needs was.
 pub(super) fn skipped_by_needs(run: &Run, plan: &Plan, step: &Step) -> bool {
-    !step.needs_any && step.needs.iter().any(|need| run.was_skipped(&plan.steps[need.0].id))
+    let skipped = step.needs.iter().filter(|need| run.was_skipped(&plan.steps[need.0].id)).count();
+    if step.needs_any { skipped > 0 && skipped == step.needs.len() } else { skipped > 0 }
 }
 
 /// Whether a run of this mode sends this call; otherwise it records the call's intent. A read with `rehearse:` is not

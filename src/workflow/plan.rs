@@ -131,7 +131,7 @@ pub struct Step {
     pub id: StepId,
     /// The steps that must end before it begins: inferred from expressions, and from `needs:`.
     pub needs: Vec<StepIndex>,
-    /// Whether it runs even if steps that it needs were skipped, also if all of them were (`needs_any`).
+    /// Whether it runs even if a step that it needs was skipped (`needs_any`).
     pub needs_any: bool,
     /// `if:`. Where it is false, the step is skipped, and so is what needs it.
     pub condition: Option<Expression>,

@@ -87,6 +87,7 @@ impl AnswerRecord {
     pub fn value(&self) -> Value {
         match &self.body {
             Payload::Text(text) if self.is_plain_text => Value::String(text.clone()),
+            Payload::Empty if self.is_plain_text => Value::String(String::new()),
             body => body.value(),
         }
     }

@@ -76,7 +76,7 @@ pub struct StepDraft {
 
     /// Steps that must end before this one begins, in addition to those that its expressions read.
     pub needs: Vec<String>,
-    /// The step runs even if one that it needs was skipped.
+    /// The step runs even if some of what it needs was skipped, but not if all was.
     pub needs_any: bool,
     /// Where this is false, the step is skipped, and so is what needs it.
     #[serde(rename = "if")]

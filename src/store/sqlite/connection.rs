@@ -153,7 +153,10 @@ impl Connection {
             Some(open) => open,
             None => {
                 // Certain: without a connection no transaction was begun.
-                let open = self.options.open().map_err(|error| WriteError::NotWritten(error.to_string()))?;
+                let open = self
+                    .options
+                    .open()
+                    .map_err(|error| WriteError::NotWritten(WriteError::from(error).text().to_owned()))?;
                 self.files.note_log();
                 // The pages of the last connection's log, which SQLite may have removed.
                 WAL_PAGES.set(0);

@@ -32,7 +32,15 @@ pub(super) fn allocate(database: &Path) -> Result<(), StoreError> {
     let failed = |error: std::io::Error| StoreError(format!("cannot allocate {}: {error}", index.display()));
     let file = match OpenOptions::new().read(true).write(true).open(index) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        // Whoever may not write the index, or not on this file system, writes no block of it.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            return Ok(());
+        }
         Err(error) => return Err(failed(error)),
     };
     // Closing any descriptor of the file would release SQLite's locks on it (`fcntl`): this one stays open until the

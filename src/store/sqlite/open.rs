@@ -34,6 +34,14 @@ pub(super) struct Opened {
     pub(super) constants: Constants,
 }
 
+/// The same without the lock.
+struct OpenedToWrite {
+    writer: rusqlite::Connection,
+    files: Arc<OpenFiles>,
+    readers: Readers,
+    constants: Constants,
+}
+
 /// What was read from the database when it was opened and does not change while it is open.
 pub(super) struct Constants {
     pub(super) secret: [u8; 32],
@@ -59,12 +67,17 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     let file_lock = FileLock::acquire(path).await?;
     // While it is open, no other connection is the last one to close, which would remove the files beside the database.
     let held_open = read_only::open(path).await?;
-    let opened = open_to_write(path, options, file_lock).await;
+    let opened = match index_room::allocate(path) {
+        Ok(()) => open_to_write(path, options, &file_lock).await,
+        Err(error) => Err(error),
+    };
+    // Before the lock is released, also if the start failed.
     let _ = held_open.close().await; // nothing was written
-    opened
+    let OpenedToWrite { writer, files, readers, constants } = opened?;
+    Ok(Opened { file_lock, writer, files, readers, constants })
 }
 
-async fn open_to_write(path: &Path, options: &Options, file_lock: FileLock) -> Result<Opened, StoreError> {
+async fn open_to_write(path: &Path, options: &Options, file_lock: &FileLock) -> Result<OpenedToWrite, StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
     let unreadable = |error: std::io::Error| StoreError(format!("cannot read {}: {error}", path.display()));
@@ -88,7 +101,7 @@ async fn open_to_write(path: &Path, options: &Options, file_lock: FileLock) -> R
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    Ok(Opened { file_lock, writer, files, readers, constants })
+    Ok(OpenedToWrite { writer, files, readers, constants })
 }
 
 /// Upgrades the tables, and reads what does not change while the database is open.

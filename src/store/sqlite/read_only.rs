@@ -10,7 +10,6 @@ use std::path::Path;
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::index_room;
 use super::write_error;
 use crate::store::StoreError;
 
@@ -24,7 +23,8 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
-        .read_only(is_there("-wal") || is_there("-shm"))
+        // Such a connection cannot roll back what is in a journal.
+        .read_only((is_there("-wal") || is_there("-shm")) && !is_there("-journal"))
         .pragma("query_only", "ON")
         .row_buffer_size(1_000)
         .disable_statement_logging()
@@ -39,7 +39,6 @@ pub(super) async fn open(path: &Path) -> Result<SqliteConnection, StoreError> {
     }
     let mut conn = options(path).connect().await.map_err(failed)?;
     refuse_foreign_database(&mut conn, path).await?;
-    index_room::allocate(path)?;
     Ok(conn)
 }
 

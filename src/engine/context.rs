@@ -39,7 +39,7 @@ use crate::engine::scheduler::stuck::StuckRuns;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::watchers::Watchers;
 use crate::engine::scheduler::why_unresumed::WhyUnresumed;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
@@ -87,9 +87,9 @@ pub(super) struct Core {
 
 /// The files in force, and those before them.
 pub(super) struct Files {
-    pub snapshot: ArcSwap<Snapshot>,
+    pub snapshot: ArcSwap<FilesSnapshot>,
     /// Earlier versions, newest first, for requests in flight that were decided by them.
-    pub earlier: ArcSwap<Vec<Arc<Snapshot>>>,
+    pub earlier: ArcSwap<Vec<Arc<FilesSnapshot>>>,
     pub key_secret: [u8; 32],
     pub limits: Arc<Limits>,
     /// When the process started.
@@ -195,7 +195,7 @@ impl Core {
     }
 
     /// The files of a version; `None` if that version is no longer held.
-    pub fn snapshot_of(&self, files_version: u64) -> Option<Arc<Snapshot>> {
+    pub fn snapshot_of(&self, files_version: u64) -> Option<Arc<FilesSnapshot>> {
         let newest = self.files.snapshot.load_full();
         if newest.files_version == files_version {
             return Some(newest);

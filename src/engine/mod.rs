@@ -55,7 +55,7 @@ use self::scheduler::run_snapshots::RunSnapshots;
 use self::scheduler::stuck::StuckRuns;
 use self::scheduler::watchers::Watchers;
 use self::scheduler::why_unresumed::WhyUnresumed;
-use self::snapshot::{ProcessConstants, Snapshot};
+use self::snapshot::{FilesSnapshot, ProcessConstants};
 use self::tasks::Tasks;
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
@@ -121,7 +121,7 @@ impl Engine {
         let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, affinity, clock } = parts;
         let (started, copy_started) = (clock.now(), affinity.copy_started());
         let process = ProcessConstants { key_secret, limits: &limits, started };
-        let snapshot = Snapshot::new(0, &plans, &services, &secrets, process, None);
+        let snapshot = FilesSnapshot::new(0, &plans, &services, &secrets, process, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
         let dark_max = runs_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100;
         let lease = Lease::new(store.is_shared().then(|| Limits::ms(limits.lease_ms)));
@@ -204,7 +204,7 @@ impl Engine {
         let before = self.core.files.snapshot.load_full();
         let Files { key_secret, limits, started, .. } = &self.core.files;
         let process = ProcessConstants { key_secret: *key_secret, limits, started: *started };
-        let newest = Snapshot::new(files_version, plans, services, secrets, process, Some(&before));
+        let newest = FilesSnapshot::new(files_version, plans, services, secrets, process, Some(&before));
         if before.files_version != files_version {
             let earlier = self.core.files.earlier.load();
             let versions = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_VERSIONS_MAX).cloned().collect();

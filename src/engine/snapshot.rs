@@ -18,7 +18,7 @@ use crate::secret::Secret;
 use crate::workflow::{Plan, World};
 
 /// Plans, services and secrets in force together.
-pub(super) struct Snapshot {
+pub(super) struct FilesSnapshot {
     /// The number of the version.
     pub files_version: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
@@ -39,7 +39,7 @@ pub(super) struct ProcessConstants<'a> {
     pub started: Timestamp,
 }
 
-impl Snapshot {
+impl FilesSnapshot {
     /// The snapshot of these files. The upstreams of services that have not changed are taken over from `before`,
     /// together with the calls that wait for a permit there.
     pub fn new(
@@ -48,7 +48,7 @@ impl Snapshot {
         services: &BTreeMap<ServiceName, Arc<Service>>,
         secrets: &BTreeMap<String, Secret>,
         process: ProcessConstants<'_>,
-        before: Option<&Snapshot>,
+        before: Option<&FilesSnapshot>,
     ) -> Self {
         let limits = process.limits;
         let keyed = services.iter().map(|(name, service)| (name.clone(), service.keyed)).collect();

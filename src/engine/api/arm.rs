@@ -20,7 +20,7 @@ use crate::engine::kill_switch::Operation;
 use crate::engine::machine::replies;
 use crate::engine::machine::{Announcement, CallerAnswer};
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{
     Affinity as _, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, Problem,
 };
@@ -219,7 +219,7 @@ fn claim(request: &ArmRequest) -> Option<Claim> {
 /// Another run or legacy holds the key, or it is unknown whether one does: the reply to the caller.
 async fn register(
     core: &Core,
-    snapshot: &Snapshot,
+    snapshot: &FilesSnapshot,
     run: RunId,
     claim: Option<Claim>,
     request: &ArmRequest,

@@ -15,7 +15,7 @@ use crate::engine::machine::{Announcement, new_pins};
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::registry::AnnouncementReceiver;
 use crate::engine::scheduler::successors;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::ArmReply;
 use crate::names::RunId;
 use crate::workflow::{Plan, Run, fold};
@@ -32,7 +32,7 @@ pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
 /// has ended without events.
 pub(super) async fn attach(
     core: &Core,
-    snapshot: &Snapshot,
+    snapshot: &FilesSnapshot,
     id: RunId,
     announced: Option<AnnouncementReceiver>,
     fall_back: bool,
@@ -66,7 +66,7 @@ pub(super) async fn attach(
 /// The reply of a stored run that has a retry key. If the run was run again, and its caller was given no success before
 /// that, it is the reply of the newest run of its job. `None` where the store has neither. The caller may follow up the
 /// instance in the reply at once, so its pin is made known in this process first.
-async fn stored_reply(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bool) -> Option<ArmReply> {
+async fn stored_reply(core: &Core, snapshot: &FilesSnapshot, id: RunId, fall_back: bool) -> Option<ArmReply> {
     let run = match stored_run(core, id).await {
         Ok(run) => run,
         Err(reply) => return Some(*reply),
@@ -101,7 +101,7 @@ async fn stored_reply(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bo
 }
 
 /// The plan that a run keeps, whether or not the files in force still have it; `None` where it cannot be read.
-async fn plan_of(core: &Core, snapshot: &Snapshot, run: &Run) -> Option<Arc<Plan>> {
+async fn plan_of(core: &Core, snapshot: &FilesSnapshot, run: &Run) -> Option<Arc<Plan>> {
     load::plan_of(core, snapshot, &run.started().plan).await.ok()
 }
 

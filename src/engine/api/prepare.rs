@@ -18,7 +18,7 @@ use crate::engine::machine::replies;
 use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::successors;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::SkipReason;
 use crate::names::{JobId, RunId};
@@ -43,7 +43,7 @@ pub(in crate::engine) struct AdmittedRun {
 /// No run can be created: the reply to the caller.
 pub(in crate::engine) async fn prepare(
     core: &Core,
-    snapshot: &Snapshot,
+    snapshot: &FilesSnapshot,
     request: &ArmRequest,
     run: RunId,
     fall_back: bool,
@@ -102,7 +102,7 @@ pub(in crate::engine) async fn prepare(
 /// problem document.
 fn bad_input(
     core: &Core,
-    snapshot: &Snapshot,
+    snapshot: &FilesSnapshot,
     plan: &Plan,
     request: &ArmRequest,
     run: RunId,
@@ -224,7 +224,7 @@ type FirstEvent = (RunStarted, BTreeMap<String, String>, Option<Vec<u8>>);
 /// The first event of the request's run.
 fn first_event(
     core: &Core,
-    snapshot: &Snapshot,
+    snapshot: &FilesSnapshot,
     plan: &Plan,
     request: &ArmRequest,
     run: RunId,

@@ -18,7 +18,7 @@ use crate::engine::machine::StartAnswer;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::registry::Registration;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{Fence, Seq};
 use crate::store::Claim;
 use crate::workflow::{Event, Misfit, Mode, Plan, Run, RunStarted, evolve};
@@ -28,7 +28,7 @@ pub(in crate::engine) struct PreparedRun {
     pub plan: Arc<Plan>,
     /// The run after its first event.
     pub run: Run,
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: Arc<FilesSnapshot>,
     pub credentials: BTreeMap<String, String>,
     /// Opens the run's sealed credentials.
     pub run_key: Option<Vec<u8>>,
@@ -58,7 +58,7 @@ impl PreparedRun {
     ///
     /// # Errors
     /// The first event is invalid.
-    pub fn new(plan: Arc<Plan>, started: RunStarted, snapshot: Arc<Snapshot>) -> Result<Self, Misfit> {
+    pub fn new(plan: Arc<Plan>, started: RunStarted, snapshot: Arc<FilesSnapshot>) -> Result<Self, Misfit> {
         let run = evolve(None, &Event::RunStarted(Arc::new(started)))?;
         let (credentials, run_key, claim, registration, slot, depth) = Default::default();
         let keep = run.mode() != Mode::Rehearse;

@@ -35,7 +35,7 @@ use crate::engine::run_metrics::RunMetrics;
 use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply, Slot};
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::store::Claim;
@@ -52,7 +52,7 @@ pub(super) struct Caller {
 /// The parts of a new driver.
 pub(super) struct DriverParts {
     pub core: Arc<Core>,
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: Arc<FilesSnapshot>,
     pub plan: Arc<Plan>,
     pub run: Run,
     pub credentials: BTreeMap<String, String>,
@@ -77,7 +77,7 @@ pub(super) struct DriverParts {
 pub(super) struct Driver {
     core: Arc<Core>,
     machine: Machine,
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<FilesSnapshot>,
     credentials: BTreeMap<String, String>,
     executor: Arc<dyn Executor>,
     writer: Option<Writer>,

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use crate::engine::ports::client::Outgoing;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
 use crate::workflow::{
     AttemptResult, Call, InFlight, Plan, RecordedHeaders, Run, StepIndex, address, call_scope, missing, wire,
@@ -27,7 +27,7 @@ use crate::workflow::{
 #[allow(clippy::too_many_arguments)] // the parts of a request come from different owners
 pub(in crate::engine) fn outgoing(
     limits: &Limits,
-    snapshot: &Snapshot,
+    snapshot: &FilesSnapshot,
     plan: &Plan,
     run: &Run,
     credentials: &BTreeMap<String, String>,
@@ -52,7 +52,7 @@ pub(in crate::engine) fn outgoing(
 #[allow(clippy::too_many_arguments)] // the parts of a request come from different owners
 fn build(
     limits: &Limits,
-    snapshot: &Snapshot,
+    snapshot: &FilesSnapshot,
     call: &Call,
     path: &str,
     recorded_headers: Arc<RecordedHeaders>,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::Slot;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::names::Fence;
 use crate::workflow::{Plan, Run};
 
@@ -17,7 +17,7 @@ pub(in crate::engine) struct LoadedRun {
     pub run: Run,
     pub last_event_at: Timestamp,
     pub plan: Arc<Plan>,
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: Arc<FilesSnapshot>,
     pub credentials: BTreeMap<String, String>,
     /// Seals its sensitive values.
     pub sealer: EventSealer,

@@ -11,7 +11,7 @@ use crate::engine::ports::locks::ROWS_MAX;
 use crate::engine::ports::opened_events;
 use crate::engine::scheduler::claimed_run::LoadedRun;
 use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{PlanId, RunId, StepId};
 use crate::store::StoreError;
 use crate::workflow::Plan;
@@ -84,7 +84,11 @@ fn into_owned((step, item, name): (&StepId, Option<u32>, &str)) -> (StepId, Opti
 }
 
 /// The plan that a run was started with: the plan in force if it has the same id, else one built from the stored plan.
-pub(in crate::engine) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, LoadError> {
+pub(in crate::engine) async fn plan_of(
+    core: &Core,
+    snapshot: &FilesSnapshot,
+    id: &PlanId,
+) -> Result<Arc<Plan>, LoadError> {
     if let Some(plan) = snapshot.plan(id) {
         return Ok(plan);
     }

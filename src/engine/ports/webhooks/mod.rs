@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use self::queues::{Bounds, DeliveryResult, Queues};
 use crate::engine::bounds::usize_of;
 use crate::engine::context::Core;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::store::{StoreError, StoreNotification, WebhookMessage};
@@ -102,7 +102,7 @@ struct Notifier {
     last_read: u64,
     in_flight: JoinSet<(Arc<WebhookMessage>, DeliveryResult)>,
     /// The files in force, with the addresses of services.
-    files: Arc<Snapshot>,
+    files: Arc<FilesSnapshot>,
     /// Services whose gauge of waiting messages was set, to be set to zero when none is left.
     gauge_labels: BTreeSet<Option<ServiceName>>,
 }

@@ -299,11 +299,11 @@ impl Opening<'_> {
                 let unknown = match Path::new(at).try_exists() {
                     Ok(_) => String::new(),
                     Err(error) => format!(
-                        ", and whether {at} is still there cannot be seen either ({error}): if it is gone, let this process \
-                         search the directories of that path and start again"
+                        ", and it cannot be seen whether {at} is still there ({error}; if it is gone, let this process \
+                         search the directories of that path and start again)"
                     ),
                 };
-                let why = format!("cannot be used ({error}){unknown}, so that this store may be a copy of {at}");
+                let why = format!("cannot be used ({error}){unknown}, so this store may be a copy of {at}");
                 return Err(Unreadable { why, belongs_to_original: true });
             }
             Err(error) => return Err(format!("cannot be used ({error})").into()),

@@ -21,10 +21,11 @@
 //! until its body was read ([`LegacyTake::NeedsBody`]).
 //!
 //! If the token is verified, the request has another key S, of route, k1, issuer and subject, and only S is looked up.
-//! For a retry whose token cannot be verified, legacy takes U too (derived from A, the same for all verified callers),
-//! and the engine takes V (R with the last quarter of S). Such a retry looks up U beside A; V is in the range of keys
-//! that it looks up beside R. What others took under A, U, R or V is no concern of S. Legacy's U may be that of another
-//! caller: a retry stays with legacy because of it only if the engine has neither R nor V.
+//! The token of its retry may be one that cannot be verified. So that such a retry finds it, legacy takes U beside S
+//! (derived from A, the same for all verified callers), and the engine takes V beside S (R with the last quarter of S).
+//! Such a retry looks up U beside A; V is in the range of keys that it looks up beside R. What others took under A, U,
+//! R or V is no concern of S. Legacy may have U because of another caller: a retry stays with legacy because of U only
+//! if the engine has neither R nor V.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};

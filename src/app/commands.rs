@@ -13,8 +13,8 @@ use crate::clock;
 use crate::config::Overrides;
 use crate::demo::{DemoOptions, Product};
 
-/// Refuses a machine's clock before 1970: neither the ids of runs nor HTTP's `Date` can express such a time. It cannot
-/// come later, since the kernel refuses to set the clock to it.
+/// Refuses a machine's clock before 1970: neither the ids of runs nor HTTP's `Date` can express such a time. A check at
+/// the start is enough, since the kernel refuses to set the clock to such a time.
 fn refuse_early_clock(now: Timestamp) -> anyhow::Result<()> {
     anyhow::ensure!(
         now >= Timestamp::UNIX_EPOCH,

@@ -97,7 +97,7 @@ pub(super) enum Printed {
 }
 
 impl Printed {
-    /// The exit code of a command that would otherwise end with this one.
+    /// The exit code: that of the command (`of_command`), but not 0 if the output could not be written.
     pub fn exit_code(self, of_command: u8) -> ExitCode {
         ExitCode::from(match self {
             Printed::Done | Printed::Closed => of_command,

@@ -286,7 +286,7 @@ fn tokens(
             problems.warn(&site.key("may"), format!("the token `{}` may do nothing", draft.name));
         }
         let value = secret(&draft.env, &draft.file, &site, dir, overrides, problems);
-        // Without its value, a token is known by its name all the same to the checks of who may answer.
+        // A token whose value cannot be read is kept with an empty value: the checks of who may answer need its name.
         let is_unread = value.is_none() && overrides.secrets_may_be_absent;
         if let Some(value) = value.or_else(|| is_unread.then(String::new)) {
             if value.len() < 16 && !is_unread {

@@ -133,11 +133,11 @@ impl fmt::Debug for ComparisonTicket {
 pub enum Served {
     /// It answered.
     Answered,
-    /// It answered with a 4xx status: an error of the caller.
+    /// It answered with a 4xx status, or the caller got a problem with one: an error of the caller.
     Refused,
     /// It gave the request back and legacy answered.
     FellBack,
-    /// The caller got a problem.
+    /// It answered with a 5xx status, or the caller got a problem with one.
     Error,
     /// The caller got a problem and it is unknown what was done.
     Unknown,

@@ -126,7 +126,7 @@ impl TokenKeys {
         Ok(Self { keys, source: TokenSource { keys: text.to_owned(), audience } })
     }
 
-    /// Keys that could not be read here, for checks of files that carry out no request: they verify no token.
+    /// Stands for keys that could not be read on this machine, where files are only checked: it verifies no token.
     pub fn unread(audience: Vec<String>) -> Self {
         Self { keys: Vec::new(), source: TokenSource { keys: String::new(), audience } }
     }

@@ -85,7 +85,8 @@ impl Matcher {
 
 impl MethodRouters {
     fn insert(&mut self, method: &Method, template: &str, index: usize) {
-        // The router cannot hold more, and the check of files refuses them; an earlier version may have stored one.
+        // The router cannot hold such a template, which then matches nothing. The check of files refuses it, but an
+        // earlier version may have stored one.
         if params(template).count() > PARAMS_MAX {
             return;
         }

@@ -159,13 +159,14 @@ pub struct RetryKeys {
     pub any_caller: Option<RetryKey>,
     /// The key for any caller that the next try of a verified caller has if its token cannot be verified: an issuer may
     /// sign with a new key before the files have it. What an arm takes is recorded under keys that are derived from it:
-    /// [`RetryKeys::verified_callers`] for legacy, [`RetryKey::of_verified_request`] for the engine. Neither they nor it
-    /// are looked up for a verified request under the files in force: what a caller whom nobody verified did must
-    /// reserve nothing against a verified one. Under earlier files that could not verify its token, `any_caller` is.
+    /// [`RetryKeys::verified_callers`] for legacy, [`RetryKey::of_verified_request`] for the engine. None of the three
+    /// is looked up for a verified request under the files in force, because what a caller whom nobody verified did
+    /// must reserve nothing against a verified one. Under earlier files that could not verify its token, `any_caller`
+    /// is looked up.
     pub unverified_retry: Option<RetryKey>,
-    /// Where the files verify tokens: the key under which legacy's taking the request of any verified caller is
-    /// recorded. Looked up for requests whose tokens cannot be verified, and for no others: verified callers who use the
-    /// same values of `retry_key` reserve nothing against each other.
+    /// Where the files verify tokens: one key for all verified callers with the same value of `retry_key`. It records
+    /// that legacy took a request of one of them. Looked up for requests whose tokens cannot be verified, and for no
+    /// others, so that verified callers reserve nothing against each other.
     pub verified_callers: Option<RetryKey>,
 }
 
@@ -190,8 +191,8 @@ impl RetryKeys {
     pub fn of_legacy_under_other_credentials(self) -> impl Iterator<Item = RetryKey> {
         self.any_caller.into_iter().chain(self.looked_up_verified_callers())
     }
-    /// [`RetryKeys::verified_callers`], for a request whose caller is not verified. A request that legacy took under it
-    /// may be that of another caller.
+    /// [`RetryKeys::verified_callers`] if this request has to look it up: only if its own caller is not verified. What
+    /// legacy took under this key may be a request of another caller.
     pub fn looked_up_verified_callers(self) -> Option<RetryKey> {
         self.verified_callers.filter(|_| !self.is_verified())
     }

@@ -248,7 +248,7 @@ fn impossible(positions: &Positions, at: &RoutePosition, requested: &RequestedMo
             requested.to
         ));
     }
-    // A route in `only` is not lowered by a freeze, so one that is stopped by it must not go there.
+    // A freeze does not lower a route in `only`. So a route that a freeze has lowered must not go there to escape it.
     if requested.to == State::Only && at.rung() < State::Only && positions.freeze != Freeze::No {
         sentences.push(format!(
             "`{id}` cannot go to `only` while new instances of the engine are frozen, because a freeze does not stop them there: \

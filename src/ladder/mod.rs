@@ -4,9 +4,9 @@
 //!
 //! Always true:
 //!
-//! - A flip up is in the store before it is in force, and so are new files and the end of a freeze. A freeze
-//!   (`kill_switch`) and a flip down (`unrecorded_flips`) are in force at once, whatever the store does, and are recorded
-//!   afterwards (`record_later`).
+//! - A flip is in the store before it is in force, and so are new files and the end of a freeze. A freeze is in force at
+//!   once, whatever the store does (`kill_switch`), and a flip down also where the store refuses it
+//!   (`unrecorded_flips`): both are recorded afterwards (`record_later`).
 //! - The set in force was checked as a whole. Moves happen one after the other.
 //! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing
 //!   (`in_force`).
@@ -14,9 +14,10 @@
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
 //! When the store is slow, moves wait for each other; requests wait for none of them, since they read the set that is
-//! in force. When the store refuses, a move up or of the files fails and nothing changes; a flip down and a freeze are in
-//! force all the same, and a restart loses them. When the store's reply was lost, the outcome is looked up until it is known (`record`); the caller is told
-//! within a bound that it is not known yet. A caller that goes away in the middle of a move does not stop it.
+//! in force. When the store refuses, a flip up or a reload of the files fails and nothing changes; a flip down and a
+//! freeze are in force all the same, and a restart before they are recorded loses them. When the store's reply was
+//! lost, the outcome is looked up until it is known (`record`); the caller is told within a bound that it is not known
+//! yet. A caller that goes away in the middle of a move does not stop it.
 
 mod cohort_reasons;
 mod command;
@@ -74,8 +75,8 @@ use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::store::{StoreError, StoreHandle};
 
-/// How long a freeze or a flip down waits until it is recorded. It is in force before that.
-const RECORDED_WITHIN: Duration = Duration::from_secs(1);
+/// How long a call that sets the kill switch waits until it is recorded. It is in force before that.
+const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Holds the flag set in force and moves routes.
 pub struct Ladder {
@@ -176,19 +177,11 @@ impl Ladder {
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
         let work = tokio::spawn(async move {
-            let flipped = mover.flip(guard, &route, request).await?;
-            if flipped.recorded {
-                return Ok(flipped);
-            }
+            let outcome = mover.flip(guard, &route, request).await;
             if mover.unrecorded_flips.begin_recording() {
-                tokio::spawn(Arc::clone(&mover).record_flips());
+                tokio::spawn(mover.record_flips());
             }
-            let recorded = timeout(RECORDED_WITHIN, mover.recorded_flip(&route)).await.ok().flatten();
-            Ok(match recorded {
-                Some(flip) if flipped.changed => Flipped { flip, recorded: true, ..flipped },
-                Some(_) => Flipped { recorded: true, ..flipped },
-                None => flipped,
-            })
+            outcome
         });
         let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
@@ -215,7 +208,7 @@ impl Ladder {
             let recording = mover.clone();
             tokio::spawn(async move { recording.record_freezes().await });
             let recorded = mover.kill_switch().wait_recorded(pending.version);
-            let recorded = timeout(RECORDED_WITHIN, recorded).await.ok().flatten();
+            let recorded = timeout(FREEZE_RECORDED_WITHIN, recorded).await.ok().flatten();
             Ok(Frozen { recorded: recorded.is_some(), flip: recorded.unwrap_or(pending.flip) })
         });
         work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))

@@ -1,5 +1,5 @@
 //! Performs moves one after the other: each is judged, recorded, then put in force. A freeze is put in force first and
-//! recorded afterwards.
+//! recorded afterwards, and so is a flip down that the store refuses.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -190,14 +190,11 @@ impl Mover {
         Ok(())
     }
 
-    /// Moves a route. A flip down is in force at once, and not recorded yet: the caller starts that.
+    /// Moves a route. A flip down that the store refuses is in force all the same; the caller starts the task that records
+    /// it later.
     pub async fn flip(&self, guard: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
         let FlipRequest { to, percent, reason, force, acknowledge, by } = request;
-        let is_down = self.in_force.inputs().positions.routes.get(route).is_some_and(|at| to < at.rung());
-        if !is_down {
-            // If it fails, this flip does too.
-            let _still_wait = self.record_waiting_flips(&guard).await;
-        }
+        let waiting = self.record_waiting_flips(&guard).await;
         let Inputs { mut positions, .. } = self.in_force.inputs();
         let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
         let from = at.rung();
@@ -247,32 +244,39 @@ impl Mover {
             Move { route: route.clone(), from, to, shares, reason: requested.reason, overridden: passed.overridden };
         let flip = self.flip_record(&positions, step, by);
         positions.remembered.insert(route.clone(), now);
-        let flip = match to < from {
-            true => self.unrecorded_flips.add(flip, &positions),
-            false => {
-                self.check_no_flips_wait()?;
-                self.record_one(flip, Some(positions.rows())).await?
+        let outcome = match waiting {
+            Ok(()) => self.record_one(flip.clone(), Some(positions.rows())).await,
+            Err(error) => Err(error),
+        };
+        let (flip, recorded) = match outcome {
+            Ok(flip) => (flip, true),
+            Err(error) if to < from => {
+                // A restart may lose it before it is recorded: then this line is all that is left of it.
+                let FlipRecord { by, reason, .. } = &flip;
+                tracing::warn!(
+                    %route, %from, %to, %by, reason = reason.as_deref(), %error,
+                    "the route goes down, but the store has not recorded it: a restart would lose it"
+                );
+                (self.unrecorded_flips.add(flip, &positions), false)
             }
+            Err(error) => return Err(error.into()),
         };
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, &self.gate);
         self.put_in_force(positions);
-        let effective = self.in_force.effective(route);
-        if to < from {
-            // Logged now too, because a restart may lose it before it is recorded.
-            let FlipRecord { by, reason, .. } = &flip;
-            tracing::info!(%route, %from, %to, %by, reason = reason.as_deref(), "the route goes down; the flip is recorded afterwards");
-            let flip = FlipRecord { number: 0, ..flip };
-            return Ok(Flipped { flip, changed: true, recorded: false, effective, horizon });
+        let number = if recorded { flip.number } else { 0 };
+        if recorded {
+            log(&flip, FlipSource::Api);
         }
-        log(&flip, FlipSource::Api);
-        Ok(Flipped { flip, changed: true, recorded: true, effective, horizon })
+        let effective = self.in_force.effective(route);
+        Ok(Flipped { flip: FlipRecord { number, ..flip }, changed: true, recorded, effective, horizon })
     }
 
     pub(super) fn put_in_force(&self, mut positions: Positions) {
         holds::judge_cohorts(&mut positions, &self.gate);
         for (route, at) in &mut positions.routes {
-            at.inputs.returns_at_restart = self.unrecorded_flips.from(route).is_some_and(|from| from >= State::Live);
+            at.inputs.returns_at_restart =
+                self.unrecorded_flips.stored_state(route).is_some_and(|from| from >= State::Live);
         }
         self.in_force.set_positions(positions);
     }
@@ -349,7 +353,7 @@ impl Mover {
             overridden: None,
             evidence: serde_json::Value::Null,
         };
-        let recorded = self.unrecorded_flips.from(route).is_none();
+        let recorded = self.unrecorded_flips.stored_state(route).is_none();
         Flipped { flip, changed: false, recorded, effective: self.in_force.effective(route), horizon: Vec::new() }
     }
 

@@ -19,31 +19,6 @@ pub(super) struct Recording {
 /// The pauses between look-ups of an unknown outcome: the first and the longest.
 const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How long an attempt may take.
-const ATTEMPT_WITHIN: Duration = Duration::from_secs(1);
-
-/// Tries once to record what is in force already, and returns the flips with their numbers. To be called until it
-/// succeeds. An earlier attempt whose outcome was not known may have recorded them, or do so later: then the history may
-/// have them twice, which changes no state.
-///
-/// # Errors
-/// The store has not recorded them, or has not said so in time.
-pub(super) async fn attempt(store: &StoreHandle, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
-    let Recording { mut flips, declared } = recording;
-    let numbers = async {
-        match read_back(store, &flips, None).await? {
-            Some(numbers) => Ok(numbers),
-            None => store.put_flips(flips.clone(), declared).await,
-        }
-    };
-    let in_time = tokio::time::timeout(ATTEMPT_WITHIN, numbers).await;
-    let numbers = in_time.unwrap_or_else(|_| Err(StoreError("it does not answer".into())))?;
-    for (flip, number) in flips.iter_mut().zip(numbers) {
-        flip.number = number;
-    }
-    Ok(flips)
-}
-
 /// Records flips and declarations, and returns the flips with their numbers. Returns once the outcome is known, however
 /// long the store takes.
 ///

@@ -1,17 +1,15 @@
-//! Records what is in force before the store has it: freezes and flips down.
+//! Records what is in force before the store has it: freezes, and flips down that the store refused.
 //!
-//! Always true: it is tried again until the store has it, each time under the lock of moves. An attempt takes a bounded
-//! time, so that further flips down and freezes need not wait for a store that does not answer.
+//! Always true: it is tried again until the store has it, each time under the lock of moves.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::kill_switch::Pending;
 use super::mover::{FlipGuard, Mover, log};
-use super::record::{Recording, attempt};
+use super::record::{Recording, record};
 use super::types::FlipSource;
-use crate::names::RouteId;
-use crate::store::{FlipRecord, StoreError};
+use crate::store::StoreError;
 
 /// The pauses between attempts to record: the first and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -27,7 +25,7 @@ impl Mover {
             return Ok(());
         }
         let mut positions = self.in_force().inputs().positions;
-        let recorded = attempt(&self.store, Recording { flips, declared: Some(positions.rows()) }).await?;
+        let recorded = record(&self.store, Recording { flips, declared: Some(positions.rows()) }).await?;
         for flip in &recorded {
             if let Some(route) = &flip.route {
                 positions.set_last_flip(route, flip.clone());
@@ -44,38 +42,23 @@ impl Mover {
         match self.unrecorded_flips.count() {
             0 => Ok(()),
             n => Err(StoreError(format!(
-                "flips down are in force that it has not recorded ({n}); it takes nothing else before them"
+                "{n} flips down are in force that have to be recorded first; pointsman tries again until they are"
             ))),
         }
     }
 
     /// Records the flips that wait, however often it takes.
     pub(super) async fn record_flips(self: Arc<Self>) {
-        let (mut pause, mut has_failed) = (RETRY_PAUSES.0, false);
+        let mut pause = RETRY_PAUSES.0;
         loop {
-            let guard = self.lock_moves().await;
-            match self.record_waiting_flips(&guard).await {
-                Ok(()) => {
-                    self.unrecorded_flips.end_recording();
-                    return;
-                }
-                Err(error) if !has_failed => {
-                    has_failed = true;
-                    let flips = self.unrecorded_flips.count();
-                    tracing::warn!(%error, flips, "flips down are in force, but not recorded: a restart would lose them; trying again until they are");
-                }
-                Err(_) => {}
-            }
-            drop(guard);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSES.1);
+            let guard = self.lock_moves().await;
+            if self.record_waiting_flips(&guard).await.is_ok() {
+                self.unrecorded_flips.end_recording();
+                return;
+            }
         }
-    }
-
-    /// Waits until the store has the newest flip of this route, and returns its record.
-    pub(super) async fn recorded_flip(&self, route: &RouteId) -> Option<FlipRecord> {
-        self.unrecorded_flips.wait_until_recorded(route).await;
-        self.in_force().inputs().positions.flips.get(route).cloned()
     }
 
     /// Records the pending freeze, and those that replace it meanwhile, until the store has the newest.
@@ -87,12 +70,10 @@ impl Mover {
             // While this waited for the lock, the end of the freeze may have been recorded, or a newer freeze set.
             next = self.kill_switch().next_pending();
             let Some(Pending { version, flip }) = &next else { return };
-            match attempt(&self.store, Recording { flips: vec![flip.clone()], declared: None }).await {
-                Ok(recorded) => {
-                    for flip in &recorded {
-                        self.kill_switch().mark_freeze_recorded(*version, flip);
-                        log(flip, FlipSource::Api);
-                    }
+            match self.record_one(flip.clone(), None).await {
+                Ok(flip) => {
+                    self.kill_switch().mark_freeze_recorded(*version, &flip);
+                    log(&flip, FlipSource::Api);
                     pause = RETRY_PAUSES.0;
                 }
                 Err(error) => {

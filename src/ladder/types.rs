@@ -90,7 +90,8 @@ pub enum FlipError {
         commands: Vec<FlipCommand>,
     },
     /// Not possible, not even with `force`: a share below 100 without a key, a creator above its followers, no
-    /// workflow, force without reason, down from `only` without acknowledgement (with the horizon).
+    /// workflow, to `only` during a freeze, force without reason, down from `only` without acknowledgement (with the
+    /// horizon).
     #[error("{why}")]
     Refused {
         /// Why, with the horizon if that has to be read.
@@ -98,7 +99,8 @@ pub enum FlipError {
         /// The commands that would pass, one after the other; none if no command can.
         commands: Vec<FlipCommand>,
     },
-    /// The store did not record the move, which does not go down: nothing changed.
+    /// The store did not record the move, so nothing changed. Never for a flip down, which is in force before
+    /// that.
     #[error("the store did not record the flip, nothing changed: {0}")]
     Store(#[from] StoreError),
     /// See [`StoreSilent`].

@@ -1,16 +1,15 @@
 //! Flips down that are in force and that the store has not recorded.
 //!
-//! A route goes down at once, also where the store takes no writes or does not answer: in `only` nothing else gives its
-//! requests back to legacy. A task (`record_later`) records such flips as soon as the store takes writes. A restart before
-//! that loses them.
+//! A route goes down also where the store refuses to record that (a full disk): in `only` nothing else gives its requests
+//! back to legacy. A task (`record_later`) records such flips as soon as the store takes writes. A restart before that
+//! loses them. Where the store does not answer, so that it is not known whether it has the flip, the flip waits.
 //!
 //! Always true: nothing else about routes is recorded before them, so that the last flip in the store is the last one
-//! that was made. Each call that reads or changes the list holds the lock of moves.
+//! that was made. Each call that changes the list holds the lock of moves.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metrics::Gauge;
-use tokio::sync::watch;
 
 use super::positions::Positions;
 use crate::names::RouteId;
@@ -19,8 +18,6 @@ use crate::store::FlipRecord;
 /// The flips that wait, at most one for each route.
 pub(super) struct UnrecordedFlips {
     state: Mutex<State>,
-    /// Changes when the store has them.
-    recorded: watch::Sender<()>,
     count: Gauge,
 }
 
@@ -36,11 +33,11 @@ impl UnrecordedFlips {
     pub fn new() -> Self {
         let count = metrics::gauge!("pointsman_flips_unrecorded");
         count.set(0.0);
-        Self { state: Mutex::default(), recorded: watch::Sender::new(()), count }
+        Self { state: Mutex::default(), count }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A poisoned lock is usable: the list is changed in one step.
+        // A poisoned lock is usable: nothing that changes the list panics halfway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -50,7 +47,7 @@ impl UnrecordedFlips {
     }
 
     /// The state that the store has for a route whose flip down waits.
-    pub fn from(&self, route: &RouteId) -> Option<crate::flag::State> {
+    pub fn stored_state(&self, route: &RouteId) -> Option<crate::flag::State> {
         let state = self.state();
         state.waiting.iter().find(|flip| flip.route.as_ref() == Some(route))?.from.parse().ok()
     }
@@ -66,14 +63,6 @@ impl UnrecordedFlips {
         self.count.set(state.waiting.len() as f64);
         let newest = positions.flips.values().map(|flip| flip.number).max().unwrap_or(0);
         FlipRecord { number: newest + 1, ..flip }
-    }
-
-    /// Waits until the store has all flips of this route.
-    pub async fn wait_until_recorded(&self, route: &RouteId) {
-        let waits = || self.state().waiting.iter().any(|flip| flip.route.as_ref() == Some(route));
-        let mut recorded = self.recorded.subscribe();
-        // It fails only without a sender, which `self` has.
-        let _never = recorded.wait_for(|()| !waits()).await.is_err();
     }
 
     /// Whether the caller has to start the task that records: there is something to record, and no task does.
@@ -93,7 +82,6 @@ impl UnrecordedFlips {
     pub fn clear(&self) {
         self.state().waiting.clear();
         self.count.set(0.0);
-        self.recorded.send_replace(());
     }
 
     /// The task that records them ends.

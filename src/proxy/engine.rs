@@ -201,8 +201,8 @@ fn request(
     }
 }
 
-/// How a refusal counts: as a refusal if it is the caller's error, like a declared 4xx; as unknown if it is not
-/// known what was done; else as an error.
+/// How a problem counts: as [`Served::Refused`] if it is the caller's error, like a declared 4xx; as unknown if it is
+/// not known what was done; else as an error.
 fn served_as(problem: &Problem) -> Served {
     match problem.status {
         400..500 => Served::Refused,

@@ -27,7 +27,8 @@ pub(super) fn keys_of_request(
         None => None,
     };
     let present = present.or(of_first_tries);
-    // What other verified callers did is no concern of a verified request, although earlier files could not verify it.
+    // What other verified callers did is no concern of a verified request, also where earlier files could not verify
+    // its token.
     if present.is_some_and(|keys| keys.is_verified()) {
         earlier.iter_mut().for_each(|keys| keys.verified_callers = None);
     }
@@ -130,8 +131,8 @@ pub(super) struct FirstTry {
     pub this_engine_may_have_it: bool,
     /// Legacy took it, and that is in the store, or in the file on its way there.
     pub is_stored: bool,
-    /// Legacy took it, but that is recorded only under the key of verified callers: it may be a request of another
-    /// caller, and the engine may have this one.
+    /// That legacy took it is known only from the key that all verified callers share. So what legacy took may be a
+    /// request of another caller, and the engine may have this one.
     pub may_be_of_another_caller: bool,
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.

@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub open_connections: OpenConnections,
     /// The tasks of connections, tunnels and `noted_look_ups`; a drain waits for them.
     pub tasks: TaskTracker,
-    /// The places for look-ups of keys that were perhaps noted earlier.
+    /// The permits for look-ups of whether keys were noted earlier (`retry_keys::record_unless_noted_earlier`).
     pub noted_look_ups: Arc<Semaphore>,
     /// A constant of `edge::drain`: whether connections stay open, end after their request, or are cut.
     pub drain: AtomicU8,

@@ -204,6 +204,7 @@ async fn answer_flagged(
                         noted = shared.affinity.noted_earlier(&keys).await;
                     } else {
                         retry_keys::record_unless_noted_earlier(shared, &flag.route, keys);
+                        // Not known yet; the task records it if it was not noted, so nothing is left to do below.
                         noted = true;
                     }
                 }

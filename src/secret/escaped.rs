@@ -28,7 +28,7 @@ pub fn forms_in_texts(value: &str) -> BTreeSet<String> {
     let mut forms = json_forms(value);
     for escaped in [NON_ALPHANUMERIC, COMPONENT, PATH, FORM, MARKS_KEPT] {
         let upper = utf8_percent_encode(value, escaped).to_string();
-        // Within forms, a space is `+`.
+        // In `application/x-www-form-urlencoded` a space is `+`.
         for upper in [upper.replace("%20", "+"), upper] {
             forms.insert(with_lower_hex(&upper));
             forms.insert(upper);

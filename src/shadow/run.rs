@@ -99,7 +99,7 @@ impl Runner {
                 Some(Instance::Creates { id }) if dark => Some((answered.flag.family.clone(), id.clone())),
                 Some(Instance::Creates { .. } | Instance::Follows { .. }) | None => None,
             },
-            // Retries are found by what legacy took (`legacy_keys`).
+            // Such a run claims no keys: legacy took the request, and a second try is found by `legacy_keys`.
             retry_keys: None,
             may_begin: if dark { MayBegin::UnlessFrozen } else { MayBegin::Always },
             earlier: EarlierKeys::none(),

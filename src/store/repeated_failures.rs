@@ -1,8 +1,8 @@
 //! Which of many equal failures are logged.
 //!
-//! Always true: a text is logged when it comes for the first time or after [`QUIET`] without it, and while it keeps
-//! coming once per [`INTERVAL`], with the number of times that it came meanwhile. A success between two failures does
-//! not matter: on a disk that is almost full, small writes succeed while larger ones fail.
+//! Always true: a text is logged when it comes for the first time or after [`QUIET`] without it. While it keeps coming,
+//! it is logged once per [`INTERVAL`]. Each line has the number of times that it came since the last line. A success
+//! between two failures does not matter: on a disk that is almost full, small writes succeed while larger ones fail.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -101,8 +101,8 @@ impl AnswerRecord {
         let content_type = self.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| &**value);
         bytes.map_or_else(|| self.value(), |bytes| mark.value(&bytes, content_type))
     }
-    /// As [`AnswerRecord::output`], for people: bytes are described. Sensitive bytes are not counted, because the store
-    /// has only their ciphertext.
+    /// As [`AnswerRecord::output`], for people: of bytes only size and content type are shown. The size of sensitive
+    /// bytes is not shown, because the store has only their ciphertext.
     pub fn shown_output(&self) -> Value {
         let mut shown = match self.sensitive_body().is_empty() {
             true => self.output(BytesMark::new(&[0; 32])),

@@ -12,8 +12,8 @@
 //! - *take*: the same two lists; only the output is replaced
 //! - *fallback*: nothing, because certainly nothing was done
 //!
-//! *cancel* ends the run with undo or without, as the person says. A run that undoes what it did already, or that
-//! somebody has cancelled with undo, offers *cancel_without_undo* in its place: a second cancel with undo is refused.
+//! *cancel* ends the run with undo or without, as the person says. A run that is already being undone, or that somebody
+//! has cancelled with undo, offers *cancel_without_undo* in its place: a second cancel with undo is refused.
 
 use super::calls::CallState;
 use super::{CallBody, Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};
@@ -117,8 +117,8 @@ fn cancel_choice(run: &Run) -> Option<&'static str> {
     }
 }
 
-/// Whether the conflict offers this choice as it was recorded, and it is still possible: a choice by its name, and a
-/// cancel without undo wherever the run may be cancelled. `offered` are the names offered now.
+/// Whether a choice is among those that were recorded with the conflict (`recorded`) and is still possible (`offered`).
+/// A cancel counts as recorded under either of its names; without undo it is possible wherever any cancel is.
 pub(super) fn is_offered(recorded: &[String], offered: &[&'static str], choice: &Choice) -> bool {
     let is_named = |name: &str| offered.contains(&name);
     let is_recorded = |name: &str| recorded.iter().any(|recorded| recorded == name);
@@ -147,7 +147,7 @@ pub(super) fn why_not(
 ) -> &'static str {
     match (choice, subject(step, item), kind) {
         (Choice::Cancel { compensate: true }, ..) if run.undoing.is_some() => {
-            "what was done is being undone already; without compensation the rest would be left as it is"
+            "what was done is being undone already; `cancel_without_undo` would leave the rest as it is"
         }
         (Choice::Cancel { .. }, ..) => "the run was cancelled already",
         (_, ConflictSubject::Answer, _) => "every step has ended, and only the answer is missing",

@@ -89,7 +89,8 @@ fn shorten(value: &Value, depth: usize) -> Value {
             }
             Value::Array(shown)
         }
-        // Described before they are cut: their size is computed from their whole encoding.
+        // Bytes are replaced by their description before texts are shortened: their size is computed from the whole
+        // encoding.
         Value::Object(_) if is_marked_bytes(value) => {
             let mut shown = value.clone();
             describe_bytes(&mut shown);

@@ -198,7 +198,8 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
         let more = match choice.as_str() {
             "retry_with" => " --input JSON",
             "take" => " --output JSON",
-            // Recorded by an earlier version. Undoing is in progress: a cancel can only leave the rest as it is.
+            // An earlier version recorded `cancel` for a run that is being undone, where only a cancel without undo is
+            // possible; this version records `cancel_without_undo`.
             "cancel" if *part == Part::Undo => " --no-undo",
             _ => "",
         };

@@ -6,7 +6,7 @@ use crate::config::{Overrides, read};
 const ADMIN: &str = "admin: { listen: 127.0.0.1:8081, tokens: [{ name: ops, file: ops.token, may: [decide] }] }";
 const CALLER: &str = "caller: { jwt: { keys: issuer.json, audience: shop } }";
 const ASKING: &str = "steps:\n  sure: { checkpoint: { question: Sure?, who: [ops] }, rehearse: {} }";
-/// A public key; its private one is not known to anybody.
+/// The public key of the example in RFC 8037, appendix A.2.
 const KEYS: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
 fn set() -> Set {
@@ -25,7 +25,7 @@ fn without_secrets(set: &Set) -> (Vec<String>, String) {
 }
 
 #[test]
-fn what_secrets_are_for_is_checked_without_them() {
+fn a_machine_without_the_secrets_checks_the_rest_of_the_files_as_one_with_them() {
     let with_secrets = set().put("ops.token", "0123456789abcdef").put("issuer.json", KEYS);
     let loaded = with_secrets.read().unwrap_or_else(|failed| panic!("{}", failed.render(false)));
     let expected = "issuer and subject of a verified token for `shop` (1 keys), and without one the value of \
@@ -34,7 +34,7 @@ fn what_secrets_are_for_is_checked_without_them() {
 
     let (messages, scope) = without_secrets(&set());
     assert_eq!(scope, expected.replace("1 keys", "keys not read"));
-    // Not: that no token is named `ops`.
+    // One warning for each absent file, and no third message that says that no token is named `ops`.
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages[0].contains("ops.token") && messages[1].contains("issuer.json"), "{messages:?}");
 }

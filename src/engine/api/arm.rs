@@ -293,7 +293,7 @@ async fn register(
         }
         // An earlier try of this caller has the key, and has claimed the request for any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
-        // The proxy looked for this key too, but before the body had arrived.
+        // The proxy looked for these keys too, but before the body had arrived.
         Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(FirstTry { arm: Arm::Legacy, .. })))) => {
             registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(fall_back)))

@@ -27,7 +27,7 @@ impl EchoedSecrets {
         let parts = credentials.iter().flat_map(|(name, value)| parts(name, value));
         let all = secrets.chain(credentials.values().map(String::as_str)).chain(parts);
         let all: BTreeSet<&str> = all.filter(|value| value.len() >= BYTES_MIN).collect();
-        // A service may quote it as JSON, or the URL that had it, too.
+        // A service may also quote it as JSON, or quote the URL that contained it.
         let values: BTreeSet<String> = all.into_iter().flat_map(forms_in_texts).collect();
         let mut values: Vec<String> = values.into_iter().collect();
         // The longest first: one may be a part of another.

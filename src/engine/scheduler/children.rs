@@ -19,7 +19,7 @@ use crate::workflow::{BytesMark, Mode, Order, Plan, Run, RunStatus};
 /// The pause before an order is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How a run ended, for its parent; `mark` is that of the store's bytes. The note is redacted by the child's own plan,
+/// How a run ended, for its parent. `mark` marks bytes in its output. The note is redacted by the child's own plan,
 /// because the parent's plan does not tell which of the child's values are sensitive. Without the child's plan, a note
 /// that may hold such values is left out.
 pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>, mark: BytesMark) -> ChildEnd {

@@ -20,8 +20,6 @@ pub struct FailingStore {
     pub refuse_flips: AtomicBool,
     /// Flips are recorded, and the reply is lost.
     pub lose_replies: AtomicBool,
-    /// Flips are neither recorded nor read, and there is no reply.
-    pub hangs: AtomicBool,
     /// Flips cannot be read.
     pub fail_reads: AtomicBool,
     /// Pins cannot be counted.
@@ -55,9 +53,6 @@ impl Store for FailingStore {
     fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> StoreFuture<'_, Vec<u64>> {
         if self.refuse_flips.load(Ordering::SeqCst) {
             return fails();
-        }
-        if self.hangs.load(Ordering::SeqCst) {
-            return std::future::pending().boxed();
         }
         let taken = self.inner.put_flips(flips, declared);
         if self.lose_replies.load(Ordering::SeqCst) {
@@ -141,9 +136,6 @@ impl Store for FailingStore {
         self.inner.note_legacy_tries(tries)
     }
     fn flips(&self, route: Option<RouteId>, limit: usize) -> StoreFuture<'_, Vec<FlipRecord>> {
-        if self.hangs.load(Ordering::SeqCst) {
-            return std::future::pending().boxed();
-        }
         if self.fail_reads.load(Ordering::SeqCst) {
             return fails();
         }

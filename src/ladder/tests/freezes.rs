@@ -46,7 +46,7 @@ async fn a_freeze_is_in_force_though_the_store_refuses_it_and_is_recorded_when_i
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
 }
 
-/// In `only` a freeze stops nothing.
+/// A freeze does not lower a route in `only`, so a route that went there would escape it.
 #[tokio::test(start_paused = true)]
 async fn no_route_goes_to_only_during_a_freeze() {
     let fixture = Fixture::open(files(&[])).await;

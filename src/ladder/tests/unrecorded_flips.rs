@@ -52,32 +52,7 @@ async fn a_flip_down_is_in_force_though_the_store_refuses_it_and_is_recorded_whe
     assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
 }
 
-#[tokio::test(start_paused = true)]
-async fn flips_down_and_freezes_do_not_wait_for_a_store_that_does_not_answer() {
-    let fixture = Fixture::open(files(&[])).await;
-    fixture.flip("bare", forced(State::Live)).await.unwrap();
-    fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.store.hangs.store(true, Ordering::SeqCst);
-    let frozen = fixture.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
-    assert!(!frozen.recorded);
-    for route in ["bare", "plain"] {
-        let lowered = fixture.flip(route, to(State::Off)).await.unwrap();
-        assert!(!lowered.recorded, "{route}");
-        assert_eq!(fixture.state(route).state, State::Off);
-    }
-    assert_eq!(fixture.ladder.unrecorded_flips(), 2);
-    let up = fixture.flip("bare", to(State::Shadow)).await;
-    assert!(matches!(up, Err(FlipError::Store(_))), "{up:?}");
-    fixture.store.hangs.store(false, Ordering::SeqCst);
-    while fixture.ladder.unrecorded_flips() > 0 || fixture.ladder.freeze_is_unrecorded() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let fixture = fixture.restart(files(&[])).await;
-    assert_eq!(["bare", "plain"].map(|route| fixture.state(route).state), [State::Off; 2]);
-    assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Instances);
-}
-
-/// The next flip records it, even before the task does.
+/// The flip up first records the flip down that waits, and does not wait for the task that records.
 #[tokio::test(start_paused = true)]
 async fn a_flip_up_comes_after_the_flip_down_that_waited() {
     let fixture = Fixture::open(files(&[])).await;

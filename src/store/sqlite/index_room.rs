@@ -13,12 +13,12 @@ use rustix::io::Errno;
 
 use crate::store::StoreError;
 
-/// The bytes of a mapped page, each of which SQLite writes to.
+/// The size of a mapped page. SQLite writes one byte to each page of a new index.
 const PAGE_BYTES: u64 = 4_096;
 
-/// How much is allocated, beyond the end of the file: for the growth of the index, and for the next start. SQLite
-/// empties the file then and writes it again, in more extents than before, for which the file system may need one more
-/// block.
+/// How much of the file is allocated if there is room, from its start and also beyond its end: for the growth of the
+/// index, and for the next start. SQLite empties the file then and writes it again, in more extents than before, for
+/// which the file system may need one more block.
 const RESERVED_BYTES: u64 = 64 << 10;
 
 /// Allocates the index of an open database on a file system with small blocks, if it has one.

@@ -135,7 +135,7 @@ respond: { status: 200, body: { f: '${steps.a.output}' } }
 
 /// An earlier version recorded the input of a child as JSON also where it was bytes, or contained them.
 #[test]
-fn a_child_of_an_earlier_version_does_not_send_the_form_in_which_its_input_records_bytes() {
+fn a_child_that_an_earlier_version_began_sends_its_bytes_and_never_their_json_form() {
     let plan = plan(
         "
 workflow: w

@@ -225,6 +225,12 @@ async fn a_full_disk_with_small_blocks_ends_no_process() {
     }
     std::fs::remove_file(filler).expect("removed");
     force(&system, "live").await;
+    // The next check of the engine's health finds that the disk takes writes again.
+    until("the route to be live", || async {
+        let shown = system.pointsman.get("/api/v2/routes/orders.create").await;
+        (shown["row"]["effective"]["state"] == "live").then_some(())
+    })
+    .await;
     let by_engine = send_keyed(&system, "newest", 3).await;
     assert!(by_engine.json()["id"].is_string(), "the engine answers: {}", by_engine.json());
     system.wait_for_runs_to_end().await;

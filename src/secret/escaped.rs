@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// The same without `/`, which stays as it is where a whole path is escaped.
 const PATH: &AsciiSet = &COMPONENT.remove(b'/');
-/// All characters but letters, digits, `-`, `_` and `.`, as several languages escape forms.
+/// All characters but letters, digits, `-`, `_` and `.`: what the form encoders of several languages escape.
 const MARKS_KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 /// All characters that `application/x-www-form-urlencoded` escapes, and the space, which it writes as `+`.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*');

@@ -94,7 +94,7 @@ impl Committer {
         done
     }
 
-    /// As [`Committer::note_failure`], for a commit that failed; it is also logged, but not each time.
+    /// As [`Committer::note_failure`], for a commit that failed; it is logged too, once a minute while it goes on.
     pub(super) fn note_failed_commit(&self, error: &WriteError) {
         self.note_failure(error);
         if let Some(unlogged) = self.logged_failures.count(error.text()) {

@@ -227,6 +227,8 @@ pub struct Limits {
     pub store_connections_max: u64,
 
     // admin
+    /// Open connections on each listener of the API.
+    pub api_connections_max: u64,
     /// The body of an API call.
     pub api_body_bytes_max: u64,
     /// Rows of one listing.
@@ -317,6 +319,7 @@ impl Default for Limits {
             store_statement_ms: 10_000,
             store_lock_ms: 5_000,
             store_connections_max: 4,
+            api_connections_max: 1_024,
             api_body_bytes_max: 1 << 20,
             api_rows_max: 1_000,
             api_wait_ms: 25_000,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::counter;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,7 @@ impl Connections {
 
     /// Adds a connection, which is idle at first; waits until there is room. Only one task may wait.
     pub(super) async fn add(self: &Arc<Self>) -> Arc<OpenConnection> {
-        let mut is_one_closing = false;
+        let (mut is_one_closing, mut waits) = (false, false);
         loop {
             {
                 let mut state = self.state();
@@ -61,11 +62,21 @@ impl Connections {
                 if !is_one_closing && let Some((_, close)) = state.incomplete.pop_first() {
                     close.cancel();
                     is_one_closing = true;
+                    count_full("closed");
+                } else if !is_one_closing && !waits {
+                    waits = true;
+                    count_full("waited");
                 }
             }
             self.changed.notified().await;
         }
     }
+}
+
+/// Counts a new connection that found no room: another one is closed for it, or it waits because complete requests are
+/// in progress on all.
+fn count_full(outcome: &'static str) {
+    counter!("pointsman_api_connections_full_total", "outcome" => outcome).increment(1);
 }
 
 /// One of the open connections, until it is dropped.

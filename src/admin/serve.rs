@@ -1,10 +1,10 @@
 //! Serves the API on a listener, within bounds.
 //!
-//! A client that sends its request head too slowly is disconnected. When `CONNECTIONS_MAX` are open, the oldest one
-//! that is idle, or whose request body has not arrived, is closed for a new one, so that idle and slow clients cannot
-//! keep out the request that sets the kill switch ([`connections`]); if complete requests are in progress on all,
-//! further connections wait in the kernel's accept queue. When the process stops, requests in flight are finished,
-//! within a bound.
+//! A client that sends its request head too slowly is disconnected. When `api_connections_max` are open, the
+//! oldest one that is idle, or whose request body has not arrived, is closed for a new one, so that idle and slow
+//! clients cannot keep out the request that sets the kill switch ([`connections`]); if complete requests are in progress
+//! on all, further connections wait in the kernel's accept queue. When the process stops, requests in flight are
+//! finished, within a bound.
 //!
 //! [`connections`]: super::connections
 
@@ -30,8 +30,6 @@ use tower::ServiceExt;
 
 use super::connections::{Connections, OpenConnection, RequestInProgress};
 
-/// The most connections that are open at once.
-const CONNECTIONS_MAX: usize = 256;
 /// A client sends its head within this time; an idle connection is closed after it.
 const HEAD_READ_MAX: Duration = Duration::from_secs(75);
 /// At the stop, requests in flight may take this long; a client that does not read its response is then cut off.
@@ -43,9 +41,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerAddress(pub SocketAddr);
 
-/// Serves until `stop` resolves, then finishes requests in flight, within `DRAIN_MAX`.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
-    let open = Connections::new(CONNECTIONS_MAX);
+/// Serves at most `connections_max` connections at once until `stop` resolves, then finishes requests in flight, within
+/// `DRAIN_MAX`.
+pub async fn serve(listener: TcpListener, router: Router, connections_max: u64, stop: impl Future<Output = ()>) {
+    let open = Connections::new(usize::try_from(connections_max).unwrap_or(usize::MAX));
     let (stopping, stopped) = watch::channel(false);
     let connections = TaskTracker::new();
     let mut stop = pin!(stop);

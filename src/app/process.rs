@@ -153,7 +153,8 @@ impl App {
             .into_iter()
             .map(|(listener, router)| {
                 let stop = admin_stop.clone();
-                admin.spawn(async move { admin::serve(listener, router, stop.cancelled()).await })
+                let max = limits.api_connections_max;
+                admin.spawn(async move { admin::serve(listener, router, max, stop.cancelled()).await })
             })
             .collect();
 

@@ -84,6 +84,11 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_purged_runs_total", "Ended runs that retention removed."),
     ("pointsman_clock_jumps_total", "Times that the machine's clock was set by more than a minute."),
     ("pointsman_breaker_transitions_total", "Changes of a service's breaker, by the state it came into."),
+    (
+        "pointsman_api_connections_full_total",
+        "New connections to the API that found as many open as `api_connections_max` allows, by outcome: an idle or slow \
+         one was closed, or the new one waited because requests were in progress on all.",
+    ),
     ("pointsman_service_refused_total", "Calls that were not sent to a service, by reason."),
 ];
 

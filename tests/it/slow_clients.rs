@@ -161,3 +161,25 @@ async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
     assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
     assert_eq!(pointsman.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_to_the_api_make_room_and_are_counted() {
+    let bulk_server = BulkServer::start().await;
+    let flags = FlagsDir::passthrough(&bulk_server.url());
+    flags.edit("pointsman.yaml", |text| text + "limits: { api_connections_max: 3 }\n");
+    let dir = tempfile::tempdir().expect("a directory");
+    let start =
+        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let mut pointsman = Pointsman::start(&start).await;
+    let mut idle = TcpStream::connect(pointsman.admin).await.expect("a connection");
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(TcpStream::connect(pointsman.admin).await.expect("a connection"));
+    }
+    let end = tokio::time::timeout(PATIENCE, idle.read(&mut [0; 1])).await.expect("the oldest is closed");
+    assert_eq!(end.unwrap_or(0), 0);
+    let closed = [("outcome", "closed")];
+    let what = "a closed connection to be counted";
+    pointsman.until_metric(what, |all| all.sum("pointsman_api_connections_full_total", &closed) >= 1.0).await;
+    assert_eq!(pointsman.stop().await, Some(0));
+}

@@ -9,7 +9,7 @@
 //!   and which effects are real
 //! - [`exchange`] (pure): the types that proxy, shadow and engine exchange; an `Answered` exists only once the reply
 //!   does
-//! - [`engine`]: the other arm, a tower service: moves runs forward, performs their calls, survives the process
+//! - [`engine`]: the other arm, a tower service: executes runs, performs their calls, survives the process
 //! - [`workflow`] (pure): what a run does next, as events; recording and replay are the same function
 //! - [`affinity`]: which arm owns an instance, and which took the first try of a request
 //! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, once

@@ -90,7 +90,7 @@ pub struct Limits {
     pub body_idle_ms: u64,
     /// The whole of one request; 0: no limit (uploads, server-sent events).
     pub total_ms: u64,
-    /// After SIGTERM: how long requests may finish.
+    /// After SIGTERM: how long requests may take to finish.
     pub drain_ms: u64,
 
     // shadow
@@ -102,9 +102,9 @@ pub struct Limits {
     pub shadow_in_flight_max: u64,
     /// Threads of the shadow executor; 1,024 at most.
     pub shadow_threads: u64,
-    /// The whole of one rehearsal.
+    /// How long the shadow executor waits for the other arm's run, rehearsed or dark.
     pub shadow_run_ms: u64,
-    /// After SIGTERM: how long the shadow queue may drain.
+    /// After SIGTERM: how long the shadow queue may take to drain.
     pub shadow_drain_ms: u64,
     /// The share of a service's concurrency and rate that rehearsed and dark runs may take, percent.
     pub shadow_service_share_percent: u64,
@@ -141,7 +141,7 @@ pub struct Limits {
     /// How deep runs may be nested: a run that starts a run, and so on.
     pub run_depth_max: u64,
     /// On a store that several processes share: a process without a heartbeat for this long counts as dead, and other
-    /// processes move its runs.
+    /// processes take over its runs.
     pub lease_ms: u64,
     /// On a store that several processes share: how often each looks for due runs without an owner.
     pub sweep_ms: u64,

@@ -94,7 +94,7 @@ impl std::str::FromStr for JobId {
     }
 }
 
-/// A process that moves runs; new at every start.
+/// A process that executes runs; new at every start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct WorkerId(pub Uuid);

@@ -292,8 +292,9 @@ impl Opening<'_> {
             Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Err("is not there".into());
             }
-            // It may be the original's. A moved store that is taken for a copy is only held; a copy that is taken for a moved
-            // store repeats requests.
+            // The file may belong to the store of which this one is a copy. In doubt this store counts as a copy: if it
+            // was only moved, its routes are held below `live` for a while, but if a copy counted as moved, requests
+            // would be performed a second time.
             Err(error) if !self.is_shared && self.is_of_another_place(record) => {
                 let at = &record.location;
                 let unknown = match Path::new(at).try_exists() {
@@ -325,8 +326,8 @@ impl Opening<'_> {
         self.owner.ownership(tag) == FileOwnership::OfACopy && self.is_of_another_place(record)
     }
 
-    /// Whether a store may still be at the place where the process of a record had it, and this is not the place of this
-    /// store.
+    /// Whether a store may still be at the place where the process of a record had it, and this store is at another
+    /// place.
     fn is_of_another_place(&self, record: &KeyFileRecord) -> bool {
         record.location != self.identity.location && !is_gone(&record.location)
     }

@@ -1,6 +1,6 @@
 //! What the evidence of a route depends on.
 //!
-//! The question it answers: "would a pair that was compared under the earlier files be the same pair under these?"
+//! The question it answers: "would a pair that was compared under the earlier files get the same verdict under these?"
 //! Always true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the
 //! basis, so that a change of it starts the evidence from zero.
 //!

@@ -70,7 +70,7 @@ pub enum ClockChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Machine,
-    StoreHandle,
+    Store,
 }
 
 /// The state from which a process's time is computed: the time at one reading, and the slew since.
@@ -144,9 +144,9 @@ impl Timekeeper {
         // `latest`. Within that range the time from earlier answers is kept, so that it does not jump.
         let time = match self.source {
             Source::Machine => store,
-            Source::StoreHandle => self.at(reading.boot).clamp(store, latest),
+            Source::Store => self.at(reading.boot).clamp(store, latest),
         };
-        (self.source, self.time, self.boot, self.slew_left_ns) = (Source::StoreHandle, time, reading.boot, 0);
+        (self.source, self.time, self.boot, self.slew_left_ns) = (Source::Store, time, reading.boot, 0);
     }
 
     /// How far the machine's clock is ahead of the time.
@@ -162,7 +162,7 @@ impl Timekeeper {
         }
         let as_at_start = apart.saturating_add(self.store_ahead).abs() <= FOLLOWED_MAX;
         Some(match self.source {
-            Source::StoreHandle => Disagreement::DiffersFromStore(apart),
+            Source::Store => Disagreement::DiffersFromStore(apart),
             Source::Machine if as_at_start => Disagreement::StoreAhead(apart),
             Source::Machine => Disagreement::Jumped(apart),
         })

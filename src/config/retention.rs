@@ -18,7 +18,7 @@ use crate::workflow::RunStatus;
 pub struct Retention {
     /// Everything was done.
     pub completed: Option<Duration>,
-    /// It ended early.
+    /// It failed.
     pub failed: Option<Duration>,
     /// A person cancelled it.
     pub cancelled: Option<Duration>,
@@ -60,7 +60,7 @@ pub(crate) enum RetentionDraft {
 pub(crate) struct RetentionMapDraft {
     /// Everything was done: `30d`.
     pub completed: Option<String>,
-    /// It ended early: `90d`.
+    /// It failed: `90d`.
     pub failed: Option<String>,
     /// A person cancelled it.
     pub cancelled: Option<String>,

@@ -134,7 +134,7 @@ pub async fn run(
     if interrupted {
         console.chapter("ended", "Interrupted before the end of the demo.");
     } else if let Err(error) = walked {
-        let why = format!("the walk ended early: {error:#}");
+        let why = format!("the demo ended before its last state: {error:#}");
         console.promise_broken(&why);
         broken.push(why);
     }

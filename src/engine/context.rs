@@ -1,7 +1,7 @@
 //! The state that all parts of the engine share: the store, the files in force, the ports, the mailboxes, the kill
 //! switch.
 //!
-//! Always true: an engine has exactly one [`Core`]; the code that moves runs is known here only as [`RunTasks`].
+//! Always true: an engine has exactly one [`Core`]; the code that executes runs is known here only as [`RunTasks`].
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -45,11 +45,11 @@ use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
 use crate::workflow::{BytesMark, Mode, Plan, Run, RunStarted, RunStatus};
 
-/// The interface through which scheduler and drivers reach the code that moves runs, so that their files need not
+/// The interface through which scheduler and drivers reach the code that executes runs, so that their files need not
 /// import it.
 pub(super) trait RunTasks: Send + Sync {
-    /// Starts a task that moves a run. The task acquires the run first, unless `owned` shows that this process already
-    /// has it.
+    /// Starts a task that executes a run. The task acquires the run first, unless `owned` shows that this process
+    /// already has it.
     fn open(
         &self,
         core: Arc<Core>,
@@ -116,7 +116,7 @@ pub(super) struct Ports {
     pub webhook_message_stored: Notify,
 }
 
-/// Which runs have a task, what wakes the others, and how many may move at the same time.
+/// Which runs have a task, what wakes the others, and how many may be executed at the same time.
 pub(super) struct Schedule {
     pub registry: Arc<Registry>,
     /// Permits for new real runs.
@@ -156,7 +156,7 @@ pub(super) struct Process {
     pub ids: Mutex<Ids>,
     pub kill_switch: Arc<KillSwitch>,
     pub draining: watch::Sender<bool>,
-    /// The tasks that move runs.
+    /// The tasks that execute runs.
     pub tasks: TaskTracker,
     /// The background tasks: supervisor, watchdog, webhooks, outbox.
     pub background_tasks: TaskTracker,

@@ -1,7 +1,7 @@
-//! Moves runs forward: claim, decide, append, perform, repeat.
+//! Executes runs: claim, decide, append, perform, repeat.
 //!
 //! The question it answers: "how does a workflow answer this request, and does its run survive a crash?" A request
-//! comes in through [`Engine::arm`] (`api::arm`); its run is moved by one task (`driver`) that asks a state machine
+//! comes in through [`Engine::arm`] (`api::arm`); its run is executed by one task (`driver`) that asks a state machine
 //! (`machine`) what to do and does it through `ports`. Which run has a task is decided by `scheduler`: a resting run
 //! has none, and a message to it starts one. Always true: a run's state is its events; a rehearsal can send only reads;
 //! a private or shared call is sent only after its event is durable. What a run does next is decided by `workflow`,

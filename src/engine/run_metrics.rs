@@ -191,7 +191,7 @@ mod tests {
                 assert_eq!(running(&handle.render()), Some("0"), "known: {is_known}");
             }
             drop(RunMetrics::new(&begun, true, true, Some(shared.clone())));
-            assert_eq!(running(&handle.render()), Some("1"), "another process moves it now");
+            assert_eq!(running(&handle.render()), Some("1"), "another process executes it now");
             shared.replace(HashMap::new());
             assert_eq!(running(&handle.render()), Some("0"), "it has ended in the other process");
         });

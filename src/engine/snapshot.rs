@@ -1,6 +1,7 @@
-//! The plans, services and secrets of one version of the files. A reload replaces the snapshot as a whole. A task keeps
-//! the one with which it started while a caller waits for its run; after that it uses the services and secrets of the
-//! newest one, and the run keeps its plan, built with those services.
+//! The plans, services and secrets of one version of the files. A reload replaces the snapshot as a whole. While a
+//! caller waits for its run, a task keeps the snapshot with which it started. After that it uses the services and
+//! secrets of the newest snapshot; the run's definition stays the same, and its plan is built again with the services
+//! of that snapshot.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -95,8 +96,8 @@ impl FilesSnapshot {
     pub fn plan(&self, id: &PlanId) -> Option<Arc<Plan>> {
         self.plans.values().find(|plan| plan.id == *id).cloned()
     }
-    /// The plan with this one's definition as a run that is loaded now has it: in force, or built again with the
-    /// services of these files.
+    /// The plan that a run with this plan's definition gets if it is loaded now: the one in force, or else one that is
+    /// built again with the services of these files.
     pub fn plan_as_loaded(&self, plan: &Plan, limits: &Limits) -> Option<Arc<Plan>> {
         let rebuild = || self.rebuild(&plan.source, limits).filter(|rebuilt| rebuilt.id == plan.id).map(Arc::new);
         self.plan(&plan.id).or_else(rebuild)

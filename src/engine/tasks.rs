@@ -1,4 +1,4 @@
-//! Implements [`RunTasks`], the trait through which scheduler and drivers reach the code that moves runs.
+//! Implements [`RunTasks`], the trait through which scheduler and drivers reach the code that executes runs.
 
 use std::sync::Arc;
 

@@ -89,7 +89,8 @@ impl Evidence {
     }
 
     /// Loads what the store has. A marked route keeps only its stored mismatches, failures and errors; so does every
-    /// route whose evidence was stored before `copy_started`, when a copy of the store was first started as such.
+    /// route whose evidence was stored before `copy_started`: the time at which a process first started on this copy of
+    /// a store (`None` if it is no copy).
     ///
     /// # Errors
     /// The store does not answer.

@@ -126,8 +126,8 @@ pub trait Affinity: Send + Sync {
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;
     /// Records for legacy a first try that the engine gave back.
     fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake;
-    /// For a retry of what legacy took whose keys cannot be noted now: whether they were noted when an earlier try came,
-    /// and the store has them. Waits for the store only if this process noted them.
+    /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try
+    /// and the keys of the retry cannot be noted now. Waits for the store only if this process noted them.
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;
     /// Reports that legacy serves a request whose key could not be recorded: counted for the route, and the gate to
     /// `live` stays shut as long as a retry may come. It is recorded under the oldest id of the route too: after the

@@ -128,7 +128,7 @@ impl fmt::Debug for ComparisonTicket {
     }
 }
 
-/// How the engine served a caller in `live` or `only`; the gate to `only` and the guard use it.
+/// How the engine served a caller in `live` or `only`; the gate to `only` uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Served {
     /// It answered.

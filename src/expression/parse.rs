@@ -98,13 +98,13 @@ impl Lowering<'_> {
                     match &entry.expr {
                         EntryExpr::MapEntry(entry) => entries.push((self.node(&entry.key)?, self.node(&entry.value)?)),
                         EntryExpr::StructField(_) => {
-                            return Err(self.error(tree, "messages are not supported; use a map"));
+                            return Err(self.error(tree, "messages (`Name{…}`) are not supported; use a map"));
                         }
                     }
                 }
                 Ok(Node::Map(entries))
             }
-            Expr::Struct(_) => Err(self.error(tree, "messages are not supported; use a map: {\"a\": 1}")),
+            Expr::Struct(_) => Err(self.error(tree, "messages (`Name{…}`) are not supported; use a map: {\"a\": 1}")),
             Expr::Call(call) => self.call(tree, call),
             Expr::Comprehension(comprehension) => self.comprehension(tree, comprehension),
         }

@@ -1,9 +1,9 @@
 //! PURE. The scopes of retry keys that earlier files had, and which requests came under them.
 //!
-//! The question it answers: "under which keys that earlier files gave it, beside its present ones, may the first try
-//! of this request be recorded?" Always true: a request is looked up under the earlier scopes of its
-//! route, and under the scope of each route that matched it by earlier files, whichever route it belongs to now, if
-//! any.
+//! The question it answers: "this request may be a retry of one that came under earlier files. Which keys may that
+//! first try have been recorded under, other than the present ones?" Always true: a request is looked up under the
+//! earlier scopes of its route, and under the scope of each route that matched it by earlier files, whichever route it
+//! belongs to now, if any.
 
 use std::collections::HashMap;
 

@@ -31,8 +31,8 @@ impl Family {
     pub fn id(&self) -> &RouteId {
         &self.id
     }
-    /// Its creator's oldest id: a rename does not change it, so new instances are pinned under it and shares are drawn
-    /// by it.
+    /// Its creator's oldest id: a rename does not change it, so new instances are pinned under it, and a hash of it
+    /// chooses the callers in a share.
     pub fn first_id(&self) -> &RouteId {
         self.was.last().unwrap_or(&self.id)
     }

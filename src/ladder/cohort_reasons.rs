@@ -1,8 +1,10 @@
-//! Since when each cohort's reason for `force` is in the files. A cohort in `live` is held for what came after its reason
-//! was given, because whoever gave it did not know of that.
+//! Since when each cohort's reason for `force` is in the files. A cohort whose `force` puts it in `live` is held at
+//! `dark` if the cause of the hold (such as lost retry keys) is later than its reason: whoever wrote the reason did not
+//! know of it. A reason that is later than the cause overrides the hold.
 //!
-//! Always true: a reason that a route's cohorts had before is no newer under another name of the cohort, or after it was
-//! left out for a while. It is forgotten once nothing can be held any more for what came before it was left out.
+//! Always true: a reason that a route's cohorts had before keeps its time under another name of the cohort, or after it
+//! was left out for a while. A reason that was left out is forgotten once every cause of a hold from before that is
+//! over.
 
 use std::collections::BTreeMap;
 
@@ -50,8 +52,8 @@ pub(super) fn prune(dropped: &mut BTreeMap<String, DroppedReason>, may_be_held: 
     }
 }
 
-/// Lets the reasons of a route's cohorts that were first read at this time count as written before anything that they
-/// would have to know of.
+/// Sets the time of those reasons of a route's cohorts that were first read at `read_at` to the earliest one, so that
+/// they override no hold.
 pub(super) fn antedate_new(scopes: &mut BTreeMap<RouteId, RetryScopes>, route: &RouteId, read_at: Timestamp) {
     let forced = scopes.get_mut(route).and_then(|scopes| scopes.forced_cohorts.as_mut());
     for forced in forced.into_iter().flat_map(BTreeMap::values_mut).filter(|forced| forced.since == read_at) {

@@ -1,5 +1,5 @@
-//! Files that would put other callers in the share of a route. The callers are drawn by the oldest id of the route, or of
-//! its creator.
+//! Files that would put other callers in the share of a route. The callers are chosen by a hash of their key and of the
+//! oldest id of the route, or of its creator.
 
 use super::positions::{Positions, RoutePosition};
 use crate::flag::{Instance, Percent, State};
@@ -19,9 +19,10 @@ pub(super) fn drawn_anew(before: &Positions, after: &Positions) -> Vec<String> {
         let oldest = oldest.first().filter(|_| !oldest.contains(&next))?;
         has_share(at).then(|| {
             format!(
-                "the callers in the share of `{id}` are drawn by its oldest id, which is `{oldest}` and would be `{next}` \
-                 now: callers would change between legacy and the engine. Leave `{oldest}` the oldest id (the last in \
-                 `was:`; another one may be left out), or first give the route a share of 100 % or a state below `dark`"
+                "the callers in the share of `{id}` are chosen by a hash of its oldest id, which is `{oldest}` and \
+                 would be `{next}` now: callers would change between legacy and the engine. Leave `{oldest}` the \
+                 oldest id (the last in `was:`; another one may be left out), or first give the route a share of \
+                 100 % or a state below `dark`"
             )
         })
     };

@@ -69,8 +69,9 @@ pub enum FilesError {
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The files would leave instances of the engine without a route, or let a route in `only` perform retries a second
-    /// time: a sentence for each.
+    /// The files would do harm, such as leave instances of the engine without a route, let a route in `only` perform
+    /// retries a second time, lower a route from `only` without acknowledgement, or change the callers in a share: a
+    /// sentence for each case.
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
 }
@@ -99,8 +100,8 @@ pub enum FlipError {
         /// The commands that would pass, one after the other; none if no command can.
         commands: Vec<FlipCommand>,
     },
-    /// The store did not record the move, so nothing changed. Never for a flip down, which is in force before
-    /// that.
+    /// The store did not record the move, so nothing changed. A flip down never has this error: it is put in force
+    /// before it is recorded.
     #[error("the store did not record the flip, nothing changed: {0}")]
     Store(#[from] StoreError),
     /// See [`StoreSilent`].
@@ -203,7 +204,7 @@ pub struct Unrecorded {
     pub exposed: Timestamp,
     /// When none can come any more.
     pub until: Timestamp,
-    /// Both as a sentence.
+    /// Which requests these are, and until when their retries may come, as the end of a sentence.
     pub why: String,
 }
 

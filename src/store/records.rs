@@ -125,7 +125,7 @@ impl Claim {
     }
 
     /// How the request of the run that has one of these keys compares with this one; `held` is its hash, if it is
-    /// known. The key for any caller is made of the request too, so whoever has that one has the same request.
+    /// known. `of_request` is a hash of the request too, so a run that has that key has the same request.
     pub(super) fn compare(&self, key: RetryKey, held: Option<[u8; 32]>) -> ClaimedRequest {
         if key != self.key {
             ClaimedRequest::UnderAnotherCredential
@@ -180,8 +180,8 @@ pub struct WebhookMessage {
     /// older versions.
     #[serde(default)]
     pub path: Option<String>,
-    /// The whole address when it was recorded, for messages without a path and services that are no longer in the files.
-    /// Empty where the service was not in the files.
+    /// The whole address when it was recorded, for messages without a path and for services that are no longer in the
+    /// files. Empty where the service was not in the files.
     pub url: String,
     /// The content. It holds no bodies of calls and no secrets.
     pub body: Value,

@@ -270,7 +270,8 @@ fn answer_events(run: &Run, step: &Step, question: &RunQuestion, said: Checkpoin
     events
 }
 
-/// Skips what was asked about: a step, or those of its items that have not ended where others have a result, which stays.
+/// Skips what was asked about: an item or a step. If some of the step's items have ended, only the others are skipped,
+/// and the results stay.
 fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
     let rejected = |item| Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason: Skipped::Rejected });
     let has_results = |open: &&Open| {
@@ -323,7 +324,7 @@ pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
 
 /// Opens the earlier conflict again, because the other input was rejected.
 pub(super) fn reopened(run: &Run, step: &Step, item: Option<u32>, by: &str) -> Event {
-    let message = format!("`{}`: {by} said no to its other input", step.id);
+    let message = format!("`{}`: {by} rejected the replacement input", step.id);
     let failure = Failure::of_step(FailureKind::Rejected, &step.id, item, message);
     let conflict = conflict(run, step, item, Part::Do, ConflictKind::Refused, &failure);
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })

@@ -111,8 +111,9 @@ pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
 }
 
 /// Handles a cancellation. A person may cancel a run again that was cancelled automatically, to close its conflicts.
-/// Where the run is ending already, a cancellation by its parent lifts a pause under the parent's name: a run of a
-/// restored store is paused although it is ending, and a parent that is ending gives no other order.
+/// If the run is ending already, a cancellation by its parent resumes it, if it is paused: after a restore even a run
+/// that is ending is paused, and a parent that is ending gives its children no order but this one. The event names the
+/// parent as the one who resumed it.
 pub(super) fn cancel(
     run: &Run,
     compensate: bool,
@@ -134,9 +135,9 @@ pub(super) fn cancel(
         (Some(cancel), _, _) if cancel.compensate == compensate || compensate => {
             refuse(format!("{} has cancelled it already", cancel.by))
         }
-        (None, true, true) => {
-            refuse("what was done is being undone already; without compensation the rest would be left as it is".into())
-        }
+        (None, true, true) => refuse(
+            "what was done is being undone already; to leave the rest as it is, cancel without compensation".into(),
+        ),
         _ => Ok(vec![Event::Control(ControlEvent::CancelOrdered { by: by.to_owned(), compensate, reason, automatic })]),
     }
 }

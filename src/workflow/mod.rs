@@ -1,4 +1,4 @@
-//! PURE. What a workflow is, and how a run of it moves.
+//! PURE. What a workflow is, and how a run of it proceeds.
 //!
 //! The question it answers: "given what has happened, what happens next?" A [`Plan`] is a checked DAG; a run is the
 //! fold of its events ([`evolve`]); [`decide`] turns a command into events or a refusal; [`due`] says which actions a

@@ -184,7 +184,7 @@ impl Reasons<'_> {
         if let Some(until) = until {
             sentence.push_str(&format!("; until {}", ahead(until, self.now)));
         }
-        sentence.push_str(&format!("; what moves it: {unblocked_by}"));
+        sentence.push_str(&format!("; what would resume it: {unblocked_by}"));
         let (step, item) = about.map_or((None, None), |(step, item)| (Some(step.clone()), item));
         self.reasons.push(Reason { cause, step, item, since, until, sentence });
     }

@@ -89,7 +89,8 @@ async fn a_retry_under_a_refreshed_credential_goes_to_legacy() {
     report_violations(test, seed(), "1 order, 2 tokens", &[]);
 }
 
-/// The share of `live` is drawn by the credential, so that a refreshed credential may be outside it without any flip.
+/// The share of `live` is chosen by a hash of the credential, so that a refreshed credential may be outside it without
+/// any flip.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     let mut system = TestSystem::with(|flags| {

@@ -64,7 +64,7 @@ fn a_streamed_event_shows_how_to_answer_its_checkpoint_or_which_step_is_undone()
 
 #[test]
 fn explain_shows_each_reason_once() {
-    let first = "`a` waits for a time; until 2026-01-02T03:04:05Z (in 57 min); what moves it: that time";
+    let first = "`a` waits for a time; until 2026-01-02T03:04:05Z (in 57 min); what would resume it: that time";
     let explanation = json!({
         "run_id": "run_1", "status": "running", "sentence": format!("It is running: {first}."),
         "waits": [first, "its deadline ends it"], "wake": null, "stuck": false,

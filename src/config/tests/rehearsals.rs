@@ -26,7 +26,7 @@ respond: { status: 200 }
 ";
 
 #[test]
-fn steps_of_child_workflows_are_warned_of_as_those_of_the_routes_own_workflow() {
+fn steps_of_child_workflows_cause_the_same_warnings_as_the_routes_own_steps() {
     let set = Set::valid().put("workflows/payment.yaml", PAYMENT).put("workflows/mails.yaml", MAILS);
     let routes = |set: Set| {
         set.edit(

@@ -1,8 +1,8 @@
 //! The answer of a request whose retry key another run has: that run's answer, or the answer of the run that has taken
 //! its place.
 //!
-//! Always true: nothing is begun here. The result of a run that this process moves is awaited; every other run is read
-//! from the store.
+//! Always true: nothing is begun here. The result of a run that this process executes is awaited; every other run is
+//! read from the store.
 
 use std::sync::Arc;
 use std::time::Duration;

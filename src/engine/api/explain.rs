@@ -2,8 +2,8 @@
 //!
 //! Always true: nothing is changed. The reasons that follow from the run's events come from `workflow` ([`waits`]);
 //! what only the engine knows is added here: who holds a lock, when a service's breaker lets the next call through,
-//! whether a task of this process moves the run. An explanation describes one moment: the durable events and the state
-//! of this process at that time.
+//! whether a task of this process executes the run. An explanation describes one moment: the durable events and the
+//! state of this process at that time.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -264,7 +264,7 @@ fn sentence(core: &Core, run: &RunSummary, waits: &[String], stuck: bool) -> Str
     match (stuck, waits.first()) {
         (true, _) => {
             let why = core.schedule.stuck.why(run.run_id);
-            let why = why.unwrap_or_else(|| "nothing would move it".into());
+            let why = why.unwrap_or_else(|| "nothing would resume it".into());
             format!(
                 "It is {status} and has been stuck for {}: {why}. This is a bug.",
                 ago(run.updated, core.process.clock.now())

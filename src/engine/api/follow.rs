@@ -1,7 +1,7 @@
 //! Waits until a run rests or has new events.
 //!
 //! Always true: only durable events are reported. The store is not read while nothing happens, unless another process
-//! may move the run: then it is polled for as long as somebody waits. A run whose descendant waits for a person or a
+//! may execute the run: then it is polled for as long as somebody waits. A run whose descendant waits for a person or a
 //! signal counts as waiting for one too.
 //!
 //! The number of waiters is bounded by their callers; a run's entry in [`Watchers`] is removed with its last
@@ -22,7 +22,7 @@ use crate::names::{RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{RunStatus, RunSummary, StepKind};
 
-/// How often the store is read for a run that another process moves.
+/// How often the store is read for a run that another process executes.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How many runs a search for waiting descendants reads.
@@ -176,7 +176,8 @@ async fn stored_summary(core: &Core, run: RunId, until: Instant) -> Option<RunSu
     timeout_at(until.max(Instant::now() + POLL_INTERVAL), core.ports.store.run(run)).await.ok()?.ok()?
 }
 
-/// Waits for an update, for the next poll (where another process may move the run), or until the waiting time is over.
+/// Waits for an update, for the next poll (where another process may execute the run), or until the waiting time is
+/// over.
 async fn next_wake_up(subscription: &mut Subscription, until: Instant) -> WokenUp {
     let core = &subscription.core;
     let may_move_elsewhere = core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(subscription.run);

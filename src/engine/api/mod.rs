@@ -4,7 +4,7 @@
 //!
 //! Always true: an order becomes an event or is refused with a reason, and its sender is answered only after the event
 //! is durable. It makes no difference to the sender whether a task of this process, a task of another process or no
-//! task moves the run.
+//! task executes the run.
 
 pub(super) mod arm;
 mod attach;

@@ -83,6 +83,6 @@ pub struct Explanation {
     pub sentence: String,
     /// Everything that it waits for, one line each.
     pub waits: Vec<String>,
-    /// Whether nothing would ever move it, which is a bug.
+    /// Whether nothing would ever resume it, which is a bug.
     pub stuck: bool,
 }

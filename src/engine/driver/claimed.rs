@@ -9,7 +9,8 @@ use crate::engine::scheduler::claimed_run::{ClaimedRun, LoadedRun};
 use crate::engine::scheduler::copied_runs;
 
 impl Driver {
-    /// The driver of a claimed run. It continues what an earlier driver left unfinished.
+    /// The driver of a run that this process has acquired (its field `claim` is something else: the retry key of a new
+    /// run). It continues what an earlier driver left unfinished.
     pub fn of_claimed(core: &Arc<Core>, claimed: ClaimedRun) -> Self {
         let ClaimedRun { loaded, slot, fence, lease_proof } = claimed;
         let LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_run_snapshot: _ } = loaded;

@@ -196,7 +196,7 @@ impl Driver {
                     core.schedule.timers.set(id, at);
                 }
                 if cause == RestCause::Nothing {
-                    core.schedule.stuck.add(id, &run.started().workflow, run.seq(), "nothing would move it");
+                    core.schedule.stuck.add(id, &run.started().workflow, run.seq(), "nothing would resume it");
                 }
             }
             End::Settled => {

@@ -193,7 +193,10 @@ impl Machine {
             return;
         }
         if let Err(misfit) = self.run.evolve_in_place(&event) {
-            tracing::error!(run = %self.run.id(), %misfit, "the run's events contradict each other: this process stops moving the run");
+            tracing::error!(
+                run = %self.run.id(), %misfit,
+                "the run's events contradict each other: this process stops executing the run"
+            );
             self.misfit = Some(misfit);
             self.end = Some(End::Contradicted);
             return;

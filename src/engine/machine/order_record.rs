@@ -14,7 +14,7 @@ pub(in crate::engine) fn done() -> Value {
 
 /// The answer to an order that this version cannot read.
 pub(in crate::engine) fn unreadable(error: &serde_json::Error) -> Value {
-    refused(&Refusal::NotApplicable(format!("the process that moves the run cannot read the order: {error}")))
+    refused(&Refusal::NotApplicable(format!("the process that executes the run cannot read the order: {error}")))
 }
 
 /// The answer to an order that was refused.

@@ -1,5 +1,5 @@
-//! Seals orders to a run with sensitive values while they are in the store, on their way to the process that moves the
-//! run.
+//! Seals orders to a run with sensitive values while they are in the store, on their way to the process that executes
+//! the run.
 //!
 //! Always true: values that people entered are sealed like the run's own values, and open only for this run. The sender
 //! of the order, its kind and the step that it concerns stay readable.

@@ -1,7 +1,8 @@
 //! Messages between parents and children: that a child has ended, that it waits, and a parent's orders.
 //!
-//! Always true: a child's end reaches its parent, whichever process moves the parent; a parent that is loaded reads the
-//! state of its children itself. An order for a child is delivered, refused, or sent again. `child` creates children.
+//! Always true: a child's end reaches its parent, whichever process executes the parent; a parent that is loaded reads
+//! the state of its children itself. An order for a child is delivered, refused, or sent again. `child` creates
+//! children.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -32,7 +32,7 @@ const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(5);
 /// The pause before the next try to load a run whose events could not be read although the store answers.
 const RETRY_READ_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
-/// Starts a task that moves a run. `owned` is given if this process has already acquired the run; otherwise the task
+/// Starts a task that executes a run. `owned` is given if this process has already acquired the run; otherwise the task
 /// acquires it.
 pub(in crate::engine) fn open(
     core: &Arc<Core>,
@@ -70,7 +70,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
             Err(events) => {
                 // No timer is set: neither the summary nor the events become readable by waiting.
                 let why = format!("neither its summary nor its events can be read: {why}; {events}");
-                tracing::error!(%run, why, "the run cannot be moved by this process");
+                tracing::error!(%run, why, "the run cannot be executed by this process");
                 slot.reject_all(|| Reply::Error(OrderError::Unreadable(why.clone())));
                 return;
             }
@@ -80,7 +80,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
     let owned = match taken {
         Ok(TakeResult::Taken(owned)) => owned,
         Ok(TakeResult::Elsewhere { worker, name }) => {
-            tracing::debug!(%run, %worker, name, "another process moves the run");
+            tracing::debug!(%run, %worker, name, "another process executes the run");
             core.schedule.stuck.remove_unless_stuck(run, false); // the other process may be able to read it
             slot.reject_all(|| Reply::Elsewhere);
             return;
@@ -177,13 +177,13 @@ pub(in crate::engine) async fn load(
                 "its row says that it has {row} events; there are {events}: the store is damaged (`pointsman store \
                  check` lists what is wrong); restore a backup"
             );
-            tracing::error!(run = %id, why, "the run cannot be moved by this process");
+            tracing::error!(run = %id, why, "the run cannot be executed by this process");
             core.schedule.stuck.add(id, &owned.summary.workflow, row, &why);
             Err((slot, LoadError::Unreadable(why)))
         }
         Err(unloaded) => {
             if let LoadError::Unreadable(why) | LoadError::EventsUnavailable(why) = &unloaded {
-                tracing::error!(run = %id, why, "the run cannot be moved by this process");
+                tracing::error!(run = %id, why, "the run cannot be executed by this process");
                 core.schedule.stuck.add(id, &owned.summary.workflow, owned.summary.seq, why);
             }
             // The error may have been transient, so loading the run is tried again.

@@ -1,4 +1,4 @@
-//! A run that was read from the store, and one that this process may move.
+//! A run that was read from the store, and one that this process may execute.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::engine::snapshot::FilesSnapshot;
 use crate::names::Fence;
 use crate::workflow::{Plan, Run};
 
-/// A run as it is in the store, with the parts that a driver needs to move it.
+/// A run as it is in the store, with the parts that a driver needs to execute it.
 pub(in crate::engine) struct LoadedRun {
     pub run: Run,
     pub last_event_at: Timestamp,

@@ -6,7 +6,7 @@
 //! refused the order. A child that gets the order twice refuses the second one; the children of a child are ordered to
 //! end by the child's own driver.
 //!
-//! When the process that moves a child or the store does not answer, the row stays, and `outbox` delivers it again.
+//! When the process that executes a child or the store does not answer, the row stays, and `outbox` delivers it again.
 
 use std::sync::Arc;
 

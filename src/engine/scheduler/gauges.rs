@@ -19,7 +19,7 @@ pub(in crate::engine) fn unfinished_runs(workflow: &WorkflowName, status: RunSta
 }
 
 /// The runs that the gauge of unfinished runs counts, on a store that several processes share. When a run is loaded, it
-/// may be counted under another status, or not at all: another process may have begun or moved it since the watchdog
+/// may be counted under another status, or not at all: another process may have begun or resumed it since the watchdog
 /// last read all runs. Always true: the gauge is the number of these runs, so it is never negative.
 #[derive(Default)]
 pub(in crate::engine) struct CountedRuns(Mutex<HashMap<RunId, (WorkflowName, RunStatus)>>);

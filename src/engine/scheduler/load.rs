@@ -16,7 +16,7 @@ use crate::names::{PlanId, RunId, StepId};
 use crate::store::StoreError;
 use crate::workflow::Plan;
 
-/// Why a run cannot be moved here.
+/// Why a run cannot be executed here.
 pub(in crate::engine) enum LoadError {
     /// The store does not answer.
     Store(StoreError),

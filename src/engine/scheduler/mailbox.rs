@@ -1,8 +1,8 @@
-//! Mailboxes of runs: how a message reaches the one task that moves its run.
+//! Mailboxes of runs: how a message reaches the one task that executes its run.
 //!
 //! Always true: a run has at most one task in this process, because its task holds the run's only slot. A message that
 //! comes while a task ends is not lost: dropping the slot wakes the run again. A mailbox is bounded, and a sender waits
-//! while it is full. Whether another process moves the run is not known here.
+//! while it is full. Whether another process executes the run is not known here.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,7 +41,7 @@ pub(in crate::engine) enum Reply {
     /// It was carried out and is durable.
     Done(Box<RunSummary>),
     Error(OrderError),
-    /// Another process moves the run.
+    /// Another process executes the run.
     Elsewhere,
     /// The task ended before it handled the order: send it again.
     Retry,
@@ -79,7 +79,7 @@ pub(in crate::engine) enum SendOutcome {
     Full(Message, mpsc::Sender<Message>),
 }
 
-/// The right to move a run in this process, with its mailbox. Dropping it releases the right.
+/// The right to execute a run in this process, with its mailbox. Dropping it releases the right.
 pub(in crate::engine) struct Slot {
     mailboxes: Arc<Mailboxes>,
     timers: Arc<Timers>,

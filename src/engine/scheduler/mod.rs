@@ -2,8 +2,8 @@
 //!
 //! Always true: a run has at most one task in this process, and a message to a run without a task starts one
 //! (`mailbox`, `deliver`, `claim`). A resting run is an entry in `timers`; the `supervisor` wakes it. Runs that the
-//! last process left are resumed by `recover` and `outbox`. Orders reach a run whichever process moves it (`orders`).
-//! The code that moves and starts runs (`driver`, `api`) is known only as [`super::context::RunTasks`].
+//! last process left are resumed by `recover` and `outbox`. Orders reach a run whichever process executes it
+//! (`orders`). The code that executes and starts runs (`driver`, `api`) is known only as [`super::context::RunTasks`].
 
 pub(super) mod children;
 pub(super) mod claim;

@@ -16,7 +16,7 @@ pub enum OrderError {
         /// Why it is refused.
         refusal: Refusal,
     },
-    /// This process cannot move the run: its plan or events cannot be read.
+    /// This process cannot execute the run: its plan or events cannot be read.
     #[error("{0}")]
     Unreadable(String),
     /// The store refused an operation, or did not answer.

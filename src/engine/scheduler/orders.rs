@@ -1,10 +1,10 @@
-//! Sends an order to a run, whichever process moves it.
+//! Sends an order to a run, whichever process executes it.
 //!
 //! Always true: an order is carried out once, and its sender is answered after its events are durable. A resting run is
-//! woken for the order; a run that another process moves gets the order through the store.
+//! woken for the order; a run that another process executes gets the order through the store.
 //!
 //! When the other process does not answer in time, the error says that the outcome is unknown. The order stays in the
-//! store and is carried out when a process moves the run.
+//! store and is carried out when a process executes the run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +91,7 @@ fn store_error(why: &str, unknown: bool) -> OrderError {
     OrderError::Store { why: why.to_owned(), unknown }
 }
 
-/// Stores the order for the process that moves the run, and waits until that process has stored the answer.
+/// Stores the order for the process that executes the run, and waits until that process has stored the answer.
 async fn order_through_store(
     core: &Arc<Core>,
     run: RunId,

@@ -121,7 +121,7 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
         }
         if core.schedule.wake_permits.available_permits() == 0 {
             tracing::info!(
-                "more runs are due than may be moved at the same time: the others are resumed as runs end or rest"
+                "more runs are due than may be executed at the same time: the others are resumed as runs end or rest"
             );
             let rest = core.clone();
             core.spawn_background(async move {
@@ -162,7 +162,7 @@ enum ResumeOutcome {
 async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> ResumeOutcome {
     let run = owned.summary.run_id;
     let Some(slot) = core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) else {
-        // The task that holds the slot may end without having moved the run.
+        // The task that holds the slot may end without having executed the run.
         if !core.schedule.mailboxes.notify_reacquired(run, owned.fence) {
             core.wake(run);
         }

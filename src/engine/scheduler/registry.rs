@@ -91,7 +91,7 @@ impl Registry {
             reserved: Vec::new(),
         })
     }
-    /// The result of a run in flight; `None` where no task moves the run here.
+    /// The result of a run in flight; `None` where no task executes the run here.
     pub fn announcement(&self, run: RunId) -> Option<AnnouncementReceiver> {
         self.registrations().runs.get(&run).cloned()
     }

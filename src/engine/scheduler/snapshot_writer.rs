@@ -1,8 +1,8 @@
 //! Writes snapshots of long runs, in the background.
 //!
 //! Always true: a snapshot is folded from the store (the run's last snapshot and the events after it), not from the
-//! state in memory. So it is never ahead of the stored run, whichever process moves the run meanwhile. One snapshot is
-//! made at a time, on a thread of its own with a lower priority. A run with sealed sensitive values gets none: the
+//! state in memory. So it is never ahead of the stored run, whichever process executes the run meanwhile. One snapshot
+//! is made at a time, on a thread of its own with a lower priority. A run with sealed sensitive values gets none: the
 //! snapshot would contain them in plain text.
 //!
 //! When the store is slow, the queued runs wait; when it refuses a snapshot, the run is queued again after more events.

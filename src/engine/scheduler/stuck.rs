@@ -1,9 +1,10 @@
-//! Stuck runs: they have no next wake-up cause, cannot be loaded, or have events that contradict each other. Each is a bug, and is logged, counted and listed.
+//! Stuck runs: they have no next wake-up cause, cannot be loaded, or have events that contradict each other. Each is a
+//! bug, and is logged, counted and listed.
 //!
 //! Always true: every stuck run is listed exactly once, until it moves again. Runs that are stuck for the same reason
 //! share the reason's text, so that many runs of one unreadable plan take little more memory than their ids. On a
-//! shared store another process may move a run that is stuck here: then it has more events than when it got stuck, or
-//! has ended. The first [`LOGGED_MAX`] stuck runs are logged; the gauge counts all.
+//! shared store another process may execute a run that is stuck here: then it has more events than when it got stuck,
+//! or has ended. The first [`LOGGED_MAX`] stuck runs are logged; the gauge counts all.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -4,7 +4,7 @@
 //! the freeze, or belongs to another process. A run without any of these is woken; if it then rests without a cause, it
 //! is stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too. Checks
 //! read the store page by page and are rare (`watchdog_ms`); if one fails for lack of an answer, the next makes up for
-//! it. A run that is stuck here and that another process moves is no longer counted as stuck here.
+//! it. A run that is stuck here and that another process executes is no longer counted as stuck here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -65,11 +65,11 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
     })
     .await?;
     for run in stuck_before {
-        // A run that is no longer stuck was moved by another process.
+        // A run that is no longer stuck was resumed by another process.
         core.schedule.stuck.remove_unless_stuck(run, still_stuck.contains(&run));
     }
     if shared {
-        // Other processes move runs too, and this process's drivers do not count those changes.
+        // Other processes execute runs too, and this process's drivers do not count those changes.
         publish(core, counts);
     }
     for run in suspects {

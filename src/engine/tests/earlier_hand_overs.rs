@@ -46,10 +46,10 @@ async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_i
     assert_eq!(paths.iter().filter(|path| *path == "PUT /send/0").count(), 2, "all items are performed: {paths:?}");
 }
 
-/// Ends the run, which nothing moves, as the earlier version did when it was rerun from `address`.
+/// Ends the run, which no task executes, as the earlier version did when it was rerun from `address`.
 async fn append_hand_over(harness: &Harness, run: RunId, to: RunId) {
     let worker = harness.engine.core.schedule.worker;
-    let Ok(TakeResult::Taken(owned)) = harness.store.take(worker, run).await else { panic!("nothing moves it") };
+    let Ok(TakeResult::Taken(owned)) = harness.store.take(worker, run).await else { panic!("no task executes it") };
     let superseded = Superseded { by: to, from: "address".into(), handed: Vec::new(), sealed: None, who: "ann".into() };
     let event = Event::Ending(EndingEvent::Superseded(Box::new(superseded)));
     let mut after = fold(&harness.events(run).await).unwrap();

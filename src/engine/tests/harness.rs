@@ -249,14 +249,14 @@ impl Harness {
         let plans = BTreeMap::from([(self.plan.workflow.clone(), self.plan.clone())]);
         self.engine.reload(0, &plans, &services, &BTreeMap::new());
     }
-    /// Waits until no task moves the run.
+    /// Waits until no task executes the run.
     pub async fn wait_until_idle(&self, run: RunId) {
         let poll = async {
             while self.engine.core.schedule.mailboxes.has_task(run) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(TIMEOUT, poll).await.expect("a task still moves the run");
+        tokio::time::timeout(TIMEOUT, poll).await.expect("a task still executes the run");
     }
     /// Waits until the run has ended, or waits for a person or a signal.
     pub async fn wait_until_resting(&self, run: RunId) -> crate::workflow::RunSummary {

@@ -1,4 +1,4 @@
-//! Two processes share one store: each run is moved by one of them at a time.
+//! Two processes share one store: each run is executed by one of them at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -79,8 +79,8 @@ async fn an_order_reaches_a_run_that_another_process_moves() {
     assert_eq!(other.engine.order(unknown_run, retry(), "ann".into()).await, Err(OrderError::NoRun));
 }
 
-/// A task of a process whose lease has lapsed waits for a reply while another process moves the run. An order that is
-/// sent to the first process is carried out by the second one, and is not answered from the memory of the first.
+/// A task of a process whose lease has lapsed waits for a reply while another process executes the run. An order that
+/// is sent to the first process is carried out by the second one, and is not answered from the memory of the first.
 #[tokio::test]
 async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     let step_service = gated_service().await;

@@ -225,7 +225,7 @@ fn errors_have_an_offset() {
     assert_eq!(error("é + 1)"), ("`)` closes nothing".into(), Some(5)));
     assert_eq!(error("'abc"), ("a string is not closed".into(), Some(0)));
     assert_eq!(error("b'abc'").0, "bytes (b\"…\") are not supported; use a string");
-    assert_eq!(error("a.B{c: 1}").0, "messages are not supported; use a map: {\"a\": 1}");
+    assert_eq!(error("a.B{c: 1}").0, "messages (`Name{…}`) are not supported; use a map: {\"a\": 1}");
     assert_eq!(error("has(a['b'])").0, "has() takes a member: has(a.b); for a key in quotes write \"b\" in a");
     assert!(error(&"(".repeat(33)).0.starts_with("the expression is nested too deeply; 32 levels"));
     assert!(error(&format!("{}1", "-".repeat(9))).0.starts_with("the expression is nested too deeply"));

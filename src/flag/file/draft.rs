@@ -50,7 +50,7 @@ pub struct RouteDraft {
     pub cohorts: Vec<CohortDraft>,
     /// What it does with instances.
     pub instance: Option<InstanceDraft>,
-    /// A request with the value of an earlier one is its retry. The default is the header `Idempotency-Key`.
+    /// A template; requests with the same value are retries of the first. The default is the header `Idempotency-Key`.
     pub retry_key: Option<String>,
     /// How the retry key is scoped by caller: by headers (the default is `authorization`), or by a verified token.
     pub caller: Option<CallerDraft>,
@@ -59,7 +59,7 @@ pub struct RouteDraft {
     pub keep: Option<KeepDraft>,
     /// The caller's answer is due within this time: `5s`.
     pub deadline: Option<String>,
-    /// Whether legacy may be called again for a comparison, in `live`.
+    /// Whether legacy may be called again for a comparison, in `live`; checked, but not acted on by this version.
     #[serde(default)]
     pub replay_safe: bool,
     /// `strict` refuses paths that servers interpret differently.
@@ -68,9 +68,9 @@ pub struct RouteDraft {
     #[serde(default)]
     #[schemars(schema_with = "anything")]
     pub compare: Option<Value>,
-    /// When the route is lowered automatically.
+    /// When the route is lowered automatically; checked, but not acted on by this version.
     pub guard: Option<GuardDraft>,
-    /// Conditions judged in `live` and `only`: a list, or a map by name.
+    /// Conditions judged in `live` and `only`: a list, or a map by name; checked, but not acted on by this version.
     pub invariants: Option<InvariantsDraft>,
 }
 
@@ -146,11 +146,11 @@ pub enum PathsDraft {
 pub enum KeepDraft {
     /// Every run.
     All,
-    /// None: each is deleted once it has answered.
+    /// No run is written to the store.
     None,
 }
 
-/// A rule that lowers a route automatically.
+/// A rule that lowers a route automatically; checked, but not acted on by this version.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuardDraft {

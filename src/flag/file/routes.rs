@@ -66,9 +66,9 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     }
     if was.len() > EARLIER_IDS_MAX {
         let message = format!("{} earlier ids are listed; at most {EARLIER_IDS_MAX} are allowed", was.len());
-        problems
-            .error(&at("was"), message)
-            .hint("leave out one that no record uses any more, but not the last, by which shares are drawn");
+        problems.error(&at("was"), message).hint(
+            "leave out one that no record uses any more, but not the last: a hash of it chooses the callers in a share",
+        );
     }
     let matches = matching::check_match(matches, &at("match"), problems);
     let legacy = service(legacy, known, &at("legacy"), problems);

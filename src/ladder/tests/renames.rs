@@ -42,7 +42,7 @@ async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
     fixture.flip("new", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
     for trimmed in [was(&["middle"]), was(&[]), was(&["middle", "plain", "older"])] {
         let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
-        assert!(refused.contains("drawn by its oldest id, which is `plain` and would be"), "{refused}");
+        assert!(refused.contains("chosen by a hash of its oldest id, which is `plain` and would be"), "{refused}");
     }
     fixture.ladder.reload(was(&["plain"]), || {}).await.unwrap();
     let fixture = fixture.restart(was(&[])).await.restart(was(&["plain"])).await;
@@ -71,7 +71,7 @@ async fn the_share_of_a_follower_is_drawn_by_the_oldest_id_of_its_creator() {
     let trimmed = family(("make", &[]), ("read", &["follow"]));
     let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
     assert!(
-        refused.contains("share of `read` are drawn") && refused.contains("is `create` and would be `make`"),
+        refused.contains("share of `read` are chosen") && refused.contains("is `create` and would be `make`"),
         "{refused}"
     );
     fixture.ladder.reload(family(("make", &["create"]), ("read", &[])), || {}).await.unwrap();

@@ -1,4 +1,4 @@
-//! Room on the disk for the index of the log (`-shm`), which SQLite maps to memory.
+//! Room on the disk for the index of the write-ahead log (`-shm`), which SQLite maps to memory.
 //!
 //! SQLite writes one byte to each 4 KiB of a new index. On a file system with smaller blocks, the blocks between those
 //! bytes are allocated only when they are first written through the mapping. If the disk is full by then, the kernel
@@ -32,7 +32,8 @@ pub(super) fn allocate(database: &Path) -> Result<(), StoreError> {
     let failed = |error: std::io::Error| StoreError(format!("cannot allocate {}: {error}", index.display()));
     let file = match OpenOptions::new().read(true).write(true).open(index) {
         Ok(file) => file,
-        // Whoever may not write the index, or not on this file system, writes no block of it.
+        // A process that may not write the file, or a file system that is read-only: then this process never writes
+        // through the mapping either, so it needs no blocks.
         Err(error)
             if matches!(
                 error.kind(),

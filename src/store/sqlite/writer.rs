@@ -1,7 +1,8 @@
 //! The only thread that writes. It is never cancelled.
 //!
-//! Always true: appends are acknowledged after their commit, and before the log is copied to the database (checkpoint);
-//! everything that waits is committed together (group commit) without an added delay, in the order of [`super::queue`].
+//! Always true: appends are acknowledged after their commit, and before the write-ahead log is copied to the database
+//! (checkpoint); everything that waits is committed together (group commit) without an added delay, in the order of
+//! [`super::queue`].
 //!
 //! When the disk is slow, the next batch is larger. When the disk is gone, each append gets an error that says what is
 //! certain (not written, or outcome unknown), and a probe each second finds out when the disk is back. Before each
@@ -21,10 +22,10 @@ use crate::store::commit_age::CommitAge;
 /// While no work waits, the interval of looks at the files, and of probes if the store is not healthy.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// While no work waits, the log is copied to the database (checkpoint) once it has grown by this many pages, so that
-/// under load little is left to copy.
+/// While no work waits, the write-ahead log is copied to the database (checkpoint) once it has grown by this many
+/// pages, so that under load little is left to copy.
 const CHECKPOINT_IDLE_PAGES: u32 = 250;
-/// Once the log has grown by this many pages, it is copied to the database even if work waits.
+/// Once the write-ahead log has grown by this many pages, it is copied to the database even if work waits.
 const CHECKPOINT_PAGES: u32 = 1_000;
 
 /// The thread's own state.

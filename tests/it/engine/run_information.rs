@@ -75,7 +75,7 @@ async fn a_stuck_run_is_counted_logged_and_shown() {
     let stuck = test.start_run("long", json!({ "amount": 1 })).await;
     test.wait_for_calls("POST /charges", 1).await;
     test.kill().await;
-    // The run's plan is deleted: no process can move the run.
+    // The run's plan is deleted: no process can execute the run.
     let path = test.dir.path().join("pointsman.db");
     let mut store = SqliteConnectOptions::new().filename(&path).connect().await.expect("it opens");
     let (plan, source): (String, Vec<u8>) =

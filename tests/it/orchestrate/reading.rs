@@ -1,4 +1,4 @@
-//! Looking at runs costs the threads that move runs nothing.
+//! Looking at runs costs the threads that execute runs nothing.
 
 use std::time::Duration;
 
@@ -33,5 +33,5 @@ async fn reads_for_people_use_threads_that_move_no_runs() {
     let (engine, admin) = (cpu_of("engine") - before.0, cpu_of("admin") - before.1);
     println!("{LOOKS} looks at everything: {admin:?} on the threads of the listener, {engine:?} on the engine's");
     assert!(admin > Duration::from_millis(100), "it was read somewhere else: {admin:?}");
-    assert!(engine * 10 < admin, "{engine:?} on the threads that move runs, {admin:?} on those of the listener");
+    assert!(engine * 10 < admin, "{engine:?} on the threads that execute runs, {admin:?} on those of the listener");
 }

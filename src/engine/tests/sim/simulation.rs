@@ -265,7 +265,7 @@ impl Simulation {
         });
     }
 
-    /// The orders that would move a run which waits for a person or a signal.
+    /// The orders that would resume a run which waits for a person or a signal.
     async fn orders_for(&mut self, run: &RunSummary) -> Vec<Order> {
         let Some(stored) = self.stored_run(run).await else { return Vec::new() };
         let mut orders: Vec<_> = stored

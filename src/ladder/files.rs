@@ -35,7 +35,7 @@ use crate::store::{FileState, Overridden};
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
 /// evidence.
-const UNPROVEN_MAX: State = State::Shadow;
+pub(super) const UNPROVEN_MAX: State = State::Shadow;
 
 /// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips.
 /// `later_ids` are among the ids of the declared routes.
@@ -62,7 +62,11 @@ pub(super) fn adopt(
         }
     }
     after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
-    let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
+    let gets_force = |route: &Route| {
+        let had_none = |was: &RoutePosition| was.route.force.is_none();
+        route.force.is_some() && before.routes.get(&route.id).is_some_and(had_none)
+    };
+    let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gets_force(route), gate)).collect();
     keep_declarations(&mut after, before, &routes);
     (after, moves)
 }
@@ -95,7 +99,7 @@ pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Posit
     let is_due = |at: &&RoutePosition| at.held_until.is_some_and(|until| until <= now);
     let mut due: Vec<Arc<Route>> = before.routes.values().filter(is_due).map(|at| at.route.clone()).collect();
     followers_first(&mut due);
-    let moves = due.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
+    let moves = due.iter().filter_map(|route| reconcile(&mut after, route, false, gate)).collect();
     (after, moves)
 }
 
@@ -152,7 +156,8 @@ pub(super) fn log_refused(positions: &Positions) {
 }
 
 /// Judges the file of one route: sets the route's position, and returns the flip by `file` that this makes, if any.
-fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Move> {
+/// `gets_force`: the files before had no `force` for it.
+fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &Gate) -> Option<Move> {
     let mut at = positions.routes.get(&route.id)?.clone();
     // An earlier refusal is dropped; the move is judged anew if the file still requests it.
     at.inputs.requested = at.last.as_ref().map_or_else(|| at.rung(), state_of);
@@ -179,15 +184,18 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         at.inputs.shares = now.shares;
         at.inputs.requested = now.state;
         // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. It
-        // counts as new until they are up there, or the freeze ends.
+        // counts as new until they are up there, or the freeze ends. So does one that gets its `force` later.
+        let is_new = remembered.is_none() || gets_force;
         let is_frozen = now.state == State::Only && positions.freeze != Freeze::No;
         let followers_are_below = || positions.followers(&route.id).any(|follower| follower.rung() < now.state);
-        let waits = remembered.is_none() && (is_frozen || followers_are_below());
+        let waits = is_new && (is_frozen || followers_are_below());
         if now.state > UNPROVEN_MAX && (route.force.is_none() || waits) {
             at.inputs.requested = UNPROVEN_MAX;
             made = judge_and_move(positions, &mut at, now, route, gate);
         }
-        if !waits {
+        if waits {
+            positions.remembered.remove(&route.id);
+        } else {
             positions.remembered.insert(route.id.clone(), now);
         }
     } else if !changed || at.is_at(edit.state, edit.shares) {

@@ -129,7 +129,7 @@ impl Gate {
 
     /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut. The last
     /// flip or one before it overrode that gate, or the file did if the route has no flip.
-    fn overridden(&self, positions: &Positions, at: &RoutePosition, up_to: State) -> Option<Overridden> {
+    pub(super) fn overridden(&self, positions: &Positions, at: &RoutePosition, up_to: State) -> Option<Overridden> {
         let (from, to, reason, forced_at) = match &at.last {
             Some(flip) => {
                 let to = state_of(flip);

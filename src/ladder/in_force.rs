@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use super::export;
+use super::overtaken::keep_below_only;
 use super::positions::{Positions, RoutePosition};
 use super::types::Declared;
 use super::versioned::Versioned;
@@ -93,13 +94,21 @@ impl InForce {
         (inputs.kill_switch.version(), inputs.freeze())
     }
 
-    /// Sets the positions of the routes. They have no version, because only one caller at a time moves routes.
-    pub fn set_positions(&self, positions: Positions) {
+    /// Sets the positions of the routes. They have no version, because only one caller at a time moves routes. Returns
+    /// the routes that it keeps below `only`, because a freeze is in force and they were not in `only` before.
+    #[must_use]
+    pub fn set_positions(&self, mut positions: Positions) -> Vec<RouteId> {
+        let mut overtaken = Vec::new();
         self.change(|inputs| {
+            // The first set of a process has what was in force before its start.
+            if inputs.generation > 1 && inputs.freeze() != Freeze::No {
+                overtaken = keep_below_only(&inputs.positions, &mut positions);
+            }
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));
             inputs.positions = positions;
             true
         });
+        overtaken
     }
 
     /// Sets the kill switch, with the number of its change. Returns whether that changed anything.

@@ -8,6 +8,7 @@
 //!   once, whatever the store does (`kill_switch`), and a flip down also where the store refuses it
 //!   (`unrecorded_flips`): both are recorded afterwards (`record_later`).
 //! - The set in force was checked as a whole. Moves happen one after the other.
+//! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is taken back (`overtaken`).
 //! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing
 //!   (`in_force`).
 //!
@@ -35,6 +36,7 @@ mod moved;
 mod mover;
 mod only;
 mod orphans;
+mod overtaken;
 mod passing_commands;
 mod positions;
 mod record;
@@ -147,6 +149,7 @@ impl Ladder {
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move {
             let outcome = mover.reload(guard, searched, recorded).await;
+            record_waiting(mover);
             drop(reloading);
             outcome
         });
@@ -164,7 +167,11 @@ impl Ladder {
         }
         let mover = Arc::clone(&self.mover);
         let guard = mover.lock_moves().await;
-        let work = tokio::spawn(async move { mover.release_held(guard).await });
+        let work = tokio::spawn(async move {
+            let outcome = mover.release_held(guard).await;
+            record_waiting(mover);
+            outcome
+        });
         work.await.unwrap_or_else(|error| Err(not_ended(&error)))
     }
 
@@ -178,9 +185,7 @@ impl Ladder {
         let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
         let work = tokio::spawn(async move {
             let outcome = mover.flip(guard, &route, request).await;
-            if mover.unrecorded_flips.begin_recording() {
-                tokio::spawn(mover.record_flips());
-            }
+            record_waiting(mover);
             outcome
         });
         let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
@@ -271,6 +276,13 @@ impl Ladder {
         timeout(self.answer_within, self.mover.horizon(route))
             .await
             .unwrap_or_else(|_| Err(StoreError("it does not answer".into()).into()))
+    }
+}
+
+/// Starts the task that records the flips that wait, if there are some and no task does.
+fn record_waiting(mover: Arc<Mover>) {
+    if mover.unrecorded_flips.begin_recording() {
+        tokio::spawn(mover.record_flips());
     }
 }
 

@@ -18,7 +18,7 @@ use super::types::{
     Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, Reading,
 };
 use super::unrecorded_flips::UnrecordedFlips;
-use super::{export, files, holds, only, orphans, passing_commands, scopes, status};
+use super::{export, files, holds, only, orphans, overtaken, passing_commands, scopes, status};
 use crate::clock;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
@@ -184,9 +184,12 @@ impl Mover {
         }
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
         recorded();
-        self.put_in_force(after.clone());
+        let overtaken = self.put_in_force(after.clone());
         files::log_refused(&after);
         flips.iter().for_each(|flip| log(flip, FlipSource::File));
+        if !overtaken.is_empty() {
+            self.take_back(&overtaken, before).await;
+        }
         Ok(())
     }
 
@@ -239,7 +242,7 @@ impl Mover {
 
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
         // declaration, so that the move is not judged again.
-        let now = at.declared();
+        let (now, before) = (at.declared(), positions.clone());
         let step =
             Move { route: route.clone(), from, to, shares, reason: requested.reason, overridden: passed.overridden };
         let flip = self.flip_record(&positions, step, by);
@@ -263,22 +266,28 @@ impl Mover {
         };
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, &self.gate);
-        self.put_in_force(positions);
+        let overtaken = self.put_in_force(positions);
         let number = if recorded { flip.number } else { 0 };
         if recorded {
             log(&flip, FlipSource::Api);
+        }
+        if !overtaken.is_empty() {
+            self.take_back(&overtaken, &before).await;
+            return Err(FlipError::Refused { why: overtaken::refusal(route, from), commands: Vec::new() });
         }
         let effective = self.in_force.effective(route);
         Ok(Flipped { flip: FlipRecord { number, ..flip }, changed: true, recorded, effective, horizon })
     }
 
-    pub(super) fn put_in_force(&self, mut positions: Positions) {
+    /// Puts positions in force, and returns the routes that it keeps below `only` because of a freeze: the caller takes
+    /// their flips back.
+    pub(super) fn put_in_force(&self, mut positions: Positions) -> Vec<RouteId> {
         holds::judge_cohorts(&mut positions, &self.gate);
         for (route, at) in &mut positions.routes {
             at.inputs.returns_at_restart =
                 self.unrecorded_flips.stored_state(route).is_some_and(|from| from >= State::Live);
         }
-        self.in_force.set_positions(positions);
+        self.in_force.set_positions(positions)
     }
 
     /// Puts a freeze in force, even if the store does not answer. Returns once everything that obeys the kill switch
@@ -289,6 +298,10 @@ impl Mover {
         let FlipRecord { to, by, reason, .. } = &pending.flip;
         tracing::warn!(freeze = %to, %by, reason = reason.as_deref(), "the kill switch is in force");
         Ok(pending)
+    }
+
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// The kill switch.
@@ -323,7 +336,7 @@ impl Mover {
     }
 
     /// The record of a move, with the present evidence.
-    fn flip_record(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
+    pub(super) fn flip_record(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
         let evidence = positions.routes.get(&step.route).map(|at| self.gate.evidence_of(positions, at));
         flip_record(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }

@@ -33,7 +33,8 @@ impl Mover {
             log(flip, FlipSource::Api);
         }
         self.unrecorded_flips.clear();
-        self.put_in_force(positions);
+        // Flips down put no route in `only`.
+        let _no_overtaken = self.put_in_force(positions);
         Ok(())
     }
 
@@ -70,7 +71,12 @@ impl Mover {
             // While this waited for the lock, the end of the freeze may have been recorded, or a newer freeze set.
             next = self.kill_switch().next_pending();
             let Some(Pending { version, flip }) = &next else { return };
-            match self.record_one(flip.clone(), None).await {
+            // First the flips that wait: one of them may take back a flip to `only` that this freeze overtook.
+            let outcome = match self.record_waiting_flips(&guard).await {
+                Ok(()) => self.record_one(flip.clone(), None).await,
+                Err(error) => Err(error),
+            };
+            match outcome {
                 Ok(flip) => {
                     self.kill_switch().mark_freeze_recorded(*version, &flip);
                     log(&flip, FlipSource::Api);

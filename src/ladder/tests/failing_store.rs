@@ -20,7 +20,7 @@ pub struct FailingStore {
     pub refuse_flips: AtomicBool,
     /// Flips are recorded, and the reply is lost.
     pub lose_replies: AtomicBool,
-    /// Flips cannot be read.
+    /// Flips and declarations cannot be read.
     pub fail_reads: AtomicBool,
     /// Pins cannot be counted.
     pub fail_pin_counts: AtomicBool,
@@ -145,6 +145,9 @@ impl Store for FailingStore {
         self.inner.last_flips()
     }
     fn declared(&self) -> StoreFuture<'_, Vec<DeclaredState>> {
+        if self.fail_reads.load(Ordering::SeqCst) {
+            return fails();
+        }
         self.inner.declared()
     }
     fn put_samples(&self, samples: Vec<SampleRecord>, each: usize, fingerprints: usize) -> StoreFuture<'_, ()> {

@@ -3,12 +3,12 @@
 use super::*;
 use crate::store::FlipRecord;
 
-async fn freeze(fixture: &Fixture, to: Freeze) -> Result<Frozen, FreezeError> {
+pub(super) async fn freeze(fixture: &Fixture, to: Freeze) -> Result<Frozen, FreezeError> {
     fixture.ladder.freeze(to, None, "ann".into()).await
 }
 
 /// Waits until the store has the newest freeze.
-async fn wait_until_recorded(fixture: &Fixture) {
+pub(super) async fn wait_until_recorded(fixture: &Fixture) {
     while fixture.ladder.freeze_is_unrecorded() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

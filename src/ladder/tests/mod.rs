@@ -11,6 +11,7 @@ mod held_cohorts;
 mod lost_keys;
 mod orphans;
 mod outcomes;
+mod overtaken;
 mod races;
 mod renames;
 mod scopes;

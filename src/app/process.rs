@@ -164,7 +164,12 @@ impl App {
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(time::track_machine_clock()));
         tasks.push(engine.spawn(time::note_running(parts.store.clone())));
-        tasks.push(engine.spawn(retention::purge_periodically(parts.store.clone(), parts.retention.clone())));
+        let retry_window = Duration::from_secs(limits.retry_window_s);
+        tasks.push(engine.spawn(retention::purge_periodically(
+            parts.store.clone(),
+            parts.retention.clone(),
+            retry_window,
+        )));
         tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
         tasks.extend([&engine, &admin].map(|runtime| runtime.spawn(memory::return_freed_pages())));
         tasks.extend(recorder.map(|handle| admin.spawn(telemetry::upkeep(handle))));

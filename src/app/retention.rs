@@ -2,7 +2,7 @@
 //!
 //! Always true: a run is deleted in the first round after it has reached the age that `retention:` gives for its
 //! status, never before; runs with a status that `retention:` leaves out are kept; without `retention:` the default of
-//! the store applies. Deleting goes in small batches with pauses longer than the work, so that appends are hardly
+//! the store applies. A run is deleted after its retry keys. Deleting goes in small batches with pauses longer than the work, so that appends are hardly
 //! delayed. When the store does not answer, the next round tries again.
 
 use std::sync::Arc;
@@ -23,12 +23,14 @@ const KEYS_AT_ONCE: usize = 1_000;
 const PAUSE_FACTOR: u32 = 4;
 /// The shortest pause after a batch.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// How much later than the end of a run its key may have been stored: an append may wait for the store.
+const KEY_DELAY_MAX: Duration = Duration::from_secs(5);
 /// The interval between rounds: a tenth of the shortest age, within these bounds.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 const ROUND_MIN: Duration = Duration::from_secs(1);
 
 /// Purges at intervals; never returns.
-pub(super) async fn purge_periodically(store: StoreHandle, retention: Arc<ArcSwap<Retention>>) {
+pub(super) async fn purge_periodically(store: StoreHandle, retention: Arc<ArcSwap<Retention>>, retry_window: Duration) {
     let counter = metrics::counter!("pointsman_purged_runs_total");
     counter.increment(0);
     loop {
@@ -38,7 +40,7 @@ pub(super) async fn purge_periodically(store: StoreHandle, retention: Arc<ArcSwa
         tokio::time::sleep(round).await;
         let began = Instant::now();
         let mut all = Purged::default();
-        let done = purge(&store, &current, &mut all, &counter).await;
+        let done = purge(&store, &current, retry_window, &mut all, &counter).await;
         let Purged { runs, pinned, payloads } = all;
         if runs > 0 {
             tracing::info!(runs, pinned, payloads, took = ?began.elapsed(), "old runs were purged (retention)");
@@ -93,15 +95,25 @@ pub(super) fn log_default(configured: Option<Retention>, store: &StoreHandle) {
     }
 }
 
+/// Deletes runs beyond their age whose retry keys have expired, after the keys: a key that has expired does not stay so
+/// if the time since its first try counts for less after a restart ([`clock::RunningTimes`]), or the files give a longer
+/// window. It would then lead a retry to a run that is gone.
 async fn purge(
     store: &StoreHandle,
     retention: &Retention,
+    retry_window: Duration,
     all: &mut Purged,
     counter: &metrics::Counter,
 ) -> Result<(), StoreError> {
+    if retention.ages().next().is_none() {
+        return Ok(());
+    }
+    let keys_expired_at = clock::window_start(Duration::ZERO, retry_window.saturating_add(KEY_DELAY_MAX));
+    prune_retry_keys(store).await?;
     for (status, age) in retention.ages() {
         let age = SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX);
         let Ok(before) = clock::now().checked_sub(age) else { continue };
+        let before = before.min(keys_expired_at);
         loop {
             let began = Instant::now();
             let Purged { runs, pinned, payloads } = store.purge(status, before, RUNS_AT_ONCE).await?;

@@ -2,7 +2,7 @@ use super::*;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::store::tests::{append, run_id, taken_now, with_status};
-use crate::store::{Append, MemoryStore, RunFilter};
+use crate::store::{Append, Claim, MemoryStore, RunFilter, SqliteStore};
 use crate::workflow::{RunStatus, RunSummary};
 
 /// A run that ended so many seconds ago.
@@ -38,7 +38,7 @@ async fn runs_beyond_their_age_are_purged_and_a_changed_age_applies_in_the_next_
         let waited = tokio::time::timeout(Duration::from_secs(300), left).await;
         waited.unwrap_or_else(|_| panic!("{count} runs should be left"));
     };
-    let purging = tokio::spawn(purge_periodically(store.clone(), retention.clone()));
+    let purging = tokio::spawn(purge_periodically(store.clone(), retention.clone(), Duration::ZERO));
     until_left(3).await;
     retention.store(Arc::new(Retention { failed: age, ..Retention::default() }));
     until_left(2).await;
@@ -67,4 +67,28 @@ async fn expired_keys_are_removed_without_a_purge_of_runs_and_without_new_keys()
     tokio::time::sleep(ROUND_MAX + Duration::from_secs(1)).await;
     assert_eq!(store.prune_retry_keys(None, 5_000).await.unwrap().result, 0, "none is left");
     pruning.abort();
+}
+
+/// Otherwise the key would be bound to a run that is gone, where a restart with a longer window follows, or one after
+/// which less of the window has passed than before.
+#[tokio::test]
+async fn the_retry_key_of_a_run_is_deleted_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = async |retry_window_s| {
+        let limits = Limits { retry_window_s, ..Limits::default() };
+        let store: StoreHandle = Arc::new(SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap());
+        store
+    };
+    let store = open(0).await;
+    let key = RetryKey([1; 32]);
+    let claim = Some(Claim { key, request: [1; 32], of_request: None });
+    store.append(Append { claim, ..ended(1, RunStatus::Completed, 7_200) }.into()).await.unwrap();
+    let (retention, mut all) = (Retention::all(Some(Duration::from_secs(3_600))), Purged::default());
+    purge(&store, &retention, Duration::ZERO, &mut all, &metrics::Counter::noop()).await.unwrap();
+    assert_eq!(all.runs, 1);
+    store.close().await;
+    drop(store);
+    let store = open(86_400).await;
+    assert_eq!(store.first_try(key).await.unwrap(), None);
+    store.close().await;
 }

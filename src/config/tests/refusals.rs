@@ -264,6 +264,26 @@ fn the_example_set_is_valid() {
     assert!(!loaded.setup.routes.is_empty());
 }
 
+/// A follow-up on what the engine created would get legacy's 404.
+#[test]
+fn a_creator_that_no_route_follows_causes_a_warning() {
+    let creator = |set: Set| set.edit(ROUTES_PATH, "    percent: 50\n", "    instance: { creates: $.id }\n");
+    let shown = |set: &Set| {
+        assert!(set.read().is_ok(), "{}", set.shown());
+        set.shown()
+    };
+    let text = shown(&creator(Set::valid()));
+    assert!(text.contains("no route follows up the instances that `orders.create` creates"), "{text}");
+    assert!(text.contains("follows: orders.create"), "{text}");
+    let follower = "routes:\n  - id: orders.get\n    match: { method: GET, path: '/orders/{id}' }\n    legacy: shop\n    \
+                    workflow: create-order\n    state: shadow\n    retry_key: ${request.headers[\"x-request\"]}\n    \
+                    instance: { follows: orders.create, key: path.id }\n";
+    for set in [Set::valid(), creator(Set::valid()).put("routes/get.yaml", follower)] {
+        let text = shown(&set);
+        assert!(!text.contains("no route follows up"), "{text}");
+    }
+}
+
 /// A pending answer pins the instance whose id its body contains.
 #[test]
 fn a_pending_answer_that_does_not_pin_its_instance_causes_a_warning() {

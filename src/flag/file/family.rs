@@ -1,4 +1,4 @@
-//! Checks between routes: equal ids, equal requests, and families that contradict each other.
+//! Checks between routes: equal ids, equal requests, and families that contradict each other or are not whole.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,6 +18,7 @@ pub fn check_across_routes(drafts: &[(Site, RouteDraft)], checked: &[Option<Rout
     check_distinct_requests(&routes, problems);
     for (site, route) in &routes {
         check_follower(route, site, &routes, drafts, problems);
+        warn_without_followers(route, site, drafts, problems);
     }
 }
 
@@ -123,4 +124,24 @@ fn check_follower(
                 ));
         }
     }
+}
+
+/// Warns of a creator that no route follows. A follower with errors of its own counts, and so does one of an unknown
+/// creator, whose name may be a misspelling.
+fn warn_without_followers(route: &Route, site: &Site, drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
+    if route.workflow.is_none() || !matches!(route.instance, Some(Instance::Creates { .. })) {
+        return;
+    }
+    let is_known = |id: &str| drafts.iter().any(|(_, draft)| draft.id == id);
+    let mut followed = drafts.iter().filter_map(|(_, draft)| draft.instance.as_ref()?.follows.as_deref());
+    if followed.any(|id| id == route.id.as_str() || !is_known(id)) {
+        return;
+    }
+    problems
+        .warn(&site.key("instance"), format!("no route follows up the instances that `{}` creates", route.id))
+        .hint(format!(
+            "requests about an instance that the engine created would go to legacy, which does not know it: give each \
+             route of such requests a workflow and `instance: {{ follows: {}, key: path.NAME }}`",
+            route.id
+        ));
 }

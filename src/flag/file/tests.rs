@@ -171,7 +171,7 @@ fn each_field_is_checked() {
             "before the body",
         ),
         (json!({ "instance": { "creates": format!("$[?{}", "(".repeat(99)) } }), ".instance.creates", "are open here"),
-        (json!({ "instance": { "creates": "$.id", "ends": "${true}" } }), ".instance.ends", "not supported"),
+        (json!({ "workflow": null, "instance": { "creates": "$.id", "ends": 1 } }), ".instance.ends", "not supported"),
         (json!({ "instance": {} }), ".instance", "either created or followed"),
         (json!({ "instance": { "follows": "x" } }), ".instance.follows", "needs a `key`"),
         (json!({ "instance": { "follows": "x", "key": "query.id" } }), ".instance.key", "is not a path parameter"),

@@ -150,7 +150,7 @@ pub struct Problem {
     pub run: Option<RunId>,
     /// Seconds until trying again makes sense.
     pub retry_after_s: Option<u64>,
-    /// Whether a step with a shared effect had begun.
+    /// Whether a step with a shared effect had begun, or may have: in a child run that has not ended, one may have.
     pub shared_step_begun: Option<bool>,
 }
 

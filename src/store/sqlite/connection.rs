@@ -13,6 +13,7 @@ use rusqlite::Connection as Sqlite;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 
+use super::index_room::IndexRoom;
 use super::open_files::{Missing, OpenFiles};
 use crate::store::write_error::WriteError;
 
@@ -126,6 +127,8 @@ pub(super) struct Connection {
     options: Options,
     open: Option<Sqlite>,
     files: Arc<OpenFiles>,
+    /// On a file system with small blocks.
+    room: Option<IndexRoom>,
     /// What was wrong with the files at the last look, and what to do. Nothing is written meanwhile.
     problem: Option<String>,
     /// Whether the database has all that is in a log which was removed.
@@ -138,10 +141,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(options: Options, open: Sqlite, files: Arc<OpenFiles>) -> Self {
+    pub(super) fn new(options: Options, open: Sqlite, files: Arc<OpenFiles>, room: Option<IndexRoom>) -> Self {
         let page_bytes = page_bytes(&open);
-        let open = Some(open);
-        Self { options, open, files, problem: None, is_log_copied: false, page_bytes, pages_at_checkpoint: 0 }
+        let (open, problem) = (Some(open), None);
+        Self { options, open, files, room, problem, is_log_copied: false, page_bytes, pages_at_checkpoint: 0 }
     }
 
     /// The open connection, or a new one. An error if something was wrong with the files at the last look.
@@ -228,9 +231,12 @@ impl Connection {
 
     /// Copies the log to the database (checkpoint) if it has grown by at least this many pages. Only the next commit
     /// waits for it. After an error nothing is lost, because the log keeps what the database lacks; a later call tries
-    /// again.
+    /// again. Also reserves room for what the log's index may need for the next commits.
     pub(super) fn checkpoint(&mut self, pages: u32) {
         let wal_pages = WAL_PAGES.get();
+        if let Some(room) = &mut self.room {
+            room.reserve(wal_pages.into());
+        }
         let before = if wal_pages < self.pages_at_checkpoint { 0 } else { self.pages_at_checkpoint };
         if self.open.is_some() && self.problem.is_none() && wal_pages - before >= pages {
             self.pages_at_checkpoint = wal_pages;
@@ -304,5 +310,48 @@ impl Connection {
         {
             tracing::warn!(%error, "the store's connection did not close cleanly; nothing acknowledged is lost");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    /// An open connection in this directory.
+    fn connection(dir: &Path, room: Option<IndexRoom>) -> Connection {
+        let path = dir.join("test.db");
+        let options = Options::new(&path);
+        let open = options.open().unwrap();
+        open.execute_batch("CREATE TABLE t (x)").unwrap();
+        // Not closed: that would release SQLite's locks on it.
+        let file: &'static File = Box::leak(Box::new(File::open(&path).unwrap()));
+        Connection::new(options, open, Arc::new(OpenFiles::new(&path, file).unwrap()), room)
+    }
+
+    #[test]
+    fn room_for_the_index_is_reserved_as_the_log_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = tempfile::tempfile().unwrap();
+        let mut connection = connection(dir.path(), Some(IndexRoom::of(index)));
+        WAL_PAGES.set(9_000);
+        connection.checkpoint(u32::MAX);
+        assert_eq!(connection.room.as_ref().map(IndexRoom::bytes), Some(4 * 32_768));
+        WAL_PAGES.set(0);
+        connection.close();
+    }
+
+    /// SQLite's wait for the lock is 5 s.
+    #[test]
+    fn a_connection_that_cannot_be_opened_again_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = connection(dir.path(), None);
+        connection.close();
+        let other = connection.options.clone().pragma("locking_mode", "EXCLUSIVE").open().unwrap();
+        other.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1); COMMIT").unwrap();
+        let error = connection.get().expect_err("another connection holds the database");
+        assert!(matches!(error, WriteError::NotWritten(_)), "{error:?}");
+        assert!(error.text().contains("`fuser`"), "{error:?}");
     }
 }

@@ -140,12 +140,12 @@ impl SqliteStore {
         limits: &Limits,
         options: connection::Options,
     ) -> Result<Self, StoreError> {
-        let open::Opened { file_lock, writer, files, readers, constants } = open::open(path, &options).await?;
+        let open::Opened { file_lock, writer, room, files, readers, constants } = open::open(path, &options).await?;
         let file_lock = Arc::new(file_lock);
         let mut store = Self::without_writer(file_lock.clone(), readers, constants, limits);
         let failed = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
         let notifier = Notifier::load(&writer, store.notifications.clone()).map_err(failed)?;
-        let committer = Committer::new(Connection::new(options, writer, files), notifier, store.retry_window);
+        let committer = Committer::new(Connection::new(options, writer, files, room), notifier, store.retry_window);
         store.write_failure = committer.write_failure.clone();
         let (queue, healthy, commit_age) = (store.queue.clone(), store.healthy.clone(), store.commit_age.clone());
         let batch_events = metrics::histogram!("pointsman_append_batch_events");

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
 
 use super::connection::Options;
 use super::file_lock::FileLock;
-use super::index_room;
+use super::index_room::{self, IndexRoom};
 use super::open_files::OpenFiles;
 use super::read_only;
 use super::readers::Readers;
@@ -29,6 +29,8 @@ use crate::workflow::Event;
 pub(super) struct Opened {
     pub(super) file_lock: FileLock,
     pub(super) writer: rusqlite::Connection,
+    /// On a file system with small blocks.
+    pub(super) room: Option<IndexRoom>,
     pub(super) files: Arc<OpenFiles>,
     pub(super) readers: Readers,
     pub(super) constants: Constants,
@@ -37,6 +39,7 @@ pub(super) struct Opened {
 /// The same without the lock.
 struct OpenedToWrite {
     writer: rusqlite::Connection,
+    room: Option<IndexRoom>,
     files: Arc<OpenFiles>,
     readers: Readers,
     constants: Constants,
@@ -68,13 +71,13 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     // While it is open, no other connection is the last one to close, which would remove the files beside the database.
     let held_open = read_only::open(path).await?;
     let opened = match index_room::allocate(path) {
-        Ok(()) => open_to_write(path, options, &file_lock).await,
+        Ok(_room) => open_to_write(path, options, &file_lock).await,
         Err(error) => Err(error),
     };
     // Before the lock is released, also if the start failed.
     let _ = held_open.close().await; // nothing was written
-    let OpenedToWrite { writer, files, readers, constants } = opened?;
-    Ok(Opened { file_lock, writer, files, readers, constants })
+    let OpenedToWrite { writer, room, files, readers, constants } = opened?;
+    Ok(Opened { file_lock, writer, room, files, readers, constants })
 }
 
 async fn open_to_write(path: &Path, options: &Options, file_lock: &FileLock) -> Result<OpenedToWrite, StoreError> {
@@ -85,23 +88,23 @@ async fn open_to_write(path: &Path, options: &Options, file_lock: &FileLock) -> 
     let prepared = async {
         let constants = prepare(&mut conn, path).await?;
         // Again, for an index that did not exist before this connection.
-        index_room::allocate(path)?;
+        let room = index_room::allocate(path)?;
         let writer = options.open().map_err(|error| {
             StoreError(format!("cannot open {}: {}", path.display(), WriteError::from(error).text()))
         })?;
         let files = OpenFiles::new(path, file_lock.database()).map_err(unreadable)?;
-        Ok::<_, StoreError>((constants, writer, Arc::new(files)))
+        Ok::<_, StoreError>((constants, writer, room, Arc::new(files)))
     }
     .await;
     let closed = conn.close().await.map_err(failed);
-    let (constants, writer, files) = prepared?;
+    let (constants, writer, room, files) = prepared?;
     closed?;
     let readers = Readers::open(path, files.clone()).await.map_err(failed)?;
     match file_lock.is_new() {
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    Ok(OpenedToWrite { writer, files, readers, constants })
+    Ok(OpenedToWrite { writer, room, files, readers, constants })
 }
 
 /// Upgrades the tables, and reads what does not change while the database is open.

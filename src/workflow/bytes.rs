@@ -8,13 +8,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{AnswerRecord, Payload};
+use super::{AnswerRecord, Payload, ReviewItem};
 use crate::expression::ExpressionError;
 
 /// The member that holds the bytes: `{"$bytes": base64, "content_type": …, "$mark": …}`.
 const BYTES: &str = "$bytes";
 const CONTENT_TYPE: &str = "content_type";
 const MARK: &str = "$mark";
+/// The member of a description that holds the number of bytes.
+const DESCRIBED_SIZE: &str = "bytes";
 /// Hexadecimal digits of a mark: 128 bits.
 const MARK_DIGITS: usize = 32;
 
@@ -111,6 +113,12 @@ impl AnswerRecord {
         describe_bytes(&mut shown);
         shown
     }
+    /// Whether two answers are the same for the caller. How the body was made is not compared: earlier versions recorded
+    /// nothing about that.
+    pub(super) fn is_same_for_caller(&self, other: &Self) -> bool {
+        let AnswerRecord { status, headers, body, bytes_as_text: _, is_plain_text: _, sensitive } = self;
+        (status, headers, body, sensitive) == (&other.status, &other.headers, &other.body, &other.sensitive)
+    }
 }
 
 /// The error where bytes stand within another value: they have no form there that the receiver could read.
@@ -129,11 +137,40 @@ pub fn describe_bytes(value: &mut Value) {
         Value::Object(members) => match marked_text(members).map(encoded_size) {
             Some(size) => {
                 members.retain(|name, _| name == CONTENT_TYPE);
-                members.insert("bytes".to_owned(), size.into());
+                members.insert(DESCRIBED_SIZE.to_owned(), size.into());
             }
             None => members.values_mut().for_each(describe_bytes),
         },
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The items that would be shown, with the value that was recorded where the two differ only in how bytes are described.
+pub(super) fn as_recorded_earlier(was: &[ReviewItem], would: &[ReviewItem]) -> Vec<ReviewItem> {
+    let mut items = would.to_vec();
+    for (item, was) in items.iter_mut().zip(was) {
+        if is_same_description(&was.value, &item.value) {
+            item.value = was.value.clone();
+        }
+    }
+    items
+}
+
+/// Whether a value that was recorded for people is the same as one that would be now, or differs only in how bytes are
+/// described: earlier versions recorded the beginning of their encoding. Their size is not compared then.
+fn is_same_description(was: &Value, would: &Value) -> bool {
+    match (was, would) {
+        (Value::Array(was), Value::Array(would)) => {
+            was.len() == would.len() && was.iter().zip(would).all(|(was, would)| is_same_description(was, would))
+        }
+        (Value::Object(was), Value::Object(would)) if was.contains_key(BYTES) && would.contains_key(DESCRIBED_SIZE) => {
+            was.get(CONTENT_TYPE) == would.get(CONTENT_TYPE)
+        }
+        (Value::Object(was), Value::Object(would)) => {
+            let is_same = |(name, was)| would.get(name).is_some_and(|would| is_same_description(was, would));
+            was.len() == would.len() && was.iter().all(is_same)
+        }
+        (was, would) => was == would,
     }
 }
 

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::bytes::as_recorded_earlier;
 use super::due::due;
 use super::respond::ANSWER;
 use super::{
-    Action, AnswerEvent, AnswerRecord, AttemptResult, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions,
-    ConflictEvent, EndingEvent, Event, FailureKind, LockEvent, Misfit, OpenCheckpoint, Outcome, Part, Plan, Run,
-    Skipped, StepEvent, StepFinished, StepKind, Taint, WaitEvent, World, decide, evolve,
+    Action, AnswerEvent, AttemptResult, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
+    EndingEvent, Event, FailureKind, LockEvent, Misfit, OpenCheckpoint, Outcome, Part, Plan, Run, Skipped, StepEvent,
+    StepFinished, StepKind, Taint, WaitEvent, World, decide, evolve,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -235,7 +236,8 @@ impl DecisionCheck<'_> {
             ) => (was, was_signal) == (would, would_signal) && same_time(*was_until, *would_until),
             (Event::Checkpoint(CheckpointEvent::Opened(was)), Event::Checkpoint(CheckpointEvent::Opened(would))) => {
                 let (at, until, base_url) = (was.at, was.until, was.base_url.clone());
-                let as_it_was = OpenCheckpoint { at, until, base_url, ..(**would).clone() };
+                let items = as_recorded_earlier(&was.items, &would.items);
+                let as_it_was = OpenCheckpoint { at, until, base_url, items, ..(**would).clone() };
                 **was == as_it_was && same_time(was.until, would.until)
             }
             (
@@ -296,7 +298,7 @@ impl DecisionCheck<'_> {
             (
                 Event::Answer(AnswerEvent::Responded { answer: was, .. }),
                 Event::Answer(AnswerEvent::Responded { answer: would, .. }),
-            ) if is_same_answer(was, would) => None,
+            ) if was.is_same_for_caller(would) => None,
             (was, would) => Some((DivergenceKind::Answer, describe(was), describe(would))),
         }
     }
@@ -310,13 +312,6 @@ impl DecisionCheck<'_> {
             })
             .collect()
     }
-}
-
-/// Whether two answers are the same for the caller. How the body was made is not compared: earlier versions recorded
-/// nothing about that.
-fn is_same_answer(was: &AnswerRecord, would: &AnswerRecord) -> bool {
-    let parts = |answer: &AnswerRecord| (answer.status, answer.headers.clone(), answer.sensitive.clone());
-    parts(was) == parts(would) && was.body == would.body
 }
 
 /// Whether two times are the same, apart from the time between a decision and its event.

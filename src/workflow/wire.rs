@@ -137,7 +137,8 @@ fn body(body: &CallBody, run: &Run, scope: &Scope, mark: BytesMark) -> Result<(P
 }
 
 /// The body of the request as it came. Of a child that an earlier version began, and of its reruns, the recorded bytes
-/// may be JSON that stands for bytes or contains them: nobody but the engine may see the marks in it.
+/// may be JSON that stands for bytes or contains them: nobody but the engine may see the marks in it. An earlier version
+/// did not record of which run a rerun is one, so that every rerun is examined.
 fn raw_body(run: &Run, mark: BytesMark) -> Result<(Payload, Option<String>), ExpressionError> {
     let raw = run.started.request.get("raw").and_then(|raw| mark.bytes(raw));
     let contains_bytes = || {
@@ -147,7 +148,7 @@ fn raw_body(run: &Run, mark: BytesMark) -> Result<(Payload, Option<String>), Exp
     };
     let Some((payload, content_type)) = raw else { return Err(contains_bytes()) };
     let input = match &payload {
-        Payload::Text(text) if run.started.route.is_none() || run.started.is_child_or_rerun_of_one() => {
+        Payload::Text(text) if run.started.rerun_of.is_some() || run.started.is_child_or_rerun_of_one() => {
             parse_json(text.as_bytes()).ok()
         }
         Payload::Text(_) | Payload::Base64(_) | Payload::Empty => None,

@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
 use crate::legacy_keys::{charges, force, send_keyed};
-use crate::support::process::output_text;
+use crate::support::process::{cli, output_text};
 use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{PATIENCE, until, until_true};
 
@@ -40,6 +40,11 @@ impl SmallDisk {
     }
     fn path(&self) -> &Path {
         self.0.path()
+    }
+    /// Mounts it again, to read only (`ro`) or to write too (`rw`).
+    fn remount(&self, how: &str) {
+        let mounted = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.path()).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "{how}");
     }
     /// Fills the disk, also if it has been filled before. Returns the file that fills it.
     fn fill(&self) -> PathBuf {
@@ -234,5 +239,25 @@ async fn a_full_disk_with_small_blocks_ends_no_process() {
     let by_engine = send_keyed(&system, "newest", 3).await;
     assert!(by_engine.json()["id"].is_string(), "the engine answers: {}", by_engine.json());
     system.wait_for_runs_to_end().await;
+    system.finish().await;
+}
+
+/// Nothing is allocated for the file `-shm` where it is only read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_on_a_read_only_disk_with_small_blocks_is_read() {
+    let Some(disk) = SmallDisk::mount_with_small_blocks() else {
+        eprintln!("not tried: this user may not mount a file system of an image");
+        return;
+    };
+    let small = |text: String| text + "\nlimits: { retry_keys_file_bytes_max: 65536 }\n";
+    let store = format!("sqlite:{}", disk.path().join("pointsman.db").display());
+    let on_disk = Some(store.clone());
+    let mut system = TestSystem::on(on_disk, Latency::instant(), |flags| flags.edit("pointsman.yaml", small)).await;
+    assert_eq!(system.pointsman.stop().await, Some(0));
+    disk.remount("ro");
+    let checked = cli(&["store", "check", "--store", &store], &[]).await;
+    assert!(checked.status.success(), "{}", output_text(&checked));
+    disk.remount("rw");
+    system.restart().await;
     system.finish().await;
 }

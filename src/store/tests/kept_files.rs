@@ -104,6 +104,36 @@ async fn a_start_that_fails_leaves_the_files_beside_the_database_as_they_were() 
     assert_eq!(sizes(dir.path()), [Some(0), Some(32_768)]);
 }
 
+/// A process that was killed while it wrote without a log, as the first start of all does, leaves a journal. The
+/// database is damaged until a connection that may write has rolled it back.
+#[tokio::test]
+async fn a_journal_beside_an_index_of_the_log_is_rolled_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = stopped_store(dir.path()).await;
+    let other = Options::new(&path).pragma("journal_mode", "DELETE").pragma("cache_size", "1").open().unwrap();
+    other.execute_batch("BEGIN; DELETE FROM meta; CREATE TABLE filler AS SELECT zeroblob(1000000) AS x").unwrap();
+    for is_started in [false, true] {
+        let killed = tempfile::tempdir().unwrap();
+        for name in ["test.db", "test.db-journal"] {
+            std::fs::copy(dir.path().join(name), killed.path().join(name)).unwrap();
+        }
+        let killed = killed.path();
+        std::fs::write(killed.join(BESIDE[1]), "").unwrap();
+        match is_started {
+            false => {
+                let checked = SqliteStore::check(killed.join("test.db"), Duration::from_secs(1)).await;
+                assert_eq!(checked.map(|checked| checked.runs).map_err(|error| error.0), Ok(1));
+            }
+            true => {
+                let store = open(killed).await.unwrap();
+                assert!(store.run(run_id(1)).await.unwrap().is_some());
+                store.close().await;
+            }
+        }
+        assert!(!killed.join("test.db-journal").exists(), "started: {is_started}");
+    }
+}
+
 /// SQLite's wait for the lock is 5 s.
 #[tokio::test]
 async fn a_store_that_another_program_has_locked_for_itself_is_refused_with_what_to_do() {

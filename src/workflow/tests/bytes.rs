@@ -2,7 +2,9 @@
 
 use super::harness::plan;
 use super::*;
-use crate::workflow::{BytesMark, Parent, Payload};
+use crate::workflow::{
+    AnswerEvent, AnswerRecord, BytesMark, CheckpointEvent, DivergenceKind, Parent, Payload, replay_with,
+};
 
 const ECHO: &str = "
 workflow: w
@@ -133,32 +135,98 @@ respond: { status: 200, body: { f: '${steps.a.output}' } }
     assert_eq!(harness.run.answer().map(|answer| answer.body.value()), Some(json!({ "f": bytes })));
 }
 
-/// An earlier version recorded the input of a child as JSON also where it was bytes, or contained them.
-#[test]
-fn a_child_that_an_earlier_version_began_sends_its_bytes_and_never_their_json_form() {
-    let plan = plan(
-        "
+const SENDS_RAW: &str = "
 workflow: w
 steps: { send: { call: 'POST ${services.stock}/send', raw: '${request.raw}' } }
 respond: { status: 200, body: done }
-",
-    );
-    let mark = BytesMark::new(&[7; 32]);
-    let bytes = mark.value(&[1, 2, 255], Some("image/png"));
-    let send = |input: Value| {
-        let raw = mark.value(input.to_string().as_bytes(), Some("application/json"));
-        let parent = Parent { run: RunId(uuid::Uuid::from_u128(9)), step: "kid".into(), item: None };
-        let mut harness = Harness::started_with(&plan, |first| {
-            (first.route, first.parent, first.request) = (None, Some(parent), Arc::new(json!({ "raw": raw })));
-        });
-        harness.settle();
-        let sent = harness.run.attempt(&"send".into(), None, crate::workflow::Part::Do);
-        sent.map(|sent| (sent.request.body.bytes(), sent.request.headers.clone()))
+";
+
+/// The body and the headers that a run sends whose request had this JSON as its body; `None` where it sends nothing.
+type Sent = Option<(Vec<u8>, Vec<(String, String)>)>;
+
+fn send_raw(input: &Value, change: impl FnOnce(&mut RunStarted)) -> Sent {
+    let plan = plan(SENDS_RAW);
+    let raw = BytesMark::new(&[7; 32]).value(input.to_string().as_bytes(), Some("application/json"));
+    let mut harness = Harness::started_with(&plan, |first| {
+        (first.route, first.request) = (None, Arc::new(json!({ "raw": raw })));
+        change(first);
+    });
+    harness.settle();
+    let sent = harness.run.attempt(&"send".into(), None, crate::workflow::Part::Do);
+    sent.map(|sent| (sent.request.body.bytes(), sent.request.headers.clone()))
+}
+
+fn sent(body: &[u8], content_type: &str) -> Sent {
+    Some((body.to_vec(), vec![("content-type".to_owned(), content_type.to_owned())]))
+}
+
+/// An earlier version recorded the input of a child as JSON also where it was bytes, or contained them. Of a rerun it
+/// did not record whether the first run was a child.
+#[test]
+fn a_child_that_an_earlier_version_began_sends_its_bytes_and_never_their_json_form() {
+    let bytes = BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"));
+    let id = RunId(uuid::Uuid::from_u128(9));
+    let child = |first: &mut RunStarted| first.parent = Some(Parent { run: id, step: "kid".into(), item: None });
+    let rerun = |first: &mut RunStarted| first.rerun_of = Some(id);
+    for begun_as in [&child as &dyn Fn(&mut RunStarted), &rerun] {
+        assert_eq!(send_raw(&bytes, begun_as), sent(&[1, 2, 255], "image/png"));
+        assert_eq!(send_raw(&json!({ "f": [bytes] }), begun_as), None);
+        assert_eq!(send_raw(&json!([1]), begun_as), sent(b"[1]", "application/json"));
+    }
+}
+
+/// Runs of versions that wrote no marks accept bytes without one, but nobody but the engine writes a child's input.
+#[test]
+fn a_run_that_the_api_started_sends_json_that_only_looks_like_bytes_as_it_came() {
+    let looks_like_bytes = json!({ "$bytes": "AQL/", "content_type": "image/png" });
+    for marked in [true, false] {
+        let by_api = send_raw(&looks_like_bytes, |first| first.bytes_marked = marked);
+        assert_eq!(by_api, sent(looks_like_bytes.to_string().as_bytes(), "application/json"), "marked: {marked}");
+    }
+}
+
+const ANSWERS_TEXT: &str = "
+workflow: w
+steps: { a: { set: 'TEXT' } }
+respond: { status: 200, headers: { content-type: text/plain }, body: '${steps.a.output}' }
+";
+
+/// A run whose answer is this text.
+fn answering(plan: &Plan) -> Harness<'_> {
+    let mut harness = Harness::of_api(plan);
+    harness.settle();
+    harness
+}
+
+#[test]
+fn a_text_is_a_string_for_the_parent_whatever_it_reads_like_and_also_where_it_is_empty() {
+    for text in ["", "7", "null", "a"] {
+        let plan = plan(&ANSWERS_TEXT.replace("TEXT", text));
+        let output = answering(&plan).run.answer().map(|answer| answer.output(BytesMark::new(&[7; 32])));
+        assert_eq!(output, Some(json!(text)));
+    }
+}
+
+#[test]
+fn a_replay_accepts_the_answers_of_earlier_versions_which_recorded_nothing_about_how_a_body_was_made() {
+    let same = plan(&ANSWERS_TEXT.replace("TEXT", "7"));
+    let harness = answering(&same);
+    let of_earlier_version = |event: &Event| match event {
+        Event::Answer(AnswerEvent::Responded { answer, pin }) => {
+            assert!(answer.is_plain_text);
+            let answer = Arc::new(AnswerRecord { is_plain_text: false, ..(**answer).clone() });
+            Event::Answer(AnswerEvent::Responded { answer, pin: pin.clone() })
+        }
+        event => event.clone(),
     };
-    let content_type = |value: &str| vec![("content-type".to_owned(), value.to_owned())];
-    assert_eq!(send(bytes.clone()), Some((vec![1, 2, 255], content_type("image/png"))));
-    assert_eq!(send(json!({ "f": [bytes] })), None);
-    assert_eq!(send(json!([1])), Some((b"[1]".to_vec(), content_type("application/json"))));
+    let events: Vec<_> = harness.events.iter().map(|event| (harness.now, of_earlier_version(event))).collect();
+    let kinds = |plan: &Plan| {
+        let found = replay_with(&events, plan, &harness.world).unwrap();
+        found.into_iter().map(|found| found.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&same), []);
+    let other = plan(&ANSWERS_TEXT.replace("TEXT", "7").replace("status: 200", "status: 201"));
+    assert_eq!(kinds(&other), [DivergenceKind::Answer]);
 }
 
 /// The plans of runs that an earlier version began may read the parts of bytes, and send them within JSON.
@@ -202,17 +270,17 @@ fn expressions_pass_bytes_on_and_cannot_read_them() {
     }
 }
 
-#[test]
-fn people_are_shown_the_size_of_bytes_also_where_their_encoding_is_longer_than_what_is_shown_of_a_text() {
-    let plan = plan(
-        "
+const REVIEWED: &str = "
 workflow: w
 steps:
   a: { call: 'GET ${services.stock}/a' }
   b: { call: 'POST ${services.stock}/b', body: '${steps.a.output}', risk: high }
 respond: { status: 200, body: done }
-",
-    );
+";
+
+#[test]
+fn people_are_shown_the_size_of_bytes_also_where_their_encoding_is_longer_than_what_is_shown_of_a_text() {
+    let plan = plan(REVIEWED);
     for size in [3, 300, 3_000] {
         let mut harness = Harness::of_api(&plan);
         harness.settle();
@@ -222,5 +290,29 @@ respond: { status: 200, body: done }
         let mut shown: Vec<_> = shown.into_iter().map(|item| (*item.value).clone()).collect();
         shown.iter_mut().for_each(crate::workflow::describe_bytes); // as the API does
         assert_eq!(shown, [json!({ "bytes": size, "content_type": "image/png" })]);
+    }
+}
+
+/// Earlier versions recorded the beginning of the encoding.
+#[test]
+fn a_replay_accepts_how_earlier_versions_showed_the_bytes_of_a_review() {
+    let plan = plan(REVIEWED);
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("a", ok(BytesMark::new(&[7; 32]).value(&[255; 300], Some("image/png"))));
+    harness.perform_due();
+    for (content_type, expected) in [("image/png", &[][..]), ("image/gif", &[DivergenceKind::Decision])] {
+        let of_earlier_version = |event: &Event| match event {
+            Event::Checkpoint(CheckpointEvent::Opened(asked)) => {
+                let mut asked = asked.clone();
+                let shown = json!({ "$bytes": "/////w…", "content_type": content_type, "$mark": "0123" });
+                asked.items[0].value = Arc::new(shown);
+                Event::Checkpoint(CheckpointEvent::Opened(asked))
+            }
+            event => event.clone(),
+        };
+        let events: Vec<_> = harness.events.iter().map(|event| (harness.now, of_earlier_version(event))).collect();
+        let found = replay_with(&events, &plan, &harness.world).unwrap();
+        assert_eq!(found.iter().map(|found| found.kind).collect::<Vec<_>>(), expected, "{found:?}");
     }
 }

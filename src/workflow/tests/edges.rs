@@ -109,3 +109,24 @@ respond:
         assert_eq!(counted, errors, "a condition about a failure has no value in a run that does not fail: {total}");
     }
 }
+
+/// A payment that each of several people may allow is not made where all of them said no.
+#[test]
+fn a_step_that_needs_any_of_others_is_skipped_where_all_of_them_were() {
+    for (first, second, skipped) in [(false, false, true), (true, false, false), (false, true, false)] {
+        let plan = super::harness::plan(&format!(
+            "
+workflow: w
+steps:
+  a: {{ if: '${{{first}}}', set: 1 }}
+  b: {{ if: '${{{second}}}', set: 2 }}
+  pay: {{ needs: [a, b], needs_any: true, set: 3 }}
+respond: {{ status: 200, body: done }}
+"
+        ));
+        let mut harness = Harness::of_api(&plan);
+        harness.settle();
+        assert_eq!(harness.run.was_skipped(&"pay".into()), skipped, "{first} {second}");
+        assert_eq!(harness.run.status(), RunStatus::Completed);
+    }
+}

@@ -11,7 +11,7 @@ use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
-use super::positions::{Positions, RoutePosition};
+use super::positions::{Positions, RoutePosition, state_of};
 use super::record::{Recording, flip_record, record};
 use super::status::RouteStatus;
 use super::types::{
@@ -243,6 +243,9 @@ impl Mover {
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
         // declaration, so that the move is not judged again.
         let (now, before) = (at.declared(), positions.clone());
+        // Where the route is after a restart that loses this flip: one that is held is on a lower rung now.
+        let stored = at.last.as_ref().map_or(from, state_of).max(from);
+        let goes_down = to < from || (to == from && to < stored);
         let step =
             Move { route: route.clone(), from, to, shares, reason: requested.reason, overridden: passed.overridden };
         let flip = self.flip_record(&positions, step, by);
@@ -253,14 +256,14 @@ impl Mover {
         };
         let (flip, recorded) = match outcome {
             Ok(flip) => (flip, true),
-            Err(error) if to < from => {
+            Err(error) if goes_down => {
                 // A restart may lose it before it is recorded: then this line is all that is left of it.
                 let FlipRecord { by, reason, .. } = &flip;
                 tracing::warn!(
                     %route, %from, %to, %by, reason = reason.as_deref(), %error,
                     "the route goes down, but the store has not recorded it: a restart would lose it"
                 );
-                (self.unrecorded_flips.add(flip, &positions), false)
+                (self.unrecorded_flips.add(flip, stored, &positions), false)
             }
             Err(error) => return Err(error.into()),
         };

@@ -91,7 +91,7 @@ impl Mover {
         for flip in outcome.unwrap_or(flips) {
             let Some(route) = flip.route.clone() else { continue };
             let source = if flip.by == FlipSource::File.as_str() { FlipSource::File } else { FlipSource::Api };
-            let flip = if is_recorded { flip } else { self.unrecorded_flips.add(flip, &positions) };
+            let flip = if is_recorded { flip } else { self.unrecorded_flips.add(flip, State::Only, &positions) };
             if is_recorded {
                 log(&flip, source);
             }

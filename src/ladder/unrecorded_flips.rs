@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use metrics::Gauge;
 
 use super::positions::Positions;
+use crate::flag::State as Rung;
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
@@ -24,9 +25,15 @@ pub(super) struct UnrecordedFlips {
 #[derive(Default)]
 struct State {
     /// In the order in which they were made.
-    waiting: Vec<FlipRecord>,
+    waiting: Vec<Waiting>,
     /// Whether a task records them.
     is_recording: bool,
+}
+
+struct Waiting {
+    flip: FlipRecord,
+    /// The state of the route's last flip in the store; of a route without a flip, its state by its file.
+    stored: Rung,
 }
 
 impl UnrecordedFlips {
@@ -47,19 +54,21 @@ impl UnrecordedFlips {
     }
 
     /// The state that the store has for a route whose flip down waits.
-    pub fn stored_state(&self, route: &RouteId) -> Option<crate::flag::State> {
+    pub fn stored_state(&self, route: &RouteId) -> Option<Rung> {
         let state = self.state();
-        state.waiting.iter().find(|flip| flip.route.as_ref() == Some(route))?.from.parse().ok()
+        state.waiting.iter().find(|waiting| waiting.flip.route.as_ref() == Some(route)).map(|waiting| waiting.stored)
     }
 
-    /// Adds a flip, in place of an earlier one of its route. Until it is recorded, it has a number of its own, which is
-    /// higher than those of all flips of routes that the store has.
-    pub fn add(&self, mut flip: FlipRecord, positions: &Positions) -> FlipRecord {
+    /// Adds a flip, in place of an earlier one of its route. `stored` is the state that the store has unless an earlier
+    /// one waits. Until the flip is recorded, it has a number of its own, which is higher than those of all flips of
+    /// routes that the store has.
+    pub fn add(&self, mut flip: FlipRecord, mut stored: Rung, positions: &Positions) -> FlipRecord {
         let mut state = self.state();
-        if let Some(before) = state.waiting.iter().position(|waiting| waiting.route == flip.route) {
-            flip.from = state.waiting.remove(before).from;
+        if let Some(before) = state.waiting.iter().position(|waiting| waiting.flip.route == flip.route) {
+            let before = state.waiting.remove(before);
+            (flip.from, stored) = (before.flip.from, before.stored);
         }
-        state.waiting.push(flip.clone());
+        state.waiting.push(Waiting { flip: flip.clone(), stored });
         self.count.set(state.waiting.len() as f64);
         let newest = positions.flips.values().map(|flip| flip.number).max().unwrap_or(0);
         FlipRecord { number: newest + 1, ..flip }
@@ -75,7 +84,7 @@ impl UnrecordedFlips {
 
     /// The flips that wait, in the order in which they were made.
     pub fn all(&self) -> Vec<FlipRecord> {
-        self.state().waiting.clone()
+        self.state().waiting.iter().map(|waiting| waiting.flip.clone()).collect()
     }
 
     /// The store has them.

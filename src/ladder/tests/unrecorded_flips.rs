@@ -1,5 +1,6 @@
 //! Flips down while the store refuses them.
 
+use super::held::elsewhere;
 use super::*;
 
 fn acknowledged(state: State) -> FlipRequest {
@@ -76,4 +77,27 @@ async fn a_restart_loses_a_flip_down_that_was_not_recorded() {
     fixture.flip("bare", to(State::Off)).await.unwrap();
     let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.state("bare").state, State::Live);
+}
+
+/// The store has `live` for a route that is held at `dark`, and it would return there by itself.
+#[tokio::test(start_paused = true)]
+async fn a_held_route_goes_down_for_good_though_the_store_refuses_it() {
+    for state in [State::Dark, State::Shadow] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.flip("bare", forced(State::Live)).await.unwrap();
+        fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+        refuse(&fixture, true);
+        let down = fixture.flip("bare", to(state)).await.unwrap();
+        assert_eq!((down.recorded, down.effective), (false, effective(state, Why::Requested)));
+        let could_be_live = || fixture.ladder.flags().load().route(&"bare".into()).unwrap().could_be_live();
+        assert!(could_be_live(), "{state}: after a restart, until it is recorded");
+        refuse(&fixture, false);
+        while fixture.ladder.unrecorded_flips() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!could_be_live());
+        let fixture = fixture.restart(elsewhere()).await;
+        assert_eq!(fixture.state("bare"), effective(state, Why::Requested));
+    }
 }

@@ -214,11 +214,13 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
             let mut lowered = RoutePosition { refused: Vec::new(), ..at.clone() };
             (lowered.inputs.requested, lowered.inputs.gate) = (to, None);
             let wanted = FileState { state: to, shares: edit.shares };
-            if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() && lowered.refused.is_empty() {
-                at.inputs.shares = edit.shares;
-                at.refused.clear();
-                positions.remembered.insert(route.id.clone(), now);
+            if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() {
+                at.inputs.shares = lowered.inputs.shares;
+                if lowered.refused.is_empty() {
+                    positions.remembered.insert(route.id.clone(), now);
+                }
             }
+            at.refused = lowered.refused;
         }
         let shares = at.inputs.shares;
         let reason = Some(reason.to_owned());
@@ -304,14 +306,18 @@ fn judge_and_move(
         return None;
     }
     let mut judged = gate.judge(positions, at, &requested);
-    // Going down does not wait for the gate of a larger share: the route goes down with the share that it has.
+    // Neither going down nor the edit of another share waits for the gate of a larger share, which stays what it is.
     if let Err(Refusal::GateShut(why)) = &judged
-        && to < at.rung()
+        && to <= at.rung()
     {
         let present = at.inputs.shares.of(to);
-        at.refused = vec![format!("its share of `{to}` stays {present}: {}", why.join("; "))];
-        requested.shares = requested.shares.with(to, present);
-        judged = gate.judge(positions, at, &requested);
+        let others = requested.shares.with(to, present);
+        let goes_down = to < at.rung() || at.last.as_ref().is_some_and(|flip| to < state_of(flip));
+        if goes_down || others != at.inputs.shares {
+            at.refused = vec![format!("its share of `{to}` stays {present}: {}", why.join("; "))];
+            requested.shares = others;
+            judged = gate.judge(positions, at, &requested);
+        }
     }
     let shares: Shares = requested.shares;
     match judged {

@@ -54,8 +54,8 @@ fn position_before<'a>(before: &'a Positions, route: &Route) -> Option<&'a Route
 }
 
 impl Mover {
-    /// Records that these routes, which are kept below `only` already, are not there. Where the store refuses that, they
-    /// stay below it all the same; the caller starts the task that records it later.
+    /// Records that these routes, which are kept below `only` already, are not there. Where the store refuses that,
+    /// they stay below it all the same; the caller starts the task that records it later.
     pub(super) async fn take_back(&self, overtaken: &[RouteId], before: &Positions) {
         let mut positions = self.in_force().inputs().positions;
         let mut flips = Vec::new();

@@ -88,6 +88,42 @@ async fn a_share_that_was_edited_since_the_backup_is_in_force_on_it() {
     }
 }
 
+/// On a restored backup the route is in `dark` too, by the flip of the files.
+#[tokio::test]
+async fn of_shares_that_are_edited_at_once_only_the_larger_one_waits_for_its_gate() {
+    let percent = |percent| Percent::new(percent).unwrap();
+    let with_shares = |dark, live| {
+        edited(files(&[]), "plain", |route| {
+            route.shares = route.shares.with(State::Dark, percent(dark)).with(State::Live, percent(live));
+        })
+    };
+    for on_copy in [true, false] {
+        let fixture = Fixture::open(with_shares(20.0, 100.0)).await;
+        fixture.flip("plain", forced(State::Live)).await.unwrap();
+        let next = || with_shares(50.0, 10.0);
+        let mut fixture = if on_copy {
+            restart_on_copy(next(), fixture).await
+        } else {
+            fixture.flip("plain", to(State::Dark)).await.unwrap();
+            fixture.ladder.reload(next(), || {}).await.unwrap();
+            fixture
+        };
+        let flips = fixture.flips().await;
+        for _ in 0..2 {
+            assert_eq!(fixture.state("plain").state, State::Dark);
+            let status = fixture.status("plain");
+            assert_eq!((status.shares.dark, status.shares.live), (percent(20.0), percent(10.0)), "copy: {on_copy}");
+            assert!(!status.refused.is_empty() && status.last.unwrap().shares == Some(status.shares));
+            fixture = fixture.restart(next()).await;
+            assert_eq!(fixture.flips().await, flips);
+        }
+        fixture.record_pairs("plain");
+        fixture.ladder.reload(next(), || {}).await.unwrap();
+        let status = fixture.status("plain");
+        assert_eq!((status.shares.dark, status.refused.len()), (percent(50.0), 0), "copy: {on_copy}");
+    }
+}
+
 /// Files with a cohort of `bare` that is in `live` by force.
 pub(super) fn with_staff(files: Declared, reason: &str) -> Declared {
     let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();

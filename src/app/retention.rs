@@ -2,8 +2,8 @@
 //!
 //! Always true: a run is deleted in the first round after it has reached the age that `retention:` gives for its
 //! status, never before; runs with a status that `retention:` leaves out are kept; without `retention:` the default of
-//! the store applies. A run is deleted after its retry keys. Deleting goes in small batches with pauses longer than the work, so that appends are hardly
-//! delayed. When the store does not answer, the next round tries again.
+//! the store applies. A run is deleted after its retry keys. Deleting goes in small batches with pauses longer than the
+//! work, so that appends are hardly delayed. When the store does not answer, the next round tries again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,9 +95,9 @@ pub(super) fn log_default(configured: Option<Retention>, store: &StoreHandle) {
     }
 }
 
-/// Deletes runs beyond their age whose retry keys have expired, after the keys: a key that has expired does not stay so
-/// if the time since its first try counts for less after a restart ([`clock::RunningTimes`]), or the files give a longer
-/// window. It would then lead a retry to a run that is gone.
+/// Deletes runs beyond their age whose retry keys have expired, after the keys. An expired key that is still stored is
+/// bound again if the time since its first try counts for less after a restart ([`clock::RunningTimes`]), or if the
+/// files give a longer window. It would then lead a retry to a run that is gone.
 async fn purge(
     store: &StoreHandle,
     retention: &Retention,

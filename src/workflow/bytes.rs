@@ -113,8 +113,8 @@ impl AnswerRecord {
         describe_bytes(&mut shown);
         shown
     }
-    /// Whether two answers are the same for the caller. How the body was made is not compared: earlier versions recorded
-    /// nothing about that.
+    /// Whether two answers are the same for the caller. How the body was made is not compared: earlier versions
+    /// recorded nothing about that.
     pub(super) fn is_same_for_caller(&self, other: &Self) -> bool {
         let AnswerRecord { status, headers, body, bytes_as_text: _, is_plain_text: _, sensitive } = self;
         (status, headers, body, sensitive) == (&other.status, &other.headers, &other.body, &other.sensitive)
@@ -145,7 +145,7 @@ pub fn describe_bytes(value: &mut Value) {
     }
 }
 
-/// The items that would be shown, with the value that was recorded where the two differ only in how bytes are described.
+/// The items that would be shown, each with the recorded value if the two differ only in how bytes are described.
 pub(super) fn as_recorded_earlier(was: &[ReviewItem], would: &[ReviewItem]) -> Vec<ReviewItem> {
     let mut items = would.to_vec();
     for (item, was) in items.iter_mut().zip(was) {

@@ -137,8 +137,8 @@ fn body(body: &CallBody, run: &Run, scope: &Scope, mark: BytesMark) -> Result<(P
 }
 
 /// The body of the request as it came. Of a child that an earlier version began, and of its reruns, the recorded bytes
-/// may be JSON that stands for bytes or contains them: nobody but the engine may see the marks in it. An earlier version
-/// did not record of which run a rerun is one, so that every rerun is examined.
+/// may be JSON that stands for bytes or contains them: nobody but the engine may see the marks in it. Earlier versions
+/// did not record whether a rerun is one of a child, so every rerun is examined.
 fn raw_body(run: &Run, mark: BytesMark) -> Result<(Payload, Option<String>), ExpressionError> {
     let raw = run.started.request.get("raw").and_then(|raw| mark.bytes(raw));
     let contains_bytes = || {

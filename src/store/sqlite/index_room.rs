@@ -31,9 +31,9 @@ pub(super) struct IndexRoom {
 }
 
 impl IndexRoom {
-    /// Allocates, if there is room, what the index of a log of this many pages needs, and one block more: for its growth,
-    /// and for the next start. SQLite empties the file then and writes it again, in more extents than before, for which
-    /// the file system may need one more block.
+    /// Allocates, if there is room, what the index of a log of this many pages needs, and one block more: for its
+    /// growth, and for the next start. SQLite empties the file then and writes it again, in more extents than before,
+    /// for which the file system may need one more block.
     pub(super) fn reserve(&mut self, log_pages: u64) {
         let bytes = (log_pages / BLOCK_PAGES + 2) * BLOCK_BYTES;
         if self.bytes < bytes && fallocate(self.file, FallocateFlags::KEEP_SIZE, 0, bytes).is_ok() {

@@ -44,6 +44,7 @@ mod record_later;
 mod scopes;
 mod shares;
 mod status;
+mod take_back;
 mod types;
 mod unrecorded;
 mod unrecorded_flips;

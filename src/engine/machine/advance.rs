@@ -247,6 +247,10 @@ impl Machine {
     pub(super) fn record_result(&mut self, call: CallId, result: AttemptResult) {
         let CallId { step, item, part, attempt, may_be_repeat: again } = call;
         let jitter = self.ids.jitter();
-        self.try_command(Command::Record { step, item, part, attempt, result, again, jitter });
+        let is_recorded = self.try_command(Command::Record { step, item, part, attempt, result, again, jitter });
+        let call = self.plan.steps.get(step.0).and_then(|step| step.call(part));
+        if is_recorded && call.is_some_and(|call| call.effect != EffectClass::Read) {
+            self.append_soon(self.run.seq());
+        }
     }
 }

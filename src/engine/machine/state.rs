@@ -131,6 +131,8 @@ pub(in crate::engine) struct Machine {
     pub(super) expects_message: bool,
     /// Events up to here have to become durable, because something waits for them.
     pub(super) required_seq: Seq,
+    /// The last result of a private or shared call that nothing waits for, and when its append is due.
+    pub(super) unawaited_result: Option<(Seq, Timestamp)>,
     pub(super) decided_reply: Option<DecidedReply>,
     /// Whether the decided reply was announced to the requests with the same retry key.
     pub(super) announced: bool,
@@ -191,6 +193,7 @@ impl Machine {
             mailbox_closed: false,
             expects_message: false,
             required_seq: Seq(0),
+            unawaited_result: None,
             decided_reply: None,
             announced: false,
             abandon_reason: None,

@@ -1,9 +1,14 @@
 //! [`Machine::step`]: takes one input and returns the outputs that follow from it.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::exchange::{End, Input, Output};
 use super::state::Machine;
+use crate::names::Seq;
+
+/// How long the result of a private or shared call is at most kept in memory alone. Without this bound, one long call
+/// would hold back the results of those beside it: after a crash their outcomes would be unknown.
+const RESULT_APPEND_DELAY: SignedDuration = SignedDuration::from_millis(10);
 
 impl Machine {
     /// Applies an input that happened at this time and returns the outputs to perform, in order. Nothing follows
@@ -78,8 +83,25 @@ impl Machine {
         }
     }
 
+    /// Requires that the result of a call, with this sequence number, is appended soon, although nothing waits for it.
+    pub(super) fn append_soon(&mut self, seq: Seq) {
+        let due = self.unawaited_result.map(|(_, due)| due).or_else(|| self.now.checked_add(RESULT_APPEND_DELAY).ok());
+        self.unawaited_result = due.map(|due| (seq, due)).filter(|_| self.log.is_stored());
+    }
+
+    /// Requires the append of results that are due, or that a stop of the process would lose.
+    fn require_results(&mut self) {
+        let Some((seq, due)) = self.unawaited_result else { return };
+        if seq > self.required_seq && due > self.now && !self.draining {
+            return;
+        }
+        self.unawaited_result = None;
+        self.require_durable(seq);
+    }
+
     /// Appends the pending events, where something waits for them.
     fn flush(&mut self) {
+        self.require_results();
         // Whether the append may release ownership depends on whether the mailbox closes.
         let undecided = self.closing.is_some() && !self.mailbox_closed;
         if self.end.is_some() || undecided || self.required_seq <= self.log.durable_seq() {
@@ -95,7 +117,8 @@ impl Machine {
     fn arm_timer(&mut self) {
         let wake = self.wake_at.filter(|_| self.closing.is_none());
         let caller = self.caller.filter(|_| self.deadline_reply.is_none()).map(|caller| caller.answer_by);
-        let timer = [wake, caller].into_iter().flatten().min();
+        let result = self.unawaited_result.map(|(_, due)| due);
+        let timer = [wake, caller, result].into_iter().flatten().min();
         if timer != self.armed_timer {
             self.armed_timer = timer;
             self.out.push(Output::Timer(timer));

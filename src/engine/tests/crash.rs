@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::secret::Secret;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{Event, Mode, RunStatus};
+use crate::workflow::{Event, Mode, RunStatus, StepStatus};
 
 fn definition() -> Value {
     json!({
@@ -180,4 +180,29 @@ async fn a_drain_waits_for_answers_of_callers_and_begins_no_further_steps() {
     assert_eq!(step_service.paths(), ["POST /a", "POST /b", "POST /c"]);
     let finished = harness.events(run).await.iter().filter(|event| matches!(event, Event::StepFinished(_))).count();
     assert_eq!(finished, 3);
+}
+
+#[tokio::test]
+async fn an_answered_call_keeps_its_result_when_the_process_ends_while_another_is_under_way() {
+    let step_service = StepService::new(|seen, before| match (seen.path.as_str(), before) {
+        ("/slow", 0) => ServiceReply::Hang,
+        _ => ServiceReply::Json(200, json!({"id": 7})),
+    })
+    .await;
+    let definition = json!({
+        "workflow": "w",
+        "steps": {
+            "charge": { "call": "POST ${services.world}/charge" },
+            "slow": { "call": "GET ${services.world}/slow" },
+        },
+        "respond": { "status": 200, "body": { "id": "${steps.charge.output.id}" } },
+    });
+    let mut harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
+    let run = super::harness::start(&harness, json!({})).await.run;
+    harness.wait_until(run, |view| view.steps.iter().any(|step| step.status == StepStatus::Done)).await;
+    harness.crash().await;
+    assert_eq!(harness.recover().await.resumed, 1);
+    let view = harness.wait_until(run, |view| view.status.is_final()).await;
+    assert_eq!(view.status, RunStatus::Completed, "{:?}", view.note);
+    assert_eq!(step_service.paths(), ["GET /slow", "GET /slow", "POST /charge"]);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::copies::move_to_call;
@@ -11,7 +12,7 @@ use super::rig::{Pending, Rig, plan};
 use crate::engine::machine::{CallerAnswer, End, Input, OrderAnswer, OrderId, Output, RestCause};
 use crate::exchange::ArmReply;
 use crate::store::AppendError;
-use crate::workflow::{Choice, Order, Part, RunStatus};
+use crate::workflow::{Choice, Event, Order, Part, RunStatus};
 
 fn rig(name: &str) -> Rig {
     let (_, plan) = plans().into_iter().find(|(known, _)| *known == name).unwrap();
@@ -184,4 +185,46 @@ fn an_order_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
     rig.step(order(Choice::Skip));
     rig.finish();
     assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
+}
+
+/// A run with two shared calls under way, of which the first has been answered.
+fn answered_beside_another() -> Rig {
+    let plan = plan(&json!({
+        "workflow": "both",
+        "steps": { "a": { "call": "POST ${services.bank}/a" }, "b": { "call": "POST ${services.bank}/b" } },
+        "respond": { "status": 200, "body": {} },
+    }));
+    let mut rig = Rig::new(&plan);
+    rig.begin();
+    move_to_call(&mut rig, "a", Part::Do);
+    let Some(Pending::Call(call)) = rig.pending.pop_front() else { panic!("a call is under way") };
+    rig.step(Input::CallFinished { call: call.id, result: reply(200, json!({})) });
+    assert!(matches!(rig.pending.make_contiguous(), [Pending::Call(_)]), "nothing waits for the result of `a`");
+    rig
+}
+
+fn appends_the_result(rig: &Rig) -> bool {
+    rig.pending.iter().any(|pending| match pending {
+        Pending::Append(append) => append.events.iter().any(|(_, event)| matches!(event, Event::StepFinished(_))),
+        _ => false,
+    })
+}
+
+#[test]
+fn the_result_of_a_shared_call_is_appended_soon_although_another_call_is_under_way() {
+    let mut rig = answered_beside_another();
+    let due = rig.timer.expect("the append is due");
+    assert!(due.duration_since(rig.now) <= SignedDuration::from_millis(10));
+    rig.now = due;
+    rig.step(Input::Time);
+    assert!(appends_the_result(&rig));
+    rig.finish();
+    assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
+}
+
+#[test]
+fn a_draining_process_appends_the_results_that_it_has() {
+    let mut rig = answered_beside_another();
+    rig.step(Input::Drain);
+    assert!(appends_the_result(&rig));
 }

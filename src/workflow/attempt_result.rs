@@ -43,6 +43,7 @@ pub(super) fn classify(call: &Call, result: &AttemptResult) -> Class {
         },
         AttemptResult::NotSent(_)
         | AttemptResult::BreakerOpen { .. }
+        | AttemptResult::OverRate { .. }
         | AttemptResult::Withheld(_)
         | AttemptResult::Missing(_) => Class::NotDone,
         AttemptResult::TimedOut(_) | AttemptResult::CutOff(_) | AttemptResult::Interrupted => Class::Unknown,
@@ -54,6 +55,7 @@ pub(super) fn status_of(result: &AttemptResult) -> Option<u16> {
         AttemptResult::Reply { status, .. } | AttemptResult::Unreadable { status, .. } => Some(*status),
         AttemptResult::NotSent(_)
         | AttemptResult::BreakerOpen { .. }
+        | AttemptResult::OverRate { .. }
         | AttemptResult::Withheld(_)
         | AttemptResult::Missing(_)
         | AttemptResult::TimedOut(_)
@@ -67,9 +69,10 @@ pub(super) fn describe(result: &AttemptResult) -> String {
     match result {
         AttemptResult::Reply { status, .. } => format!("the service answered {status}"),
         AttemptResult::Unreadable { status, why, .. } => format!("the service answered {status}, and {why}"),
-        AttemptResult::NotSent(why) | AttemptResult::Withheld(why) | AttemptResult::Missing(why) => {
-            format!("it was not sent: {why}")
-        }
+        AttemptResult::NotSent(why)
+        | AttemptResult::Withheld(why)
+        | AttemptResult::Missing(why)
+        | AttemptResult::OverRate { why, .. } => format!("it was not sent: {why}"),
         AttemptResult::BreakerOpen { service, .. } => format!("it was not sent: the breaker of `{service}` is open"),
         AttemptResult::TimedOut(why) => format!("no answer in time: {why}"),
         AttemptResult::CutOff(why) => format!("cut off: {why}"),
@@ -86,6 +89,7 @@ pub(super) fn response(result: &AttemptResult) -> Option<Arc<Value>> {
         }
         AttemptResult::NotSent(_)
         | AttemptResult::BreakerOpen { .. }
+        | AttemptResult::OverRate { .. }
         | AttemptResult::Withheld(_)
         | AttemptResult::Missing(_)
         | AttemptResult::TimedOut(_)
@@ -97,7 +101,9 @@ pub(super) fn response(result: &AttemptResult) -> Option<Arc<Value>> {
 pub(super) fn retry_after(result: &AttemptResult) -> Option<Duration> {
     match result {
         AttemptResult::Reply { retry_after_ms, .. } => retry_after_ms.map(Duration::from_millis),
-        AttemptResult::BreakerOpen { retry_after_ms, .. } => Some(Duration::from_millis(*retry_after_ms)),
+        AttemptResult::BreakerOpen { retry_after_ms, .. } | AttemptResult::OverRate { retry_after_ms, .. } => {
+            Some(Duration::from_millis(*retry_after_ms))
+        }
         AttemptResult::Unreadable { .. }
         | AttemptResult::NotSent(_)
         | AttemptResult::Withheld(_)

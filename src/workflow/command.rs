@@ -204,6 +204,13 @@ pub enum AttemptResult {
         /// After how many milliseconds the breaker admits a call again: an attempt before that would be refused.
         retry_after_ms: u64,
     },
+    /// It was never sent: the rate of the service admits no call so soon. No attempt is used up, unless a caller waits.
+    OverRate {
+        /// Which rate, as a clause for people.
+        why: String,
+        /// After how many milliseconds the rate admits the next call.
+        retry_after_ms: u64,
+    },
     /// It was never sent: while the call waited for a free slot, the run may have become another process's, or effects
     /// were frozen. No attempt is used up.
     Withheld(String),

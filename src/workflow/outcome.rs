@@ -85,15 +85,12 @@ impl EndedAttempt<'_> {
             }
             (Class::NotDone, result) => {
                 let breaker_open = matches!(result, AttemptResult::BreakerOpen { .. });
-                // The caller waits for this step, and the step declares no `deadline` until which it may wait for the
-                // breaker.
-                let caller_waits = self.part == Part::Do
-                    && state.until.is_none()
-                    && self.run.mode() == Mode::Real
-                    && self.run.has_waiting_caller(self.now);
+                let over_rate = matches!(result, AttemptResult::OverRate { .. });
+                let caller_waits = self.caller_waits(state);
                 let fallback =
                     !earlier_unknown && fallback::available(self.run, self.plan, self.step, self.item).is_some();
-                if breaker_open && !uncertain && (fallback || caller_waits) && !self.run.is_ending() {
+                let ends_at_once = (breaker_open && (fallback || caller_waits)) || (over_rate && fallback);
+                if ends_at_once && !uncertain && !self.run.is_ending() {
                     return self.not_done(Outcome::NotDone { failure }, response);
                 }
                 match self.retry(call, state, uncertain, &failure, &result) {
@@ -109,6 +106,15 @@ impl EndedAttempt<'_> {
                 None => self.unknown(failure, response),
             },
         }
+    }
+
+    /// Whether the caller waits for this step, and the step declares no `deadline` until which it may wait for the
+    /// breaker or the rate of its service.
+    fn caller_waits(&self, state: &CallState) -> bool {
+        self.part == Part::Do
+            && state.until.is_none()
+            && self.run.mode() == Mode::Real
+            && self.run.has_waiting_caller(self.now)
     }
 
     /// Something is locked at the service, so certainly nothing was done.
@@ -235,6 +241,7 @@ impl EndedAttempt<'_> {
         let may_be_free = match result {
             // Nothing was sent.
             AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_) => true,
+            AttemptResult::OverRate { .. } => !self.caller_waits(state),
             // This is no failure of the service: the process ended. Where the run goes on at once, the same attempt is
             // sent again without an event and is not counted either.
             AttemptResult::Interrupted => true,
@@ -339,6 +346,7 @@ impl EndedAttempt<'_> {
             (
                 AttemptResult::NotSent(_)
                 | AttemptResult::BreakerOpen { .. }
+                | AttemptResult::OverRate { .. }
                 | AttemptResult::Withheld(_)
                 | AttemptResult::Missing(_),
                 _,

@@ -23,6 +23,7 @@ mod pinned_ids;
 mod probing;
 mod random_people;
 mod random_plans;
+mod rates;
 mod rehearsals;
 mod rerun_decisions;
 mod rerun_repeats;

@@ -248,7 +248,7 @@ async fn a_call_that_times_out_waiting_for_the_rate_was_not_sent() {
     let metrics = system.pointsman.metrics().await;
     assert_eq!((refusals(&metrics, "rate"), bank_metric(&metrics, "pointsman_breaker_state")), (4.0, 0.0));
     let text = String::from_utf8_lossy(&system.send("/pay").await.body).into_owned();
-    assert!(text.contains("no more than 1/m"), "{text}");
+    assert!(text.contains("the service's rate (1/m)"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

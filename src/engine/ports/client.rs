@@ -30,7 +30,7 @@ use crate::engine::kill_switch::{KillSwitch, Operation};
 use crate::engine::ports::connections::{self, ConnectionPool, ExchangeError, Exchanged};
 use crate::engine::ports::decode;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
-use crate::engine::ports::service::Upstream;
+use crate::engine::ports::service::{CallBounds, Upstream};
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::Limits;
 use crate::names::RunId;
@@ -42,8 +42,11 @@ pub(in crate::engine) struct Outgoing {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// How long one attempt may take, from waiting for its permit to the last byte of the reply.
+    /// How long the attempt may take, from its permit to the last byte of the reply; it waits for its permit no longer
+    /// than that either.
     pub timeout: Duration,
+    /// The time that the step's deadline leaves for both.
+    pub left: Option<Duration>,
     /// Whether sending it again does no harm.
     pub repeatable: bool,
     /// The mode of its run.
@@ -58,6 +61,13 @@ pub(in crate::engine) struct Outgoing {
     pub recorded_headers: Arc<RecordedHeaders>,
     /// The secrets in the request. They are masked in the record of the reply.
     pub secrets: EchoedSecrets,
+}
+
+impl Outgoing {
+    /// The bounds of an attempt that begins now.
+    pub fn bounds(&self) -> CallBounds {
+        CallBounds { timeout: self.timeout, until: self.left.map(|left| Instant::now() + left) }
+    }
 }
 
 /// Checks the lease just before the first byte of a call. `Some` where another process may own the run: the call is
@@ -167,16 +177,11 @@ impl Transport {
     }
 
     async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {
-        let deadline = Instant::now() + call.timeout;
-        let permit = match call.upstream.acquire(call.mode, call.run, deadline).await {
+        let permit = match call.upstream.acquire(call.mode, call.run, call.bounds()).await {
             Ok(permit) => permit,
             Err(refused) => return refused,
         };
-        // A call without time left is not sent: it would only time out, with an unknown outcome.
-        if Instant::now() >= deadline {
-            return AttemptResult::NotSent("its timeout elapsed before it was sent".into());
-        }
-        let result = self.send(call, deadline, kill_switch).await;
+        let result = self.send(call, permit.deadline(), kill_switch).await;
         permit.finish(&result);
         result
     }
@@ -187,7 +192,8 @@ impl Transport {
             uri,
             headers,
             body,
-            timeout,
+            timeout: _,
+            left: _,
             repeatable,
             mode: _,
             run: _,
@@ -200,6 +206,7 @@ impl Transport {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let (head_deadline, within) =
             match upstream.first_byte_timeout().filter(|first| Instant::now() + *first < deadline) {
                 Some(first_byte) => (Instant::now() + first_byte, first_byte),

@@ -91,7 +91,8 @@ fn build(
         uri,
         headers,
         body: Bytes::from(record.body.bytes()),
-        timeout: within(call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)), attempt, now),
+        timeout: call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)),
+        left: attempt.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default()),
         repeatable: attempt.repeatable,
         mode: run.mode(),
         run: run.id(),
@@ -100,12 +101,6 @@ fn build(
         recorded_headers,
         secrets: if hidden { EchoedSecrets::new(&snapshot.secrets, credentials) } else { EchoedSecrets::default() },
     })
-}
-
-/// The timeout, at most the time that the step's deadline leaves.
-fn within(timeout: Duration, attempt: &InFlight, now: Timestamp) -> Duration {
-    let left = attempt.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
-    left.map_or(timeout, |left| left.min(timeout))
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {

@@ -9,9 +9,11 @@
 //! have a concurrency limit and a share of the rate of their own. A call that is refused here was not sent. A permit
 //! that is dropped without a result (its run was cancelled) counts as inconclusive.
 //!
-//! When the service is slow, calls wait for permits within their own timeouts; when it is unreachable, the breaker
-//! opens and calls are refused at once. A call that spent most of its timeout waiting here, and then timed out, is
-//! inconclusive too: our own queue must not open the breaker.
+//! When the service is slow, calls wait for permits, each at most for its own timeout, which begins anew with the permit:
+//! a call that was sent with what is left would time out at a service that answers in time, with an unknown outcome. Only
+//! a step's deadline bounds both together: a call that waited here for most of that time, and then reached it, is
+//! inconclusive, since our own queue must not open the breaker. When the service is unreachable, the breaker opens and
+//! calls are refused at once.
 
 mod metrics;
 mod outcome;
@@ -59,6 +61,23 @@ pub(in crate::engine) struct Upstream {
     /// Whether the newest files have this service with this configuration.
     in_force: AtomicBool,
     metrics: ServiceMetrics,
+}
+
+/// How long a call may wait for its permit, and take with it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct CallBounds {
+    /// The most time of each.
+    pub timeout: Duration,
+    /// When both have to end.
+    pub until: Option<Instant>,
+}
+
+impl CallBounds {
+    /// When what begins now has to end.
+    fn deadline(&self) -> Instant {
+        let deadline = Instant::now() + self.timeout;
+        self.until.map_or(deadline, |until| deadline.min(until))
+    }
 }
 
 /// The configuration. A reload that does not change it keeps the upstream.
@@ -154,7 +173,7 @@ impl Upstream {
         self.config.first_byte
     }
 
-    /// Waits for the permit of a call, at most until `deadline`.
+    /// Waits for the permit of a call, within its bounds.
     ///
     /// # Errors
     /// The call gets no permit and is not sent.
@@ -162,9 +181,9 @@ impl Upstream {
         self: &Arc<Self>,
         mode: Mode,
         run: RunId,
-        deadline: Instant,
+        bounds: CallBounds,
     ) -> Result<CallPermit, AttemptResult> {
-        let requested_at = self.now();
+        let (requested_at, wait_until) = (self.now(), bounds.deadline());
         self.check_breaker(mode)?;
         let (permits, in_flight) = match mode {
             Mode::Real => (&self.real_permits, &self.in_flight),
@@ -176,18 +195,25 @@ impl Upstream {
             Ok(permit) => permit,
             Err(_) => {
                 waiting = Some(self.waiting.add(run));
-                let Ok(Ok(permit)) = tokio::time::timeout_at(deadline, permits.clone().acquire_owned()).await else {
-                    let by_rate = self.limiters().rates.as_ref().is_some_and(|rates| rates.is_busy(self.now()));
-                    return Err(self.refused(if by_rate { RefusedBy::Rate } else { RefusedBy::Calls }));
+                let Ok(Ok(permit)) = tokio::time::timeout_at(wait_until, permits.clone().acquire_owned()).await else {
+                    // Calls with a permit may wait for the rate.
+                    let now = self.now();
+                    let next = self.limiters().rates.as_ref().map_or(now, |rates| rates.next_time(now));
+                    return Err(if next > now { self.over_rate(next - now) } else { self.over_calls_max() });
                 };
                 permit
             }
         };
         if self.config.rate.is_some() {
             waiting.get_or_insert_with(|| self.waiting.add(run));
-            self.wait_for_rate(mode, deadline).await?;
+            self.wait_for_rate(mode, wait_until).await?;
         }
         drop(waiting);
+        let deadline = bounds.deadline();
+        // A call without time left is not sent: it would only time out, with an unknown outcome.
+        if Instant::now() >= deadline {
+            return Err(AttemptResult::NotSent("its deadline passed before it was sent".into()));
+        }
         let admission = self.admit(mode)?;
         self.metrics.call_started();
         Ok(CallPermit {
@@ -195,7 +221,7 @@ impl Upstream {
             admission,
             requested_at,
             granted_at: self.now(),
-            deadline: deadline.duration_since(self.started),
+            deadline,
             _in_flight: CountedCall::new(in_flight),
             _permit: permit,
         })
@@ -216,7 +242,7 @@ impl Upstream {
                 },
             };
             // A call that cannot begin in time is refused at once.
-            let at = next.map_err(|_| self.refused(RefusedBy::Rate))?;
+            let at = next.map_err(|next| self.over_rate(next.saturating_sub(now)))?;
             tokio::time::sleep_until(self.started + at).await;
             if mode == Mode::Real {
                 return Ok(());
@@ -263,20 +289,21 @@ impl Upstream {
 
     fn breaker_open(&self, rejected: Rejected, now: Duration) -> AttemptResult {
         self.metrics.refused(RefusedBy::Breaker);
-        let left = rejected.retry_at.saturating_sub(now);
-        // Rounded up, so that a retry at that time is not too early.
-        let retry_after_ms = u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        let retry_after_ms = rounded_up_ms(rejected.retry_at.saturating_sub(now));
         AttemptResult::BreakerOpen { service: self.name.clone(), retry_after_ms }
     }
 
-    fn refused(&self, by: RefusedBy) -> AttemptResult {
-        self.metrics.refused(by);
-        AttemptResult::NotSent(match (by, &self.config.rate) {
-            (RefusedBy::Rate, Some(rate)) => format!("the service takes no more than {rate}"),
-            (RefusedBy::Rate, None) | (RefusedBy::Calls, _) | (RefusedBy::Breaker, _) => {
-                "the service's limit of calls in flight is reached".to_owned()
-            }
-        })
+    /// Refuses the call because the rate admits the next one only after this time.
+    fn over_rate(&self, next: Duration) -> AttemptResult {
+        self.metrics.refused(RefusedBy::Rate);
+        let rate = self.config.rate.map(|rate| format!(" ({rate})")).unwrap_or_default();
+        let why = format!("the service's rate{rate} admits no call within its timeout");
+        AttemptResult::OverRate { why, retry_after_ms: rounded_up_ms(next) }
+    }
+
+    fn over_calls_max(&self) -> AttemptResult {
+        self.metrics.refused(RefusedBy::Calls);
+        AttemptResult::NotSent("the service's limit of calls in flight is reached".to_owned())
     }
 
     /// The time since the upstream was made.
@@ -295,18 +322,22 @@ pub(in crate::engine) struct CallPermit {
     admission: Option<Admission>,
     requested_at: Duration,
     granted_at: Duration,
-    deadline: Duration,
+    deadline: Instant,
     _in_flight: CountedCall,
     _permit: OwnedSemaphorePermit,
 }
 
 impl CallPermit {
+    /// When the call has to end.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
     /// The call has ended with this result.
     pub fn finish(mut self, result: &AttemptResult) {
         let times = Times {
             requested_at: self.requested_at,
             granted_at: self.granted_at,
-            deadline: self.deadline,
+            deadline: self.deadline.duration_since(self.upstream.started),
             ended_at: self.upstream.now(),
         };
         let is_too_slow =
@@ -351,6 +382,11 @@ impl Drop for CountedCall {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Rounded up, so that a retry after that time is not too early.
+fn rounded_up_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn permits(bound: u64) -> usize {

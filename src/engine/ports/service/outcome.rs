@@ -44,6 +44,7 @@ pub(super) fn of(result: &AttemptResult, times: Times, is_too_slow: impl Fn(Dura
         AttemptResult::NotSent(_) | AttemptResult::TimedOut(_) | AttemptResult::CutOff(_) => CallOutcome::Failed,
         AttemptResult::Interrupted
         | AttemptResult::BreakerOpen { .. }
+        | AttemptResult::OverRate { .. }
         | AttemptResult::Withheld(_)
         | AttemptResult::Missing(_) => CallOutcome::Inconclusive,
     }

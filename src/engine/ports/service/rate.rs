@@ -56,9 +56,9 @@ impl RateLimiter {
         Ok(())
     }
 
-    /// Whether a call would have to wait now.
-    pub fn is_busy(&self, now: Duration) -> bool {
-        self.all.time_of(1, now) > now
+    /// The time from which a call may begin.
+    pub fn next_time(&self, now: Duration) -> Duration {
+        self.all.time_of(1, now)
     }
 }
 
@@ -110,8 +110,7 @@ mod tests {
         assert_eq!(begun, [0, 0, 0, 100, 200]);
         assert_eq!(rates.queue(ms(0), ms(299)), Err(ms(300)), "after its latest time: nothing is reserved");
         assert_eq!(rates.queue(ms(0), ms(300)), Ok(ms(300)));
-        assert!(rates.is_busy(ms(399)));
-        assert!(!rates.is_busy(ms(400)));
+        assert_eq!((rates.next_time(ms(399)), rates.next_time(ms(400))), (ms(400), ms(400)));
     }
 
     #[test]

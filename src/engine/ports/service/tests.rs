@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CallPermit, Upstream};
+use super::{CallBounds, CallPermit, Upstream};
 use crate::engine::ports::breaker::BreakerState;
 use crate::flag::{Breaker, Rate, Service};
 use crate::limits::Limits;
@@ -31,7 +31,7 @@ fn upstream(service: &Service, existing: Option<&Arc<Upstream>>) -> Arc<Upstream
 }
 
 async fn acquire(upstream: &Arc<Upstream>, mode: Mode, within: Duration) -> Result<CallPermit, AttemptResult> {
-    upstream.acquire(mode, RunId(uuid::Uuid::from_u128(7)), Instant::now() + within).await
+    upstream.acquire(mode, RunId(uuid::Uuid::from_u128(7)), CallBounds { timeout: within, until: None }).await
 }
 
 fn shown(upstream: &Upstream) -> (Option<BreakerState>, u64, u64, u64) {
@@ -116,12 +116,41 @@ async fn a_call_that_the_rate_cannot_admit_in_time_is_refused_at_once() {
     let begun = Instant::now();
     for mode in [Mode::Real, Mode::Dark] {
         match acquire(&upstream, mode, Duration::from_secs(600)).await.err() {
-            Some(AttemptResult::NotSent(why)) => assert!(why.contains("no more than 1/h"), "{why}"),
+            Some(AttemptResult::OverRate { why, retry_after_ms: 3_500_000..=3_600_000 }) if mode == Mode::Real => {
+                assert!(why.contains("rate (1/h)"), "{why}");
+            }
+            Some(AttemptResult::OverRate { .. }) if mode == Mode::Dark => {}
             other => panic!("{other:?}"),
         }
     }
     assert!(begun.elapsed() < LONG);
     assert_eq!(shown(&upstream), (CLOSED, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn the_wait_for_a_permit_does_not_shorten_the_call_but_the_deadline_of_the_step_does() {
+    let upstream = upstream(&service(), None);
+    let held =
+        [acquire(&upstream, Mode::Real, LONG).await.unwrap(), acquire(&upstream, Mode::Real, LONG).await.unwrap()];
+    let begun = Instant::now();
+    let until = begun + LONG;
+    let waiting = [None, Some(until)].map(|until| {
+        let upstream = upstream.clone();
+        let bounds = CallBounds { timeout: LONG, until };
+        tokio::spawn(async move {
+            let permit = upstream.acquire(Mode::Real, RunId(uuid::Uuid::from_u128(8)), bounds).await.unwrap();
+            (permit.deadline(), Instant::now())
+        })
+    });
+    while shown(&upstream).3 < 2 || begun.elapsed() < SHORT {
+        tokio::task::yield_now().await;
+    }
+    let waited = begun.elapsed();
+    drop(held);
+    let [whole, shortened] = waiting;
+    let (deadline, granted) = whole.await.unwrap();
+    assert!(deadline >= begun + waited + LONG && deadline <= granted + LONG, "its own timeout begins with the permit");
+    assert_eq!(shortened.await.unwrap().0, until);
 }
 
 #[tokio::test]

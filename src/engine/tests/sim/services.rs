@@ -170,8 +170,7 @@ impl Executor for SimExecutor {
     fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, AttemptResult> {
         let services = self.0.clone();
         Box::pin(async move {
-            let deadline = Instant::now() + call.timeout;
-            let permit = match call.upstream.acquire(call.mode, call.run, deadline).await {
+            let permit = match call.upstream.acquire(call.mode, call.run, call.bounds()).await {
                 Ok(permit) => permit,
                 Err(refused) => return refused,
             };
@@ -180,7 +179,7 @@ impl Executor for SimExecutor {
                 services.note(&call, "withheld");
                 return withheld;
             }
-            let result = deliver(&services, effect, &call, deadline).await;
+            let result = deliver(&services, effect, &call, permit.deadline()).await;
             permit.finish(&result);
             result
         })

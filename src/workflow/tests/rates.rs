@@ -1,0 +1,36 @@
+//! Calls that the rate of their service does not admit in time.
+
+use super::harness::plan;
+use super::*;
+
+#[test]
+fn the_rate_of_a_service_is_waited_for_like_an_open_breaker_but_a_waiting_caller_uses_up_attempts() {
+    let over_rate = || AttemptResult::OverRate { why: "x".into(), retry_after_ms: 60_000 };
+    let with = plan(
+        "{ workflow: w, steps: { charge: { call: 'POST ${services.bank}/charges', fallback: invoice }, \
+         invoice: { fallback_only: true, call: 'POST ${services.bank}/invoices' } }, respond: { status: 200 } }",
+    );
+    let mut harness = Harness::of_route(&with);
+    harness.settle();
+    harness.call("charge", over_rate());
+    assert_eq!(harness.in_flight_names(), ["invoice"], "the fallback is taken at once");
+    let plan = plan(
+        "{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a' } }, respond: [{ pending: { status: 202 } }, { status: 200 }] }",
+    );
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.command(Command::AnswerPending).unwrap();
+    for minutes in 1..=5 {
+        harness.call("a", over_rate());
+        assert_eq!(harness.in_flight_names(), ["a"]);
+        assert!(harness.now >= Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes), "{}", harness.now);
+    }
+    harness.call("a", ok(json!({})));
+    assert_eq!(harness.status(), RunStatus::Completed);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    for _ in 0..3 {
+        harness.call("a", over_rate());
+    }
+    assert_eq!(harness.status(), RunStatus::Failed, "the caller waits, and the attempts are used up");
+}

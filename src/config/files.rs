@@ -206,12 +206,12 @@ impl Files {
                 self.read_file(kind, &path);
                 files_read += 1;
             } else {
-                let hint = if path.extension().is_some_and(|ext| ext == "yml") {
-                    "only names that end in .yaml are read: rename it"
-                } else {
-                    "only names that end in .yaml are read"
+                // An error, since a file that got this name by mistake would take its routes out of the files.
+                let (severity, hint) = match path.extension().is_some_and(|ext| ext == "yml") {
+                    true => (Severity::Error, "only names that end in .yaml are read: rename it"),
+                    false => (Severity::Warning, "only names that end in .yaml are read"),
                 };
-                self.findings.push(finding_about_path(&path, Severity::Warning, "this file is not read", Some(hint)));
+                self.findings.push(finding_about_path(&path, severity, "this file is not read", Some(hint)));
             }
         }
         // A set without routes is valid if it has workflows, because the API can start those.

@@ -9,9 +9,9 @@
 //! Layout, in slots of 64 bytes:
 //!
 //! - slot 0, the header: the format, the id of this file, and the store that uses it;
-//! - slot 1, the progress: up to which number all records are in the store, how many slots the file has, and which
-//!   number was noted last. In a file of an earlier version the last two are 0, and it is taken to have its full
-//!   length;
+//! - slot 1, the progress: up to which number all records are in the store, how many slots the file has, which number
+//!   was noted last, and a generation of the store (`store_generation`). In a file of an earlier version all but the
+//!   first may be 0, and it is taken to have its full length;
 //! - slots 2 to 62: the hash of a route, and the time at which legacy last served a request of that route although the
 //!   key could not be noted. A slot whose time is older than the retry window is free for another route;
 //! - slot 63: such a time that counts for all routes;
@@ -44,6 +44,8 @@ pub(super) struct KeyFile {
     slots: SlotFile,
     path: PathBuf,
     records: u64,
+    /// A generation that the store had when it was written here; 0 if none was.
+    generation: u64,
     /// The routes that have one of the slots 2 to 62, each with its time; `None` for a free slot.
     unnoted: [Option<([u8; 16], Timestamp)>; UNNOTED_ROUTES],
     /// The time in the slot of all routes.
@@ -75,6 +77,9 @@ pub enum KeyFileError {
     /// Another process has locked it.
     #[error("the file of retry keys {} is in use by another process", .0.display())]
     Locked(PathBuf),
+    /// The store is an older copy, and does not take the record of that.
+    #[error("the file of retry keys {} was written after this store, which is an older copy that was put in the place of a later one; the store cannot be written, and without a record of that requests may be performed a second time: start again when it can be", .0.display())]
+    CopyNotRecorded(PathBuf),
     /// It has keys of another store.
     #[error("the file of retry keys {} has keys that another store does not have yet; move it back to that store, or move it away", .0.display())]
     OfAnotherStore(PathBuf),
@@ -141,6 +146,7 @@ impl KeyFile {
             slots,
             path: path.to_owned(),
             records: count - HEAD_SLOTS,
+            generation: 0,
             unnoted: [None; UNNOTED_ROUTES],
             unnoted_any: None,
         }
@@ -155,6 +161,7 @@ impl KeyFile {
         }
         let number = |at| if is_whole(progress) { number_at(progress, at) } else { 0 };
         let (stored, slots, noted) = (number(8), number(16), number(24));
+        self.generation = number(32);
         if slots > HEAD_SLOTS {
             self.records = slots - HEAD_SLOTS;
         }
@@ -274,10 +281,20 @@ impl KeyFile {
         self.slots.write(HEAD_SLOTS + (record.seq - 1) % self.records, record.slot())
     }
 
-    /// Writes up to which number all records are in the store, and which number was noted last.
+    /// The store's generation, as it was last set here or read from the file.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Sets the store's generation. [`KeyFile::write_progress`] writes it.
+    pub(super) fn set_generation(&mut self, generation: u64) {
+        self.generation = generation;
+    }
+
+    /// Writes up to which number all records are in the store, which number was noted last, and the store's generation.
     pub(super) fn write_progress(&self, stored: u64, noted: u64) -> io::Result<()> {
         let mut slot = [0; SLOT_BYTES];
-        for (at, number) in [(8, stored), (16, HEAD_SLOTS + self.records), (24, noted)] {
+        for (at, number) in [(8, stored), (16, HEAD_SLOTS + self.records), (24, noted), (32, self.generation)] {
             slot[at..at + 8].copy_from_slice(&number.to_le_bytes());
         }
         self.slots.write(PROGRESS_SLOT, slot)

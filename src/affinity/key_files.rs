@@ -15,6 +15,8 @@
 //! store that was moved takes over its files: it differs from a copy in that no store is at its earlier path any more.
 //! A store of one process goes on listing its file after a normal end, when the store has all of its keys: a copy that
 //! is made then lists the original's file too. If such a file is gone later, no key is lost.
+//!
+//! A copy that was put in the place of the store is recognised by a file that is later than it (`store_generation`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,11 +28,14 @@ use super::key_file::{KeyFile, KeyFileError, Opened};
 use super::key_file_tag::{FileOwnership, StoreTag, Tag};
 use super::key_list::ListChanges;
 use super::key_log::KeyLog;
+use super::unread_files::{
+    OTHER_FILE, Unreadable, log_unread, of_later_store, of_original, still_unread, why_of_later_store,
+};
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::slot_file::{FILES_MAX, WAIT_FOR_PREDECESSOR, wait_while_locked};
-use crate::store::{KeyFileRecord, StoreHandle, StoreIdentity, UnreadKeyFile};
+use crate::store::{KeyFileRecord, StoreHandle, StoreIdentity};
 
 /// Where a process keeps its file of retry keys.
 #[derive(Clone, Debug)]
@@ -54,6 +59,7 @@ pub async fn open_key_log(
 ) -> Result<Arc<KeyLog>, KeyFileError> {
     let failed = |error: crate::store::StoreError| KeyFileError::Store(error);
     let (secret, listed) = (store.secret().await.map_err(failed)?, store.key_files().await.map_err(failed)?);
+    let running_times = store.running_times().await.map_err(failed)?;
     let identity = store.identity();
     let opening = Opening {
         owner: StoreTag::new(&secret, &identity),
@@ -61,14 +67,18 @@ pub async fn open_key_log(
         is_shared: store.is_shared(),
         host: host(),
         listed: &listed,
+        generation: running_times.map(|times| times.generation()),
         bytes_max: limits.retry_keys_file_bytes_max,
         window: Duration::from_secs(limits.retry_window_s),
         now: clock::now(),
         retry_lock_until: Instant::now() + WAIT_FOR_PREDECESSOR,
     };
-    let log = opening.open(place, &secret, limits).await?;
-    log.list.write(store).await; // changes that the store does not take now are tried again later
-    Ok(log)
+    let (log, later_file) = opening.open(place, &secret, limits).await?;
+    // Changes that the store does not take now are tried again later.
+    match (log.list.write(store).await, later_file) {
+        (false, Some(later)) => Err(KeyFileError::CopyNotRecorded(later)),
+        _ => Ok(log),
+    }
 }
 
 /// Reads the keys of the files that a store lists, and of the file `unlisted`, which an older version may have used
@@ -94,29 +104,14 @@ pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryK
     (keys, failures)
 }
 
-/// Why the keys of a listed file are unknown if another file has its path.
-const OTHER_FILE: &str = "is not there: another file has its name";
-
-/// Why the keys of a listed file are unknown.
-struct Unreadable {
-    /// The end of a sentence about the file.
-    why: String,
-    /// See [`UnreadKeyFile::belongs_to_original`].
-    belongs_to_original: bool,
-}
-
-impl<T: Into<String>> From<T> for Unreadable {
-    fn from(why: T) -> Self {
-        Self { why: why.into(), belongs_to_original: false }
-    }
-}
-
 struct Opening<'a> {
     owner: StoreTag,
     identity: StoreIdentity,
     is_shared: bool,
     host: String,
     listed: &'a [KeyFileRecord],
+    /// The store's generation; `None` if it has none.
+    generation: Option<u64>,
     bytes_max: u64,
     window: Duration,
     now: Timestamp,
@@ -131,27 +126,31 @@ struct OpenedFiles {
 }
 
 impl Opening<'_> {
+    /// Also returns a file that was written after this store, if there is one.
     async fn open(
         &self,
         place: &KeyFilePlace,
         secret: &[u8; 32],
         limits: &Limits,
-    ) -> Result<Arc<KeyLog>, KeyFileError> {
-        let OpenedFiles { own, mut earlier } = match place {
+    ) -> Result<(Arc<KeyLog>, Option<PathBuf>), KeyFileError> {
+        let OpenedFiles { mut own, mut earlier } = match place {
             KeyFilePlace::File(path) => OpenedFiles { own: self.open_file(path).await?, earlier: Vec::new() },
             KeyFilePlace::Dir(dir) => self.open_in(dir, secret).await?,
         };
         let id_before = own.tag.map(|tag| tag.file);
-        let tag = match (own.tag, self.owner.ownership(own.tag.as_ref())) {
+        let ownership = self.owner.ownership(own.tag.as_ref());
+        let tag = match (own.tag, ownership) {
             (Some(tag), FileOwnership::Ours) => Tag { owner: self.owner, ..tag },
             _ => Tag::random(self.owner),
         };
-        let failed = |source| KeyFileError::Io {
-            path: own.file.path().to_owned(),
-            what: "written",
-            bytes: self.bytes_max,
-            source,
-        };
+        let own_path = own.file.path().to_owned();
+        let failed =
+            |source| KeyFileError::Io { path: own_path.clone(), what: "written", bytes: self.bytes_max, source };
+        if ownership == FileOwnership::OfAnotherStore {
+            // Before the tag says that the file is this store's.
+            own.file.set_generation(0);
+            own.file.write_progress(own.stored, own.last).map_err(failed)?;
+        }
         if own.tag != Some(tag) {
             own.file.write_tag(&tag).and_then(|()| own.file.sync()).map_err(failed)?;
         }
@@ -166,6 +165,7 @@ impl Opening<'_> {
         let mut changes = ListChanges::default();
         // Left out if the store has this very record: a store whose disk is full could not take it.
         changes.put.extend((!self.listed.contains(&own_record)).then(|| own_record.clone()));
+        let mut later_file = self.later_file([&own].into_iter());
         let log = KeyLog::new(Some(own), limits);
 
         let mut unread = Vec::new();
@@ -176,15 +176,16 @@ impl Opening<'_> {
             // The process's own file may be a copy of this one, which was copied together with the store.
             let all_stored = record.all_stored || Some(record.id) == id_before;
             let record = &KeyFileRecord { all_stored, ..record.clone() };
-            let found = match record.path == own_record.path {
-                true => Err(OTHER_FILE.into()),
-                false => self.open_listed(record).await,
+            let found = match why_of_later_store(record) {
+                Some(why) => Err(why),
+                None if record.path == own_record.path => Err(OTHER_FILE.into()),
+                None => self.open_listed(record).await,
             };
             match found {
                 Ok(Some(opened)) => earlier.push(opened),
                 Ok(None) => {}
                 Err(why) if record.all_stored && !why.belongs_to_original => changes.remove.push(record.id),
-                Err(why) => match self.still_unread(record, why) {
+                Err(why) => match still_unread(record, why, self.now, self.window) {
                     None => changes.remove.push(record.id),
                     Some(found) => {
                         log_unread(&found);
@@ -194,6 +195,13 @@ impl Opening<'_> {
                 },
             }
         }
+        later_file = later_file.or_else(|| self.later_file(earlier.iter()));
+        if let Some(later) = &later_file {
+            let missing = of_later_store(later, &own_record, self.now);
+            log_unread(&missing);
+            changes.put.push(missing.clone());
+            unread.push(missing);
+        }
         for opened in earlier {
             if log.take_over(&opened) {
                 let id = opened.tag.map(|tag| tag.file);
@@ -202,7 +210,13 @@ impl Opening<'_> {
             }
         }
         log.list.set(own_record, unread, changes);
-        Ok(log)
+        Ok((log, later_file))
+    }
+
+    /// The first of these files of this store that was written after it: see `store_generation`.
+    fn later_file<'o>(&self, mut opened: impl Iterator<Item = &'o Opened>) -> Option<PathBuf> {
+        let generation = self.generation?;
+        opened.find(|opened| opened.file.generation() > generation).map(|opened| opened.file.path().to_owned())
     }
 
     /// Opens a file. On a store of one process it waits while the file is locked; on a shared store a locked file is
@@ -331,49 +345,11 @@ impl Opening<'_> {
     fn is_of_another_place(&self, record: &KeyFileRecord) -> bool {
         record.location != self.identity.location && !is_gone(&record.location)
     }
-
-    /// The record of a file that cannot be read; `None` if the retry window has passed since that was first found.
-    fn still_unread(&self, record: &KeyFileRecord, found: Unreadable) -> Option<KeyFileRecord> {
-        let Unreadable { why, belongs_to_original } = found;
-        // That the store is a copy may be found only after the file was missing for a while.
-        let earlier = record.unread.as_ref().filter(|unread| unread.belongs_to_original || !belongs_to_original);
-        let since = earlier.map_or(self.now, |unread| unread.since);
-        let is_over = clock::window_end(since, self.window) <= self.now;
-        (!is_over).then(|| KeyFileRecord {
-            unread: Some(UnreadKeyFile { since, why, belongs_to_original }),
-            ..record.clone()
-        })
-    }
-}
-
-fn of_original(record: &KeyFileRecord) -> Unreadable {
-    let why = format!("belongs to the store {}, of which this one is a copy", record.location);
-    Unreadable { why, belongs_to_original: true }
 }
 
 /// Whether certainly no store is at this path: a directory that cannot be read may have one.
 fn is_gone(location: &str) -> bool {
     matches!(Path::new(location).try_exists(), Ok(false))
-}
-
-fn log_unread(record: &KeyFileRecord) {
-    let why = record.unread.as_ref().map(|unread| unread.why.as_str()).unwrap_or_default();
-    if record.unread.as_ref().is_some_and(|unread| unread.belongs_to_original) {
-        tracing::error!(
-            path = record.path,
-            "a file of retry keys of legacy {why}: what was done after the copy was made is not in this store, so for the \
-             retry window no route goes up to `live` or stays in it unless forced (`pointsman help store`, \"After a \
-             restore\"); if the store was to be moved, remove {} and this file before the next start",
-            record.location
-        );
-        return;
-    }
-    tracing::error!(
-        path = record.path,
-        host = record.host,
-        "a file of retry keys of legacy {why}: for the retry window no route goes up to `live` unless \
-         forced; make the file readable at this path and start again, or force the flip"
-    );
 }
 
 /// The path from the root, so that a process that starts elsewhere finds it.

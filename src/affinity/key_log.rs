@@ -116,6 +116,7 @@ impl KeyLog {
             ring.unnoted =
                 unnoted.into_iter().map(|(route, at)| (route, ServedUnnoted::by_earlier_process(at))).collect();
             ring.note_damage(file.path(), damage);
+            ring.generation = file.generation();
             ring.file = Some(file);
         }
         metrics::gauge!("pointsman_retry_keys_room").set(ring.records as f64);
@@ -137,6 +138,7 @@ impl KeyLog {
     /// stored. Returns whether all were copied; otherwise the other file is unchanged.
     pub(super) fn take_over(&self, opened: &Opened) -> bool {
         let path = opened.file.path().display();
+        self.raise_generation(opened.file.generation());
         if opened.waiting.iter().any(|record| self.note_at(record.key, record.at).is_err()) {
             tracing::error!(%path, "retry keys that an earlier process left stay in its file, because this process's file is full");
             return false;
@@ -161,7 +163,7 @@ impl KeyLog {
         true
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
         // A poisoned lock is usable: at worst a record is in the file and not in memory, and is overwritten.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -51,6 +51,8 @@ pub(super) struct Ring {
     pub damage: Option<String>,
     /// The routes in `unnoted` whose time is not in the file.
     pub unnoted_to_write: Vec<SlotRoute>,
+    /// The highest generation of the store that a file of it had when it was opened.
+    pub generation: u64,
     pub written_since_sync: bool,
     /// Whether the last attempt to note a key failed.
     pub failing: bool,
@@ -72,6 +74,7 @@ impl Ring {
             unnoted: HashMap::new(),
             damage: None,
             unnoted_to_write: Vec::new(),
+            generation: 0,
             written_since_sync: false,
             failing: false,
             closed: false,

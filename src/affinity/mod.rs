@@ -35,10 +35,12 @@ mod look_ups;
 mod newer_files;
 mod request_locks;
 mod sets;
+mod store_generation;
 mod take;
 #[cfg(test)]
 mod tests;
 mod tries;
+mod unread_files;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -192,8 +194,8 @@ impl StoreAffinity {
     }
 
     /// If the store is a copy: when it was first started as such. What the original's processes did after the copy was
-    /// made is not in it. A copy is recognised if it is a restored backup, or if it lists files of retry keys that
-    /// belong to the original.
+    /// made is not in it. A copy is recognised if it is a restored backup, lists files of retry keys that belong to the
+    /// original, or is older than such a file.
     pub fn copy_started(&self) -> Option<Timestamp> {
         let of_original = |(record, since): (KeyFileRecord, Timestamp)| {
             record.unread.is_some_and(|unread| unread.belongs_to_original).then_some(since)

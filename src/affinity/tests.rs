@@ -1,4 +1,5 @@
 mod key_files;
+mod older_copies;
 mod unnoted;
 mod verified;
 

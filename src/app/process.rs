@@ -163,7 +163,7 @@ impl App {
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(time::track_machine_clock()));
-        tasks.push(engine.spawn(time::note_running(parts.store.clone())));
+        tasks.push(engine.spawn(time::note_running(parts.store.clone(), parts.pins.clone())));
         let retry_window = Duration::from_secs(limits.retry_window_s);
         tasks.push(engine.spawn(retention::purge_periodically(
             parts.store.clone(),

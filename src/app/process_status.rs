@@ -44,7 +44,7 @@ fn missing_retry_keys(parts: &Parts) -> Option<String> {
             format!("restored from a backup of {backed_up:.0} ({open_runs} runs were open in it and are paused)")
         };
         let which = parts.store.restored().map(restored);
-        let which = which.unwrap_or_else(|| "a copy of another one".to_owned());
+        let which = which.unwrap_or_else(|| "a copy of another one, or of an earlier state of this one".to_owned());
         format!(
             "the store is {which}, and what was done after the copy was made is not in it: routes in `live` \
              were lowered to `dark`, until {until:.0} none goes up to `live` unless forced, and retries in `only` are performed again"

@@ -1,10 +1,12 @@
 //! Sets the process's time at the start, by the store's time or newest event, and then compares it with the machine's
 //! clock. Notes in the store that the process runs, because only such time counts towards retry windows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::affinity::StoreAffinity;
 use crate::clock::{self, ClockChange, Disagreement, Moment};
 use crate::store::{StoreHandle, StoreTime};
 
@@ -33,14 +35,22 @@ pub(super) async fn set(store: &StoreHandle, retry_window: Duration) -> anyhow::
     Ok(())
 }
 
-/// Tells the store at intervals that the process runs; never returns. Where the store does not take it, less time
-/// counts than has passed: retry keys are kept for longer.
-pub(super) async fn note_running(store: StoreHandle) {
+/// Tells the store at intervals that the process runs, and begins its next generation; never returns. Where the store
+/// does not take it, less time counts than has passed: retry keys are kept for longer.
+pub(super) async fn note_running(store: StoreHandle, pins: Arc<StoreAffinity>) {
     loop {
-        clock::process().running().note(clock::now());
-        let times = clock::process().running().clone();
-        if let Err(error) = store.put_running_times(times).await {
-            tracing::warn!(%error, "the store was not told that this process runs; it is told again later");
+        let (times, generation) = {
+            let mut running = clock::process().running();
+            running.note(clock::now());
+            let generation = running.begin_generation(pins.generation_in_files());
+            (running.clone(), generation)
+        };
+        match store.put_running_times(times).await {
+            // Only now: a file that is ahead of the store would make the store a copy.
+            Ok(()) => pins.write_generation(generation),
+            Err(error) => {
+                tracing::warn!(%error, "the store was not told that this process runs; it is told again later")
+            }
         }
         tokio::time::sleep(RUNNING_NOTED_EVERY).await;
     }

@@ -24,6 +24,10 @@ pub struct RunningTimes {
     noted: Option<Timestamp>,
     /// Times at which none ran: the oldest first, without overlaps.
     gaps: Vec<Gap>,
+    /// How often a process has recorded that it ran. The file of retry keys gets this number once the store has it: a
+    /// store with a lower number than its file is an older copy.
+    #[serde(default)]
+    generation: u64,
 }
 
 /// A time at which no process ran.
@@ -61,6 +65,17 @@ impl RunningTimes {
     /// A process runs at this time.
     pub fn note(&mut self, now: Timestamp) {
         self.noted = Some(now);
+    }
+
+    /// Begins the next generation of the store, which is above the present one and above `above`, and returns it.
+    pub fn begin_generation(&mut self, above: u64) -> u64 {
+        self.generation = self.generation.max(above).saturating_add(1);
+        self.generation
+    }
+
+    /// The generation of the store.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// When a window began that ends now.

@@ -56,6 +56,10 @@ pub struct UnreadKeyFile {
     /// Whether the file belongs to the store of which this one is a copy.
     #[serde(rename = "is_originals", default, skip_serializing_if = "std::ops::Not::not")]
     pub belongs_to_original: bool,
+    /// Whether the file was written after this store: the store is an older copy that was put in the place of the
+    /// original. Such a record stands for what is missing, and not for a file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_of_later_store: bool,
 }
 
 /// The key of a key file's row in the table `meta`.

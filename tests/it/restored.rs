@@ -223,3 +223,48 @@ async fn live_routes_of_a_moved_store_stay() {
     system.finish().await;
     report_violations("restored::live_routes_of_a_moved_store_stay", seed(), "3 starts", &[]);
 }
+
+/// Copies of the store's file, made while it was stopped, are put back in its place; the file of retry keys stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_routes_of_an_older_copy_in_the_place_of_the_store_go_down() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    order(&system, "before", 1).await;
+    for (number, is_killed) in [(2, false), (3, true)] {
+        stop(&mut system).await;
+        let (store, older) = (system.store(), system.flags.file("older.db"));
+        std::fs::copy(&store, &older).expect("copied");
+        system.restart().await;
+        assert!(!says_copy(&system).await || number > 2);
+        force(&system, "live").await;
+        system.flip("orders.create", "off", &["--reason", "legacy takes over"]).await.expect("down is always open");
+        let key = number.to_string();
+        let by_legacy = order(&system, &key, number).await;
+        assert!(by_legacy.is_number(), "{by_legacy}");
+        system.flip("orders.create", "live", &["--force", "--reason", "back"]).await.expect("it is forced");
+        match is_killed {
+            true => system.kill().await,
+            false => stop(&mut system).await,
+        }
+        for end in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", store.display())); // not each one is there
+        }
+        std::fs::copy(&older, &store).expect("copied");
+        for when in ["at the first start", "at the second start"] {
+            system.restart().await;
+            let shown = row(&system, "orders.create").await;
+            assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "requested" }), "{when}: {shown}");
+            assert!(says_copy(&system).await, "{when}");
+            let before = charges(&system);
+            assert_eq!(order(&system, &key, number).await, by_legacy, "{when}: the engine performed it again");
+            assert_eq!(charges(&system), before, "{when}");
+            system.kill().await;
+        }
+        assert!(system.pointsman.log().contains("the store is an older copy"), "{}", system.pointsman.log());
+        system.restart().await;
+    }
+    system.finish().await;
+    let test = "restored::live_routes_of_an_older_copy_in_the_place_of_the_store_go_down";
+    report_violations(test, seed(), "3 orders, 2 copies", &[]);
+}

@@ -221,7 +221,8 @@ async fn key_files_are_listed_until_they_are_removed(which: StoreKind) {
         all_stored: n == 3,
         unread: None,
     };
-    let unread = UnreadKeyFile { since: at(1), why: "is not there".into(), belongs_to_original: true };
+    let unread =
+        UnreadKeyFile { since: at(1), why: "is not there".into(), belongs_to_original: true, is_of_later_store: true };
     let gone = KeyFileRecord { unread: Some(unread), ..file(2) };
     fixture.store.put_key_files(vec![file(1), file(2), file(3)], vec![]).await.unwrap();
     fixture.store.put_key_files(vec![gone.clone()], vec![file(1).id, file(9).id]).await.unwrap();

@@ -19,6 +19,22 @@ impl ReadPath {
     pub fn part(&self, n: usize) -> Option<&str> {
         self.0.get(n + 1).map(|s| &**s)
     }
+    /// If it leads into a text of `request`, which has no members, so that there is never a value: what is wrong, and
+    /// which path is meant.
+    pub fn into_request_text(&self) -> Option<(String, String)> {
+        let text_at = match self.part(0).filter(|_| self.root() == "request")? {
+            "method" | "path" | "peer" => 1,
+            "params" | "query" | "headers" => 2,
+            _ => return None,
+        };
+        let member = self.part(text_at)?;
+        let text = Self(self.0[..=text_at].to_vec());
+        let meant = match self.part(0) {
+            Some("path") => Self(["request", "params", member].map(Arc::from).to_vec()),
+            _ => text.clone(),
+        };
+        Some((format!("`{text}` is a text and has no `{member}`"), format!("did you mean `{meant}`?")))
+    }
 }
 
 impl std::fmt::Display for ReadPath {

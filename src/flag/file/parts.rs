@@ -115,6 +115,10 @@ fn check_reads_only_head(reads: &[ReadPath], params: &[&str], site: &Site, probl
             problems.error(site, format!("`{}` cannot be read here", read.root())).hint("only `request` can");
             continue;
         }
+        if let Some((message, hint)) = read.into_request_text() {
+            problems.error(site, message).hint(hint);
+            continue;
+        }
         match (read.part(0), read.part(1)) {
             (None, _) => {
                 problems.error(site, "it reads the whole request, and so its body").hint(hint);
@@ -243,4 +247,42 @@ pub fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems)
         invariants.push((name, expression));
     }
     invariants
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::flag::file::tests::only_problem;
+
+    /// Such an expression never has a value: a retry key would remember no request.
+    #[test]
+    fn a_member_of_a_text_of_the_request_is_refused() {
+        for (read, meant) in [
+            ("request.path.id", "request.params.id"),
+            ("request.method.x", "request.method"),
+            ("request.peer.ip", "request.peer"),
+            ("request.params.id.x", "request.params.id"),
+            ("request.query.k.x", "request.query.k"),
+            ("request.headers[\"a\"].b", "request.headers.a"),
+            ("has(request.path.id)", "request.params.id"),
+        ] {
+            let key = format!("${{string({read})}}");
+            let when = format!("${{string({read}) == \"1\"}}");
+            let cohorts = json!([{ "name": "a", "when": when, "state": "off" }]);
+            for (patch, place) in [
+                (json!({ "retry_key": key }), "retry_key"),
+                (json!({ "key": key }), "key"),
+                (json!({ "cohorts": cohorts }), "cohorts[0].when"),
+            ] {
+                let found = only_problem(patch);
+                let expected = [
+                    format!("error r.yaml.routes[0].{place}: `request."),
+                    " is a text and has no `".to_owned(),
+                    format!("[did you mean `{meant}`?]"),
+                ];
+                assert!(expected.iter().all(|part| found.contains(part)), "{found}");
+            }
+        }
+    }
 }

@@ -64,7 +64,7 @@ fn with(patch: Value) -> Value {
 }
 
 /// The only problem that a patch causes.
-fn only_problem(patch: Value) -> String {
+pub(super) fn only_problem(patch: Value) -> String {
     let (_, messages) = check(json!([with(patch.clone())]));
     assert_eq!(messages.len(), 1, "{patch}: {messages:#?}");
     messages[0].clone()

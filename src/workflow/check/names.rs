@@ -160,6 +160,12 @@ impl Check<'_> {
                 })
             })
         };
+        // In a stored plan, which an earlier version accepted, it has no value.
+        if let Some((message, hint)) =
+            path.into_request_text().filter(|_| !self.is_stored && path.part(0) != Some("peer"))
+        {
+            return Some((message, Some(hint)));
+        }
         match (path.part(0), path.part(1)) {
             (None, _) => Some((
                 "name the part of `request` that is meant".to_owned(),

@@ -45,6 +45,13 @@ fn names_that_do_not_exist_are_refused_with_what_may_be_meant() {
         &["w.steps.a.set+2: `request` has no `bdy` (did you mean `body`?)"],
     );
     assert_step_problems(
+        "a: { set: '${request.path.id + request.query.q.x + request.body.q.x}' }",
+        &[
+            "w.steps.a.set+2: `request.path` is a text and has no `id` (did you mean `request.params.id`?)",
+            "w.steps.a.set+20: `request.query.q` is a text and has no `x` (did you mean `request.query.q`?)",
+        ],
+    );
+    assert_step_problems(
         "a: { set: '${default(request.peer, 1)}' }",
         &[
             "w.steps.a.set+10: a workflow does not see the address of the caller: `request` has no `peer` (only `key:` of a route and `when:` of a cohort see request.peer)",

@@ -20,7 +20,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         number("pairs in dark", evidence.dark_pairs, Tone::Plain),
         number("  of both, requests that legacy refused", refusals, Tone::Plain),
         number("matched", evidence.matched, Tone::Plain),
-        number("  of these only by a rule", evidence.ignored, Tone::Plain),
+        number("equal only by a rule", evidence.ignored, Tone::Plain),
         number("differ", evidence.mismatched, alarm(evidence.mismatched)),
         number("dark requests without a twin", evidence.dark_without_twin, Tone::Plain),
         number("answers of the engine in live", evidence.engine_answers, Tone::Plain),

@@ -79,7 +79,8 @@ impl Totals {
 
 impl SharedCounters {
     pub(super) fn restore(stored: StoredEvidence) -> Self {
-        Self(Mutex::new(Counters { basis: stored.basis, evidence: stored.evidence, ..Counters::default() }))
+        let evidence = stored.evidence.with_matched_from_pairs();
+        Self(Mutex::new(Counters { basis: stored.basis, evidence, ..Counters::default() }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Counters> {
@@ -175,10 +176,7 @@ impl Counters {
         *refusals += u64::from(is_error);
         match comparison.verdict {
             Verdict::Match => evidence.matched += 1,
-            Verdict::Ignored => {
-                evidence.matched += 1;
-                evidence.ignored += 1;
-            }
+            Verdict::Ignored => evidence.ignored += 1,
             Verdict::Mismatch => {
                 evidence.mismatched += 1;
                 count_fingerprint(&mut evidence.seen, &comparison.fingerprint, clock::now());

@@ -19,7 +19,7 @@ pub struct RouteEvidence {
     pub shadow_refusals: u64,
     /// The same of the pairs made in dark.
     pub dark_refusals: u64,
-    /// Of all pairs, those that are equal, with or without the help of a rule.
+    /// Of all pairs, those that are equal without the help of a rule.
     pub matched: u64,
     /// Of all pairs, those equal only by a rule.
     pub ignored: u64,
@@ -61,6 +61,11 @@ pub struct FingerprintCount {
 }
 
 impl RouteEvidence {
+    /// Counts as `matched` the pairs that neither differ nor are equal only by a rule. Earlier versions stored the pairs
+    /// that are equal by a rule there too.
+    pub(super) fn with_matched_from_pairs(self) -> Self {
+        Self { matched: self.pairs().saturating_sub(self.ignored + self.mismatched), ..self }
+    }
     /// All pairs.
     pub fn pairs(&self) -> u64 {
         self.shadow_pairs + self.dark_pairs

@@ -77,11 +77,23 @@ async fn pairs_add_up_and_survive_a_restart() {
     let loaded = later.of(&route());
     assert_eq!(loaded, evidence.of(&route()));
     let pairs = (loaded.shadow_pairs, loaded.dark_pairs, loaded.matched, loaded.ignored, loaded.mismatched);
-    assert_eq!(pairs, (1, 2, 2, 1, 1));
+    assert_eq!(pairs, (1, 2, 1, 1, 1));
+    assert_eq!(loaded.pairs(), loaded.matched + loaded.ignored + loaded.mismatched);
     assert_eq!((loaded.rule_hits["ignore $.at"], loaded.skipped["queue_full"], loaded.coverage()), (2, 1, 0.75));
     let counted = |evidence: &Evidence| evidence.of(&route()).seen.values().map(|seen| seen.count).sum::<u64>();
     (0..9).for_each(|_| pair(&later, State::Dark, Verdict::Mismatch));
     assert_eq!((counted(&evidence), counted(&later)), (1, 10), "all are counted, few are kept as samples");
+}
+
+#[tokio::test]
+async fn pairs_that_an_earlier_version_counted_as_matched_and_ignored_count_once() {
+    let store = memory();
+    let evidence =
+        serde_json::json!({ "shadow_pairs": 9, "dark_pairs": 1, "matched": 8, "ignored": 3, "mismatched": 2 });
+    let value = serde_json::json!({ "basis": "one", "evidence": evidence });
+    store.put_evidence(vec![EvidenceRecord { route: route(), at: clock::now(), value }]).await.unwrap();
+    let loaded = evidence_over(&store).await.of(&route());
+    assert_eq!((loaded.matched, loaded.ignored, loaded.mismatched, loaded.pairs()), (5, 3, 2, 10));
 }
 
 #[tokio::test]

@@ -151,14 +151,14 @@ impl Machine {
             AppendOutcome::PinTaken { key, by_other_arm } => {
                 // The run's effects and its answer stand; only the pin is not recorded.
                 match by_other_arm {
-                    true => self.out.push(Output::PinCollision(key)),
+                    true => self.out.push(Output::PinCollision(key.clone())),
                     false => tracing::warn!(
                         run = %self.run.id(), family = %key.family, id = %key.id,
                         "another run has pinned this id already: follow-up requests go to that run"
                     ),
                 }
                 let batch = self.ids.next(self.now);
-                if let Some(append) = self.log.without_pins(batch) {
+                if let Some(append) = self.log.without_pin(&key, batch) {
                     self.out.push(Output::Append(append, std::time::Duration::ZERO));
                 }
             }

@@ -179,10 +179,16 @@ impl Log {
         self.in_flight.clone()
     }
 
-    /// Replaces the append in flight by one without pins, under another batch id.
-    pub fn without_pins(&mut self, batch: Uuid) -> Option<Arc<Append>> {
+    /// Replaces the append in flight by one without the pin that is taken, under another batch id. If it is that of the id
+    /// itself, which is the first one, the other spellings of the id are not pinned either.
+    pub fn without_pin(&mut self, taken: &PinKey, batch: Uuid) -> Option<Arc<Append>> {
         let append = Arc::unwrap_or_clone(self.in_flight.take()?);
-        self.in_flight = Some(Arc::new(Append { pins: Vec::new(), batch, ..append }));
+        let mut pins = append.pins;
+        match pins.iter().position(|pin| pin.key == *taken) {
+            Some(0) | None => pins.clear(),
+            Some(_) => pins.retain(|pin| pin.key != *taken),
+        }
+        self.in_flight = Some(Arc::new(Append { pins, batch, ..append }));
         self.in_flight()
     }
 

@@ -75,6 +75,35 @@ async fn an_id_that_is_a_whole_number_is_pinned_as_in_the_reply_and_as_an_intege
     }
 }
 
+/// Each spelling leads to the instance that has it first.
+#[tokio::test]
+async fn an_id_of_which_another_spelling_is_taken_is_pinned() {
+    for (first, later) in [("18", "18.0"), ("18.0", "18")] {
+        let step_service = StepService::new(|_, _| ServiceReply::Json(200, Value::Null)).await;
+        let family = RouteId::from("orders.create");
+        let plan = PlanBuilder::new()
+            .call("make", &[], "POST /make", Value::Null)
+            .respond(201, json!({"id": "${request.body.id}"}))
+            .build("w");
+        let harness = Harness::new(&step_service, plan).await;
+        let mut runs = Vec::new();
+        for id in [first, later] {
+            let body: Value = serde_json::from_str(&format!("{{\"id\":{id}}}")).unwrap();
+            let mut arm_request = request("w", Mode::Real, &body);
+            arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+            let (status, _, report) = answer(harness.send(arm_request).await);
+            assert_eq!(status, 201, "{id}");
+            runs.push(report.run);
+        }
+        let pinned = async |id: &str| {
+            let key = PinKey { family: family.clone(), id: id.into() };
+            harness.store.pin(key).await.unwrap().and_then(|pin| pin.run)
+        };
+        assert_eq!(pinned("18.0").await, runs[usize::from(first == "18")], "after {first}");
+        assert_eq!(pinned("18").await, runs[0], "after {first}");
+    }
+}
+
 #[tokio::test]
 async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
     // Legacy may redirect to what it created.

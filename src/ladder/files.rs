@@ -264,19 +264,11 @@ fn requested_by_edit(at: &RoutePosition, remembered: FileState, now: FileState) 
     FileState { state: at.inputs.requested, shares }
 }
 
-/// If a route in `live` or `only` had become a part of another one (`was`) since its last flip: why it goes down for
-/// good. The store has a declaration of each route in the files, and drops it when the route becomes an earlier id of
-/// another. A route in `only` goes down only if a route whose rename was taken back has left `only` since, because
-/// legacy is not called for it.
+/// If a route in `live` had become a part of another one (`was`) since its last flip: why it goes down for good. The store
+/// has a declaration of each route in the files, and drops it when the route becomes an earlier id of another.
 fn parted_from_another(positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
-    let last = at.last.as_ref()?;
-    let since = positions.later_ids.keys().filter_map(|id| positions.flips.get(id)).filter(|f| f.number > last.number);
-    let may_be_lowered = match state_of(last) {
-        State::Off | State::Shadow | State::Dark => false,
-        State::Live => true,
-        State::Only => since.map(state_of).any(|state| state < State::Only),
-    };
-    (may_be_lowered && positions.remembered(&at.route).is_none()).then_some(
+    let is_parted = at.last.as_ref().map(state_of) == Some(State::Live) && positions.remembered(&at.route).is_none();
+    is_parted.then_some(
         "since its last flip another route had its id as an earlier one (`was`), and a flip that lowered that route is not \
          its own",
     )

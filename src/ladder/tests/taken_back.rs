@@ -136,38 +136,6 @@ async fn of_merged_routes_that_are_parted_only_the_one_with_the_oldest_id_return
     }
 }
 
-/// As in the test before, with flips to `only`.
-#[tokio::test]
-async fn of_merged_routes_in_only_that_are_parted_none_returns_there_after_a_flip_down() {
-    for restarts in [false, true] {
-        for lowered in [true, false] {
-            // As there, a repeat does no harm: these files would be refused for it.
-            let reads = ["bare".into(), "plain".into(), "new".into()];
-            let states = [("bare", State::Only), ("plain", State::Only)];
-            let files = || Declared { read_only: reads.clone().into(), ..files(&states) };
-            let mut merged = edited(files(), "plain", |route| {
-                (route.id, route.was) = ("new".into(), vec!["bare".into(), "plain".into()]);
-            });
-            merged.routes.retain(|route| route.id.as_str() != "bare");
-            let fixture = Fixture::open(files()).await;
-            for route in ["bare", "plain"] {
-                fixture.flip(route, forced(State::Only)).await.unwrap();
-            }
-            let mut fixture = fixture.next(merged, restarts).await;
-            assert_eq!(fixture.state("new").state, State::Only);
-            if lowered {
-                fixture.flip("new", FlipRequest { acknowledge: true, ..to(State::Shadow) }).await.unwrap();
-            }
-            for _ in 0..3 {
-                fixture = fixture.next(files(), restarts).await;
-                let states = ["plain", "bare"].map(|route| fixture.state(route).state);
-                let expected = if lowered { [State::Shadow, State::Dark] } else { [State::Only; 2] };
-                assert_eq!(states, expected, "restarts: {restarts}, lowered: {lowered}");
-            }
-        }
-    }
-}
-
 /// The declaration that counts is the one under the later id.
 #[tokio::test]
 async fn only_a_changed_declaration_moves_a_route_that_is_renamed_back() {

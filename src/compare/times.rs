@@ -1,5 +1,7 @@
 //! Parses times and durations as bodies and rules write them.
 
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 use serde_json::Value;
 
 /// A duration of a rule (`2s`, `500ms`, `1m30s`), in nanoseconds.
@@ -20,8 +22,15 @@ pub(super) fn instant(value: &Value) -> Option<i128> {
             if let Ok(at) = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text) {
                 return Some(at.as_nanosecond());
             }
-            let civil: jiff::civil::DateTime = text.parse().ok()?;
-            Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_nanosecond())
+            // Computed without a timestamp, because the last 26 hours of the year 9999 have none.
+            let (civil, offset) = match Pieces::parse(text) {
+                Ok(pieces) if pieces.offset().is_some() => {
+                    (DateTime::from_parts(pieces.date(), pieces.time()?), pieces.to_numeric_offset()?.seconds())
+                }
+                Ok(_) | Err(_) => (text.parse().ok()?, 0),
+            };
+            let since_1970 = civil.duration_since(DateTime::constant(1970, 1, 1, 0, 0, 0, 0));
+            Some(since_1970.as_nanos() - i128::from(offset) * 1_000_000_000)
         }
         Value::Number(number) => {
             let number = number.as_f64()?;
@@ -46,6 +55,9 @@ mod tests {
         assert_eq!(instant(&json!(1_767_323_045)), Some(at));
         assert_eq!(instant(&json!(1_767_323_045_000_i64)), Some(at));
         assert_eq!(instant(&json!("soon")), None);
+        let last = |text: &str| instant(&json!(text)).unwrap();
+        assert_eq!(last("9999-12-31T23:59:59Z") - last("9999-12-30T21:59:59Z"), 26 * 3_600 * 1_000_000_000);
+        assert_eq!(last("9999-12-31T23:59:59+01:00"), last("9999-12-31T22:59:59"));
         assert_eq!(duration("2s"), Some(2_000_000_000));
         assert_eq!(duration("500ms"), Some(500_000_000));
         assert_eq!(duration("-1s"), None);

@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 use serde_json::Value;
 
 /// The longest duration that is accepted.
@@ -55,7 +57,7 @@ pub(super) fn duration_value(value: &Value) -> Result<Duration, String> {
 pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
     let how = "a time is RFC 3339 (2026-01-31T12:00:00Z), or seconds since 1970";
     match value {
-        Value::String(text) => text.trim().parse().map_err(|_| format!("`{text}` is not a time: {how}")),
+        Value::String(text) => timestamp(text.trim()).ok_or_else(|| format!("`{text}` is not a time: {how}")),
         Value::Number(number) => {
             let seconds = number.as_f64().filter(|seconds| seconds.is_finite());
             let span = seconds.and_then(|seconds| jiff::SignedDuration::try_from_secs_f64(seconds).ok());
@@ -64,6 +66,18 @@ pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
         }
         _ => Err(how.to_owned()),
     }
+}
+
+/// Saturates: a time past the largest timestamp is the largest one. It lies 26 hours before the end of the year 9999, and
+/// databases write the last second of that year for "never".
+fn timestamp(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text).ok()?;
+    let offset = pieces.to_numeric_offset().filter(|offset| offset.seconds().abs() < 86_400)?;
+    text.parse().ok().or_else(|| {
+        let civil = DateTime::from_parts(pieces.date(), pieces.time()?);
+        let is_too_late = civil.year() == 9999 && offset.to_timestamp(civil).is_err();
+        is_too_late.then_some(Timestamp::MAX)
+    })
 }
 
 /// How long ago something began, for people, and when exactly: `3 min (2026-01-31T12:00:00Z)`.
@@ -122,6 +136,13 @@ mod tests {
         let noon = "1970-01-01T12:00:00Z".parse().unwrap();
         assert_eq!(time(&json!("1970-01-01T13:00:00+01:00")), Ok(noon));
         assert_eq!(time(&json!(43200)), Ok(noon));
+        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999-23:59", "9999-12-31T00:00:00+01:00"] {
+            assert_eq!(time(&json!(text)), Ok(Timestamp::MAX), "{text}");
+        }
+        assert_eq!(time(&json!("9999-12-30T22:00:00Z")), Ok("9999-12-30T22:00:00Z".parse().unwrap()));
+        for text in ["9999-12-31T23:59:59", "9999-12-31", "10000-01-01T00:00:00Z", "2026-01-31T12:00:00+24:00"] {
+            assert!(time(&json!(text)).is_err(), "{text}");
+        }
         assert!(time(&json!("noon")).is_err() && time(&json!(1e300)).is_err() && time(&json!([])).is_err());
     }
 }

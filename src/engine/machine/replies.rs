@@ -292,7 +292,15 @@ pub(in crate::engine) fn shared_reply(reply: ArmReply, may_fall_back: bool) -> A
 pub(in crate::engine) fn taken_by_legacy(may_fall_back: bool) -> ArmReply {
     match may_fall_back {
         true => ArmReply::Abandoned(Abandoned { reason: LEGACY_TOOK_FIRST_TRY, run: None }),
-        false => ArmReply::Refused(given_to_legacy(None), RunReport::default()),
+        false => {
+            // It is not known whether it was this request: legacy's requests are passed on before their body is read.
+            let detail = "An earlier request with this retry key went to legacy, so nothing was done here. If it was the same \
+                          request, sending it again could do the work twice: whether legacy did it is not known here. If it \
+                          was another one (for example, for another instance), this request needs a key of its own.";
+            let title = "Legacy took the first request with this retry key".into();
+            let problem = Problem { title, detail: detail.into(), ..given_to_legacy(None) };
+            ArmReply::Refused(problem, RunReport::default())
+        }
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) fn adopt(
     after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
     let gets_force = |route: &Route| {
         let had_none = |was: &RoutePosition| was.route.force.is_none();
-        route.force.is_some() && before.routes.get(&route.id).is_some_and(had_none)
+        route.force.is_some() && route.ids().find_map(|id| before.routes.get(id)).is_some_and(had_none)
     };
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gets_force(route), gate)).collect();
     keep_declarations(&mut after, before, &routes);
@@ -202,8 +202,10 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         positions.remembered.insert(route.id.clone(), now);
     } else {
         made = judge_and_move(positions, &mut at, edit, route, gate);
-        if made.is_some() && at.refused.is_empty() {
-            positions.remembered.insert(route.id.clone(), now);
+        if made.is_some()
+            && let Some(taken) = taken_part(remembered, now, edit.state, &at.refused)
+        {
+            positions.remembered.insert(route.id.clone(), taken);
         }
     }
     if let Some(reason) = replaces.or(lacks_flip).or(parted).filter(|_| made.is_none()) {
@@ -216,8 +218,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
             let wanted = FileState { state: to, shares: edit.shares };
             if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() {
                 at.inputs.shares = lowered.inputs.shares;
-                if lowered.refused.is_empty() {
-                    positions.remembered.insert(route.id.clone(), now);
+                if let Some(taken) = taken_part(remembered, now, to, &lowered.refused) {
+                    positions.remembered.insert(route.id.clone(), taken);
                 }
             }
             at.refused = lowered.refused;
@@ -251,6 +253,17 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     lower_without_key(&mut at);
     positions.routes.insert(route.id.clone(), at);
     made
+}
+
+/// The part of a declaration that is in force after a move: all of it, or all but the share of the rung that the gate
+/// refused, so that an edit that takes the others back counts as one. `None` if the share alone would not show that
+/// something was refused.
+fn taken_part(remembered: Option<FileState>, now: FileState, rung: State, refused: &[String]) -> Option<FileState> {
+    if refused.is_empty() {
+        return Some(now);
+    }
+    let shares = now.shares.with(rung, remembered?.shares.of(rung));
+    Some(FileState { shares, ..now }).filter(|taken| *taken != now)
 }
 
 /// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of its

@@ -36,8 +36,9 @@ impl Mover {
             };
             let by = at.last.as_ref().map_or(FlipSource::File.as_str(), |flip| flip.by.as_str()).to_owned();
             flips.push(self.flip_record(&positions, step, by));
-            // A move that the file asks for is judged again at the next reading.
-            match before.remembered(&at.route) {
+            // A move that the file asks for is judged again at the next reading. Without a flip before this one, the file
+            // may have asked for it by its `force` alone, which is not a part of the declaration.
+            match before.remembered(&at.route).filter(|_| was.is_some_and(|was| was.last.is_some())) {
                 Some(declared) => positions.remembered.insert(id.clone(), declared),
                 None => positions.remembered.remove(id),
             };

@@ -124,6 +124,24 @@ async fn of_shares_that_are_edited_at_once_only_the_larger_one_waits_for_its_gat
     }
 }
 
+#[tokio::test]
+async fn an_edit_of_shares_of_which_one_was_refused_can_be_taken_back() {
+    let percent = |percent| Percent::new(percent).unwrap();
+    let with_shares = |dark, live| {
+        edited(files(&[]), "plain", |route| {
+            route.shares = route.shares.with(State::Dark, percent(dark)).with(State::Live, percent(live));
+        })
+    };
+    let fixture = Fixture::open(with_shares(20.0, 10.0)).await;
+    fixture.flip("plain", forced(State::Dark)).await.unwrap();
+    for (dark, live, expected) in [(50.0, 100.0, 100.0), (20.0, 10.0, 10.0), (50.0, 100.0, 100.0), (50.0, 10.0, 10.0)] {
+        fixture.ladder.reload(with_shares(dark, live), || {}).await.unwrap();
+        let status = fixture.status("plain");
+        assert_eq!((status.shares.dark, status.shares.live), (percent(20.0), percent(expected)), "{dark} {live}");
+        assert_eq!(status.refused.is_empty(), dark == 20.0, "{:?}", status.refused);
+    }
+}
+
 /// Files with a cohort of `bare` that is in `live` by force.
 pub(super) fn with_staff(files: Declared, reason: &str) -> Declared {
     let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();

@@ -204,7 +204,8 @@ pub enum AttemptResult {
         /// After how many milliseconds the breaker admits a call again: an attempt before that would be refused.
         retry_after_ms: u64,
     },
-    /// It was never sent: the rate of the service admits no call so soon. No attempt is used up, unless a caller waits.
+    /// It was never sent: the rate of the service admits no call so soon. A real run uses up no
+    /// attempt, unless a caller waits.
     OverRate {
         /// Which rate, as a clause for people.
         why: String,

@@ -241,7 +241,8 @@ impl EndedAttempt<'_> {
         let may_be_free = match result {
             // Nothing was sent.
             AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_) => true,
-            AttemptResult::OverRate { .. } => !self.caller_waits(state),
+            // A rehearsed or dark run takes a place of the shadow executor while it waits.
+            AttemptResult::OverRate { .. } => self.run.mode() == Mode::Real && !self.caller_waits(state),
             // This is no failure of the service: the process ended. Where the run goes on at once, the same attempt is
             // sent again without an event and is not counted either.
             AttemptResult::Interrupted => true,
@@ -263,7 +264,7 @@ impl EndedAttempt<'_> {
         }
         let after = retry_after(result);
         let pause = match not_counted {
-            // An attempt before the breaker admits a call again would be refused.
+            // An attempt before the breaker or the rate admits a call again would be refused.
             true => retry_pause(call.retry, 1, self.jitter, None)
                 .max(SignedDuration::try_from(after.unwrap_or_default()).unwrap_or(SignedDuration::MAX)),
             false => retry_pause(call.retry, state.counted(), self.jitter, after),

@@ -143,7 +143,7 @@ impl Machine {
                 if let Some(append) = self.log.in_flight() {
                     self.out.push(Output::Append(append, pause));
                 }
-                if failures > 1 {
+                if failures > 1 && self.required_seq > self.log.durable_seq() {
                     self.answer_caller_unknown("the store does not answer");
                     self.answer_starter(StartAnswer::Unknown("the store does not answer".into()));
                 }

@@ -133,6 +133,8 @@ pub(in crate::engine) struct Machine {
     pub(super) required_seq: Seq,
     /// The last result of a private or shared call that nothing waits for, and when its append is due.
     pub(super) unawaited_result: Option<(Seq, Timestamp)>,
+    /// Events up to here have to be appended, although nothing waits for it.
+    pub(super) unawaited_seq: Seq,
     pub(super) decided_reply: Option<DecidedReply>,
     /// Whether the decided reply was announced to the requests with the same retry key.
     pub(super) announced: bool,
@@ -194,6 +196,7 @@ impl Machine {
             expects_message: false,
             required_seq: Seq(0),
             unawaited_result: None,
+            unawaited_seq: Seq(0),
             decided_reply: None,
             announced: false,
             abandon_reason: None,

@@ -96,7 +96,7 @@ impl Machine {
             return;
         }
         self.unawaited_result = None;
-        self.require_durable(seq);
+        self.unawaited_seq = seq;
     }
 
     /// Appends the pending events, where something waits for them.
@@ -104,7 +104,8 @@ impl Machine {
         self.require_results();
         // Whether the append may release ownership depends on whether the mailbox closes.
         let undecided = self.closing.is_some() && !self.mailbox_closed;
-        if self.end.is_some() || undecided || self.required_seq <= self.log.durable_seq() {
+        let required = self.required_seq.max(self.unawaited_seq);
+        if self.end.is_some() || undecided || required <= self.log.durable_seq() {
             return;
         }
         let release = self.mailbox_closed && self.can_release_ownership();

@@ -181,12 +181,17 @@ impl Transport {
             Ok(permit) => permit,
             Err(refused) => return refused,
         };
-        let result = self.send(call, permit.deadline(), kill_switch).await;
+        let result = self.send(call, (permit.deadline(), permit.span()), kill_switch).await;
         permit.finish(&result);
         result
     }
 
-    async fn send(self, call: Outgoing, deadline: Instant, kill_switch: Option<&KillSwitch>) -> AttemptResult {
+    async fn send(
+        self,
+        call: Outgoing,
+        (deadline, timeout): (Instant, Duration),
+        kill_switch: Option<&KillSwitch>,
+    ) -> AttemptResult {
         let Outgoing {
             method,
             uri,
@@ -206,7 +211,6 @@ impl Transport {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let timeout = deadline.saturating_duration_since(Instant::now());
         let (head_deadline, within) =
             match upstream.first_byte_timeout().filter(|first| Instant::now() + *first < deadline) {
                 Some(first_byte) => (Instant::now() + first_byte, first_byte),

@@ -34,3 +34,14 @@ fn the_rate_of_a_service_is_waited_for_like_an_open_breaker_but_a_waiting_caller
     }
     assert_eq!(harness.status(), RunStatus::Failed, "the caller waits, and the attempts are used up");
 }
+
+#[test]
+fn a_dark_run_uses_up_attempts_while_the_rate_admits_no_call() {
+    let plan = plan("{ workflow: w, steps: { a: { call: 'GET ${services.bank}/a' } }, respond: { status: 200 } }");
+    let mut harness = Harness::new(&plan, Mode::Dark, json!({}));
+    harness.settle();
+    for _ in 0..3 {
+        harness.call("a", AttemptResult::OverRate { why: "x".into(), retry_after_ms: 60_000 });
+    }
+    assert_eq!(harness.status(), RunStatus::Failed);
+}

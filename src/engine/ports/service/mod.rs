@@ -10,11 +10,12 @@
 //! that is dropped without a result (its run was cancelled) counts as inconclusive.
 //!
 //! When the service is slow, calls wait for permits, each at most for its own timeout, which begins anew with the permit:
-//! a call that was sent with what is left would time out at a service that answers in time, with an unknown outcome. Only
-//! a step's deadline bounds both together: a call that waited here for most of that time, and then reached it, is
-//! inconclusive, since our own queue must not open the breaker. When the service is unreachable, the breaker opens and
-//! calls are refused at once.
+//! a call that was sent with what is left would time out at a service that answers in time, with an unknown outcome. A
+//! step's deadline bounds both together, so a call waits only as long as its whole timeout is left before it. A call whose
+//! own time was shorter than its wait, and that then timed out, is inconclusive: our own queue must not open the breaker.
+//! When the service is unreachable, the breaker opens and calls are refused at once.
 
+mod call_bounds;
 mod metrics;
 mod outcome;
 mod rate;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+pub(in crate::engine) use call_bounds::CallBounds;
 pub use view::{BreakerView, ServiceView};
 
 use crate::engine::bounds::usize_of;
@@ -61,23 +63,6 @@ pub(in crate::engine) struct Upstream {
     /// Whether the newest files have this service with this configuration.
     in_force: AtomicBool,
     metrics: ServiceMetrics,
-}
-
-/// How long a call may wait for its permit, and take with it.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct CallBounds {
-    /// The most time of each.
-    pub timeout: Duration,
-    /// When both have to end.
-    pub until: Option<Instant>,
-}
-
-impl CallBounds {
-    /// When what begins now has to end.
-    fn deadline(&self) -> Instant {
-        let deadline = Instant::now() + self.timeout;
-        self.until.map_or(deadline, |until| deadline.min(until))
-    }
 }
 
 /// The configuration. A reload that does not change it keeps the upstream.
@@ -183,7 +168,7 @@ impl Upstream {
         run: RunId,
         bounds: CallBounds,
     ) -> Result<CallPermit, AttemptResult> {
-        let (requested_at, wait_until) = (self.now(), bounds.deadline());
+        let (requested_at, wait_until) = (self.now(), bounds.wait_until(Instant::now()));
         self.check_breaker(mode)?;
         let (permits, in_flight) = match mode {
             Mode::Real => (&self.real_permits, &self.in_flight),
@@ -198,7 +183,10 @@ impl Upstream {
                 let Ok(Ok(permit)) = tokio::time::timeout_at(wait_until, permits.clone().acquire_owned()).await else {
                     // Calls with a permit may wait for the rate.
                     let now = self.now();
-                    let next = self.limiters().rates.as_ref().map_or(now, |rates| rates.next_time(now));
+                    let limiters = self.limiters();
+                    let rates = limiters.rates.as_ref().filter(|_| mode == Mode::Real);
+                    let next = rates.map_or(now, |rates| rates.next_time(now));
+                    drop(limiters);
                     return Err(if next > now { self.over_rate(next - now) } else { self.over_calls_max() });
                 };
                 permit
@@ -209,9 +197,10 @@ impl Upstream {
             self.wait_for_rate(mode, wait_until).await?;
         }
         drop(waiting);
-        let deadline = bounds.deadline();
+        let now = Instant::now();
+        let span = bounds.span(now);
         // A call without time left is not sent: it would only time out, with an unknown outcome.
-        if Instant::now() >= deadline {
+        if span.is_zero() {
             return Err(AttemptResult::NotSent("its deadline passed before it was sent".into()));
         }
         let admission = self.admit(mode)?;
@@ -221,7 +210,8 @@ impl Upstream {
             admission,
             requested_at,
             granted_at: self.now(),
-            deadline,
+            deadline: now + span,
+            span,
             _in_flight: CountedCall::new(in_flight),
             _permit: permit,
         })
@@ -323,6 +313,7 @@ pub(in crate::engine) struct CallPermit {
     requested_at: Duration,
     granted_at: Duration,
     deadline: Instant,
+    span: Duration,
     _in_flight: CountedCall,
     _permit: OwnedSemaphorePermit,
 }
@@ -331,6 +322,10 @@ impl CallPermit {
     /// When the call has to end.
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+    /// The time from the permit to the deadline.
+    pub fn span(&self) -> Duration {
+        self.span
     }
     /// The call has ended with this result.
     pub fn finish(mut self, result: &AttemptResult) {

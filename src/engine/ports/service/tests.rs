@@ -128,29 +128,26 @@ async fn a_call_that_the_rate_cannot_admit_in_time_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn the_wait_for_a_permit_does_not_shorten_the_call_but_the_deadline_of_the_step_does() {
+async fn the_wait_for_a_permit_does_not_shorten_the_call() {
     let upstream = upstream(&service(), None);
     let held =
         [acquire(&upstream, Mode::Real, LONG).await.unwrap(), acquire(&upstream, Mode::Real, LONG).await.unwrap()];
     let begun = Instant::now();
-    let until = begun + LONG;
-    let waiting = [None, Some(until)].map(|until| {
-        let upstream = upstream.clone();
+    let waits = |until: Option<Instant>| {
+        let (upstream, run) = (upstream.clone(), RunId(uuid::Uuid::from_u128(8)));
         let bounds = CallBounds { timeout: LONG, until };
-        tokio::spawn(async move {
-            let permit = upstream.acquire(Mode::Real, RunId(uuid::Uuid::from_u128(8)), bounds).await.unwrap();
-            (permit.deadline(), Instant::now())
-        })
-    });
-    while shown(&upstream).3 < 2 || begun.elapsed() < SHORT {
+        tokio::spawn(async move { upstream.acquire(Mode::Real, run, bounds).await.map(|permit| permit.span()) })
+    };
+    let refused = waits(Some(begun + LONG)).await.unwrap();
+    assert!(matches!(refused, Err(AttemptResult::NotSent(_))), "its deadline leaves no time to wait: {refused:?}");
+    let waiting = waits(Some(begun + 3 * LONG));
+    while shown(&upstream).3 < 1 || begun.elapsed() < SHORT {
         tokio::task::yield_now().await;
     }
-    let waited = begun.elapsed();
     drop(held);
-    let [whole, shortened] = waiting;
-    let (deadline, granted) = whole.await.unwrap();
-    assert!(deadline >= begun + waited + LONG && deadline <= granted + LONG, "its own timeout begins with the permit");
-    assert_eq!(shortened.await.unwrap().0, until);
+    assert_eq!(waiting.await.unwrap().unwrap(), LONG, "its timeout begins with the permit");
+    let at_once = waits(Some(Instant::now() + SHORT)).await.unwrap().unwrap();
+    assert!(at_once <= SHORT, "the deadline of the step bounds a call that need not wait: {at_once:?}");
 }
 
 #[tokio::test]

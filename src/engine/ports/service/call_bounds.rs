@@ -1,0 +1,27 @@
+//! How long a call may wait for its permit, and how long it may take then.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a call may wait for its permit, and take with it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct CallBounds {
+    /// The most time of each.
+    pub timeout: Duration,
+    /// When both have to end.
+    pub until: Option<Instant>,
+}
+
+impl CallBounds {
+    /// Until when a call that requests its permit now may wait: its whole timeout is left then.
+    pub(super) fn wait_until(&self, now: Instant) -> Instant {
+        let latest = self.until.and_then(|until| until.checked_sub(self.timeout));
+        (now + self.timeout).min(latest.unwrap_or(now + self.timeout)).max(now)
+    }
+    /// How long a call that gets its permit now may take.
+    pub(super) fn span(&self, now: Instant) -> Duration {
+        let left = self.until.map(|until| until.saturating_duration_since(now));
+        left.map_or(self.timeout, |left| left.min(self.timeout))
+    }
+}

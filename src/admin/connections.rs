@@ -36,6 +36,11 @@ impl State {
         self.incomplete.insert(self.next, close);
         self.next
     }
+
+    fn close_oldest(&mut self) -> bool {
+        let oldest = self.incomplete.pop_first();
+        oldest.inspect(|(_, close)| close.cancel()).is_some()
+    }
 }
 
 impl Connections {
@@ -47,9 +52,14 @@ impl Connections {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Closes the oldest connection without a complete request, to make room.
+    pub(super) fn close_oldest(&self) {
+        self.state().close_oldest();
+    }
+
     /// Adds a connection, which is idle at first; waits until there is room. Only one task may wait.
     pub(super) async fn add(self: &Arc<Self>) -> Arc<OpenConnection> {
-        let (mut is_one_closing, mut waits) = (false, false);
+        let (mut is_one_closing, mut is_counted) = (false, false);
         loop {
             {
                 let mut state = self.state();
@@ -59,13 +69,9 @@ impl Connections {
                     let place = AtomicU64::new(state.add_incomplete(close.clone()));
                     return Arc::new(OpenConnection { all: self.clone(), close, place });
                 }
-                if !is_one_closing && let Some((_, close)) = state.incomplete.pop_first() {
-                    close.cancel();
-                    is_one_closing = true;
-                    count_full("closed");
-                } else if !is_one_closing && !waits {
-                    waits = true;
-                    count_full("waited");
+                is_one_closing = is_one_closing || state.close_oldest();
+                if !std::mem::replace(&mut is_counted, true) {
+                    count_full(if is_one_closing { "closed" } else { "waited" });
                 }
             }
             self.changed.notified().await;

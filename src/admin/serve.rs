@@ -23,6 +23,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -63,6 +64,10 @@ pub async fn serve(listener: TcpListener, router: Router, connections_max: u64, 
             }
             Err(error) => {
                 tracing::warn!(%error, "the API could not accept a connection; it tries again");
+                let files_used_up = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+                if error.raw_os_error().is_some_and(|code| files_used_up.contains(&code)) {
+                    open.close_oldest();
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

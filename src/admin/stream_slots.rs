@@ -19,7 +19,7 @@ pub(super) struct StreamSlot(#[allow(dead_code)] OwnedSemaphorePermit);
 
 impl StreamSlots {
     pub fn new(limits: &Limits) -> Self {
-        let max = limits.api_streams_max;
+        let max = limits.api_streams_max.min(limits.api_connections_max / 2);
         let permits = usize::try_from(max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self { semaphore: Arc::new(Semaphore::new(permits)), max }
     }

@@ -23,6 +23,18 @@ fn refuse_early_clock(now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Raises the soft limit of open files to the hard one. Each connection is an open file, and the usual soft limit of 1,024
+/// is for programs that use `select`. If the system refuses it, the process serves with what it has.
+fn raise_open_files_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, ?current, "the limit of open files is not raised");
+    }
+}
+
 /// `pointsman serve`: runs until SIGTERM or SIGINT. Prints the addresses on which it listens to stdout, as one JSON
 /// line.
 ///
@@ -30,6 +42,7 @@ fn refuse_early_clock(now: Timestamp) -> anyhow::Result<()> {
 /// As [`App::start`].
 pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     refuse_early_clock(clock::now())?;
+    raise_open_files_limit();
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
         // Before anything that takes long: without a handler SIGHUP ends the process.

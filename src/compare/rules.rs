@@ -247,7 +247,7 @@ fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems
     if context.steps.contains(&step) {
         return true;
     }
-    let problem = problems.error(site, format!("the workflow has no step `{step}`"));
+    let problem = problems.error(site, format!("the workflow has no step `{step}` with a call"));
     match nearest(step, context.steps.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `intents.{near}`?")),
         None if context.steps.is_empty() => problem.hint("the route has no workflow, so there are no intents"),

@@ -134,7 +134,8 @@ pub(crate) fn routes<'a>(
             // The steps are unknown because the workflow's file is invalid, which is reported already.
             draft_rules.assert.clear();
         }
-        let steps: Vec<&str> = plan.iter().flat_map(|plan| plan.steps.iter().map(|step| step.id.as_str())).collect();
+        // Only these have intents: those of runs that a step starts are not compared.
+        let steps: Vec<&str> = plan.iter().flat_map(|plan| plan.calling_steps()).collect();
         if let Some(checked) = Rules::check(&draft_rules, &site, &CompareContext { steps: &steps }, problems) {
             rules.insert(draft.id.as_str().into(), Arc::new(checked));
         }

@@ -313,11 +313,11 @@ fn check_invariants(site: &Site, route: &Route, plan: &Plan, problems: &mut Prob
     for (index, (_, expression)) in route.invariants.iter().enumerate() {
         for path in expression.reads().iter().filter(|path| path.root() == "intents") {
             let Some(step) = path.part(0) else { continue };
-            if plan.steps.iter().any(|known| known.id.as_str() == step) {
+            if plan.calling_steps().any(|known| known == step) {
                 continue;
             }
-            let known = plan.steps.iter().map(|step| step.id.as_str());
-            let message = format!("the workflow `{}` has no step `{step}`", plan.workflow);
+            let known = plan.calling_steps();
+            let message = format!("the workflow `{}` has no step `{step}` with a call", plan.workflow);
             let problem = problems.error(&site.key("invariants").index(index), message);
             match nearest(step, known.clone()) {
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),

@@ -98,6 +98,10 @@ impl ComparisonTicket {
     pub fn record_twin_made(&mut self) {
         self.twin_missing = false;
     }
+    /// The engine has refused the request and created no run, as legacy has: nothing could be followed up.
+    pub fn expect_no_twin(&mut self) {
+        self.twin_missing = false;
+    }
     /// Settles it with an outcome.
     pub fn settle(mut self, outcome: Outcome) {
         self.end(outcome);

@@ -69,6 +69,13 @@ impl Runner {
                     ticket.record_twin_made();
                     self.evidence.record_twin(ticket.route(), generation);
                 }
+                if let EngineResult::Comparable(engine, report) = &result
+                    && report.run.is_none()
+                    && engine.status().is_client_error()
+                    && answered.legacy.status().is_client_error()
+                {
+                    ticket.expect_no_twin();
+                }
                 // A panic in the comparison fails this ticket alone.
                 let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
                     self.compare_and_count(&answered, generation, result)
@@ -247,7 +254,10 @@ fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResu
         }
         // The dark run continues, and its answer is not compared.
         503 if problem.kind == "run-goes-on" => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
-        502 => EngineResult::NotComparable(Outcome::Failed("refused_by_service"), report),
+        // A service has refused a step, which is a result of the workflow: legacy may have answered otherwise.
+        502 if problem.kind != "workflow-refused" => {
+            EngineResult::NotComparable(Outcome::Failed("unavailable"), report)
+        }
         503 => EngineResult::NotComparable(Outcome::Failed("unavailable"), report),
         504 => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
         status => {

@@ -52,6 +52,10 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The names of the steps that send a call. Only these have intents.
+    pub fn calling_steps(&self) -> impl Iterator<Item = &str> + Clone {
+        self.steps.iter().filter(|step| matches!(step.kind, StepKind::Call(_))).map(|step| step.id.as_str())
+    }
     /// A step by its name.
     pub fn step(&self, id: &StepId) -> Option<(StepIndex, &Step)> {
         self.steps.iter().enumerate().find(|(_, step)| step.id == *id).map(|(index, step)| (StepIndex(index), step))

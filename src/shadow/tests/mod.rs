@@ -65,6 +65,10 @@ fn headers() -> HeaderMap {
 }
 
 pub fn answered(mode: Mode, reply: &Value, padding: usize) -> Answered {
+    answered_with(StatusCode::CREATED, mode, reply, padding)
+}
+
+pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usize) -> Answered {
     let (flags, flag) = flags();
     let request = json!({"items": [1], "password": "hunter2", "padding": "x".repeat(padding)});
     Answered {
@@ -81,7 +85,7 @@ pub fn answered(mode: Mode, reply: &Value, padding: usize) -> Answered {
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         }),
         legacy: Arc::new(Observation::new(
-            StatusCode::CREATED,
+            status,
             headers(),
             Body::Whole(reply.to_string().into()),
             Duration::from_millis(1),

@@ -37,6 +37,44 @@ async fn a_dark_run_has_a_twin_and_counts_as_dark() {
 }
 
 #[tokio::test]
+async fn a_refusal_by_a_service_is_compared_with_what_legacy_answered() {
+    let reply = |_: ArmRequest| async move {
+        let problem = Problem {
+            status: 502,
+            kind: "workflow-refused".into(),
+            title: "t".into(),
+            detail: "d".into(),
+            source: Source::Workflow,
+            run: None,
+            retry_after_s: None,
+            shared_step_begun: None,
+        };
+        ArmReply::Refused(problem, RunReport::default())
+    };
+    let rig = TestShadow::new(engine(reply), limits(), json!({})).await;
+    rig.offer(answered_with(StatusCode::NOT_FOUND, Mode::Rehearse, &json!({"error": "none"}), 0));
+    let seen = rig.settled(1).await;
+    assert_eq!((seen.mismatched, seen.failed.len()), (1, 0));
+}
+
+/// The engine refuses the input before it creates a run.
+#[tokio::test]
+async fn a_dark_request_that_both_arms_refuse_expects_no_twin() {
+    let reply = |_: ArmRequest| async move {
+        let body = Bytes::from_static(br#"{"error":"bad"}"#);
+        let (status, report) = (StatusCode::UNPROCESSABLE_ENTITY, RunReport::default());
+        ArmReply::Answer(ArmAnswer { status, headers: headers(), body, report })
+    };
+    let rig = TestShadow::new(engine(reply), limits(), json!({})).await;
+    rig.offer(answered_with(StatusCode::UNPROCESSABLE_ENTITY, Mode::Dark, &json!({"error": "bad"}), 0));
+    let seen = rig.settled(1).await;
+    assert_eq!((seen.matched, seen.dark_with_twin, seen.dark_without_twin), (1, 0, 0));
+    rig.offer(answered(Mode::Dark, &json!({"id": 17}), 0));
+    let seen = rig.settled(2).await;
+    assert_eq!((seen.mismatched, seen.dark_without_twin), (1, 1), "legacy created an instance");
+}
+
+#[tokio::test]
 async fn whatever_the_engine_does_ends_in_one_outcome() {
     let turn = Arc::new(Mutex::new(0));
     let reply = move |_: ArmRequest| {

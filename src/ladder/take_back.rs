@@ -38,7 +38,9 @@ impl Mover {
             flips.push(self.flip_record(&positions, step, by));
             // A move that the file asks for is judged again at the next reading. Without a flip before this one, the file
             // may have asked for it by its `force` alone, which is not a part of the declaration.
-            match before.remembered(&at.route).filter(|_| was.is_some_and(|was| was.last.is_some())) {
+            let has_flip = was.is_some_and(|was| was.last.is_some());
+            // Without a declaration a route in `live` would count as parted from another one.
+            match before.remembered(&at.route).filter(|_| has_flip || to == State::Live) {
                 Some(declared) => positions.remembered.insert(id.clone(), declared),
                 None => positions.remembered.remove(id),
             };

@@ -222,6 +222,8 @@ impl Upstream {
         let latest = deadline.duration_since(self.started);
         loop {
             let now = self.now();
+            // A call that may not wait is admitted if it can begin at once.
+            let latest = latest.max(now);
             let next = match (&mut self.limiters().rates, mode) {
                 (None, _) => return Ok(()),
                 (Some(rates), Mode::Real) => rates.queue(now, latest),

@@ -151,6 +151,17 @@ async fn the_wait_for_a_permit_does_not_shorten_the_call() {
 }
 
 #[tokio::test]
+async fn an_idle_rate_admits_a_call_whose_deadline_comes_before_its_timeout() {
+    let rate = Some(Rate { calls: 1, per: Duration::from_secs(3_600), burst: 2 });
+    let upstream = upstream(&Service { rate, ..service() }, None);
+    let bounds = || CallBounds { timeout: LONG, until: Some(Instant::now() + LONG / 2) };
+    for is_admitted in [true, true, false] {
+        let permit = upstream.acquire(Mode::Real, RunId(uuid::Uuid::from_u128(8)), bounds()).await;
+        assert_eq!(permit.is_ok(), is_admitted);
+    }
+}
+
+#[tokio::test]
 async fn an_unchanged_service_keeps_its_upstream() {
     let first = upstream(&service(), None);
     acquire(&first, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));

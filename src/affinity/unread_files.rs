@@ -16,7 +16,7 @@ pub(super) const OTHER_FILE: &str = "is not there: another file has its name";
 pub(super) struct Unreadable {
     /// The end of a sentence about the file.
     pub why: String,
-    /// See [`UnreadKeyFile::belongs_to_original`].
+    /// Whether the file belongs to the store of which this one is a copy ([`UnreadKeyFile::belongs_to_original`]).
     pub belongs_to_original: bool,
 }
 

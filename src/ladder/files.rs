@@ -184,7 +184,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         at.inputs.shares = now.shares;
         at.inputs.requested = now.state;
         // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. It
-        // counts as new until they are up there, or the freeze ends. So does one that gets its `force` later.
+        // counts as new until its followers are as high, or the freeze ends. So does one that gets its `force` later.
         let is_new = remembered.is_none() || gets_force;
         let is_frozen = now.state == State::Only && positions.freeze != Freeze::No;
         let followers_are_below = || positions.followers(&route.id).any(|follower| follower.rung() < now.state);

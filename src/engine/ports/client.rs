@@ -42,11 +42,12 @@ pub(in crate::engine) struct Outgoing {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// How long the attempt may take, from its permit to the last byte of the reply; it waits for its permit no longer
-    /// than that either.
+    /// How long the attempt may take from its permit to the last byte of the reply, and at most wait for the permit.
     pub timeout: Duration,
     /// The time that the step's deadline leaves for both.
     pub left: Option<Duration>,
+    /// How much of that has to be left for the call when it stops waiting.
+    pub reserved: Duration,
     /// Whether sending it again does no harm.
     pub repeatable: bool,
     /// The mode of its run.
@@ -66,7 +67,8 @@ pub(in crate::engine) struct Outgoing {
 impl Outgoing {
     /// The bounds of an attempt that begins now.
     pub fn bounds(&self) -> CallBounds {
-        CallBounds { timeout: self.timeout, until: self.left.map(|left| Instant::now() + left) }
+        let until = self.left.map(|left| Instant::now() + left);
+        CallBounds { timeout: self.timeout, until, reserved: self.reserved }
     }
 }
 
@@ -199,6 +201,7 @@ impl Transport {
             body,
             timeout: _,
             left: _,
+            reserved: _,
             repeatable,
             mode: _,
             run: _,

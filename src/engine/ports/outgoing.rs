@@ -44,8 +44,9 @@ pub(in crate::engine) fn outgoing(
     let Some(path) = address::path_at_base(call, &snapshot.world, run, of, &attempt.request) else {
         return Err(AttemptResult::Missing(format!("`{}` has another URL than it was recorded with", call.service)));
     };
+    let deadline = plan.steps.get(step.0).and_then(|step| step.failure_handling.deadline);
     let recorded_headers = plan.recorded_headers(step, attempt.part);
-    build(limits, snapshot, call, path, recorded_headers, run, credentials, attempt, now)
+    build(limits, snapshot, call, deadline, path, recorded_headers, run, credentials, attempt, now)
         .map_err(AttemptResult::NotSent)
 }
 
@@ -54,6 +55,7 @@ fn build(
     limits: &Limits,
     snapshot: &FilesSnapshot,
     call: &Call,
+    deadline: Option<Duration>,
     path: &str,
     recorded_headers: Arc<RecordedHeaders>,
     run: &Run,
@@ -86,12 +88,15 @@ fn build(
     if let Some(key) = &attempt.key {
         insert(&mut headers, "idempotency-key", key)?;
     }
+    let timeout = call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms));
     Ok(Outgoing {
         method: record.method.parse::<Method>().map_err(|error| error.to_string())?,
         uri,
         headers,
         body: Bytes::from(record.body.bytes()),
-        timeout: call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)),
+        timeout,
+        // All attempts together have the deadline: if it is shorter than the timeout, half of it is left for waiting.
+        reserved: deadline.map_or(timeout, |deadline| timeout.min(deadline / 2)),
         left: attempt.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default()),
         repeatable: attempt.repeatable,
         mode: run.mode(),

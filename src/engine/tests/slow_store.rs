@@ -1,4 +1,4 @@
-//! Locks, orders, answers and leases while the store is slow or has lost events.
+//! Locks, orders, answers and leases while the store is slow or has lost events, and calls that wait for their turn.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -301,4 +301,36 @@ async fn an_order_to_a_run_whose_last_event_is_lost_is_refused_at_once() {
     let Err(OrderError::Unreadable(why)) = result else { panic!("{result:?}") };
     assert!(why.contains("its row says that it has 2 events; there are 1") && why.contains("store check"), "{why}");
     assert_eq!(harness.engine.stuck(9).len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_whose_deadline_is_shorter_than_its_timeout_still_waits_for_its_turn() {
+    let plan = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": {
+                "a": {
+                    "call": "POST ${services.world}/a/${request.body.n}",
+                    "timeout": "30s", "deadline": "20s", "retry": { "attempts": 1 },
+                },
+            },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/a/1" => ServiceReply::Gated(200, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let harness = Harness::new(&step_service, plan).await;
+    harness.set_calls_max(1);
+    let first = start(&harness, json!({ "n": 1 })).await.run;
+    step_service.wait_for_calls(1).await;
+    let second = start(&harness, json!({ "n": 2 })).await.run;
+    harness.wait_until(second, |view| !view.steps.is_empty()).await;
+    step_service.open_gate();
+    for run in [first, second] {
+        assert_eq!(harness.wait_until(run, |view| view.status.is_final()).await.status, RunStatus::Completed);
+    }
 }

@@ -3,7 +3,7 @@
 use super::freezes::{freeze, wait_until_recorded};
 use super::*;
 
-/// The store records, and does not say so.
+/// While it is silent, the store records flips, but the replies are lost, and nothing can be read from it.
 fn silence(fixture: &Fixture, is_silent: bool) {
     fixture.store.lose_replies.store(is_silent, Ordering::SeqCst);
     fixture.store.fail_reads.store(is_silent, Ordering::SeqCst);

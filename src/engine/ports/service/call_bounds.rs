@@ -11,12 +11,15 @@ pub(in crate::engine) struct CallBounds {
     pub timeout: Duration,
     /// When both have to end.
     pub until: Option<Instant>,
+    /// How much time before that has to be left for the call when it stops waiting: with less, a service that answers
+    /// within the timeout may still answer too late.
+    pub reserved: Duration,
 }
 
 impl CallBounds {
-    /// Until when a call that requests its permit now may wait: its whole timeout is left then.
+    /// Until when a call that requests its permit now may wait; not at all if less than the reserved time is left.
     pub(super) fn wait_until(&self, now: Instant) -> Instant {
-        let latest = self.until.and_then(|until| until.checked_sub(self.timeout));
+        let latest = self.until.and_then(|until| until.checked_sub(self.reserved));
         (now + self.timeout).min(latest.unwrap_or(now + self.timeout)).max(now)
     }
     /// How long a call that gets its permit now may take.

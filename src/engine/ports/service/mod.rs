@@ -11,9 +11,9 @@
 //!
 //! When the service is slow, calls wait for permits, each at most for its own timeout, which begins anew with the permit:
 //! a call that was sent with what is left would time out at a service that answers in time, with an unknown outcome. A
-//! step's deadline bounds both together, so a call waits only as long as its whole timeout is left before it. A call whose
-//! own time was shorter than its wait, and that then timed out, is inconclusive: our own queue must not open the breaker.
-//! When the service is unreachable, the breaker opens and calls are refused at once.
+//! step's deadline bounds both together, so a call waits only as long as enough of it is left (`CallBounds`). A call
+//! whose own time was shorter than its wait, and that then timed out, is inconclusive: our own queue must not open the
+//! breaker. When the service is unreachable, the breaker opens and calls are refused at once.
 
 mod call_bounds;
 mod metrics;
@@ -209,8 +209,7 @@ impl Upstream {
             upstream: self.clone(),
             admission,
             requested_at,
-            granted_at: self.now(),
-            deadline: now + span,
+            granted_at: now.duration_since(self.started),
             span,
             _in_flight: CountedCall::new(in_flight),
             _permit: permit,
@@ -314,7 +313,7 @@ pub(in crate::engine) struct CallPermit {
     admission: Option<Admission>,
     requested_at: Duration,
     granted_at: Duration,
-    deadline: Instant,
+    /// How long the call may take.
     span: Duration,
     _in_flight: CountedCall,
     _permit: OwnedSemaphorePermit,
@@ -323,7 +322,7 @@ pub(in crate::engine) struct CallPermit {
 impl CallPermit {
     /// When the call has to end.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.upstream.started + self.granted_at + self.span
     }
     /// The time from the permit to the deadline.
     pub fn span(&self) -> Duration {
@@ -334,7 +333,7 @@ impl CallPermit {
         let times = Times {
             requested_at: self.requested_at,
             granted_at: self.granted_at,
-            deadline: self.deadline.duration_since(self.upstream.started),
+            deadline: self.granted_at + self.span,
             ended_at: self.upstream.now(),
         };
         let is_too_slow =

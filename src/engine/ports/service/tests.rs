@@ -31,7 +31,9 @@ fn upstream(service: &Service, existing: Option<&Arc<Upstream>>) -> Arc<Upstream
 }
 
 async fn acquire(upstream: &Arc<Upstream>, mode: Mode, within: Duration) -> Result<CallPermit, AttemptResult> {
-    upstream.acquire(mode, RunId(uuid::Uuid::from_u128(7)), CallBounds { timeout: within, until: None }).await
+    upstream
+        .acquire(mode, RunId(uuid::Uuid::from_u128(7)), CallBounds { timeout: within, until: None, reserved: within })
+        .await
 }
 
 fn shown(upstream: &Upstream) -> (Option<BreakerState>, u64, u64, u64) {
@@ -135,7 +137,7 @@ async fn the_wait_for_a_permit_does_not_shorten_the_call() {
     let begun = Instant::now();
     let waits = |until: Option<Instant>| {
         let (upstream, run) = (upstream.clone(), RunId(uuid::Uuid::from_u128(8)));
-        let bounds = CallBounds { timeout: LONG, until };
+        let bounds = CallBounds { timeout: LONG, until, reserved: LONG };
         tokio::spawn(async move { upstream.acquire(Mode::Real, run, bounds).await.map(|permit| permit.span()) })
     };
     let refused = waits(Some(begun + LONG)).await.unwrap();
@@ -154,7 +156,7 @@ async fn the_wait_for_a_permit_does_not_shorten_the_call() {
 async fn an_idle_rate_admits_a_call_whose_deadline_comes_before_its_timeout() {
     let rate = Some(Rate { calls: 1, per: Duration::from_secs(3_600), burst: 2 });
     let upstream = upstream(&Service { rate, ..service() }, None);
-    let bounds = || CallBounds { timeout: LONG, until: Some(Instant::now() + LONG / 2) };
+    let bounds = || CallBounds { timeout: LONG, until: Some(Instant::now() + LONG / 2), reserved: LONG };
     for is_admitted in [true, true, false] {
         let permit = upstream.acquire(Mode::Real, RunId(uuid::Uuid::from_u128(8)), bounds()).await;
         assert_eq!(permit.is_ok(), is_admitted);

@@ -21,11 +21,15 @@ const MAY_BE_ZERO: [&str; 7] = [
     "service_unrepeatable_idle_ms",
 ];
 
-/// hyper's smallest buffer for a request head.
-const HEAD_BYTES_MIN: u64 = 8_192;
-
-/// The smallest size of the retry-key file: a smaller file would hold too few keys for one commit of the store.
-const KEYS_FILE_BYTES_MIN: u64 = 65_536;
+/// Limits that have a smallest value other than 1, and what needs it.
+const SMALLEST: [(&str, u64, &str); 5] = [
+    ("retry_keys_file_bytes_max", 65_536, "a smaller file holds too few keys for one commit of the store"),
+    ("head_bytes_max", 8_192, "this is the smallest buffer in which a request head can be read"),
+    ("api_body_bytes_max", 4_096, KILL_SWITCH),
+    ("output_values_max", 64, KILL_SWITCH),
+    ("output_depth_max", 8, KILL_SWITCH),
+];
+const KILL_SWITCH: &str = "it also bounds the API's requests, and the kill switch and flips are such requests";
 
 /// Reports the limits whose values are too small or too large.
 pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
@@ -41,14 +45,12 @@ pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
             problems.error(&site.key(name.as_str()), message);
         }
     }
-    if (1..KEYS_FILE_BYTES_MIN).contains(&limits.retry_keys_file_bytes_max) {
-        problems.error(
-            &site.key("retry_keys_file_bytes_max"),
-            format!("the file of retry keys needs at least {KEYS_FILE_BYTES_MIN} bytes"),
-        );
-    }
-    if (1..HEAD_BYTES_MIN).contains(&limits.head_bytes_max) {
-        problems.error(&site.key("head_bytes_max"), format!("a request head needs at least {HEAD_BYTES_MIN} bytes"));
+    for (name, min, needed_by) in SMALLEST {
+        let Some(value) = values.get(name).and_then(serde_json::Value::as_u64) else { continue };
+        if (1..min).contains(&value) {
+            let message = format!("`{name}: {value}` is too small: it is at least {min}, because {needed_by}");
+            problems.error(&site.key(name), message);
+        }
     }
 }
 
@@ -137,6 +139,15 @@ mod tests {
                     assert!(zero.shown().contains(&format!("`{name}: 0` would stop all work")), "{}", zero.shown())
                 }
             }
+        }
+    }
+
+    #[test]
+    fn each_limit_with_a_smallest_value_refuses_a_smaller_one() {
+        for (name, min, needed_by) in SMALLEST {
+            let (smaller, smallest) = (set_with(name, min - 1), set_with(name, min));
+            assert!(smaller.shown().contains(needed_by), "{}", smaller.shown());
+            assert!(smallest.read().is_ok(), "{}", smallest.shown());
         }
     }
 

@@ -21,20 +21,22 @@ pub(super) struct Connections {
     changed: Notify,
 }
 
+/// The next number in the order of all connections of the process without a complete request.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Default)]
 struct State {
     open: usize,
     /// The signals that close the connections without a complete request, in the order in which these became idle or
     /// began to send a body.
     incomplete: BTreeMap<u64, CancellationToken>,
-    next: u64,
 }
 
 impl State {
     fn add_incomplete(&mut self, close: CancellationToken) -> u64 {
-        self.next += 1;
-        self.incomplete.insert(self.next, close);
-        self.next
+        let place = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.incomplete.insert(place, close);
+        place
     }
 
     fn close_oldest(&mut self) -> bool {
@@ -52,9 +54,13 @@ impl Connections {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the oldest connection without a complete request, to make room.
-    pub(super) fn close_oldest(&self) {
-        self.state().close_oldest();
+    /// Closes the oldest connection without a complete request on any of these listeners, to make room.
+    pub(super) fn close_oldest_of(listeners: &[Arc<Self>]) {
+        let oldest = |open: &Self| open.state().incomplete.keys().next().copied();
+        let first = listeners.iter().filter_map(|open| Some((oldest(open)?, open))).min_by_key(|(place, _)| *place);
+        if let Some((_, open)) = first {
+            open.state().close_oldest();
+        }
     }
 
     /// Adds a connection, which is idle at first; waits until there is room. Only one task may wait.
@@ -165,6 +171,18 @@ mod tests {
         drop((second, fourth));
         drop(request);
         assert!(first.begin_request().is_some(), "it was never closed");
+    }
+
+    #[tokio::test]
+    async fn of_several_listeners_the_oldest_connection_is_closed() {
+        let listeners = [Connections::new(2), Connections::new(2)];
+        let [second, first] = &listeners;
+        let (oldest, newer) = (first.add().await, second.add().await);
+        Connections::close_oldest_of(&listeners);
+        assert!(oldest.must_close().now_or_never().is_some() && newer.must_close().now_or_never().is_none());
+        Connections::close_oldest_of(&listeners);
+        assert!(newer.must_close().now_or_never().is_some());
+        Connections::close_oldest_of(&listeners);
     }
 
     #[tokio::test]

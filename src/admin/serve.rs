@@ -1,10 +1,10 @@
-//! Serves the API on a listener, within bounds.
+//! Serves the API on its listeners, within bounds.
 //!
-//! A client that sends its request head too slowly is disconnected. When `api_connections_max` are open, the
-//! oldest one that is idle, or whose request body has not arrived, is closed for a new one, so that idle and slow
-//! clients cannot keep out the request that sets the kill switch ([`connections`]); if complete requests are in progress
-//! on all, further connections wait in the kernel's accept queue. When the process stops, requests in flight are
-//! finished, within a bound.
+//! A client that sends its request head too slowly is disconnected. When `api_connections_max` are open on a listener,
+//! or the process may open no more files, the oldest one that is idle, or whose request body has not arrived, is closed
+//! for a new one, so that idle and slow clients cannot keep out the request that sets the kill switch ([`connections`]);
+//! if complete requests are in progress on all, further connections wait in the kernel's accept queue. When the process
+//! stops, requests in flight are finished, within a bound.
 //!
 //! [`connections`]: super::connections
 
@@ -19,10 +19,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -42,41 +44,66 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerAddress(pub SocketAddr);
 
-/// Serves at most `connections_max` connections at once until `stop` resolves, then finishes requests in flight, within
-/// `DRAIN_MAX`.
-pub async fn serve(listener: TcpListener, router: Router, connections_max: u64, stop: impl Future<Output = ()>) {
-    let open = Connections::new(usize::try_from(connections_max).unwrap_or(usize::MAX));
+/// Serves each listener with its router, at most `connections_max` connections at once on each, until `stop` resolves;
+/// then finishes requests in flight, within `DRAIN_MAX`.
+pub async fn serve(listeners: Vec<(TcpListener, Router)>, connections_max: u64, stop: impl Future<Output = ()>) {
+    let max = usize::try_from(connections_max).unwrap_or(usize::MAX);
+    let open: Arc<[_]> = listeners.iter().map(|_| Connections::new(max)).collect();
     let (stopping, stopped) = watch::channel(false);
     let connections = TaskTracker::new();
-    let mut stop = pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut stop => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let added = tokio::select! {
-                    () = &mut stop => break,
-                    added = open.add() => added,
-                };
-                connections.spawn(connection(stream, PeerAddress(peer), router.clone(), stopped.clone(), added));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the API could not accept a connection; it tries again");
-                let files_used_up = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
-                if error.raw_os_error().is_some_and(|code| files_used_up.contains(&code)) {
-                    open.close_oldest();
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    let accepting = listeners.into_iter().enumerate().map(|(index, (listener, router))| {
+        accept_connections(listener, router, open.clone(), index, connections.clone(), stopped.clone())
+    });
+    tokio::select! {
+        _ = join_all(accepting) => {}
+        () = stop => {}
     }
     let _ = stopping.send(true);
     connections.close();
     if tokio::time::timeout(DRAIN_MAX, connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections to the API did not end in time and are closed");
     }
+}
+
+/// Accepts connections on one listener for as long as it is polled. `open` has the connections of each listener, at
+/// `index` those of this one.
+async fn accept_connections(
+    listener: TcpListener,
+    router: Router,
+    open: Arc<[Arc<Connections>]>,
+    index: usize,
+    connections: TaskTracker,
+    stopped: watch::Receiver<bool>,
+) {
+    let Some(of_listener) = open.get(index) else { return };
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let added = of_listener.add().await;
+                connections.spawn(connection(stream, PeerAddress(peer), router.clone(), stopped.clone(), added));
+            }
+            Err(error) => {
+                let files_used_up = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+                let are_used_up = error.raw_os_error().is_some_and(|code| files_used_up.contains(&code));
+                // The kernel needs a free file before it looks whether a connection waits, so this error also comes when
+                // none does. To make room then would close the one that has just been accepted.
+                if !are_used_up {
+                    tracing::warn!(%error, "the API could not accept a connection; it tries again");
+                } else if has_waiting_connection(&listener) {
+                    tracing::warn!(%error, "the API could not accept a connection; it makes room and tries again");
+                    // The process has one limit for all: the connections of one listener must not shut the other.
+                    Connections::close_oldest_of(&open);
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether a client has connected that is not accepted yet.
+fn has_waiting_connection(listener: &TcpListener) -> bool {
+    let mut polled = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 async fn connection(

@@ -1,4 +1,4 @@
-//! Bounds the number of open event streams (`api_streams_max`).
+//! Bounds the number of open event streams: `api_streams_max`, and half of `api_connections_max`.
 
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ use crate::limits::Limits;
 pub(super) struct StreamSlots {
     semaphore: Arc<Semaphore>,
     max: u64,
+    /// The limit that `max` comes from.
+    bound: &'static str,
 }
 
 /// A slot in use; dropping it frees the slot.
@@ -19,16 +21,20 @@ pub(super) struct StreamSlot(#[allow(dead_code)] OwnedSemaphorePermit);
 
 impl StreamSlots {
     pub fn new(limits: &Limits) -> Self {
-        let max = limits.api_streams_max.min(limits.api_connections_max / 2);
+        let half = limits.api_connections_max / 2;
+        let (max, bound) = match limits.api_streams_max {
+            streams if streams <= half => (streams, "api_streams_max"),
+            _ => (half, "half of api_connections_max"),
+        };
         let permits = usize::try_from(max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { semaphore: Arc::new(Semaphore::new(permits)), max }
+        Self { semaphore: Arc::new(Semaphore::new(permits)), max, bound }
     }
 
     /// Takes a slot, or refuses at once if none is free: to the client, waiting for a slot would look like a stream
     /// without events.
     pub fn acquire(&self) -> Result<StreamSlot, ApiError> {
         self.semaphore.clone().try_acquire_owned().map(StreamSlot).map_err(|_| {
-            let detail = format!("{} streams are open, which is the most (api_streams_max)", self.max);
+            let detail = format!("{} streams are open, which is the most ({})", self.max, self.bound);
             ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", "Too many streams are open", detail)
                 .hint("repeat the request without `stream`, or poll with GET")
         })

@@ -149,14 +149,10 @@ impl App {
         if let (Some(listener), Some(listen)) = (api_listener, api) {
             listeners.push((listener, admin::applications(AdminParts { listen, ..admin_parts })));
         }
-        let listeners: Vec<JoinHandle<()>> = listeners
-            .into_iter()
-            .map(|(listener, router)| {
-                let stop = admin_stop.clone();
-                let max = limits.api_connections_max;
-                admin.spawn(async move { admin::serve(listener, router, max, stop.cancelled()).await })
-            })
-            .collect();
+        let listeners: JoinHandle<()> = {
+            let (stop, max) = (admin_stop.clone(), limits.api_connections_max);
+            admin.spawn(async move { admin::serve(listeners, max, stop.cancelled()).await })
+        };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
         tasks.push(engine.spawn(background::reload(parts.clone(), setup.clone(), reload_status, changes)));
@@ -185,9 +181,7 @@ impl App {
                     task.abort();
                 }
                 admin_stop.cancel();
-                for listener in listeners {
-                    let _ = listener.await; // a panic in there was logged by its own task
-                }
+                let _ = listeners.await; // a panic in there was logged by its own task
                 if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
                     tracing::error!("the store did not close in time; everything that it acknowledged is durable");
                 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use http::Method;
 use pointsman::demo::http::Client;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::support::bulk_server::BulkServer;
 use crate::support::process::Start;
 use crate::support::test_system::short_pause;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, PATIENCE, Pointsman, until, until_true};
 
 /// Clients of each kind.
 const CLIENTS_OF_EACH_KIND: usize = 60;
@@ -182,4 +183,43 @@ async fn idle_connections_to_the_api_make_room_and_are_counted() {
     let what = "a closed connection to be counted";
     pointsman.until_metric(what, |all| all.sum("pointsman_api_connections_full_total", &closed) >= 1.0).await;
     assert_eq!(pointsman.stop().await, Some(0));
+}
+
+/// The process may open no more files: the idle clients of one listener do not keep the kill switch from being set on
+/// the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kill_switch_can_be_set_when_idle_connections_to_the_other_listener_use_up_the_open_files() {
+    let bulk_server = BulkServer::start().await;
+    let flags = FlagsDir::passthrough(&bulk_server.url());
+    flags.edit("pointsman.yaml", |text| text + "api: { listen: '127.0.0.1:0' }\n");
+    let dir = tempfile::tempdir().expect("a directory");
+    let start =
+        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let mut pointsman = Pointsman::start(&start).await;
+    let (soft, hard) = open_files_limits(&pointsman);
+    assert_eq!(soft, hard, "the start raises the limit of open files");
+    let api = pointsman.api.expect("a listener for applications");
+    let (before, mut idle) = (pointsman.open_files(), Vec::new());
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(api).await.expect("a connection"));
+    }
+    until_true("the connections to be accepted", || pointsman.open_files() >= before + 20).await;
+    let folder = format!("/proc/{}/fd", pointsman.pid());
+    let next = (0..).find(|number| std::fs::symlink_metadata(format!("{folder}/{number}")).is_err());
+    let all_used = Rlimit { current: next, maximum: hard };
+    let pid = Pid::from_raw(pointsman.pid().try_into().expect("a pid"));
+    prlimit(pid, Resource::Nofile, all_used).expect("the limit is set");
+    let body = serde_json::json!({ "on": true, "reason": "a drill" });
+    let reply = tokio::time::timeout(PATIENCE, pointsman.api(Method::POST, "/api/v2/freeze", body)).await;
+    assert_eq!(reply.expect("it is answered").status, 200);
+    assert!(pointsman.log().contains("could not accept a connection"), "{}", pointsman.log());
+    assert_eq!(pointsman.stop().await, Some(0));
+}
+
+/// The soft and the hard limit.
+fn open_files_limits(pointsman: &Pointsman) -> (Option<u64>, Option<u64>) {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", pointsman.pid())).expect("it runs");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let mut words = line.split_whitespace().map(|word| word.parse().ok());
+    (words.next().flatten(), words.next().flatten())
 }

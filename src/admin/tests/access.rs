@@ -160,7 +160,7 @@ async fn the_stop_closes_idle_connections_and_ends_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let served = tokio::spawn(crate::admin::serve(listener, api.router(), 8, async { drop(stopped.await) }));
+    let served = tokio::spawn(crate::admin::serve(vec![(listener, api.router())], 8, async { drop(stopped.await) }));
     let mut idle = TcpStream::connect(address).await.unwrap();
     let mut client = TcpStream::connect(address).await.unwrap();
     let body = r#"{"to":"shadow"}"#;

@@ -90,14 +90,18 @@ async fn later_events_are_streamed_as_they_happen() {
 
 #[tokio::test]
 async fn streams_are_bounded_and_their_slots_released() {
-    let mut api = api_with_run().await;
-    api.limits = Limits { api_streams_max: 1, ..api.limits.clone() };
-    let router = api.router();
-    let first = router.clone().oneshot(get(&path())).await.unwrap();
-    let refused = router.clone().oneshot(get(&path())).await.unwrap();
-    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-    drop(first);
-    assert_eq!(router.oneshot(get(&path())).await.unwrap().status(), StatusCode::OK);
+    for (streams, connections, bound) in [(1, 100, "(api_streams_max)"), (2, 2, "(half of api_connections_max)")] {
+        let mut api = api_with_run().await;
+        api.limits = Limits { api_streams_max: streams, api_connections_max: connections, ..api.limits.clone() };
+        let router = api.router();
+        let first = router.clone().oneshot(get(&path())).await.unwrap();
+        let refused = router.clone().oneshot(get(&path())).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        let text = refused.into_body().collect().await.unwrap().to_bytes();
+        assert!(std::str::from_utf8(&text).unwrap().contains(bound), "{text:?}");
+        drop(first);
+        assert_eq!(router.oneshot(get(&path())).await.unwrap().status(), StatusCode::OK);
+    }
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ impl Run {
         let [_, to_come, left] = self.undo_report_by_kind();
         let unknown: BTreeSet<_> = self.unknown.iter().map(|call| format!("`{}`", call.step)).collect();
         // Where the run ended early, `left` lists the unknown steps too.
-        let is_listed = self.failing.is_some() || unknown.is_empty();
+        let is_listed = self.ends_early() || unknown.is_empty();
         let unknown = (!is_listed).then(|| Vec::from_iter(unknown).join(", "));
         let unknown = unknown.map(|steps| format!("it is unknown whether it was done: {steps}"));
         let parts: Vec<_> =

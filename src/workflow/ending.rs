@@ -2,7 +2,7 @@
 //!
 //! Always true: calls under way end first; an unknown effect is a conflict before anything is undone; the caller has
 //! its answer, where one is declared, before undoing begins; a run with something to undo ends only after each call was
-//! undone, or a person decided to leave it as it is.
+//! undone, or a person decided to leave it as it is. A run that only has no answer undoes nothing, unless it is a child.
 
 use std::sync::Arc;
 
@@ -22,8 +22,11 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
     if run.is_paused() || run.in_flight > 0 || !run.interactions.children.is_empty() {
         return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
     }
-    let Some(failure) = &run.failing else {
-        if run.ended_steps < plan.steps.len() {
+    let has_steps_to_come = run.ended_steps < plan.steps.len();
+    // For its parent a child without an answer has failed: the parent undoes the rest, and nobody else undoes this part.
+    let of_child = run.unanswered.as_ref().filter(|_| run.started.parent.is_some() && !has_steps_to_come);
+    let Some(failure) = run.failing.as_ref().or(of_child) else {
+        if has_steps_to_come {
             return Err(Refusal::NotDue("steps are to come"));
         }
         return match &run.unanswered {

@@ -1,7 +1,7 @@
 //! The caller's answer: the entry of `respond` that holds, or the answer while the run goes on.
 //!
 //! Always true: an answer is fixed once; the instance that it created is pinned in the same event. If no answer can be
-//! made, what the steps did stays done.
+//! made, what the steps did stays done, except in a child run.
 
 use std::sync::Arc;
 

@@ -17,12 +17,21 @@ use crate::names::StepId;
 type Counts<'a> = BTreeMap<&'a StepId, (usize, Option<String>)>;
 
 impl Run {
-    /// Every step (item) that was done or may have been, of a run that ends early, and whether it was undone: in the
-    /// order of undoing, the last one first. Empty while the run goes on.
+    /// Whether the run ends early, or has ended without an answer: what it did may not be what was asked for.
+    pub(super) fn ends_early(&self) -> bool {
+        self.failing.is_some() || self.ended_without_answer()
+    }
+
+    fn ended_without_answer(&self) -> bool {
+        self.unanswered.is_some() && self.end.is_some()
+    }
+
+    /// Every step (item) that was done or may have been, of a run that ends early or has ended without an answer, and
+    /// whether it was undone: in the order of undoing, the last one first. Empty while the run goes on.
     pub fn undone(&self) -> Vec<(&StepId, Option<u32>, Undone)> {
         let all = self.undone_calls();
         let mut all: Vec<_> = all.map(|(done, _, undone)| (&done.step, done.item, undone)).collect();
-        if self.failing.is_some() {
+        if self.ends_early() {
             let unknown = |call: &Unsettled| Undone::Left(call.why.clone());
             all.extend(self.unknown.iter().map(|call| (&call.step, call.item, unknown(call))));
             let left = |(step, left): (_, &LeftByChildren)| Some((step, None, Undone::Left(left.in_words()?)));
@@ -33,7 +42,7 @@ impl Run {
 
     /// As [`Run::undone`], only for calls that certainly were done.
     fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Option<&UndoCall>, Undone)> {
-        let done = if self.failing.is_some() { self.done.as_slice() } else { &[] };
+        let done = if self.ends_early() { self.done.as_slice() } else { &[] };
         done.iter().rev().filter_map(|done| {
             count_work();
             let call = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(done.step.clone(), done.item)));
@@ -64,6 +73,9 @@ impl Run {
                 Undone::Left("the run was cancelled without undoing".into())
             }
             (None, _) if self.undoing.is_none() && self.end.is_none() => Undone::NotYet,
+            (None, _) if self.undoing.is_none() && self.ended_without_answer() => {
+                Undone::Left("all steps have ended, only the answer is missing".into())
+            }
             (None, _) => Undone::Left(done.child.as_ref().map_or_else(
                 || "it declares no `undo`".to_owned(),
                 |(run, workflow)| format!("{run} `{workflow}`: completed, and its step declares no `undo`"),
@@ -73,7 +85,7 @@ impl Run {
 
     /// What was undone and what was not, in a sentence that follows this note; `None` where nothing was done.
     pub(super) fn undo_report(&self, note: &str) -> Option<String> {
-        let children = self.failing.is_some().then(|| self.left_by_children_in_words(note)).flatten();
+        let children = self.ends_early().then(|| self.left_by_children_in_words(note)).flatten();
         let parts: Vec<_> = self.undo_report_by_kind().into_iter().chain([children]).flatten().collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -142,7 +154,7 @@ impl Run {
             };
             all[kind].entry(&done.step).or_default().insert(done.item, why);
         }
-        for call in self.unknown.iter().filter(|_| self.failing.is_some()) {
+        for call in self.unknown.iter().filter(|_| self.ends_early()) {
             all[2].entry(&call.step).or_default().entry(call.item).or_default();
         }
         all.map(|steps| {

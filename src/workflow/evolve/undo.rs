@@ -14,7 +14,7 @@ use crate::workflow::{ConflictKind, Outcome, Part, Run, StepFinished};
 
 impl Run {
     pub(super) fn compensation_began(&mut self, undo: &[Vec<StepItem>]) -> Result<(), String> {
-        // Only in runs of an earlier version: they undid what was done where no answer could be made.
+        // A child without an answer undoes what it did. In an earlier version every run did.
         self.failing = self.failing.take().or_else(|| self.unanswered.clone());
         if self.undoing.is_some() || self.failing.is_none() || self.in_flight > 0 {
             return Err("there is nothing to undo now".into());

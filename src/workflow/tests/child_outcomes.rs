@@ -365,3 +365,31 @@ fn what_a_child_left_is_reported_at_every_depth_and_named_once_in_a_note() {
     }
     assert!(from(&ends(Some(TreeEffects::default()), "it broke"), "z").is_ok());
 }
+
+/// Its parent counts it as failed, and undoes only what the other steps did.
+#[test]
+fn a_child_without_an_answer_undoes_what_it_did() {
+    let plan = plan(
+        "
+workflow: w
+steps: { charge: { call: 'POST ${services.bank}/charges', undo: 'DELETE ${services.bank}/charges' } }
+respond: { body: '${steps.charge.output.id}' }
+",
+    );
+    for (is_child, expected) in [(true, "undo charge"), (false, "")] {
+        let mut harness = match is_child {
+            true => child_below(&plan, Some(RouteAbove { caller_until: None })),
+            false => Harness::of_route(&plan),
+        };
+        harness.perform_due();
+        harness.call("charge", ok(json!({})));
+        assert_eq!(harness.in_flight_names().join(" "), expected);
+        if is_child {
+            harness.undo("charge", ok(json!({})));
+        }
+        let note = harness.run.note().unwrap();
+        let report = if is_child { "; undone: `charge`" } else { "; not undone: `charge`" };
+        assert!(harness.status() == RunStatus::Failed && note.ends_with(report), "{note}");
+        assert_eq!(fold(&harness.events).unwrap(), harness.run);
+    }
+}

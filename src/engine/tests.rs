@@ -7,6 +7,7 @@ mod children_of_routes;
 mod connections;
 mod contradictions;
 mod crash;
+mod credentials;
 mod damaged_summaries;
 mod descendants;
 mod earlier_hand_overs;

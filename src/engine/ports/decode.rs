@@ -244,10 +244,7 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
             "headers".into(),
             Value::Object(shown.into_iter().map(|(name, value)| (name, value.into())).collect()),
         );
-        let whole = read_paths.iter().any(|path| path.len() < 2);
-        credentials.extend(hidden.into_iter().filter(|(name, _)| {
-            whole || read_paths.iter().any(|path| path.get(1).is_some_and(|n| n.eq_ignore_ascii_case(name)))
-        }));
+        credentials.extend(hidden.into_iter().filter(|(name, _)| reads_member(&read_paths, "headers", name)));
     }
     if reads("body") {
         parts.insert("body".into(), body.clone());

@@ -10,7 +10,6 @@ use crate::exchange::ArmReply;
 use crate::flag::{Freeze, RetryKey, SkipReason};
 use crate::limits::Limits;
 use crate::names::{RouteId, Seq};
-use crate::secret::Secret;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{AnswerEvent, EffectClass, Event, Mode, RunStatus, StepStatus};
@@ -327,35 +326,6 @@ async fn a_created_instance_is_pinned_and_followers_see_the_result_of_its_run() 
         };
         assert_eq!(report.unresolved.map(|(why, _)| why), Some(why));
     }
-}
-
-#[tokio::test]
-async fn credentials_of_the_caller_are_sealed_and_sent_only_by_steps_that_name_them() {
-    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
-    let plan = |name: &str| {
-        PlanBuilder::new()
-            .call("a", &[], "POST /a", json!({"x": "${request.headers[\"x-tenant\"]}"}))
-            .header("authorization", "${request.headers.authorization}")
-            .call("b", &["a"], "GET /b", Value::Null)
-            .respond(200, json!({}))
-            .build(name)
-    };
-    let store = std::sync::Arc::new(MemoryStore::new());
-    let harness = Harness::with_store(&step_service, plan("w"), store, Limits::default(), Some(Secret::new("k"))).await;
-    let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.request =
-        request_copy(&json!({}), &[("authorization", "Basic abc"), ("cookie", "sid=1"), ("x-tenant", "t")]);
-    let (_, _, report) = answer(harness.send(arm_request.clone()).await);
-    let seen = step_service.seen();
-    assert_eq!((seen[0].header("authorization"), seen[0].header("cookie")), (Some("Basic abc"), None));
-    assert_eq!((seen[1].header("authorization"), seen[1].header("x-tenant")), (None, None));
-    let text = serde_json::to_string(&harness.events(report.run.unwrap()).await).unwrap();
-    assert!(!text.contains("Basic abc") && !text.contains("sid=1"), "{text}");
-    harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
-    assert_eq!(harness.store.run_key(report.run.unwrap()).await.unwrap(), None, "the run has ended");
-
-    let bare = Harness::new(&step_service, plan("w")).await;
-    assert_eq!(refused(bare.send(arm_request).await).0.kind, "no-store-key");
 }
 
 #[tokio::test]

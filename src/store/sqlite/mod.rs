@@ -15,6 +15,7 @@ mod connection;
 mod coordination;
 mod coordination_writes;
 mod file_lock;
+mod foreign_log;
 mod index_room;
 mod notifier;
 mod open;

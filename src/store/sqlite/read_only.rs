@@ -10,7 +10,7 @@ use std::path::Path;
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::write_error;
+use super::{foreign_log, write_error};
 use crate::store::StoreError;
 
 /// The options of a connection that only reads.
@@ -37,6 +37,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteConnection, StoreError> {
     if !path.is_file() {
         return Err(StoreError(format!("there is no database at {}", path.display())));
     }
+    foreign_log::refuse(path)?;
     let mut conn = options(path).connect().await.map_err(failed)?;
     refuse_foreign_database(&mut conn, path).await?;
     Ok(conn)

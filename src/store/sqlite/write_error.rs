@@ -37,8 +37,9 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
         Some(BUSY) => format!("{error}: {HELD}"),
         // The second code: not a database.
         Some(CORRUPT | 26) => format!(
-            "{error}: the file is damaged, or another program's; restore a backup (`pointsman store backup` makes \
-             them), or give another file with --store; nothing was changed"
+            "{error}: the file is damaged, or another program's, or a copy beside which `-wal` of the earlier file was \
+             left; move the files `-wal` and `-shm` beside it elsewhere and restore a backup (`pointsman store backup` \
+             makes them), or give another file with --store; nothing was changed"
         ),
         Some(_) | None => error.to_string(),
     }

@@ -72,6 +72,33 @@ async fn reading_leaves_the_files_beside_the_database_as_they_were() {
     assert_eq!(sizes(killed.path()), before);
 }
 
+/// A backup that is copied to the place of a store whose process was killed: SQLite would write the log of that store into
+/// the backup.
+#[tokio::test]
+async fn a_backup_beside_the_log_of_another_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = stopped_store(dir.path()).await;
+    let copy = dir.path().join("copy.db");
+    SqliteStore::back_up(&path, &copy, Duration::from_secs(1), |_| Vec::new()).await.unwrap();
+    let store = open(dir.path()).await.unwrap();
+    store.append(append(run_id(2), 1, 1).into()).await.unwrap();
+    let (killed, log) = (tempfile::tempdir().unwrap(), BESIDE[0]);
+    std::fs::copy(dir.path().join(log), killed.path().join(log)).unwrap();
+    store.close().await;
+    let restored = killed.path().join("test.db");
+    std::fs::copy(&copy, &restored).unwrap();
+    let before = (std::fs::read(&restored).unwrap(), sizes(killed.path()));
+    let (started, checked) = (open(killed.path()).await, SqliteStore::check(&restored, Duration::from_secs(1)).await);
+    for why in [started.err().expect("it is refused").0, checked.expect_err("it is refused").0] {
+        assert!(why.contains("test.db-wal has changes of the database that was in its place"), "{why}");
+    }
+    assert_eq!((std::fs::read(&restored).unwrap(), sizes(killed.path())), before);
+    std::fs::remove_file(killed.path().join(log)).unwrap();
+    let store = open(killed.path()).await.unwrap();
+    assert!(store.run(run_id(1)).await.unwrap().is_some() && store.run(run_id(2)).await.unwrap().is_none());
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_start_that_fails_leaves_the_files_beside_the_database_as_they_were() {
     let dir = tempfile::tempdir().unwrap();

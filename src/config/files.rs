@@ -5,6 +5,7 @@
 //! `.swp`) are ignored. A file that cannot be read is a finding with its path, and does not hide the other files. A
 //! slow disk delays the reading thread only.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -207,7 +208,8 @@ impl Files {
                 files_read += 1;
             } else {
                 // An error, since a file that got this name by mistake would take its routes out of the files.
-                let (severity, hint) = match path.extension().is_some_and(|ext| ext == "yml") {
+                let is_similar = |ext: &OsStr| ["yaml", "yml"].iter().any(|name| ext.eq_ignore_ascii_case(name));
+                let (severity, hint) = match path.extension().is_some_and(is_similar) {
                     true => (Severity::Error, "only names that end in .yaml are read: rename it"),
                     false => (Severity::Warning, "only names that end in .yaml are read"),
                 };

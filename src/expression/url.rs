@@ -150,6 +150,10 @@ impl UrlTemplate {
                 }
                 Piece::Expression(expression) => {
                     let text = evaluate_in_text(expression, scope)?;
+                    // Encoded it would be harmless here, but not in a service that decodes it into a header or a log.
+                    if text.contains(['\r', '\n']) {
+                        return Err(ExpressionError::new("a line break is not allowed in a URL"));
+                    }
                     url.extend(utf8_percent_encode(&text, COMPONENT));
                     has_value = true;
                 }

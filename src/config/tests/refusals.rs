@@ -38,6 +38,7 @@ fn cases() -> Vec<(&'static str, Set)> {
             "files that are not read",
             good()
                 .put("routes/x.yml", "")
+                .put("routes/y.YAML", "")
                 .put("routes/.x.yaml.swp", "")
                 .put("routes/x.yaml~", "")
                 .put("stray.yaml", ""),

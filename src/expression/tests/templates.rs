@@ -54,6 +54,7 @@ fn a_value_in_a_url_is_one_encoded_component_and_no_host_is_computed() {
     assert_eq!(url("${services.s}/a?q=${v}", json!("..")), Ok("/a?q=..".into()));
     assert_eq!(url("${services.s}/a?q=${v}", json!("")), Ok("/a?q=".into()));
     assert_eq!(url(stock, json!("")), Err("a value in the path is empty".into()));
+    assert_eq!(url(stock, json!("a\nb")), Err("a line break is not allowed in a URL".into()));
     assert_eq!(url("${services.s}/a//%2F/../b;c=${v}/", json!("x")), Ok("/a//%2F/../b;c=x/".into()));
     assert_eq!(url("${ services.s }", json!(1)), Ok(String::new()));
     assert!(url(stock, json!([])).unwrap_err().contains("not a list"));

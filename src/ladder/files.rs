@@ -144,9 +144,12 @@ pub(super) fn log_refused(positions: &Positions) {
             Some(_) => tracing::warn!(
                 route = %at.route.id, %wanted, %stays, why, "this route is held below its requested state"
             ),
-            None if wanted == stays => tracing::warn!(
+            None if wanted == stays && stays == State::Only => tracing::warn!(
                 route = %at.route.id, declared = %at.route.declared, %stays, why,
                 "this route does not go down as its file says"
+            ),
+            None if wanted == stays => tracing::warn!(
+                route = %at.route.id, %stays, why, "the file asks for a larger share than the gate allows"
             ),
             None => tracing::warn!(
                 route = %at.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
@@ -203,7 +206,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     } else {
         made = judge_and_move(positions, &mut at, edit, route, gate);
         if made.is_some()
-            && let Some(taken) = taken_part(remembered, now, edit.state, &at.refused)
+            && let Some(taken) = taken_part(remembered, now, &at)
         {
             positions.remembered.insert(route.id.clone(), taken);
         }
@@ -218,7 +221,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
             let wanted = FileState { state: to, shares: edit.shares };
             if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() {
                 at.inputs.shares = lowered.inputs.shares;
-                if let Some(taken) = taken_part(remembered, now, to, &lowered.refused) {
+                if let Some(taken) = taken_part(remembered, now, &lowered) {
                     positions.remembered.insert(route.id.clone(), taken);
                 }
             }
@@ -255,14 +258,16 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     made
 }
 
-/// The part of a declaration that is in force after a move: all of it, or all but the share of the rung that the gate
-/// refused, so that an edit that takes the others back counts as one. `None` if the share alone would not show that
-/// something was refused.
-fn taken_part(remembered: Option<FileState>, now: FileState, rung: State, refused: &[String]) -> Option<FileState> {
-    if refused.is_empty() {
+/// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused, so
+/// that an edit that takes the others back counts as one. `None` if the shares alone would not show that something was
+/// refused.
+fn taken_part(remembered: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
+    if moved.refused.is_empty() {
         return Some(now);
     }
-    let shares = now.shares.with(rung, remembered?.shares.of(rung));
+    let (before, taken) = (remembered?.shares, moved.inputs.shares);
+    let refused = State::ALL.into_iter().filter(|rung| taken.of(*rung) != now.shares.of(*rung));
+    let shares = refused.fold(now.shares, |shares, rung| shares.with(rung, before.of(rung)));
     Some(FileState { shares, ..now }).filter(|taken| *taken != now)
 }
 
@@ -323,11 +328,15 @@ fn judge_and_move(
     if let Err(Refusal::GateShut(why)) = &judged
         && to <= at.rung()
     {
-        let present = at.inputs.shares.of(to);
-        let others = requested.shares.with(to, present);
+        let present = at.inputs.shares;
+        let is_gated = |rung: &State| (State::Dark..=to).contains(rung);
+        let raised = |rung: &State| requested.shares.of(*rung) > present.of(*rung);
+        let stay: Vec<State> = State::ALL.into_iter().filter(is_gated).filter(raised).collect();
+        let others = stay.iter().fold(requested.shares, |shares, rung| shares.with(*rung, present.of(*rung)));
         let goes_down = to < at.rung() || at.last.as_ref().is_some_and(|flip| to < state_of(flip));
         if goes_down || others != at.inputs.shares {
-            at.refused = vec![format!("its share of `{to}` stays {present}: {}", why.join("; "))];
+            let stays = |rung: &State| format!("its share of `{rung}` stays {}: {}", present.of(*rung), why.join("; "));
+            at.refused = stay.iter().map(stays).collect();
             requested.shares = others;
             judged = gate.judge(positions, at, &requested);
         }

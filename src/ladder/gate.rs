@@ -69,18 +69,24 @@ impl Gate {
             return Err(Refusal::Impossible(sentence));
         }
         let stays = requested.to == at.rung();
-        // The share of callers who are on the requested rung or above it now.
-        let rungs = State::ALL.into_iter().filter(|rung| (requested.to..=at.rung()).contains(rung));
-        let reached = rungs.map(|rung| at.inputs.shares.of(rung)).max();
-        let is_raised = reached.is_some_and(|reached| requested.shares.of(requested.to) > reached);
+        // The share of callers who are on a rung or above it now.
+        let reached = |rung: State| {
+            let rungs = State::ALL.into_iter().filter(|above| (rung..=at.rung()).contains(above));
+            rungs.map(|above| at.inputs.shares.of(above)).max()
+        };
+        let is_raised = |rung: State| reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
         // An overridden gate stays recorded as such while the route is above it, until it is open without force.
         let earlier = self.overridden(positions, at, requested.to);
         // More callers on a rung pass its gate again, also on the way down to it: it may have been forced, or the
         // evidence may have turned bad since.
-        let missing = match requested.to.below().filter(|_| is_raised) {
+        let mut missing = match requested.to.below().filter(|_| is_raised(requested.to)) {
             Some(below) => self.unmet_conditions_of_gate(positions, at, below, requested.to),
             None => self.unmet_conditions(positions, at, requested.to),
         };
+        // In `live`, callers outside its share are in `dark`, up to the share of `dark`.
+        if requested.to == State::Live && is_raised(State::Dark) {
+            missing.extend(self.unmet_conditions_of_gate(positions, at, State::Shadow, State::Dark));
+        }
         let Some(reason) = requested.reason.clone().filter(|_| requested.force) else {
             return if missing.is_empty() {
                 Ok(AllowedMove { overridden: earlier })

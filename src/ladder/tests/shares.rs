@@ -44,3 +44,29 @@ async fn an_edit_of_the_shares_alone_leaves_a_route_in_only() {
     assert_eq!(fixture.state("plain").state, State::Only);
     assert!(fixture.status("plain").refused.is_empty(), "{:?}", fixture.status("plain").refused);
 }
+
+/// In `live`, callers outside its share are in `dark`, up to the share of `dark`.
+#[tokio::test]
+async fn in_live_a_larger_share_of_dark_passes_the_gate_of_dark() {
+    let declared = |live, dark| with_shares(&[(State::Live, live), (State::Dark, dark)]);
+    let fixture = Fixture::open(declared(10.0, 50.0)).await;
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    let shares = || [State::Live, State::Dark].map(|rung| fixture.status("plain").shares.of(rung));
+    let expected = |live, dark| [Percent::new(live).unwrap(), Percent::new(dark).unwrap()];
+    // Together with a smaller share of `live`, which is taken; then alone.
+    for (live, dark) in [(5.0, 60.0), (5.0, 70.0)] {
+        fixture.ladder.reload(declared(live, dark), || {}).await.unwrap();
+        assert_eq!((fixture.state("plain").state, shares()), (State::Live, expected(5.0, 50.0)));
+        assert!(
+            fixture.status("plain").refused.iter().any(|why| why.contains("0 of")),
+            "{:?}",
+            fixture.status("plain")
+        );
+    }
+    fixture.ladder.reload(declared(5.0, 50.0), || {}).await.unwrap();
+    assert!(fixture.status("plain").refused.is_empty());
+    let flip = |percent| FlipRequest { percent: Percent::new(percent), ..to(State::Dark) };
+    assert!(fixture.flip("plain", flip(60.0)).await.is_err(), "on the way down too");
+    fixture.flip("plain", flip(50.0)).await.unwrap();
+    assert_eq!(shares()[1], Percent::new(50.0).unwrap());
+}

@@ -17,12 +17,11 @@ use crate::engine::context::Core;
 use crate::engine::machine::replies;
 use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
-use crate::engine::scheduler::successors;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::SkipReason;
 use crate::names::{JobId, RunId};
-use crate::store::{RunBodies, StoreError};
+use crate::store::{RunBodies, RunFilter, StoreError};
 use crate::workflow::{
     Creates, Event, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold, input_refused,
     may_create_instance,
@@ -169,15 +168,43 @@ struct CreatorRun {
     job: Option<JobId>,
 }
 
-/// The newest run of the job that created an instance: a rerun of the run that pinned it takes that run's place.
+/// How many runs of a job are read for the newest output of an instance, besides the run that pinned it.
+const RUNS_WITH_OUTPUT_MAX: usize = 20;
+
+/// The newest run of the job that created an instance: a rerun of the run that pinned it takes that run's place. While
+/// it has no output, or if it never gets one, the instance keeps the newest output that there is.
 async fn creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
     let Some(creator) = read_creator_run(core, run).await? else { return Ok(None) };
     if !creator.status.is_final() {
         return Ok(Some(creator));
     }
-    match successors::newest_after(core, run, creator.job).await? {
-        Some(newest) => read_creator_run(core, newest).await,
-        None => Ok(Some(creator)),
+    let job = Some(creator.job.unwrap_or(JobId(run.0)));
+    let filter = RunFilter { job, limit: RUNS_WITH_OUTPUT_MAX, ..RunFilter::default() };
+    let runs = core.ports.store.runs(filter).await?;
+    let Some(newest) = runs.first().filter(|newest| newest.run_id != run) else { return Ok(Some(creator)) };
+    let Some(mut newest) = read_creator_run(core, newest.run_id).await? else { return Ok(None) };
+    let mut older = runs.iter().skip(1).map(|summary| summary.run_id).filter(|id| *id != run);
+    while newest.bodies.output.is_none() {
+        match older.next() {
+            Some(id) => {
+                if let Some(read) = read_creator_run(core, id).await? {
+                    newest.take_output_of(read);
+                }
+            }
+            None => {
+                newest.take_output_of(creator);
+                break;
+            }
+        }
+    }
+    Ok(Some(newest))
+}
+
+impl CreatorRun {
+    /// Takes the output of an earlier run. What is sensitive in either run is sensitive.
+    fn take_output_of(&mut self, earlier: Self) {
+        self.bodies.output = earlier.bodies.output;
+        self.sensitive_paths.extend(earlier.sensitive_paths);
     }
 }
 

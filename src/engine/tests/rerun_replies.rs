@@ -2,8 +2,11 @@
 
 use serde_json::json;
 
-use super::harness::{Harness, ServiceReply, StepService, checked_plan, refused, request};
-use crate::flag::RetryKey;
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request};
+use crate::flag::{InstanceId, PinKey, RetryKey};
+use crate::limits::Limits;
+use crate::names::RouteId;
+use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, RunStatus};
 
 /// The caller sent one request for both runs: what the first one did counts, whether the rerun takes over its result or
@@ -37,5 +40,42 @@ async fn a_retry_is_told_that_the_run_before_the_rerun_began_a_shared_step() {
         let (problem, _) = refused(harness.send(arm_request).await);
         assert_eq!((problem.run, problem.shared_step_begun), (Some(successor), Some(true)), "{from}");
         assert!(problem.detail.contains("A shared step was done or may have been"), "{from}: {}", problem.detail);
+    }
+}
+
+/// Two reruns of the run that created an instance: the first gives another output, the second fails.
+#[tokio::test]
+async fn an_instance_keeps_its_output_while_the_newest_rerun_has_none() {
+    let step_service = StepService::new(|_, before| match before {
+        0 => ServiceReply::Json(200, json!({ "id": 17, "n": 1 })),
+        1 => ServiceReply::Json(200, json!({ "id": 17, "n": 2 })),
+        _ => ServiceReply::Json(404, json!({})),
+    })
+    .await;
+    let definition = json!({
+        "workflow": "w",
+        "steps": { "make": { "call": "GET ${services.world}/make" } },
+        "respond": { "status": 201, "body": "${steps.make.output}" },
+    });
+    let harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
+    let family = RouteId::from("orders.create");
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    let (_, _, report) = answer(harness.send(arm_request).await);
+    let created = report.run.unwrap();
+    let plan =
+        PlanBuilder::new().set("i", &[], json!("${instance}")).respond(200, json!("${steps.i.output}")).build("f");
+    let follower = Harness::with_store(&step_service, plan, harness.store.clone(), Limits::default(), None).await;
+    let mut run = created;
+    for (n, status) in [(1, "completed"), (2, "completed"), (2, "failed")] {
+        let mut arm_request = request("f", Mode::Real, &json!({}));
+        let key = PinKey { family: family.clone(), id: "17".into() };
+        arm_request.instance = Some(InstanceId { key: key.into(), run: Some(created) });
+        let (_, body, _) = answer(follower.send(arm_request).await);
+        assert_eq!((&body["output"]["n"], &body["status"]), (&json!(n), &json!(status)));
+        if status == "completed" {
+            run = harness.engine.rerun(run, "make".into(), "ann".into()).await.unwrap().run;
+            harness.wait_until_resting(run).await;
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::number::Decimal;
 use super::times;
 use crate::expression::{Expression, JsonPathError, ReadPath, parse_json_path};
+use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
 
 /// Identifies a rule where its uses are counted: its index in [`Rules::texts`].
@@ -149,6 +150,21 @@ impl Rules {
     /// Whether there are asserts: they read the request.
     pub fn has_asserts(&self) -> bool {
         !self.asserts.is_empty()
+    }
+
+    /// Whether an assert reads intents.
+    pub fn reads_intents(&self) -> bool {
+        self.read_intents().next().is_some()
+    }
+
+    /// Whether an assert may read the intents of one of these steps.
+    pub fn reads_intent_of(&self, steps: &[StepId]) -> bool {
+        // A path that names no step may read all of them.
+        self.read_intents().any(|read| read.part(0).is_none_or(|name| steps.iter().any(|step| step.as_str() == name)))
+    }
+
+    fn read_intents(&self) -> impl Iterator<Item = &ReadPath> {
+        self.asserts.iter().flat_map(|(_, expression)| expression.reads()).filter(|read| read.root() == "intents")
     }
 
     pub(super) fn has_ids(&self) -> bool {

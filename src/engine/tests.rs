@@ -11,6 +11,7 @@ mod credentials;
 mod damaged_summaries;
 mod descendants;
 mod earlier_hand_overs;
+mod early_answers;
 mod edited_workflows;
 mod end_children;
 mod explained_locks;

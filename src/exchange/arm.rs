@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{EarlierKeys, KeysOfLegacy, RequestCopy};
 use crate::compare::{Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
-use crate::names::{RouteId, RunId, WorkflowName};
+use crate::names::{RouteId, RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
 
 /// A request to the engine, which is a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
@@ -50,6 +50,9 @@ pub struct ArmRequest {
     pub may_fall_back: bool,
     /// The answer is due within this time.
     pub deadline: Duration,
+    /// In [`Mode::Dark`]: the comparison reads what the run sends after its answer, so the answer is held back until the
+    /// run has ended, or until the deadline.
+    pub awaits_end: bool,
 }
 
 /// Whether a request may begin a run, where no run of an earlier try is found.
@@ -98,6 +101,9 @@ pub struct RunReport {
     pub status: Option<RunStatus>,
     /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order.
     pub intents: Vec<Intent>,
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`], if the run has not ended: the steps with a call that have not ended, of
+    /// which intents may be missing. `None` where the run has ended.
+    pub open_steps: Option<Vec<StepId>>,
     /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped
     /// with this reason: `unresolved_effect`, `needs_person`, `needs_signal` or `would_pause`.
     pub unresolved: Option<(crate::flag::SkipReason, String)>,

@@ -145,6 +145,8 @@ pub enum SkipReason {
     NeedsSignal,
     /// The run would pause until a person decides: over a conflict, an unknown outcome, or what is missing in the files.
     WouldPause,
+    /// The run has answered and not ended, and a condition reads the intent of a step that has not ended.
+    RunGoesOn,
     /// A follow-up of an instance that the engine does not have; in `shadow` also one of an instance without a twin.
     NoInstance,
     /// A follow-up in `dark` or `live` of an instance of which the engine has no complete twin.
@@ -160,7 +162,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [SkipReason; 19] = [
+    pub const ALL: [SkipReason; 20] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
         SkipReason::OverBudget,
@@ -174,6 +176,7 @@ impl SkipReason {
         SkipReason::NeedsPerson,
         SkipReason::NeedsSignal,
         SkipReason::WouldPause,
+        SkipReason::RunGoesOn,
         SkipReason::NoInstance,
         SkipReason::NoTwin,
         SkipReason::Retried,
@@ -197,6 +200,7 @@ impl SkipReason {
             SkipReason::NeedsPerson => "needs_person",
             SkipReason::NeedsSignal => "needs_signal",
             SkipReason::WouldPause => "would_pause",
+            SkipReason::RunGoesOn => "run_goes_on",
             SkipReason::NoInstance => "no_instance",
             SkipReason::NoTwin => "no_twin",
             SkipReason::Retried => "retried",

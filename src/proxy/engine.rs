@@ -198,6 +198,7 @@ fn request(
         keep: route.keeps_runs || reason == EngineReason::Retry,
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
+        awaits_end: false,
     }
 }
 

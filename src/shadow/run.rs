@@ -21,6 +21,7 @@ use crate::exchange::{Answered, ArmReply, ArmRequest, EarlierKeys, MayBegin, Out
 use crate::expression::parse_json;
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
+use crate::names::{RouteId, StepId};
 use crate::secret::{STARS, redact_line};
 use crate::workflow::{Mode, Redaction};
 
@@ -114,6 +115,7 @@ impl Runner {
             keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,
+            awaits_end: self.rules_of(&route.id).reads_intents(),
         };
         let started = Instant::now();
         let engine = self.engine.clone();
@@ -127,6 +129,11 @@ impl Runner {
             Ok(Ok(Err(never))) => match never {},
             Ok(Ok(Ok(reply))) => Ok(self.result_of(reply, started.elapsed())),
         }
+    }
+
+    /// How pairs of this route are compared.
+    fn rules_of(&self, route: &RouteId) -> Arc<Rules> {
+        self.rules.load().get(route).cloned().unwrap_or_default()
     }
 
     fn result_of(&self, reply: ArmReply, latency: Duration) -> EngineResult {
@@ -160,7 +167,11 @@ impl Runner {
             EngineResult::NotComparable(outcome, _) => return outcome,
         };
         let route = &answered.flag.route.id;
-        let rules: Arc<Rules> = self.rules.load().get(route).cloned().unwrap_or_default();
+        let rules = self.rules_of(route);
+        let reads_missing = |open: &Vec<StepId>| rules.reads_intent_of(open) || !answered.legacy.intents().is_empty();
+        if report.open_steps.as_ref().is_some_and(reads_missing) {
+            return Outcome::Skipped(SkipReason::RunGoesOn);
+        }
         let request = if rules.has_asserts() { request_value(&answered.request) } else { Value::Null };
         let pair =
             Pair { legacy: &answered.legacy, engine: &engine, request: &request, stale_reads: report.stale_reads };
@@ -252,7 +263,7 @@ fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResu
         503 if problem.kind == "shutting-down" => {
             EngineResult::NotComparable(Outcome::Skipped(SkipReason::ShuttingDown), report)
         }
-        // The dark run continues, and its answer is not compared.
+        // The dark run continues: it had no answer within `shadow_run_ms`.
         503 if problem.kind == "run-goes-on" => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
         // A service has refused a step, which is a result of the workflow: legacy may have answered otherwise.
         502 if problem.kind != "workflow-refused" => {

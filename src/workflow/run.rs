@@ -309,7 +309,7 @@ impl Run {
         }
     }
     /// Whether a step has ended: with a result, skipped or failed.
-    pub(super) fn has_ended(&self, step: &StepId) -> bool {
+    pub fn has_ended(&self, step: &StepId) -> bool {
         matches!(self.steps.get(step), Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed))
     }
     /// Whether a step was skipped.

@@ -287,3 +287,21 @@ async fn a_run_that_would_pause_is_counted_by_that_name() {
     let explained = output_text(&orders.pointsman.cli(&["explain", &run]).await);
     assert!(explained.contains("409"), "{explained}");
 }
+
+/// The runs answer after their first step, and then wait for ten minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_answer_long_before_they_end_are_compared_and_open_the_gates() {
+    const EARLY: &str = "workflow: create\nsteps:\n  \
+                         accept: { call: \"POST ${services.bank}/charges\", rehearse: {} }\n  \
+                         nap: { needs: [accept], wait: 10m }\n  \
+                         mail: { needs: [nap], call: \"POST ${services.bank}/mails\", rehearse: {} }\n\
+                         respond: { after: [accept], status: 200, body: { total: 7 } }\n";
+    let orders = Orders::start().await;
+    orders.reload(|flags| flags.write("workflows/create.yaml", EARLY)).await;
+    orders.climb_to_dark().await;
+    let evidence = orders.evidence().await["evidence"].clone();
+    let counted = ["matched", "mismatched", "failed", "skipped"].map(|name| evidence[name].clone());
+    assert_eq!(counted, [json!(2 * PAIRS), json!(0), json!({}), json!({})], "{evidence}");
+    let open = orders.pointsman.get("/api/v2/orchestrate/runs?mode=dark&status=running").await;
+    assert!(open["runs"].as_array().is_some_and(|runs| !runs.is_empty()), "the dark runs go on: {open}");
+}

@@ -47,6 +47,8 @@ pub(super) struct Caller {
     pub may_fall_back: bool,
     /// A little before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Instant,
+    /// See [`ArmRequest::awaits_end`](crate::exchange::ArmRequest::awaits_end).
+    pub awaits_end: bool,
 }
 
 /// The parts of a new driver.
@@ -158,9 +160,10 @@ impl Driver {
             depth,
         } = parts;
         let (writer, append_header) = writer.unzip();
-        let terms = caller
-            .as_ref()
-            .map(|caller| CallerTerms { may_fall_back: caller.may_fall_back, answer_by: clock.at(caller.answer_by) });
+        let terms = caller.as_ref().map(|caller| {
+            let &Caller { may_fall_back, answer_by, awaits_end, .. } = caller;
+            CallerTerms { may_fall_back, answer_by: clock.at(answer_by), awaits_end }
+        });
         let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
         let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared);
         let machine = Machine::new(MachineParts {

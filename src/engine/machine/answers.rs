@@ -7,7 +7,7 @@ use super::exchange::{Announcement, CallerAnswer, End, OrderAnswer, OrderId, Out
 use super::log::AppendOutcome;
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
-use crate::exchange::{Abandoned, ArmReply};
+use crate::exchange::{Abandoned, ArmAnswer, ArmReply};
 use crate::flag::SkipReason;
 use crate::names::Seq;
 use crate::store::AppendError;
@@ -51,7 +51,7 @@ impl Machine {
             // In shadow and dark a run that pauses is not compared, and neither are those above it.
             if self.descendant_waits
                 && run.mode() != Mode::Real
-                && let ArmReply::Refused(_, report) = &mut reply
+                && let ArmReply::Refused(_, report) | ArmReply::Answer(ArmAnswer { report, .. }) = &mut reply
             {
                 let why = || (SkipReason::WouldPause, "a run below it is paused".to_owned());
                 report.unresolved.get_or_insert_with(why);

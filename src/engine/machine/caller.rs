@@ -36,7 +36,7 @@ impl Machine {
             return;
         }
         if !self.log.is_stored() {
-            let reply = replies::unstored_past_deadline(&self.run, &self.plan);
+            let reply = replies::unstored_past_deadline(&self.run, &self.plan, &self.world);
             self.discard(reply);
             return;
         }

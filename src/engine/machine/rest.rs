@@ -51,7 +51,13 @@ impl Machine {
         // A run that fails answers its caller before it undoes what was done.
         let is_undoing = status_for_caller(&self.run) == RunStatus::Compensating;
         let has_answer = self.run.answer().is_some() || is_undoing;
-        let may_answer_early = self.run.mode() == Mode::Real && has_answer;
+        let may_answer_early = has_answer
+            && match self.run.mode() {
+                Mode::Real => true,
+                // The answer is compared, and the comparison must not hold a slot for as long as the run waits.
+                Mode::Dark => is_quiet && self.only_waits_for_time() && !self.caller.is_some_and(|c| c.awaits_end),
+                Mode::Rehearse => false,
+            };
         if (has_ended || may_answer_early || waits_for_person)
             && self.decided_reply.as_ref().is_none_or(|reply| reply.is_outdated(&self.run))
         {
@@ -93,6 +99,20 @@ impl Machine {
         }
     }
 
+    /// Whether a stored run without calls in flight goes on only at a time that is not near.
+    fn only_waits_for_time(&self) -> bool {
+        let is_busy = self.requests_in_flight > 0
+            || self.has_frozen_step
+            || self.has_deferred_start
+            || !self.locks.is_empty()
+            || self.has_children();
+        self.log.is_stored() && !is_busy && self.wake_at.is_some() && !self.goes_on_soon()
+    }
+
+    fn goes_on_soon(&self) -> bool {
+        self.wake_at.is_some_and(|at| at.duration_since(self.now) < REST_MIN)
+    }
+
     /// Closes the mailbox in order to rest, unless the run will go on soon or waits for the result of a query.
     fn try_to_rest(&mut self) {
         let has_unqueried_child = self.children.values().any(|child| child.needs_query);
@@ -102,8 +122,7 @@ impl Machine {
             || has_unqueried_lock
             || self.has_deferred_start
             || self.expects_message;
-        let goes_on_soon = self.wake_at.is_some_and(|at| at.duration_since(self.now) < REST_MIN);
-        if self.log.is_stored() && !is_busy && !goes_on_soon {
+        if self.log.is_stored() && !is_busy && !self.goes_on_soon() {
             self.closing = Some(self.rest_cause());
             self.out.push(Output::CloseMailbox { has_frozen_step: self.has_frozen_step });
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::compare::Intent;
 use crate::exchange::RunReport;
 use crate::flag::{PinKey, SkipReason};
+use crate::names::StepId;
 use crate::workflow::{FailureKind, Lack, Mode, Part, Plan, Redaction, Run, RunStatus, StepKind, sends};
 
 /// What a run did apart from its answer, for comparison and for metrics.
@@ -43,16 +44,22 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         Some(redaction) => (reason, redaction.text(&detail)),
         None => (reason, detail),
     });
+    let goes_on = run.mode() != Mode::Real && !run.is_final();
     RunReport {
         run: Some(run.id()),
         status: Some(run.status()),
         intents,
+        open_steps: plan.filter(|_| goes_on).map(|plan| open_steps(run, plan)),
         unresolved,
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
         ended_on_purpose: run.ended_on_purpose(),
         redaction,
     }
+}
+
+fn open_steps(run: &Run, plan: &Plan) -> Vec<StepId> {
+    plan.calling_steps().map(StepId::from).filter(|step| !run.has_ended(step)).collect()
 }
 
 /// Why a run that ended with a failure of this kind is not compared; `None` where it is.

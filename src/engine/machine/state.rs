@@ -43,6 +43,8 @@ pub(in crate::engine) struct CallerTerms {
     pub may_fall_back: bool,
     /// A little before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Timestamp,
+    /// See [`ArmRequest::awaits_end`](crate::exchange::ArmRequest::awaits_end).
+    pub awaits_end: bool,
 }
 
 /// Pauses a run when it is recovered, or created again, before anything else happens to it.

@@ -331,6 +331,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         keep: true,
         may_fall_back: false,
         deadline: Duration::from_secs(8),
+        awaits_end: false,
     }
 }
 

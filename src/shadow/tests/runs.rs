@@ -36,6 +36,39 @@ async fn a_dark_run_has_a_twin_and_counts_as_dark() {
     assert_eq!((seen.dark_pairs, seen.dark_with_twin, seen.dark_without_twin), (1, 1, 0));
 }
 
+/// The dark run has answered and goes on; its step `mail` has not ended.
+#[tokio::test]
+async fn a_reply_of_a_run_that_goes_on_is_compared_unless_a_condition_reads_what_is_to_come() {
+    for (condition, reads, outcome) in [
+        ("engine.body.id == legacy.body.id", false, Ok(1)),
+        ("intents.accept.body.n == 1", true, Ok(1)),
+        ("has(intents.mail)", true, Err("run_goes_on")),
+        ("size(intents) == 1", true, Err("run_goes_on")),
+    ] {
+        let reply = move |request: ArmRequest| async move {
+            assert_eq!(request.awaits_end, reads, "{condition}");
+            let accepted = crate::compare::Intent {
+                step: "accept".into(),
+                item: None,
+                method: Method::POST,
+                url: "http://shop/accept".into(),
+                headers: Vec::new(),
+                body: json!({"n": 1}),
+            };
+            let (intents, open_steps) = (vec![accepted], Some(vec!["mail".into()]));
+            answer(&json!({"id": 17}), RunReport { intents, open_steps, ..RunReport::default() })
+        };
+        let rules = json!({ "assert": [format!("${{{condition}}}")] });
+        let rig = TestShadow::new(engine(reply), limits(), rules).await;
+        rig.offer(answered(Mode::Dark, &json!({"id": 17}), 0));
+        let seen = rig.settled(1).await;
+        match outcome {
+            Ok(matched) => assert_eq!(seen.matched, matched, "{condition}: {seen:?}"),
+            Err(reason) => assert_eq!(seen.skipped.get(reason), Some(&1), "{condition}: {seen:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_by_a_service_is_compared_with_what_legacy_answered() {
     let reply = |_: ArmRequest| async move {

@@ -175,6 +175,7 @@ impl WorkflowRun<'_> {
             keep: true,
             may_fall_back: false,
             deadline: Duration::from_secs(20),
+            awaits_end: false,
         };
         let Ok(reply) = self.engine().arm().oneshot(arm_request).await;
         reply

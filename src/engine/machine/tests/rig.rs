@@ -131,7 +131,8 @@ impl Rig {
     /// A new run whose caller waits for 20 s and whose request may go back to legacy.
     pub fn new(plan: &Arc<Plan>) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let caller = CallerTerms { may_fall_back: true, answer_by: now + SignedDuration::from_secs(20) };
+        let answer_by = now + SignedDuration::from_secs(20);
+        let caller = CallerTerms { may_fall_back: true, answer_by, awaits_end: false };
         let mut rig = Self {
             plan: plan.clone(),
             world: world(),

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{hash_parts, idempotency_key, request_hash};
 use super::load::LoadedRun;
-use super::stream::follow;
+use super::stream::{follow, last_event_id};
 use super::unreadable::response_to_start;
 use crate::admin::access::Caller;
 use crate::admin::error::ApiError;
@@ -53,6 +53,7 @@ pub(in crate::admin) async fn start(
         (hash_parts(&["orchestrate", scope, &key]), request_hash(&workflow, &input))
     });
     let key = key.map(|(key, request)| (RetryKey(key), request));
+    let last_event = if streamed { last_event_id(&headers)? } else { Seq(0) };
     // Acquired before the start: a stream that is refused must not leave a run behind.
     let slot = streamed.then(|| admin.stream_slots.acquire()).transpose()?;
     let start = Start { workflow: workflow.as_str().into(), input, by, key };
@@ -60,7 +61,9 @@ pub(in crate::admin) async fn start(
     let (started, response) = match slot {
         Some(slot) => {
             let started = engine.start(start).await.map_err(ApiError::not_started)?;
-            let response = follow(&admin, started.run, Seq(0), slot).await;
+            // The client can have events only of a run that an earlier request has started.
+            let after = if started.fresh { Seq(0) } else { last_event };
+            let response = follow(&admin, started.run, after, slot).await;
             (started, response)
         }
         None => {

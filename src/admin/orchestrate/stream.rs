@@ -43,16 +43,17 @@ pub(in crate::admin) async fn stream(
     PathParams(id): PathParams<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let after = match headers.get(LAST_EVENT_ID) {
-        None => 0,
-        Some(value) => {
-            let seq = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-            seq.ok_or_else(|| ApiError::bad("Last-Event-ID is not the sequence number of an event"))?
-        }
-    };
+    let after = last_event_id(&headers)?;
     let run = resolve_id(&admin, &id).await?;
     let slot = admin.stream_slots.acquire()?;
-    follow(&admin, run, Seq(after), slot).await
+    follow(&admin, run, after, slot).await
+}
+
+/// The last event that the client has; 0 where it names none.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Seq, ApiError> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(Seq(0)) };
+    let seq = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    seq.map(Seq).ok_or_else(|| ApiError::bad("Last-Event-ID is not the sequence number of an event"))
 }
 
 /// Streams every event of a run after a sequence number.

@@ -112,6 +112,22 @@ async fn a_start_can_respond_with_a_stream() {
     let request = json!({ "workflow": "create-order", "stream": true });
     let answer = api.call(post("/api/v2/orchestrate/run", &request)).await;
     assert_eq!((answer.status, events(&answer.text).len()), (StatusCode::OK, 7));
+
+    // A repeat with the same idempotency key.
+    let after = |fresh: bool, last: &'static str| {
+        *api.engine.start.lock().unwrap() = Some(Ok(super::fake_engine::started(run_id(1), fresh)));
+        let mut again = post("/api/v2/orchestrate/run", &request);
+        again.headers_mut().insert("last-event-id", last.parse().unwrap());
+        api.call(again)
+    };
+    let rest = after(false, "5").await;
+    assert_eq!(events(&rest.text).first().map(|(id, ..)| *id), Some(6));
+    assert_eq!(after(false, "7").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(events(&after(true, "5").await.text).len(), 7, "a new run has no events that the client has");
+    let begun = api.engine.starts.lock().unwrap().len();
+    assert_eq!(after(true, "soon").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(api.engine.starts.lock().unwrap().len(), begun, "nothing was started");
+
     let mut api = TestApi::new().await;
     api.limits.api_streams_max = 0;
     let refused = api.call(post("/api/v2/orchestrate/run", &request)).await;

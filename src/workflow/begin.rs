@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::address::{self, NextAttempt};
 use super::calls::{CallState, Phase, StepState};
-use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs};
+use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs, starts_while_ending};
 use super::risk::{self, Gate};
 use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped, too_deep};
 use super::world::{call_scope, deeper_than};
@@ -29,8 +29,8 @@ pub(super) fn begin(
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
-    let starts_while_ending = run.call_state(&step.id, item, Part::Do).is_some_and(CallState::starts_while_ending);
-    if !starts_while_ending {
+    let state = run.call_state(&step.id, item, Part::Do);
+    if !state.is_some_and(|state| starts_while_ending(run, step, state)) {
         may_begin(run, plan, step)?;
     }
     let call = match (&step.kind, item) {

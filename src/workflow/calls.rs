@@ -304,11 +304,6 @@ impl CallState {
     pub(super) fn unknown_effect(&self) -> bool {
         self.uncertain && self.effect != EffectClass::Read
     }
-    /// Whether its next attempt starts even though the run is ending: a person asked for it, because it is unknown
-    /// whether an earlier one took effect. What would only begin an effect does not start in a run that is ending.
-    pub(super) fn starts_while_ending(&self) -> bool {
-        self.requested && self.unknown_effect()
-    }
     /// The conflict over it was resolved by another attempt. Where a person decided, the attempts so far do not count
     /// any more; a reload only ends a pause. In both cases the pause does not count towards the deadline, which begins
     /// anew.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState};
 use super::child_orders::orders_to_children;
-use super::may_begin::{sends, skipped_by_needs};
+use super::may_begin::{sends, skipped_by_needs, starts_while_ending};
 use super::work_count::count_work;
 use super::world::call_scope;
 use super::{Command, EffectClass, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
@@ -293,7 +293,8 @@ impl Due<'_> {
         }
     }
 
-    /// Waits for calls under way to end, probes unknown effects, and makes the attempts that a person asked for.
+    /// Waits for calls under way to end, probes unknown effects, and makes the attempts that a person asked for or that
+    /// settle an unknown effect.
     fn end_failing_run(&mut self) {
         let run = self.run;
         for (index, step) in self.plan.steps.iter().enumerate() {
@@ -302,7 +303,7 @@ impl Due<'_> {
             for (slot, call) in &open.calls {
                 let item = open.items.as_ref().map(|_| *slot);
                 match call.phase {
-                    Phase::Waiting(at) if call.starts_while_ending() => {
+                    Phase::Waiting(at) if starts_while_ending(run, step, call) => {
                         self.next_attempt(index, step, item, Part::Do, at)
                     }
                     Phase::Probing => self.side_call(index, step, item, Part::Probe),

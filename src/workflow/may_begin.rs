@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::calls::Open;
+use super::calls::{CallState, Open};
 use super::step_events::{failed, finished, skipped, too_deep};
 use super::world::deeper_than;
 use super::{Call, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Skipped, Step, World};
@@ -22,6 +22,20 @@ pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refus
         return Err(Refusal::NotDue("it is only a fallback, and is not taken"));
     }
     Ok(())
+}
+
+/// Whether the next attempt of a call starts even though the run is ending, because it is unknown whether an earlier one
+/// took effect: a person asked for it, or repeating it settles that. What would only begin an effect does not start in a
+/// run that is ending.
+pub(super) fn starts_while_ending(run: &Run, step: &Step, call: &CallState) -> bool {
+    call.unknown_effect() && (call.requested || (call.repeatable && is_settled_by_repeat(run, step)))
+}
+
+/// Whether an unknown outcome of the step's call is settled by repeating the call, if the run is ending and a repeat is
+/// harmless: if the repeat is what performs the effect, that is undone too. A probe settles it without an effect. In a
+/// run that was cancelled, nothing is sent again unless a person asks for it.
+pub(super) fn is_settled_by_repeat(run: &Run, step: &Step) -> bool {
+    run.cancel.is_none() && step.undo.is_some() && step.probe.is_none()
 }
 
 /// Whether there is such an item (0 is the single call) and it has not begun.

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::attempt_result::{Class, classify, describe, is_conflict, response, retry_after, status_of};
 use super::calls::CallState;
 use super::conflict::{conflict, pauses, shorten_value};
+use super::may_begin::is_settled_by_repeat;
 use super::rules::Busy;
 use super::step_events::schema_failure;
 use super::{
@@ -254,7 +255,10 @@ impl EndedAttempt<'_> {
         };
         let not_counted = may_be_free && !self.every_attempt_counts();
         let stops = match self.part {
-            Part::Do => self.run.is_ending(),
+            Part::Do => {
+                let settles = unknown && state.effect != EffectClass::Read && is_settled_by_repeat(self.run, self.step);
+                self.run.is_ending() && !settles
+            }
             Part::Probe => false,
             Part::Undo => !self.run.compensates(),
         };

@@ -25,6 +25,7 @@ mod random_people;
 mod random_plans;
 mod rates;
 mod rehearsals;
+mod repeats_while_ending;
 mod rerun_decisions;
 mod rerun_repeats;
 mod risk;

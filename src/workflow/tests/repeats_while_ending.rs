@@ -1,0 +1,79 @@
+//! Calls of unknown outcome in a run that ends early: what is repeated before anything is undone.
+
+use super::harness::{plan, timed_out};
+use super::*;
+use crate::workflow::{ConflictKind, Part};
+
+/// `bad` fails the run beside a call of `method` at `service`.
+fn beside(method: &str, service: &str, undo: &str) -> Plan {
+    plan(&format!(
+        "
+workflow: w
+steps:
+  put: {{ call: '{method} ${{services.{service}}}/put', retry: {{ attempts: 3, base: 1ms, max: 1ms }}, {undo} }}
+  bad: {{ call: 'POST ${{services.bank}}/bad' }}
+respond: {{ status: 200 }}
+"
+    ))
+}
+
+const UNDO: &str = "undo: 'DELETE ${services.stock}/put'";
+
+#[test]
+fn a_harmless_repeat_settles_an_unknown_outcome_before_it_is_undone() {
+    for (method, service) in [("PUT", "bank"), ("DELETE", "bank"), ("POST", "stock")] {
+        // The run fails before the outcome becomes unknown, or after it.
+        for fails_first in [true, false] {
+            let plan = beside(method, service, UNDO);
+            let mut harness = Harness::of_route(&plan);
+            harness.settle();
+            let first = harness.run.attempt(&"put".into(), None, Part::Do).unwrap();
+            for step in if fails_first { ["bad", "put"] } else { ["put", "bad"] } {
+                harness.call(step, if step == "bad" { status(404) } else { timed_out() });
+            }
+            let again = harness.run.attempt(&"put".into(), None, Part::Do).expect("it is repeated");
+            assert_eq!((again.attempt, &again.key, &again.request), (2, &first.key, &first.request), "{method}");
+            harness.call("put", ok(json!({})));
+            assert_eq!(harness.in_flight_names(), ["undo put"], "{method} {fails_first}");
+            harness.undo("put", ok(json!({})));
+            assert_eq!(harness.run.status(), RunStatus::Failed);
+        }
+    }
+}
+
+#[test]
+fn an_outcome_that_the_attempts_left_do_not_settle_is_a_conflict() {
+    let plan = beside("PUT", "bank", UNDO);
+    for last in [timed_out(), status(404)] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.call("bad", status(404));
+        harness.call("put", timed_out());
+        harness.call("put", timed_out());
+        harness.call("put", last);
+        let conflict = harness.run.conflict().expect("a person decides");
+        assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::OutcomeUnknown, "put"));
+    }
+}
+
+#[test]
+fn nothing_is_repeated_that_may_do_harm_or_would_not_be_undone() {
+    for (method, service, undo) in [("POST", "bank", UNDO), ("PUT", "bank", "timeout: 1s")] {
+        let plan = beside(method, service, undo);
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.call("bad", status(404));
+        harness.call("put", timed_out());
+        assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
+    }
+    let plan = beside("PUT", "bank", UNDO);
+    for compensate in [true, false] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.cancel(compensate).unwrap();
+        harness.call("bad", status(404));
+        harness.call("put", timed_out());
+        let conflict = harness.run.conflict().map(|conflict| conflict.kind);
+        assert_eq!(conflict, compensate.then_some(ConflictKind::OutcomeUnknown), "a person has cancelled it");
+    }
+}

@@ -47,7 +47,8 @@ impl Machine {
         } else if let Some(DecidedReply { run, .. }) = self.deadline_reply.as_ref().filter(|reply| reply.seq <= durable)
             && self.caller.take().is_some()
         {
-            let mut reply = replies::still_running(run, Some(&self.plan), &self.world);
+            let reply = if self.descendant_waits { replies::descendant_waits } else { replies::still_running };
+            let mut reply = reply(run, Some(&self.plan), &self.world);
             // In shadow and dark a run that pauses is not compared, and neither are those above it.
             if self.descendant_waits
                 && run.mode() != Mode::Real

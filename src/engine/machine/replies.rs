@@ -48,26 +48,38 @@ pub(in crate::engine) fn of_run(
         }
         RunStatus::Paused | RunStatus::WaitingCheckpoint => Some(pending(run, plan, world).unwrap_or_else(|| {
             let detail = shown_note(run, plan).unwrap_or_else(|| "it asks a person".into());
-            let detail = format!(
-                "The run waits for a person: {detail}. A person decides how it goes on. Sending the request again with the same \
-                 retry key does nothing twice and gets the run's answer; without one it could do the work twice."
-            );
-            let problem = Problem {
-                status: 503,
-                kind: "run-paused".into(),
-                title: "The run waits for a person".into(),
-                detail,
-                source: Source::Workflow,
-                run: Some(run.id()),
-                retry_after_s: Some(30),
-                shared_step_begun: Some(run.shared_begun()),
-            };
-            ArmReply::Refused(problem, report.clone())
+            let detail = format!("The run waits for a person: {detail}. A person decides how it goes on.");
+            ArmReply::Refused(waits_for_person(run, "The run waits for a person", &detail), report.clone())
         })),
-        RunStatus::Queued
-        | RunStatus::Running
-        | RunStatus::WaitingSignal
-        | RunStatus::Completed => None,
+        RunStatus::Queued | RunStatus::Running | RunStatus::WaitingSignal | RunStatus::Completed => None,
+    }
+}
+
+/// The reply while a run below this one waits for a person or a signal, so that the caller is not made to wait.
+pub(in crate::engine) fn descendant_waits(run: &Run, plan: Option<&Plan>, world: &World) -> ArmReply {
+    match still_running(run, plan, world) {
+        ArmReply::Refused(_, report) => {
+            let title = "A run below this one waits for a person or a signal";
+            let detail = "A run that this one has begun waits for a person or a signal, and then this one goes on.";
+            ArmReply::Refused(waits_for_person(run, title, detail), report)
+        }
+        reply => reply,
+    }
+}
+
+fn waits_for_person(run: &Run, title: &str, detail: &str) -> Problem {
+    Problem {
+        status: 503,
+        kind: "run-paused".into(),
+        title: title.into(),
+        detail: format!(
+            "{detail} Sending the request again with the same retry key does nothing twice and gets the run's answer; \
+             without one it could do the work twice."
+        ),
+        source: Source::Workflow,
+        run: Some(run.id()),
+        retry_after_s: Some(30),
+        shared_step_begun: Some(run.shared_begun()),
     }
 }
 
@@ -77,20 +89,24 @@ fn superseded_reply(run: &Run, plan: Option<&Plan>, successor: RunId) -> ArmRepl
     if let Some(answer) = run.pending() {
         return answered(answer, report(run, plan));
     }
-    let problem = Problem {
+    let detail = format!(
+        "A person ordered a rerun: {successor} takes the place of this run. Sending the request again with the same retry \
+         key does nothing twice and gets the rerun's answer; without one it could do the work twice."
+    );
+    ArmReply::Refused(goes_on(run, successor, detail), report(run, plan))
+}
+
+fn goes_on(run: &Run, has_answer_later: RunId, detail: String) -> Problem {
+    Problem {
         status: 503,
         kind: "run-goes-on".into(),
         title: "The run has no answer yet".into(),
-        detail: format!(
-            "A person ordered a rerun: {successor} takes the place of this run. Sending the request again with the same \
-             retry key does nothing twice and gets the rerun's answer; without one it could do the work twice."
-        ),
+        detail,
         source: Source::Workflow,
-        run: Some(successor),
+        run: Some(has_answer_later),
         retry_after_s: Some(1),
         shared_step_begun: Some(run.shared_begun()),
-    };
-    ArmReply::Refused(problem, report(run, plan))
+    }
 }
 
 /// The `respond.pending` answer that the caller of a run was given, while the run that has taken its place has no
@@ -117,20 +133,9 @@ pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, world: &W
     // Not in shadow and dark: a pending answer must not be compared with legacy's final one.
     let pending = pending(run, plan, world).filter(|_| run.mode() == Mode::Real);
     pending.unwrap_or_else(|| {
-        let problem = Problem {
-            status: 503,
-            kind: "run-goes-on".into(),
-            title: "The run has no answer yet".into(),
-            detail:
-                "The run goes on. Sending the request again with the same retry key does nothing twice and gets the \
-                     run's answer; without one it could do the work twice."
-                    .into(),
-            source: Source::Workflow,
-            run: Some(run.id()),
-            retry_after_s: Some(1),
-            shared_step_begun: Some(run.shared_begun()),
-        };
-        ArmReply::Refused(problem, report(run, plan))
+        let detail = "The run goes on. Sending the request again with the same retry key does nothing twice and gets the \
+                      run's answer; without one it could do the work twice.";
+        ArmReply::Refused(goes_on(run, run.id(), detail.into()), report(run, plan))
     })
 }
 

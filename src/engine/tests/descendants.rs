@@ -73,7 +73,8 @@ async fn a_caller_is_answered_when_a_descendant_waits_for_a_person() {
     let begun = Instant::now();
     let (problem, report) = refused(harness.send(request("w", Mode::Real, &json!({}))).await);
     assert!(begun.elapsed() < Duration::from_secs(5), "its deadline is 8 s");
-    assert_eq!((problem.status, problem.shared_step_begun), (503, Some(true)));
+    assert_eq!((problem.status, problem.kind.as_str(), problem.shared_step_begun), (503, "run-paused", Some(true)));
+    assert!(problem.title.starts_with("A run below"), "{problem:?}");
     approve(&harness, &waiting_run(&harness).await).await;
     assert_eq!(rest_soon(&harness, report.run.unwrap()).await.status, RunStatus::Completed);
 }

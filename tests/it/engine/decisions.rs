@@ -187,8 +187,8 @@ async fn legacy_does_not_perform_what_was_decided_against() {
         let ((got, problem), ()) = tokio::join!(test.request_with(&path, &body, &key), act);
         let calls = test.step_service.count(&format!("POST /{name}"));
         // If a child's question is stored before its `look` has begun, the child waits for a person, and the caller is
-        // answered at once with `run-goes-on`.
-        if name != below && problem["type"].as_str().unwrap().ends_with("run-goes-on") {
+        // answered at once with `run-paused`.
+        if name != below && problem["type"].as_str().unwrap().ends_with("run-paused") {
             assert!(matches!(decision, Reject | NobodyAnswers) && calls == 0, "{case}: {problem}");
             continue;
         }

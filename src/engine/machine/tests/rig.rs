@@ -285,6 +285,7 @@ impl Rig {
                 (ArmReply::Abandoned(abandoned), None) => abandoned.run.is_none(),
                 (ArmReply::Abandoned(_), Some(run)) => run.status() == RunStatus::Abandoned,
                 (ArmReply::Refused(problem, _), Some(run)) => match problem.kind.as_str() {
+                    "run-paused" if self.machine.descendant_waits => true,
                     "run-paused" => matches!(run.status(), RunStatus::Paused | RunStatus::WaitingCheckpoint),
                     "outcome-unknown" | "run-goes-on" => true,
                     _ => run.failure().is_some(),

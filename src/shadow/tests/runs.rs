@@ -71,10 +71,16 @@ async fn a_reply_of_a_run_that_goes_on_is_compared_unless_a_condition_reads_what
 
 #[tokio::test]
 async fn a_refusal_by_a_service_is_compared_with_what_legacy_answered() {
-    let reply = |_: ArmRequest| async move {
+    refusal_is_compared(502, "workflow-refused").await;
+    // The service refused a step of a child run.
+    refusal_is_compared(500, "workflow-child-failed").await;
+}
+
+async fn refusal_is_compared(status: u16, kind: &'static str) {
+    let reply = move |_: ArmRequest| async move {
         let problem = Problem {
-            status: 502,
-            kind: "workflow-refused".into(),
+            status,
+            kind: kind.into(),
             title: "t".into(),
             detail: "d".into(),
             source: Source::Workflow,
@@ -87,7 +93,7 @@ async fn a_refusal_by_a_service_is_compared_with_what_legacy_answered() {
     let rig = TestShadow::new(engine(reply), limits(), json!({})).await;
     rig.offer(answered_with(StatusCode::NOT_FOUND, Mode::Rehearse, &json!({"error": "none"}), 0));
     let seen = rig.settled(1).await;
-    assert_eq!((seen.mismatched, seen.failed.len()), (1, 0));
+    assert_eq!((seen.mismatched, seen.failed.len()), (1, 0), "{kind}");
 }
 
 /// The engine refuses the input before it creates a run.

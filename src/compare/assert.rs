@@ -14,6 +14,7 @@ use super::redact;
 use super::rules::Rules;
 use super::verdict::Kind;
 use crate::expression::Scope;
+use crate::names::StepId;
 
 /// Evaluates every assert. One that does not hold, or cannot be evaluated, is a difference: an error is never a pass.
 pub(super) fn evaluate(
@@ -84,7 +85,8 @@ fn reply(observation: &Observation, body: &ParsedBody) -> Value {
 
 /// The intents by step; a list where the step has items.
 pub(super) fn intents(observation: &Observation) -> Value {
-    let mut by_step = Map::new();
+    let empty = |step: &StepId| (step.as_str().to_owned(), Value::Array(Vec::new()));
+    let mut by_step: Map<String, Value> = observation.steps_without_items().iter().map(empty).collect();
     for intent in observation.intents() {
         let headers: Map<String, Value> =
             intent.headers.iter().map(|(k, v)| (k.to_ascii_lowercase(), Value::String(v.clone()))).collect();

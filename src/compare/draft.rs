@@ -61,6 +61,6 @@ impl JsonSchema for ToleranceDraft {
 /// What rules may refer to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CompareContext<'a> {
-    /// The names of the workflow's steps; empty where the route has no workflow.
-    pub steps: &'a [&'a str],
+    /// The names under which the workflow may record intents; empty where the route has no workflow.
+    pub intents: &'a [&'a str],
 }

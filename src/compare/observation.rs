@@ -16,6 +16,7 @@ pub struct Observation {
     body: Body,
     latency: Duration,
     intents: Vec<Intent>,
+    steps_without_items: Vec<StepId>,
 }
 
 /// A body as it was observed.
@@ -48,7 +49,11 @@ pub struct Intent {
 impl Observation {
     /// Freezes what was seen. `latency` is from the request's last byte to the reply's.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body, latency: Duration, intents: Vec<Intent>) -> Self {
-        Self { status, headers, body, latency, intents }
+        Self { status, headers, body, latency, intents, steps_without_items: Vec::new() }
+    }
+    /// Adds the steps whose `for_each` had no items: their intents are an empty list.
+    pub fn with_steps_without_items(self, steps: Vec<StepId>) -> Self {
+        Self { steps_without_items: steps, ..self }
     }
     /// The reply's status.
     pub fn status(&self) -> StatusCode {
@@ -69,6 +74,10 @@ impl Observation {
     /// What its rehearsed steps would have sent, and what its private steps sent in `dark`.
     pub fn intents(&self) -> &[Intent] {
         &self.intents
+    }
+    /// The steps whose `for_each` had no items.
+    pub fn steps_without_items(&self) -> &[StepId] {
+        &self.steps_without_items
     }
 }
 

@@ -157,10 +157,11 @@ impl Rules {
         self.read_intents().next().is_some()
     }
 
-    /// Whether an assert may read the intents of one of these steps.
+    /// Whether an assert may read the intents of one of these steps, or of what a run that has not ended may yet undo.
     pub fn reads_intent_of(&self, steps: &[StepId]) -> bool {
+        let is_open = |name: &str| name.ends_with(OF_UNDO) || steps.iter().any(|step| step.as_str() == name);
         // A path that names no step may read all of them.
-        self.read_intents().any(|read| read.part(0).is_none_or(|name| steps.iter().any(|step| step.as_str() == name)))
+        self.read_intents().any(|read| read.part(0).is_none_or(is_open))
     }
 
     fn read_intents(&self) -> impl Iterator<Item = &ReadPath> {
@@ -221,6 +222,8 @@ fn tolerance(value: &Value, site: &Site, problems: &mut Problems) -> Option<Tole
     parsed
 }
 
+/// The end of the name under which the intents of a step's `undo` are recorded. No step has a `.` in its name.
+const OF_UNDO: &str = ".undo";
 const ROOTS: [&str; 4] = ["request", "legacy", "engine", "intents"];
 
 fn assert(text: &str, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> Option<Expression> {
@@ -260,14 +263,15 @@ fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems
         return false;
     }
     let Some(step) = read.part(0).filter(|_| root == "intents") else { return true };
-    if context.steps.contains(&step) {
+    if context.intents.contains(&step) {
         return true;
     }
     let problem = problems.error(site, format!("the workflow has no step `{step}` with a call"));
-    match nearest(step, context.steps.iter().copied()) {
+    let steps: Vec<&str> = context.intents.iter().copied().filter(|name| !name.ends_with(OF_UNDO)).collect();
+    match nearest(step, steps.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `intents.{near}`?")),
-        None if context.steps.is_empty() => problem.hint("the route has no workflow, so there are no intents"),
-        None => problem.hint(format!("its steps are {}", context.steps.join(", "))),
+        None if context.intents.is_empty() => problem.hint("the route has no workflow, so there are no intents"),
+        None => problem.hint(format!("its steps are {}", steps.join(", "))),
     };
     false
 }

@@ -15,7 +15,7 @@ pub(super) const BOUNDS: Bounds = Bounds { differences: 64, depth: 128, bytes: 8
 pub(super) fn rules(draft: Value) -> Rules {
     let draft: RulesDraft = serde_json::from_value(draft).unwrap();
     let mut problems = Problems::default();
-    let context = CompareContext { steps: &["price", "charge", "mail"] };
+    let context = CompareContext { intents: &["price", "charge", "mail", "charge.undo"] };
     let rules = Rules::check(&draft, &Site::file("routes.yaml"), &context, &mut problems);
     rules.unwrap_or_else(|| panic!("{problems:?}"))
 }
@@ -192,6 +192,29 @@ fn stale_reads_have_a_kind_of_their_own() {
 }
 
 #[test]
+fn asserts_read_the_intents_of_an_undo_and_of_a_step_without_items() {
+    let rules = rules(json!({"assert": [
+        "${size(intents.mail) == 0}",
+        "${intents[\"charge.undo\"].url == 'http://bank/charges/1'}",
+    ]}));
+    let undo = Intent {
+        step: StepId::new("charge.undo"),
+        item: None,
+        method: http::Method::DELETE,
+        url: "http://bank/charges/1".into(),
+        headers: Vec::new(),
+        body: Value::Null,
+    };
+    let engine = Observation::new(StatusCode::OK, HeaderMap::new(), Body::Whole("".into()), Duration::ZERO, vec![undo]);
+    let legacy = reply(200, &[], "");
+    let without_mail = compared(&legacy, &engine, &rules).unwrap();
+    assert_eq!((without_mail.verdict, without_mail.differences.len()), (Verdict::Mismatch, 1), "no run of `mail`");
+    let engine = engine.with_steps_without_items(vec![StepId::new("mail")]);
+    assert_eq!(compared(&legacy, &engine, &rules).unwrap().verdict, Verdict::Match);
+    assert!(rules.reads_intent_of(&[]), "what is undone is known only when the run has ended");
+}
+
+#[test]
 fn asserts_read_replies_and_intents() {
     let rules = rules(json!({"assert": [
         "${intents.charge.body.amount == legacy.body.total}",
@@ -331,7 +354,7 @@ fn all_bad_rules_are_reported_with_their_positions() {
     }))
     .unwrap();
     let mut problems = Problems::default();
-    let context = CompareContext { steps: &["price", "charge"] };
+    let context = CompareContext { intents: &["price", "charge"] };
     assert!(Rules::check(&draft, &Site::file("r.yaml").key("compare"), &context, &mut problems).is_none());
     let all: Vec<String> = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect();
     assert_eq!(all.len(), 14, "{all:#?}");

@@ -135,8 +135,9 @@ pub(crate) fn routes<'a>(
             draft_rules.assert.clear();
         }
         // Only these have intents: those of runs that a step starts are not compared.
-        let steps: Vec<&str> = plan.iter().flat_map(|plan| plan.calling_steps()).collect();
-        if let Some(checked) = Rules::check(&draft_rules, &site, &CompareContext { steps: &steps }, problems) {
+        let names = plan.map(|plan| plan.intent_names()).unwrap_or_default();
+        let intents: Vec<&str> = names.iter().map(String::as_str).collect();
+        if let Some(checked) = Rules::check(&draft_rules, &site, &CompareContext { intents: &intents }, problems) {
             rules.insert(draft.id.as_str().into(), Arc::new(checked));
         }
     }

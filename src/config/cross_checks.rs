@@ -313,7 +313,7 @@ fn check_invariants(site: &Site, route: &Route, plan: &Plan, problems: &mut Prob
     for (index, (_, expression)) in route.invariants.iter().enumerate() {
         for path in expression.reads().iter().filter(|path| path.root() == "intents") {
             let Some(step) = path.part(0) else { continue };
-            if plan.calling_steps().any(|known| known == step) {
+            if plan.intent_names().iter().any(|known| known == step) {
                 continue;
             }
             let known = plan.calling_steps();

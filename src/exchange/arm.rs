@@ -101,6 +101,8 @@ pub struct RunReport {
     pub status: Option<RunStatus>,
     /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order.
     pub intents: Vec<Intent>,
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`]: the steps with a call whose `for_each` had no items.
+    pub steps_without_items: Vec<StepId>,
     /// In [`Mode::Rehearse`] and [`Mode::Dark`], if the run has not ended: the steps with a call that have not ended, of
     /// which intents may be missing. `None` where the run has ended.
     pub open_steps: Option<Vec<StepId>>,

@@ -84,7 +84,7 @@ static TABLE: &[FunctionEntry] = &[
     // conversions
     entry!("string", 1..=1, |a| Ok(scalar(&a[0])?.into())),
     entry!("int", 1..=1, int),
-    entry!("uint", 1..=1, int),
+    entry!("uint", 1..=1, uint),
     entry!("double", 1..=1, double),
     entry!("dyn", 1..=1, |a| Ok(a[0].clone().into_owned())),
     // lists and maps
@@ -215,6 +215,14 @@ fn int(args: &Args<'_>) -> Outcome {
             Err(_) => Err(ExpressionError::new("the text is not a whole number")),
         },
         other => Err(type_error("a number or a string", other)),
+    }
+}
+
+fn uint(args: &Args<'_>) -> Outcome {
+    let whole = int(args)?;
+    match whole.is_u64() {
+        true => Ok(whole),
+        false => Err(ExpressionError::new(format!("{whole} is negative"))),
     }
 }
 

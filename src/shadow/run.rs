@@ -146,11 +146,8 @@ impl Runner {
                 }
                 let fits = answer.body.len() as u64 <= self.limits.body_capture_bytes_max;
                 let body = if fits { Body::Whole(answer.body) } else { Body::TooLarge };
-                let intents = report.intents.clone();
-                EngineResult::Comparable(
-                    Observation::new(answer.status, answer.headers, body, latency, intents),
-                    report,
-                )
+                let seen = Observation::new(answer.status, answer.headers, body, latency, report.intents.clone());
+                EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
             }
             ArmReply::Refused(problem, report) => match report.unresolved.as_ref().map(|(reason, _)| *reason) {
                 Some(reason) => EngineResult::NotComparable(Outcome::Skipped(reason), report),
@@ -276,11 +273,8 @@ fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResu
             let body = serde_json::to_vec(&problem).unwrap_or_default();
             let json = http::HeaderValue::from_static("application/problem+json");
             let headers = [(http::header::CONTENT_TYPE, json)].into_iter().collect();
-            let intents = report.intents.clone();
-            EngineResult::Comparable(
-                Observation::new(status, headers, Body::Whole(body.into()), latency, intents),
-                report,
-            )
+            let seen = Observation::new(status, headers, Body::Whole(body.into()), latency, report.intents.clone());
+            EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
         }
     }
 }

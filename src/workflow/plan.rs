@@ -52,7 +52,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The names of the steps that send a call. Only these have intents.
+    /// The names under which intents may be recorded: steps with a call, and `STEP.undo`.
+    pub fn intent_names(&self) -> Vec<String> {
+        let undos = self.steps.iter().filter(|step| step.undo.is_some()).map(|step| format!("{}.undo", step.id));
+        self.calling_steps().map(str::to_owned).chain(undos).collect()
+    }
+    /// The names of the steps that send a call.
     pub fn calling_steps(&self) -> impl Iterator<Item = &str> + Clone {
         self.steps.iter().filter(|step| matches!(step.kind, StepKind::Call(_))).map(|step| step.id.as_str())
     }

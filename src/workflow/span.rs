@@ -16,6 +16,13 @@ const HOW: &str = "write 50ms, 2s, 10m, 3h or 2d";
 
 /// `50ms`, `2s`, `10m`, `3h`, `2d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    match zero_or_longer(text)? {
+        Duration::ZERO => Err("a duration is longer than 0".to_owned()),
+        span => Ok(span),
+    }
+}
+
+fn zero_or_longer(text: &str) -> Result<Duration, String> {
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(digits);
@@ -31,7 +38,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     match millis.map(Duration::from_millis) {
         None => Err(format!("`{text}` is not a duration; {HOW}")),
-        Some(Duration::ZERO) => Err("a duration is longer than 0".to_owned()),
         Some(span) if span > SPAN_MAX => Err(format!("`{text}` is longer than 400 days")),
         Some(span) => Ok(span),
     }
@@ -40,7 +46,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// A duration as text, or a number of seconds. Zero is allowed here: a computed time may have passed already.
 pub(super) fn duration_value(value: &Value) -> Result<Duration, String> {
     match value {
-        Value::String(text) => duration(text),
+        Value::String(text) => zero_or_longer(text),
         Value::Number(seconds) => {
             let seconds = seconds.as_f64().unwrap_or(f64::NAN);
             match Duration::try_from_secs_f64(seconds.max(0.0)) {
@@ -132,6 +138,7 @@ mod tests {
         }
         assert_eq!(duration_value(&json!(1.5)), Ok(ms(1500)));
         assert_eq!(duration_value(&json!(-3)), Ok(ms(0)));
+        assert_eq!(duration_value(&json!("0s")), Ok(ms(0)));
         assert!(duration_value(&json!(1e300)).is_err() && duration_value(&json!(null)).is_err());
         let noon = "1970-01-01T12:00:00Z".parse().unwrap();
         assert_eq!(time(&json!("1970-01-01T13:00:00+01:00")), Ok(noon));

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::compare::Intent;
 use crate::exchange::RunReport;
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
-use crate::workflow::{FailureKind, Lack, Mode, Part, Plan, Redaction, Run, RunStatus, StepKind, sends};
+use crate::workflow::{FailureKind, Lack, Mode, Part, Plan, Redaction, Run, RunStatus, Step, StepKind, sends};
 
 /// What a run did apart from its answer, for comparison and for metrics.
 pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
@@ -44,12 +46,13 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         Some(redaction) => (reason, redaction.text(&detail)),
         None => (reason, detail),
     });
-    let goes_on = run.mode() != Mode::Real && !run.is_final();
+    let compared = plan.filter(|_| run.mode() != Mode::Real);
     RunReport {
         run: Some(run.id()),
         status: Some(run.status()),
         intents,
-        open_steps: plan.filter(|_| goes_on).map(|plan| open_steps(run, plan)),
+        steps_without_items: compared.map(|plan| without_items(run, plan)).unwrap_or_default(),
+        open_steps: compared.filter(|_| !run.is_final()).map(|plan| open_steps(run, plan)),
         unresolved,
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
@@ -60,6 +63,14 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
 
 fn open_steps(run: &Run, plan: &Plan) -> Vec<StepId> {
     plan.calling_steps().map(StepId::from).filter(|step| !run.has_ended(step)).collect()
+}
+
+fn without_items(run: &Run, plan: &Plan) -> Vec<StepId> {
+    let is_empty = |step: &&Step| {
+        let output = run.output_of(step.id.as_str()).and_then(Value::as_array);
+        step.for_each.is_some() && matches!(step.kind, StepKind::Call(_)) && output.is_some_and(Vec::is_empty)
+    };
+    plan.steps.iter().filter(is_empty).map(|step| step.id.clone()).collect()
 }
 
 /// Why a run that ended with a failure of this kind is not compared; `None` where it is.

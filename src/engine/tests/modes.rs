@@ -41,6 +41,33 @@ async fn a_rehearsal_sends_only_reads_and_stores_nothing() {
     assert_eq!(report.unresolved, None);
 }
 
+#[tokio::test]
+async fn a_for_each_without_items_is_reported_and_one_that_is_skipped_is_not() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let mail = |items: &str, condition: &str| {
+        let call = "POST ${services.world}/mails";
+        json!({ "if": condition, "for_each": items, "call": call, "rehearse": {} })
+    };
+    let plan = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": {
+                "none": mail("${request.body.none}", "${true}"),
+                "two": mail("${request.body.two}", "${true}"),
+                "skipped": mail("${request.body.none}", "${false}"),
+            },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let harness = Harness::new(&step_service, plan).await;
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        let (_, _, report) = answer(harness.send(request("w", mode, &json!({ "none": [], "two": [1, 2] }))).await);
+        let without: Vec<_> = report.steps_without_items.iter().map(|step| step.as_str()).collect();
+        assert_eq!((without, report.intents.len(), report.open_steps), (vec!["none"], 2, None));
+    }
+}
+
 /// Some clients read `100.0` as 100 and ask for `/orders/100`.
 #[tokio::test]
 async fn an_id_that_is_a_whole_number_is_pinned_as_in_the_reply_and_as_an_integer() {

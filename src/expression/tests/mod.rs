@@ -115,6 +115,14 @@ fn functions_give_the_expected_values_and_name_themselves_in_errors() {
         json!("bc2xbb"),
     );
     gives("flatten([[1], [2, 3]]).reverse()", json!([3, 2, 1]));
+    gives("[uint(7), uint('7'), uint(2.9)]", json!([7, 7, 2]));
+    fails("uint(-1)", "uint(): -1 is negative");
+    fails("uint('-1')", "uint(): -1 is negative");
+    // 2^63 and more is exact or an error, never another number.
+    gives("int(9223372036854775808.0)", json!(9_223_372_036_854_775_808_u64));
+    fails("int(-9223372036854777856.0)", "int(): -9223372036854777856 is too large an integer");
+    fails("int(1e19)", "int(): 10000000000000000000 is too large an integer");
+    fails("int('9223372036854775808')", "int(): the text is not a whole number");
     fails("min([])", "min(): the list is empty");
     fails("size(1)", "size(): takes a string, a list or a map, not a number");
     fails("len([1])", "unknown function `len`; did you mean `size`?");

@@ -240,9 +240,12 @@ impl Check<'_> {
 
     fn duration_of(&mut self, value: &Value, at: &Site, context: &mut ExpressionContext<'_>) -> Option<Template> {
         let template = self.template(value, at, context)?;
-        if let Some(constant) = template.as_constant()
-            && let Err(message) = span::duration_value(constant)
-        {
+        let checked = match template.as_constant() {
+            Some(Value::String(text)) => span::duration(text),
+            Some(constant) => span::duration_value(constant),
+            None => return Some(template),
+        };
+        if let Err(message) = checked {
             self.problems.error(at, message);
             return None;
         }

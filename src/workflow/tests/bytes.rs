@@ -51,6 +51,22 @@ proptest! {
     }
 }
 
+/// In events they are a map with two members.
+#[test]
+fn bytes_fit_no_schema() {
+    let schema = "output: { schema: { type: object } }";
+    let plan = plan(&ECHO.replace("body: '${request.body}' }", &format!("body: '${{request.body}}', {schema} }}")));
+    for (replied, expected) in [
+        (BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png")), RunStatus::Failed),
+        (json!({ "content_type": "image/png" }), RunStatus::Completed),
+    ] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.call("echo", ok(replied));
+        assert_eq!(harness.status(), expected, "{:?}", harness.run.note());
+    }
+}
+
 #[test]
 fn bytes_are_passed_on_as_bytes_also_in_runs_of_earlier_versions() {
     let plan = plan(ECHO);

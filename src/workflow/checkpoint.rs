@@ -151,6 +151,14 @@ fn yes() -> CheckpointAnswer {
     CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
 }
 
+/// The refusal of a further answer to a checkpoint that has one, also after the run has ended.
+pub fn answered_before(run: &Run, plan: &Plan, id: &CheckpointId) -> Option<Refusal> {
+    let question = run.interactions.questions.get(id)?;
+    let QuestionState::Answered { said, by, seq } = &question.state else { return None };
+    let said = Box::new(answer_for_others(plan, run, &question.checkpoint.step, said));
+    Some(Refusal::AnsweredBefore { by: by.clone(), said, seq: *seq })
+}
+
 /// Handles an answer.
 pub(super) fn answer(
     run: &Run,
@@ -165,13 +173,12 @@ pub(super) fn answer(
         named.sort_unstable();
         named.dedup();
     }
+    if let Some(refusal) = answered_before(run, plan, id) {
+        return Err(refusal);
+    }
     let question = run.interactions.questions.get(id).ok_or(Refusal::NoSuchCheckpoint)?;
     match &question.state {
-        QuestionState::Open => {}
-        QuestionState::Answered { said, by, seq } => {
-            let said = Box::new(answer_for_others(plan, run, &question.checkpoint.step, said));
-            return Err(Refusal::AnsweredBefore { by: by.clone(), said, seq: *seq });
-        }
+        QuestionState::Open | QuestionState::Answered { .. } => {}
         QuestionState::Withdrawn => {
             let withdrawn = &question.checkpoint;
             let message = match run.interactions.question(&withdrawn.step, withdrawn.item) {

@@ -92,6 +92,7 @@ pub use bytes::{BytesMark, describe_bytes};
 pub use call_record::{CallRecord, Part};
 pub use calls::InFlight;
 pub use check::Known;
+pub use checkpoint::answered_before;
 pub use child::OpenChild;
 pub use command::{AttemptResult, Command, LockSeen, Refusal, WaitLink};
 pub use decide::{decide, input_refused};

@@ -18,12 +18,13 @@ use crate::engine::machine::order_record::refusal_of;
 use crate::engine::ports::event_sealer;
 use crate::engine::ports::order_sealer::seal_order;
 use crate::engine::scheduler::deliver::Undelivered;
+use crate::engine::scheduler::load;
 use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply};
 use crate::engine::scheduler::order_error::OrderError;
 use crate::engine::scheduler::stored_run::{self, Beginning};
 use crate::engine::scheduler::successors;
 use crate::limits::Limits;
-use crate::names::{RunId, Seq};
+use crate::names::{CheckpointId, RunId, Seq};
 use crate::store::{OrderRecord, StoreNotification};
 use crate::workflow::{Order, Refusal, RunSummary};
 
@@ -31,7 +32,8 @@ use crate::workflow::{Order, Refusal, RunSummary};
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends an order to a run and waits for its answer. A signal that an ended run has accepted before, under the same id,
-/// is accepted again, or by the run that took its place: its sender repeats it because the first answer was lost.
+/// is accepted again, or by the run that took its place: its sender repeats it because the first answer was lost. Of two
+/// answers to a checkpoint the later one is told the first, also where the run has ended meanwhile.
 pub(in crate::engine) async fn order(
     core: &Arc<Core>,
     run: RunId,
@@ -42,7 +44,14 @@ pub(in crate::engine) async fn order(
         Order::Signal { id, .. } => id.clone(),
         _ => None,
     };
-    let result = send(core, run, order.clone(), by.clone()).await;
+    let mut result = send(core, run, order.clone(), by.clone()).await;
+    if let (Err(OrderError::Refused { refusal: refusal @ Refusal::Ended, .. }), Order::Answer { checkpoint, .. }) =
+        (&mut result, &order)
+        && let Some(first) = answered_before(core, run, checkpoint).await
+    {
+        *refusal = first;
+        return result;
+    }
     let (Err(OrderError::Refused { run: summary, refusal: Refusal::Ended }), Some(id)) = (&result, delivery) else {
         return result;
     };
@@ -55,6 +64,14 @@ pub(in crate::engine) async fn order(
         Ok(Some(newest)) => send(core, newest, order, by).await,
         Err(error) => Err(store_error(&error.to_string(), false)),
     }
+}
+
+/// The refusal of a further answer to a checkpoint of an ended run. `None` where it has no answer, or the run or its plan
+/// cannot be read.
+async fn answered_before(core: &Core, run: RunId, checkpoint: &CheckpointId) -> Option<Refusal> {
+    let stored = stored_run::read(core, run, Beginning::FirstEvent).await.ok()?;
+    let plan = load::plan_of(core, &core.files.snapshot.load_full(), &stored.run.started().plan).await.ok()?;
+    crate::workflow::answered_before(&stored.run, &plan, checkpoint)
 }
 
 /// Whether a signal was delivered to the run under this id. False where the run cannot be read, or was purged.

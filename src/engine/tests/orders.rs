@@ -81,14 +81,22 @@ async fn of_concurrent_answers_one_is_accepted_and_the_others_are_refused() {
     let harness = Harness::new(&step_service, plan()).await;
     let run = start(&harness, json!({})).await.run;
     harness.wait_until_resting(run).await;
+    let (checkpoint, _) = harness.store.run(run).await.unwrap().unwrap().checkpoint.unwrap();
     let all = futures_util::future::join_all((0..20).map(|_| approve(&harness, run))).await;
     assert_eq!(all.iter().filter(|result| result.is_ok()).count(), 1, "{all:?}");
     let others = all.iter().filter_map(|result| result.as_ref().err());
     for other in others {
         let OrderError::Refused { refusal, .. } = other else { panic!("{other:?}") };
-        assert!(matches!(refusal, Refusal::AnsweredBefore { .. } | Refusal::Ended), "{refusal:?}");
+        assert!(matches!(refusal, Refusal::AnsweredBefore { .. }), "{refusal:?}");
     }
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    harness.wait_until_idle(run).await;
+    let said = CheckpointAnswer { approve: false, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
+    let later = harness.engine.order(run, Order::Answer { checkpoint, said }, "bob".into()).await;
+    let Err(OrderError::Refused { refusal: Refusal::AnsweredBefore { by, said, .. }, .. }) = later else {
+        panic!("the run has ended, and its checkpoint has an answer: {later:?}")
+    };
+    assert!(by == "ann" && said.approve, "{by} {said:?}");
     assert_eq!(step_service.seen().len(), 1);
 }
 

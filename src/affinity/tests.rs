@@ -47,7 +47,7 @@ impl Store for CountingStore {
         pinned(after: u64, limit: usize) -> Stored<Vec<(u64, PinKey, Arm)>>;
         pin_counts() -> Stored<Vec<crate::store::PinCount>>;
         pins(family: RouteId, arm: Arm, limit: usize) -> Stored<Vec<PinRecord>>;
-        put_flips(flips: Vec<crate::store::FlipRecord>, declared: Option<Vec<crate::store::DeclaredState>>) -> Stored<Vec<u64>>;
+        put_flips(put: crate::store::PutFlips) -> Stored<Option<Vec<u64>>>;
         flips(route: Option<RouteId>, limit: usize) -> Stored<Vec<crate::store::FlipRecord>>;
         last_flips() -> Stored<Vec<crate::store::FlipRecord>>;
         declared() -> Stored<Vec<crate::store::DeclaredState>>;

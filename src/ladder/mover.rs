@@ -12,7 +12,7 @@ use super::gate::{Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
 use super::positions::{Positions, RoutePosition, state_of};
-use super::record::{Recording, flip_record, record};
+use super::record::{Recorder, Recording, flip_record};
 use super::status::RouteStatus;
 use super::types::{
     Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, Reading,
@@ -27,6 +27,7 @@ use crate::store::{FlipRecord, StoreError, StoreHandle};
 
 pub(super) struct Mover {
     pub store: StoreHandle,
+    pub recorder: Recorder,
     gate: Gate,
     in_force: InForce,
     kill_switch: KillSwitch,
@@ -44,6 +45,7 @@ impl Mover {
     pub async fn open(declared: Declared, store: StoreHandle, gate: Gate) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
+        let recorder = Recorder::new(store.clone(), &flips);
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
         let searched = search(&store, &before, declared).await?;
@@ -66,7 +68,7 @@ impl Mover {
         let in_force = InForce::new(before.clone(), before.freeze, secret);
         let (move_lock, connected, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
         let unrecorded_flips = UnrecordedFlips::new();
-        let mover = Self { store, gate, in_force, kill_switch, unrecorded_flips, move_lock, connected };
+        let mover = Self { store, recorder, gate, in_force, kill_switch, unrecorded_flips, move_lock, connected };
         mover.record_and_apply(&before, after, moves, || {}).await?;
         Ok(mover)
     }
@@ -175,7 +177,7 @@ impl Mover {
             || after.followers != before.followers
         {
             self.check_no_flips_wait()?;
-            flips = record(&self.store, Recording { flips, declared: Some(after.rows()) }).await?;
+            flips = self.recorder.record(Recording { flips, declared: Some(after.rows()) }).await?;
         }
         for flip in &flips {
             if let Some(route) = &flip.route {
@@ -323,7 +325,7 @@ impl Mover {
     ) -> Result<FlipRecord, FreezeError> {
         let FreezeEnd { flip, pending } = self.kill_switch.prepare_end(&self.in_force, version, reason, by)?;
         let flips = pending.into_iter().chain([flip]).collect();
-        let recorded = record(&self.store, Recording { flips, declared: None }).await?;
+        let recorded = self.recorder.record(Recording { flips, declared: None }).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
         self.kill_switch.apply_recorded_end(&self.in_force, version, last);
         self.obey(version, Freeze::No).await;
@@ -349,7 +351,7 @@ impl Mover {
         flip: FlipRecord,
         declared: Option<Vec<crate::store::DeclaredState>>,
     ) -> Result<FlipRecord, StoreError> {
-        let mut recorded = record(&self.store, Recording { flips: vec![flip], declared }).await?;
+        let mut recorded = self.recorder.record(Recording { flips: vec![flip], declared }).await?;
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
     }
 

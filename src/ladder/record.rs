@@ -3,11 +3,12 @@
 //! Always true: flips that are recorded together are stored all or not at all (one transaction). If the store's reply
 //! was lost, the outcome is looked up until it is known, because what is in force must be what a restart finds.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::types::Move;
 use crate::flag::Shares;
-use crate::store::{DeclaredState, FlipRecord, StoreError, StoreHandle};
+use crate::store::{DeclaredState, FlipRecord, PutFlips, StoreError, StoreHandle};
 
 /// What is recorded in one transaction.
 pub(super) struct Recording {
@@ -19,65 +20,105 @@ pub(super) struct Recording {
 /// The pauses between look-ups of an unknown outcome: the first and the longest.
 const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Records flips and declarations, and returns the flips with their numbers. Returns once the outcome is known, however
-/// long the store takes.
-///
-/// # Errors
-/// Nothing was recorded.
-pub(super) async fn record(store: &StoreHandle, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
-    let Recording { mut flips, declared } = recording;
-    let numbers = match store.put_flips(flips.clone(), declared.clone()).await {
-        Ok(numbers) => numbers,
-        Err(error) => look_up(store, &flips, declared, error).await?,
-    };
-    for (flip, number) in flips.iter_mut().zip(numbers) {
-        flip.number = number;
-    }
-    Ok(flips)
+/// Records in the store. Only the holder of the lock of moves calls it: one write is under way at a time.
+pub(super) struct Recorder {
+    store: StoreHandle,
+    /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a newer
+    /// one, and so may an earlier write of this process that counted as not recorded.
+    newest: AtomicU64,
 }
 
-/// Looks up whether flips were recorded after the store's reply was lost. Returns their numbers, or `error` if they
-/// were not recorded.
-async fn look_up(
-    store: &StoreHandle,
-    flips: &[FlipRecord],
-    declared: Option<Vec<DeclaredState>>,
-    error: StoreError,
-) -> Result<Vec<u64>, StoreError> {
-    let mut pause = LOOK_UP_PAUSES.0;
-    loop {
-        match read_back(store, flips, declared.as_deref()).await {
-            Ok(Some(numbers)) => return Ok(numbers),
-            Ok(None) => return Err(error),
-            Err(look_up_error) => {
-                tracing::warn!(
-                    %error, %look_up_error, flips = flips.len(),
-                    "it is not known whether the store recorded a move; asking again until the store answers"
-                );
+/// What a look into the store found.
+struct ReadBack {
+    /// The numbers of the flips that were looked for; `None` if they are not there.
+    numbers: Option<Vec<u64>>,
+    newest: u64,
+}
+
+impl Recorder {
+    /// `last` are the last flips of all routes and of the kill switch.
+    pub fn new(store: StoreHandle, last: &[FlipRecord]) -> Self {
+        let newest = last.iter().map(|flip| flip.number).max().unwrap_or(0);
+        Self { store, newest: AtomicU64::new(newest) }
+    }
+
+    /// Records flips and declarations, and returns the flips with their numbers. Returns once the outcome is known, however
+    /// long the store takes.
+    ///
+    /// A write that the store performs although it counts as not recorded (a database may get it late from the network)
+    /// records nothing once a newer flip is recorded: each write names the newest flip that it may follow.
+    ///
+    /// # Errors
+    /// Nothing was recorded.
+    pub async fn record(&self, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
+        let Recording { mut flips, declared } = recording;
+        let numbers = loop {
+            let after = self.newest.load(Ordering::SeqCst);
+            let put = PutFlips { flips: flips.clone(), declared: declared.clone(), after };
+            match self.store.put_flips(put).await {
+                Ok(Some(numbers)) => break numbers,
+                // Another flip is newer: of another process, or these flips, if an earlier attempt came late.
+                Ok(None) => {
+                    let found = self.read_back(&flips, declared.as_deref()).await?;
+                    self.newest.store(found.newest, Ordering::SeqCst);
+                    if let Some(numbers) = found.numbers.filter(|_| !flips.is_empty()) {
+                        break numbers;
+                    }
+                }
+                Err(error) => break self.look_up(&flips, declared.as_deref(), error).await?,
             }
+        };
+        self.newest.fetch_max(numbers.iter().copied().max().unwrap_or(0), Ordering::SeqCst);
+        for (flip, number) in flips.iter_mut().zip(numbers) {
+            flip.number = number;
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOK_UP_PAUSES.1);
+        Ok(flips)
     }
-}
 
-/// The numbers of these flips in the store; `None` if they are not there.
-async fn read_back(
-    store: &StoreHandle,
-    flips: &[FlipRecord],
-    declared: Option<&[DeclaredState]>,
-) -> Result<Option<Vec<u64>>, StoreError> {
-    if flips.is_empty() {
-        let mut declared = declared.unwrap_or_default().to_vec();
-        declared.sort_by(|a, b| a.route.cmp(&b.route));
-        return Ok((store.declared().await? == declared).then(Vec::new));
+    /// Looks up whether flips were recorded after the store's reply was lost. Returns their numbers, or `error` if they
+    /// were not recorded.
+    async fn look_up(
+        &self,
+        flips: &[FlipRecord],
+        declared: Option<&[DeclaredState]>,
+        error: StoreError,
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut pause = LOOK_UP_PAUSES.0;
+        loop {
+            match self.read_back(flips, declared).await {
+                Ok(ReadBack { numbers, newest: _ }) => return numbers.ok_or(error),
+                Err(look_up_error) => {
+                    tracing::warn!(
+                        %error, %look_up_error, flips = flips.len(),
+                        "it is not known whether the store recorded a move; asking again until the store answers"
+                    );
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_UP_PAUSES.1);
+        }
     }
-    let stored = store.flips(None, flips.len()).await?;
-    let is_same = |(stored, flip): (&FlipRecord, &FlipRecord)| {
-        stored.route == flip.route && stored.at == flip.at && stored.by == flip.by && stored.to == flip.to
-    };
-    let all = stored.len() == flips.len() && stored.iter().rev().zip(flips).all(is_same);
-    Ok(all.then(|| stored.iter().rev().map(|flip| flip.number).collect()))
+
+    /// Looks for these flips, or for these declarations if there are no flips.
+    async fn read_back(
+        &self,
+        flips: &[FlipRecord],
+        declared: Option<&[DeclaredState]>,
+    ) -> Result<ReadBack, StoreError> {
+        let stored = self.store.flips(None, flips.len().max(1)).await?;
+        let newest = stored.first().map_or(0, |flip| flip.number);
+        if flips.is_empty() {
+            let mut declared = declared.unwrap_or_default().to_vec();
+            declared.sort_by(|a, b| a.route.cmp(&b.route));
+            let is_there = self.store.declared().await? == declared;
+            return Ok(ReadBack { numbers: is_there.then(Vec::new), newest });
+        }
+        let is_same = |(stored, flip): (&FlipRecord, &FlipRecord)| {
+            stored.route == flip.route && stored.at == flip.at && stored.by == flip.by && stored.to == flip.to
+        };
+        let all = stored.len() == flips.len() && stored.iter().rev().zip(flips).all(is_same);
+        Ok(ReadBack { numbers: all.then(|| stored.iter().rev().map(|flip| flip.number).collect()), newest })
+    }
 }
 
 /// The record of a move; the store assigns its number.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::kill_switch::Pending;
 use super::mover::{FlipGuard, Mover, log};
-use super::record::{Recording, record};
+use super::record::Recording;
 use super::types::FlipSource;
 use crate::store::StoreError;
 
@@ -25,7 +25,7 @@ impl Mover {
             return Ok(());
         }
         let mut positions = self.in_force().inputs().positions;
-        let recorded = record(&self.store, Recording { flips, declared: Some(positions.rows()) }).await?;
+        let recorded = self.recorder.record(Recording { flips, declared: Some(positions.rows()) }).await?;
         for flip in &recorded {
             if let Some(route) = &flip.route {
                 positions.set_last_flip(route, flip.clone());

@@ -3,7 +3,7 @@
 use super::holds;
 use super::mover::{Mover, log};
 use super::positions::{Positions, RoutePosition};
-use super::record::{Recording, record};
+use super::record::Recording;
 use super::types::{FlipSource, Move};
 use crate::flag::{Route, State};
 use crate::names::RouteId;
@@ -47,7 +47,7 @@ impl Mover {
         }
         let recording = Recording { flips: flips.clone(), declared: Some(positions.rows()) };
         let outcome = match self.check_no_flips_wait() {
-            Ok(()) => record(&self.store, recording).await,
+            Ok(()) => self.recorder.record(recording).await,
             Err(error) => Err(error),
         };
         let is_recorded = outcome.is_ok();

@@ -21,6 +21,7 @@ mod key_files;
 mod memory;
 mod open_creators;
 mod postgres;
+mod put_flips;
 mod records;
 mod repeated_failures;
 mod retry_scopes;
@@ -51,6 +52,7 @@ pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
 pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use postgres::PostgresStore;
+pub use put_flips::PutFlips;
 pub use records::{
     Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,
     OrderRecord, Overridden, PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
@@ -179,13 +181,9 @@ pub trait Store: Work {
         None
     }
 
-    /// Records flips and returns their numbers, in order. `declared`, if given, replaces all declarations. Everything
-    /// in one transaction, durable before it returns.
-    fn put_flips(
-        &self,
-        flips: Vec<FlipRecord>,
-        declared: Option<Vec<DeclaredState>>,
-    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>>;
+    /// Records flips and declarations in one transaction, durable before it returns. Returns the numbers of the flips, in
+    /// order; `None` if the newest flip in the store has another number than `put.after`: then nothing was recorded.
+    fn put_flips(&self, put: PutFlips) -> BoxFuture<'_, Result<Option<Vec<u64>>, StoreError>>;
     /// Flips, newest first, of one route or of all.
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
     /// The last flip of every route, and of the kill switch.

@@ -43,7 +43,7 @@ impl Store for HangingStore {
         pinned(after: u64, limit: usize) -> Stored<Vec<(u64, PinKey, Arm)>>;
         pin_counts() -> Stored<Vec<PinCount>>;
         pins(family: RouteId, arm: Arm, limit: usize) -> Stored<Vec<PinRecord>>;
-        put_flips(flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> Stored<Vec<u64>>;
+        put_flips(put: PutFlips) -> Stored<Option<Vec<u64>>>;
         flips(route: Option<RouteId>, limit: usize) -> Stored<Vec<FlipRecord>>;
         last_flips() -> Stored<Vec<FlipRecord>>;
         declared() -> Stored<Vec<DeclaredState>>;

@@ -20,6 +20,9 @@ pub struct FailingStore {
     pub refuse_flips: AtomicBool,
     /// Flips are recorded, and the reply is lost.
     pub lose_replies: AtomicBool,
+    /// Flips time out, and reach the store when [`FailingStore::deliver_held`] says so.
+    pub hold_flips: AtomicBool,
+    held: Mutex<Vec<PutFlips>>,
     /// Flips and declarations cannot be read.
     pub fail_reads: AtomicBool,
     /// Pins cannot be counted.
@@ -47,14 +50,33 @@ fn fails<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
     ready(Err(StoreError("fails on demand".into()))).boxed()
 }
 
+impl FailingStore {
+    /// Records past all failures, after whatever is newest.
+    pub async fn put(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) {
+        let after = self.inner.flips(None, 1).await.unwrap().first().map_or(0, |flip| flip.number);
+        self.inner.put_flips(PutFlips { flips, declared, after }).await.unwrap().unwrap();
+    }
+    /// The writes that timed out reach the store.
+    pub async fn deliver_held(&self) {
+        let held = std::mem::take(&mut *self.held.lock().unwrap());
+        for put in held {
+            self.inner.put_flips(put).await.unwrap();
+        }
+    }
+}
+
 crate::store::tests::forward_work::forward_work!(FailingStore, inner);
 
 impl Store for FailingStore {
-    fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> StoreFuture<'_, Vec<u64>> {
+    fn put_flips(&self, put: PutFlips) -> StoreFuture<'_, Option<Vec<u64>>> {
+        if self.hold_flips.load(Ordering::SeqCst) {
+            self.held.lock().unwrap().push(put);
+            return fails();
+        }
         if self.refuse_flips.load(Ordering::SeqCst) {
             return fails();
         }
-        let taken = self.inner.put_flips(flips, declared);
+        let taken = self.inner.put_flips(put);
         if self.lose_replies.load(Ordering::SeqCst) {
             return async { taken.await.and(Err(StoreError("the reply is lost on demand".into()))) }.boxed();
         }

@@ -107,7 +107,7 @@ async fn a_route_in_only_that_an_older_version_held_is_refused_at_the_start() {
     let mut rows = fixture.store.declared().await.unwrap();
     let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
     assert!(retry.since.is_some() && retry.accepted.take() >= retry.since, "{retry:?}");
-    fixture.store.put_flips(Vec::new(), Some(rows)).await.unwrap();
+    fixture.store.put(Vec::new(), Some(rows)).await;
     let refused = open_ladder(elsewhere(), &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
     assert!(refused.contains("`bare` is in `only`") && refused.contains("force: { reason"), "{refused}");
     // What is accepted is accepted for the later starts, too.
@@ -330,7 +330,7 @@ pub(super) async fn expire_soon(store: &FailingStore) {
     let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
     retry.exposed = retry.since;
     retry.since = Some(retry.since.unwrap() - (25 * HOUR - HOUR * 5 / 6 - Duration::from_millis(200)));
-    store.put_flips(Vec::new(), Some(rows)).await.unwrap();
+    store.put(Vec::new(), Some(rows)).await;
 }
 
 /// Releases held routes until a condition is true.

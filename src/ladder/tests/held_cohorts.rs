@@ -224,7 +224,7 @@ async fn the_number_of_dropped_reasons_is_bounded() {
     for dropped in rows.iter_mut().flat_map(|row| &mut row.retry).flat_map(|retry| retry.dropped_reasons.values_mut()) {
         dropped.at = jiff::Timestamp::UNIX_EPOCH;
     }
-    fixture.store.put_flips(Vec::new(), Some(rows)).await.unwrap();
+    fixture.store.put(Vec::new(), Some(rows)).await;
     let fixture = fixture.restart(with_staff(files(&[]), "the last")).await;
     assert_eq!(dropped(&fixture).await, [(COHORT_REASONS_MAX + 2).to_string()].into());
 }

@@ -105,6 +105,29 @@ async fn files_with_an_unknown_outcome_come_in_force_as_a_whole_once_it_is_known
     assert_eq!(states(&fixture), AFTER);
 }
 
+/// A database may get a write long after it timed out here, when the flip counts as not recorded.
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_reaches_the_store_late_is_never_the_last_one() {
+    for comes_after_the_newer_one in [false, true] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.flip("bare", forced(State::Dark)).await.unwrap();
+        fixture.store.hold_flips.store(true, Ordering::SeqCst);
+        let refused = fixture.flip("bare", forced(State::Live)).await.unwrap_err();
+        assert!(matches!(refused, FlipError::Store(_)), "{refused}");
+        fixture.store.hold_flips.store(false, Ordering::SeqCst);
+        if !comes_after_the_newer_one {
+            fixture.store.deliver_held().await;
+        }
+        let down = fixture.flip("bare", to(State::Off)).await.unwrap();
+        assert!(down.recorded);
+        fixture.store.deliver_held().await;
+        assert_eq!(fixture.flips().await, if comes_after_the_newer_one { 2 } else { 3 });
+        let fixture = fixture.restart(files(&[])).await;
+        assert_eq!(fixture.state("bare").state, State::Off);
+        fixture.flip("bare", to(State::Shadow)).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn files_that_move_nothing_need_no_store() {
     let fixture = fixture_before_the_moves().await;

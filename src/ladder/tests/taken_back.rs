@@ -73,7 +73,7 @@ async fn a_flip_by_force_that_an_older_version_recorded_stays_forced() {
     let forced_at = flip.overridden.as_ref().and_then(|overridden| overridden.forced_at);
     let older = FlipRecord { number: 0, overridden: None, at: forced_at.unwrap(), ..flip };
     assert!(older.forced);
-    fixture.store.put_flips(vec![older], None).await.unwrap();
+    fixture.store.put(vec![older], None).await;
     let mut fixture = fixture;
     for _ in 0..2 {
         fixture = fixture.restart(files(&[])).await;

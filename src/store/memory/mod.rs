@@ -24,7 +24,8 @@ use self::tables::Tables;
 use super::coordination::NOTIFICATIONS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, NEW_STORE_RETENTION,
-    PinCount, PinRecord, PlacedPin, RunFilter, SampleRecord, Store, StoreError, StoreNotification, StoredEvent,
+    PinCount, PinRecord, PlacedPin, PutFlips, RunFilter, SampleRecord, Store, StoreError, StoreNotification,
+    StoredEvent,
 };
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -193,16 +194,16 @@ impl Store for MemoryStore {
         })
     }
 
-    fn put_flips(
-        &self,
-        flips: Vec<FlipRecord>,
-        declared: Option<Vec<DeclaredState>>,
-    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
+    fn put_flips(&self, put: PutFlips) -> BoxFuture<'_, Result<Option<Vec<u64>>, StoreError>> {
+        let PutFlips { flips, declared, after } = put;
         self.with(|tables| {
+            if tables.newest_flip() != after {
+                return None;
+            }
             if let Some(declared) = declared {
                 tables.put_declared(declared);
             }
-            flips.into_iter().map(|flip| tables.put_flip(flip)).collect()
+            Some(flips.into_iter().map(|flip| tables.put_flip(flip)).collect())
         })
     }
 

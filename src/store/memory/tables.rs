@@ -329,6 +329,10 @@ impl Tables {
         self.flips.len() as u64
     }
 
+    pub(super) fn newest_flip(&self) -> u64 {
+        self.flips.len() as u64
+    }
+
     pub(super) fn flips(&self, route: Option<&RouteId>, limit: usize) -> Vec<FlipRecord> {
         let newest_first = self.flips.iter().rev();
         newest_first.filter(|flip| route.is_none() || flip.route.as_ref() == route).take(limit).cloned().collect()

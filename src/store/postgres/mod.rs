@@ -55,7 +55,7 @@ use super::encoded::EncodedAppend;
 use super::unpurgeable::Unpurgeable;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
-    PlacedPin, Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreTime,
+    PlacedPin, Priority, PutFlips, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreTime,
     StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -297,12 +297,8 @@ impl Store for PostgresStore {
         self.identity.clone()
     }
 
-    fn put_flips(
-        &self,
-        flips: Vec<FlipRecord>,
-        declared: Option<Vec<DeclaredState>>,
-    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
-        record_writes::flips(&self.pool, flips, declared).boxed()
+    fn put_flips(&self, put: PutFlips) -> BoxFuture<'_, Result<Option<Vec<u64>>, StoreError>> {
+        record_writes::flips(&self.pool, put).boxed()
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {

@@ -14,9 +14,7 @@ use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{RetryKeyPage, RetryKeyPosition, is_bound};
 use crate::store::encoded::nanos;
 use crate::store::key_files::key_file_row;
-use crate::store::{
-    DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, RunSnapshot, SampleRecord, StoreError, codec,
-};
+use crate::store::{EvidenceRecord, KeyFileRecord, PutFlips, RunSnapshot, SampleRecord, StoreError, codec};
 
 pub(super) async fn plan(pool: &Pool, id: PlanId, source: serde_json::Value) -> Result<()> {
     let source = json(&source)?;
@@ -99,11 +97,7 @@ pub(super) async fn prune_retry_keys(
     Ok(RetryKeyPage { result: column::<i64>(last, 3)?.cast_unsigned(), next: is_full.then_some(position) })
 }
 
-pub(super) async fn flips(
-    pool: &Pool,
-    flips: Vec<FlipRecord>,
-    declared: Option<Vec<DeclaredState>>,
-) -> Result<Vec<u64>> {
+pub(super) async fn flips(pool: &Pool, PutFlips { flips, declared, after }: PutFlips) -> Result<Option<Vec<u64>>> {
     let ids: Vec<Uuid> = flips.iter().map(|_| Uuid::from_u128(fastrand::u128(..))).collect();
     let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
     let routes: Vec<Option<&str>> = flips.iter().map(|flip| flip.route.as_ref().map(RouteId::as_str)).collect();
@@ -113,13 +107,14 @@ pub(super) async fn flips(
     let declared_records =
         declared.as_ref().map(|declared| declared.iter().map(json).collect::<Result<Vec<_>>>()).transpose()?;
     let make = || {
-        let query = sqlx::query("SELECT put_flips($1, $2, $3, $4, $5)").bind(&ids).bind(&routes).bind(&records);
-        query.bind(&declared_routes).bind(&declared_records)
+        let query =
+            sqlx::query("SELECT put_flips_after($1, $2, $3, $4, $5, $6)").bind(&ids).bind(&routes).bind(&records);
+        query.bind(&declared_routes).bind(&declared_records).bind(after.cast_signed())
     };
     let found = pool.query(make).await?;
     let row = found.first().ok_or_else(|| StoreError("the store gave the flips no numbers".into()))?;
-    let numbers = column::<Vec<i64>>(row, 0)?;
-    Ok(numbers.into_iter().map(i64::cast_unsigned).collect())
+    let numbers = column::<Option<Vec<i64>>>(row, 0)?;
+    Ok(numbers.map(|numbers| numbers.into_iter().map(i64::cast_unsigned).collect()))
 }
 
 pub(super) async fn samples(

@@ -22,7 +22,7 @@ const CREATES_APPENDS: i64 = 5;
 /// The migration that drops the table of events: all of them are moved before it.
 const DROPS_EVENTS: i64 = 6;
 /// The last migration.
-pub(super) const NEWEST: i64 = 9;
+pub(super) const NEWEST: i64 = 10;
 /// The advisory lock of the process that upgrades the tables.
 const LOCK: i64 = 20_254;
 /// The interval of checks whether other processes have ended.
@@ -43,6 +43,7 @@ fn migrations(last: i64) -> Migrator {
     let run_snapshots = include_str!("../schema/postgres/0007_run_snapshots.sql").into_sql_str();
     let legacy_claims = include_str!("../schema/postgres/0008_legacy_claims.sql").into_sql_str();
     let event_version_3 = include_str!("../schema/postgres/0009_event_version_3.sql").into_sql_str();
+    let flips_after = include_str!("../schema/postgres/0010_flips_after.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
@@ -52,7 +53,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(DROPS_EVENTS, "events moved".into(), MigrationType::Simple, moved, false),
         Migration::new(7, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
         Migration::new(8, "legacy claims".into(), MigrationType::Simple, legacy_claims, false),
-        Migration::new(NEWEST, "event version 3".into(), MigrationType::Simple, event_version_3, false),
+        Migration::new(9, "event version 3".into(), MigrationType::Simple, event_version_3, false),
+        Migration::new(NEWEST, "flips after".into(), MigrationType::Simple, flips_after, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)

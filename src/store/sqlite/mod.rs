@@ -52,7 +52,7 @@ use self::connection::Connection;
 use self::encoded::{EncodedAppend, newest_expired};
 use self::file_lock::FileLock;
 use self::notifier::Notifier;
-use self::other_writes::{Flips, OtherWrite, RecordWrite};
+use self::other_writes::{OtherWrite, RecordWrite};
 use self::queue::{Queue, QueueError, Sizes};
 use self::readers::Readers;
 use self::writer::Writer;
@@ -61,8 +61,8 @@ use super::unpurgeable::Unpurgeable;
 use super::write_error::WriteError;
 use super::{
     Append, AppendError, CommitAge, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount,
-    PinRecord, PlacedPin, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity, StoreNotification,
-    StoreTime, StoredEvent, stall_text,
+    PinRecord, PlacedPin, PutFlips, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity,
+    StoreNotification, StoreTime, StoredEvent, stall_text,
 };
 use super::{codec, encoded, summary, validate};
 use crate::clock::RunningTimes;
@@ -321,8 +321,8 @@ impl Store for SqliteStore {
         self.constants.restored
     }
 
-    fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> StoreFuture<'_, Vec<u64>> {
-        self.enqueue_write(|reply| OtherWrite::Flips(Flips { flips, declared }, reply))
+    fn put_flips(&self, put: PutFlips) -> StoreFuture<'_, Option<Vec<u64>>> {
+        self.enqueue_write(|reply| OtherWrite::Flips(put, reply))
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> StoreFuture<'_, Vec<FlipRecord>> {

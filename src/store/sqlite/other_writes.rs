@@ -24,7 +24,7 @@ use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
-    DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, SampleRecord, StoreError, StoreNotification,
+    DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PutFlips, SampleRecord, StoreError, StoreNotification,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -33,7 +33,7 @@ type Reply = oneshot::Sender<Result<(), StoreError>>;
 /// One such write with its reply channel. Callers bound its size.
 pub(super) enum OtherWrite {
     Records(RecordWrite, Reply),
-    Flips(Flips, oneshot::Sender<Result<Vec<u64>, StoreError>>),
+    Flips(PutFlips, oneshot::Sender<Result<Option<Vec<u64>>, StoreError>>),
     Coordination(CoordinationWrite, oneshot::Sender<Result<CoordinationResult, StoreError>>),
 }
 
@@ -57,13 +57,6 @@ pub(super) enum RecordWrite {
     RunningTimes(RunningTimes),
 }
 
-/// Flips that are recorded together, and what the files declare from then on.
-pub(super) struct Flips {
-    pub flips: Vec<FlipRecord>,
-    /// `None` keeps the stored declarations.
-    pub declared: Option<Vec<DeclaredState>>,
-}
-
 /// Performs a write and sends its reply.
 pub(super) fn perform(write: OtherWrite, committer: &mut Committer, healthy: &AtomicBool) {
     match write {
@@ -85,14 +78,14 @@ pub(super) fn perform(write: OtherWrite, committer: &mut Committer, healthy: &At
 /// A write without its reply channel.
 enum WriteTask {
     Records(RecordWrite),
-    Flips(Flips),
+    Flips(PutFlips),
     Coordination(CoordinationWrite),
 }
 
 /// The result of a transaction.
 struct WriteResult {
-    /// The numbers of flips, in order.
-    numbers: Vec<u64>,
+    /// The numbers of flips, in order; `None` if none were to be recorded after the newest in the store.
+    numbers: Option<Vec<u64>>,
     /// The result of a coordination write.
     coordination: CoordinationResult,
     notifications: Vec<StoreNotification>,
@@ -145,7 +138,7 @@ fn transact(task: &WriteTask, committer: &mut Committer, is_retry: bool) -> Resu
     let conn = committer.conn.get()?;
     conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let mut result =
-        WriteResult { numbers: Vec::new(), coordination: CoordinationResult::Nothing, notifications: Vec::new() };
+        WriteResult { numbers: None, coordination: CoordinationResult::Nothing, notifications: Vec::new() };
     match task {
         WriteTask::Flips(flips) => result.numbers = put_flips(conn, flips, is_retry)?,
         WriteTask::Records(records) => write_records(conn, records, now)?,
@@ -158,31 +151,32 @@ fn transact(task: &WriteTask, committer: &mut Committer, is_retry: bool) -> Resu
     Ok(result)
 }
 
-fn put_flips(conn: &Connection, all: &Flips, is_retry: bool) -> Result<Vec<u64>, WriteError> {
-    let Flips { flips, declared } = all;
-    if let Some(declared) = declared {
-        put_declared(conn, declared)?;
-    }
-    if flips.is_empty() {
-        return Ok(Vec::new());
-    }
-    let count = i64::try_from(flips.len()).unwrap_or(i64::MAX);
+fn put_flips(conn: &Connection, put: &PutFlips, is_retry: bool) -> Result<Option<Vec<u64>>, WriteError> {
+    let PutFlips { flips, declared, after } = put;
+    let count = i64::try_from(flips.len().max(1)).unwrap_or(i64::MAX);
     let record = |flip: &FlipRecord, number: i64| json(&FlipRecord { number: number.cast_unsigned(), ..flip.clone() });
     let text = "SELECT number, record FROM flips ORDER BY number DESC LIMIT ?";
     let mut last: Vec<(i64, Vec<u8>)> =
         conn.prepare(text)?.query_map([count], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     last.reverse();
-    // This thread is the only writer: if the first try was committed, its flips are the last rows.
-    if is_retry && last.len() == flips.len() {
+    // This thread is the only writer: if the first try was committed, its flips are the last rows, and the declarations
+    // are in the store too.
+    if is_retry && !flips.is_empty() && last.len() == flips.len() {
         let mut is_same = true;
         for (flip, (number, stored)) in flips.iter().zip(&last) {
             is_same &= *stored == record(flip, *number)?;
         }
         if is_same {
-            return Ok(last.iter().map(|(number, _)| number.cast_unsigned()).collect());
+            return Ok(Some(last.iter().map(|(number, _)| number.cast_unsigned()).collect()));
         }
     }
     let mut number = last.last().map_or(0, |(number, _)| *number);
+    if number.cast_unsigned() != *after {
+        return Ok(None);
+    }
+    if let Some(declared) = declared {
+        put_declared(conn, declared)?;
+    }
     let mut numbers = Vec::with_capacity(flips.len());
     for flip in flips {
         number = number.saturating_add(1);
@@ -191,7 +185,7 @@ fn put_flips(conn: &Connection, all: &Flips, is_retry: bool) -> Result<Vec<u64>,
         conn.prepare_cached("INSERT INTO flips (number, route, record) VALUES (?, ?, ?)")?.execute(values)?;
         numbers.push(number.cast_unsigned());
     }
-    Ok(numbers)
+    Ok(Some(numbers))
 }
 
 fn put_declared(conn: &Connection, declared: &[DeclaredState]) -> Result<(), WriteError> {

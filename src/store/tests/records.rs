@@ -5,13 +5,14 @@ use crate::compare::{Difference, Kind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
     DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord,
-    Overridden, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
+    Overridden, PutFlips, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
 };
 
 on_every_store! {
     a_plan_is_stored_by_its_id,
     the_key_of_a_run_is_removed_when_the_run_ends,
     flips_are_numbered_and_the_last_of_each_route_is_returned,
+    nothing_is_recorded_that_was_to_follow_an_older_flip,
     declarations_are_replaced_as_a_whole,
     samples_are_limited_by_fingerprint_and_by_route,
     evidence_is_replaced_by_route,
@@ -33,6 +34,16 @@ fn flip(route: Option<&str>, to: &str) -> FlipRecord {
         overridden: Some(Overridden { from: State::Dark, reason: "a drill".into(), forced_at: Some(at(1)) }),
         evidence: json!({ "pairs": 20, "rate": 0.125 }),
     }
+}
+
+/// Records flips that are to follow the flip with this number.
+async fn put(
+    fixture: &StoreFixture,
+    after: u64,
+    flips: &[FlipRecord],
+    declared: Option<Vec<DeclaredState>>,
+) -> Option<Vec<u64>> {
+    fixture.store.put_flips(PutFlips { flips: flips.to_vec(), declared, after }).await.unwrap()
 }
 
 async fn a_plan_is_stored_by_its_id(which: StoreKind) {
@@ -79,18 +90,37 @@ async fn flips_are_numbered_and_the_last_of_each_route_is_returned(which: StoreK
         flip(Some("a"), "dark"),
         flip(None, "no"),
     ];
-    assert_eq!(fixture.store.put_flips(given[..1].to_vec(), None).await.unwrap(), [1]);
-    assert_eq!(fixture.store.put_flips(given[1..].to_vec(), None).await.unwrap(), [2, 3, 4, 5]);
+    assert_eq!(put(&fixture, 0, &given[..1], None).await, Some(vec![1]));
+    assert_eq!(put(&fixture, 1, &given[1..], None).await, Some(vec![2, 3, 4, 5]));
     fixture.reopen().await;
     let numbers = |flips: Vec<FlipRecord>| flips.iter().map(|flip| flip.number).collect::<Vec<_>>();
     assert_eq!(numbers(fixture.store.flips(None, 10).await.unwrap()), [5, 4, 3, 2, 1]);
     assert_eq!(numbers(fixture.store.flips(None, 2).await.unwrap()), [5, 4]);
     assert_eq!(numbers(fixture.store.flips(Some("a".into()), 10).await.unwrap()), [4, 1]);
     assert_eq!(numbers(fixture.store.last_flips().await.unwrap()), [5, 4, 2]);
-    assert_eq!(fixture.store.put_flips(Vec::new(), None).await.unwrap(), [0; 0]);
-    assert_eq!(fixture.store.put_flips(vec![flip(Some("a"), "off")], None).await.unwrap(), [6]);
+    assert_eq!(put(&fixture, 5, &[], None).await, Some(Vec::new()));
+    assert_eq!(put(&fixture, 5, &[flip(Some("a"), "off")], None).await, Some(vec![6]));
     let first = fixture.store.flips(Some("b".into()), 1).await.unwrap().remove(0);
     assert_eq!(first, FlipRecord { number: 2, ..flip(Some("b"), "shadow") });
+}
+
+/// Such a write was sent before, and the store performs it late.
+async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let file = Some(FileState { state: State::Off, shares: Shares::default() });
+    let declared = vec![DeclaredState { route: "a".into(), file, retry: None, follows: None }];
+    assert_eq!(put(&fixture, 1, &[flip(Some("a"), "off")], Some(declared.clone())).await, None, "there is no flip 1");
+    assert_eq!(put(&fixture, 0, &[flip(Some("a"), "live")], None).await, Some(vec![1]));
+    assert_eq!(put(&fixture, 1, &[flip(None, "instances")], None).await, Some(vec![2]));
+    for flips in [vec![flip(Some("a"), "only")], vec![flip(None, "no"), flip(Some("b"), "live")], Vec::new()] {
+        assert_eq!(put(&fixture, 1, &flips, Some(declared.clone())).await, None);
+    }
+    assert_eq!(
+        (fixture.store.flips(None, 9).await.unwrap().len(), fixture.store.declared().await.unwrap()),
+        (2, vec![])
+    );
+    assert_eq!(put(&fixture, 2, &[flip(Some("a"), "off")], Some(declared.clone())).await, Some(vec![3]));
+    assert_eq!(fixture.store.declared().await.unwrap(), declared);
 }
 
 async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
@@ -99,13 +129,13 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         let file = Some(FileState { state, shares: Shares::default() });
         DeclaredState { route: route.into(), file, retry: None, follows: None }
     };
-    fixture.store.put_flips(Vec::new(), Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
+    put(&fixture, 0, &[], Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), [of("a", State::Off), of("b", State::Live)]);
-    fixture.store.put_flips(vec![flip(Some("c"), "only")], Some(vec![of("c", State::Only)])).await.unwrap();
+    put(&fixture, 0, &[flip(Some("c"), "only")], Some(vec![of("c", State::Only)])).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), [of("c", State::Only)]);
-    fixture.store.put_flips(vec![flip(Some("c"), "off")], None).await.unwrap();
+    put(&fixture, 1, &[flip(Some("c"), "off")], None).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), [of("c", State::Only)], "a flip alone does not change them");
-    fixture.store.put_flips(Vec::new(), Some(Vec::new())).await.unwrap();
+    put(&fixture, 2, &[], Some(Vec::new())).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), []);
     assert_eq!(fixture.store.flips(None, 9).await.unwrap().len(), 2);
     let scope = |header: &str| RetryScope {
@@ -142,7 +172,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     };
     let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None), follows: Some(follows) };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];
-    fixture.store.put_flips(Vec::new(), Some(rows.clone())).await.unwrap();
+    put(&fixture, 2, &[], Some(rows.clone())).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), rows);
 }
 

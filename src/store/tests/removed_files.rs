@@ -31,7 +31,7 @@ async fn a_database_that_is_moved_away_takes_no_writes_until_it_is_back() {
     assert!(matches!(&refused, Err(AppendError::Refused(why)) if why.contains("test.db was removed")), "{refused:?}");
     let why = store.write_failure().unwrap_or_default();
     assert!(!store.healthy() && why.contains("move it back") && why.contains("restore a backup"), "{why}");
-    assert!(store.put_flips(Vec::new(), Some(Vec::new())).await.is_err(), "other writes are refused too");
+    assert!(store.put_flips(Default::default()).await.is_err(), "other writes are refused too");
     std::fs::rename(&away, &path).unwrap();
     wait_for_health(&store, true).await;
     assert_eq!(store.write_failure(), None);

@@ -63,8 +63,7 @@ pub struct StateInputs {
     /// Whether the route is held below `live`, at the state in `gate`, for a limited time, after which it returns to
     /// `live` without a gate.
     pub is_held: bool,
-    /// Whether a flip down from `live` or above is in force and not recorded yet: a restart would return the route to
-    /// that state.
+    /// Whether a flip down is in force and not recorded yet, and a restart would return the route to `live` or above.
     pub returns_at_restart: bool,
     /// The highest state that the guard allows.
     pub guard: Option<State>,

@@ -24,6 +24,7 @@ use crate::exchange::{
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, RetryKeys, Route, Service, State,
+    StateInputs,
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -248,13 +249,16 @@ pub struct Setup {
     pub limits: Limits,
     pub trust_forwarded: bool,
     pub freeze: Freeze,
+    /// Whether the routes were lowered, and the store does not have that yet.
+    pub returns_at_restart: bool,
     pub edit_route: fn(&mut Route),
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let limits = Limits::default();
-        Self { state: State::Off, limits, trust_forwarded: false, freeze: Freeze::No, edit_route: |_| {} }
+        let (trust_forwarded, freeze, returns_at_restart) = (false, Freeze::No, false);
+        Self { state: State::Off, limits, trust_forwarded, freeze, returns_at_restart, edit_route: |_| {} }
     }
 }
 
@@ -300,7 +304,12 @@ pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
     show.instance = Some(Instance::Follows { creator: "orders.create".into(), param: "id".into() });
     let plain = route("plain", Method::GET, "/plain", &legacy, setup);
     let routes = vec![Arc::new(create), Arc::new(show), plain];
-    FlagSet::new(generation, routes, &BTreeMap::new(), legacy, BTreeMap::new(), setup.freeze, [7; 32])
+    let inputs = |route: &Arc<Route>| {
+        let returns_at_restart = setup.returns_at_restart;
+        (route.id.clone(), StateInputs { returns_at_restart, ..StateInputs::declared(route) })
+    };
+    let inputs: BTreeMap<_, _> = routes.iter().map(inputs).collect();
+    FlagSet::new(generation, routes, &inputs, legacy, BTreeMap::new(), setup.freeze, [7; 32])
 }
 
 impl Rig {

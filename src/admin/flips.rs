@@ -41,7 +41,8 @@ pub(super) async fn flip(
     });
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
     let flip = flip_row(flip);
-    Ok((status, Json(FlipResponse { flip, changed, recorded, effective, shares, horizon, runs_in_flight })))
+    let note = (!recorded).then(|| UNRECORDED_FLIP.to_owned());
+    Ok((status, Json(FlipResponse { flip, changed, recorded, note, effective, shares, horizon, runs_in_flight })))
 }
 
 /// How many runs of a route have not ended; counted up to `api_rows_max`.
@@ -67,6 +68,9 @@ fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
     }
 }
 
+/// The note in the response to a flip down that the store has not recorded.
+const UNRECORDED_FLIP: &str = "the store has not recorded the flip, which is in force: pointsman tries again until it has; \
+                               if the process is killed before that, the route returns to the state that the store has";
 /// The note in the response to a freeze of one of several processes that share a store.
 const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only: other processes on the same store are \
                                      not frozen and may execute its runs; freeze each of them";

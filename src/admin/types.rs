@@ -8,6 +8,7 @@
 //!
 //! Which endpoint takes and returns which type is in the table of endpoints (`endpoints`).
 
+mod flips;
 mod orchestration;
 mod run_requests;
 mod runs;
@@ -24,6 +25,7 @@ use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
 pub use crate::workflow::{Mode, Part, RunStatus};
+pub use flips::{FlipRequest, FlipResponse};
 pub use orchestration::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
@@ -146,6 +148,9 @@ pub struct RouteRow {
     /// The reason that was given for passing the gate by force; `null` once the evidence suffices.
     #[serde(default)]
     pub forced: Option<String>,
+    /// Whether its last flip, a flip down, is in force and not recorded yet: a restart would undo it.
+    #[serde(default)]
+    pub flip_unrecorded: bool,
     /// The shares in force.
     pub shares: Shares,
     /// The number of comparisons since the evidence was last started from zero.
@@ -165,7 +170,7 @@ pub struct RouteDetail {
     pub row: RouteRow,
     /// The state that the file declares.
     pub declared: State,
-    /// The last flip.
+    /// The last flip. Its number is 0 while the store does not have it.
     pub flip: Option<FlipRow>,
     /// Why the route does not have the state that its file declares or that it was flipped to; empty if it has it.
     #[serde(default)]
@@ -188,53 +193,6 @@ pub struct NextRung {
     pub to: State,
     /// The conditions that do not hold, one sentence for each.
     pub missing: Vec<String>,
-}
-
-/// A request to move a route to another state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FlipRequest {
-    /// The new state.
-    pub to: State,
-    /// The share from now on, in percent.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 100))]
-    pub percent: Option<f64>,
-    /// The reason.
-    #[serde(default)]
-    pub reason: Option<String>,
-    /// Pass the gate without its evidence; requires a reason.
-    #[serde(default)]
-    pub force: bool,
-    /// Confirms that the consequences were read; required to lower a route from `only`.
-    #[serde(default)]
-    pub acknowledge: bool,
-    /// The caller's name, where the listener requires no token: recorded as unverified.
-    #[serde(default, rename = "as")]
-    #[schemars(with = "Option<run_requests::PersonName>")]
-    pub by: Option<String>,
-}
-
-/// A flip that was done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct FlipResponse {
-    /// The record. Its number is 0 if nothing changed, and while the store does not have it.
-    pub flip: FlipRow,
-    /// Whether anything changed: a flip to the present state changes nothing.
-    #[serde(default = "yes")]
-    pub changed: bool,
-    /// Whether the store has recorded it. If not (status 202), the route goes down all the same, but a restart would
-    /// undo that.
-    #[serde(default = "yes")]
-    pub recorded: bool,
-    /// The state in force now.
-    pub effective: Effective,
-    /// The shares in force now.
-    pub shares: Shares,
-    /// If the route was lowered: the consequences, as sentences.
-    pub horizon: Vec<String>,
-    /// The number of durable runs of the route that have not ended; they continue as they were started.
-    pub runs_in_flight: u64,
 }
 
 /// A request to set the kill switch.

@@ -49,10 +49,8 @@ pub(crate) fn flip(
         let route = format.tone(&route, Tone::Strong);
         format!("{route} is {}{share} already: nothing changed\n", format.tone(&flip.to, Tone::of(state)))
     };
-    if !done.recorded {
-        let note = "the store has not recorded the flip, which is in force: pointsman tries again until it has; a restart \
-                    before that would undo it\n";
-        text.push_str(&format.tone(note, Tone::Warn));
+    if let Some(note) = &done.note {
+        text.push_str(&format.tone(format!("{}\n", escape_control(note)), Tone::Warn));
     }
     if done.effective.state != state {
         let note = format!("the state in force is {}: {}\n", done.effective.state, why(done.effective.why));

@@ -128,6 +128,7 @@ fn row(route: &RouteRow) -> Vec<TableCell> {
     let effective = route.effective;
     let lowered = effective.state < route.requested;
     let reason = match effective.why {
+        _ if route.flip_unrecorded => ("flip not recorded yet".to_owned(), Tone::Warn),
         Why::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
         Why::Requested => (String::new(), Tone::Plain),
         // `off` needs no evidence, so "unproven" would mislead.

@@ -2,33 +2,46 @@
 //!
 //! Always true: the set in force is a function of the newest value of each input: the positions of routes by flips and
 //! files, the guard's limits, the engine's health, the kill switch. Each input has a version, and an older version is
-//! dropped, so that a late update changes nothing. Computing and swapping happen under one lock, so that sets come in
-//! force in the order in which they were computed.
+//! dropped, so that a late update changes nothing; positions are set only if they were computed from the newest ones.
+//! Computing and swapping happen under one lock, so that sets come in force in the order in which they were computed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use metrics::Gauge;
 
 use super::export;
 use super::overtaken::keep_below_only;
-use super::positions::{Positions, RoutePosition};
+use super::positions::{Positions, RoutePosition, state_of};
 use super::types::Declared;
 use super::versioned::Versioned;
-use crate::flag::{Effective, FlagSet, Freeze, State, StateInputs, Why};
+use super::waiting::{OutstandingWrite, Waiting};
+use crate::flag::{Effective, FlagSet, Freeze, Route, State, StateInputs, Why};
 use crate::names::RouteId;
+use crate::store::FlipRecord;
 
 /// The inputs, and the flag set in force that is computed from them.
 pub(super) struct InForce {
     inputs: Mutex<Inputs>,
     flags: Arc<ArcSwap<FlagSet>>,
+    /// How many flips wait to be recorded.
+    unrecorded: Gauge,
 }
 
 /// The inputs from which the set in force is computed.
 #[derive(Clone)]
 pub(super) struct Inputs {
+    /// With the flips that wait.
     pub positions: Positions,
+    /// The flips down that the store does not have yet, in the order in which they were made.
+    pub waiting: Vec<Waiting>,
+    /// Increases with each change of the two.
+    pub moves: u64,
+    /// Whether a task records the flips that wait.
+    is_recording: bool,
+    pub outstanding: OutstandingWrite,
     kill_switch: Versioned<Freeze>,
     health: Versioned<bool>,
     guards: BTreeMap<RouteId, Versioned<Option<State>>>,
@@ -46,12 +59,24 @@ impl Inputs {
     /// The inputs of a route's effective state: its position with the limits of guard and health.
     fn state_inputs(&self, position: &RoutePosition) -> StateInputs {
         let guard = self.guards.get(&position.route.id).and_then(|limit| *limit.get());
-        StateInputs { guard, healthy: *self.health.get(), ..position.inputs.clone() }
+        let returns = position.inputs.returns_at_restart || self.returns_at_restart(&position.route);
+        StateInputs { guard, healthy: *self.health.get(), returns_at_restart: returns, ..position.inputs.clone() }
     }
 
     /// The effective state of a route, and why.
     pub fn effective(&self, position: &RoutePosition) -> Effective {
         self.state_inputs(position).effective(self.freeze())
+    }
+
+    /// Whether a flip of a route waits to be recorded.
+    pub fn is_waiting(&self, route: &RouteId) -> bool {
+        self.waiting.iter().any(|waiting| waiting.is_of(route))
+    }
+
+    /// Whether a restart returns a route that a flip lowered to `live` or above.
+    fn returns_at_restart(&self, route: &Route) -> bool {
+        let Some(waiting) = self.waiting.iter().find(|waiting| waiting.is_of(&route.id)) else { return false };
+        self.outstanding.target(route).max(Some(waiting.stored)) >= Some(State::Live)
     }
 
     fn flag_set(&self) -> FlagSet {
@@ -70,10 +95,24 @@ impl InForce {
     pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32]) -> Self {
         let kill_switch = Versioned::new(0, freeze);
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
-        let inputs = Inputs { positions, kill_switch, health, guards, generation: 1, secret };
+        let (waiting, outstanding, is_recording) = Default::default();
+        let inputs = Inputs {
+            positions,
+            waiting,
+            moves: 0,
+            is_recording,
+            outstanding,
+            kill_switch,
+            health,
+            guards,
+            generation: 1,
+            secret,
+        };
         let set = inputs.flag_set();
         export::set_states(&set, &[]);
-        Self { inputs: Mutex::new(inputs), flags: Arc::new(ArcSwap::from_pointee(set)) }
+        let unrecorded = metrics::gauge!("pointsman_flips_unrecorded");
+        unrecorded.set(0.0);
+        Self { inputs: Mutex::new(inputs), flags: Arc::new(ArcSwap::from_pointee(set)), unrecorded }
     }
 
     /// The set in force.
@@ -94,21 +133,81 @@ impl InForce {
         (inputs.kill_switch.version(), inputs.freeze())
     }
 
-    /// Sets the positions of the routes. They have no version, because only one caller at a time moves routes. Returns
-    /// the routes that it keeps below `only`, because a freeze is in force and they were not in `only` before.
+    /// Sets the positions of the routes and the flips that wait, if they were computed from the newest ones. Returns the
+    /// routes that it keeps below `only`, because a freeze is in force and they were not in `only` before; `None` if
+    /// nothing was set, because they were not computed from the newest ones.
     #[must_use]
-    pub fn set_positions(&self, mut positions: Positions) -> Vec<RouteId> {
-        let mut overtaken = Vec::new();
+    pub fn set_positions(
+        &self,
+        mut positions: Positions,
+        waiting: Vec<Waiting>,
+        computed_from: u64,
+    ) -> Option<Vec<RouteId>> {
+        let mut overtaken = None;
         self.change(|inputs| {
-            // The first set of a process has what was in force before its start.
-            if inputs.generation > 1 && inputs.freeze() != Freeze::No {
-                overtaken = keep_below_only(&inputs.positions, &mut positions);
+            if inputs.moves != computed_from {
+                return false;
             }
+            // The first set of a process has what was in force before its start.
+            overtaken = Some(match inputs.generation > 1 && inputs.freeze() != Freeze::No {
+                true => keep_below_only(&inputs.positions, &mut positions),
+                false => Vec::new(),
+            });
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));
-            inputs.positions = positions;
+            inputs.moves = waiting.iter().map(|waiting| waiting.id).fold(computed_from + 1, u64::max);
+            (inputs.positions, inputs.waiting) = (positions, waiting);
             true
         });
         overtaken
+    }
+
+    /// The store has these of the flips that waited; each comes with its id.
+    pub fn set_recorded(&self, recorded: Vec<(u64, FlipRecord)>) {
+        self.change(|inputs| {
+            for (id, flip) in recorded {
+                let Some(route) = flip.route.clone() else { continue };
+                let Some(index) = inputs.waiting.iter().position(|waiting| waiting.is_of(&route)) else { continue };
+                if inputs.waiting[index].id == id {
+                    inputs.positions.set_last_flip(&route, flip.clone());
+                    inputs.waiting.remove(index).recorded.send_replace(Some(flip));
+                } else {
+                    // A newer one has replaced it meanwhile, and goes down from the state that it went to.
+                    let newer = &mut inputs.waiting[index];
+                    newer.stored = state_of(&flip);
+                    newer.flip.from = flip.to;
+                }
+            }
+            inputs.moves += 1;
+            true
+        });
+    }
+
+    /// Sets what the write that is under way may change.
+    pub fn set_outstanding(&self, outstanding: OutstandingWrite) {
+        self.change(|inputs| {
+            inputs.outstanding = outstanding;
+            !inputs.waiting.is_empty()
+        });
+    }
+
+    /// Whether the caller has to start the task that records the flips that wait: there are some, and no task does.
+    pub fn begin_recording(&self) -> bool {
+        let mut inputs = self.lock();
+        let begins = !inputs.waiting.is_empty() && !inputs.is_recording;
+        inputs.is_recording |= begins;
+        begins
+    }
+
+    /// For the task that records: whether flips still wait. If not, the task has to stop, and another one may begin.
+    pub fn continue_recording(&self) -> bool {
+        let mut inputs = self.lock();
+        inputs.is_recording = !inputs.waiting.is_empty();
+        inputs.is_recording
+    }
+
+    /// How many flips are in force that the store does not have.
+    pub fn unrecorded_flips(&self) -> usize {
+        self.lock().waiting.len()
     }
 
     /// Sets the kill switch, with the number of its change. Returns whether that changed anything.
@@ -148,6 +247,7 @@ impl InForce {
             return false;
         }
         inputs.generation += 1;
+        self.unrecorded.set(inputs.waiting.len() as f64);
         let set = Arc::new(inputs.flag_set());
         let before = self.flags.swap(Arc::clone(&set));
         let removed = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());

@@ -4,24 +4,25 @@
 //!
 //! Always true:
 //!
-//! - A flip is in the store before it is in force, and so are new files and the end of a freeze. A freeze is in force at
-//!   once, whatever the store does (`kill_switch`), and a flip down also where the store refuses it
-//!   (`unrecorded_flips`): both are recorded afterwards (`record_later`).
-//! - The set in force was checked as a whole. Moves happen one after the other.
+//! - A flip up is in the store before it is in force, and so are new files and the end of a freeze. A freeze
+//!   (`kill_switch`) and a flip down (`waiting`) are in force at once, whatever the store does, and are recorded
+//!   afterwards (`record_later`).
+//! - The set in force was checked as a whole. Moves other than flips down happen one after the other.
 //! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is taken back (`overtaken`).
 //! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing
 //!   (`in_force`).
 //!
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
-//! When the store is slow, moves wait for each other; requests wait for none of them, since they read the set that is
-//! in force. When the store refuses, a flip up or a reload of the files fails and nothing changes; a flip down and a
-//! freeze are in force all the same, and a restart before they are recorded loses them. When the store's reply was
-//! lost, the outcome is looked up until it is known (`record`); the caller is told within a bound that it is not known
-//! yet. A caller that goes away in the middle of a move does not stop it.
+//! When the store is slow, moves wait for each other, except flips down and freezes; requests wait for none of them, since
+//! they read the set that is in force. When the store refuses, a flip up or a reload of the files fails and nothing
+//! changes. A restart before a flip down or a freeze is recorded loses it. When the store's reply was lost, the outcome is
+//! looked up until it is known (`record`); the caller is told within a bound that it is not known yet. A caller that goes
+//! away in the middle of a move does not stop it.
 
 mod cohort_reasons;
 mod command;
+mod down;
 mod export;
 mod family;
 mod files;
@@ -47,8 +48,8 @@ mod status;
 mod take_back;
 mod types;
 mod unrecorded;
-mod unrecorded_flips;
 mod versioned;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -150,7 +151,7 @@ impl Ladder {
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move {
             let outcome = mover.reload(guard, searched, recorded).await;
-            record_waiting(mover);
+            mover.record_waiting();
             drop(reloading);
             outcome
         });
@@ -170,23 +171,33 @@ impl Ladder {
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move {
             let outcome = mover.release_held(guard).await;
-            record_waiting(mover);
+            mover.record_waiting();
             outcome
         });
         work.await.unwrap_or_else(|error| Err(not_ended(&error)))
     }
 
-    /// Moves a route. A move to its present state changes nothing; the result says so.
+    /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
+    /// also while the store does not answer or another move waits for it; the result says whether it is recorded.
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
     pub async fn flip(&self, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
         let until = Instant::now() + self.answer_within;
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
-        let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
+        let guard = loop {
+            if let Some(done) = mover.clone().flip_down(&route, &request).await? {
+                return Ok(done);
+            }
+            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
+            // The move before this one may have put the route above the requested state.
+            if !mover.is_flip_down(&route, request.to) {
+                break guard;
+            }
+        };
         let work = tokio::spawn(async move {
             let outcome = mover.flip(guard, &route, request).await;
-            record_waiting(mover);
+            mover.record_waiting();
             outcome
         });
         let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
@@ -227,7 +238,7 @@ impl Ladder {
 
     /// How many flips down are in force that the store does not have yet, so that a restart would lose them.
     pub fn unrecorded_flips(&self) -> usize {
-        self.mover.unrecorded_flips.count()
+        self.mover.in_force().unrecorded_flips()
     }
 
     /// The number of an observation of the engine's health or of the guard that begins now.
@@ -277,13 +288,6 @@ impl Ladder {
         timeout(self.answer_within, self.mover.horizon(route))
             .await
             .unwrap_or_else(|_| Err(StoreError("it does not answer".into()).into()))
-    }
-}
-
-/// Starts the task that records the flips that wait, if there are some and no task does.
-fn record_waiting(mover: Arc<Mover>) {
-    if mover.unrecorded_flips.begin_recording() {
-        tokio::spawn(mover.record_flips());
     }
 }
 

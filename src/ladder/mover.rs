@@ -1,5 +1,5 @@
-//! Performs moves one after the other: each is judged, recorded, then put in force. A freeze is put in force first and
-//! recorded afterwards, and so is a flip down that the store refuses.
+//! Performs moves one after the other: each is judged, recorded, then put in force. Freezes and flips down (`down`) are put
+//! in force first and recorded afterwards.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
-use super::gate::{Gate, Refusal, RequestedMove};
+use super::gate::{AllowedMove, Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
 use super::positions::{Positions, RoutePosition, state_of};
@@ -17,7 +17,7 @@ use super::status::RouteStatus;
 use super::types::{
     Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, Reading,
 };
-use super::unrecorded_flips::UnrecordedFlips;
+use super::waiting::{OutstandingWrite, Waiting};
 use super::{export, files, holds, only, orphans, overtaken, passing_commands, scopes, status};
 use crate::clock;
 use crate::flag::{FlagSet, Freeze, State};
@@ -31,7 +31,6 @@ pub(super) struct Mover {
     gate: Gate,
     in_force: InForce,
     kill_switch: KillSwitch,
-    pub unrecorded_flips: UnrecordedFlips,
     /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one
     /// before.
     move_lock: Arc<tokio::sync::Mutex<()>>,
@@ -67,9 +66,8 @@ impl Mover {
         }
         let in_force = InForce::new(before.clone(), before.freeze, secret);
         let (move_lock, connected, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
-        let unrecorded_flips = UnrecordedFlips::new();
-        let mover = Self { store, recorder, gate, in_force, kill_switch, unrecorded_flips, move_lock, connected };
-        mover.record_and_apply(&before, after, moves, || {}).await?;
+        let mover = Self { store, recorder, gate, in_force, kill_switch, move_lock, connected };
+        mover.record_and_apply(&before, after, moves, Ok(()), || {}).await?;
         Ok(mover)
     }
 
@@ -119,13 +117,12 @@ impl Mover {
         recorded: impl FnOnce() + Send,
     ) -> Result<(), FilesError> {
         // If that fails, files that need nothing recorded come into force all the same.
-        let _still_wait = self.record_waiting_flips(&guard).await;
-        let before = self.in_force.inputs().positions;
+        let (before, all_recorded) = self.record_waiting_first(&guard).await;
         let searched = searched.brought_up_to_date(&self.store, &before).await?;
         let CheckedFiles { after, moves, may_orphan } =
             check_and_adopt(&self.gate, &before, searched, Reading::Reload)?;
         let routes = after.declared.routes.clone();
-        self.record_and_apply(&before, after, moves, recorded).await?;
+        self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
         drop(guard);
         // Requests that were decided by the set before may have begun runs since the check.
         if may_orphan {
@@ -141,21 +138,24 @@ impl Mover {
 
     /// Judges again the routes that are held below `live` and whose time of being held is over.
     pub async fn release_held(&self, guard: FlipGuard) -> Result<(), StoreError> {
-        self.record_waiting_flips(&guard).await?;
-        let (before, now) = (self.in_force.inputs().positions, clock::now());
+        let (before, all_recorded) = self.record_waiting_first(&guard).await;
+        all_recorded?;
+        let now = clock::now();
         if before.held_until().is_none_or(|until| until > now) {
             return Ok(());
         }
         let (after, moves) = files::release(&before, now, &self.gate);
-        self.record_and_apply(&before, after, moves, || {}).await
+        self.record_and_apply(&before, after, moves, Ok(()), || {}).await
     }
 
-    /// Records the moves and declarations of new files, calls `recorded`, then puts them in force.
+    /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. With an error in
+    /// `all_recorded`, flips down wait that the store did not record: what is recorded now would come before them.
     async fn record_and_apply(
         &self,
         before: &Positions,
         mut after: Positions,
         moves: Vec<Move>,
+        all_recorded: Result<(), StoreError>,
         recorded: impl FnOnce() + Send,
     ) -> Result<(), StoreError> {
         let mut flips = Vec::new();
@@ -176,8 +176,8 @@ impl Mover {
             || after.scopes != known
             || after.followers != before.followers
         {
-            self.check_no_flips_wait()?;
-            flips = self.recorder.record(Recording { flips, declared: Some(after.rows()) }).await?;
+            all_recorded?;
+            flips = self.record(Recording { flips, declared: Some(after.rows()) }).await?;
         }
         for flip in &flips {
             if let Some(route) = &flip.route {
@@ -195,104 +195,90 @@ impl Mover {
         Ok(())
     }
 
-    /// Moves a route. A flip down that the store refuses is in force all the same; the caller starts the task that records
-    /// it later.
-    pub async fn flip(&self, guard: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
-        let FlipRequest { to, percent, reason, force, acknowledge, by } = request;
-        let waiting = self.record_waiting_flips(&guard).await;
-        let Inputs { mut positions, .. } = self.in_force.inputs();
-        let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
-        let from = at.rung();
-        let shares = match percent {
-            Some(_) if matches!(to, State::Off | State::Only) => {
-                let why = format!("`{to}` has no share: it holds for everybody");
-                let commands =
-                    passing_commands::commands(&positions, &self.gate, at, to, at.inputs.shares, reason.as_deref());
-                return Err(FlipError::Refused { why, commands });
-            }
-            Some(percent) => at.inputs.shares.with(to, percent),
-            None => at.inputs.shares,
-        };
-        let needs_horizon = matches!(from, State::Live | State::Only) && to < from;
-        if at.is_at(to, shares) && !(force && at.inputs.has_no_flip) {
-            return Ok(self.unchanged(at, by));
+    /// Whether a flip would change nothing.
+    pub(super) fn is_unchanged(&self, at: &RoutePosition, request: &FlipRequest) -> bool {
+        let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(request.to, percent));
+        let is_valid = request.percent.is_none() || !matches!(request.to, State::Off | State::Only);
+        is_valid && at.is_at(request.to, shares) && !(request.force && at.inputs.has_no_flip)
+    }
+
+    /// Judges a flip, apart from the acknowledgement on the way down from `only`.
+    pub(super) fn judge(
+        &self,
+        positions: &Positions,
+        at: &RoutePosition,
+        request: &FlipRequest,
+    ) -> Result<(RequestedMove, AllowedMove), FlipError> {
+        let FlipRequest { to, percent, reason, force, acknowledge: _, by: _ } = request.clone();
+        let shares = percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(to, percent));
+        let passing = || passing_commands::commands(positions, &self.gate, at, to, shares, request.reason.as_deref());
+        if percent.is_some() && matches!(to, State::Off | State::Only) {
+            let why = format!("`{to}` has no share: it holds for everybody");
+            return Err(FlipError::Refused { why, commands: passing() });
         }
         let requested = RequestedMove { to, shares, force, reason, source: FlipSource::Api };
-        let passing = |requested: &RequestedMove| {
-            passing_commands::commands(
-                &positions,
-                &self.gate,
-                at,
-                requested.to,
-                requested.shares,
-                requested.reason.as_deref(),
-            )
-        };
-        let passed = self.gate.judge(&positions, at, &requested).map_err(|refusal| match refusal {
-            Refusal::GateShut(reasons) => FlipError::GateShut { reasons, commands: passing(&requested) },
-            Refusal::Impossible(why) => FlipError::Refused { why, commands: passing(&requested) },
-        })?;
-        let horizon = if needs_horizon { self.horizon_if_readable(&positions, route).await } else { Vec::new() };
-        if from == State::Only && to < from && !acknowledge {
-            let why = "in `only` legacy was not called at all; going down needs an acknowledgement";
-            let known = if horizon.is_empty() { String::new() } else { format!(": {}", horizon.join("; ")) };
-            return Err(FlipError::Refused {
-                why: format!("`{route}` is `only`: {why}{known}"),
-                commands: passing(&requested),
-            });
+        match self.gate.judge(positions, at, &requested) {
+            Ok(allowed) => Ok((requested, allowed)),
+            Err(Refusal::GateShut(reasons)) => Err(FlipError::GateShut { reasons, commands: passing() }),
+            Err(Refusal::Impossible(why)) => Err(FlipError::Refused { why, commands: passing() }),
         }
+    }
 
+    /// Moves a route up, or changes its shares. Flips down that are made meanwhile come after it.
+    pub async fn flip(&self, guard: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
+        let (mut positions, all_recorded) = self.record_waiting_first(&guard).await;
+        let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
+        let (from, to) = (at.rung(), request.to);
+        if self.is_unchanged(at, &request) {
+            return Ok(self.unchanged(at, request.by));
+        }
+        let (requested, passed) = self.judge(&positions, at, &request)?;
+        all_recorded?;
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
         // declaration, so that the move is not judged again.
         let (now, before) = (at.declared(), positions.clone());
-        // Where the route is after a restart that loses this flip: one that is held is on a lower rung now.
-        let stored = at.last.as_ref().map_or(from, state_of).max(from);
-        let goes_down = to < from || (to == from && to < stored);
-        let step =
-            Move { route: route.clone(), from, to, shares, reason: requested.reason, overridden: passed.overridden };
-        let flip = self.flip_record(&positions, step, by);
+        let (shares, reason, overridden) = (requested.shares, requested.reason, passed.overridden);
+        let step = Move { route: route.clone(), from, to, shares, reason, overridden };
+        let flip = self.flip_record(&positions, step, request.by);
         positions.remembered.insert(route.clone(), now);
-        let outcome = match waiting {
-            Ok(()) => self.record_one(flip.clone(), Some(positions.rows())).await,
-            Err(error) => Err(error),
-        };
-        let (flip, recorded) = match outcome {
-            Ok(flip) => (flip, true),
-            Err(error) if goes_down => {
-                // A restart may lose it before it is recorded: then this line is all that is left of it.
-                let FlipRecord { by, reason, .. } = &flip;
-                tracing::warn!(
-                    %route, %from, %to, %by, reason = reason.as_deref(), %error,
-                    "the route goes down, but the store has not recorded it: a restart would lose it"
-                );
-                (self.unrecorded_flips.add(flip, stored, &positions), false)
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let flip = self.record_one(flip, Some(positions.rows())).await?;
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, &self.gate);
         let overtaken = self.put_in_force(positions);
-        let number = if recorded { flip.number } else { 0 };
-        if recorded {
-            log(&flip, FlipSource::Api);
-        }
+        log(&flip, FlipSource::Api);
         if !overtaken.is_empty() {
             self.take_back(&overtaken, &before).await;
             return Err(FlipError::Refused { why: overtaken::refusal(route, from), commands: Vec::new() });
         }
         let effective = self.in_force.effective(route);
-        Ok(Flipped { flip: FlipRecord { number, ..flip }, changed: true, recorded, effective, horizon })
+        Ok(Flipped { flip, changed: true, recorded: true, effective, horizon: Vec::new() })
     }
 
-    /// Puts positions in force, and returns the routes that it keeps below `only` because of a freeze: the caller takes
-    /// their flips back.
+    /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes that
+    /// it keeps below `only` because of a freeze: the caller takes their flips back.
     pub(super) fn put_in_force(&self, mut positions: Positions) -> Vec<RouteId> {
-        holds::judge_cohorts(&mut positions, &self.gate);
-        for (route, at) in &mut positions.routes {
-            at.inputs.returns_at_restart =
-                self.unrecorded_flips.stored_state(route).is_some_and(|from| from >= State::Live);
+        positions.routes.values_mut().for_each(|at| at.inputs.returns_at_restart = false);
+        loop {
+            let Inputs { mut waiting, moves, .. } = self.in_force.inputs();
+            let mut lowered = positions.clone();
+            waiting.retain_mut(|waiting| waiting.keep_in(&mut lowered, &self.gate));
+            if let Some(overtaken) = self.set_positions(lowered, waiting, moves) {
+                // What was written is in the positions now.
+                self.in_force.set_outstanding(OutstandingWrite::default());
+                return overtaken;
+            }
         }
-        self.in_force.set_positions(positions)
+    }
+
+    /// As [`InForce::set_positions`], after the cohorts are judged.
+    pub(super) fn set_positions(
+        &self,
+        mut positions: Positions,
+        waiting: Vec<Waiting>,
+        computed_from: u64,
+    ) -> Option<Vec<RouteId>> {
+        holds::judge_cohorts(&mut positions, &self.gate);
+        self.in_force.set_positions(positions, waiting, computed_from)
     }
 
     /// Puts a freeze in force, even if the store does not answer. Returns once everything that obeys the kill switch
@@ -318,14 +304,15 @@ impl Mover {
     /// force.
     pub async fn end_freeze(
         &self,
-        _guard: FlipGuard,
+        guard: FlipGuard,
         version: u64,
         reason: Option<String>,
         by: String,
     ) -> Result<FlipRecord, FreezeError> {
+        self.record_waiting_first(&guard).await.1?;
         let FreezeEnd { flip, pending } = self.kill_switch.prepare_end(&self.in_force, version, reason, by)?;
         let flips = pending.into_iter().chain([flip]).collect();
-        let recorded = self.recorder.record(Recording { flips, declared: None }).await?;
+        let recorded = self.record(Recording { flips, declared: None }).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
         self.kill_switch.apply_recorded_end(&self.in_force, version, last);
         self.obey(version, Freeze::No).await;
@@ -346,16 +333,27 @@ impl Mover {
         flip_record(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 
+    /// Records, while what is written counts as possibly recorded.
+    pub(super) async fn record(&self, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
+        let target = |flip: &FlipRecord| Some((flip.route.clone()?, state_of(flip)));
+        self.in_force.set_outstanding(OutstandingWrite(recording.flips.iter().filter_map(target).collect()));
+        let outcome = self.recorder.record(recording).await;
+        if outcome.is_err() {
+            self.in_force.set_outstanding(OutstandingWrite::default());
+        }
+        outcome
+    }
+
     pub async fn record_one(
         &self,
         flip: FlipRecord,
         declared: Option<Vec<crate::store::DeclaredState>>,
     ) -> Result<FlipRecord, StoreError> {
-        let mut recorded = self.recorder.record(Recording { flips: vec![flip], declared }).await?;
+        let mut recorded = self.record(Recording { flips: vec![flip], declared }).await?;
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
     }
 
-    fn unchanged(&self, at: &RoutePosition, by: String) -> Flipped {
+    pub(super) fn unchanged(&self, at: &RoutePosition, by: String) -> Flipped {
         let (route, state) = (&at.route.id, at.rung());
         let reason = Some(format!("`{route}` is `{state}` already"));
         let flip = FlipRecord {
@@ -371,7 +369,7 @@ impl Mover {
             overridden: None,
             evidence: serde_json::Value::Null,
         };
-        let recorded = self.unrecorded_flips.stored_state(route).is_none();
+        let recorded = !self.in_force.inputs().is_waiting(route);
         Flipped { flip, changed: false, recorded, effective: self.in_force.effective(route), horizon: Vec::new() }
     }
 

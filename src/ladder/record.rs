@@ -30,8 +30,10 @@ pub(super) struct Recorder {
 
 /// What a look into the store found.
 struct ReadBack {
-    /// The numbers of the flips that were looked for; `None` if they are not there.
-    numbers: Option<Vec<u64>>,
+    /// The numbers of the flips that are there, of the first ones up to all of them; they are the newest in the store.
+    numbers: Vec<u64>,
+    /// Whether everything is there.
+    is_complete: bool,
     newest: u64,
 }
 
@@ -49,25 +51,33 @@ impl Recorder {
     /// records nothing once a newer flip is recorded: each write names the newest flip that it may follow.
     ///
     /// # Errors
-    /// Nothing was recorded.
+    /// Nothing was recorded, apart from flips that an earlier attempt with the same ones recorded late.
     pub async fn record(&self, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
         let Recording { mut flips, declared } = recording;
-        let numbers = loop {
-            let after = self.newest.load(Ordering::SeqCst);
-            let put = PutFlips { flips: flips.clone(), declared: declared.clone(), after };
+        let mut numbers = Vec::new();
+        loop {
+            let (after, rest) = (self.newest.load(Ordering::SeqCst), flips[numbers.len()..].to_vec());
+            let put = PutFlips { flips: rest.clone(), declared: declared.clone(), after };
             match self.store.put_flips(put).await {
-                Ok(Some(numbers)) => break numbers,
-                // Another flip is newer: of another process, or these flips, if an earlier attempt came late.
+                Ok(Some(given)) => {
+                    numbers.extend(given);
+                    break;
+                }
+                // Another flip is newer: of another process, or the first of these, if an earlier attempt came late.
                 Ok(None) => {
-                    let found = self.read_back(&flips, declared.as_deref()).await?;
+                    let found = self.read_back(&rest, declared.as_deref()).await?;
                     self.newest.store(found.newest, Ordering::SeqCst);
-                    if let Some(numbers) = found.numbers.filter(|_| !flips.is_empty()) {
-                        break numbers;
+                    numbers.extend(found.numbers);
+                    if !flips.is_empty() && numbers.len() == flips.len() {
+                        break;
                     }
                 }
-                Err(error) => break self.look_up(&flips, declared.as_deref(), error).await?,
+                Err(error) => {
+                    numbers.extend(self.look_up(&rest, declared.as_deref(), error).await?);
+                    break;
+                }
             }
-        };
+        }
         self.newest.fetch_max(numbers.iter().copied().max().unwrap_or(0), Ordering::SeqCst);
         for (flip, number) in flips.iter_mut().zip(numbers) {
             flip.number = number;
@@ -86,7 +96,7 @@ impl Recorder {
         let mut pause = LOOK_UP_PAUSES.0;
         loop {
             match self.read_back(flips, declared).await {
-                Ok(ReadBack { numbers, newest: _ }) => return numbers.ok_or(error),
+                Ok(ReadBack { numbers, is_complete, newest: _ }) => return is_complete.then_some(numbers).ok_or(error),
                 Err(look_up_error) => {
                     tracing::warn!(
                         %error, %look_up_error, flips = flips.len(),
@@ -110,14 +120,16 @@ impl Recorder {
         if flips.is_empty() {
             let mut declared = declared.unwrap_or_default().to_vec();
             declared.sort_by(|a, b| a.route.cmp(&b.route));
-            let is_there = self.store.declared().await? == declared;
-            return Ok(ReadBack { numbers: is_there.then(Vec::new), newest });
+            let is_complete = self.store.declared().await? == declared;
+            return Ok(ReadBack { numbers: Vec::new(), is_complete, newest });
         }
         let is_same = |(stored, flip): (&FlipRecord, &FlipRecord)| {
             stored.route == flip.route && stored.at == flip.at && stored.by == flip.by && stored.to == flip.to
         };
-        let all = stored.len() == flips.len() && stored.iter().rev().zip(flips).all(is_same);
-        Ok(ReadBack { numbers: all.then(|| stored.iter().rev().map(|flip| flip.number).collect()), newest })
+        let are_newest = |count: &usize| stored[..*count].iter().rev().zip(flips).all(is_same);
+        let count = (1..=stored.len()).rev().find(are_newest).unwrap_or(0);
+        let numbers = stored[..count].iter().rev().map(|flip| flip.number).collect();
+        Ok(ReadBack { numbers, is_complete: count == flips.len(), newest })
     }
 }
 

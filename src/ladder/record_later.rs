@@ -1,64 +1,77 @@
-//! Records what is in force before the store has it: freezes, and flips down that the store refused.
+//! Records what is in force before the store has it: freezes and flips down.
 //!
 //! Always true: it is tried again until the store has it, each time under the lock of moves.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::in_force::Inputs;
 use super::kill_switch::Pending;
 use super::mover::{FlipGuard, Mover, log};
+use super::positions::Positions;
 use super::record::Recording;
 use super::types::FlipSource;
-use crate::store::StoreError;
+use crate::store::{FlipRecord, StoreError};
 
 /// The pauses between attempts to record: the first and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 impl Mover {
-    /// Records the flips that wait, and gives them their numbers.
+    /// Starts the task that records the flips that wait, if there are some and no task does.
+    pub(super) fn record_waiting(self: Arc<Self>) {
+        if self.in_force().begin_recording() {
+            tokio::spawn(self.record_flips());
+        }
+    }
+
+    /// Records the flips that wait, and gives them their numbers. The caller holds the lock of moves.
     ///
     /// # Errors
     /// The store did not record them: they still wait.
-    pub(super) async fn record_waiting_flips(&self, _guard: &FlipGuard) -> Result<(), StoreError> {
-        let flips = self.unrecorded_flips.all();
-        if flips.is_empty() {
+    pub(super) async fn record_waiting_flips(&self) -> Result<(), StoreError> {
+        let Inputs { waiting, positions, .. } = self.in_force().inputs();
+        if waiting.is_empty() {
             return Ok(());
         }
-        let mut positions = self.in_force().inputs().positions;
+        let (ids, flips): (Vec<u64>, Vec<FlipRecord>) =
+            waiting.into_iter().map(|waiting| (waiting.id, waiting.flip)).unzip();
         let recorded = self.recorder.record(Recording { flips, declared: Some(positions.rows()) }).await?;
         for flip in &recorded {
-            if let Some(route) = &flip.route {
-                positions.set_last_flip(route, flip.clone());
-            }
-            log(flip, FlipSource::Api);
+            let is_by_file = flip.by == FlipSource::File.as_str();
+            log(flip, if is_by_file { FlipSource::File } else { FlipSource::Api });
         }
-        self.unrecorded_flips.clear();
-        // Flips down put no route in `only`.
-        let _no_overtaken = self.put_in_force(positions);
+        self.in_force().set_recorded(ids.into_iter().zip(recorded).collect());
         Ok(())
     }
 
-    /// Fails while flips wait: what is recorded now would come before them.
-    pub(super) fn check_no_flips_wait(&self) -> Result<(), StoreError> {
-        match self.unrecorded_flips.count() {
-            0 => Ok(()),
-            n => Err(StoreError(format!(
-                "{n} flips down are in force that have to be recorded first; pointsman tries again until they are"
-            ))),
+    /// Records the flips that wait before anything else is recorded. Returns the positions in force then: none of their
+    /// flips waits, unless the store did not record it.
+    pub(super) async fn record_waiting_first(&self, _guard: &FlipGuard) -> (Positions, Result<(), StoreError>) {
+        loop {
+            let outcome = self.record_waiting_flips().await;
+            let Inputs { waiting, positions, .. } = self.in_force().inputs();
+            if outcome.is_err() || waiting.is_empty() {
+                return (positions, outcome);
+            }
         }
     }
 
     /// Records the flips that wait, however often it takes.
-    pub(super) async fn record_flips(self: Arc<Self>) {
+    async fn record_flips(self: Arc<Self>) {
         let mut pause = RETRY_PAUSES.0;
-        loop {
+        while self.in_force().continue_recording() {
+            let guard = self.lock_moves().await;
+            let outcome = self.record_waiting_flips().await;
+            drop(guard);
+            let Err(error) = outcome else { continue };
+            if pause == RETRY_PAUSES.0 {
+                tracing::warn!(
+                    %error, flips = self.in_force().unrecorded_flips(),
+                    "flips down are in force, but not recorded: a restart would lose them; trying again until they are"
+                );
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSES.1);
-            let guard = self.lock_moves().await;
-            if self.record_waiting_flips(&guard).await.is_ok() {
-                self.unrecorded_flips.end_recording();
-                return;
-            }
         }
     }
 
@@ -72,7 +85,7 @@ impl Mover {
             next = self.kill_switch().next_pending();
             let Some(Pending { version, flip }) = &next else { return };
             // First the flips that wait: one of them may take back a flip to `only` that this freeze overtook.
-            let outcome = match self.record_waiting_flips(&guard).await {
+            let outcome = match self.record_waiting_first(&guard).await.1 {
                 Ok(()) => self.record_one(flip.clone(), None).await,
                 Err(error) => Err(error),
             };

@@ -4,6 +4,7 @@ use super::gate::Gate;
 use super::in_force::Inputs;
 use super::positions::RoutePosition;
 use super::types::Unrecorded;
+use super::waiting::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
@@ -28,8 +29,10 @@ pub struct RouteStatus {
     pub forced: Option<String>,
     /// Why it, or a cohort of it, does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
-    /// The last flip.
+    /// The last flip. Its number is 0 while the store does not have it.
     pub last: Option<FlipRecord>,
+    /// Whether its last flip, a flip down, is not in the store yet, so that a restart would lose it.
+    pub is_unrecorded: bool,
     /// The next rung up; `None` on the highest.
     pub next: Option<NextRung>,
 }
@@ -59,7 +62,8 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> 
         has_no_flip: at.inputs.has_no_flip,
         forced: gate.still_forced(&inputs.positions, at),
         refused: at.refused.iter().cloned().chain(held_cohorts).collect(),
-        last: at.last.clone(),
+        last: at.last.clone().map(with_shown_number),
+        is_unrecorded: inputs.is_waiting(&at.route.id),
         next: gate.next(&inputs.positions, at).map(|(to, missing)| NextRung { to, missing }),
     }
 }

@@ -15,6 +15,7 @@ mod duplicates;
 mod engine;
 mod evidence;
 mod flips_on_full_disk;
+mod flips_on_silent_store;
 mod freeze;
 mod hostile;
 mod house;

@@ -294,7 +294,8 @@ async fn files_that_wait_for_a_hanging_store_are_reported_and_come_into_force_as
     assert!(error.contains("not known yet") && !error.contains("nothing changed"), "{error}");
     assert_eq!(states_and_flips(&system).await.0, BEFORE);
     assert_eq!(pairs(&system).await, 5);
-    let refused = system.flip("orders.create", "off", &["--reason", "meanwhile"]).await.expect_err("it waits");
+    let up = system.flip("orders.create", "dark", &["--force", "--reason", "meanwhile"]).await;
+    let refused = up.expect_err("it waits");
     assert!(refused.contains("not begun") && refused.contains("nothing changed"), "{refused}");
     until("both to move", || async { (states_and_flips(&system).await == expected_states(AFTER, 2)).then_some(()) })
         .await;

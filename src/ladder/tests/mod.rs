@@ -5,6 +5,7 @@ mod failing_store;
 mod files;
 mod first_tries;
 mod flips;
+mod flips_down;
 mod freezes;
 mod held;
 mod held_cohorts;

@@ -4,17 +4,17 @@ use super::freezes::{freeze, wait_until_recorded};
 use super::*;
 
 /// While it is silent, the store records flips, but the replies are lost, and nothing can be read from it.
-fn silence(fixture: &Fixture, is_silent: bool) {
+pub(super) fn silence(fixture: &Fixture, is_silent: bool) {
     fixture.store.lose_replies.store(is_silent, Ordering::SeqCst);
     fixture.store.fail_reads.store(is_silent, Ordering::SeqCst);
 }
 
-async fn stored(fixture: &Fixture) -> Vec<(String, String)> {
+pub(super) async fn stored(fixture: &Fixture) -> Vec<(String, String)> {
     let flips = fixture.store.flips(None, 9).await.unwrap();
     flips.into_iter().rev().map(|flip| (flip.from, flip.to)).collect()
 }
 
-fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
 }
 
@@ -43,6 +43,7 @@ async fn a_flip_to_only_that_a_freeze_overtakes_is_taken_back() {
     let expected = pairs(&[("off", "live"), ("live", "only"), ("only", "live"), ("no", "instances")]);
     assert_eq!(stored(&fixture).await, expected, "so a restart finds no route in `only` during a recorded freeze");
     assert_eq!(fixture.status("bare").forced.as_deref(), Some("a drill"), "of the flip to `live`");
+    assert!(!fixture.ladder.flags().load().route(&"bare".into()).unwrap().returns_at_restart);
     let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
     freeze(&fixture, Freeze::No).await.unwrap();

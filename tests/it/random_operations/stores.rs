@@ -141,7 +141,8 @@ impl Walk {
         until("the store to take writes", || async {
             let ready = self.system.pointsman.try_api("/readyz").await.is_some_and(|reply| reply.status.is_success());
             let status = self.system.pointsman.get("/api/v2/status").await;
-            (ready && status["engine_healthy"] == true && status["freeze_unrecorded"] == false).then_some(())
+            let all_recorded = status["freeze_unrecorded"] == false && status["flips_unrecorded"] == 0;
+            (ready && status["engine_healthy"] == true && all_recorded).then_some(())
         })
         .await;
     }

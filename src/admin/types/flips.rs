@@ -1,0 +1,57 @@
+//! A flip, as the API takes and answers it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{FlipRow, run_requests};
+use crate::flag::{Effective, Shares, State};
+
+/// A request to move a route to another state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FlipRequest {
+    /// The new state.
+    pub to: State,
+    /// The share from now on, in percent.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<f64>,
+    /// The reason.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Pass the gate without its evidence; requires a reason.
+    #[serde(default)]
+    pub force: bool,
+    /// Confirms that the consequences were read; required to lower a route from `only`.
+    #[serde(default)]
+    pub acknowledge: bool,
+    /// The caller's name, where the listener requires no token: recorded as unverified.
+    #[serde(default, rename = "as")]
+    #[schemars(with = "Option<run_requests::PersonName>")]
+    pub by: Option<String>,
+}
+
+/// A flip that was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FlipResponse {
+    /// The record. Its number is 0 if nothing changed, and while the store does not have it.
+    pub flip: FlipRow,
+    /// Whether anything changed: a flip to the present state changes nothing.
+    #[serde(default = "super::yes")]
+    pub changed: bool,
+    /// Whether the store has recorded it. If not (status 202), the route is down all the same, but a restart would undo
+    /// that.
+    #[serde(default = "super::yes")]
+    pub recorded: bool,
+    /// If it is not recorded: a sentence that says so. Left out otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// The state in force now.
+    pub effective: Effective,
+    /// The shares in force now.
+    pub shares: Shares,
+    /// If the route was lowered: the consequences, as sentences.
+    pub horizon: Vec<String>,
+    /// The number of durable runs of the route that have not ended; they continue as they were started.
+    pub runs_in_flight: u64,
+}

@@ -1,0 +1,98 @@
+//! Flips down: in force at once, recorded afterwards (`waiting`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::in_force::Inputs;
+use super::mover::{Mover, unknown_route};
+use super::passing_commands;
+use super::positions::RoutePosition;
+use super::types::{FlipError, FlipRequest, Flipped, Move};
+use super::waiting::{Waiting, highest, lower};
+use crate::flag::State;
+use crate::names::RouteId;
+
+/// How long a flip down waits until it is recorded. It is in force before that.
+const RECORDED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Whether a request moves a route down: below its rung, or to its rung if it would leave that by itself. It would, if it
+/// is held there, and if a move that waits for the store raises it.
+fn goes_down(inputs: &Inputs, at: &RoutePosition, to: State) -> bool {
+    let may_return_to = inputs.outstanding.target(&at.route).max(Some(highest(at)));
+    to <= at.rung() && Some(to) < may_return_to
+}
+
+impl Mover {
+    /// As [`goes_down`].
+    pub(super) fn is_flip_down(&self, route: &RouteId, to: State) -> bool {
+        let inputs = self.in_force().inputs();
+        inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, to))
+    }
+
+    /// Lowers a route, and returns once that is recorded, or after a second. `None` if the request does not move it down,
+    /// nor leaves it where it is.
+    pub(super) async fn flip_down(
+        self: Arc<Self>,
+        route: &RouteId,
+        request: &FlipRequest,
+    ) -> Result<Option<Flipped>, FlipError> {
+        let until = Instant::now() + RECORDED_WITHIN;
+        let (to, by) = (request.to, &request.by);
+        let (before, from, flip, id, mut recorded) = loop {
+            let inputs = self.in_force().inputs();
+            let before = &inputs.positions;
+            let at = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
+            if !goes_down(&inputs, at, to) {
+                return Ok(self.is_unchanged(at, request).then(|| self.unchanged(at, by.clone())));
+            }
+            let from = at.rung();
+            let (requested, passed) = self.judge(before, at, request)?;
+            if from == State::Only && to < from && !request.acknowledge {
+                let horizon = self.horizon_if_readable(before, route).await;
+                let why = "in `only` legacy was not called at all; going down needs an acknowledgement";
+                let known = if horizon.is_empty() { String::new() } else { format!(": {}", horizon.join("; ")) };
+                let (shares, reason) = (requested.shares, requested.reason.as_deref());
+                return Err(FlipError::Refused {
+                    why: format!("`{route}` is `only`: {why}{known}"),
+                    commands: passing_commands::commands(before, self.gate(), at, to, shares, reason),
+                });
+            }
+            let (shares, reason, overridden) = (requested.shares, requested.reason, passed.overridden);
+            let step = Move { route: route.clone(), from, to, shares, reason, overridden };
+            let flip = self.flip_record(before, step, by.clone());
+            let (sender, recorded) = watch::channel(None);
+            let (id, percent, stored) = (inputs.moves + 1, request.percent, highest(at));
+            let mut lowered = Waiting { id, flip, percent, stored, recorded: Arc::new(sender) };
+            let (mut positions, mut waiting) = (before.clone(), inputs.waiting.clone());
+            if let Some(earlier) = waiting.iter().position(|waiting| waiting.is_of(route)) {
+                let earlier = waiting.remove(earlier);
+                (lowered.stored, lowered.flip.from) = (earlier.stored, earlier.flip.from);
+            }
+            lower(&mut positions, route, &mut lowered, self.gate());
+            let flip = lowered.flip.clone();
+            waiting.push(lowered);
+            // A flip down puts no route in `only`, so a freeze takes none back.
+            if self.set_positions(positions, waiting, inputs.moves).is_some() {
+                break (inputs.positions, from, flip, id, recorded);
+            }
+        };
+        self.clone().record_waiting();
+        // A restart may lose it before it is recorded: then this line is all that is left of it.
+        let reason = flip.reason.as_deref();
+        tracing::info!(%route, %from, %to, %by, reason, "the route goes down, which is recorded next");
+        let needs_horizon = matches!(from, State::Live | State::Only) && to < from;
+        let horizon = if needs_horizon { self.horizon_if_readable(&before, route).await } else { Vec::new() };
+        let found = match timeout_at(until, recorded.wait_for(Option::is_some)).await {
+            Ok(Ok(found)) => found.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let effective = self.in_force().effective(route);
+        // It also waits no more if a move that was under way has lowered the route as far, or a lower flip is recorded.
+        let recorded = found.is_some() || self.in_force().inputs().waiting.iter().all(|waiting| waiting.id < id);
+        let flip = found.unwrap_or(flip);
+        Ok(Some(Flipped { flip, changed: true, recorded, effective, horizon }))
+    }
+}

@@ -1,0 +1,117 @@
+//! Flips down that are in force and that the store does not have yet.
+//!
+//! A flip down waits for nothing: neither for the store nor for a move that waits for the store. It is in force in this
+//! process at once, and a task (`record_later`) records it as soon as the store takes it. If the process is killed before
+//! that, the route returns to the state that the store has.
+//!
+//! Always true: positions that were computed before such a flip was made are lowered again before they come in force
+//! ([`lower`]), so that a move that was under way then does not raise the route above it. Every other move of routes that
+//! begins later is recorded after it. For each route at most one waits: a newer one, which is lower, replaces it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::gate::Gate;
+use super::holds;
+use super::positions::{Positions, RoutePosition, state_of};
+use crate::flag::{Percent, Route, State};
+use crate::names::RouteId;
+use crate::store::FlipRecord;
+
+/// The numbers of flips that wait begin here, above all numbers that a store gives. No one outside `ladder` sees them.
+const UNRECORDED: u64 = 1 << 52;
+
+/// A flip down that waits.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    /// Identifies it in this process.
+    pub id: u64,
+    /// As it will be recorded: its number is 0.
+    pub flip: FlipRecord,
+    /// The new share, if it was asked for.
+    pub percent: Option<Percent>,
+    /// The highest state in which a restart would find the route now.
+    pub stored: State,
+    /// Gets the record. Closed if a newer flip down replaces this one.
+    pub recorded: Arc<watch::Sender<Option<FlipRecord>>>,
+}
+
+impl Waiting {
+    pub fn is_of(&self, route: &RouteId) -> bool {
+        self.flip.route.as_ref() == Some(route)
+    }
+
+    /// As positions have it until it is recorded.
+    pub fn provisional(&self) -> FlipRecord {
+        FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }
+    }
+
+    /// Keeps in `positions` what this flip changes, if they were computed before it was made. Returns whether it still has
+    /// to be recorded: not if the route is as low without it, by a move that was under way.
+    pub fn keep_in(&mut self, positions: &mut Positions, gate: &Gate) -> bool {
+        let Some(own) = self.flip.route.clone() else { return false };
+        let Some(at) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
+            // The route has left the files. If it comes back, its last flip counts.
+            positions.flips.insert(own, self.provisional());
+            return true;
+        };
+        if at.last.as_ref().map(|flip| flip.number) == Some(self.provisional().number) {
+            return true;
+        }
+        if highest(at) <= state_of(&self.flip) {
+            return false;
+        }
+        let id = at.route.id.clone();
+        lower(positions, &id, self, gate);
+        true
+    }
+}
+
+/// The highest of the state in force and of the state to which the route may return by its last flip.
+pub(super) fn highest(at: &RoutePosition) -> State {
+    at.last.as_ref().map_or(State::Off, state_of).max(at.rung())
+}
+
+/// Whether the last flip of a route waits to be recorded.
+fn is_unrecorded(last: &FlipRecord) -> bool {
+    last.number >= UNRECORDED
+}
+
+/// A last flip as others see it: its number is 0 while the store does not have it.
+pub(super) fn with_shown_number(last: FlipRecord) -> FlipRecord {
+    if is_unrecorded(&last) { FlipRecord { number: 0, ..last } } else { last }
+}
+
+/// Lowers a route as `waiting` says, or leaves it on a lower rung on which it is already.
+pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiting, gate: &Gate) {
+    let Some(at) = positions.routes.get(id) else { return };
+    let (rung, refused, declared, shares) = (at.rung(), at.refused.clone(), at.declared(), at.inputs.shares);
+    let to = state_of(&waiting.flip);
+    if !at.last.as_ref().is_some_and(is_unrecorded) {
+        rung.as_str().clone_into(&mut waiting.flip.from);
+        waiting.stored = highest(at);
+    }
+    waiting.flip.route = Some(id.clone());
+    waiting.flip.shares = Some(waiting.percent.map_or(shares, |percent| shares.with(to, percent)));
+    // A flip ends a move that the file requested and the gate refused: the store gets the file's present declaration, so
+    // that the move is not judged again.
+    positions.remembered.insert(id.clone(), declared);
+    positions.apply_flip(id, waiting.provisional());
+    match positions.routes.get_mut(id) {
+        Some(at) if rung < to => (at.inputs.gate, at.refused) = (Some(rung), refused),
+        _ => holds::lower_after_flip(positions, id, gate),
+    }
+}
+
+/// The states to which routes go by the write that is under way: that it is not in force yet does not mean that a restart
+/// does not find it.
+#[derive(Clone, Default)]
+pub(super) struct OutstandingWrite(pub Vec<(RouteId, State)>);
+
+impl OutstandingWrite {
+    pub fn target(&self, route: &Route) -> Option<State> {
+        let its_own = self.0.iter().filter(|(id, _)| route.ids().any(|own| own == id));
+        its_own.map(|(_, to)| *to).max()
+    }
+}

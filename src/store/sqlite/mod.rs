@@ -255,7 +255,6 @@ impl Store for SqliteStore {
     fn running_times(&self) -> StoreFuture<'_, Option<RunningTimes>> {
         async move { read::running_times(self.readers.pool()?).await.map(Some) }.boxed()
     }
-
     fn put_running_times(&self, times: RunningTimes) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::RunningTimes(times))
     }

@@ -18,8 +18,8 @@ use crate::names::RouteId;
 /// How long a flip down waits until it is recorded. It is in force before that.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Whether a request moves a route down: below its rung, or to its rung if it would leave that by itself. It would, if it
-/// is held there, and if a move that waits for the store raises it.
+/// Whether a request moves a route down: below its rung, or to its rung if it would leave that by itself. It would, if
+/// it is held there, and if a move that waits for the store raises it.
 fn goes_down(inputs: &Inputs, at: &RoutePosition, to: State) -> bool {
     let may_return_to = inputs.outstanding.target(&at.route).max(Some(highest(at)));
     to <= at.rung() && Some(to) < may_return_to
@@ -32,8 +32,8 @@ impl Mover {
         inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, to))
     }
 
-    /// Lowers a route, and returns once that is recorded, or after a second. `None` if the request does not move it down,
-    /// nor leaves it where it is.
+    /// Lowers a route, and returns once that is recorded, or after a second. `None` if the request does not move it
+    /// down, nor leaves it where it is.
     pub(super) async fn flip_down(
         self: Arc<Self>,
         route: &RouteId,

@@ -133,9 +133,9 @@ impl InForce {
         (inputs.kill_switch.version(), inputs.freeze())
     }
 
-    /// Sets the positions of the routes and the flips that wait, if they were computed from the newest ones. Returns the
-    /// routes that it keeps below `only`, because a freeze is in force and they were not in `only` before; `None` if
-    /// nothing was set, because they were not computed from the newest ones.
+    /// Sets the positions of the routes and the flips that wait, if they were computed from the newest ones. Returns
+    /// the routes that it keeps below `only`, because a freeze is in force and they were not in `only` before; `None`
+    /// if nothing was set, because they were not computed from the newest ones.
     #[must_use]
     pub fn set_positions(
         &self,

@@ -14,11 +14,11 @@
 //!
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
-//! When the store is slow, moves wait for each other, except flips down and freezes; requests wait for none of them, since
-//! they read the set that is in force. When the store refuses, a flip up or a reload of the files fails and nothing
-//! changes. A restart before a flip down or a freeze is recorded loses it. When the store's reply was lost, the outcome is
-//! looked up until it is known (`record`); the caller is told within a bound that it is not known yet. A caller that goes
-//! away in the middle of a move does not stop it.
+//! When the store is slow, moves wait for each other, except flips down and freezes; requests wait for none of them,
+//! since they read the set that is in force. When the store refuses, a flip up or a reload of the files fails and
+//! nothing changes. A restart before a flip down or a freeze is recorded loses it. When the store's reply was lost, the
+//! outcome is looked up until it is known (`record`); the caller is told within a bound that it is not known yet. A
+//! caller that goes away in the middle of a move does not stop it.
 
 mod cohort_reasons;
 mod command;

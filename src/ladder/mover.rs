@@ -1,5 +1,5 @@
-//! Performs moves one after the other: each is judged, recorded, then put in force. Freezes and flips down (`down`) are put
-//! in force first and recorded afterwards.
+//! Performs moves one after the other: each is judged, recorded, then put in force. Freezes and flips down (`down`) are
+//! put in force first and recorded afterwards.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -254,8 +254,8 @@ impl Mover {
         Ok(Flipped { flip, changed: true, recorded: true, effective, horizon: Vec::new() })
     }
 
-    /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes that
-    /// it keeps below `only` because of a freeze: the caller takes their flips back.
+    /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes
+    /// that it keeps below `only` because of a freeze: the caller takes their flips back.
     pub(super) fn put_in_force(&self, mut positions: Positions) -> Vec<RouteId> {
         positions.routes.values_mut().for_each(|at| at.inputs.returns_at_restart = false);
         loop {

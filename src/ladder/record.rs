@@ -23,8 +23,8 @@ const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duratio
 /// Records in the store. Only the holder of the lock of moves calls it: one write is under way at a time.
 pub(super) struct Recorder {
     store: StoreHandle,
-    /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a newer
-    /// one, and so may an earlier write of this process that counted as not recorded.
+    /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a
+    /// newer one, and so may an earlier write of this process that counted as not recorded.
     newest: AtomicU64,
 }
 
@@ -44,8 +44,8 @@ impl Recorder {
         Self { store, newest: AtomicU64::new(newest) }
     }
 
-    /// Records flips and declarations, and returns the flips with their numbers. Returns once the outcome is known, however
-    /// long the store takes.
+    /// Records flips and declarations, and returns the flips with their numbers. Returns once the outcome is known,
+    /// however long the store takes.
     ///
     /// A write that the store performs although it counts as not recorded (a database may get it late from the network)
     /// records nothing once a newer flip is recorded: each write names the newest flip that it may follow.

@@ -22,9 +22,9 @@ fn position_before<'a>(before: &'a Positions, route: &Route) -> Option<&'a Route
 }
 
 impl Mover {
-    /// Records that these routes, which are kept below `only` already, are not there. Where the store does not record that,
-    /// they stay below it all the same; the caller starts the task that records it later. The caller holds the lock of
-    /// moves.
+    /// Records that these routes, which are kept below `only` already, are not there. Where the store does not record
+    /// that, they stay below it all the same; the caller starts the task that records it later. The caller holds the
+    /// lock of moves.
     pub(super) async fn take_back(&self, overtaken: &[RouteId], before: &Positions) {
         loop {
             let Inputs { mut positions, mut waiting, moves, .. } = self.in_force().inputs();
@@ -68,8 +68,8 @@ impl Mover {
         };
         let by = at.last.as_ref().map_or(FlipSource::File.as_str(), |flip| flip.by.as_str()).to_owned();
         let flip = self.flip_record(positions, step, by);
-        // A move that the file asks for is judged again at the next reading. Without a flip before this one, the file may
-        // have asked for it by its `force` alone, which is not a part of the declaration.
+        // A move that the file asks for is judged again at the next reading. Without a flip before this one, the file
+        // may have asked for it by its `force` alone, which is not a part of the declaration.
         let has_flip = was.is_some_and(|was| was.last.is_some());
         // Without a declaration a route in `live` would count as parted from another one.
         match before.remembered(&at.route).filter(|_| has_flip || to == State::Live) {

@@ -1,12 +1,12 @@
 //! Flips down that are in force and that the store does not have yet.
 //!
 //! A flip down waits for nothing: neither for the store nor for a move that waits for the store. It is in force in this
-//! process at once, and a task (`record_later`) records it as soon as the store takes it. If the process is killed before
-//! that, the route returns to the state that the store has.
+//! process at once, and a task (`record_later`) records it as soon as the store takes it. If the process is killed
+//! before that, the route returns to the state that the store has.
 //!
 //! Always true: positions that were computed before such a flip was made are lowered again before they come in force
-//! ([`lower`]), so that a move that was under way then does not raise the route above it. Every other move of routes that
-//! begins later is recorded after it. For each route at most one waits: a newer one, which is lower, replaces it.
+//! ([`lower`]), so that a move that was under way then does not raise the route above it. Every other move of routes
+//! that begins later is recorded after it. For each route at most one waits: a newer one, which is lower, replaces it.
 
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ impl Waiting {
         FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }
     }
 
-    /// Keeps in `positions` what this flip changes, if they were computed before it was made. Returns whether it still has
-    /// to be recorded: not if the route is as low without it, by a move that was under way.
+    /// Keeps in `positions` what this flip changes, if they were computed before it was made. Returns whether it still
+    /// has to be recorded: not if the route is as low without it, by a move that was under way.
     pub fn keep_in(&mut self, positions: &mut Positions, gate: &Gate) -> bool {
         let Some(own) = self.flip.route.clone() else { return false };
         let Some(at) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
@@ -94,8 +94,8 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiti
     }
     waiting.flip.route = Some(id.clone());
     waiting.flip.shares = Some(waiting.percent.map_or(shares, |percent| shares.with(to, percent)));
-    // A flip ends a move that the file requested and the gate refused: the store gets the file's present declaration, so
-    // that the move is not judged again.
+    // A flip ends a move that the file requested and the gate refused: the store gets the file's present declaration,
+    // so that the move is not judged again.
     positions.remembered.insert(id.clone(), declared);
     positions.apply_flip(id, waiting.provisional());
     match positions.routes.get_mut(id) {
@@ -104,8 +104,8 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiti
     }
 }
 
-/// The states to which routes go by the write that is under way: that it is not in force yet does not mean that a restart
-/// does not find it.
+/// The states to which routes go by the write that is under way: that it is not in force yet does not mean that a
+/// restart does not find it.
 #[derive(Clone, Default)]
 pub(super) struct OutstandingWrite(pub Vec<(RouteId, State)>);
 

@@ -181,8 +181,8 @@ pub trait Store: Work {
         None
     }
 
-    /// Records flips and declarations in one transaction, durable before it returns. Returns the numbers of the flips, in
-    /// order; `None` if the newest flip in the store has another number than `put.after`: then nothing was recorded.
+    /// Records flips and declarations in one transaction, durable before it returns. Returns the numbers of the flips,
+    /// in order; `None` if the newest flip in the store has another number than `put.after`: then nothing was recorded.
     fn put_flips(&self, put: PutFlips) -> BoxFuture<'_, Result<Option<Vec<u64>>, StoreError>>;
     /// Flips, newest first, of one route or of all.
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;

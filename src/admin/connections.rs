@@ -21,7 +21,8 @@ pub(super) struct Connections {
     changed: Notify,
 }
 
-/// The next number in the order of all connections of the process without a complete request.
+/// The number of the next connection without a complete request, counted over all listeners of the process: of two such
+/// connections the one with the smaller number is older.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Default)]
@@ -34,9 +35,9 @@ struct State {
 
 impl State {
     fn add_incomplete(&mut self, close: CancellationToken) -> u64 {
-        let place = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.incomplete.insert(place, close);
-        place
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.incomplete.insert(number, close);
+        number
     }
 
     fn close_oldest(&mut self) -> bool {
@@ -57,7 +58,7 @@ impl Connections {
     /// Closes the oldest connection without a complete request on any of these listeners, to make room.
     pub(super) fn close_oldest_of(listeners: &[Arc<Self>]) {
         let oldest = |open: &Self| open.state().incomplete.keys().next().copied();
-        let first = listeners.iter().filter_map(|open| Some((oldest(open)?, open))).min_by_key(|(place, _)| *place);
+        let first = listeners.iter().filter_map(|open| Some((oldest(open)?, open))).min_by_key(|(number, _)| *number);
         if let Some((_, open)) = first {
             open.state().close_oldest();
         }

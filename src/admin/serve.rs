@@ -85,13 +85,17 @@ async fn accept_connections(
             Err(error) => {
                 let files_used_up = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
                 let are_used_up = error.raw_os_error().is_some_and(|code| files_used_up.contains(&code));
-                // The kernel needs a free file before it looks whether a connection waits, so this error also comes when
-                // none does. To make room then would close the one that has just been accepted.
+                // The kernel reserves a file descriptor before it looks whether a connection waits, so this error also
+                // comes when none waits. Closing one then would hit the connection that was just accepted.
                 if !are_used_up {
                     tracing::warn!(%error, "the API could not accept a connection; it tries again");
                 } else if has_waiting_connection(&listener) {
-                    tracing::warn!(%error, "the API could not accept a connection; it makes room and tries again");
-                    // The process has one limit for all: the connections of one listener must not shut the other.
+                    tracing::warn!(
+                        %error,
+                        "the API could not accept a connection; it closes the oldest idle one and tries again"
+                    );
+                    // The limit of open files holds for the whole process: connections to one listener must not keep
+                    // clients out of the other.
                     Connections::close_oldest_of(&open);
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -157,7 +157,8 @@ impl Rules {
         self.read_intents().next().is_some()
     }
 
-    /// Whether an assert may read the intents of one of these steps, or of what a run that has not ended may yet undo.
+    /// Whether an assert may read intents that a run still records while these steps have not ended: those of one of
+    /// the steps, or of any `undo`.
     pub fn reads_intent_of(&self, steps: &[StepId]) -> bool {
         let is_open = |name: &str| name.ends_with(OF_UNDO) || steps.iter().any(|step| step.as_str() == name);
         // A path that names no step may read all of them.

@@ -134,7 +134,7 @@ pub(crate) fn routes<'a>(
             // The steps are unknown because the workflow's file is invalid, which is reported already.
             draft_rules.assert.clear();
         }
-        // Only these have intents: those of runs that a step starts are not compared.
+        // The intents of child runs are not compared, so rules can read only those of this plan.
         let names = plan.map(|plan| plan.intent_names()).unwrap_or_default();
         let intents: Vec<&str> = names.iter().map(String::as_str).collect();
         if let Some(checked) = Rules::check(&draft_rules, &site, &CompareContext { intents: &intents }, problems) {

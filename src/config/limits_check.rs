@@ -41,14 +41,14 @@ pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
         }
         let max = largest(name);
         if value > max {
-            let message = format!("`{name}: {value}` is too large: it is at most {max}{}", meaning(name));
+            let message = format!("`{name}: {value}` is too large: it must be at most {max}{}", meaning(name));
             problems.error(&site.key(name.as_str()), message);
         }
     }
     for (name, min, needed_by) in SMALLEST {
         let Some(value) = values.get(name).and_then(serde_json::Value::as_u64) else { continue };
         if (1..min).contains(&value) {
-            let message = format!("`{name}: {value}` is too small: it is at least {min}, because {needed_by}");
+            let message = format!("`{name}: {value}` is too small: it must be at least {min}, because {needed_by}");
             problems.error(&site.key(name), message);
         }
     }

@@ -145,7 +145,7 @@ pub enum SkipReason {
     NeedsSignal,
     /// The run would pause until a person decides: over a conflict, an unknown outcome, or what is missing in the files.
     WouldPause,
-    /// The run has answered and not ended, and a condition reads the intent of a step that has not ended.
+    /// The run has answered and not ended, and an assert reads intents that it may still record.
     RunGoesOn,
     /// A follow-up of an instance that the engine does not have; in `shadow` also one of an instance without a twin.
     NoInstance,

@@ -277,7 +277,7 @@ impl RouteFlag {
     pub fn could_be_live(&self) -> bool {
         self.returns_to_live() || self.returns_at_restart
     }
-    /// As [`RouteFlag::could_be_live`], without a restart.
+    /// As [`RouteFlag::could_be_live`], but a return at a restart does not count.
     pub(super) fn returns_to_live(&self) -> bool {
         self.granted >= State::Live || self.is_held
     }

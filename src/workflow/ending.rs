@@ -2,7 +2,8 @@
 //!
 //! Always true: calls under way end first; an unknown effect is a conflict before anything is undone; the caller has
 //! its answer, where one is declared, before undoing begins; a run with something to undo ends only after each call was
-//! undone, or a person decided to leave it as it is. A run that only has no answer undoes nothing, unless it is a child.
+//! undone, or a person decided to leave it as it is. A run that
+//! fails only because no answer could be made undoes nothing, unless it is a child.
 
 use std::sync::Arc;
 

@@ -31,9 +31,10 @@ pub(super) fn starts_while_ending(run: &Run, step: &Step, call: &CallState) -> b
     call.unknown_effect() && (call.requested || (call.repeatable && is_settled_by_repeat(run, step)))
 }
 
-/// Whether an unknown outcome of the step's call is settled by repeating the call, if the run is ending and a repeat is
-/// harmless: if the repeat is what performs the effect, that is undone too. A probe settles it without an effect. In a
-/// run that was cancelled, nothing is sent again unless a person asks for it.
+/// Whether a run that is ending repeats the step's call to settle an unknown outcome, if a repeat is harmless. Only if
+/// the step has an `undo`: if it is the repeat that performs the effect, that is undone too. Not if it has a `probe`,
+/// which settles it without an effect, and not in a cancelled run, where nothing is sent again unless a person asks for
+/// it.
 pub(super) fn is_settled_by_repeat(run: &Run, step: &Step) -> bool {
     run.cancel.is_none() && step.undo.is_some() && step.probe.is_none()
 }

@@ -60,7 +60,7 @@ pub(in crate::engine) fn descendant_waits(run: &Run, plan: Option<&Plan>, world:
     match still_running(run, plan, world) {
         ArmReply::Refused(_, report) => {
             let title = "A run below this one waits for a person or a signal";
-            let detail = "A run that this one has begun waits for a person or a signal, and then this one goes on.";
+            let detail = "A run that this one began waits for a person or a signal; after that this one goes on.";
             ArmReply::Refused(waits_for_person(run, title, detail), report)
         }
         reply => reply,
@@ -96,14 +96,14 @@ fn superseded_reply(run: &Run, plan: Option<&Plan>, successor: RunId) -> ArmRepl
     ArmReply::Refused(goes_on(run, successor, detail), report(run, plan))
 }
 
-fn goes_on(run: &Run, has_answer_later: RunId, detail: String) -> Problem {
+fn goes_on(run: &Run, answering_run: RunId, detail: String) -> Problem {
     Problem {
         status: 503,
         kind: "run-goes-on".into(),
         title: "The run has no answer yet".into(),
         detail,
         source: Source::Workflow,
-        run: Some(has_answer_later),
+        run: Some(answering_run),
         retry_after_s: Some(1),
         shared_step_begun: Some(run.shared_begun()),
     }
@@ -139,8 +139,8 @@ pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, world: &W
     })
 }
 
-/// In shadow and dark, where a caller would have been answered before the end of the run: that reply. The report names
-/// the steps that have not ended.
+/// The reply that is compared although the run has not ended: in shadow and dark, if a caller would have been answered
+/// by now. The report names the steps that have not ended.
 fn to_compare(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
     let has_reply = run.answer().is_some() || status_for_caller(run) == RunStatus::Compensating;
     if run.mode() == Mode::Real || !has_reply { None } else { of_run(run, plan, world, false) }

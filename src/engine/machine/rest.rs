@@ -99,7 +99,7 @@ impl Machine {
         }
     }
 
-    /// Whether a stored run without calls in flight goes on only at a time that is not near.
+    /// Whether the run is stored, has nothing under way, and goes on only at a time that is at least `REST_MIN` away.
     fn only_waits_for_time(&self) -> bool {
         let is_busy = self.requests_in_flight > 0
             || self.has_frozen_step

@@ -42,11 +42,12 @@ pub(in crate::engine) struct Outgoing {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// How long the attempt may take from its permit to the last byte of the reply, and at most wait for the permit.
+    /// How long the attempt may take from its permit to the last byte of the reply; also the longest wait for the
+    /// permit.
     pub timeout: Duration,
     /// The time that the step's deadline leaves for both.
     pub left: Option<Duration>,
-    /// How much of that has to be left for the call when it stops waiting.
+    /// How much of `left` has to remain for the call when it stops waiting for its permit.
     pub reserved: Duration,
     /// Whether sending it again does no harm.
     pub repeatable: bool,

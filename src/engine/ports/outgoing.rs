@@ -95,7 +95,8 @@ fn build(
         headers,
         body: Bytes::from(record.body.bytes()),
         timeout,
-        // All attempts together have the deadline: if it is shorter than the timeout, half of it is left for waiting.
+        // The deadline bounds all attempts together. At most half of it is reserved, so that a call whose timeout is
+        // longer than that can wait for its turn at all.
         reserved: deadline.map_or(timeout, |deadline| timeout.min(deadline / 2)),
         left: attempt.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default()),
         repeatable: attempt.repeatable,

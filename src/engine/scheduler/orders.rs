@@ -32,8 +32,8 @@ use crate::workflow::{Order, Refusal, RunSummary};
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends an order to a run and waits for its answer. A signal that an ended run has accepted before, under the same id,
-/// is accepted again, or by the run that took its place: its sender repeats it because the first answer was lost. Of two
-/// answers to a checkpoint the later one is told the first, also where the run has ended meanwhile.
+/// is accepted again, or by the run that took its place: its sender repeats it because the first answer was lost. An
+/// answer to a checkpoint that has one already is refused with the first one, also where the run has ended meanwhile.
 pub(in crate::engine) async fn order(
     core: &Arc<Core>,
     run: RunId,

@@ -1,9 +1,10 @@
 //! Refuses a database beside which the write-ahead log of another one lies.
 //!
 //! SQLite applies every log that has the right name. If a backup is copied to the place of a store whose process was
-//! killed, the log of that store is still there, and its pages would overwrite pages of the backup. SQLite's header tells
-//! the two apart: it says that the database uses a log before the first log is written, and a backup (`VACUUM INTO`) does
-//! not use one until it is started (<https://www.sqlite.org/fileformat2.html#file_format_version_numbers>).
+//! killed, the log of that store is still there, and its pages would overwrite pages of the backup. The header of the
+//! database shows that the log is not its own: SQLite marks a database as one that uses a log before it writes its
+//! first log, and a backup (`VACUUM INTO`) is not marked until a process has opened it
+//! (<https://www.sqlite.org/fileformat2.html#file_format_version_numbers>).
 
 use std::fs::File;
 use std::io::Read as _;
@@ -16,7 +17,7 @@ const HEADER_BYTES: usize = 20;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Both of the two bytes in a database that does not use a log.
 const USES_NO_LOG: [u8; 2] = [1, 1];
-/// The header of a log. A log that is no longer has no pages.
+/// The size of the header of a log. A log of at most this size has no pages.
 const LOG_HEADER_BYTES: u64 = 32;
 
 /// Refuses the database if it uses no log, and there is one with pages.
@@ -28,7 +29,8 @@ pub(super) fn refuse(path: &Path) -> Result<(), StoreError> {
     }
     Err(StoreError(format!(
         "{path} has never been opened by a pointsman (it is a backup, or another copy), but {log} has changes of the \
-         database that was in its place, which would destroy it: move {log} and {index} elsewhere, then start again; to \
+         database that was in its place, and SQLite would write them into this one and destroy it: move {log} and \
+         {index} elsewhere, then start again; to \
          get the earlier store back instead, put its database back in place of {path} and leave the two where they are",
         path = path.display(),
         log = log.display(),

@@ -84,7 +84,8 @@ enum WriteTask {
 
 /// The result of a transaction.
 struct WriteResult {
-    /// The numbers of flips, in order; `None` if none were to be recorded after the newest in the store.
+    /// The numbers of flips, in order; `None` if the newest flip in the store is not [`PutFlips::after`], so that
+    /// nothing was recorded, and for other writes.
     numbers: Option<Vec<u64>>,
     /// The result of a coordination write.
     coordination: CoordinationResult,

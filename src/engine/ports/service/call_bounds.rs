@@ -11,8 +11,8 @@ pub(in crate::engine) struct CallBounds {
     pub timeout: Duration,
     /// When both have to end.
     pub until: Option<Instant>,
-    /// How much time before that has to be left for the call when it stops waiting: with less, a service that answers
-    /// within the timeout may still answer too late.
+    /// How much time before `until` has to remain for the call when it stops waiting for its permit: with less, a
+    /// service that answers within the timeout may still answer too late.
     pub reserved: Duration,
 }
 

@@ -66,15 +66,16 @@ impl IdMap {
         substitute(engine, &self.to_legacy, WordBoundary::Strict)
     }
 
-    /// The engine's value with its ids replaced by legacy's: whole strings, numbers, and words in strings.
+    /// The engine's value with its ids replaced by legacy's: whole strings, numbers, and words in strings, where they
+    /// are rarely quantities.
     pub(super) fn value_with_legacy_ids(&self, engine: &serde_json::Value) -> serde_json::Value {
         use serde_json::Value;
         match engine {
             Value::String(text) => Value::String(substitute(text, &self.to_legacy, WordBoundary::Lax)),
-            Value::Number(number) => match self.legacy_of(number.as_str()).and_then(|id| id.parse().ok()) {
-                Some(number) => Value::Number(number),
-                None => engine.clone(),
-            },
+            Value::Number(number) => {
+                let id = self.legacy_of(number.as_str()).filter(|_| is_rarely_a_quantity(number.as_str()));
+                id.and_then(|id| id.parse().ok()).map_or_else(|| engine.clone(), Value::Number)
+            }
             Value::Array(items) => Value::Array(items.iter().map(|v| self.value_with_legacy_ids(v)).collect()),
             Value::Object(map) => {
                 Value::Object(map.iter().map(|(k, v)| (k.clone(), self.value_with_legacy_ids(v))).collect())
@@ -98,7 +99,11 @@ pub(super) fn id_text(value: &serde_json::Value) -> Option<&str> {
 
 /// The text with each word that is an id replaced by the id it is bound to.
 fn substitute(text: &str, ids: &HashMap<String, String>, boundary: WordBoundary) -> String {
-    if let Some(other) = ids.get(text).filter(|_| boundary == WordBoundary::Lax || is_distinctive(text)) {
+    let may_refer = |word: &str| match boundary {
+        WordBoundary::Strict => is_distinctive(word),
+        WordBoundary::Lax => is_rarely_a_quantity(word),
+    };
+    if let Some(other) = ids.get(text).filter(|_| may_refer(text)) {
         return other.clone();
     }
     let is_word_char =
@@ -112,7 +117,7 @@ fn substitute(text: &str, ids: &HashMap<String, String>, boundary: WordBoundary)
         // A full stop or a dash at the end is punctuation, not part of the word.
         let word = run[..end].trim_end_matches(['.', '-']);
         let word = if word.is_empty() { &run[..end] } else { word };
-        let is_reference = boundary == WordBoundary::Lax || is_distinctive(word) || out.ends_with(['/', '=', '#']);
+        let is_reference = may_refer(word) || out.ends_with(['/', '=', '#']);
         match ids.get(word).filter(|_| is_reference) {
             Some(other) => out.push_str(other),
             None => out.push_str(word),
@@ -130,6 +135,13 @@ fn substitute(text: &str, ids: &HashMap<String, String>, boundary: WordBoundary)
 /// An id that cannot be mistaken for a quantity.
 fn is_distinctive(id: &str) -> bool {
     id.len() >= 8 || (!id.is_empty() && !id.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-'))
+}
+
+/// An id that is hardly ever equal to a quantity whose counterpart equals the other arm's id. With ids like line numbers
+/// (1 to 3 in legacy's reply, 0 to 2 in the engine's) a price of 2 and one of 1 would count as equal every time; with
+/// serial numbers of four digits and more such a coincidence is rare, and a wrong price shows in the next pair.
+fn is_rarely_a_quantity(id: &str) -> bool {
+    is_distinctive(id) || (id.len() >= 4 && id.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -162,6 +174,19 @@ mod tests {
         assert!(ids.same_text("17", "17"));
         assert!(ids.same_text("17.50 EUR", "17.50 EUR"));
         assert!(!ids.same_text("117", "118"));
+    }
+
+    #[test]
+    fn short_numbers_are_references_only_in_paths() {
+        let ids = ids(&[("1", "0"), ("2", "1"), ("3", "2"), ("1017", "1018")]);
+        for (legacy, engine) in [("2.50 EUR", "1.50 EUR"), ("3", "2"), ("Line 3", "Line 2"), ("2 of 3", "1 of 2")] {
+            assert!(!ids.same_text(legacy, engine), "{legacy} {engine}");
+        }
+        assert!(ids.same_text("/lines/2?of=3#1", "/lines/1?of=2#0"));
+        assert!(ids.same_text("Order 1017 is paid", "Order 1018 is paid") && ids.same_text("1017", "1018"));
+        let engine = serde_json::json!({ "amount": 1, "price": "1.50", "order": 1018, "text": "order 1018, line 1" });
+        let expected = serde_json::json!({ "amount": 1, "price": "1.50", "order": 1017, "text": "order 1017, line 1" });
+        assert_eq!(ids.value_with_legacy_ids(&engine), expected);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Checks in the background whether the engine owns an id that legacy gave out (a pin collision).
 //!
 //! Always true: no request waits for a check; the queue is bounded. An id for which the queue has no room is not
-//! checked, and the log says so.
+//! checked, and the log says so. While the store does not answer, the ids wait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,6 +16,11 @@ use crate::store::StoreHandle;
 const QUEUE_MAX: usize = 16_384;
 /// The most checks that are taken from the queue together.
 const BATCH_MAX: usize = 512;
+/// How long the end of the process waits for the checks.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+/// The pauses before the store is asked again, each twice as long as the one before.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A message to the task that checks.
 pub(super) enum CheckMessage {
@@ -45,10 +51,19 @@ impl CollisionChecks {
         }
     }
 
+    /// Waits until everything in the queue is checked, but not long for a store that does not answer.
     pub(super) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
-        if self.queue.send(CheckMessage::Flush(done)).await.is_ok() {
-            let _ = flushed.await;
+        let all_checked = async {
+            if self.queue.send(CheckMessage::Flush(done)).await.is_ok() {
+                let _ = flushed.await;
+            }
+        };
+        if tokio::time::timeout(FLUSH_MAX, all_checked).await.is_err() {
+            tracing::error!(
+                "the store does not answer: whether the engine owns the last ids that legacy gave out was not checked, so \
+                 a pin collision may go unnoticed"
+            );
         }
     }
 }
@@ -66,16 +81,28 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, fam
     }
 }
 
+/// Asks until the store answers: legacy creates the most while the engine's store is out of order.
 async fn check(store: &StoreHandle, families: &Families, key: PinKey) {
-    match store.pin(key.clone()).await {
-        Ok(Some(pin)) if pin.arm == Arm::Engine => {
-            if let Some(family) = families.get(&key.family) {
-                family.record_collision(&key, pin.run);
+    let mut pause = RETRY_PAUSE_MIN;
+    loop {
+        match store.pin(key.clone()).await {
+            Ok(Some(pin)) if pin.arm == Arm::Engine => {
+                if let Some(family) = families.get(&key.family) {
+                    family.record_collision(&key, pin.run);
+                }
+                return;
             }
-        }
-        Ok(Some(_) | None) => {}
-        Err(error) => {
-            tracing::warn!(%error, route = %key.family, id = %key.id, "cannot tell whether the engine owns this id");
+            Ok(Some(_) | None) => return,
+            Err(error) => {
+                if pause == RETRY_PAUSE_MIN {
+                    tracing::warn!(
+                        %error, route = %key.family, id = %key.id,
+                        "whether the engine owns this id is not known; the store is asked again"
+                    );
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            }
         }
     }
 }

@@ -212,8 +212,7 @@ impl StoreAffinity {
 
     /// Waits until the store has all keys that were noted before, or has refused some.
     pub async fn flush(&self) {
-        self.collision_checks.flush().await;
-        self.keys.flush().await;
+        tokio::join!(self.collision_checks.flush(), self.keys.flush());
     }
 
     /// Whether the engine may have taken this key before, so that the store has to be asked.

@@ -276,6 +276,18 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     pins.flush().await;
     assert!(pins.collided(&family), "found in the store");
     assert!(!pins.collided(&RouteId::new("other").into()));
+
+    let pins = affinity_with_built_sets(&store).await;
+    store.is_gone.store(true, Ordering::Relaxed);
+    let before = store.look_ups();
+    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    while store.look_ups() == before {
+        tokio::task::yield_now().await;
+    }
+    assert!(!pins.collided(&family), "the store does not answer");
+    store.is_gone.store(false, Ordering::Relaxed);
+    pins.flush().await;
+    assert!(pins.collided(&family), "found when the store answers again");
 }
 
 /// Pins are stored under the id that the creator had when they were made; a request looks under all ids, also earlier

@@ -110,7 +110,7 @@ fn compute(
     if deeper_than(&output, world.output_depth_max) {
         return Ok(vec![too_deep(step, item, world)]);
     }
-    Ok(vec![match schema_failure(step, item, &output) {
+    Ok(vec![match schema_failure(step, item, &output, world.bytes_mark(run)) {
         Some(failure) => fail_or_pause(run, step, item, ConflictKind::Schema, failure),
         None => finished(step, item, 0, Outcome::Done { status: 200, headers: Default::default(), output }),
     }])
@@ -235,7 +235,8 @@ fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<Cal
         Some(Ok(output)) => (Some(Arc::new(output)), None),
         Some(Err(error)) => (None, Some(format!("`rehearse:` has no value: {error}"))),
     };
-    if let Some(failure) = output.as_ref().and_then(|output| schema_failure(step, item, output)) {
+    if let Some(failure) = output.as_ref().and_then(|output| schema_failure(step, item, output, world.bytes_mark(run)))
+    {
         return finished(step, item, 0, Outcome::Failed { failure });
     }
     finished(step, item, 1, Outcome::Rehearsed { intent, output, note })

@@ -128,12 +128,12 @@ fn done_without_call(output: Value) -> Outcome {
 
 /// Handles a child run that could not be started because the files in force do not have its workflow: this run pauses
 /// until they do.
-pub(super) fn workflow_missing(run: &Run, plan: &Plan, child: RunId) -> Result<Vec<Event>, Refusal> {
+pub(super) fn workflow_missing(run: &Run, plan: &Plan, world: &World, child: RunId) -> Result<Vec<Event>, Refusal> {
     let known = begun(run, child)?;
     let missing = Missing::Workflow(known.workflow.clone());
     let note = format!("it was not started: it needs {missing}");
     if run.is_ending() {
-        return ended(run, plan, not_started(child, note));
+        return ended(run, plan, world, not_started(child, note));
     }
     let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
     let pause = missing::pause(run, step, known.item, Part::Do, &missing);
@@ -142,11 +142,17 @@ pub(super) fn workflow_missing(run: &Run, plan: &Plan, child: RunId) -> Result<V
 
 /// Handles a child run that could not be started because its workflow refuses its input: the step fails, or a person
 /// decides, who can give it another one.
-pub(super) fn input_refused(run: &Run, plan: &Plan, child: RunId, why: &str) -> Result<Vec<Event>, Refusal> {
+pub(super) fn input_refused(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    child: RunId,
+    why: &str,
+) -> Result<Vec<Event>, Refusal> {
     let known = begun(run, child)?;
     let note = format!("it was not started: `{}` does not take this input: {why}", known.workflow);
     if run.is_ending() {
-        return ended(run, plan, not_started(child, note));
+        return ended(run, plan, world, not_started(child, note));
     }
     let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
     let message = format!("`{}`: `{}` does not take this input: {why}", known.step, known.workflow);
@@ -205,7 +211,7 @@ pub(super) struct ChildOutcome {
 }
 
 /// Records the end of a child run.
-pub(super) fn ended(run: &Run, plan: &Plan, end: ChildOutcome) -> Result<Vec<Event>, Refusal> {
+pub(super) fn ended(run: &Run, plan: &Plan, world: &World, end: ChildOutcome) -> Result<Vec<Event>, Refusal> {
     let ChildOutcome { child, status, output, note, failure: cause, tree, sensitive } = end;
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
@@ -215,7 +221,7 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: ChildOutcome) -> Result<Vec<Eve
     let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
     let (step_id, item) = (id.clone(), *item);
     let unfit = match status {
-        RunStatus::Completed => schema_failure(step, item, &output),
+        RunStatus::Completed => schema_failure(step, item, &output, world.bytes_mark(run)),
         _ => None,
     };
     let mut events = vec![Event::Child(ChildEvent::Ended {

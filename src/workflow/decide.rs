@@ -81,11 +81,14 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
         }
-        Command::ChildEnded { child: id, status, output, note, failure, tree, sensitive } => {
-            child::ended(run, plan, child::ChildOutcome { child: id, status, output, note, failure, tree, sensitive })
-        }
-        Command::ChildHasNoWorkflow { child: id } => child::workflow_missing(run, plan, id),
-        Command::ChildInputRefused { child: id, why } => child::input_refused(run, plan, id, &why),
+        Command::ChildEnded { child: id, status, output, note, failure, tree, sensitive } => child::ended(
+            run,
+            plan,
+            world,
+            child::ChildOutcome { child: id, status, output, note, failure, tree, sensitive },
+        ),
+        Command::ChildHasNoWorkflow { child: id } => child::workflow_missing(run, plan, world, id),
+        Command::ChildInputRefused { child: id, why } => child::input_refused(run, plan, world, id, &why),
         Command::LockSeen { step, item, queued, seen } => {
             lock::queue_seen(run, step_of(plan, step)?, item, queued, seen)
         }
@@ -187,9 +190,10 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
     if deeper_than(&output, world.output_depth_max) {
         return too_deep(step, None, world);
     }
+    let bytes_mark = world.bytes_mark(run);
     let failure = match (&step.for_each, &*output) {
-        (Some(_), Value::Array(items)) => items.iter().find_map(|item| schema_failure(step, None, item)),
-        _ => schema_failure(step, None, &output),
+        (Some(_), Value::Array(items)) => items.iter().find_map(|item| schema_failure(step, None, item, bytes_mark)),
+        _ => schema_failure(step, None, &output, bytes_mark),
     };
     match failure {
         None => Event::Step(StepEvent::Computed { step: step.id.clone(), output }),

@@ -148,16 +148,7 @@ impl EndedAttempt<'_> {
 
     /// The call was done: checks its output against the step's schema.
     pub(super) fn done(&self, status: u16, headers: BTreeMap<String, String>, output: Arc<Value>) -> Vec<Event> {
-        // In the events bytes stand as a map; a schema must not be held against that.
-        let are_bytes = self.step.output.is_some() && self.world.bytes_mark(self.run).is_bytes(&output);
-        let unfit = match are_bytes {
-            true => {
-                let message = format!("`{}` gives bytes, which no schema describes", self.step.id);
-                Some(Failure::of_step(FailureKind::Schema, &self.step.id, self.item, message))
-            }
-            false => schema_failure(self.step, self.item, &output),
-        };
-        match unfit {
+        match schema_failure(self.step, self.item, &output, self.world.bytes_mark(self.run)) {
             None => vec![self.finished(Outcome::Done { status, headers, output })],
             Some(failure) => {
                 let response = shorten_value(&output);

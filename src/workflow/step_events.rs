@@ -9,8 +9,8 @@ use super::calls::{Phase, StepState};
 use super::conflict::{conflict, pauses};
 use super::world::deeper_than;
 use super::{
-    CallBody, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Refusal, Run, Skipped, Step,
-    StepEvent, StepFinished, StepKind, World,
+    BytesMark, CallBody, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Refusal, Run,
+    Skipped, Step, StepEvent, StepFinished, StepKind, World,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::StepId;
@@ -107,10 +107,17 @@ pub(super) fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Ou
     Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })
 }
 
-/// The failure of an output that does not fit the schema that the step declares; `None` where it fits.
-pub(super) fn schema_failure(step: &Step, item: Option<u32>, output: &Value) -> Option<Failure> {
-    let wrong = step.output.as_ref()?.check(output).err()?;
-    let message = format!("`{}` gives a value that its schema refuses: {}", step.id, wrong.join("; "));
+/// The failure of an output that does not fit the schema that the step declares; `None` where it fits. Bytes fit none:
+/// the map that stands for them in events is not their content.
+pub(super) fn schema_failure(step: &Step, item: Option<u32>, output: &Value, bytes_mark: BytesMark) -> Option<Failure> {
+    let schema = step.output.as_ref()?;
+    let message = match bytes_mark.is_bytes(output) {
+        true => format!("`{}` gives bytes, which no schema describes", step.id),
+        false => {
+            let wrong = schema.check(output).err()?;
+            format!("`{}` gives a value that its schema refuses: {}", step.id, wrong.join("; "))
+        }
+    };
     Some(Failure::of_step(FailureKind::Schema, &step.id, item, message))
 }
 

@@ -325,19 +325,23 @@ fn judge_and_move(
     }
     let mut judged = gate.judge(positions, at, &requested);
     // Neither going down nor the edit of another share waits for the gate of a larger share, which stays what it is.
-    if let Err(Refusal::GateShut(why)) = &judged
-        && to <= at.rung()
-    {
-        let present = at.inputs.shares;
-        let is_gated = |rung: &State| (State::Dark..=to).contains(rung);
-        let raised = |rung: &State| requested.shares.of(*rung) > present.of(*rung);
-        let stay: Vec<State> = State::ALL.into_iter().filter(is_gated).filter(raised).collect();
-        let others = stay.iter().fold(requested.shares, |shares, rung| shares.with(*rung, present.of(*rung)));
+    if matches!(judged, Err(Refusal::GateShut(_))) && to <= at.rung() {
+        let (present, asked) = (at.inputs.shares, requested.shares);
+        let mut refused = Vec::new();
+        let raised = [State::Dark, State::Live].into_iter().filter(|rung| *rung <= to);
+        let raised: Vec<State> = raised.filter(|rung| asked.of(*rung) > present.of(*rung)).collect();
+        requested.shares = raised.iter().fold(asked, |shares, rung| shares.with(*rung, present.of(*rung)));
+        for rung in raised {
+            let without = requested.shares;
+            requested.shares = without.with(rung, asked.of(rung));
+            if let Err(Refusal::GateShut(why)) = gate.judge(positions, at, &requested) {
+                refused.push(format!("its share of `{rung}` stays {}: {}", present.of(rung), why.join("; ")));
+                requested.shares = without;
+            }
+        }
         let goes_down = to < at.rung() || at.last.as_ref().is_some_and(|flip| to < state_of(flip));
-        if goes_down || others != at.inputs.shares {
-            let stays = |rung: &State| format!("its share of `{rung}` stays {}: {}", present.of(*rung), why.join("; "));
-            at.refused = stay.iter().map(stays).collect();
-            requested.shares = others;
+        if goes_down || requested.shares != present {
+            at.refused = refused;
             judged = gate.judge(positions, at, &requested);
         }
     }

@@ -84,9 +84,12 @@ impl Gate {
             None => self.unmet_conditions(positions, at, requested.to),
         };
         // In `live`, callers outside its share are in `dark`, up to the share of `dark`.
-        if requested.to == State::Live && is_raised(State::Dark) {
-            missing.extend(self.unmet_conditions_of_gate(positions, at, State::Shadow, State::Dark));
-        }
+        let of_dark = match requested.to == State::Live && is_raised(State::Dark) {
+            true => self.unmet_conditions_of_gate(positions, at, State::Shadow, State::Dark),
+            false => Vec::new(),
+        };
+        let is_dark_shut = !of_dark.is_empty();
+        missing.extend(of_dark);
         let Some(reason) = requested.reason.clone().filter(|_| requested.force) else {
             return if missing.is_empty() {
                 Ok(AllowedMove { overridden: earlier })
@@ -95,7 +98,11 @@ impl Gate {
             };
         };
         // With more callers on the same rung or a lower one, the gate of that rung is what force overrides.
-        let below = if requested.to > at.rung() { at.rung() } else { requested.to.below().unwrap_or(State::Off) };
+        let below = match requested.to > at.rung() {
+            _ if is_dark_shut => State::Shadow,
+            true => at.rung(),
+            false => requested.to.below().unwrap_or(State::Off),
+        };
         // A flip by force to the state that only the file had set overrides every gate below that state.
         let overridden_now = if at.inputs.has_no_flip && stays {
             Some(State::Off)

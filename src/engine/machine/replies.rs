@@ -60,7 +60,7 @@ pub(in crate::engine) fn descendant_waits(run: &Run, plan: Option<&Plan>, world:
     match still_running(run, plan, world) {
         ArmReply::Refused(_, report) => {
             let title = "A run below this one waits for a person or a signal";
-            let detail = "A run that this one began waits for a person or a signal; after that this one goes on.";
+            let detail = "A run that this one began waits for a person or a signal; this one goes on after that.";
             ArmReply::Refused(waits_for_person(run, title, detail), report)
         }
         reply => reply,

@@ -95,9 +95,12 @@ fn build(
         headers,
         body: Bytes::from(record.body.bytes()),
         timeout,
-        // The deadline bounds all attempts together. At most half of it is reserved, so that a call whose timeout is
-        // longer than that can wait for its turn at all.
-        reserved: deadline.map_or(timeout, |deadline| timeout.min(deadline / 2)),
+        reserved: match deadline {
+            // All attempts together have the deadline. If it is no longer than the timeout, half of it is left for the
+            // wait, or no call could wait at all.
+            Some(deadline) if deadline <= timeout => deadline / 2,
+            _ => timeout,
+        },
         left: attempt.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default()),
         repeatable: attempt.repeatable,
         mode: run.mode(),

@@ -45,7 +45,11 @@ pub fn now() -> Timestamp {
 
 /// The start of a window whose end is `ahead` from now. See [`RunningTimes`] for what counts.
 pub fn window_start(ahead: Duration, window: Duration) -> Timestamp {
-    let end = now().checked_add(ahead).unwrap_or(Timestamp::MAX);
+    window_start_until(now().checked_add(ahead).unwrap_or(Timestamp::MAX), window)
+}
+
+/// The start of a window that ends at this time.
+pub fn window_start_until(end: Timestamp, window: Duration) -> Timestamp {
     process().running().window_start(end, window)
 }
 

@@ -5,7 +5,8 @@
 //! with a workflow gets them (`moved`). The number of earlier scopes is bounded: if the oldest is dropped, that is
 //! logged, and the gate to `live` stays shut for as long as a retry under it may come. The gate also stays shut for
 //! retries of requests whose keys were not recorded when legacy served them: from before the route had a workflow,
-//! matched them, or had its present `retry_key`. A route in `live` is held below it for the same time (`files`).
+//! matched them, or had its present `retry_key`; and of requests whose keys were removed from the store because
+//! `retry_window_s` was shorter. A route in `live` is held below it for the same time (`files`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,7 @@ pub(super) fn after_files(
             present: route.workflow.is_some().then(|| RetryScope::of(route)),
             matches: Some(route.matches.to_string()),
             reads_only: declared.read_only.contains(&route.id),
+            window_s: route.workflow.is_some().then(|| window.as_secs()),
             ..Default::default()
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
@@ -59,12 +61,18 @@ pub(super) fn after_files(
         let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
         let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
         cohort_reasons::set(&mut scopes, route, &own, now);
+        let shorter_window = own.iter().filter_map(|was| was.window_s).min().map(Duration::from_secs);
         for was in own {
             scopes.exposed = scopes.exposed.max(was.exposed);
             scopes.accepted = scopes.accepted.max(was.accepted);
             replace(&mut scopes, was, now);
         }
         if starts_writing && scopes.since.is_some() {
+            scopes.exposed = Some(now);
+        }
+        if let Some(shorter) = shorter_window.filter(|shorter| *shorter < window && scopes.present.is_some()) {
+            // Older keys may have been removed.
+            scopes.since = scopes.since.max(Some(clock::window_start_until(now, shorter)));
             scopes.exposed = Some(now);
         }
         if !is_recorded && has_served {
@@ -177,6 +185,7 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         moved,
         matches: _,
         reads_only: _,
+        window_s: _,
         exposed: _,
         accepted: _,
         forced_cohorts: _,
@@ -204,6 +213,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         dropped_reasons,
         matches: _,
         reads_only: _,
+        window_s: _,
         forced_cohorts: _,
     } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
@@ -266,9 +276,9 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
         exposed: since.max(scopes.exposed.unwrap_or(since)),
         until,
         why: format!(
-            "its retry keys are recorded since {since:.0}, when it got its workflow, its present `match` or \
-             `retry_key`, or requests of another route: until {until:.0} a retry may come of a request that legacy \
-             served before, and the engine would perform it a second time"
+            "its retry keys are recorded since {since:.0}, when it got its workflow, its present `match` or `retry_key`, or \
+             requests of another route, or before which `retry_window_s` was shorter: until {until:.0} a retry may come of \
+             a request that legacy served before, and the engine would perform it a second time"
         ),
     })
 }

@@ -57,6 +57,25 @@ fn a_scope_is_looked_up_until_no_retry_may_come() {
     assert!(next("b", 30).is_empty());
 }
 
+/// Keys from before the shorter window have been removed. The gate is shut until no retry of them may come any more.
+#[test]
+fn a_longer_window_shuts_the_gate_for_the_keys_that_the_shorter_one_removed() {
+    let read = |before: &Scopes, hour, window: u32| after_files(before, &scoped_by("a"), at(hour), window * HOUR);
+    let shut =
+        |scopes: &Scopes, hour, window| before_recorded(&scopes[&RouteId::from("bare")], at(hour), window * HOUR);
+    let before = after_first_files(&scoped_by("a"));
+    for (window, is_shut) in [(24, false), (12, false), (48, true)] {
+        let after = read(&before, 100, window);
+        let found = shut(&after, 100, window);
+        assert_eq!(found.as_ref().map(|found| found.exposed), is_shut.then(|| at(100)), "{window}: {found:?}");
+    }
+    let after = read(&read(&before, 100, 48), 110, 48);
+    let until = shut(&after, 110, 48).unwrap().until;
+    assert_eq!(until, at(100 - 24 + 48) + Duration::from_secs(600));
+    let shortened = read(&read(&before, 100, 1), 101, 24);
+    assert_eq!(shut(&shortened, 101, 24).unwrap().until, at(101 - 1 + 24) + Duration::from_secs(600));
+}
+
 /// A version that made other keys of bytes that are not UTF-8 has stored its scope.
 #[test]
 fn the_keys_of_an_older_version_are_looked_up() {

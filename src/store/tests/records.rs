@@ -156,6 +156,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             forgotten: Some(at),
             matches,
             reads_only: true,
+            window_s: Some(86_400),
             since: Some(at),
             exposed: Some(at),
             accepted: Some(at),

@@ -64,13 +64,8 @@ pub fn decide_with_diagnostics(
 /// once the engine is healthy again, once a freeze is lifted, or at the end of the time for which it is held below
 /// `live`.
 pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
-    flag.returns_at_restart || returns_to_live(flag, facts)
-}
-
-/// As [`could_be_live`], without a restart, which returns a route to `live` if its flip down is not recorded yet.
-pub fn returns_to_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
     let in_cohort = |cohort| flag.granted_rung_of(cohort) >= State::Live;
-    flag.returns_to_live() || matching_cohort(flag, facts, &mut DecisionDiagnostics::default()).is_some_and(in_cohort)
+    flag.could_be_live() || matching_cohort(flag, facts, &mut DecisionDiagnostics::default()).is_some_and(in_cohort)
 }
 
 /// A retry stays on the arm that took the first try. The engine may give a retry back to legacy, because the store says

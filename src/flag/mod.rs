@@ -32,7 +32,7 @@ mod state;
 mod tests;
 
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
-pub use decide::{could_be_live, decide, decide_with_diagnostics, returns_to_live};
+pub use decide::{could_be_live, decide, decide_with_diagnostics};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierRetryKeys, EarlierScopes, MovedRequests};
 pub use effective::{Effective, StateInputs, Why};

@@ -275,11 +275,7 @@ impl RouteFlag {
     /// freeze is lifted, at the end of the time for which it is held below `live`, or at a restart before its flip down is
     /// recorded. If not, a cohort of it may still be in `live`: see [`super::could_be_live`].
     pub fn could_be_live(&self) -> bool {
-        self.returns_to_live() || self.returns_at_restart
-    }
-    /// As [`RouteFlag::could_be_live`], but a return at a restart does not count.
-    pub(super) fn returns_to_live(&self) -> bool {
-        self.granted >= State::Live || self.is_held
+        self.granted >= State::Live || self.is_held || self.returns_at_restart
     }
     /// Whether files, gate and flips allow this rung at most.
     pub fn is_granted_at_most(&self, state: State) -> bool {

@@ -30,7 +30,6 @@ use crate::exchange::{KnownBody, LegacyTake, MayBegin, Problem, request_digest};
 use crate::flag::{
     Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, PathRefusal,
     RequestFacts, ResolvedPath, RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
-    returns_to_live,
 };
 
 /// Answers one request.
@@ -176,13 +175,12 @@ async fn answer_flagged(
     // In two cases the request is answered although it is not known who took the first try. First: the engine answers
     // by its rung, and its workflow only reads. Second: only the engine of another process may have taken it; the route
     // is at most in `shadow`, where legacy answers even while the store does not; and the caller is in no cohort that
-    // is in `live` or returns there. That a restart would return the route to `live`, because its flip down is not
-    // recorded yet, does not count: the store that does not answer is why it is not, and the route was lowered so that
-    // legacy answers. After the restart, the key that is noted below tells that legacy took this request.
+    // is in `live` or returns there. While the store does not have a route's flip down, a restart returns it to `live`,
+    // and another process may have it in `live` and have taken the first try.
     if first_try.is_unknown {
         let is_by_rung = matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
         let only_reads = is_by_rung && !flag.route.keeps_runs;
-        let at_most_shadow = flag.is_granted_at_most(State::Shadow) && !returns_to_live(flag, &facts);
+        let at_most_shadow = flag.is_granted_at_most(State::Shadow) && !could_be_live(flag, &facts);
         let is_served_anyway = at_most_shadow && !first_try.this_engine_may_have_it;
         first_try.is_unknown = !only_reads && !is_served_anyway;
     }

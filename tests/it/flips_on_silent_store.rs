@@ -25,8 +25,9 @@ async fn raise(system: &mut TestSystem) {
     system.wait_for_runs_to_end().await;
 }
 
-/// While the store is silent, both routes go down at once, and their requests get legacy's answers, keyed ones too.
-async fn lower(system: &TestSystem) {
+/// While the store is silent, both routes go down at once, and legacy answers their requests. Keyed ones get 503 where
+/// only the store knows the keys that the engines of other processes have taken.
+async fn lower(system: &TestSystem, is_shared: bool) {
     for route in ROUTES {
         let (began, path) = (Instant::now(), format!("/api/v2/routes/{route}/flip"));
         let lowered = system.pointsman.api(Method::POST, &path, json!({ "to": "off", "acknowledge": true })).await;
@@ -43,6 +44,10 @@ async fn lower(system: &TestSystem) {
     assert!(system.order().await["id"].is_number(), "legacy answers");
     let keyed = [("idempotency-key", "k")];
     let keyed = system.send_with(Method::POST, "/orders", &keyed, &some_order(2)).await.expect("a reply");
+    if is_shared {
+        assert_eq!(keyed.status, StatusCode::SERVICE_UNAVAILABLE, "{}", keyed.json());
+        return;
+    }
     assert_eq!(keyed.status, StatusCode::CREATED, "{}", keyed.json());
     assert!(keyed.json()["id"].is_number(), "legacy answers a keyed request too: {}", keyed.json());
     system.record_order(keyed.json());
@@ -73,7 +78,7 @@ async fn routes_go_down_while_a_sync_does_not_end() {
     let wal = PathBuf::from(format!("{}-wal", system.store().display()));
     let (pid, files) = (system.pointsman.pid(), [system.store(), wal]);
     let hangs = Strace::inject_on(pid, "fsync,fdatasync", "delay_enter=600000000", &files).await;
-    lower(&system).await;
+    lower(&system, false).await;
     hangs.end().await;
     expect_recorded(system).await;
 }
@@ -90,7 +95,7 @@ async fn routes_go_down_while_postgresql_is_silent() {
     let mut system = TestSystem::on(Some(cluster.url() + "?sslmode=disable"), Latency::instant(), change).await;
     raise(&mut system).await;
     block_in_place(|| cluster.freeze());
-    lower(&system).await;
+    lower(&system, true).await;
     block_in_place(|| cluster.thaw());
     expect_recorded(system).await;
 }

@@ -354,17 +354,23 @@ async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {
     }
 }
 
-/// A restart would return the route to `live`, because the store that does not answer does not have its flip down.
+/// A restart would return the route to `live`, because the store does not have its flip down: the engine of another
+/// process may have the first try, which legacy would perform again.
 #[tokio::test]
-async fn a_route_that_was_lowered_while_the_store_is_silent_serves_keyed_requests() {
+async fn a_route_whose_flip_down_is_not_recorded_refuses_keyed_requests_while_the_store_is_silent() {
     let origin = Origin::always_answers(OK).await;
     let keyed = |key: &str| {
         format!("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: {key}\r\nContent-Length: 4\r\n\r\nbody")
     };
     for state in [State::Off, State::Shadow] {
         let rig = Rig::new(&origin, Setup { returns_at_restart: true, ..at(state) }).await;
+        let served = origin.requests().len();
         *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
-        assert_eq!(rig.ask(&keyed("one")).await.status(), 200, "{state}");
+        assert_eq!(rig.ask(&keyed("one")).await.status(), 503, "{state}");
+        assert_eq!(origin.requests().len(), served, "{state}: not begun");
+        let unkeyed = "POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
+        assert_eq!(rig.ask(unkeyed).await.status(), 200, "{state}");
+        *rig.fakes.first_try.lock().unwrap() = Some(Ok(None));
         rig.fakes.records_no_keys.store(true, SeqCst);
         let refused = rig.ask(&keyed("two")).await;
         assert!(refused.text().contains("retry-key-not-noted"), "{state}: {}", refused.text());

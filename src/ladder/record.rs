@@ -55,8 +55,10 @@ impl Recorder {
     pub async fn record(&self, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
         let Recording { mut flips, declared } = recording;
         let mut numbers = Vec::new();
+        // Kept only once all is recorded: after an error, the next attempt has to find again which flips are there.
+        let mut after = self.newest.load(Ordering::SeqCst);
         loop {
-            let (after, rest) = (self.newest.load(Ordering::SeqCst), flips[numbers.len()..].to_vec());
+            let rest = flips[numbers.len()..].to_vec();
             let put = PutFlips { flips: rest.clone(), declared: declared.clone(), after };
             match self.store.put_flips(put).await {
                 Ok(Some(given)) => {
@@ -66,7 +68,7 @@ impl Recorder {
                 // Another flip is newer: of another process, or the first of these, if an earlier attempt came late.
                 Ok(None) => {
                     let found = self.read_back(&rest, declared.as_deref()).await?;
-                    self.newest.store(found.newest, Ordering::SeqCst);
+                    after = found.newest;
                     numbers.extend(found.numbers);
                     if !flips.is_empty() && numbers.len() == flips.len() {
                         break;
@@ -78,7 +80,7 @@ impl Recorder {
                 }
             }
         }
-        self.newest.fetch_max(numbers.iter().copied().max().unwrap_or(0), Ordering::SeqCst);
+        self.newest.store(numbers.iter().copied().fold(after, u64::max), Ordering::SeqCst);
         for (flip, number) in flips.iter_mut().zip(numbers) {
             flip.number = number;
         }

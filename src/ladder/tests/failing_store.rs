@@ -18,6 +18,8 @@ pub struct FailingStore {
     inner: MemoryStore,
     /// Flips are not recorded.
     pub refuse_flips: AtomicBool,
+    /// Flips are not recorded if they follow the newest one.
+    pub refuse_fitting: AtomicBool,
     /// Flips are recorded, and the reply is lost.
     pub lose_replies: AtomicBool,
     /// Flips time out, and reach the store when [`FailingStore::deliver_held`] says so.
@@ -75,6 +77,13 @@ impl Store for FailingStore {
         }
         if self.refuse_flips.load(Ordering::SeqCst) {
             return fails();
+        }
+        if self.refuse_fitting.load(Ordering::SeqCst) {
+            return async move {
+                let newest = self.inner.flips(None, 1).await?.first().map_or(0, |flip| flip.number);
+                if put.after == newest { fails().await } else { Ok(None) }
+            }
+            .boxed();
         }
         let taken = self.inner.put_flips(put);
         if self.lose_replies.load(Ordering::SeqCst) {

@@ -241,6 +241,27 @@ async fn a_flip_down_that_an_earlier_attempt_recorded_is_not_recorded_again() {
     }
 }
 
+/// The first attempt reaches the store late, with the first flip alone; the next one, with the second, fails too.
+#[tokio::test(start_paused = true)]
+async fn what_an_attempt_finds_recorded_is_found_again_if_it_fails() {
+    let fixture = Fixture::open(files(&[])).await;
+    for route in ["bare", "plain"] {
+        fixture.flip(route, forced(State::Live)).await.unwrap();
+    }
+    fixture.store.hold_flips.store(true, Ordering::SeqCst);
+    for route in ["bare", "plain"] {
+        assert!(!fixture.flip(route, off()).await.unwrap().recorded);
+    }
+    fixture.store.deliver_held().await;
+    fixture.store.hold_flips.store(false, Ordering::SeqCst);
+    fixture.store.refuse_fitting.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    fixture.store.refuse_fitting.store(false, Ordering::SeqCst);
+    wait_until_recorded(&fixture).await;
+    let expected = [("off", "live"), ("off", "live"), ("live", "off"), ("live", "off")];
+    assert_eq!(stored(&fixture).await, pairs(&expected));
+}
+
 /// The freeze keeps the route below `only`, and the person's flip is recorded in place of the one that takes back.
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_lowers_a_route_on_its_way_to_only_during_a_freeze() {

@@ -49,8 +49,8 @@ pub(crate) fn flip(
         let route = format.tone(&route, Tone::Strong);
         format!("{route} is {}{share} already: nothing changed\n", format.tone(&flip.to, Tone::of(state)))
     };
-    if let Some(note) = &done.note {
-        text.push_str(&format.tone(format!("{}\n", escape_control(note)), Tone::Warn));
+    if let Some(note) = unrecorded_note(&done) {
+        text.push_str(&format.tone(format!("{}\n", escape_control(&note)), Tone::Warn));
     }
     if done.effective.state != state {
         let note = format!("the state in force is {}: {}\n", done.effective.state, why(done.effective.why));
@@ -63,6 +63,12 @@ pub(crate) fn flip(
         text.push_str(&format!("{} {}\n", format.tone("horizon:", Tone::Warn), escape_control(line)));
     }
     Ok(Output { text, json, is_ok: true })
+}
+
+/// If the store has not recorded a flip: a sentence that says so, also where the server is of a version that sends none.
+fn unrecorded_note(done: &FlipResponse) -> Option<String> {
+    let by_client = || (!done.recorded).then(|| "the store has not recorded the flip, which is in force".to_owned());
+    done.note.clone().or_else(by_client)
 }
 
 pub(crate) fn freeze(
@@ -127,4 +133,27 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
         plain(ago(flip.at, now)),
         plain(format!("{}{forced}", flip.reason.as_deref().unwrap_or(""))),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_flip_that_is_not_recorded_is_reported_also_if_the_server_sends_no_note() {
+        let note = |recorded: bool, note: Option<&str>| {
+            let done = json!({
+                "flip": { "number": 0, "route": "a", "from": "live", "to": "off", "shares": null, "by": "ann",
+                    "at": "2026-01-01T00:00:00Z", "reason": null, "forced": false },
+                "recorded": recorded, "note": note, "effective": { "state": "off", "why": "requested" },
+                "shares": { "shadow": 100.0, "dark": 100.0, "live": 100.0 }, "horizon": [], "runs_in_flight": 0,
+            });
+            unrecorded_note(&serde_json::from_value(done).unwrap())
+        };
+        assert_eq!(note(true, None), None);
+        assert_eq!(note(false, Some("as sent")).as_deref(), Some("as sent"));
+        assert!(note(false, None).unwrap().contains("has not recorded the flip"));
+    }
 }

@@ -60,7 +60,8 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     }
     if status.flips_unrecorded > 0 {
         let note = format!(
-            "flips down that the store has not recorded yet: {}; a restart would undo them\n",
+            "flips down that the store has not recorded yet: {}; if the process stops or is killed before that, these \
+             routes return to the states that the store has\n",
             status.flips_unrecorded
         );
         out.push_str(&format.tone(note, Tone::Bad));
@@ -124,11 +125,10 @@ pub(crate) fn run_count(number: u64) -> String {
     if number == 1 { "1 run".to_owned() } else { format!("{} runs", count(number)) }
 }
 
-fn row(route: &RouteRow) -> Vec<TableCell> {
+/// Why a route is not in the requested state, or what else is to be known about it.
+fn reason(route: &RouteRow) -> (String, Tone) {
     let effective = route.effective;
-    let lowered = effective.state < route.requested;
     let reason = match effective.why {
-        _ if route.flip_unrecorded => ("flip not recorded yet".to_owned(), Tone::Warn),
         Why::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
         Why::Requested => (String::new(), Tone::Plain),
         // `off` needs no evidence, so "unproven" would mislead.
@@ -136,6 +136,17 @@ fn row(route: &RouteRow) -> Vec<TableCell> {
         Why::Unproven => (why(effective.why).to_owned(), Tone::Faint),
         Why::Gate | Why::Guard | Why::Health | Why::Freeze => (why(effective.why).to_owned(), Tone::Warn),
     };
+    match route.flip_unrecorded {
+        true if reason.0.is_empty() => ("flip not recorded yet".to_owned(), Tone::Warn),
+        true => (format!("{}; flip not recorded yet", reason.0), Tone::Warn),
+        false => reason,
+    }
+}
+
+fn row(route: &RouteRow) -> Vec<TableCell> {
+    let effective = route.effective;
+    let lowered = effective.state < route.requested;
+    let reason = reason(route);
     let share = match effective.state {
         State::Off | State::Only => plain("-"),
         state => plain(route.shares.of(state)),
@@ -164,4 +175,28 @@ fn row(route: &RouteRow) -> Vec<TableCell> {
             None => plain("-"),
         },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_flip_that_is_not_recorded_is_shown_beside_the_reason_of_the_state() {
+        let shown = |why: &str, flip_unrecorded: bool| {
+            let row = json!({
+                "id": "a", "matches": "GET /", "legacy": "shop", "workflow": "w", "follows": null,
+                "requested": "live", "effective": { "state": "shadow", "why": why },
+                "shares": { "shadow": 100.0, "dark": 100.0, "live": 100.0 }, "flip_unrecorded": flip_unrecorded,
+                "pairs": 0, "mismatched": 0, "requests": 0, "overhead_p50_us": null,
+            });
+            reason(&serde_json::from_value(row).unwrap()).0
+        };
+        let frozen = shown("freeze", false);
+        assert!(!frozen.is_empty());
+        assert_eq!(shown("freeze", true), format!("{frozen}; flip not recorded yet"));
+        assert_eq!(shown("requested", true), "flip not recorded yet");
+    }
 }

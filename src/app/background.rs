@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::parts::{Parts, RefusedFiles};
 use super::stall_report::StallReport;
-use crate::config::{Change, ReloadStatus, Setup};
+use crate::config::{Change, Loaded, ReloadStatus, Setup};
 
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
@@ -45,7 +45,7 @@ pub(super) async fn reload(
         let Some(change) = change else { return };
         to_retry = None;
         match change {
-            Change::Loaded(loaded) => match put_in_force(&parts, &loaded.setup, &reload_status).await {
+            Change::Loaded(loaded) => match put_in_force(&parts, &loaded, &reload_status).await {
                 Ok(()) => {
                     reload_status.record_accepted(loaded.warnings);
                     tracing::info!("a new set of flag files is in force");
@@ -79,8 +79,8 @@ pub(super) async fn reload(
 
 /// Puts a set in force. Reports a delay where the store does not answer within `REPORT_DELAY_AFTER`, and goes on
 /// waiting.
-async fn put_in_force(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus) -> anyhow::Result<()> {
-    let mut applying = pin!(parts.apply(setup));
+async fn put_in_force(parts: &Parts, loaded: &Loaded, reload_status: &ReloadStatus) -> anyhow::Result<()> {
+    let mut applying = pin!(parts.apply(loaded.read_at, &loaded.setup));
     if let Ok(outcome) = tokio::time::timeout(REPORT_DELAY_AFTER, &mut applying).await {
         return outcome;
     }

@@ -1,7 +1,7 @@
 //! The parts that live as long as the process: builds them, puts new files in force, drains them at the end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -137,7 +137,7 @@ impl Parts {
     ///
     /// # Errors
     /// The store did not record the flips, or the set must not be put in force ([`FilesError`]). Nothing was changed.
-    pub async fn apply(&self, setup: &Setup) -> anyhow::Result<()> {
+    pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<()> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let declared = declared(setup, files_version);
         let routes =
@@ -153,7 +153,7 @@ impl Parts {
                 parts.evidence.set_basis(files_version, &bases(&setup));
             }
         };
-        self.ladder.reload(declared, recorded).await.map_err(|error| match error {
+        self.ladder.reload_files(read, declared, recorded).await.map_err(|error| match error {
             FilesError::Store(error) => {
                 anyhow::Error::new(error).context("the store did not record what the files declare, nothing changed")
             }

@@ -53,7 +53,7 @@ impl App {
         engine: &Handle,
         admin: &Handle,
     ) -> anyhow::Result<Self> {
-        let Loaded { setup, warnings, hash } = config::read(&flags, &overrides)?;
+        let Loaded { setup, warnings, hash, read_at: _ } = config::read(&flags, &overrides)?;
         for warning in &warnings.0 {
             tracing::warn!(problem = %warning.one_line(), "the flag files are valid, with a warning");
         }

@@ -23,6 +23,7 @@ use crate::problem::{Problems, Severity, Site};
 /// # Errors
 /// Everything that is wrong with them.
 pub(crate) fn check(dir: &Path, read: Files, overrides: &Overrides) -> Result<Loaded, CheckFailed> {
+    let read_at = std::time::Instant::now();
     let mut builder = SetBuilder { findings: Findings(read.findings), ..SetBuilder::default() };
     for file in &read.files {
         builder.add_file(file.kind, &file.name, &file.text);
@@ -30,7 +31,7 @@ pub(crate) fn check(dir: &Path, read: Files, overrides: &Overrides) -> Result<Lo
     let setup = builder.build(dir, overrides);
     let findings = builder.report();
     match setup {
-        Some(setup) if !findings.has_errors() => Ok(Loaded { setup, warnings: findings, hash: read.hash }),
+        Some(setup) if !findings.has_errors() => Ok(Loaded { setup, warnings: findings, hash: read.hash, read_at }),
         _ => Err(CheckFailed { findings: with_some_error(findings, dir) }),
     }
 }

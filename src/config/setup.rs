@@ -35,6 +35,8 @@ pub struct Loaded {
     pub warnings: Findings,
     /// A hash of names and contents: equal for equal files.
     pub hash: [u8; 32],
+    /// When the files were read.
+    pub read_at: std::time::Instant,
 }
 
 /// All files, checked together.

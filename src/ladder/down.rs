@@ -1,7 +1,7 @@
 //! Flips down: in force at once, recorded afterwards (`waiting`).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -12,30 +12,35 @@ use super::passing_commands;
 use super::positions::RoutePosition;
 use super::types::{FlipError, FlipRequest, Flipped, Move};
 use super::waiting::{Waiting, highest, lower};
+use crate::clock;
 use crate::flag::State;
 use crate::names::RouteId;
+use crate::store::FlipRecord;
 
 /// How long a flip down waits until it is recorded. It is in force before that.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a request moves a route down: below its rung, or to its rung if it would leave that by itself. It would, if
-/// it is held there, and if a move that waits for the store raises it.
-fn goes_down(inputs: &Inputs, at: &RoutePosition, to: State) -> bool {
+/// it is held there, and if a move that waits for the store raises it. A larger share of its rung is no move down.
+fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &FlipRequest) -> bool {
+    let to = request.to;
     let may_return_to = inputs.outstanding.target(&at.route).max(Some(highest(at)));
-    to <= at.rung() && Some(to) < may_return_to
+    let is_larger = request.percent.is_some_and(|percent| percent > at.inputs.shares.of(to));
+    to <= at.rung() && Some(to) < may_return_to && !(to == at.rung() && is_larger)
 }
 
 impl Mover {
     /// As [`goes_down`].
-    pub(super) fn is_flip_down(&self, route: &RouteId, to: State) -> bool {
+    pub(super) fn is_flip_down(&self, route: &RouteId, request: &FlipRequest) -> bool {
         let inputs = self.in_force().inputs();
-        inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, to))
+        inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, request))
     }
 
     /// Lowers a route, and returns once that is recorded, or after a second. `None` if the request does not move it
     /// down, nor leaves it where it is.
     pub(super) async fn flip_down(
         self: Arc<Self>,
+        asked: Moment,
         route: &RouteId,
         request: &FlipRequest,
     ) -> Result<Option<Flipped>, FlipError> {
@@ -45,7 +50,7 @@ impl Mover {
             let inputs = self.in_force().inputs();
             let before = &inputs.positions;
             let at = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
-            if !goes_down(&inputs, at, to) {
+            if !goes_down(&inputs, at, request) {
                 return Ok(self.is_unchanged(at, request).then(|| self.unchanged(at, by.clone())));
             }
             let from = at.rung();
@@ -65,7 +70,7 @@ impl Mover {
             let flip = self.flip_record(before, step, by.clone());
             let (sender, recorded) = watch::channel(None);
             let (id, percent, stored) = (inputs.moves + 1, request.percent, highest(at));
-            let mut lowered = Waiting { id, flip, percent, stored, recorded: Arc::new(sender) };
+            let mut lowered = Waiting { id, asked: Some(asked), flip, percent, stored, recorded: Arc::new(sender) };
             let (mut positions, mut waiting) = (before.clone(), inputs.waiting.clone());
             if let Some(earlier) = waiting.iter().position(|waiting| waiting.is_of(route)) {
                 let earlier = waiting.remove(earlier);
@@ -94,5 +99,32 @@ impl Mover {
         let recorded = found.is_some() || self.in_force().inputs().waiting.iter().all(|waiting| waiting.id < id);
         let flip = found.unwrap_or(flip);
         Ok(Some(Flipped { flip, changed: true, recorded, effective, horizon }))
+    }
+
+    /// Whether a flip would change nothing.
+    pub(super) fn is_unchanged(&self, at: &RoutePosition, request: &FlipRequest) -> bool {
+        let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(request.to, percent));
+        let is_valid = request.percent.is_none() || !matches!(request.to, State::Off | State::Only);
+        is_valid && at.is_at(request.to, shares) && !(request.force && at.inputs.has_no_flip)
+    }
+
+    pub(super) fn unchanged(&self, at: &RoutePosition, by: String) -> Flipped {
+        let (route, state) = (&at.route.id, at.rung());
+        let reason = Some(format!("`{route}` is `{state}` already"));
+        let flip = FlipRecord {
+            number: 0,
+            route: Some(route.clone()),
+            from: state.as_str().to_owned(),
+            to: state.as_str().to_owned(),
+            shares: Some(at.inputs.shares),
+            by,
+            at: clock::now(),
+            reason,
+            forced: false,
+            overridden: None,
+            evidence: serde_json::Value::Null,
+        };
+        let recorded = !self.in_force().inputs().is_waiting(route);
+        Flipped { flip, changed: false, recorded, effective: self.in_force().effective(route), horizon: Vec::new() }
     }
 }

@@ -3,6 +3,7 @@
 //! without an acknowledgement or perform retries a second time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::gate::Gate;
 use super::later_ids::{self, LaterIds};
@@ -25,6 +26,10 @@ pub(super) struct SearchedFiles {
 }
 
 impl SearchedFiles {
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.declared.routes
+    }
+
     /// Searches again if flips have changed since then of which families the engine may create instances.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use metrics::Gauge;
 
 use super::export;
+use super::lowered_routes::LoweredRoutes;
 use super::overtaken::keep_below_only;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::Declared;
@@ -39,6 +40,7 @@ pub(super) struct Inputs {
     pub waiting: Vec<Waiting>,
     /// Increases with each change of the two.
     pub moves: u64,
+    pub lowered: LoweredRoutes,
     /// Whether a task records the flips that wait.
     is_recording: bool,
     pub outstanding: OutstandingWrite,
@@ -95,11 +97,12 @@ impl InForce {
     pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32]) -> Self {
         let kill_switch = Versioned::new(0, freeze);
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
-        let (waiting, outstanding, is_recording) = Default::default();
+        let (waiting, lowered, outstanding, is_recording) = Default::default();
         let inputs = Inputs {
             positions,
             waiting,
             moves: 0,
+            lowered,
             is_recording,
             outstanding,
             kill_switch,
@@ -154,6 +157,8 @@ impl InForce {
                 false => Vec::new(),
             });
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));
+            let is_new = |waiting: &&Waiting| waiting.id > computed_from;
+            waiting.iter().filter(is_new).for_each(|waiting| inputs.lowered.note(waiting));
             inputs.moves = waiting.iter().map(|waiting| waiting.id).fold(computed_from + 1, u64::max);
             (inputs.positions, inputs.waiting) = (positions, waiting);
             true

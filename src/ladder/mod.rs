@@ -20,6 +20,7 @@
 //! outcome is looked up until it is known (`record`); the caller is told within a bound that it is not known yet. A
 //! caller that goes away in the middle of a move does not stop it.
 
+mod asked;
 mod cohort_reasons;
 mod command;
 mod down;
@@ -33,6 +34,7 @@ mod horizon;
 mod in_force;
 mod kill_switch;
 mod later_ids;
+mod lowered_routes;
 mod moved;
 mod mover;
 mod only;
@@ -56,7 +58,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -140,17 +142,23 @@ impl Ladder {
     /// Puts a newly checked set of files in force as one transaction: the set is judged as a whole, its moves and
     /// declarations are recorded together, `recorded` is called, and the flag set is swapped. `recorded` puts in force
     /// what the files have beside flags (workflows, rules); it is called once, or not at all if nothing was recorded.
-    /// Returns once the outcome is known, however long the store takes.
+    /// Returns once the outcome is known, however long the store takes. The files do not raise a route that a person has
+    /// lowered since they were `read`.
     ///
     /// # Errors
     /// See [`FilesError`]. Nothing was recorded and nothing changed.
-    pub async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), FilesError> {
+    pub async fn reload_files(
+        &self,
+        read: Moment,
+        declared: Declared,
+        recorded: impl FnOnce() + Send + 'static,
+    ) -> Result<(), FilesError> {
         let mover = Arc::clone(&self.mover);
         let reloading = Arc::clone(&self.reload_lock).lock_owned().await;
         let searched = mover.search(declared).await?;
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move {
-            let outcome = mover.reload(guard, searched, recorded).await;
+            let outcome = mover.reload(guard, read, searched, recorded).await;
             mover.record_waiting();
             drop(reloading);
             outcome
@@ -178,25 +186,26 @@ impl Ladder {
     }
 
     /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
-    /// also while the store does not answer or another move waits for it; the result says whether it is recorded.
+    /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A move
+    /// up is refused if the route was lowered after it was asked for.
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
     pub async fn flip(&self, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
-        let until = Instant::now() + self.answer_within;
+        let (asked, until) = (Moment::now(), Instant::now() + self.answer_within);
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let guard = loop {
-            if let Some(done) = mover.clone().flip_down(&route, &request).await? {
+            if let Some(done) = mover.clone().flip_down(asked, &route, &request).await? {
                 return Ok(done);
             }
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
             // The move before this one may have put the route above the requested state.
-            if !mover.is_flip_down(&route, request.to) {
+            if !mover.is_flip_down(&route, &request) {
                 break guard;
             }
         };
         let work = tokio::spawn(async move {
-            let outcome = mover.flip(guard, &route, request).await;
+            let outcome = mover.flip(guard, asked, &route, request).await;
             mover.record_waiting();
             outcome
         });

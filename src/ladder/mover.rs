@@ -2,6 +2,7 @@
 //! put in force first and recorded afterwards.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
 use super::gate::{AllowedMove, Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
-use super::positions::{Positions, RoutePosition, state_of};
+use super::positions::{Positions, RoutePosition};
 use super::record::{Recorder, Recording, flip_record};
 use super::status::RouteStatus;
 use super::types::{
@@ -113,14 +114,16 @@ impl Mover {
     pub async fn reload(
         &self,
         guard: FlipGuard,
+        read: Instant,
         searched: SearchedFiles,
         recorded: impl FnOnce() + Send,
     ) -> Result<(), FilesError> {
         // If that fails, files that need nothing recorded come into force all the same.
         let (before, all_recorded) = self.record_waiting_first(&guard).await;
         let searched = searched.brought_up_to_date(&self.store, &before).await?;
+        let judged = self.with_edits_overtaken(read, &before, searched.routes());
         let CheckedFiles { after, moves, may_orphan } =
-            check_and_adopt(&self.gate, &before, searched, Reading::Reload)?;
+            check_and_adopt(&self.gate, &judged, searched, Reading::Reload)?;
         let routes = after.declared.routes.clone();
         self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
         drop(guard);
@@ -177,7 +180,7 @@ impl Mover {
             || after.followers != before.followers
         {
             all_recorded?;
-            flips = self.record(Recording { flips, declared: Some(after.rows()) }).await?;
+            flips = self.record(Recording { flips, declared: Some(after.rows()) }, &after).await?;
         }
         for flip in &flips {
             if let Some(route) = &flip.route {
@@ -193,13 +196,6 @@ impl Mover {
             self.take_back(&overtaken, before).await;
         }
         Ok(())
-    }
-
-    /// Whether a flip would change nothing.
-    pub(super) fn is_unchanged(&self, at: &RoutePosition, request: &FlipRequest) -> bool {
-        let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(request.to, percent));
-        let is_valid = request.percent.is_none() || !matches!(request.to, State::Off | State::Only);
-        is_valid && at.is_at(request.to, shares) && !(request.force && at.inputs.has_no_flip)
     }
 
     /// Judges a flip, apart from the acknowledgement on the way down from `only`.
@@ -225,13 +221,20 @@ impl Mover {
     }
 
     /// Moves a route up, or changes its shares. Flips down that are made meanwhile come after it.
-    pub async fn flip(&self, guard: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
+    pub async fn flip(
+        &self,
+        guard: FlipGuard,
+        asked: Instant,
+        route: &RouteId,
+        request: FlipRequest,
+    ) -> Result<Flipped, FlipError> {
         let (mut positions, all_recorded) = self.record_waiting_first(&guard).await;
         let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
         let (from, to) = (at.rung(), request.to);
         if self.is_unchanged(at, &request) {
             return Ok(self.unchanged(at, request.by));
         }
+        self.check_not_lowered_since(asked, &positions, at, &request)?;
         let (requested, passed) = self.judge(&positions, at, &request)?;
         all_recorded?;
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
@@ -241,7 +244,7 @@ impl Mover {
         let step = Move { route: route.clone(), from, to, shares, reason, overridden };
         let flip = self.flip_record(&positions, step, request.by);
         positions.remembered.insert(route.clone(), now);
-        let flip = self.record_one(flip, Some(positions.rows())).await?;
+        let flip = self.record_one(flip, Some(positions.rows()), &positions).await?;
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, &self.gate);
         let overtaken = self.put_in_force(positions);
@@ -309,10 +312,11 @@ impl Mover {
         reason: Option<String>,
         by: String,
     ) -> Result<FlipRecord, FreezeError> {
-        self.record_waiting_first(&guard).await.1?;
+        let (positions, all_recorded) = self.record_waiting_first(&guard).await;
+        all_recorded?;
         let FreezeEnd { flip, pending } = self.kill_switch.prepare_end(&self.in_force, version, reason, by)?;
         let flips = pending.into_iter().chain([flip]).collect();
-        let recorded = self.record(Recording { flips, declared: None }).await?;
+        let recorded = self.record(Recording { flips, declared: None }, &positions).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
         self.kill_switch.apply_recorded_end(&self.in_force, version, last);
         self.obey(version, Freeze::No).await;
@@ -333,10 +337,9 @@ impl Mover {
         flip_record(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 
-    /// Records, while what is written counts as possibly recorded.
-    pub(super) async fn record(&self, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
-        let target = |flip: &FlipRecord| Some((flip.route.clone()?, state_of(flip)));
-        self.in_force.set_outstanding(OutstandingWrite(recording.flips.iter().filter_map(target).collect()));
+    /// Records flips of these positions, while what is written counts as possibly recorded.
+    pub(super) async fn record(&self, recording: Recording, of: &Positions) -> Result<Vec<FlipRecord>, StoreError> {
+        self.in_force.set_outstanding(OutstandingWrite::new(&recording.flips, of));
         let outcome = self.recorder.record(recording).await;
         if outcome.is_err() {
             self.in_force.set_outstanding(OutstandingWrite::default());
@@ -348,29 +351,10 @@ impl Mover {
         &self,
         flip: FlipRecord,
         declared: Option<Vec<crate::store::DeclaredState>>,
+        of: &Positions,
     ) -> Result<FlipRecord, StoreError> {
-        let mut recorded = self.record(Recording { flips: vec![flip], declared }).await?;
+        let mut recorded = self.record(Recording { flips: vec![flip], declared }, of).await?;
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
-    }
-
-    pub(super) fn unchanged(&self, at: &RoutePosition, by: String) -> Flipped {
-        let (route, state) = (&at.route.id, at.rung());
-        let reason = Some(format!("`{route}` is `{state}` already"));
-        let flip = FlipRecord {
-            number: 0,
-            route: Some(route.clone()),
-            from: state.as_str().to_owned(),
-            to: state.as_str().to_owned(),
-            shares: Some(at.inputs.shares),
-            by,
-            at: clock::now(),
-            reason,
-            forced: false,
-            overridden: None,
-            evidence: serde_json::Value::Null,
-        };
-        let recorded = !self.in_force.inputs().is_waiting(route);
-        Flipped { flip, changed: false, recorded, effective: self.in_force.effective(route), horizon: Vec::new() }
     }
 
     fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {

@@ -85,9 +85,9 @@ impl Mover {
             next = self.kill_switch().next_pending();
             let Some(Pending { version, flip }) = &next else { return };
             // First the flips that wait: one of them may take back a flip to `only` that this freeze overtook.
-            let outcome = match self.record_waiting_first(&guard).await.1 {
-                Ok(()) => self.record_one(flip.clone(), None).await,
-                Err(error) => Err(error),
+            let outcome = match self.record_waiting_first(&guard).await {
+                (positions, Ok(())) => self.record_one(flip.clone(), None, &positions).await,
+                (_, Err(error)) => Err(error),
             };
             match outcome {
                 Ok(flip) => {

@@ -77,7 +77,7 @@ impl Mover {
             None => positions.remembered.remove(id),
         };
         let recorded = Arc::new(watch::Sender::new(None));
-        let waiting = Waiting { id: new, flip, percent: None, stored: State::Only, recorded };
+        let waiting = Waiting { id: new, asked: None, flip, percent: None, stored: State::Only, recorded };
         positions.apply_flip(id, waiting.provisional());
         holds::lower_after_flip(positions, id, self.gate());
         Some(waiting)

@@ -9,6 +9,7 @@
 //! that begins later is recorded after it. For each route at most one waits: a newer one, which is lower, replaces it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -27,6 +28,8 @@ const UNRECORDED: u64 = 1 << 52;
 pub(super) struct Waiting {
     /// Identifies it in this process.
     pub id: u64,
+    /// When a person asked for it; `None` if it takes back a flip that a freeze overtook.
+    pub asked: Option<Instant>,
     /// As it will be recorded: its number is 0.
     pub flip: FlipRecord,
     /// The new share, if it was asked for.
@@ -104,12 +107,19 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiti
     }
 }
 
-/// The states to which routes go by the write that is under way: that it is not in force yet does not mean that a
-/// restart does not find it.
+/// The states to which routes go by the write that is under way, each under all ids of its route. A restart may find
+/// them although they are not in force yet.
 #[derive(Clone, Default)]
-pub(super) struct OutstandingWrite(pub Vec<(RouteId, State)>);
+pub(super) struct OutstandingWrite(Vec<(RouteId, State)>);
 
 impl OutstandingWrite {
+    pub fn new(flips: &[FlipRecord], of: &Positions) -> Self {
+        let targets = flips.iter().filter_map(|flip| Some((flip.route.as_ref()?, state_of(flip))));
+        // The route in force may have only its earlier ids yet.
+        let ids = |id| of.routes.get(id).into_iter().flat_map(|at| at.route.ids()).chain([id]);
+        Self(targets.flat_map(|(id, to)| ids(id).map(move |id| (id.clone(), to))).collect())
+    }
+
     pub fn target(&self, route: &Route) -> Option<State> {
         let its_own = self.0.iter().filter(|(id, _)| route.ids().any(|own| own == id));
         its_own.map(|(_, to)| *to).max()

@@ -20,6 +20,7 @@ mod shares;
 mod taken_back;
 mod unknown_keys;
 mod unrecorded_flips;
+mod waited;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -109,6 +110,13 @@ async fn orphans_of(ladder: &Ladder, store: &Arc<FailingStore>, files: &Declared
     let before = ladder.mover.in_force().inputs().positions;
     let store: StoreHandle = store.clone();
     Ok(super::orphans::find(&store, &before.families(), &files.routes).await?.new)
+}
+
+impl Ladder {
+    /// Files that are read now.
+    async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), FilesError> {
+        self.reload_files(Moment::now(), declared, recorded).await
+    }
 }
 
 struct Fixture {

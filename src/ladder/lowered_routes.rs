@@ -1,0 +1,35 @@
+//! Which routes persons have lowered since the start of the process, and when they asked for it.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::positions::state_of;
+use super::waiting::Waiting;
+use crate::flag::{Route, State};
+use crate::names::RouteId;
+
+/// When a person last asked to lower a route, to which state, and who.
+#[derive(Clone)]
+pub(super) struct Lowered {
+    pub at: Instant,
+    pub to: State,
+    pub by: String,
+}
+
+/// The routes that persons have lowered since the start of the process.
+#[derive(Clone, Default)]
+pub(super) struct LoweredRoutes(BTreeMap<RouteId, Lowered>);
+
+impl LoweredRoutes {
+    pub fn note(&mut self, waiting: &Waiting) {
+        let (Some(route), Some(at)) = (&waiting.flip.route, waiting.asked) else { return };
+        let lowered = Lowered { at, to: state_of(&waiting.flip), by: waiting.flip.by.clone() };
+        self.0.insert(route.clone(), lowered);
+    }
+
+    /// The newest flip down of a route that was asked for later than something else.
+    pub fn since(&self, asked: Instant, route: &Route) -> Option<&Lowered> {
+        let own = route.ids().filter_map(|id| self.0.get(id));
+        own.filter(|lowered| lowered.at >= asked).max_by_key(|lowered| lowered.at)
+    }
+}

@@ -1,0 +1,121 @@
+//! Moves up that were asked for before a flip down of their route, and wait longer than it.
+
+use super::held::elsewhere;
+use super::overtaken::{silence, stored};
+use super::*;
+
+type Outcome<T, E> = tokio::task::JoinHandle<Result<T, E>>;
+
+fn by_bob(state: State) -> FlipRequest {
+    FlipRequest { by: "bob".into(), acknowledge: true, ..to(state) }
+}
+
+fn share(fixture: &Fixture, route: &str, state: State) -> Percent {
+    fixture.ladder.flags().load().route(&route.into()).unwrap().shares.of(state)
+}
+
+/// A flip of `plain` waits for the store, so that other moves wait for it.
+async fn behind_a_flip_that_waits(fixture: &Fixture) -> Outcome<Flipped, FlipError> {
+    silence(fixture, true);
+    let ladder = fixture.ladder.clone();
+    let first = tokio::spawn(async move { ladder.flip(&"plain".into(), forced(State::Dark)).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    first
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flip_up_that_waits_does_not_raise_a_route_that_is_lowered_meanwhile() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Dark)).await.unwrap();
+    let first = behind_a_flip_that_waits(&fixture).await;
+    let ladder = fixture.ladder.clone();
+    let up = tokio::spawn(async move { ladder.flip(&"bare".into(), forced(State::Live)).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(!fixture.flip("bare", by_bob(State::Off)).await.unwrap().recorded);
+    silence(&fixture, false);
+    first.await.unwrap().unwrap();
+    let refused = up.await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("`bare` was lowered to `off` by bob while this flip waited"), "{refused}");
+    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+    assert_eq!(stored(&fixture).await.last().unwrap(), &("dark".to_owned(), "off".to_owned()));
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    assert_eq!(fixture.state("bare").state, State::Live, "it was asked for later");
+}
+
+/// The file asks for `to` by force, and makes the share of `live` smaller.
+#[tokio::test(start_paused = true)]
+async fn files_that_wait_do_not_raise_a_route_that_is_lowered_meanwhile() {
+    let quarter = Percent::new(25.0).unwrap();
+    for (asked, stays) in [(State::Live, State::Shadow), (State::Shadow, State::Shadow), (State::Off, State::Off)] {
+        let read = || {
+            let forced = |route: &mut Route| {
+                (route.declared, route.force) = (asked, Some("we know".into()));
+                route.shares = route.shares.with(State::Live, quarter);
+                route.key = Some(Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
+                (route.id, route.was) = ("new".into(), vec!["bare".into()]);
+            };
+            edited(files(&[]), "bare", forced)
+        };
+        let fixture = Fixture::open(files(&[("bare", State::Shadow)])).await;
+        fixture.flip("bare", forced(State::Dark)).await.unwrap();
+        let first = behind_a_flip_that_waits(&fixture).await;
+        let ladder = fixture.ladder.clone();
+        let given = read();
+        let reload = tokio::spawn(async move { ladder.reload(given, || {}).await });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!fixture.flip("bare", by_bob(State::Shadow)).await.unwrap().recorded);
+        silence(&fixture, false);
+        first.await.unwrap().unwrap();
+        reload.await.unwrap().unwrap();
+        assert_eq!(fixture.state("new"), effective(stays, Why::Requested), "asked: {asked}");
+        assert_eq!(share(&fixture, "new", State::Live), quarter);
+        assert!(fixture.status("new").refused.is_empty());
+        fixture.ladder.reload(read(), || {}).await.unwrap();
+        assert_eq!(fixture.state("new").state, stays, "the same files ask for nothing new");
+        let fixture = fixture.restart(read()).await;
+        assert_eq!(fixture.state("new").state, stays);
+        let raised = edited(read(), "new", |route| route.declared = State::Dark);
+        fixture.ladder.reload(raised, || {}).await.unwrap();
+        assert_eq!(fixture.state("new").state, State::Dark, "an edit that was made later");
+    }
+}
+
+/// The write has the new id, the route in force only the earlier one.
+#[tokio::test(start_paused = true)]
+async fn a_flip_to_the_present_state_stops_files_that_rename_and_raise_the_route() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Dark)).await.unwrap();
+    silence(&fixture, true);
+    let raised = |route: &mut Route| {
+        (route.declared, route.force) = (State::Live, Some("we know".into()));
+        (route.id, route.was) = ("new".into(), vec!["bare".into()]);
+    };
+    let (ladder, files) = (fixture.ladder.clone(), edited(files(&[]), "bare", raised));
+    let reload = tokio::spawn(async move { ladder.reload(files, || {}).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stays = fixture.flip("bare", to(State::Dark)).await.unwrap();
+    assert!(stays.changed && !stays.recorded);
+    silence(&fixture, false);
+    reload.await.unwrap().unwrap();
+    assert_eq!(fixture.state("new").state, State::Dark);
+}
+
+/// It is held at `dark`, so that a flip to `dark` lowers it for good.
+#[tokio::test(start_paused = true)]
+async fn a_larger_share_of_a_held_route_is_not_in_force_before_it_is_recorded() {
+    let fixture = Fixture::open(files(&[])).await;
+    let half = Percent::new(50.0);
+    fixture.flip("plain", FlipRequest { percent: half, ..forced(State::Dark) }).await.unwrap();
+    fixture.flip("plain", FlipRequest { percent: half, ..forced(State::Live) }).await.unwrap();
+    let moved = edited(elsewhere(), "plain", |route| route.matches.path = "/plain/elsewhere".into());
+    fixture.ladder.reload(moved, || {}).await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Gate));
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
+    let larger = FlipRequest { percent: Percent::new(100.0), ..forced(State::Dark) };
+    let refused = fixture.flip("plain", larger).await;
+    assert!(matches!(refused, Err(FlipError::Store(_))), "{refused:?}");
+    assert_eq!(share(&fixture, "plain", State::Dark), half.unwrap());
+    let smaller = fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
+    assert!(!smaller.recorded);
+    assert_eq!(share(&fixture, "plain", State::Dark), Percent::new(20.0).unwrap());
+}

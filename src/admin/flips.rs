@@ -70,7 +70,7 @@ fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
 
 /// The note in the response to a flip down that the store has not recorded.
 const UNRECORDED_FLIP: &str = "the store has not recorded the flip, which is in force: pointsman tries again until it has; \
-                               if the process is killed before that, the route returns to the state that the store has";
+                               if the process stops or is killed before that, the route returns to the state that the store has";
 /// The note in the response to a freeze of one of several processes that share a store.
 const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only: other processes on the same store are \
                                      not frozen and may execute its runs; freeze each of them";

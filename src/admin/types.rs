@@ -50,7 +50,8 @@ pub struct Status {
     /// Whether the store has not recorded the freeze in force yet, so that a restart would end it.
     #[serde(default)]
     pub freeze_unrecorded: bool,
-    /// How many flips down are in force that the store has not recorded yet, so that a restart would undo them.
+    /// How many flips down are in force that the store has not recorded yet: if the process stops or is killed before
+    /// that, these routes return to the states that the store has.
     #[serde(default)]
     pub flips_unrecorded: usize,
     /// The files in force.
@@ -148,7 +149,8 @@ pub struct RouteRow {
     /// The reason that was given for passing the gate by force; `null` once the evidence suffices.
     #[serde(default)]
     pub forced: Option<String>,
-    /// Whether its last flip, a flip down, is in force and not recorded yet: a restart would undo it.
+    /// Whether its last flip, a flip down, is in force and not recorded yet: if the process stops or is killed before
+    /// that, the route returns to the state that the store has.
     #[serde(default)]
     pub flip_unrecorded: bool,
     /// The shares in force.

@@ -161,8 +161,8 @@ impl Parts {
         })
     }
 
-    /// Drains the shadow queue and the engine's runs, then writes the retry keys and the evidence that are still in
-    /// memory.
+    /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence and the flips down that are
+    /// still in memory.
     pub async fn drain(&self, limits: &Limits) {
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
@@ -183,6 +183,8 @@ impl Parts {
             Ok(Err(error)) => tracing::error!(%error, "the last evidence was not written"),
             Err(_) => tracing::error!("the last evidence was not written: the store does not answer"),
         }
+        // Last: a task has tried to record them all the time.
+        self.ladder.end_flips(within).await;
     }
 }
 

@@ -53,6 +53,11 @@ impl Mover {
             if !goes_down(&inputs, at, request) {
                 return Ok(self.is_unchanged(at, request).then(|| self.unchanged(at, by.clone())));
             }
+            if inputs.is_ending {
+                let why =
+                    "the process is stopping and takes no flip any more that is not recorded yet: nothing changed";
+                return Err(FlipError::Refused { why: why.to_owned(), commands: Vec::new() });
+            }
             let from = at.rung();
             let (requested, passed) = self.judge(before, at, request)?;
             if from == State::Only && to < from && !request.acknowledge {

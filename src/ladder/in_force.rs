@@ -43,6 +43,8 @@ pub(super) struct Inputs {
     pub lowered: LoweredRoutes,
     /// Whether a task records the flips that wait.
     is_recording: bool,
+    /// Whether no more flips may wait, because the process ends.
+    pub is_ending: bool,
     pub outstanding: OutstandingWrite,
     kill_switch: Versioned<Freeze>,
     health: Versioned<bool>,
@@ -97,13 +99,14 @@ impl InForce {
     pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32]) -> Self {
         let kill_switch = Versioned::new(0, freeze);
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
-        let (waiting, lowered, outstanding, is_recording) = Default::default();
+        let (waiting, lowered, outstanding, is_recording, is_ending) = Default::default();
         let inputs = Inputs {
             positions,
             waiting,
             moves: 0,
             lowered,
             is_recording,
+            is_ending,
             outstanding,
             kill_switch,
             health,
@@ -208,6 +211,14 @@ impl InForce {
         let mut inputs = self.lock();
         inputs.is_recording = !inputs.waiting.is_empty();
         inputs.is_recording
+    }
+
+    /// From now on no flip that waits is added.
+    pub fn end(&self) {
+        let mut inputs = self.lock();
+        inputs.is_ending = true;
+        // Positions that were computed before this are not set.
+        inputs.moves += 1;
     }
 
     /// How many flips are in force that the store does not have.

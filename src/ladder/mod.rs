@@ -142,8 +142,8 @@ impl Ladder {
     /// Puts a newly checked set of files in force as one transaction: the set is judged as a whole, its moves and
     /// declarations are recorded together, `recorded` is called, and the flag set is swapped. `recorded` puts in force
     /// what the files have beside flags (workflows, rules); it is called once, or not at all if nothing was recorded.
-    /// Returns once the outcome is known, however long the store takes. The files do not raise a route that a person has
-    /// lowered since they were `read`.
+    /// Returns once the outcome is known, however long the store takes. The files do not raise a route that a person
+    /// has lowered since they were `read`.
     ///
     /// # Errors
     /// See [`FilesError`]. Nothing was recorded and nothing changed.
@@ -186,8 +186,8 @@ impl Ladder {
     }
 
     /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
-    /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A move
-    /// up is refused if the route was lowered after it was asked for.
+    /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A
+    /// move up is refused if the route was lowered after it was asked for.
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
@@ -248,6 +248,20 @@ impl Ladder {
     /// How many flips down are in force that the store does not have yet, so that a restart would lose them.
     pub fn unrecorded_flips(&self) -> usize {
         self.mover.in_force().unrecorded_flips()
+    }
+
+    /// For the end of the process: waits until the store has the flips down that it does not have yet, for this time at
+    /// most, and logs what is lost. After this a flip down is refused.
+    pub async fn end_flips(&self, within: Duration) {
+        let lost = self.mover.end_flips(within).await;
+        if !lost.is_empty() {
+            let routes = lost.iter().map(RouteId::as_str).collect::<Vec<_>>().join(", ");
+            tracing::error!(
+                routes,
+                "the store has not recorded the flips down of these routes, which are lost: the next process returns the \
+                 routes to the states that the store has"
+            );
+        }
     }
 
     /// The number of an observation of the engine's health or of the guard that begins now.

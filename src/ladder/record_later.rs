@@ -11,6 +11,7 @@ use super::mover::{FlipGuard, Mover, log};
 use super::positions::Positions;
 use super::record::Recording;
 use super::types::FlipSource;
+use crate::names::RouteId;
 use crate::store::{FlipRecord, StoreError};
 
 /// The pauses between attempts to record: the first and the longest.
@@ -56,6 +57,21 @@ impl Mover {
         }
     }
 
+    /// For the end of the process: lets the flips that wait be recorded, and no more be made. Returns the routes whose
+    /// flips are not recorded after this time.
+    pub(super) async fn end_flips(&self, within: Duration) -> Vec<RouteId> {
+        self.in_force().end();
+        let next = || self.in_force().inputs().waiting.first().map(|waiting| waiting.recorded.subscribe());
+        let all = async {
+            while let Some(mut recorded) = next() {
+                // An error means that it waits no more, because the route is as low without it.
+                let _ = recorded.wait_for(Option::is_some).await;
+            }
+        };
+        let _ = tokio::time::timeout(within, all).await;
+        self.in_force().inputs().waiting.into_iter().filter_map(|waiting| waiting.flip.route).collect()
+    }
+
     /// Records the flips that wait, however often it takes.
     async fn record_flips(self: Arc<Self>) {
         let mut pause = RETRY_PAUSES.0;
@@ -63,7 +79,10 @@ impl Mover {
             let guard = self.lock_moves().await;
             let outcome = self.record_waiting_flips().await;
             drop(guard);
-            let Err(error) = outcome else { continue };
+            let Err(error) = outcome else {
+                pause = RETRY_PAUSES.0;
+                continue;
+            };
             if pause == RETRY_PAUSES.0 {
                 tracing::warn!(
                     %error, flips = self.in_force().unrecorded_flips(),

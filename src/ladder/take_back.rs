@@ -29,9 +29,9 @@ impl Mover {
         loop {
             let Inputs { mut positions, mut waiting, moves, .. } = self.in_force().inputs();
             for id in overtaken {
-                // The flip that waits says so from here on.
+                // From here on a waiting flip whose `stored` state is `only` says so.
                 positions.routes.get_mut(id).into_iter().for_each(|at| at.inputs.returns_at_restart = false);
-                // A person has lowered it meanwhile, and that is recorded.
+                // A person has lowered it meanwhile, and that flip, which waits, takes the place of this one.
                 if waiting.iter().any(|waiting| waiting.is_of(id)) {
                     continue;
                 }

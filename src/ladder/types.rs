@@ -141,7 +141,8 @@ pub enum StoreSilent {
     /// The move was not begun, because an earlier one waits for the store.
     #[error("an earlier move still waits for the store; this one was not begun, nothing changed")]
     Busy,
-    /// The move was sent to the store, which has not replied. What is in force changes only once the outcome is known.
+    /// The move waits for the store, which has not replied. What is in force changes only once the outcome is known,
+    /// and a route that is lowered before that stays where it was lowered to.
     #[error(
         "the store has not answered, so it is not known whether the move was recorded. If it was, it comes into force as \
          soon as the store says so; if not, nothing changes. `pointsman flips` and `status` show the outcome"

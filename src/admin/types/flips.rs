@@ -39,8 +39,8 @@ pub struct FlipResponse {
     /// Whether anything changed: a flip to the present state changes nothing.
     #[serde(default = "super::yes")]
     pub changed: bool,
-    /// Whether the store has recorded it. If not (status 202), the route is down all the same, but a restart would undo
-    /// that.
+    /// Whether the store has recorded it. If not (status 202), the route is down all the same, but if the process
+    /// stops or is killed before that, the route returns to the state that the store has.
     #[serde(default = "super::yes")]
     pub recorded: bool,
     /// If it is not recorded: a sentence that says so. Left out otherwise.

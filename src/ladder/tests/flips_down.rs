@@ -195,6 +195,30 @@ async fn a_route_that_leaves_the_files_keeps_its_flip_down() {
     assert_eq!(fixture.state("bare").state, State::Off);
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_the_end_of_the_process_flips_that_wait_are_recorded_or_named_in_the_log() {
+    for is_recorded in [true, false] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.flip("bare", forced(State::Live)).await.unwrap();
+        fixture.flip("plain", forced(State::Live)).await.unwrap();
+        silence(&fixture, true);
+        assert!(!fixture.flip("bare", off()).await.unwrap().recorded);
+        let (log, _guard) = super::captured_log::capture_log();
+        let ladder = fixture.ladder.clone();
+        let end = tokio::spawn(async move { ladder.end_flips(Duration::from_secs(20)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let late = fixture.flip("plain", off()).await.unwrap_err();
+        assert!(late.to_string().contains("the process is stopping"), "{late}");
+        assert_eq!(fixture.state("plain").state, State::Live);
+        silence(&fixture, !is_recorded);
+        end.await.unwrap();
+        assert_eq!(fixture.ladder.unrecorded_flips(), usize::from(!is_recorded));
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        let names = log.contains("the flips down of these routes, which are lost") && log.contains("bare");
+        assert_eq!(names, !is_recorded, "{log}");
+    }
+}
+
 /// As the answer to the flip says.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_is_killed_before_the_record_returns_to_what_the_store_has() {

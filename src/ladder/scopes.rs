@@ -51,7 +51,7 @@ pub(super) fn after_files(
             present: route.workflow.is_some().then(|| RetryScope::of(route)),
             matches: Some(route.matches.to_string()),
             reads_only: declared.read_only.contains(&route.id),
-            window_s: route.workflow.is_some().then(|| window.as_secs()),
+            window_s: route.workflow.is_some().then_some(window.as_secs()),
             ..Default::default()
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();

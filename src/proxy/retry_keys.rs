@@ -4,6 +4,8 @@
 //! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine
 //! took is refused under another credential, and legacy is not called.
 
+use futures_util::future::join_all;
+
 use super::Shared;
 use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
 use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, Route, RouteFlag};
@@ -229,9 +231,11 @@ impl FirstTry {
         }
     }
 
+    /// All keys are asked for at once: if the store does not answer, each look-up takes its whole time.
     async fn ask_store(&mut self, affinity: &dyn Affinity, keys: Vec<RetryKeys>) {
-        for keys in keys {
-            match first_try(affinity, &keys).await {
+        let found = join_all(keys.iter().map(|keys| first_try(affinity, keys))).await;
+        for (keys, found) in keys.into_iter().zip(found) {
+            match found {
                 // The keys by earlier files may tell more.
                 Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: true }) => {
                     if self.arm.is_none() {

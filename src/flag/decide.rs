@@ -61,8 +61,8 @@ pub fn decide_with_diagnostics(
 }
 
 /// Whether the route of a request or the cohort of its caller is in `live` or above, or returns there without a gate:
-/// once the engine is healthy again, once a freeze is lifted, or at the end of the time for which it is held below
-/// `live`.
+/// once the engine is healthy again, once a freeze is lifted, at the end of the time for which it is held below `live`,
+/// or at a restart before its flip down is recorded.
 pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
     let in_cohort = |cohort| flag.granted_rung_of(cohort) >= State::Live;
     flag.could_be_live() || matching_cohort(flag, facts, &mut DecisionDiagnostics::default()).is_some_and(in_cohort)

@@ -17,7 +17,7 @@ use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
-/// How long a flip down waits until it is recorded. It is in force before that.
+/// How long the caller of a flip down waits for its record. The flip is in force before that.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a request moves a route down: below its rung, or to its rung if it would leave that by itself. It would, if
@@ -36,8 +36,8 @@ impl Mover {
         inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, request))
     }
 
-    /// Lowers a route, and returns once that is recorded, or after a second. `None` if the request does not move it
-    /// down, nor leaves it where it is.
+    /// Lowers a route at once, and returns when that is recorded, at the latest after [`RECORDED_WITHIN`]. `None`, with
+    /// nothing changed, if the request is neither a flip down nor one that would change nothing.
     pub(super) async fn flip_down(
         self: Arc<Self>,
         asked: Moment,
@@ -92,7 +92,7 @@ impl Mover {
         self.clone().record_waiting();
         // A restart may lose it before it is recorded: then this line is all that is left of it.
         let reason = flip.reason.as_deref();
-        tracing::info!(%route, %from, %to, %by, reason, "the route goes down, which is recorded next");
+        tracing::info!(%route, %from, %to, %by, reason, "the flip down is in force and is recorded next");
         let needs_horizon = matches!(from, State::Live | State::Only) && to < from;
         let horizon = if needs_horizon { self.horizon_if_readable(&before, route).await } else { Vec::new() };
         let found = match timeout_at(until, recorded.wait_for(Option::is_some)).await {
@@ -100,7 +100,8 @@ impl Mover {
             Ok(Err(_)) | Err(_) => None,
         };
         let effective = self.in_force().effective(route);
-        // It also waits no more if a move that was under way has lowered the route as far, or a lower flip is recorded.
+        // Without a record of its own it counts as recorded once neither it nor a newer flip waits: a move that was
+        // under way has lowered the route as far, or the lower flip that replaced it is recorded.
         let recorded = found.is_some() || self.in_force().inputs().waiting.iter().all(|waiting| waiting.id < id);
         let flip = found.unwrap_or(flip);
         Ok(Some(Flipped { flip, changed: true, recorded, effective, horizon }))

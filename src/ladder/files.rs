@@ -258,9 +258,9 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     made
 }
 
-/// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused, so
-/// that an edit that takes the others back counts as one. `None` if the shares alone would not show that something was
-/// refused.
+/// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused.
+/// This part is remembered, so that a later edit that takes back what was accepted counts as an edit. `None` if the
+/// gate refused something, and nothing was remembered before or this part would not differ from the declaration.
 fn taken_part(remembered: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
     if moved.refused.is_empty() {
         return Some(now);

@@ -77,7 +77,7 @@ impl Inputs {
         self.waiting.iter().any(|waiting| waiting.is_of(route))
     }
 
-    /// Whether a restart returns a route that a flip lowered to `live` or above.
+    /// Whether a restart would return the route to `live` or above, because its flip down is not recorded yet.
     fn returns_at_restart(&self, route: &Route) -> bool {
         let Some(waiting) = self.waiting.iter().find(|waiting| waiting.is_of(&route.id)) else { return false };
         self.outstanding.target(route).max(Some(waiting.stored)) >= Some(State::Live)
@@ -169,7 +169,8 @@ impl InForce {
         overtaken
     }
 
-    /// The store has these of the flips that waited; each comes with its id.
+    /// Removes the flips that the store has recorded now from those that wait. Each comes with its id
+    /// ([`Waiting::id`]).
     pub fn set_recorded(&self, recorded: Vec<(u64, FlipRecord)>) {
         self.change(|inputs| {
             for (id, flip) in recorded {
@@ -179,7 +180,7 @@ impl InForce {
                     inputs.positions.set_last_flip(&route, flip.clone());
                     inputs.waiting.remove(index).recorded.send_replace(Some(flip));
                 } else {
-                    // A newer one has replaced it meanwhile, and goes down from the state that it went to.
+                    // A newer flip has replaced this one meanwhile. It goes down from the state to which this one went.
                     let newer = &mut inputs.waiting[index];
                     newer.stored = state_of(&flip);
                     newer.flip.from = flip.to;
@@ -190,7 +191,7 @@ impl InForce {
         });
     }
 
-    /// Sets what the write that is under way may change.
+    /// Sets the states to which the write that is under way moves routes.
     pub fn set_outstanding(&self, outstanding: OutstandingWrite) {
         self.change(|inputs| {
             inputs.outstanding = outstanding;

@@ -151,8 +151,9 @@ impl Mover {
         self.record_and_apply(&before, after, moves, Ok(()), || {}).await
     }
 
-    /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. With an error in
-    /// `all_recorded`, flips down wait that the store did not record: what is recorded now would come before them.
+    /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. `all_recorded` is an
+    /// error while flips down wait that the store did not record. Then nothing is recorded, because it would come
+    /// before them: the error is returned if there is something to record.
     async fn record_and_apply(
         &self,
         before: &Positions,

@@ -30,9 +30,10 @@ pub(super) struct Recorder {
 
 /// What a look into the store found.
 struct ReadBack {
-    /// The numbers of the flips that are there, of the first ones up to all of them; they are the newest in the store.
+    /// The numbers of the first flips that the store has, from none to all of them. They count only if no newer flip is
+    /// in the store.
     numbers: Vec<u64>,
-    /// Whether everything is there.
+    /// Whether all flips are in the store, or all declarations if there are no flips.
     is_complete: bool,
     newest: u64,
 }
@@ -51,7 +52,8 @@ impl Recorder {
     /// records nothing once a newer flip is recorded: each write names the newest flip that it may follow.
     ///
     /// # Errors
-    /// Nothing was recorded, apart from flips that an earlier attempt with the same ones recorded late.
+    /// Nothing was recorded, except that an earlier attempt to record the same flips may have recorded the first of
+    /// them.
     pub async fn record(&self, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
         let Recording { mut flips, declared } = recording;
         let mut numbers = Vec::new();
@@ -65,7 +67,8 @@ impl Recorder {
                     numbers.extend(given);
                     break;
                 }
-                // Another flip is newer: of another process, or the first of these, if an earlier attempt came late.
+                // The store has a newer flip than `after`: one of another process, or the first of these flips, if an
+                // earlier attempt to record them reached the store late.
                 Ok(None) => {
                     let found = self.read_back(&rest, declared.as_deref()).await?;
                     after = found.newest;

@@ -22,9 +22,9 @@ fn position_before<'a>(before: &'a Positions, route: &Route) -> Option<&'a Route
 }
 
 impl Mover {
-    /// Records that these routes, which are kept below `only` already, are not there. Where the store does not record
-    /// that, they stay below it all the same; the caller starts the task that records it later. The caller holds the
-    /// lock of moves.
+    /// Records a flip from `only` down to its present rung for each of these routes, which are kept below `only`
+    /// already. If the store does not record the flips, the routes stay there all the same, and the caller starts the
+    /// task that records them later. The caller holds the lock of moves.
     pub(super) async fn take_back(&self, overtaken: &[RouteId], before: &Positions) {
         loop {
             let Inputs { mut positions, mut waiting, moves, .. } = self.in_force().inputs();

@@ -45,7 +45,7 @@ impl Waiting {
         self.flip.route.as_ref() == Some(route)
     }
 
-    /// As positions have it until it is recorded.
+    /// The flip with a provisional number, as `Positions` have it until the store gives it its number.
     pub fn provisional(&self) -> FlipRecord {
         FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }
     }

@@ -13,6 +13,7 @@ pub struct PutFlips {
     pub flips: Vec<FlipRecord>,
     /// Replaces all declarations; `None` keeps the stored ones.
     pub declared: Option<Vec<DeclaredState>>,
-    /// The number of the newest flip in the store, of whatever route or of the kill switch; 0 if there is none.
+    /// The number that the newest flip in the store must have, of whatever route or of the kill switch; 0: there must
+    /// be none. Otherwise nothing is recorded.
     pub after: u64,
 }

@@ -34,7 +34,7 @@ pub(super) struct InForce {
 /// The inputs from which the set in force is computed.
 #[derive(Clone)]
 pub(super) struct Inputs {
-    /// With the flips that wait.
+    /// The positions of the routes, as lowered by the flips in `waiting`.
     pub positions: Positions,
     /// The flips down that the store does not have yet, in the order in which they were made.
     pub waiting: Vec<Waiting>,

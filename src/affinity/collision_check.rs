@@ -16,6 +16,8 @@ use crate::store::StoreHandle;
 const QUEUE_MAX: usize = 16_384;
 /// The most checks that are taken from the queue together.
 const BATCH_MAX: usize = 512;
+/// How often a healthy store is asked about one id.
+const TRIES_MAX: u32 = 8;
 /// How long the end of the process waits for the checks.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// The pauses before the store is asked again, each twice as long as the one before.
@@ -61,8 +63,8 @@ impl CollisionChecks {
         };
         if tokio::time::timeout(FLUSH_MAX, all_checked).await.is_err() {
             tracing::error!(
-                "the store does not answer: whether the engine owns the last ids that legacy gave out was not checked, so \
-                 a pin collision may go unnoticed"
+                "whether the engine owns the last ids that legacy gave out was not checked in time: a pin collision may go \
+                 unnoticed"
             );
         }
     }
@@ -83,7 +85,7 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, fam
 
 /// Asks until the store answers: legacy creates the most while the engine's store is out of order.
 async fn check(store: &StoreHandle, families: &Families, key: PinKey) {
-    let mut pause = RETRY_PAUSE_MIN;
+    let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
     loop {
         match store.pin(key.clone()).await {
             Ok(Some(pin)) if pin.arm == Arm::Engine => {
@@ -94,6 +96,15 @@ async fn check(store: &StoreHandle, families: &Families, key: PinKey) {
             }
             Ok(Some(_) | None) => return,
             Err(error) => {
+                // A row that cannot be read must not keep all other ids from being checked.
+                tries = if store.healthy() { tries + 1 } else { 0 };
+                if tries >= TRIES_MAX {
+                    tracing::error!(
+                        %error, route = %key.family, id = %key.id,
+                        "whether the engine owns this id cannot be read: a pin collision may go unnoticed"
+                    );
+                    return;
+                }
                 if pause == RETRY_PAUSE_MIN {
                     tracing::warn!(
                         %error, route = %key.family, id = %key.id,

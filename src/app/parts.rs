@@ -164,9 +164,15 @@ impl Parts {
     /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence and the flips down that are
     /// still in memory.
     pub async fn drain(&self, limits: &Limits) {
+        self.ladder.log_unrecorded_flips();
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
         let within = Limits::ms(limits.drain_ms);
+        // Side by side: a store that does not answer delays the end by one of these times only.
+        tokio::join!(self.flush_keys(within), self.flush_evidence(within), self.ladder.end_flips(within));
+    }
+
+    async fn flush_keys(&self, within: Duration) {
         if tokio::time::timeout(within, self.pins.flush()).await.is_err() {
             tracing::error!(
                 "the store does not answer: the last retry keys that legacy took were not written to it, and stay in \
@@ -178,13 +184,14 @@ impl Parts {
                 "the store does not answer: its list still says that keys may wait in the file of retry keys of this process, which is not so"
             );
         }
+    }
+
+    async fn flush_evidence(&self, within: Duration) {
         match tokio::time::timeout(within, self.evidence.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the last evidence was not written"),
             Err(_) => tracing::error!("the last evidence was not written: the store does not answer"),
         }
-        // Last: a task has tried to record them all the time.
-        self.ladder.end_flips(within).await;
     }
 }
 

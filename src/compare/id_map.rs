@@ -137,9 +137,9 @@ fn is_distinctive(id: &str) -> bool {
     id.len() >= 8 || (!id.is_empty() && !id.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-'))
 }
 
-/// An id that is hardly ever equal to a quantity whose counterpart equals the other arm's id. With ids like line numbers
-/// (1 to 3 in legacy's reply, 0 to 2 in the engine's) a price of 2 and one of 1 would count as equal every time; with
-/// serial numbers of four digits and more such a coincidence is rare, and a wrong price shows in the next pair.
+/// Whether an id is seldom mistaken for a quantity. Where line numbers are ids (1 to 3 in legacy's reply, 0 to 2 in the
+/// engine's), legacy's price of 2 and the engine's of 1 would count as the same id in every pair. With numbers of four
+/// digits and more this is rare, and a wrong price shows in another pair.
 fn is_rarely_a_quantity(id: &str) -> bool {
     is_distinctive(id) || (id.len() >= 4 && id.bytes().all(|b| b.is_ascii_digit()))
 }

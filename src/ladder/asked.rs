@@ -1,8 +1,8 @@
 //! Moves that a later flip down overtakes: they were asked for before it, and are judged after it because they waited.
 //!
-//! Always true: of a flip down and a move up of one route, the one that was asked for later counts, whichever is
-//! performed first. A flip up is refused if its route was lowered after it was asked for, and files that were read
-//! before that do not raise the route.
+//! Always true: of a flip down and a move up of one route that has a flip, the one that was asked for later counts,
+//! whichever is performed first; a flip to the present state counts as a flip down. A flip up is refused if its route was
+//! lowered after it was asked for, and files that were read before that do not raise the route.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +33,7 @@ impl Mover {
         let inputs = self.in_force().inputs();
         let Some(Lowered { to: lowered, by, at: _ }) = inputs.lowered.since(asked, &at.route) else { return Ok(()) };
         let why = format!(
-            "`{}` was lowered to `{lowered}` by {by} while this flip waited for other moves: flip it again if it is to go up",
+            "`{}` was flipped to `{lowered}` by {by} while this flip waited for other moves: flip it again if it is to go up",
             at.route.id
         );
         let commands = passing_commands::commands(positions, self.gate(), at, to, shares, request.reason.as_deref());
@@ -58,7 +58,7 @@ impl Mover {
             judged.remembered.insert(id.clone(), FileState { state: now.state, shares });
             tracing::warn!(
                 route = %route.id, declared = %now.state, lowered_to = %to, %by,
-                "this route was lowered after the changed files were read: it does not go up as its file says. Flip it if \
+                "this route was flipped after the changed files were read: it does not go up as its file says. Flip it if \
                  it is to go up"
             );
         }

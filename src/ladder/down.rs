@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::in_force::Inputs;
+use super::lowered_routes::Lowered;
 use super::mover::{Mover, unknown_route};
 use super::passing_commands;
 use super::positions::RoutePosition;
@@ -51,7 +52,15 @@ impl Mover {
             let before = &inputs.positions;
             let at = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
             if !goes_down(&inputs, at, request) {
-                return Ok(self.is_unchanged(at, request).then(|| self.unchanged(at, by.clone())));
+                if !self.is_unchanged(at, request) {
+                    return Ok(None);
+                }
+                // A move up that was asked for before this, and still waits, must not raise the route after it.
+                let left = Lowered { at: asked, to, by: by.clone() };
+                if self.in_force().note_left(route, left, inputs.moves) {
+                    return Ok(Some(self.unchanged(at, by.clone())));
+                }
+                continue;
             }
             if inputs.is_ending {
                 let why =
@@ -89,7 +98,7 @@ impl Mover {
                 break (inputs.positions, from, flip, id, recorded);
             }
         };
-        self.clone().record_waiting();
+        self.clone().start_recording();
         // A restart may lose it before it is recorded: then this line is all that is left of it.
         let reason = flip.reason.as_deref();
         tracing::info!(%route, %from, %to, %by, reason, "the flip down is in force and is recorded next");

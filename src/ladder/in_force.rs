@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use metrics::Gauge;
 
 use super::export;
-use super::lowered_routes::LoweredRoutes;
+use super::lowered_routes::{Lowered, LoweredRoutes};
 use super::overtaken::keep_below_only;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::Declared;
@@ -167,6 +167,17 @@ impl InForce {
             true
         });
         overtaken
+    }
+
+    /// Notes that a person left a route at its present state, unless routes have moved since that was found.
+    #[must_use]
+    pub fn note_left(&self, route: &RouteId, left: Lowered, found_at: u64) -> bool {
+        let mut inputs = self.lock();
+        let is_newest = inputs.moves == found_at;
+        if is_newest {
+            inputs.lowered.add(route, left);
+        }
+        is_newest
     }
 
     /// Removes the flips that the store has recorded now from those that wait. Each comes with its id

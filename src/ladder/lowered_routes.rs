@@ -1,4 +1,5 @@
-//! Which routes persons have lowered since the start of the process, and when they asked for it.
+//! Which routes persons have lowered since the start of the process, or flipped to the state that they had, and when they
+//! asked for it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use super::waiting::Waiting;
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 
-/// When a person last asked to lower a route, to which state, and who.
+/// When a person last asked to lower a route or to leave it where it is, at which state, and who.
 #[derive(Clone)]
 pub(super) struct Lowered {
     pub at: Instant,
@@ -16,18 +17,24 @@ pub(super) struct Lowered {
     pub by: String,
 }
 
-/// The routes that persons have lowered since the start of the process.
+/// The routes that persons have lowered, or left where they are, since the start of the process.
 #[derive(Clone, Default)]
 pub(super) struct LoweredRoutes(BTreeMap<RouteId, Lowered>);
 
 impl LoweredRoutes {
     pub fn note(&mut self, waiting: &Waiting) {
         let (Some(route), Some(at)) = (&waiting.flip.route, waiting.asked) else { return };
-        let lowered = Lowered { at, to: state_of(&waiting.flip), by: waiting.flip.by.clone() };
-        self.0.insert(route.clone(), lowered);
+        self.add(route, Lowered { at, to: state_of(&waiting.flip), by: waiting.flip.by.clone() });
     }
 
-    /// The newest flip down of a route that was asked for later than something else.
+    /// Of two, the one that was asked for later counts, whichever comes in force first.
+    pub fn add(&mut self, route: &RouteId, lowered: Lowered) {
+        if self.0.get(route).is_none_or(|known| known.at <= lowered.at) {
+            self.0.insert(route.clone(), lowered);
+        }
+    }
+
+    /// The newest of them for a route that was asked for later than something else.
     pub fn since(&self, asked: Instant, route: &Route) -> Option<&Lowered> {
         let own = route.ids().filter_map(|id| self.0.get(id));
         own.filter(|lowered| lowered.at >= asked).max_by_key(|lowered| lowered.at)

@@ -159,7 +159,7 @@ impl Ladder {
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move {
             let outcome = mover.reload(guard, read, searched, recorded).await;
-            mover.record_waiting();
+            mover.start_recording();
             drop(reloading);
             outcome
         });
@@ -179,7 +179,7 @@ impl Ladder {
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move {
             let outcome = mover.release_held(guard).await;
-            mover.record_waiting();
+            mover.start_recording();
             outcome
         });
         work.await.unwrap_or_else(|error| Err(not_ended(&error)))
@@ -206,7 +206,7 @@ impl Ladder {
         };
         let work = tokio::spawn(async move {
             let outcome = mover.flip(guard, asked, &route, request).await;
-            mover.record_waiting();
+            mover.start_recording();
             outcome
         });
         let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
@@ -250,8 +250,22 @@ impl Ladder {
         self.mover.in_force().unrecorded_flips()
     }
 
-    /// For the end of the process: waits until the store has the flips down that it does not have yet, for this time at
-    /// most, and logs what is lost. After this a flip down is refused.
+    /// Logs the routes whose flips down are not recorded yet. For the beginning of the stop: a supervisor may end the
+    /// process before [`Ladder::end_flips`] returns.
+    pub fn log_unrecorded_flips(&self) {
+        let waiting = self.mover.in_force().inputs().waiting;
+        let routes: Vec<_> =
+            waiting.iter().filter_map(|waiting| waiting.flip.route.as_ref()?.as_str().into()).collect();
+        if !routes.is_empty() {
+            tracing::warn!(
+                routes = routes.join(", "),
+                "the store has not recorded the flips down of these routes: if the process ends before it does, they are lost"
+            );
+        }
+    }
+
+    /// To be called when the process ends: waits, for at most `within`, until the flips down are recorded that the store
+    /// does not have yet, and logs those that are lost. From then on a flip down is refused.
     pub async fn end_flips(&self, within: Duration) {
         let lost = self.mover.end_flips(within).await;
         if !lost.is_empty() {

@@ -19,9 +19,9 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration:
 
 impl Mover {
     /// Starts the task that records the flips that wait, if there are some and no task does.
-    pub(super) fn record_waiting(self: Arc<Self>) {
+    pub(super) fn start_recording(self: Arc<Self>) {
         if self.in_force().begin_recording() {
-            tokio::spawn(self.record_flips());
+            tokio::spawn(self.keep_recording());
         }
     }
 
@@ -73,7 +73,7 @@ impl Mover {
     }
 
     /// Records the flips that wait, however often it takes.
-    async fn record_flips(self: Arc<Self>) {
+    async fn keep_recording(self: Arc<Self>) {
         let mut pause = RETRY_PAUSES.0;
         while self.in_force().continue_recording() {
             let guard = self.lock_moves().await;

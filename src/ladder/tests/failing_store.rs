@@ -22,7 +22,7 @@ pub struct FailingStore {
     pub refuse_fitting: AtomicBool,
     /// Flips are recorded, and the reply is lost.
     pub lose_replies: AtomicBool,
-    /// Flips time out, and reach the store when [`FailingStore::deliver_held`] says so.
+    /// Writes of flips time out, and reach the store when [`FailingStore::deliver_held`] is called.
     pub hold_flips: AtomicBool,
     held: Mutex<Vec<PutFlips>>,
     /// Flips and declarations cannot be read.

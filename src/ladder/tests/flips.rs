@@ -324,7 +324,7 @@ async fn flips_at_the_same_time_are_judged_one_after_the_other() {
     let fixture = Fixture::open(files(&[])).await;
     let flips = (0..20).map(|n| {
         let ladder = fixture.ladder.clone();
-        let request = if n % 2 == 0 { to(State::Shadow) } else { to(State::Off) };
+        let request = if n % 2 == 0 { to(State::Shadow) } else { forced(State::Dark) };
         tokio::spawn(async move { ladder.flip(&"plain".into(), request).await.unwrap() })
     });
     let flips: Vec<_> = flips.collect();
@@ -332,6 +332,7 @@ async fn flips_at_the_same_time_are_judged_one_after_the_other() {
     for flip in flips {
         changed += usize::from(flip.await.unwrap().changed);
     }
+    assert_eq!(changed, 20);
     let recorded = fixture.store.flips(Some("plain".into()), 100).await.unwrap();
     assert_eq!(recorded.len(), changed);
     for pair in recorded.windows(2) {

@@ -244,9 +244,8 @@ async fn a_late_duplicate_of_a_flip_down_does_not_undo_a_later_raise() {
     assert_eq!(stored(&fixture).await, pairs(&[("off", "live"), ("live", "off"), ("off", "shadow")]));
 }
 
-/// The first attempt reaches the store late, with the first flip alone.
-#[tokio::test(start_paused = true)]
-async fn a_flip_down_that_an_earlier_attempt_recorded_is_not_recorded_again() {
+/// Flips of `bare` and `plain` down, of which an attempt with the first alone has reached the store late.
+async fn first_of_two_delivered_late() -> Fixture {
     let fixture = Fixture::open(files(&[])).await;
     for route in ["bare", "plain"] {
         fixture.flip(route, forced(State::Live)).await.unwrap();
@@ -257,6 +256,12 @@ async fn a_flip_down_that_an_earlier_attempt_recorded_is_not_recorded_again() {
     }
     fixture.store.deliver_held().await;
     fixture.store.hold_flips.store(false, Ordering::SeqCst);
+    fixture
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flip_down_that_an_earlier_attempt_recorded_is_not_recorded_again() {
+    let fixture = first_of_two_delivered_late().await;
     wait_until_recorded(&fixture).await;
     for route in ["bare", "plain"] {
         let flips = fixture.store.flips(Some(route.into()), 9).await.unwrap();
@@ -265,19 +270,10 @@ async fn a_flip_down_that_an_earlier_attempt_recorded_is_not_recorded_again() {
     }
 }
 
-/// The first attempt reaches the store late, with the first flip alone; the next one, with the second, fails too.
+/// The attempt with both fails too.
 #[tokio::test(start_paused = true)]
 async fn what_an_attempt_finds_recorded_is_found_again_if_it_fails() {
-    let fixture = Fixture::open(files(&[])).await;
-    for route in ["bare", "plain"] {
-        fixture.flip(route, forced(State::Live)).await.unwrap();
-    }
-    fixture.store.hold_flips.store(true, Ordering::SeqCst);
-    for route in ["bare", "plain"] {
-        assert!(!fixture.flip(route, off()).await.unwrap().recorded);
-    }
-    fixture.store.deliver_held().await;
-    fixture.store.hold_flips.store(false, Ordering::SeqCst);
+    let fixture = first_of_two_delivered_late().await;
     fixture.store.refuse_fitting.store(true, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(9)).await;
     fixture.store.refuse_fitting.store(false, Ordering::SeqCst);

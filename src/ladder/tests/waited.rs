@@ -35,7 +35,7 @@ async fn a_flip_up_that_waits_does_not_raise_a_route_that_is_lowered_meanwhile()
     silence(&fixture, false);
     first.await.unwrap().unwrap();
     let refused = up.await.unwrap().unwrap_err();
-    assert!(refused.to_string().contains("`bare` was lowered to `off` by bob while this flip waited"), "{refused}");
+    assert!(refused.to_string().contains("`bare` was flipped to `off` by bob while this flip waited"), "{refused}");
     assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
     assert_eq!(stored(&fixture).await.last().unwrap(), &("dark".to_owned(), "off".to_owned()));
     fixture.flip("bare", forced(State::Live)).await.unwrap();
@@ -77,6 +77,33 @@ async fn files_that_wait_do_not_raise_a_route_that_is_lowered_meanwhile() {
         let raised = edited(read(), "new", |route| route.declared = State::Dark);
         fixture.ladder.reload(raised, || {}).await.unwrap();
         assert_eq!(fixture.state("new").state, State::Dark, "an edit that was made later");
+    }
+}
+
+/// Nothing of it is recorded, and yet it stops what was asked for before it: a flip up, and files.
+#[tokio::test(start_paused = true)]
+async fn a_flip_to_the_present_state_stops_moves_up_that_wait() {
+    for by_files in [false, true] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.flip("bare", forced(State::Dark)).await.unwrap();
+        let first = behind_a_flip_that_waits(&fixture).await;
+        let ladder = fixture.ladder.clone();
+        let up = tokio::spawn(async move {
+            let live = |route: &mut Route| (route.declared, route.force) = (State::Live, Some("we know".into()));
+            match by_files {
+                true => ladder.reload(edited(files(&[]), "bare", live), || {}).await.map_err(|error| error.to_string()),
+                false => match ladder.flip(&"bare".into(), forced(State::Live)).await {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.to_string()),
+                },
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!fixture.flip("bare", by_bob(State::Dark)).await.unwrap().changed);
+        silence(&fixture, false);
+        first.await.unwrap().unwrap();
+        assert_eq!(up.await.unwrap().is_ok(), by_files, "files are taken, without the move");
+        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested), "by files: {by_files}");
     }
 }
 

@@ -1,29 +1,29 @@
 //! Keeps the first tries that legacy took until the store has them.
 //!
-//! The question it answers: "would the next process know that legacy took this?" Always true: [`KeyLog::note`] returns
-//! `Ok` only after the record is written to the file (kill -9 and a full disk do not lose it); a record that the store
-//! does not have yet is never overwritten, so that a full ring buffer refuses further records; the records that wait
-//! for the store are also in memory.
+//! The question it answers: "would the next process know that legacy took this?" Always true: a key counts as noted
+//! ([`KeyLog::is_written`]) only after its record is written to the file (kill -9 and a full disk do not lose it); a
+//! record that the store does not have yet is never overwritten, so that a full ring buffer refuses further records; the
+//! records that wait for the store are also in memory.
 //!
-//! Example: legacy is to take a first try with the key K. [`KeyLog::note`] writes record 1 (K, and the time) to the
-//! ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K waits. Now legacy is called. A
-//! moment later [`KeyLog::move_to_store`] writes K to the store, then "stored: 1, last: 1" to the file; in memory
-//! nothing waits, and record 1 may be overwritten. If the process is killed in between, the next one finds record 1
-//! above "stored: 0" and moves K to the store.
+//! Example: legacy is to take a first try with the key K. [`KeyLog::note`] has the thread of `key_writer` write record 1
+//! (K, and the time) to the ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K waits.
+//! Now legacy is called. A moment later [`KeyLog::move_to_store`] writes K to the store, and the thread writes "stored:
+//! 1, last: 1" to the file; in memory nothing waits, and record 1 may be overwritten. If the process is killed in
+//! between, the next one finds record 1 above "stored: 0" and moves K to the store.
 //!
 //! When the store is slow or gone, keys wait in the ring buffer, which is as large as the file. When the file cannot be
-//! written, noting fails, and the caller decides.
+//! written, or the disk hangs, noting fails, and the caller decides.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread::Thread;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::key_file::{KeyFile, Opened, Record};
+use super::key_file::{Opened, Record};
 use super::key_list::KeyFileList;
 use super::key_ring::{Ring, ServedUnnoted};
+use super::key_writer::{KeyWriter, Note};
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
@@ -35,14 +35,8 @@ use crate::store::{RepeatedFailures, StoreHandle};
 const BATCH_MAX: usize = 512;
 /// The pause after a write that the store did not take.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The interval at which the file is synced.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// The size of the ring buffer of a process that keeps no file.
 const RECORDS_IN_MEMORY: u64 = 1 << 18;
-
-/// A key could not be noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotNoted;
 
 /// Requests that legacy served and whose retry keys are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,15 +57,11 @@ impl UnknownKeys {
 
 /// See the module.
 pub struct KeyLog {
-    ring: Mutex<Ring>,
-    /// Wakes [`KeyLog::move_to_store`].
-    key_added: Notify,
+    writer: Arc<KeyWriter>,
     progress: watch::Sender<Progress>,
     window: Duration,
     /// The store's list of files, with the changes that it has not taken yet.
     pub(super) list: KeyFileList,
-    /// The thread that syncs the file.
-    sync_thread: OnceLock<Thread>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -90,8 +80,14 @@ impl KeyLog {
     /// Like [`KeyLog::new`], with a file that no store lists.
     #[cfg(test)]
     pub(super) fn open(path: &std::path::Path, limits: &Limits) -> Result<Arc<Self>, super::KeyFileError> {
-        let opened = KeyFile::open(path, limits.retry_keys_file_bytes_max, true)?;
+        let opened = super::key_file::KeyFile::open(path, limits.retry_keys_file_bytes_max, true)?;
         Ok(Self::new(Some(opened), limits))
+    }
+
+    /// As if a write to the file hung, until the result is dropped.
+    #[cfg(test)]
+    pub(super) fn hold_file(&self) -> (MutexGuard<'_, Option<super::key_file::KeyFile>>,) {
+        (self.writer.file(),)
     }
 
     /// A log that begins with the records that wait in the opened file; without a file it keeps keys in memory only.
@@ -99,6 +95,7 @@ impl KeyLog {
         let window = Duration::from_secs(limits.retry_window_s);
         let gauge = metrics::gauge!("pointsman_retry_keys_waiting");
         let mut ring = Ring::in_memory(RECORDS_IN_MEMORY, gauge);
+        let mut own = None;
         if let Some(Opened { file, tag: _, stored, waiting, last, unnoted, skipped, damage }) = opened {
             metrics::counter!("pointsman_retry_keys_skipped_total").increment(skipped);
             if skipped > 0 {
@@ -117,21 +114,14 @@ impl KeyLog {
                 unnoted.into_iter().map(|(route, at)| (route, ServedUnnoted::by_earlier_process(at))).collect();
             ring.note_damage(file.path(), damage);
             ring.generation = file.generation();
-            ring.file = Some(file);
+            ring.path = Some(file.path().to_owned());
+            own = Some(file);
         }
         metrics::gauge!("pointsman_retry_keys_room").set(ring.records as f64);
         ring.gauge.set(ring.waiting.len() as f64);
         let progress = watch::Sender::new(Progress { stored: ring.stored, refused: 0 });
-        let log = Arc::new(Self {
-            ring: Mutex::new(ring),
-            key_added: Notify::new(),
-            progress,
-            window,
-            list: KeyFileList::default(),
-            sync_thread: OnceLock::new(),
-        });
-        log.sync_every_second();
-        log
+        let writer = KeyWriter::new(ring, own, window);
+        Arc::new(Self { writer, progress, window, list: KeyFileList::default() })
     }
 
     /// Copies the waiting records of an ended process to this process's file, and marks them in the other file as
@@ -139,20 +129,27 @@ impl KeyLog {
     pub(super) fn take_over(&self, opened: &Opened) -> bool {
         let path = opened.file.path().display();
         self.raise_generation(opened.file.generation());
-        if opened.waiting.iter().any(|record| self.note_at(record.key, record.at).is_err()) {
+        // Written on this thread: the process has not started yet.
+        for record in &opened.waiting {
+            let _written_below = self.note_at(record.key, record.at);
+        }
+        // Synced here first: once the old file says that they are stored, only this file has them.
+        let mut synced = self.writer.write_all_and_sync();
+        if opened.waiting.iter().any(|record| !self.ring().waiting_keys.contains_key(&record.key)) {
             tracing::error!(%path, "retry keys that an earlier process left stay in its file, because this process's file is full");
             return false;
         }
-        let mut ring = self.ring();
-        ring.note_damage(opened.file.path(), opened.damage.clone());
-        for (route, at) in &opened.unnoted {
-            ring.set_unnoted(*route, ServedUnnoted::by_earlier_process(*at).at, self.window);
+        {
+            let mut ring = self.ring();
+            ring.note_damage(opened.file.path(), opened.damage.clone());
+            for (route, at) in &opened.unnoted {
+                ring.set_unnoted(*route, ServedUnnoted::by_earlier_process(*at).at);
+            }
+            ring.settle_unnoted(true);
         }
-        ring.settle_unnoted(true);
-        ring.write_unnoted(self.window);
-        // Synced here first: once the old file says that they are stored, only this file has them.
-        let synced = ring.file.as_ref().map_or(Ok(()), KeyFile::sync);
-        drop(ring);
+        if !opened.unnoted.is_empty() {
+            synced = synced.and_then(|()| self.writer.write_all_and_sync());
+        }
         if let Err(error) = synced.and_then(|()| opened.file.write_progress(opened.last, opened.last)) {
             tracing::warn!(%error, %path, "the copies of an earlier process's retry keys could not be synced, or its file could not be updated: they are taken over again at the next start");
             return false;
@@ -164,64 +161,60 @@ impl KeyLog {
     }
 
     pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
-        // A poisoned lock is usable: at worst a record is in the file and not in memory, and is overwritten.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writer.ring()
     }
 
-    /// Notes that legacy takes this first try: it is in the file when this returns.
-    pub(super) fn note(&self, key: RetryKey) -> Result<(), NotNoted> {
+    /// Notes that legacy takes this first try: it is in the file once [`KeyLog::is_written`] says so.
+    pub(super) fn note(&self, key: RetryKey) -> Note {
         self.note_at(key, clock::now())
     }
 
-    fn note_at(&self, key: RetryKey, at: Timestamp) -> Result<(), NotNoted> {
-        let mut ring = self.ring();
-        if ring.waiting_keys.contains_key(&key) {
-            return Ok(());
-        }
-        if ring.finished {
-            return Err(NotNoted); // the process ends, and no other one would read the file
-        }
-        let seq = ring.last() + 1;
-        if seq - ring.stored > ring.records {
-            ring.log_failure("it is full: the store takes nothing", None);
-            return Err(NotNoted);
-        }
-        let record = Record { seq, at, key };
-        if let Some(file) = &ring.file
-            && let Err(error) = file.write(&record)
-        {
-            ring.log_failure("it cannot be written", Some(&error));
-            return Err(NotNoted);
-        }
-        if let Some(file) = &ring.file
-            && let Err(error) = file.write_progress(ring.stored, seq)
-        {
-            // The record is in the file. If it is lost later (by a power cut), nothing shows that it was there.
-            tracing::debug!(%error, "the number of the last record was not written to the file of retry keys");
-        }
-        if std::mem::take(&mut ring.failing) {
-            tracing::info!("retry keys can be noted in their file again");
-        }
-        ring.waiting_keys.insert(key, seq);
-        ring.waiting.push_back(record);
-        ring.written_since_sync = true;
-        ring.gauge.set(ring.waiting.len() as f64);
-        drop(ring);
-        self.key_added.notify_one();
-        Ok(())
+    /// See [`KeyWriter::is_written`].
+    pub(super) async fn is_written(&self, note: Note) -> bool {
+        self.writer.is_written(note).await
     }
 
-    /// Whether legacy took a first try with this key and the store may not have it yet.
+    fn note_at(&self, key: RetryKey, at: Timestamp) -> Note {
+        let mut ring = self.ring();
+        if ring.waiting_keys.contains_key(&key) {
+            return Note::Written;
+        }
+        if ring.finished {
+            return Note::Refused; // the process ends, and no other one would read the file
+        }
+        if !ring.has(&key) && !ring.has_room() {
+            ring.log_failure("it is full: the store takes nothing", None);
+            return Note::Refused;
+        }
+        if ring.path.is_none() {
+            let seq = ring.last() + 1;
+            ring.add(Record { seq, at, key });
+            drop(ring);
+            self.writer.key_added.notify_one();
+            return Note::Written;
+        }
+        // Nobody waits for a write that hangs; if it ends, the key is written after all.
+        let note = match (ring.is_stalled, ring.has(&key)) {
+            (true, true) => return Note::Refused,
+            (true, false) => {
+                ring.add_pending(key, at);
+                Note::Refused
+            }
+            (false, _) => Note::Pending(key, ring.add_pending(key, at)),
+        };
+        drop(ring);
+        self.writer.wake();
+        note
+    }
+
+    /// Whether legacy took, or is taking, a first try with this key and the store may not have it yet.
     pub(super) fn is_waiting(&self, key: &RetryKey) -> bool {
-        self.ring().waiting_keys.contains_key(key)
+        self.ring().has(key)
     }
 
     /// The time of the first try with this key, if legacy took it and the store may not have it yet.
     pub(super) fn first_noted_at(&self, key: &RetryKey) -> Option<Timestamp> {
-        let ring = self.ring();
-        let seq = ring.waiting_keys.get(key)?;
-        let index = ring.waiting.binary_search_by_key(seq, |record| record.seq).ok()?;
-        ring.waiting.get(index).map(|record| record.at)
+        self.ring().noted_at(key)
     }
 
     /// The keys that wait for the store, each with the time of its first try.
@@ -230,9 +223,27 @@ impl KeyLog {
     }
 
     /// Records the time at which legacy serves a request of a route although the request's key could not be noted.
-    pub(super) fn record_served_unnoted(&self, route: &RouteId) {
-        let now = clock::now();
-        self.ring().set_unnoted(SlotRoute::of(route), now, self.window);
+    /// Returns whether it is to be written to the file: [`KeyLog::wait_until_written`].
+    pub(super) fn record_served_unnoted(&self, route: &RouteId) -> bool {
+        let is_new = self.ring().set_unnoted(SlotRoute::of(route), clock::now());
+        if is_new {
+            self.writer.wake();
+        }
+        is_new
+    }
+
+    /// See [`KeyWriter::wait_until_written`].
+    pub(super) async fn wait_until_written(&self) {
+        self.writer.wait_until_written().await;
+    }
+
+    /// Has the file say that a store of this generation uses it.
+    pub(super) fn write_generation(&self, generation: u64) {
+        {
+            let mut ring = self.ring();
+            ring.generation_to_write = ring.path.is_some().then_some(generation);
+        }
+        self.writer.wake();
     }
 
     /// How long after a first try the client may repeat it.
@@ -268,12 +279,12 @@ impl KeyLog {
 
     /// Notes in the store's list that the store has all records of the file, if it has. Nothing can be noted after that.
     pub(super) async fn finish(&self, store: &StoreHandle) {
+        // The times of routes that were served unnoted are only in the file.
+        self.ring().settle_unnoted(true);
+        self.writer.wait_until_written().await;
         {
             let mut ring = self.ring();
-            // The times of routes that were served unnoted are only in the file.
-            ring.settle_unnoted(true);
-            ring.write_unnoted(self.window);
-            if !ring.waiting.is_empty() || ring.has_unnoted(self.window) {
+            if !ring.is_stored() || ring.has_unnoted(self.window) {
                 return;
             }
             ring.finished = true;
@@ -288,9 +299,9 @@ impl KeyLog {
             let mut ring = self.ring();
             ring.closed = true;
             ring.settle_unnoted(true);
-            ring.write_unnoted(self.window);
         }
-        self.key_added.notify_one();
+        self.writer.wake();
+        self.writer.key_added.notify_one();
     }
 
     /// Moves waiting keys to the store until [`KeyLog::close`] is called.
@@ -310,9 +321,9 @@ impl KeyLog {
                     return;
                 }
                 match listed {
-                    true => self.key_added.notified().await,
+                    true => self.writer.key_added.notified().await,
                     // Writes the list again after a pause, even if no key comes.
-                    false => drop(tokio::time::timeout(RETRY_PAUSE, self.key_added.notified()).await),
+                    false => drop(tokio::time::timeout(RETRY_PAUSE, self.writer.key_added.notified()).await),
                 }
                 continue;
             };
@@ -342,45 +353,13 @@ impl KeyLog {
         }
         let stored = ring.stored;
         drop(ring);
+        self.writer.wake();
         self.progress.send_modify(|progress| progress.stored = stored);
-    }
-
-    /// Syncs the file from a thread of its own while it has something that the store does not have.
-    fn sync_every_second(self: &Arc<Self>) {
-        let handle = match self.ring().file.as_ref().map(KeyFile::handle) {
-            None => return,
-            Some(Ok(handle)) => handle,
-            Some(Err(error)) => return tracing::warn!(%error, "the file of retry keys is not synced"),
-        };
-        let log: Weak<Self> = Arc::downgrade(self);
-        let sync_until_dropped = move || {
-            loop {
-                std::thread::park_timeout(SYNC_INTERVAL);
-                let Some(log) = log.upgrade() else { return };
-                let mut ring = log.ring();
-                ring.settle_unnoted(false);
-                ring.write_unnoted(log.window);
-                let has_more_than_store = !ring.waiting.is_empty() || !ring.unnoted.is_empty();
-                let is_wanted = std::mem::take(&mut ring.written_since_sync) && has_more_than_store;
-                drop(ring);
-                drop(log);
-                if is_wanted && let Err(error) = handle.sync_data() {
-                    tracing::warn!(%error, "the file of retry keys cannot be synced: a power cut may lose them");
-                }
-            }
-        };
-        match std::thread::Builder::new().name("retry-keys".into()).spawn(sync_until_dropped) {
-            Ok(thread) => drop(self.sync_thread.set(thread.thread().clone())),
-            Err(error) => tracing::warn!(%error, "the file of retry keys is not synced"),
-        }
     }
 }
 
 impl Drop for KeyLog {
     fn drop(&mut self) {
-        // Ends the thread, which holds the file and with it the lock.
-        if let Some(thread) = self.sync_thread.get() {
-            thread.unpark();
-        }
+        self.writer.end();
     }
 }

@@ -31,8 +31,10 @@ mod key_files;
 mod key_list;
 mod key_log;
 mod key_ring;
+mod key_writer;
 mod look_ups;
 mod newer_files;
+mod owners;
 mod request_locks;
 mod sets;
 mod store_generation;
@@ -60,6 +62,7 @@ pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
 pub use self::key_log::{KeyLog, UnknownKeys};
 use self::look_ups::LookUps;
 use self::newer_files::NewerFiles;
+use self::owners::{owner_of, stronger};
 use self::request_locks::RequestLocks;
 use self::sets::Sets;
 pub use self::tries::Took;
@@ -284,26 +287,6 @@ impl StoreAffinity {
     }
 }
 
-/// The owner of an instance that has pins under several ids of its family. A pin of the engine takes precedence over
-/// one of legacy, because legacy does not know the engine's instances.
-fn stronger(one: (Owner, Option<RunId>), other: (Owner, Option<RunId>)) -> (Owner, Option<RunId>) {
-    let rank = |(owner, run): &(Owner, Option<RunId>)| match owner {
-        Owner::Unknown => 4,
-        Owner::Engine => 3,
-        Owner::LegacyWithTwin => 1 + u8::from(run.is_some()),
-        Owner::Nobody => 0,
-    };
-    if rank(&other) > rank(&one) { other } else { one }
-}
-
-fn owner_of(pin: Option<(Arm, Option<RunId>)>) -> (Owner, Option<RunId>) {
-    match pin {
-        None => (Owner::Nobody, None),
-        Some((Arm::Engine, run)) => (Owner::Engine, run),
-        Some((Arm::Legacy, run)) => (Owner::LegacyWithTwin, run),
-    }
-}
-
 impl Affinity for StoreAffinity {
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>> {
         let mut known = (Owner::Nobody, None);
@@ -358,21 +341,29 @@ impl Affinity for StoreAffinity {
         self.has_engine_taken_any(any_caller, range).boxed()
     }
 
-    fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake {
-        self.take_request_for_legacy(keys, earlier, body)
+    fn take_for_legacy<'a>(
+        &'a self,
+        keys: RetryKeys,
+        earlier: &'a EarlierKeys,
+        body: KnownBody,
+    ) -> BoxFuture<'a, LegacyTake> {
+        async move { self.noted(self.take_request_for_legacy(keys, earlier, body)).await }.boxed()
     }
 
-    fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake {
-        self.give_request_to_legacy(keys)
+    fn give_to_legacy(&self, keys: RetryKeys) -> BoxFuture<'_, LegacyTake> {
+        async move { self.noted(self.give_request_to_legacy(keys)).await }.boxed()
     }
 
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
         self.has_noted_and_stored(keys).boxed()
     }
 
-    fn record_served_unnoted(&self, route: &RouteId, oldest_id: &RouteId) {
+    fn record_served_unnoted<'a>(&'a self, route: &'a RouteId, oldest_id: &'a RouteId) -> BoxFuture<'a, ()> {
         metrics::counter!("pointsman_retry_keys_unnoted_total", "route" => route.to_string()).increment(1);
-        [route, oldest_id].into_iter().for_each(|id| self.keys.record_served_unnoted(id));
+        match [route, oldest_id].map(|id| self.keys.record_served_unnoted(id)).contains(&true) {
+            true => self.keys.wait_until_written().boxed(),
+            false => ready(()).boxed(),
+        }
     }
 
     fn note_legacy_instance(&self, key: InstanceKey) {

@@ -22,16 +22,6 @@ impl KeyLog {
         let mut ring = self.ring();
         ring.generation = ring.generation.max(generation);
     }
-
-    fn write_generation(&self, generation: u64) {
-        let mut ring = self.ring();
-        let (stored, last) = (ring.stored, ring.last());
-        let Some(file) = &mut ring.file else { return };
-        file.set_generation(generation);
-        if let Err(error) = file.write_progress(stored, last) {
-            tracing::warn!(%error, "the store's generation was not written to the file of retry keys: an older copy of the store may not be recognised");
-        }
-    }
 }
 
 impl StoreAffinity {

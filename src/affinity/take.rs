@@ -30,6 +30,7 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use super::key_writer::Note;
 use super::newer_files::{FoundMark, Marks};
 use super::tries::Took;
 use super::{LOOK_UP_MAX, StoreAffinity};
@@ -192,12 +193,19 @@ impl StoreAffinity {
         None
     }
 
-    fn take_key_for_legacy(&self, key: RetryKey) -> LegacyTake {
-        self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
+    fn take_key_for_legacy(&self, key: RetryKey) -> Option<TakenKey> {
+        let (again, note) = self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key))?;
+        Some(TakenKey { key, again, note })
     }
 
-    fn give_key_to_legacy(&self, key: RetryKey) -> LegacyTake {
-        self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
+    fn give_key_to_legacy(&self, key: RetryKey) -> TakenKey {
+        let (again, note) = self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key));
+        TakenKey { key, again, note }
+    }
+
+    /// Gives a request to legacy that the engine had, and does not wait until its keys are noted.
+    pub fn assign_to_legacy(&self, keys: RetryKeys) {
+        let _noted_meanwhile = self.give_request_to_legacy(keys);
     }
 
     /// Takes a request for legacy, as [`Affinity::take_for_legacy`](crate::exchange::Affinity::take_for_legacy) says.
@@ -206,13 +214,13 @@ impl StoreAffinity {
         keys: RetryKeys,
         earlier: &EarlierKeys,
         body: KnownBody,
-    ) -> LegacyTake {
+    ) -> Result<TakenRequest, LegacyTake> {
         let RetryKeys { scoped, any_caller, unverified_retry, .. } = keys;
         let _lock = any_caller.or(unverified_retry).as_ref().map(|key| self.request_locks.of(key));
         let mut newer_files = self.newer_files.lock();
         let arm = self.tries.arm(&scoped, Instant::now());
         if arm == Some(Arm::Engine) {
-            return LegacyTake::HeldByEngine;
+            return Err(LegacyTake::HeldByEngine);
         }
         if arm.is_none() {
             // If legacy has the key for any caller, the engine's keys are not checked: the engine may still have keys
@@ -220,16 +228,48 @@ impl StoreAffinity {
             if !any_caller.is_some_and(|key| self.legacy_has(&key))
                 && let Some(held) = self.held_by_engine(&newer_files, keys, earlier, body)
             {
-                return held;
+                return Err(held);
             }
             newer_files.legacy_takes(earlier);
         }
-        self.take_for_other_credentials(self.take_key_for_legacy(scoped), keys)
+        let own = self.take_key_for_legacy(scoped).ok_or(LegacyTake::HeldByEngine)?;
+        Ok(self.take_for_other_credentials(own, keys))
     }
 
     /// Records that legacy has a request, which the engine gave back.
-    pub(super) fn give_request_to_legacy(&self, keys: RetryKeys) -> LegacyTake {
-        self.take_for_other_credentials(self.give_key_to_legacy(keys.scoped), keys)
+    pub(super) fn give_request_to_legacy(&self, keys: RetryKeys) -> Result<TakenRequest, LegacyTake> {
+        Ok(self.take_for_other_credentials(self.give_key_to_legacy(keys.scoped), keys))
+    }
+
+    /// Waits until the keys of a request that legacy has are in the file, or cannot be noted.
+    pub(super) async fn noted(&self, taken: Result<TakenRequest, LegacyTake>) -> LegacyTake {
+        let TakenRequest { own, other, other_is_enough } = match taken {
+            Ok(taken) => taken,
+            Err(not_taken) => return not_taken,
+        };
+        let (own_again, other_again) = (own.again, other.as_ref().is_some_and(|other| other.again));
+        let of_other = async {
+            match other {
+                Some(other) => Some(self.is_noted(other).await),
+                None => None,
+            }
+        };
+        match tokio::join!(self.is_noted(own), of_other) {
+            (noted, None) => LegacyTake::Taken { noted, again: own_again },
+            // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
+            (_, Some(noted)) if other_is_enough => LegacyTake::Taken { noted, again: own_again || other_again },
+            // A retry of a verified caller looks for its own key if its token can be verified, else for the other one.
+            // A try of another caller does not make this request a retry.
+            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, again: own_again },
+        }
+    }
+
+    async fn is_noted(&self, TakenKey { key, note, again: _ }: TakenKey) -> bool {
+        let is_noted = self.keys.is_written(note).await;
+        if is_noted {
+            self.tries.record_noted(&key);
+        }
+        is_noted
     }
 
     /// As [`Affinity::noted_earlier`](crate::exchange::Affinity::noted_earlier) says.
@@ -242,19 +282,24 @@ impl StoreAffinity {
     }
 
     /// Takes the key too that a retry under another credential has, where legacy has the caller's own key.
-    fn take_for_other_credentials(&self, own: LegacyTake, keys: RetryKeys) -> LegacyTake {
-        let LegacyTake::Taken { noted: own_noted, again } = own else { return own };
-        let other = keys.of_legacy().find(|key| *key != keys.scoped);
-        match other.map(|key| self.give_key_to_legacy(key)) {
-            None => own,
-            // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
-            Some(LegacyTake::Taken { noted, again: under_another }) if keys.any_caller.is_some() => {
-                LegacyTake::Taken { noted, again: again || under_another }
-            }
-            // A retry of a verified caller looks for its own key if its token can be verified, else for the other one.
-            // A try of another caller does not make this request a retry.
-            Some(LegacyTake::Taken { noted, .. }) => LegacyTake::Taken { noted: own_noted && noted, again },
-            Some(not_taken) => not_taken,
-        }
+    fn take_for_other_credentials(&self, own: TakenKey, keys: RetryKeys) -> TakenRequest {
+        let other = keys.of_legacy().find(|key| *key != keys.scoped).map(|key| self.give_key_to_legacy(key));
+        TakenRequest { own, other, other_is_enough: keys.any_caller.is_some() }
     }
+}
+
+/// A key that legacy has, and that is being noted.
+struct TakenKey {
+    key: RetryKey,
+    /// Legacy had it before.
+    again: bool,
+    note: Note,
+}
+
+/// A request that legacy has, and whose keys are being noted.
+pub(super) struct TakenRequest {
+    own: TakenKey,
+    /// The key that a retry under another credential has.
+    other: Option<TakenKey>,
+    other_is_enough: bool,
 }

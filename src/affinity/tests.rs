@@ -224,7 +224,10 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let (engine_key, legacy_key) = (RetryKey([1; 32]), RetryKey([2; 32]));
     let claim = Some(crate::store::Claim { key: engine_key, request: [0; 32], of_request: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
-    assert_eq!(pins.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::FIRST);
+    assert_eq!(
+        pins.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        LegacyTake::FIRST
+    );
     assert_eq!(pins.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
     assert_eq!(store.look_ups(), 0, "known in memory");
     assert_eq!(pins.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
@@ -245,7 +248,7 @@ async fn keys_that_the_store_refused_are_written_later() {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
         assert_eq!(
-            pins.take_for_legacy(RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread),
+            pins.take_for_legacy(RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
     }
@@ -342,6 +345,11 @@ fn renamed(id: &str, was: &[&str]) -> Family {
     Family::new(id.into(), was.iter().map(|id| RouteId::from(*id)).collect())
 }
 
+/// For keys that are kept in memory only: nobody waits for a file.
+fn now<T>(future: BoxFuture<'_, T>) -> T {
+    future.now_or_never().expect("it does not wait")
+}
+
 fn numbered(n: u32) -> RetryKey {
     RetryKey(*blake3::hash(&n.to_le_bytes()).as_bytes())
 }
@@ -359,7 +367,10 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     store.is_gone.store(true, Ordering::Relaxed);
     let open = || KeyLog::open(&path, &limits);
     let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
-    assert_eq!(pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::FIRST);
+    assert_eq!(
+        pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        LegacyTake::FIRST
+    );
     assert!(open().is_err(), "it is locked");
     kill(pins);
 
@@ -398,16 +409,16 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     let (route, other) = (RouteId::new("r"), RouteId::new("other"));
     for n in 0..960 {
         assert_eq!(
-            pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread),
+            pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
     }
     assert_eq!(
-        pins.take_for_legacy(numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread),
+        pins.take_for_legacy(numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::NOT_NOTED
     );
     assert_eq!(
-        pins.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread),
+        pins.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::Taken { noted: true, again: true },
         "it is noted already"
     );
@@ -418,7 +429,7 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     );
     assert!(!pins.legacy_noted_before(&numbered(960), soon), "it was not noted");
     assert_eq!(pins.unnoted(std::iter::once(&route)), None);
-    pins.record_served_unnoted(&route, &route);
+    pins.record_served_unnoted(&route, &route).await;
     assert!(pins.unnoted(std::iter::once(&route)).is_some() && pins.unnoted(std::iter::once(&other)).is_none());
     assert_eq!(pins.remembered(&numbered(960)), Remembered::TakenBy(Arm::Legacy), "in memory at least");
     kill(pins);
@@ -426,14 +437,14 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     let pins = StoreAffinity::open(store.clone(), &limits, open_when_unlocked(open).await).await.unwrap();
     assert!(pins.unnoted(std::iter::once(&route)).is_some() && pins.unnoted(std::iter::once(&other)).is_none());
     assert_eq!(
-        pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread),
+        pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::NOT_NOTED
     );
     store.is_gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     pins.flush().await;
     assert_eq!(
-        pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread),
+        pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::Taken { noted: true, again: true },
         "there is room again"
     );
@@ -448,7 +459,7 @@ async fn a_key_whose_window_ends_in_the_store_before_it_ends_here_is_noted_again
     let soon_over = clock::now() - window + jiff::SignedDuration::from_secs(2);
     store.inner.note_legacy_tries(vec![(key, soon_over)]).await.unwrap();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let take = || pins.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread);
+    let take = || now(pins.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread));
     assert_eq!(take(), LegacyTake::FIRST);
     pins.flush().await;
     let taken_at = async || store.inner.first_try(key).await.unwrap().map(|first| first.at);
@@ -473,7 +484,7 @@ async fn many_new_keys_stay_with_legacy() {
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     for n in 0..KEYS {
         assert_eq!(
-            pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread),
+            pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
         match n % 25_000 {
@@ -516,8 +527,9 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
                 pins.take_for_engine_under_any_credential(&any_caller, None, &digest, 0)
             });
             together.wait();
-            let legacy = match pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread) {
-                LegacyTake::NeedsBody => pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest(digest)),
+            let take = |body| now(pins.take_for_legacy(keys, &EarlierKeys::none(), body));
+            let legacy = match take(KnownBody::Unread) {
+                LegacyTake::NeedsBody => take(KnownBody::Digest(digest)),
                 took => took,
             };
             (engine.join().unwrap(), legacy)
@@ -532,10 +544,10 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     // Another request with the same key is not the engine's.
     pins.take_for_engine_under_any_credential(&numbered(ROUNDS), None, &digest, 0);
     let keys = RetryKeys { any_caller: Some(numbered(ROUNDS)), ..numbered(ROUNDS + 1_000_000).into() };
-    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread), LegacyTake::NeedsBody);
-    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])), LegacyTake::FIRST);
+    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread).await, LegacyTake::NeedsBody);
+    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])).await, LegacyTake::FIRST);
     let keys = RetryKeys { any_caller: Some(numbered(ROUNDS + 1)), ..numbered(ROUNDS + 1_000_001).into() };
-    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::TooLarge), LegacyTake::FIRST);
+    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::TooLarge).await, LegacyTake::FIRST);
 }
 
 /// Only one of two simultaneous tries gets a dark run.
@@ -552,7 +564,7 @@ async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
         let together = std::sync::Barrier::new(2);
         let take = |credential| {
             together.wait();
-            pins.take_for_legacy(keys(credential), &EarlierKeys::none(), KnownBody::Digest([8; 32]))
+            now(pins.take_for_legacy(keys(credential), &EarlierKeys::none(), KnownBody::Digest([8; 32])))
         };
         let took = std::thread::scope(|scope| {
             let other = scope.spawn(|| take(1));

@@ -1,6 +1,6 @@
 //! First tries, in memory: which arm took each.
 //!
-//! Example: legacy takes a first try with the key K. [`Tries::take_for_legacy`] calls `note`, which writes K to the
+//! Example: legacy takes a first try with the key K. [`Tries::take_for_legacy`] calls `note`, which has K written to the
 //! file of `key_log`; then [`Tries`] has K: legacy, until the end of the retry window. The route goes to `live`,
 //! and the client repeats the request. [`Tries::take_for_engine`] returns [`Took::OtherArmHasIt`], and legacy gets the
 //! retry. If the file was full, K is in memory only, and the next try writes it again.
@@ -15,7 +15,6 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::exchange::LegacyTake;
 use crate::flag::{Arm, RetryKey};
 
 /// Each shard has a lock of its own, so that few requests wait for the same lock.
@@ -96,21 +95,34 @@ impl Tries {
         shard.taken.range(range).any(|(_, taken)| taken.arm == Arm::Engine && now < taken.until)
     }
 
-    /// Takes a key for legacy, unless it is the engine's. A retry does not extend the window. `note` writes the key to
-    /// the file and returns whether it succeeded; it is called under the lock, so that at every moment the key is known
-    /// to be legacy's, here or in the file. It is called for a retry too: the store may have the key from an earlier
-    /// process, and then the key's window ends there before it ends here.
-    pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
+    /// Takes a key for legacy; `None` if it is the engine's. A retry does not extend the window. `note` begins to note
+    /// the key; it is called under the lock, so that at every moment the key is known to be legacy's, here or among the
+    /// keys that are being noted. It is called for a retry too: the store may have the key from an earlier process, and
+    /// then the key's window ends there before it ends here. Returns whether legacy had the key before, and what `note`
+    /// returned.
+    pub(super) fn take_for_legacy<N>(
+        &self,
+        key: RetryKey,
+        now: Instant,
+        note: impl FnOnce() -> N,
+    ) -> Option<(bool, N)> {
         let mut shard = self.shard(&key);
         if shard.arm(&key, now) == Some(Arm::Engine) {
-            return LegacyTake::HeldByEngine;
+            return None;
         }
-        self.put_legacy(&mut shard, key, now, note)
+        Some(self.put_legacy(&mut shard, key, now, note))
     }
 
-    /// Gives the key to legacy, whichever arm has it.
-    pub(super) fn give_to_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
+    /// Gives the key to legacy, whichever arm has it. Returns what [`Tries::take_for_legacy`] returns.
+    pub(super) fn give_to_legacy<N>(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> N) -> (bool, N) {
         self.put_legacy(&mut self.shard(&key), key, now, note)
+    }
+
+    /// Records that a key of legacy's is in the file.
+    pub(super) fn record_noted(&self, key: &RetryKey) {
+        if let Some(taken) = self.shard(key).taken.get_mut(key).filter(|taken| taken.is_held_by_legacy()) {
+            taken.was_noted = true;
+        }
     }
 
     /// Records that legacy took this key `ago`; the file has it.
@@ -124,16 +136,14 @@ impl Tries {
         self.shard(key).taken.get(key).is_some_and(|taken| now < taken.until && taken.was_noted)
     }
 
-    fn put_legacy(&self, shard: &mut Shard, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
+    fn put_legacy<N>(&self, shard: &mut Shard, key: RetryKey, now: Instant, note: impl FnOnce() -> N) -> (bool, N) {
         let again = shard.arm(&key, now) == Some(Arm::Legacy);
-        let noted = note();
+        let note = note();
         if !again {
-            let taken = Taken { until: self.until(now, Duration::ZERO), arm: Arm::Legacy, was_noted: noted };
+            let taken = Taken { until: self.until(now, Duration::ZERO), arm: Arm::Legacy, was_noted: false };
             self.insert_legacy(shard, key, taken, now);
-        } else if let Some(taken) = shard.taken.get_mut(&key) {
-            taken.was_noted |= noted;
         }
-        LegacyTake::Taken { noted, again }
+        (again, note)
     }
 
     fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, taken: Taken, now: Instant) {
@@ -223,18 +233,18 @@ mod tests {
     fn a_key_stays_for_the_window_from_its_first_try() {
         let tries = Tries::new(Duration::from_secs(10), 100);
         let begin = Instant::now();
-        let noted = || true;
-        let again = LegacyTake::Taken { noted: true, again: true };
-        assert_eq!(tries.take_for_legacy(key(1), begin, noted), LegacyTake::FIRST);
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(9), noted), again);
+        let take = |seconds| tries.take_for_legacy(key(1), begin + Duration::from_secs(seconds), || "noted");
+        let was_noted = |seconds| tries.was_noted(&key(1), begin + Duration::from_secs(seconds));
+        assert_eq!(take(0), Some((false, "noted")));
+        assert!(!was_noted(1));
+        tries.record_noted(&key(1));
+        assert_eq!(take(9), Some((true, "noted")));
+        assert!(was_noted(9));
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(9)), Some(Arm::Legacy));
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(10)), None);
-        let file_is_full = || false;
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(10), file_is_full), LegacyTake::NOT_NOTED);
+        assert_eq!(take(10), Some((false, "noted")));
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(11)), Some(Arm::Legacy), "a first try again");
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(12), noted), again);
-        let not_noted = LegacyTake::Taken { noted: false, again: true };
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(13), file_is_full), not_noted);
+        assert!(!was_noted(11));
     }
 
     #[test]
@@ -242,7 +252,7 @@ mod tests {
         let tries = Tries::new(Duration::from_secs(1_000), 160);
         let begin = Instant::now();
         for n in 0..10_000 {
-            tries.give_to_legacy(key(n), begin + Duration::from_millis(n.into()), || true);
+            tries.give_to_legacy(key(n), begin + Duration::from_millis(n.into()), || ());
         }
         let now = begin + Duration::from_secs(10);
         let remembered: Vec<u32> = (0..10_000).filter(|n| tries.arm(&key(*n), now).is_some()).collect();
@@ -258,16 +268,15 @@ mod tests {
         let now = Instant::now();
         assert_eq!(tries.take_for_engine(key(1), now), Took::Fresh);
         assert_eq!(tries.take_for_engine(key(1), now), Took::Again);
-        let not_called = || panic!("it is not legacy's");
-        assert_eq!(tries.take_for_legacy(key(1), now, not_called), LegacyTake::HeldByEngine);
-        assert_eq!(tries.give_to_legacy(key(1), now, || true), LegacyTake::FIRST, "given back");
+        let not_called = || -> () { panic!("it is not legacy's") };
+        assert_eq!(tries.take_for_legacy(key(1), now, not_called), None);
+        assert_eq!(tries.give_to_legacy(key(1), now, || ()), (false, ()), "given back");
         tries.release(&key(1));
         assert_eq!(tries.take_for_engine(key(1), now), Took::OtherArmHasIt);
-        let again = LegacyTake::Taken { noted: true, again: true };
-        assert_eq!(tries.take_for_legacy(key(1), now, || true), again);
+        assert_eq!(tries.take_for_legacy(key(1), now, || ()), Some((true, ())));
         assert_eq!(tries.take_for_engine(key(2), now), Took::Fresh);
         tries.release(&key(2));
-        assert_eq!(tries.take_for_legacy(key(2), now, || true), LegacyTake::FIRST);
+        assert_eq!(tries.take_for_legacy(key(2), now, || ()), Some((false, ())));
     }
 
     #[test]
@@ -275,7 +284,7 @@ mod tests {
         let tries = Tries::new(Duration::from_secs(1_000), 16);
         let now = Instant::now();
         for n in 0..30_000 {
-            tries.give_to_legacy(key(n + 100_000), now, || true);
+            tries.give_to_legacy(key(n + 100_000), now, || ());
             tries.take_for_engine(key(n), now + Duration::from_millis(n.into()));
             tries.allow_eviction(key(n), now + Duration::from_millis(n.into()));
         }

@@ -6,17 +6,23 @@
 //! a process that finds a mark at its start knows that the store does not have all evidence of that route.
 //!
 //! A mark is a write of 64 bytes that is not synced. It is made only for the first difference since the evidence was
-//! stored. Comparisons write marks on their own threads; a mark for an error of the answering arm is written on the
-//! thread that answers the caller.
+//! stored. The thread that compared, or that answers the caller with an error, waits until the mark is written, at most
+//! [`MARK_WAIT_MAX`]; while a write takes longer than that (the disk hangs), differences are counted without a mark.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
 
 use super::mark_file::{MarkFile, MarkFileError};
+use super::mark_writer::{MARK_WAIT_MAX, MarkWriter};
+use super::marks_state::{ClearableMarks, MarksState};
 use crate::names::RouteId;
 use crate::slot_file::{FILES_MAX, SlotRoute, WAIT_FOR_PREDECESSOR, wait_while_locked};
+
+/// How long a flush waits until marks are cleared.
+const CLEAR_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Where a process keeps its marks.
 #[derive(Clone, Debug)]
@@ -32,27 +38,9 @@ pub enum MarksPlace {
 /// See the module.
 #[derive(Default)]
 pub struct Marks {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// The first one is this process's own; the others are those of processes that have ended.
-    files: Vec<MarkFile>,
-    marked: BTreeMap<SlotRoute, Mark>,
-    /// Whether the last mark could not be written.
-    failing: bool,
-}
-
-/// A mark of one route (or of every route).
-#[derive(Default)]
-struct Mark {
-    /// Where the mark is written: the index of the file in `files`, and the index of the slot.
-    slots: Vec<(usize, u64)>,
-    /// How many differences were marked since the mark was written.
-    difference_count: u64,
-    /// How many of them are not counted yet.
-    uncounted: u64,
+    state: Arc<Mutex<MarksState>>,
+    /// `None` if no marks are kept.
+    writer: Option<MarkWriter>,
 }
 
 /// A difference whose route is marked and that is being counted. Drop it once the difference is counted.
@@ -61,40 +49,44 @@ pub(super) struct UncountedDifference<'a> {
     route: Option<SlotRoute>,
 }
 
-/// Marks whose differences are all counted, each with its count of differences at that moment.
-pub(super) struct ClearableMarks(Vec<(SlotRoute, u64)>);
-
 impl Marks {
     /// Opens the file of this process, and the files of processes that have ended.
     ///
     /// # Errors
     /// The file cannot be opened or created, or another process has locked it.
     pub async fn open(place: &MarksPlace) -> Result<Self, MarkFileError> {
-        let marks = Self::default();
+        let mut opened = Vec::new();
         match place {
             MarksPlace::Nowhere => {}
-            MarksPlace::File(path) => {
-                let opened = Self::open_when_unlocked(path).await?;
-                marks.state().add_file(opened);
-            }
+            MarksPlace::File(path) => opened.push(Self::open_when_unlocked(path).await?),
             MarksPlace::Dir(dir, name) => {
                 let path = |n: usize| dir.join(format!("{name}-{n}.evidence"));
                 for n in 0..FILES_MAX {
-                    let has_own = !marks.state().files.is_empty();
+                    let has_own = !opened.is_empty();
                     match MarkFile::open(&path(n), !has_own) {
-                        Ok(opened) => marks.state().add_file(opened),
+                        Ok(file) => opened.push(file),
                         Err(MarkFileError::Locked(_)) => {}
                         Err(MarkFileError::Io { source, .. })
                             if has_own && source.kind() == std::io::ErrorKind::NotFound => {}
                         Err(error) => return Err(error),
                     }
                 }
-                if marks.state().files.is_empty() {
+                if opened.is_empty() {
                     return Err(MarkFileError::Locked(path(FILES_MAX - 1)));
                 }
             }
         }
-        Ok(marks)
+        let mut state = MarksState::default();
+        let mut files = Vec::new();
+        for (file, marks) in opened {
+            for (route, slot) in marks {
+                state.add(route, vec![(files.len(), slot)]);
+            }
+            files.push(file);
+        }
+        let state = Arc::new(Mutex::new(state));
+        let writer = if files.is_empty() { None } else { MarkWriter::start(files, state.clone()) };
+        Ok(Self { state, writer })
     }
 
     async fn open_when_unlocked(path: &Path) -> Result<(MarkFile, Vec<(SlotRoute, u64)>), MarkFileError> {
@@ -102,7 +94,7 @@ impl Marks {
         wait_while_locked(Instant::now() + WAIT_FOR_PREDECESSOR, || MarkFile::open(path, true), is_locked).await
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MarksState> {
         // A poisoned lock is usable: at worst there is a superfluous mark.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,92 +102,74 @@ impl Marks {
     /// Whether a mark names this route, or every route.
     pub(super) fn is_marked(&self, route: &RouteId) -> bool {
         let state = self.state();
-        [SlotRoute::of(route), SlotRoute::Any].iter().any(|marked| state.marked.contains_key(marked))
+        [SlotRoute::of(route), SlotRoute::Any].iter().any(|marked| state.is_marked(*marked))
     }
 
     /// Marks a route: when this returns, the mark is written. The mark stays at least until the difference is counted
-    /// and evidence was stored after that. Where the file cannot be written, the difference is counted without a mark.
+    /// and evidence was stored after that. Where the file cannot be written, or the disk hangs, the difference is counted
+    /// without a mark.
     pub(super) fn mark(&self, route: &RouteId) -> UncountedDifference<'_> {
-        UncountedDifference { marks: self, route: self.state().mark(SlotRoute::of(route)) }
+        UncountedDifference { marks: self, route: self.count(SlotRoute::of(route)) }
     }
 
-    /// The marks that may be cleared once evidence that was copied after this call is stored.
-    pub(super) fn clearable(&self) -> ClearableMarks {
-        let state = self.state();
-        let clearable = state.marked.iter().filter(|(_, mark)| mark.uncounted == 0);
-        ClearableMarks(clearable.map(|(route, mark)| (*route, mark.difference_count)).collect())
-    }
-
-    /// Clears these marks, save those with further differences since.
-    pub(super) fn clear(&self, ClearableMarks(clearable): ClearableMarks) {
-        let mut state = self.state();
-        for (route, difference_count) in clearable {
-            state.clear(route, difference_count);
-        }
-    }
-}
-
-impl State {
-    fn add_file(&mut self, (file, marks): (MarkFile, Vec<(SlotRoute, u64)>)) {
-        for (route, slot) in marks {
-            self.marked.entry(route).or_default().slots.push((self.files.len(), slot));
-        }
-        self.files.push(file);
-    }
-
-    /// Marks the route and counts one more uncounted difference. Returns what is marked: the route, or every route.
-    /// `None` if the mark cannot be written.
-    fn mark(&mut self, route: SlotRoute) -> Option<SlotRoute> {
+    /// Counts one more uncounted difference. Returns what is marked: the route, or every route; `None` if there is no
+    /// mark.
+    fn count(&self, route: SlotRoute) -> Option<SlotRoute> {
+        let writer = self.writer.as_ref()?;
         let mut marked = route;
-        if !self.marked.contains_key(&route) {
-            let file = self.files.first_mut()?;
-            match file.write(route) {
-                Ok((written, slot)) => {
-                    marked = written;
-                    let slots = &mut self.marked.entry(written).or_default().slots;
-                    if !slots.contains(&(0, slot)) {
-                        slots.push((0, slot));
-                    }
-                    self.failing = false;
+        loop {
+            let told = {
+                let mut state = self.state();
+                if state.begin_difference(marked) {
+                    return Some(marked);
                 }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.failing, true) {
-                        tracing::error!(
-                            %error,
-                            "the file of evidence marks cannot be written: if the process is killed before evidence is \
-                             stored, a gate that differences have shut may open"
-                        );
+                if state.is_stalled {
+                    return None;
+                }
+                writer.mark(&mut state, route)
+            };
+            match told.recv_timeout(MARK_WAIT_MAX) {
+                // Counted in the next round, unless the mark was cleared meanwhile.
+                Ok(written) => marked = written?,
+                Err(_) => {
+                    let mut state = self.state();
+                    if state.outstanding > 0 {
+                        state.is_stalled = true;
+                        state.log_failure("a write takes too long, the disk may hang");
                     }
                     return None;
                 }
             }
         }
-        let mark = self.marked.entry(marked).or_default();
-        mark.difference_count += 1;
-        mark.uncounted += 1;
-        Some(marked)
     }
 
-    fn clear(&mut self, route: SlotRoute, difference_count: u64) {
-        let Some(mark) = self.marked.get_mut(&route).filter(|mark| mark.difference_count == difference_count) else {
-            return;
+    /// The marks that may be cleared once evidence that was copied after this call is stored.
+    pub(super) fn clearable(&self) -> ClearableMarks {
+        self.state().clearable()
+    }
+
+    /// Clears these marks, save those with further differences since.
+    pub(super) async fn clear(&self, clearable: ClearableMarks) {
+        let Some(writer) = &self.writer else { return };
+        let cleared = {
+            let mut state = self.state();
+            let slots = match state.is_stalled {
+                true => return,
+                false => state.remove(clearable),
+            };
+            if slots.is_empty() {
+                return;
+            }
+            writer.clear(&mut state, slots)
         };
-        let files = &mut self.files;
-        // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before that,
-        // the route's evidence is restarted although nothing was lost.
-        mark.slots.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
-        if mark.slots.is_empty() {
-            self.marked.remove(&route);
-        }
+        let _in_time = timeout(CLEAR_WAIT_MAX, cleared).await;
     }
 }
 
 impl Drop for UncountedDifference<'_> {
     fn drop(&mut self) {
         let Some(route) = self.route else { return };
-        if let Some(mark) = self.marks.state().marked.get_mut(&route) {
-            mark.uncounted = mark.uncounted.saturating_sub(1);
-        }
+        self.marks.state().end_difference(route);
     }
 }
 
@@ -221,19 +195,19 @@ mod tests {
         let uncounted = marks.mark(&route(2));
         let clearable = marks.clearable();
         drop(uncounted);
-        marks.clear(clearable);
+        marks.clear(clearable).await;
         assert!(!marks.is_marked(&route(1)));
         assert!(marks.is_marked(&route(2)), "it was not counted when the evidence was copied");
 
         let clearable = marks.clearable();
         drop(marks.mark(&route(2)));
-        marks.clear(clearable);
+        marks.clear(clearable).await;
         assert!(marks.is_marked(&route(2)), "another difference came since");
         assert!(matches!(Marks::open(&MarksPlace::File(path.clone())).await, Err(MarkFileError::Locked(_))));
 
         let marks = reopened(marks, &path).await;
         assert!(marks.is_marked(&route(2)) && !marks.is_marked(&route(1)));
-        marks.clear(marks.clearable());
+        marks.clear(marks.clearable()).await;
         assert!(!reopened(marks, &path).await.is_marked(&route(2)));
     }
 
@@ -251,7 +225,7 @@ mod tests {
         drop(marks.mark(&route(127)));
         let marks = reopened(marks, &path).await;
         assert!(marks.is_marked(&route(999)), "no slot was left for the 127th route");
-        marks.clear(marks.clearable());
+        marks.clear(marks.clearable()).await;
         drop(marks.mark(&route(3)));
         let marks = reopened(marks, &path).await;
         assert!(marks.is_marked(&route(3)) && !marks.is_marked(&route(999)), "slots are free again");
@@ -276,7 +250,7 @@ mod tests {
         drop(first);
         let next = Marks::open(&place).await.unwrap();
         assert!(next.is_marked(&route(1)));
-        next.clear(next.clearable());
+        next.clear(next.clearable()).await;
         drop(next);
         assert!(!Marks::open(&place).await.unwrap().is_marked(&route(1)));
     }

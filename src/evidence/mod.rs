@@ -21,7 +21,9 @@ mod counters;
 mod export;
 mod gate;
 mod mark_file;
+mod mark_writer;
 mod marks;
+mod marks_state;
 mod route;
 mod samples;
 
@@ -297,7 +299,7 @@ impl Evidence {
         match outcome {
             // Everything that was counted when the marks were read is stored now.
             Ok(()) => {
-                self.marks.clear(clearable);
+                self.marks.clear(clearable).await;
                 for shared in written.values() {
                     shared.lock().stored_under.retain(|id| !written.contains_key(id));
                 }
@@ -378,7 +380,8 @@ impl ServedObserver for Evidence {
         if !self.counters(route).lock().has_basis_of(files_version) {
             return;
         }
-        // The caller's answer waits for this write of 64 bytes only at the first error since evidence was stored.
+        // The caller's answer waits for this write of 64 bytes only at the first error since evidence was stored, and
+        // for a bounded time.
         let _uncounted = (!matches!(served, Served::Answered | Served::Refused)).then(|| self.mark(route));
         self.counters(route).lock().served(files_version, served);
     }

@@ -122,17 +122,24 @@ pub trait Affinity: Send + Sync {
         range: RangeInclusive<RetryKey>,
     ) -> BoxFuture<'a, Result<bool, ArmUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are
-    /// in a file before this returns, and are written to the store in the background.
-    fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;
+    /// in a file before this returns, and are written to the store in the background. Waits for a disk that hangs at
+    /// most for a bounded time.
+    fn take_for_legacy<'a>(
+        &'a self,
+        keys: RetryKeys,
+        earlier: &'a EarlierKeys,
+        body: KnownBody,
+    ) -> BoxFuture<'a, LegacyTake>;
     /// Records for legacy a first try that the engine gave back.
-    fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake;
+    fn give_to_legacy(&self, keys: RetryKeys) -> BoxFuture<'_, LegacyTake>;
     /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try
     /// and the keys of the retry cannot be noted now. Waits for the store only if this process noted them.
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;
     /// Reports that legacy serves a request whose key could not be recorded: counted for the route, and the gate to
     /// `live` stays shut as long as a retry may come. It is recorded under the oldest id of the route too: after the
-    /// files take a rename back, the next process does not know the present id.
-    fn record_served_unnoted(&self, route: &RouteId, oldest_id: &RouteId);
+    /// files take a rename back, the next process does not know the present id. It is recorded in memory when this is
+    /// called; the future waits, for a bounded time, until it is in a file.
+    fn record_served_unnoted<'a>(&'a self, route: &'a RouteId, oldest_id: &'a RouteId) -> BoxFuture<'a, ()>;
     /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the
     /// id. Never waits.
     fn note_legacy_instance(&self, key: InstanceKey);

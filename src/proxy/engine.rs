@@ -83,7 +83,8 @@ pub(super) async fn answer(
                 flagged.retry_keys,
                 &flagged.earlier,
                 KnownBody::TooLarge,
-            );
+            )
+            .await;
             match take {
                 LegacyTake::Taken { noted: true, .. } => {}
                 LegacyTake::Taken { noted: false, .. } => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
@@ -130,7 +131,7 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
-            if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys).is_not_noted() {
+            if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys).await.is_not_noted() {
                 count_served(Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }

@@ -39,18 +39,24 @@ pub(super) fn keys_of_request(
 }
 
 /// Takes a request for legacy, unless the engine has it.
-pub(super) fn take_for_legacy(
+pub(super) async fn take_for_legacy(
     affinity: &dyn Affinity,
     keys: Option<RetryKeys>,
     earlier: &EarlierKeys,
     body: KnownBody,
 ) -> LegacyTake {
-    keys.map_or(LegacyTake::FIRST, |keys| affinity.take_for_legacy(keys, earlier, body))
+    match keys {
+        Some(keys) => affinity.take_for_legacy(keys, earlier, body).await,
+        None => LegacyTake::FIRST,
+    }
 }
 
 /// Records for legacy a request that the engine gave back.
-pub(super) fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
-    keys.map_or(LegacyTake::FIRST, |keys| affinity.give_to_legacy(keys))
+pub(super) async fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
+    match keys {
+        Some(keys) => affinity.give_to_legacy(keys).await,
+        None => LegacyTake::FIRST,
+    }
 }
 
 /// The most look-ups of [`record_unless_noted_earlier`] at once: each waits for the store, which may not answer.
@@ -61,12 +67,12 @@ pub(super) const NOTED_LOOK_UPS_MAX: usize = 1_024;
 pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: RetryKeys) {
     let (affinity, id, oldest_id) = (shared.affinity.clone(), route.id.clone(), route.first_id().clone());
     let Ok(permit) = shared.noted_look_ups.clone().try_acquire_owned() else {
-        affinity.record_served_unnoted(&id, &oldest_id);
+        drop(affinity.record_served_unnoted(&id, &oldest_id));
         return;
     };
     shared.tasks.spawn(async move {
         if !affinity.noted_earlier(&keys).await {
-            affinity.record_served_unnoted(&id, &oldest_id);
+            affinity.record_served_unnoted(&id, &oldest_id).await;
         }
         drop(permit);
     });

@@ -196,7 +196,7 @@ async fn answer_flagged(
     while let (false, &Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
         let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung };
         let earlier = first_try.earlier_keys(table.set.files_version);
-        match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body) {
+        match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body).await {
             LegacyTake::Taken { mut noted, again } => {
                 // Where its caller may be in `live` again without a gate, the engine would perform its retry.
                 let may_be_live = rung >= State::Live || could_be_live(flag, &facts);
@@ -215,7 +215,7 @@ async fn answer_flagged(
                 }
                 key_not_noted = !noted && may_be_live;
                 if !noted && !key_not_noted {
-                    shared.affinity.record_served_unnoted(&flag.route.id, flag.route.first_id());
+                    shared.affinity.record_served_unnoted(&flag.route.id, flag.route.first_id()).await;
                 }
             }
             LegacyTake::HeldByEngine => {

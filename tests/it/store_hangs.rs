@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
+use crate::legacy_keys::{force, send_keyed};
 use crate::support::seed::{report_violations, seed};
 use crate::support::strace::Strace;
 use crate::support::test_system::{FAMILY, TestSystem, id, some_order};
@@ -206,4 +207,47 @@ async fn a_sync_that_does_not_end_is_noticed() {
     system.wait_for_runs_to_end().await;
     system.finish().await;
     report_violations("store_hangs::a_sync_that_does_not_end_is_noticed", seed(), "7 orders, 1 start", &[]);
+}
+
+/// The disk of the file of retry keys and of the file of evidence marks hangs. Those who came when it began to hang wait
+/// for a bounded time, nobody else does, and the kill switch works; what legacy served meanwhile keeps the gate to `live`
+/// shut, and stays with legacy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    let keyed = async |system: &TestSystem, key: &str, number| {
+        let reply = send_keyed(system, key, number).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "{key}: {}", reply.json());
+        assert!(reply.json()["id"].is_number(), "{key}: legacy answers: {}", reply.json());
+        reply.json()
+    };
+    system.record_order(keyed(&system, "before", 1).await);
+    let files = ["keys", "evidence"].map(|end| PathBuf::from(format!("{}.{end}", system.store().display())));
+    let hangs = Strace::inject_on(system.pointsman.pid(), "pwrite64", "delay_enter=600000000", &files).await;
+    let (first, second, third) =
+        tokio::join!(keyed(&system, "first", 2), keyed(&system, "second", 3), keyed(&system, "third", 4));
+    let after = keyed(&system, "after", 5).await;
+    [&first, &second, &third, &after].into_iter().for_each(|order| system.record_order(order.clone()));
+    let unkeyed = system.send(Method::POST, "/orders", &some_order(6)).await.expect("a reply");
+    assert_eq!(unkeyed.status, StatusCode::CREATED, "{}", unkeyed.json());
+    system.record_order(unkeyed.json());
+    for more in [&[][..], &["--off"]] {
+        let output = system.pointsman.cli(&[&["freeze", "--reason", "the test tries it"], more].concat()).await;
+        assert!(output.status.success(), "{more:?}: {output:?}");
+    }
+    let counted = |metrics: &crate::support::Metrics| metrics.sum("pointsman_retry_keys_unnoted_total", &[]) == 4.0;
+    system.pointsman.until_metric("what legacy served to be counted", counted).await;
+    hangs.end().await;
+    until("keys to be noted again", || async {
+        system.pointsman.log().contains("retry keys can be noted in their file again").then_some(())
+    })
+    .await;
+    force(&system, "live").await;
+    keyed(&system, "after", 5).await;
+    system.kill().await;
+    system.restart().await;
+    keyed(&system, "first", 2).await;
+    system.finish().await;
+    report_violations("store_hangs::a_file_of_retry_keys_that_hangs_stops_nobody", seed(), "6 orders, 2 retries", &[]);
 }

@@ -43,7 +43,7 @@ async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted
 async fn a_request_of_a_renamed_route_is_recorded_under_its_oldest_id_too() {
     let pins = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
     let [later, oldest, other] = ["orders.make", "orders.create", "other"].map(RouteId::new);
-    pins.record_served_unnoted(&later, &oldest);
+    pins.record_served_unnoted(&later, &oldest).await;
     for (id, is_known) in [(&later, true), (&oldest, true), (&other, false)] {
         assert_eq!(pins.unnoted(std::iter::once(id)).is_some(), is_known, "{id}");
     }
@@ -56,7 +56,7 @@ async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() 
     let soon_over = clock::now() - jiff::SignedDuration::from_hours(24) + jiff::SignedDuration::from_secs(2);
     store.inner.note_legacy_tries(vec![(expired, soon_over)]).await.unwrap();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let take = |key: RetryKey| pins.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread);
+    let take = |key: RetryKey| now(pins.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread));
     assert_eq!([take(noted), take(expired)], [LegacyTake::FIRST; 2]);
     pins.flush().await;
     while store.inner.first_try(expired).await.unwrap().is_some() {
@@ -76,4 +76,31 @@ async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() 
     );
     store.is_gone.store(true, Ordering::Relaxed);
     assert!(!pins.noted_earlier(&noted.into()).await);
+}
+
+/// The requests that come when a write begins to hang wait for a bounded time, later ones not at all. The records are
+/// written when the write ends.
+#[tokio::test]
+async fn a_write_that_hangs_delays_nobody_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
+    let store = CountingStore::new();
+    store.is_gone.store(true, Ordering::Relaxed); // so that the keys stay in the file
+    let pins = StoreAffinity::open(store, &Limits::default(), keys).await.unwrap();
+    let none = EarlierKeys::none();
+    let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    assert_eq!(take(0).await, LegacyTake::FIRST);
+    let write_hangs = pins.keys.hold_file();
+    let both = tokio::join!(take(1), take(2));
+    assert_eq!(both, (LegacyTake::NOT_NOTED, LegacyTake::NOT_NOTED));
+    assert_eq!(now(take(3)), LegacyTake::NOT_NOTED, "at once");
+    assert_eq!(now(take(1)), LegacyTake::Taken { noted: false, again: true }, "not yet");
+    now(pins.record_served_unnoted(&RouteId::new("r"), &RouteId::new("r")));
+    assert_eq!(pins.take_for_engine(numbered(3)), Took::OtherArmHasIt);
+    drop(write_hangs);
+    while !(1..4).all(|n| pins.keys.first_noted_at(&numbered(n)).is_some()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(take(4).await, LegacyTake::FIRST, "keys can be noted again");
+    assert_eq!(take(1).await, LegacyTake::Taken { noted: true, again: true });
 }

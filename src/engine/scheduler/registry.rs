@@ -11,7 +11,6 @@ use tokio::sync::watch;
 
 use crate::affinity::StoreAffinity;
 use crate::engine::machine::Announcement;
-use crate::exchange::Affinity;
 use crate::flag::{RetryKey, RetryKeys};
 use crate::names::RunId;
 use crate::store::Claim;
@@ -128,7 +127,7 @@ impl Registration {
     pub fn give_to_legacy(&mut self, affinity: &StoreAffinity) {
         if let Some(keys) = self.retry_keys {
             // A failure is detected when the proxy records all keys again before it calls legacy.
-            affinity.give_to_legacy(keys);
+            affinity.assign_to_legacy(keys);
         }
         // The other keys are released only after legacy has the key for any caller, because otherwise a request under
         // another credential could take them.

@@ -137,28 +137,34 @@ impl Affinity for Fakes {
     ) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
         Box::pin(async { Ok(self.first_try(any_caller).await? == Some(Arm::Engine)) })
     }
-    fn take_for_legacy(&self, keys: RetryKeys, _earlier: &EarlierKeys, _body: KnownBody) -> LegacyTake {
+    fn take_for_legacy<'a>(
+        &'a self,
+        keys: RetryKeys,
+        _earlier: &'a EarlierKeys,
+        _body: KnownBody,
+    ) -> BoxFuture<'a, LegacyTake> {
         match self.engine_takes_first.load(SeqCst) {
-            true => LegacyTake::HeldByEngine,
+            true => Box::pin(async { LegacyTake::HeldByEngine }),
             false => self.give_to_legacy(keys),
         }
     }
-    fn give_to_legacy(&self, RetryKeys { scoped, any_caller, .. }: RetryKeys) -> LegacyTake {
+    fn give_to_legacy(&self, RetryKeys { scoped, any_caller, .. }: RetryKeys) -> BoxFuture<'_, LegacyTake> {
         let mut keys = self.keys_of_legacy.lock().unwrap();
         let again = keys.contains(&scoped);
-        if self.records_no_keys.load(SeqCst) {
-            return LegacyTake::Taken { noted: false, again };
+        let noted = !self.records_no_keys.load(SeqCst);
+        if noted {
+            keys.extend([scoped].into_iter().chain(any_caller));
         }
-        keys.extend([scoped].into_iter().chain(any_caller));
-        LegacyTake::Taken { noted: true, again }
+        Box::pin(async move { LegacyTake::Taken { noted, again } })
     }
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
         let noted = self.keys_of_legacy.lock().unwrap().contains(&keys.scoped);
         let is_silent = self.store_is_silent.load(SeqCst);
         Box::pin(async move { if is_silent { std::future::pending().await } else { noted } })
     }
-    fn record_served_unnoted(&self, _route: &RouteId, _oldest_id: &RouteId) {
+    fn record_served_unnoted<'a>(&'a self, _route: &'a RouteId, _oldest_id: &'a RouteId) -> BoxFuture<'a, ()> {
         self.served_unnoted.fetch_add(1, SeqCst);
+        Box::pin(async {})
     }
     fn note_legacy_instance(&self, key: InstanceKey) {
         self.created.lock().unwrap().push(key);

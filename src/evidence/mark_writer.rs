@@ -1,0 +1,145 @@
+//! The thread that writes the files of evidence marks.
+//!
+//! Always true: writes happen in the order in which they were asked for, so that a mark that is made again after it was
+//! cleared is in the file in the end; no lock is held during a write.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::mark_file::MarkFile;
+use super::marks_state::{MarksState, Slots};
+use crate::slot_file::SlotRoute;
+
+/// How long a thread waits for a mark. Long enough for a busy disk, short enough for a thread on which other requests
+/// wait.
+pub(super) const MARK_WAIT_MAX: Duration = Duration::from_millis(250);
+
+enum Command {
+    /// Marks a route, and tells what is marked then: the route, or every route; `None` if that failed.
+    Mark(SlotRoute, SyncSender<Option<SlotRoute>>),
+    /// Clears slots, and tells when that is done.
+    Clear(Vec<(SlotRoute, Slots)>, oneshot::Sender<()>),
+}
+
+/// See the module.
+pub(super) struct MarkWriter {
+    /// `None` once the thread is to end.
+    commands: Option<Sender<Command>>,
+    /// Disconnected when the thread has ended.
+    ended: Mutex<Receiver<()>>,
+}
+
+struct Files {
+    /// The first one is this process's own; the others are those of processes that have ended.
+    files: Vec<MarkFile>,
+    state: Arc<Mutex<MarksState>>,
+}
+
+impl MarkWriter {
+    /// Starts the thread; `None` if that fails: then nothing is marked.
+    pub fn start(files: Vec<MarkFile>, state: Arc<Mutex<MarksState>>) -> Option<Self> {
+        let (commands, received) = channel();
+        let (end, ended) = channel();
+        let mut files = Files { files, state };
+        let write_until_ended = move || {
+            for command in received {
+                files.perform(command);
+            }
+            drop(files); // unlocks them
+            drop(end);
+        };
+        match std::thread::Builder::new().name("evidence-marks".into()).spawn(write_until_ended) {
+            Ok(_) => Some(Self { commands: Some(commands), ended: Mutex::new(ended) }),
+            Err(error) => {
+                tracing::error!(%error, "the thread that writes the file of evidence marks could not be started");
+                None
+            }
+        }
+    }
+
+    /// Asks for a mark.
+    pub fn mark(&self, state: &mut MarksState, route: SlotRoute) -> Receiver<Option<SlotRoute>> {
+        let (tell, told) = sync_channel(1);
+        self.send(state, Command::Mark(route, tell));
+        told
+    }
+
+    /// Asks for slots to be cleared.
+    pub fn clear(&self, state: &mut MarksState, slots: Vec<(SlotRoute, Slots)>) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        self.send(state, Command::Clear(slots, tell));
+        told
+    }
+
+    fn send(&self, state: &mut MarksState, command: Command) {
+        if self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok()) {
+            state.outstanding += 1;
+        }
+    }
+}
+
+impl Drop for MarkWriter {
+    /// Waits until the files are unlocked, unless the disk hangs.
+    fn drop(&mut self) {
+        self.commands = None;
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(MARK_WAIT_MAX) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the thread that writes the file of evidence marks does not end: the disk may hang");
+        }
+    }
+}
+
+impl Files {
+    fn state(&self) -> MutexGuard<'_, MarksState> {
+        // A poisoned lock is usable: at worst there is a superfluous mark.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Mark(route, tell) => {
+                let marked = self.mark(route);
+                self.state().set_ended();
+                let _nobody_waits = tell.send(marked);
+            }
+            Command::Clear(slots, tell) => {
+                for (route, slots) in slots {
+                    self.clear(route, slots);
+                }
+                self.state().set_ended();
+                let _nobody_waits = tell.send(());
+            }
+        }
+    }
+
+    fn mark(&mut self, route: SlotRoute) -> Option<SlotRoute> {
+        if self.state().is_marked(route) {
+            return Some(route);
+        }
+        match self.files.first_mut()?.write(route) {
+            Ok((marked, slot)) => {
+                let mut state = self.state();
+                state.add(marked, vec![(0, slot)]);
+                state.set_succeeded();
+                Some(marked)
+            }
+            Err(error) => {
+                self.state().log_failure(&error.to_string());
+                None
+            }
+        }
+    }
+
+    fn clear(&mut self, route: SlotRoute, mut slots: Slots) {
+        let files = &mut self.files;
+        // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before that, the
+        // route's evidence is restarted although nothing was lost.
+        slots.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
+        if !slots.is_empty() {
+            self.state().add(route, slots);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Which routes are marked, as far as the files are written.
+
+use std::collections::BTreeMap;
+
+use crate::slot_file::SlotRoute;
+
+/// Where a mark is written: for each place the index of the file, and the index of the slot in it.
+pub(super) type Slots = Vec<(usize, u64)>;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct MarksState {
+    marked: BTreeMap<SlotRoute, Mark>,
+    /// How many writes are asked for and have not ended.
+    pub outstanding: u64,
+    /// Whether a write takes longer than anybody waits for it.
+    pub is_stalled: bool,
+    /// Whether the last mark could not be written.
+    failing: bool,
+}
+
+/// A mark of one route (or of every route).
+#[derive(Default)]
+struct Mark {
+    slots: Slots,
+    /// How many differences were marked since the mark was written.
+    difference_count: u64,
+    /// How many of them are not counted yet.
+    uncounted: u64,
+}
+
+/// Marks whose differences are all counted, each with its count of differences at that moment.
+pub(super) struct ClearableMarks(Vec<(SlotRoute, u64)>);
+
+impl MarksState {
+    pub fn is_marked(&self, route: SlotRoute) -> bool {
+        self.marked.contains_key(&route)
+    }
+
+    /// Records that a mark is in these slots.
+    pub fn add(&mut self, marked: SlotRoute, slots: Slots) {
+        let known = &mut self.marked.entry(marked).or_default().slots;
+        for slot in slots {
+            if !known.contains(&slot) {
+                known.push(slot);
+            }
+        }
+    }
+
+    /// If the route is marked, counts one more difference that is not counted in the evidence yet. Returns whether it
+    /// is marked.
+    pub fn begin_difference(&mut self, marked: SlotRoute) -> bool {
+        let Some(mark) = self.marked.get_mut(&marked) else { return false };
+        mark.difference_count += 1;
+        mark.uncounted += 1;
+        true
+    }
+
+    /// Such a difference is counted now.
+    pub fn end_difference(&mut self, marked: SlotRoute) {
+        if let Some(mark) = self.marked.get_mut(&marked) {
+            mark.uncounted = mark.uncounted.saturating_sub(1);
+        }
+    }
+
+    /// The marks whose differences are all counted.
+    pub fn clearable(&self) -> ClearableMarks {
+        let clearable = self.marked.iter().filter(|(_, mark)| mark.uncounted == 0);
+        ClearableMarks(clearable.map(|(route, mark)| (*route, mark.difference_count)).collect())
+    }
+
+    /// Removes these marks, save those with further differences since, and returns their slots, which are to be
+    /// cleared. From now on they count as not marked: a further difference is marked again, which is written after that.
+    pub fn remove(&mut self, ClearableMarks(clearable): ClearableMarks) -> Vec<(SlotRoute, Slots)> {
+        let mut removed = Vec::new();
+        for (route, difference_count) in clearable {
+            if self.marked.get(&route).is_some_and(|mark| mark.difference_count == difference_count)
+                && let Some(mark) = self.marked.remove(&route)
+            {
+                removed.push((route, mark.slots));
+            }
+        }
+        removed
+    }
+
+    /// Logs that a mark cannot be written, unless that was logged since the last success.
+    pub fn log_failure(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(
+                "the file of evidence marks cannot be written ({why}): if the process is killed before evidence is \
+                 stored, a gate that differences have shut may open"
+            );
+        }
+    }
+
+    /// Records that a write has ended, so that the disk does not hang.
+    pub fn set_ended(&mut self) {
+        self.outstanding -= 1;
+        self.is_stalled = false;
+    }
+
+    /// Records that a mark was written.
+    pub fn set_succeeded(&mut self) {
+        self.failing = false;
+    }
+}

@@ -33,12 +33,14 @@ mod tests;
 pub mod types;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
+use tokio::time::timeout;
 
 pub use self::parts::{AdminParts, EngineControl, LadderControl, ProcessStatus, RouteTraffic};
 pub use self::serve::serve;
@@ -49,6 +51,10 @@ use self::error::ApiError;
 use self::serve::PeerAddress;
 use self::state::{Admin, ApiState};
 use self::stream_slots::StreamSlots;
+use crate::store::StoreError;
+
+/// How long a read waits for the store. The command line waits a little longer, so that it shows this answer.
+const READ_MAX: Duration = Duration::from_secs(8);
 
 /// The whole API.
 pub fn router(parts: AdminParts) -> Router {
@@ -115,7 +121,14 @@ async fn authorize(
 ) -> Result<Response, ApiError> {
     let caller = state.access.authorize(request.method(), request.headers(), scope)?;
     request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    let answer = next.run(request);
+    match scope {
+        Scope::Read => {
+            let late = |_| StoreError(format!("there was no answer within {} s", READ_MAX.as_secs())).into();
+            timeout(READ_MAX, answer).await.map_err(late)
+        }
+        Scope::Run | Scope::Flip | Scope::Decide => Ok(answer.await),
+    }
 }
 
 async fn authorize_deprecated_start(

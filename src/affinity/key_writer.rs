@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
@@ -190,6 +190,7 @@ impl KeyWriter {
     }
 
     fn write_until_ended(&self) {
+        let mut settled = Instant::now();
         loop {
             if !self.write_outstanding() {
                 if self.ring().ended {
@@ -197,6 +198,9 @@ impl KeyWriter {
                     return;
                 }
                 std::thread::park_timeout(SYNC_INTERVAL);
+            }
+            if settled.elapsed() >= SYNC_INTERVAL {
+                settled = Instant::now();
                 self.ring().settle_unnoted(false);
             }
         }

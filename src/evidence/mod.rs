@@ -274,7 +274,14 @@ impl Evidence {
     ///
     /// # Errors
     /// The store does not answer. Nothing is lost: the next flush tries again.
-    pub async fn flush(&self) -> Result<(), StoreError> {
+    pub async fn flush(self: &Arc<Self>) -> Result<(), StoreError> {
+        // A task of its own: if a caller goes away in the middle, what is not written yet must not be dropped.
+        let evidence = self.clone();
+        let flushed = tokio::spawn(async move { evidence.write_changes().await }).await;
+        flushed.unwrap_or_else(|error| Err(StoreError(error.to_string())))
+    }
+
+    async fn write_changes(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.flushing.lock().await;
         let clearable = self.marks.clearable();
         let pending = self.pending().take();

@@ -22,7 +22,7 @@ pub(crate) fn sums(evidence: &Evidence, route: &RouteId) -> (u64, u64) {
 }
 
 /// Flushes the evidence, and returns the route's samples in the store.
-pub(crate) async fn samples(evidence: &Evidence, store: &Memory, route: &RouteId) -> Vec<Sample> {
+pub(crate) async fn samples(evidence: &Arc<Evidence>, store: &Memory, route: &RouteId) -> Vec<Sample> {
     evidence.flush().await.expect("a store in memory answers");
     store.samples(route.clone(), 1_000).await.expect("a store in memory answers")
 }

@@ -224,6 +224,24 @@ async fn a_failed_flush_loses_nothing() {
     assert_eq!(evidence.of(&route()).shadow_pairs, 1);
 }
 
+/// As when a client disconnects that waits for the differences of a route.
+#[tokio::test]
+async fn a_flush_whose_caller_goes_away_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    let store: StoreHandle = Arc::new(crate::store::SqliteStore::open(path, &Limits::default()).await.unwrap());
+    let evidence = evidence_over(&store).await;
+    evidence.set_basis(0, &[(route(), "one".into())]);
+    evidence.flush().await.unwrap();
+    evidence.set_basis(0, &[(route(), "two".into())]); // the samples are cleared first
+    evidence.keep_sample(evidence.generation(&route(), 0), sample("f"));
+    let begun = tokio::time::timeout(Duration::ZERO, evidence.flush()).await;
+    assert!(begun.is_err(), "it waits for the store");
+    evidence.flush().await.unwrap();
+    assert_eq!(store.samples(route(), 10).await.unwrap().len(), 1);
+    store.close().await;
+}
+
 #[tokio::test]
 async fn an_engine_error_resets_the_count_of_consecutive_answers() {
     let evidence = evidence_over(&memory()).await;

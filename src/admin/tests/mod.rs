@@ -65,6 +65,15 @@ async fn status_answers_while_the_store_hangs() {
     assert_eq!(status["routes"][0]["id"], "orders.create");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_read_that_needs_a_store_that_hangs_is_refused() {
+    let mut api = TestApi::new().await;
+    api.store = std::sync::Arc::new(hanging_store::HangingStore::default());
+    let answer = api.call(get("/api/v2/orchestrate/runs")).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["detail"], "there was no answer within 8 s");
+}
+
 #[tokio::test]
 async fn a_route_shows_what_its_next_rung_requires() {
     let api = TestApi::new().await;

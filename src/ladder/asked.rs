@@ -1,7 +1,7 @@
 //! Moves that a later flip down overtakes: they were asked for before it, and are judged after it because they waited.
 //!
 //! Always true: of a flip down and a move up of one route that has a flip, the one that was asked for later counts,
-//! whichever is performed first; a flip to the present state counts as a flip down. A flip up is refused if its route was
+//! whichever is performed first; a flip to the present state, or to a smaller share of it, counts as a flip down. A flip up is refused if its route was
 //! lowered after it was asked for, and files that were read before that do not raise the route.
 
 use std::sync::Arc;
@@ -25,11 +25,11 @@ impl Mover {
         at: &RoutePosition,
         request: &FlipRequest,
     ) -> Result<(), FlipError> {
-        let to = request.to;
-        let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(to, percent));
-        if to <= at.rung() && shares.of(to) <= at.inputs.shares.of(to) {
+        if !at.is_raised_by(request) {
             return Ok(());
         }
+        let to = request.to;
+        let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(to, percent));
         let inputs = self.in_force().inputs();
         let Some(Lowered { to: lowered, by, at: _ }) = inputs.lowered.since(asked, &at.route) else { return Ok(()) };
         let why = format!(

@@ -22,12 +22,15 @@ use crate::store::FlipRecord;
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a request moves a route down: below its rung, or to its rung if it would leave that by itself. It would, if
-/// it is held there, and if a move that waits for the store raises it. A larger share of its rung is no move down.
+/// it is held there, and if a move that waits for the store raises it or its share. A larger share of its rung is no
+/// move down.
 fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &FlipRequest) -> bool {
     let to = request.to;
     let may_return_to = inputs.outstanding.target(&at.route).max(Some(highest(at)));
-    let is_larger = request.percent.is_some_and(|percent| percent > at.inputs.shares.of(to));
-    to <= at.rung() && Some(to) < may_return_to && !(to == at.rung() && is_larger)
+    let share = at.inputs.shares.of(to);
+    let is_larger = request.percent.is_some_and(|percent| percent > share);
+    let may_get_larger = inputs.outstanding.share(&at.route, to) > Some(share);
+    to < at.rung() || (to == at.rung() && (Some(to) < may_return_to || may_get_larger) && !is_larger)
 }
 
 impl Mover {

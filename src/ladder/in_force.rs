@@ -180,6 +180,11 @@ impl InForce {
         is_newest
     }
 
+    /// Notes that a person has lowered a route, or left it where it is.
+    pub fn note_lowered(&self, route: &RouteId, lowered: Lowered) {
+        self.lock().lowered.add(route, lowered);
+    }
+
     /// Removes the flips that the store has recorded now from those that wait. Each comes with its id
     /// ([`Waiting::id`]).
     pub fn set_recorded(&self, recorded: Vec<(u64, FlipRecord)>) {

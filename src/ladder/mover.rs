@@ -12,6 +12,7 @@ use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
 use super::gate::{AllowedMove, Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
+use super::lowered_routes::Lowered;
 use super::positions::{Positions, RoutePosition};
 use super::record::{Recorder, Recording, flip_record};
 use super::status::RouteStatus;
@@ -232,9 +233,12 @@ impl Mover {
         let (mut positions, all_recorded) = self.record_waiting_first(&guard).await;
         let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
         let (from, to) = (at.rung(), request.to);
+        let lowered = Lowered { at: asked, to, by: request.by.clone() };
         if self.is_unchanged(at, &request) {
+            self.in_force.note_lowered(route, lowered);
             return Ok(self.unchanged(at, request.by));
         }
+        let goes_up = at.is_raised_by(&request);
         self.check_not_lowered_since(asked, &positions, at, &request)?;
         let (requested, passed) = self.judge(&positions, at, &request)?;
         all_recorded?;
@@ -249,6 +253,9 @@ impl Mover {
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, &self.gate);
         let overtaken = self.put_in_force(positions);
+        if !goes_up {
+            self.in_force.note_lowered(route, lowered);
+        }
         log(&flip, FlipSource::Api);
         if !overtaken.is_empty() {
             self.take_back(&overtaken, &before).await;

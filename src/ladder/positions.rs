@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::later_ids::LaterIds;
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
-use super::types::{Declared, FlipSource};
+use super::types::{Declared, FlipRequest, FlipSource};
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FileState, FlipRecord, RetryScopes};
@@ -59,6 +59,10 @@ impl RoutePosition {
     /// Whether the route is on this rung already, and no other state was requested.
     pub fn is_at(&self, to: State, shares: Shares) -> bool {
         self.inputs.requested == to && self.inputs.shares == shares && self.rung() == to
+    }
+    /// Whether a flip raises the route, or the share of its rung.
+    pub fn is_raised_by(&self, FlipRequest { to, percent, .. }: &FlipRequest) -> bool {
+        *to > self.rung() || percent.is_some_and(|percent| percent > self.inputs.shares.of(*to))
     }
     /// What the file of the route declares now.
     pub fn declared(&self) -> FileState {

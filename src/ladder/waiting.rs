@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::gate::Gate;
 use super::holds;
 use super::positions::{Positions, RoutePosition, state_of};
-use crate::flag::{Percent, Route, State};
+use crate::flag::{Percent, Route, Shares, State};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
@@ -51,7 +51,7 @@ impl Waiting {
     }
 
     /// Keeps in `positions` what this flip changes, if they were computed before it was made. Returns whether it still
-    /// has to be recorded: not if the route is as low without it, by a move that was under way.
+    /// has to be recorded: not if the route is as low without it, by a move that was under way, and its share as small.
     pub fn keep_in(&mut self, positions: &mut Positions, gate: &Gate) -> bool {
         let Some(own) = self.flip.route.clone() else { return false };
         let Some(at) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
@@ -62,7 +62,9 @@ impl Waiting {
         if at.last.as_ref().map(|flip| flip.number) == Some(self.provisional().number) {
             return true;
         }
-        if highest(at) <= state_of(&self.flip) {
+        let to = state_of(&self.flip);
+        let has_larger_share = self.flip.shares.is_some_and(|shares| at.inputs.shares.of(to) > shares.of(to));
+        if highest(at) < to || (highest(at) == to && !has_larger_share) {
             return false;
         }
         let id = at.route.id.clone();
@@ -86,7 +88,8 @@ pub(super) fn with_shown_number(last: FlipRecord) -> FlipRecord {
     if is_unrecorded(&last) { FlipRecord { number: 0, ..last } } else { last }
 }
 
-/// Lowers a route as `waiting` says, or leaves it on a lower rung on which it is already.
+/// Lowers a route as `waiting` says, or leaves it on a lower rung on which it is already. A share that was not asked for
+/// is not larger after it than it was when the flip was made.
 pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiting, gate: &Gate) {
     let Some(at) = positions.routes.get(id) else { return };
     let (rung, refused, declared, shares) = (at.rung(), at.refused.clone(), at.declared(), at.inputs.shares);
@@ -96,7 +99,9 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiti
         waiting.stored = highest(at);
     }
     waiting.flip.route = Some(id.clone());
-    waiting.flip.shares = Some(waiting.percent.map_or(shares, |percent| shares.with(to, percent)));
+    let made_with = waiting.flip.shares.map_or(shares.of(to), |made_with| made_with.of(to));
+    let share = waiting.percent.unwrap_or(shares.of(to).min(made_with));
+    waiting.flip.shares = Some(shares.with(to, share));
     // A flip ends a move that the file requested and the gate refused: the store gets the file's present declaration,
     // so that the move is not judged again.
     positions.remembered.insert(id.clone(), declared);
@@ -107,21 +112,29 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiti
     }
 }
 
-/// The states to which routes go by the write that is under way, each under all ids of its route. A restart may find
-/// them although they are not in force yet.
+/// The states and shares to which routes go by the write that is under way, each under all ids of its route. A restart
+/// may find them although they are not in force yet.
 #[derive(Clone, Default)]
-pub(super) struct OutstandingWrite(Vec<(RouteId, State)>);
+pub(super) struct OutstandingWrite(Vec<(RouteId, State, Option<Shares>)>);
 
 impl OutstandingWrite {
     pub fn new(flips: &[FlipRecord], of: &Positions) -> Self {
-        let targets = flips.iter().filter_map(|flip| Some((flip.route.as_ref()?, state_of(flip))));
+        let targets = flips.iter().filter_map(|flip| Some((flip.route.as_ref()?, state_of(flip), flip.shares)));
         // The route in force may have only its earlier ids yet.
         let ids = |id| of.routes.get(id).into_iter().flat_map(|at| at.route.ids()).chain([id]);
-        Self(targets.flat_map(|(id, to)| ids(id).map(move |id| (id.clone(), to))).collect())
+        Self(targets.flat_map(|(id, to, shares)| ids(id).map(move |id| (id.clone(), to, shares))).collect())
     }
 
     pub fn target(&self, route: &Route) -> Option<State> {
-        let its_own = self.0.iter().filter(|(id, _)| route.ids().any(|own| own == id));
-        its_own.map(|(_, to)| *to).max()
+        self.own(route).map(|(_, to, _)| *to).max()
+    }
+
+    /// The largest share that the route may have on this rung after the write.
+    pub fn share(&self, route: &Route, rung: State) -> Option<Percent> {
+        self.own(route).filter_map(|(_, _, shares)| Some(shares.as_ref()?.of(rung))).max()
+    }
+
+    fn own<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = &'a (RouteId, State, Option<Shares>)> {
+        self.0.iter().filter(|(id, ..)| route.ids().any(|own| own == id))
     }
 }

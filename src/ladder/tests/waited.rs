@@ -146,3 +146,47 @@ async fn a_larger_share_of_a_held_route_is_not_in_force_before_it_is_recorded() 
     assert!(!smaller.recorded);
     assert_eq!(share(&fixture, "plain", State::Dark), Percent::new(20.0).unwrap());
 }
+
+/// The files were read before, and are taken without the larger share.
+#[tokio::test]
+async fn files_do_not_raise_a_share_that_a_later_flip_made_smaller() {
+    for later in [percent(State::Dark, 20.0), FlipRequest { by: "bob".into(), ..percent(State::Dark, 50.0) }] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.flip("plain", FlipRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
+        let larger = |route: &mut Route| {
+            route.shares = route.shares.with(State::Dark, Percent::new(80.0).unwrap());
+            route.force = Some("we know".into());
+        };
+        let (read, expected) = (Moment::now(), later.percent.unwrap());
+        fixture.flip("plain", later).await.unwrap();
+        fixture.ladder.reload_files(read, edited(files(&[]), "plain", larger), || {}).await.unwrap();
+        assert_eq!(share(&fixture, "plain", State::Dark), expected);
+    }
+}
+
+/// The store performs the flip to the larger share, or does not.
+#[tokio::test(start_paused = true)]
+async fn a_larger_share_that_waits_for_the_store_does_not_undo_a_later_flip() {
+    for (is_taken, later) in [(true, None), (true, Some(20.0)), (false, Some(50.0)), (false, Some(20.0))] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.flip("plain", FlipRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
+        fixture.store.fail_reads.store(true, Ordering::SeqCst);
+        let writes = if is_taken { &fixture.store.lose_replies } else { &fixture.store.refuse_flips };
+        writes.store(true, Ordering::SeqCst);
+        let ladder = fixture.ladder.clone();
+        let larger = FlipRequest { percent: Percent::new(80.0), ..forced(State::Dark) };
+        let larger = tokio::spawn(async move { ladder.flip(&"plain".into(), larger).await });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let expected = Percent::new(later.unwrap_or(50.0)).unwrap();
+        let stays = FlipRequest { percent: later.and_then(Percent::new), ..to(State::Dark) };
+        assert!(!fixture.flip("plain", stays).await.unwrap().recorded);
+        assert_eq!(share(&fixture, "plain", State::Dark), expected);
+        silence(&fixture, false);
+        fixture.store.refuse_flips.store(false, Ordering::SeqCst);
+        assert_eq!(larger.await.unwrap().is_ok(), is_taken);
+        super::freezes::wait_until_recorded(&fixture).await;
+        assert_eq!(share(&fixture, "plain", State::Dark), expected, "taken: {is_taken}");
+        let fixture = fixture.restart(files(&[])).await;
+        assert_eq!(share(&fixture, "plain", State::Dark), expected);
+    }
+}

@@ -33,6 +33,20 @@ fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &FlipRequest) -> bool
     to < at.rung() || (to == at.rung() && (Some(to) < may_return_to || may_get_larger) && !is_larger)
 }
 
+/// A flip down that is in force.
+pub(super) struct FlippedDown {
+    pub flipped: Flipped,
+    /// Whether a larger share was asked for together with it. That share is not in force: unlike a lower rung, it must
+    /// not come in force before it is recorded.
+    pub share_waits: bool,
+}
+
+impl From<Flipped> for FlippedDown {
+    fn from(flipped: Flipped) -> Self {
+        Self { flipped, share_waits: false }
+    }
+}
+
 impl Mover {
     /// As [`goes_down`].
     pub(super) fn is_flip_down(&self, route: &RouteId, request: &FlipRequest) -> bool {
@@ -40,17 +54,18 @@ impl Mover {
         inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, request))
     }
 
-    /// Lowers a route at once, and returns when that is recorded, at the latest after [`RECORDED_WITHIN`]. `None`, with
+    /// Lowers a route at once, and returns when that is recorded, at the latest after [`RECORDED_WITHIN`]. A share that is
+    /// larger than that of the callers who are on that rung or above it stays as it is. `None`, with
     /// nothing changed, if the request is neither a flip down nor one that would change nothing.
     pub(super) async fn flip_down(
         self: Arc<Self>,
         asked: Moment,
         route: &RouteId,
         request: &FlipRequest,
-    ) -> Result<Option<Flipped>, FlipError> {
+    ) -> Result<Option<FlippedDown>, FlipError> {
         let until = Instant::now() + RECORDED_WITHIN;
         let (to, by) = (request.to, &request.by);
-        let (before, from, flip, id, mut recorded) = loop {
+        let (before, from, flip, id, mut recorded, share_waits) = loop {
             let inputs = self.in_force().inputs();
             let before = &inputs.positions;
             let at = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
@@ -61,7 +76,7 @@ impl Mover {
                 // A move up that was asked for before this, and still waits, must not raise the route after it.
                 let left = Lowered { at: asked, to, by: by.clone() };
                 if self.in_force().note_left(route, left, inputs.moves) {
-                    return Ok(Some(self.unchanged(at, by.clone())));
+                    return Ok(Some(self.unchanged(at, by.clone()).into()));
                 }
                 continue;
             }
@@ -71,7 +86,12 @@ impl Mover {
                 return Err(FlipError::Refused { why: why.to_owned(), commands: Vec::new() });
             }
             let from = at.rung();
-            let (requested, passed) = self.judge(before, at, request)?;
+            let (mut requested, mut passed) = self.judge(before, at, request)?;
+            let share_waits = request.percent.is_some_and(|percent| Some(percent) > at.reached(to));
+            let percent = request.percent.filter(|_| !share_waits);
+            if share_waits {
+                (requested, passed) = self.judge(before, at, &FlipRequest { percent, ..request.clone() })?;
+            }
             if from == State::Only && to < from && !request.acknowledge {
                 let horizon = self.horizon_if_readable(before, route).await;
                 let why = "in `only` legacy was not called at all; going down needs an acknowledgement";
@@ -86,7 +106,7 @@ impl Mover {
             let step = Move { route: route.clone(), from, to, shares, reason, overridden };
             let flip = self.flip_record(before, step, by.clone());
             let (sender, recorded) = watch::channel(None);
-            let (id, percent, stored) = (inputs.moves + 1, request.percent, highest(at));
+            let (id, stored) = (inputs.moves + 1, highest(at));
             let mut lowered = Waiting { id, asked: Some(asked), flip, percent, stored, recorded: Arc::new(sender) };
             let (mut positions, mut waiting) = (before.clone(), inputs.waiting.clone());
             if let Some(earlier) = waiting.iter().position(|waiting| waiting.is_of(route)) {
@@ -98,7 +118,7 @@ impl Mover {
             waiting.push(lowered);
             // A flip down puts no route in `only`, so a freeze takes none back.
             if self.set_positions(positions, waiting, inputs.moves).is_some() {
-                break (inputs.positions, from, flip, id, recorded);
+                break (inputs.positions, from, flip, id, recorded, share_waits);
             }
         };
         self.clone().start_recording();
@@ -116,7 +136,8 @@ impl Mover {
         // under way has lowered the route as far, or the lower flip that replaced it is recorded.
         let recorded = found.is_some() || self.in_force().inputs().waiting.iter().all(|waiting| waiting.id < id);
         let flip = found.unwrap_or(flip);
-        Ok(Some(Flipped { flip, changed: true, recorded, effective, horizon }))
+        let flipped = Flipped { flip, changed: true, recorded, effective, horizon };
+        Ok(Some(FlippedDown { flipped, share_waits }))
     }
 
     /// Whether a flip would change nothing.

@@ -69,12 +69,7 @@ impl Gate {
             return Err(Refusal::Impossible(sentence));
         }
         let stays = requested.to == at.rung();
-        // The share of callers who are on a rung or above it now.
-        let reached = |rung: State| {
-            let rungs = State::ALL.into_iter().filter(|above| (rung..=at.rung()).contains(above));
-            rungs.map(|above| at.inputs.shares.of(above)).max()
-        };
-        let is_raised = |rung: State| reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
+        let is_raised = |rung: State| at.reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
         // An overridden gate stays recorded as such while the route is above it, until it is open without force.
         let earlier = self.overridden(positions, at, requested.to);
         // More callers on a rung pass its gate again, also on the way down to it: it may have been forced, or the

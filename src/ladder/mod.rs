@@ -73,11 +73,12 @@ pub use types::{
     StoreSilent, Unrecorded,
 };
 
+use self::down::FlippedDown;
 use self::gate::Gate;
-use self::mover::Mover;
+use self::mover::{FlipGuard, Mover};
 use crate::clock;
 use crate::evidence::Evidence;
-use crate::flag::{FlagSet, Freeze, State};
+use crate::flag::{FlagSet, Freeze, Percent, State};
 use crate::names::RouteId;
 use crate::store::{StoreError, StoreHandle};
 
@@ -187,7 +188,8 @@ impl Ladder {
 
     /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
     /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A
-    /// move up is refused if the route was lowered after it was asked for.
+    /// move up is refused if the route was lowered after it was asked for. A larger share that is asked for together with
+    /// a move down comes in force once both are recorded; if it does not, the result's `horizon` says why.
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
@@ -195,8 +197,12 @@ impl Ladder {
         let (asked, until) = (Moment::now(), Instant::now() + self.answer_within);
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let guard = loop {
-            if let Some(done) = mover.clone().flip_down(asked, &route, &request).await? {
-                return Ok(done);
+            match mover.clone().flip_down(asked, &route, &request).await? {
+                Some(FlippedDown { flipped, share_waits: false }) => return Ok(flipped),
+                Some(FlippedDown { flipped, share_waits: true }) => {
+                    return Ok(self.set_larger_share(asked, until, route, request, flipped).await);
+                }
+                None => {}
             }
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
             // The move before this one may have put the route above the requested state.
@@ -204,6 +210,18 @@ impl Ladder {
                 break guard;
             }
         };
+        self.flip_with(guard, asked, until, route, request).await
+    }
+
+    async fn flip_with(
+        &self,
+        guard: FlipGuard,
+        asked: Moment,
+        until: Instant,
+        route: RouteId,
+        request: FlipRequest,
+    ) -> Result<Flipped, FlipError> {
+        let mover = Arc::clone(&self.mover);
         let work = tokio::spawn(async move {
             let outcome = mover.flip(guard, asked, &route, request).await;
             mover.start_recording();
@@ -211,6 +229,38 @@ impl Ladder {
         });
         let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
+    }
+
+    /// After a flip down: sets the larger share that was asked for together with it, by a flip of its own.
+    async fn set_larger_share(
+        &self,
+        asked: Moment,
+        until: Instant,
+        route: RouteId,
+        request: FlipRequest,
+        mut down: Flipped,
+    ) -> Flipped {
+        let (to, percent) = (request.to, request.percent.unwrap_or(Percent::ALL));
+        let raise = async {
+            if !down.recorded {
+                return Err("the store has not recorded the flip down yet".to_owned());
+            }
+            let guard = timeout_at(until, self.mover.lock_moves()).await.map_err(|_| StoreSilent::Busy.to_string())?;
+            if self.mover.rung(&route) != Some(to) {
+                return Err(format!("the route is not in `{to}` any more"));
+            }
+            // Later than the flip down, and earlier than whatever is asked for after it.
+            let asked = asked + Duration::from_nanos(1);
+            let raised = self.flip_with(guard, asked, until, route, request).await;
+            raised.map_err(|error| error.to_string())
+        };
+        match raise.await {
+            Ok(raised) => return Flipped { changed: true, horizon: down.horizon, ..raised },
+            Err(why) => down.horizon.push(format!(
+                "its share of `{to}` is not raised to {percent}: {why}. Flip it again if it is to have that share"
+            )),
+        }
+        down
     }
 
     /// Sets the kill switch. When this returns, everything that obeys it has confirmed: nothing that it forbids begins

@@ -97,6 +97,11 @@ impl Mover {
         routes.map(|at| status::route_status(&inputs, &self.gate, at)).collect()
     }
 
+    /// The rung of a route; `None` if there is no such route.
+    pub fn rung(&self, route: &RouteId) -> Option<State> {
+        self.in_force.inputs().positions.routes.get(route).map(RoutePosition::rung)
+    }
+
     /// Connects something that the kill switch stops: from now on no change of the kill switch is acknowledged before
     /// `other` has applied it.
     pub async fn connect_to_kill_switch(&self, other: Arc<dyn KillSwitchListener>) {

@@ -10,7 +10,7 @@ use super::later_ids::LaterIds;
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::{Declared, FlipRequest, FlipSource};
-use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
+use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FileState, FlipRecord, RetryScopes};
 
@@ -55,6 +55,11 @@ impl RoutePosition {
     /// The rung that the route is on: the requested one, or a lower one if the gate refused the state in the file.
     pub fn rung(&self) -> State {
         self.inputs.granted()
+    }
+    /// The share of callers who are on a rung or above it; `None` if the route is below that rung.
+    pub fn reached(&self, rung: State) -> Option<Percent> {
+        let rungs = State::ALL.into_iter().filter(|above| (rung..=self.rung()).contains(above));
+        rungs.map(|above| self.inputs.shares.of(above)).max()
     }
     /// Whether the route is on this rung already, and no other state was requested.
     pub fn is_at(&self, to: State, shares: Shares) -> bool {

@@ -59,7 +59,7 @@ pub struct Flipped {
     /// The state in force now, and why if it is not the requested one.
     pub effective: Effective,
     /// On the way down: what the caller should know (instances the engine owns that legacy does not know, list routes
-    /// that will not show them), as sentences.
+    /// that will not show them, a larger share that was asked for and is not in force), as sentences.
     pub horizon: Vec<String>,
 }
 

@@ -101,3 +101,48 @@ async fn a_held_route_goes_down_for_good_though_the_store_refuses_it() {
         assert_eq!(fixture.state("bare"), effective(state, Why::Requested));
     }
 }
+
+/// In `live`, 10 % of the callers are above `dark`, and its own share is 20 %.
+#[tokio::test(start_paused = true)]
+async fn a_larger_share_on_the_way_down_is_not_in_force_before_it_is_recorded() {
+    let fixture = Fixture::open(files(&[])).await;
+    let share = |fixture: &Fixture| fixture.ladder.flags().load().route(&"plain".into()).unwrap().shares.dark;
+    let forced_percent = |state, percent| FlipRequest { percent: Percent::new(percent), ..forced(state) };
+    let (fifth, half) = (Percent::new(20.0).unwrap(), Percent::new(50.0).unwrap());
+    for refuses in [true, false] {
+        fixture.flip("plain", forced_percent(State::Dark, 20.0)).await.unwrap();
+        fixture.flip("plain", forced_percent(State::Live, 10.0)).await.unwrap();
+        refuse(&fixture, refuses);
+        let began = tokio::time::Instant::now();
+        let down = fixture.flip("plain", forced_percent(State::Dark, 50.0)).await.unwrap();
+        assert!(began.elapsed() <= Duration::from_millis(1_001), "{:?}", began.elapsed());
+        assert_eq!((down.changed, down.recorded), (true, !refuses));
+        assert_eq!(down.flip.from, if refuses { "live" } else { "dark" }, "a second flip has the larger share");
+        assert_eq!(down.effective, effective(State::Dark, Why::Requested));
+        let says_so = |line: &String| line.contains("its share of `dark` is not raised to 50%");
+        assert_eq!(down.horizon.iter().any(says_so), refuses, "{:?}", down.horizon);
+        assert_eq!(share(&fixture), if refuses { fifth } else { half });
+        refuse(&fixture, false);
+        while fixture.ladder.unrecorded_flips() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(share(&fixture), if refuses { fifth } else { half });
+        assert_eq!(fixture.status("plain").forced.as_deref(), Some("a drill"));
+    }
+    fixture.flip("plain", forced_percent(State::Live, 10.0)).await.unwrap();
+    let shut = fixture.flip("plain", percent(State::Dark, 60.0)).await;
+    assert!(matches!(shut, Err(FlipError::GateShut { .. })), "{shut:?}");
+    assert_eq!(fixture.state("plain").state, State::Live);
+}
+
+/// All callers are above `dark`, so that each of its shares is smaller.
+#[tokio::test(start_paused = true)]
+async fn a_share_of_callers_who_were_above_it_goes_down_at_once() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("plain", FlipRequest { percent: Percent::new(20.0), ..forced(State::Dark) }).await.unwrap();
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    refuse(&fixture, true);
+    let down = fixture.flip("plain", percent(State::Dark, 50.0)).await.unwrap();
+    assert!(!down.recorded && down.horizon.is_empty(), "{:?}", down.horizon);
+    assert_eq!(fixture.ladder.flags().load().route(&"plain".into()).unwrap().shares.dark, Percent::new(50.0).unwrap());
+}

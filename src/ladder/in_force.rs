@@ -43,7 +43,7 @@ pub(super) struct Inputs {
     pub lowered: LoweredRoutes,
     /// Whether a task records the flips that wait.
     is_recording: bool,
-    /// Whether no more flips may wait, because the process ends.
+    /// Whether no person's flip may wait any more, because the process ends.
     pub is_ending: bool,
     pub outstanding: OutstandingWrite,
     kill_switch: Versioned<Freeze>,
@@ -230,7 +230,7 @@ impl InForce {
         inputs.is_recording
     }
 
-    /// From now on no flip that waits is added.
+    /// From now on no flip that waits is added, except one that takes back a flip to `only` that a freeze overtook.
     pub fn end(&self) {
         let mut inputs = self.lock();
         inputs.is_ending = true;

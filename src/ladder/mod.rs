@@ -315,7 +315,8 @@ impl Ladder {
     }
 
     /// To be called when the process ends: waits, for at most `within`, until the flips down are recorded that the store
-    /// does not have yet, and logs those that are lost. From then on a flip down is refused.
+    /// does not have yet, and logs those that are lost. Waits for a move that is under way too: it may be taken back by
+    /// a flip down. From then on a flip down is refused.
     pub async fn end_flips(&self, within: Duration) {
         let lost = self.mover.end_flips(within).await;
         if !lost.is_empty() {

@@ -63,9 +63,16 @@ impl Mover {
         self.in_force().end();
         let next = || self.in_force().inputs().waiting.first().map(|waiting| waiting.recorded.subscribe());
         let all = async {
-            while let Some(mut recorded) = next() {
-                // An error means that it waits no more, because the route is as low without it.
-                let _ = recorded.wait_for(Option::is_some).await;
+            loop {
+                while let Some(mut recorded) = next() {
+                    // An error means that it waits no more, because the route is as low without it.
+                    let _ = recorded.wait_for(Option::is_some).await;
+                }
+                // The move that is under way may be taken back, by one more flip that waits.
+                let _no_move_under_way = self.lock_moves().await;
+                if next().is_none() {
+                    break;
+                }
             }
         };
         let _ = tokio::time::timeout(within, all).await;

@@ -96,6 +96,30 @@ async fn a_flip_to_only_is_taken_back_though_the_store_refuses_it() {
     assert_eq!(stored(&fixture).await, expected);
 }
 
+/// The flip that takes it back is made after the end of the process has begun.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_process_waits_for_a_flip_to_only_that_is_taken_back() {
+    for is_recorded in [true, false] {
+        let fixture = flip_that_waits().await;
+        freeze(&fixture, Freeze::Instances).await.unwrap();
+        let (log, _guard) = super::captured_log::capture_log();
+        let ladder = fixture.ladder.clone();
+        let end = tokio::spawn(async move { ladder.end_flips(Duration::from_secs(20)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!end.is_finished(), "it is not known yet whether it has to be taken back");
+        fixture.store.refuse_flips.store(!is_recorded, Ordering::SeqCst);
+        silence(&fixture, false);
+        end.await.unwrap();
+        assert_eq!(fixture.ladder.unrecorded_flips(), usize::from(!is_recorded));
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        let is_named = log.contains("the flips down of these routes, which are lost") && log.contains("bare");
+        assert_eq!(is_named, !is_recorded, "{log}");
+        if is_recorded {
+            assert_eq!(stored(&fixture).await[..3], pairs(&[("off", "live"), ("live", "only"), ("only", "live")]));
+        }
+    }
+}
+
 /// Also a route that begins there without a flip. Both begin there when the files are read after the freeze.
 #[tokio::test(start_paused = true)]
 async fn files_that_a_freeze_overtakes_put_no_route_in_only() {

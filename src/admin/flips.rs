@@ -76,7 +76,8 @@ const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only
                                      not frozen and may execute its runs; freeze each of them";
 /// The note in the response to a freeze that the store has not recorded.
 const UNRECORDED_FREEZE: &str = "the freeze is in force, but the store has not recorded it yet: pointsman tries again \
-                                 until it has; a restart before that would end the freeze";
+                                 until it has; if the process stops or is killed before that, the next one \
+                                 starts without the freeze";
 
 fn freeze_note(recorded: bool, is_shared: bool) -> Option<String> {
     let notes = [(!recorded, UNRECORDED_FREEZE), (is_shared, FREEZE_OF_ONE_PROCESS)];

@@ -161,15 +161,15 @@ impl Parts {
         })
     }
 
-    /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence and the flips down that are
-    /// still in memory.
+    /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
+    /// freeze that are still in memory.
     pub async fn drain(&self, limits: &Limits) {
-        self.ladder.log_unrecorded_flips();
+        self.ladder.log_unrecorded();
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
         let within = Limits::ms(limits.drain_ms);
         // Side by side: a store that does not answer delays the end by one of these times only.
-        tokio::join!(self.flush_keys(within), self.flush_evidence(within), self.ladder.end_flips(within));
+        tokio::join!(self.flush_keys(within), self.flush_evidence(within), self.ladder.end_moves(within));
     }
 
     async fn flush_keys(&self, within: Duration) {

@@ -160,7 +160,19 @@ impl KillSwitch {
 
     /// Whether the freeze in force is not in the store, so that a restart would lose it.
     pub fn is_unrecorded(&self) -> bool {
-        self.state().pending.is_some()
+        self.unrecorded().is_some()
+    }
+
+    /// The freeze in force, if the store does not have it.
+    pub fn unrecorded(&self) -> Option<Pending> {
+        self.state().pending.clone()
+    }
+
+    /// Waits until the freeze in force is in the store.
+    pub async fn wait_all_recorded(&self) {
+        while let Some(Pending { version, .. }) = self.unrecorded() {
+            self.wait_recorded(version).await;
+        }
     }
 
     /// Waits until the store has this change or a newer one, and returns its record.

@@ -300,31 +300,40 @@ impl Ladder {
         self.mover.in_force().unrecorded_flips()
     }
 
-    /// Logs the routes whose flips down are not recorded yet. For the beginning of the stop: a supervisor may end the
-    /// process before [`Ladder::end_flips`] returns.
-    pub fn log_unrecorded_flips(&self) {
-        let waiting = self.mover.in_force().inputs().waiting;
-        let routes: Vec<_> =
-            waiting.iter().filter_map(|waiting| waiting.flip.route.as_ref()?.as_str().into()).collect();
-        if !routes.is_empty() {
+    /// Logs the freeze and the routes of the flips down that are not recorded yet. For the beginning of the stop: a
+    /// supervisor may end the process before [`Ladder::end_moves`] returns.
+    pub fn log_unrecorded(&self) {
+        let unrecorded = self.mover.unrecorded_moves();
+        if let Some(routes) = unrecorded.route_names() {
             tracing::warn!(
-                routes = routes.join(", "),
+                routes,
                 "the store has not recorded the flips down of these routes: if the process ends before it does, they are lost"
+            );
+        }
+        if let Some(freeze) = unrecorded.freeze {
+            tracing::warn!(
+                freeze,
+                "the store has not recorded the freeze in force: if the process ends before it does, it is lost"
             );
         }
     }
 
-    /// To be called when the process ends: waits, for at most `within`, until the flips down are recorded that the store
-    /// does not have yet, and logs those that are lost. Waits for a move that is under way too: it may be taken back by
-    /// a flip down. From then on a flip down is refused.
-    pub async fn end_flips(&self, within: Duration) {
-        let lost = self.mover.end_flips(within).await;
-        if !lost.is_empty() {
-            let routes = lost.iter().map(RouteId::as_str).collect::<Vec<_>>().join(", ");
+    /// To be called when the process ends: waits, for at most `within`, until the freeze and the flips down are recorded
+    /// that the store does not have yet, and logs what is lost. Waits for a move that is under way too: it may be taken
+    /// back by a flip down. From then on a flip down is refused.
+    pub async fn end_moves(&self, within: Duration) {
+        let lost = self.mover.end_moves(within).await;
+        if let Some(routes) = lost.route_names() {
             tracing::error!(
                 routes,
                 "the store has not recorded the flips down of these routes, which are lost: the next process returns the \
                  routes to the states that the store has"
+            );
+        }
+        if let Some(freeze) = lost.freeze {
+            tracing::error!(
+                freeze,
+                "the store has not recorded the freeze, which is lost: the next process starts without it"
             );
         }
     }

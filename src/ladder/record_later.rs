@@ -17,6 +17,26 @@ use crate::store::{FlipRecord, StoreError};
 /// The pauses between attempts to record: the first and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// What is in force and not in the store.
+pub(super) struct UnrecordedMoves {
+    /// The routes of the flips down.
+    pub routes: Vec<RouteId>,
+    /// The name of the freeze.
+    pub freeze: Option<String>,
+}
+
+impl UnrecordedMoves {
+    fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.freeze.is_none()
+    }
+
+    /// The routes as text; `None` if there are none.
+    pub fn route_names(&self) -> Option<String> {
+        let names: Vec<_> = self.routes.iter().map(RouteId::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+}
+
 impl Mover {
     /// Starts the task that records the flips that wait, if there are some and no task does.
     pub(super) fn start_recording(self: Arc<Self>) {
@@ -57,9 +77,9 @@ impl Mover {
         }
     }
 
-    /// For the end of the process: lets the flips that wait be recorded, and no more be made. Returns the routes whose
-    /// flips are not recorded after this time.
-    pub(super) async fn end_flips(&self, within: Duration) -> Vec<RouteId> {
+    /// For the end of the process: lets the freeze and the flips that wait be recorded, and no more such flips be made.
+    /// Returns what is not recorded after this time.
+    pub(super) async fn end_moves(&self, within: Duration) -> UnrecordedMoves {
         self.in_force().end();
         let next = || self.in_force().inputs().waiting.first().map(|waiting| waiting.recorded.subscribe());
         let all = async {
@@ -68,15 +88,25 @@ impl Mover {
                     // An error means that it waits no more, because the route is as low without it.
                     let _ = recorded.wait_for(Option::is_some).await;
                 }
+                self.kill_switch().wait_all_recorded().await;
                 // The move that is under way may be taken back, by one more flip that waits.
                 let _no_move_under_way = self.lock_moves().await;
-                if next().is_none() {
+                if self.unrecorded_moves().is_empty() {
                     break;
                 }
             }
         };
         let _ = tokio::time::timeout(within, all).await;
-        self.in_force().inputs().waiting.into_iter().filter_map(|waiting| waiting.flip.route).collect()
+        self.unrecorded_moves()
+    }
+
+    /// What is in force and not in the store.
+    pub(super) fn unrecorded_moves(&self) -> UnrecordedMoves {
+        let waiting = self.in_force().inputs().waiting;
+        UnrecordedMoves {
+            routes: waiting.into_iter().filter_map(|waiting| waiting.flip.route).collect(),
+            freeze: self.kill_switch().unrecorded().map(|pending| pending.flip.to),
+        }
     }
 
     /// Records the flips that wait, however often it takes.

@@ -205,7 +205,7 @@ async fn at_the_end_of_the_process_flips_that_wait_are_recorded_or_named_in_the_
         assert!(!fixture.flip("bare", off()).await.unwrap().recorded);
         let (log, _guard) = super::captured_log::capture_log();
         let ladder = fixture.ladder.clone();
-        let end = tokio::spawn(async move { ladder.end_flips(Duration::from_secs(20)).await });
+        let end = tokio::spawn(async move { ladder.end_moves(Duration::from_secs(20)).await });
         tokio::time::sleep(Duration::from_secs(1)).await;
         let late = fixture.flip("plain", off()).await.unwrap_err();
         assert!(late.to_string().contains("the process is stopping"), "{late}");

@@ -14,6 +14,29 @@ pub(super) async fn wait_until_recorded(fixture: &Fixture) {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_the_end_of_the_process_a_freeze_is_recorded_or_the_log_says_that_it_is_lost() {
+    for is_recorded in [true, false] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.store.refuse_flips.store(true, Ordering::SeqCst);
+        assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded);
+        let (log, _guard) = super::captured_log::capture_log();
+        fixture.ladder.log_unrecorded();
+        let ladder = fixture.ladder.clone();
+        let end = tokio::spawn(async move { ladder.end_moves(Duration::from_secs(20)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!end.is_finished());
+        fixture.store.refuse_flips.store(!is_recorded, Ordering::SeqCst);
+        end.await.unwrap();
+        assert_eq!(fixture.ladder.freeze_is_unrecorded(), !is_recorded);
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        assert!(log.contains("if the process ends before it does, it is lost"), "{log}");
+        assert_eq!(log.contains("the freeze, which is lost"), !is_recorded, "{log}");
+        let fixture = fixture.restart(files(&[])).await;
+        assert_eq!(fixture.ladder.flags().load().freeze != Freeze::No, is_recorded);
+    }
+}
+
 fn from_and_to(flips: &[FlipRecord]) -> Vec<(&str, &str)> {
     flips.iter().rev().map(|flip| (flip.from.as_str(), flip.to.as_str())).collect()
 }

@@ -104,7 +104,7 @@ async fn the_end_of_the_process_waits_for_a_flip_to_only_that_is_taken_back() {
         freeze(&fixture, Freeze::Instances).await.unwrap();
         let (log, _guard) = super::captured_log::capture_log();
         let ladder = fixture.ladder.clone();
-        let end = tokio::spawn(async move { ladder.end_flips(Duration::from_secs(20)).await });
+        let end = tokio::spawn(async move { ladder.end_moves(Duration::from_secs(20)).await });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!end.is_finished(), "it is not known yet whether it has to be taken back");
         fixture.store.refuse_flips.store(!is_recorded, Ordering::SeqCst);

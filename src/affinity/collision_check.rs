@@ -18,8 +18,6 @@ const QUEUE_MAX: usize = 16_384;
 const BATCH_MAX: usize = 512;
 /// How often a healthy store is asked about one id.
 const TRIES_MAX: u32 = 8;
-/// How long the end of the process waits for the checks.
-const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// The pauses before the store is asked again, each twice as long as the one before.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -53,19 +51,11 @@ impl CollisionChecks {
         }
     }
 
-    /// Waits until everything in the queue is checked, but not long for a store that does not answer.
+    /// Waits until everything in the queue is checked, however long the store takes.
     pub(super) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
-        let all_checked = async {
-            if self.queue.send(CheckMessage::Flush(done)).await.is_ok() {
-                let _ = flushed.await;
-            }
-        };
-        if tokio::time::timeout(FLUSH_MAX, all_checked).await.is_err() {
-            tracing::error!(
-                "whether the engine owns the last ids that legacy gave out was not checked in time: a pin collision may go \
-                 unnoticed"
-            );
+        if self.queue.send(CheckMessage::Flush(done)).await.is_ok() {
+            let _ = flushed.await;
         }
     }
 }

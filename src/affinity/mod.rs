@@ -215,7 +215,12 @@ impl StoreAffinity {
 
     /// Waits until the store has all keys that were noted before, or has refused some.
     pub async fn flush(&self) {
-        tokio::join!(self.collision_checks.flush(), self.keys.flush());
+        self.keys.flush().await;
+    }
+
+    /// Waits until it is checked whether the engine owns the ids that legacy gave out before.
+    pub async fn finish_collision_checks(&self) {
+        self.collision_checks.flush().await;
     }
 
     /// Whether the engine may have taken this key before, so that the store has to be asked.

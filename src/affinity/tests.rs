@@ -1,3 +1,4 @@
+mod collisions;
 mod key_files;
 mod older_copies;
 mod unnoted;
@@ -185,7 +186,7 @@ async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or
     assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
     assert_eq!(pins.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
     pins.note_legacy_instance(pin("2", Arm::Legacy).key.into());
-    pins.collision_checks.flush().await;
+    pins.finish_collision_checks().await;
     assert_eq!(store.look_ups(), 0, "the store was not asked");
     assert_eq!(owner(&pins, "3").await, Err(ArmUnknown));
     assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
@@ -260,37 +261,6 @@ async fn keys_that_the_store_refused_are_written_later() {
         key[..2].copy_from_slice(&n.to_be_bytes());
         assert_eq!(store.first_try(RetryKey(key)).await.unwrap().unwrap().arm, Arm::Legacy);
     }
-}
-
-#[tokio::test]
-async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
-    let store = CountingStore::new();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let family = Family::from(RouteId::new("orders.create"));
-    create(&store, &pins, 1, pin("17", Arm::Engine)).await;
-    pins.note_legacy_instance(pin("18", Arm::Legacy).key.into());
-    pins.flush().await;
-    assert!(!pins.collided(&family));
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
-    assert!(pins.collided(&family));
-
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
-    pins.flush().await;
-    assert!(pins.collided(&family), "found in the store");
-    assert!(!pins.collided(&RouteId::new("other").into()));
-
-    let pins = affinity_with_built_sets(&store).await;
-    store.is_gone.store(true, Ordering::Relaxed);
-    let before = store.look_ups();
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
-    while store.look_ups() == before {
-        tokio::task::yield_now().await;
-    }
-    assert!(!pins.collided(&family), "the store does not answer");
-    store.is_gone.store(false, Ordering::Relaxed);
-    pins.flush().await;
-    assert!(pins.collided(&family), "found when the store answers again");
 }
 
 /// Pins are stored under the id that the creator had when they were made; a request looks under all ids, also earlier

@@ -169,7 +169,21 @@ impl Parts {
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
         let within = Limits::ms(limits.drain_ms);
         // Side by side: a store that does not answer delays the end by one of these times only.
-        tokio::join!(self.flush_keys(within), self.flush_evidence(within), self.ladder.end_moves(within));
+        tokio::join!(
+            self.flush_keys(within),
+            self.finish_collision_checks(within),
+            self.flush_evidence(within),
+            self.ladder.end_moves(within)
+        );
+    }
+
+    async fn finish_collision_checks(&self, within: Duration) {
+        if tokio::time::timeout(within, self.pins.finish_collision_checks()).await.is_err() {
+            tracing::error!(
+                "the store does not answer: whether the engine owns the last ids that legacy gave out was not checked, \
+                 and a pin collision may go unnoticed"
+            );
+        }
     }
 
     async fn flush_keys(&self, within: Duration) {

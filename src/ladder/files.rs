@@ -63,8 +63,12 @@ pub(super) fn adopt(
     }
     after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
     let gets_force = |route: &Route| {
-        let had_none = |was: &RoutePosition| was.route.force.is_none();
-        route.force.is_some() && route.ids().find_map(|id| before.routes.get(id)).is_some_and(had_none)
+        let had = |id| match before.routes.get(id) {
+            Some(was) => Some(was.route.force.is_some()),
+            // At a start.
+            None => before.scopes.get(id)?.has_force,
+        };
+        route.force.is_some() && route.ids().find_map(had) == Some(false)
     };
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gets_force(route), gate)).collect();
     keep_declarations(&mut after, before, &routes);

@@ -52,6 +52,7 @@ pub(super) fn after_files(
             matches: Some(route.matches.to_string()),
             reads_only: declared.read_only.contains(&route.id),
             window_s: route.workflow.is_some().then_some(window.as_secs()),
+            has_force: Some(route.force.is_some()),
             ..Default::default()
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
@@ -186,6 +187,7 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         matches: _,
         reads_only: _,
         window_s: _,
+        has_force: _,
         exposed: _,
         accepted: _,
         forced_cohorts: _,
@@ -214,6 +216,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         matches: _,
         reads_only: _,
         window_s: _,
+        has_force: _,
         forced_cohorts: _,
     } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));

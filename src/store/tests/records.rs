@@ -157,6 +157,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             matches,
             reads_only: true,
             window_s: Some(86_400),
+            has_force: Some(true),
             since: Some(at),
             exposed: Some(at),
             accepted: Some(at),

@@ -109,9 +109,9 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
         let before = before.get(route);
         if let Some(since) = scopes.since.filter(|since| before.and_then(|before| before.since) != Some(*since)) {
             tracing::info!(
-                %route, until = %until(since, window),
-                "its retry keys are recorded from now on: until then the gate to `live` stays shut unless forced, since \
-                 retries may come of requests that legacy served before"
+                %route, %since, until = %until(since, window),
+                "its retry keys are known only since this time: until then the gate to `live` stays shut unless forced, \
+                 since retries may come of requests that legacy served before"
             );
         }
         let newest = |scopes: &RetryScopes| scopes.earlier.first().map(|replaced| replaced.at);

@@ -1,23 +1,38 @@
-//! Pinned runs that cannot be purged, because what would be kept of them cannot be read.
+//! What cannot be purged because it cannot be read: pinned runs of which something would be kept, and retry keys.
 //!
-//! Always true: such a run stays as it is. A process reads it once, and leaves it out of its later purges, so that it
-//! keeps no other run from being purged.
+//! Always true: such a run or key stays as it is, and keeps no other from being purged. A process reads such a run once,
+//! and leaves it out of its later purges.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
 use crate::names::RunId;
 
-/// The pinned runs that this process found to be unreadable.
+/// What this process found to be unreadable.
 #[derive(Default)]
-pub(super) struct Unpurgeable(Mutex<BTreeSet<RunId>>);
+pub(super) struct Unpurgeable {
+    runs: Mutex<BTreeSet<RunId>>,
+    /// How many retry keys there were when they were last counted.
+    keys: AtomicU64,
+}
 
 impl Unpurgeable {
     fn lock(&self) -> MutexGuard<'_, BTreeSet<RunId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// These runs.
+    /// Sets the number of expired retry keys that cannot be read, and logs it if there are more than before.
+    pub(super) fn set_keys(&self, keys: u64) {
+        if keys > self.keys.swap(keys, Ordering::Relaxed) {
+            tracing::warn!(
+                keys,
+                "expired retry keys are not removed, because they cannot be read: they have a wrong length, and match no \
+                 request; the others are removed"
+            );
+        }
+    }
+    /// The pinned runs.
     pub(super) fn runs(&self) -> BTreeSet<RunId> {
         self.lock().clone()
     }

@@ -339,7 +339,13 @@ impl Work for PostgresStore {
         after: Option<RetryKeyPosition>,
         limit: usize,
     ) -> BoxFuture<'_, Result<RetryKeyPage<u64>>> {
-        super::record_writes::prune_retry_keys(&self.pool, self.retry_window_ns, after, limit).boxed()
+        async move {
+            if after.is_none() {
+                self.unpurgeable.set_keys(read::unreadable_keys(&self.pool, self.retry_window_ns).await?);
+            }
+            super::record_writes::prune_retry_keys(&self.pool, self.retry_window_ns, after, limit).await
+        }
+        .boxed()
     }
 
     fn long_bound_keys(

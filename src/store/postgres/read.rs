@@ -306,7 +306,8 @@ pub(super) async fn long_bound_keys(
             "retry_keys",
             "(CASE WHEN retry_keys.at <= now_ns() - $1 THEN now_ns() - $1 ELSE now_ns() - $1 + $2 END)"
         ),
-        " FROM retry_keys WHERE at <= now_ns() - $1 + $2 AND (at, key) > ($3, $4) ORDER BY at, key LIMIT $5"
+        " FROM retry_keys WHERE at <= now_ns() - $1 + $2 AND (at, key) > ($3, $4) AND octet_length(key) = 32 \
+          ORDER BY at, key LIMIT $5"
     );
     let (at, key) = position(&after);
     let make = || sqlx::query(TEXT).bind(retry_window_ns).bind(ahead_ns).bind(at).bind(key).bind(sql_limit(limit));
@@ -316,6 +317,13 @@ pub(super) async fn long_bound_keys(
     };
     let old: Vec<OldKey> = pool.query(make).await?.iter().map(old_key).collect::<Result<_>>()?;
     Ok(page_of(&old, limit, true))
+}
+
+/// How many of the keys whose window after the first try is over cannot be read. No page of keys has them.
+pub(super) async fn unreadable_keys(pool: &Pool, retry_window_ns: i64) -> Result<u64> {
+    let text = "SELECT count(*) FROM retry_keys WHERE at <= now_ns() - $1 AND octet_length(key) <> 32";
+    let found = pool.query(|| sqlx::query(text).bind(retry_window_ns)).await?;
+    found.first().map_or(Ok(0), |row| column::<i64>(row, 0).map(i64::cast_unsigned))
 }
 
 pub(super) async fn pinned(pool: &Pool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {

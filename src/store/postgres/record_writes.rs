@@ -80,7 +80,8 @@ pub(super) async fn prune_retry_keys(
     // Skips rows that another process prunes or claims at this moment.
     const PRUNE: &str = concat!(
         "WITH old AS MATERIALIZED (SELECT key, at FROM retry_keys \
-             WHERE at <= now_ns() - $1 AND (at, key) > ($2, $3) ORDER BY at, key LIMIT $4), \
+             WHERE at <= now_ns() - $1 AND (at, key) > ($2, $3) AND octet_length(key) = 32 \
+             ORDER BY at, key LIMIT $4), \
          expired AS MATERIALIZED (SELECT key FROM retry_keys WHERE key IN (SELECT key FROM old) AND NOT ",
         is_bound!("retry_keys", "(now_ns() - $1)"),
         " ORDER BY key FOR UPDATE SKIP LOCKED), \

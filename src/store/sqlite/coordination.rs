@@ -197,6 +197,9 @@ impl Work for SqliteStore {
     fn prune_retry_keys(&self, after: Option<RetryKeyPosition>, limit: usize) -> StoreFuture<'_, RetryKeyPage<u64>> {
         let since = newest_expired(self.retry_window);
         async move {
+            if after.is_none() {
+                self.unpurgeable.set_keys(read::unreadable_keys(&self.readers, since).await?);
+            }
             // A reader looks for them, so that the writer is not delayed by those that stay.
             let old = read::old_keys(&self.readers, (since, since), after, limit).await?;
             let RetryKeyPage { result: expired, next } = page_of(&old, limit, false);

@@ -1,5 +1,7 @@
 //! Tests that pinned runs whose events cannot be read do not keep other runs from being purged.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -31,6 +33,46 @@ async fn assert_readable_runs_are_purged(store: &impl Store) {
     assert!(store.purged_run_bodies(run_id(3)).await.unwrap().is_some());
     for n in [1, 2] {
         assert!(store.events(run_id(n), Seq::FIRST).await.is_err(), "run {n} stays as it is");
+    }
+}
+
+/// Legacy's three keys have expired, and the first of them has a wrong length.
+const DAMAGE_KEY: &str = "UPDATE retry_keys SET key = substr(key, 2) WHERE arm = 'legacy' AND at = \
+                          (SELECT min(at) FROM retry_keys)";
+
+async fn put_keys(store: &impl Store) {
+    let keys = (1..=3).map(|n| (RetryKey([n; 32]), past(4 - u64::from(n))));
+    store.note_legacy_tries(keys.collect()).await.unwrap();
+}
+
+/// The page has only one key, so that the damaged one would be a page of its own.
+async fn assert_readable_keys_are_removed(store: &impl Work) {
+    let first = store.prune_retry_keys(None, 1).await.unwrap();
+    let second = store.prune_retry_keys(first.next, 1).await.unwrap();
+    let third = store.prune_retry_keys(second.next, 1).await.unwrap();
+    assert_eq!((first.result, second.result, third.result, third.next), (1, 1, 0, None));
+    assert_eq!(store.long_bound_keys(Duration::ZERO, None, 9).await.unwrap().result, []);
+}
+
+#[tokio::test]
+async fn a_retry_key_that_cannot_be_read_keeps_no_other_from_being_removed() {
+    let limits = Limits { retry_window_s: 0, ..Limits::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let store = SqliteStore::open(&path, &limits).await.unwrap();
+    put_keys(&store).await;
+    let mut other = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    sqlx::query(DAMAGE_KEY).execute(&mut other).await.unwrap();
+    assert_readable_keys_are_removed(&store).await;
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM retry_keys").fetch_one(&mut other).await.unwrap();
+    assert_eq!(kept, 1);
+    if StoreKind::Postgres.is_installed() {
+        let database = super::cluster::shared().unwrap().database();
+        let store = PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap();
+        put_keys(&store).await;
+        database.query(&format!("SET search_path = pointsman; {DAMAGE_KEY}"));
+        assert_readable_keys_are_removed(&store).await;
+        store.close().await;
     }
 }
 

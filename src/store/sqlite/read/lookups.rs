@@ -158,7 +158,8 @@ pub(in crate::store::sqlite) async fn old_keys(
     const TEXT: &str = concat!(
         "SELECT key, at, ",
         has_run_since!("retry_keys", "(CASE WHEN retry_keys.at <= ?1 THEN ?1 ELSE ?2 END)"),
-        " FROM retry_keys WHERE at <= ?2 AND (at, key) > (?3, ?4) ORDER BY at, key LIMIT ?5"
+        " FROM retry_keys WHERE at <= ?2 AND (at, key) > (?3, ?4) \
+          AND typeof(key) = 'blob' AND length(key) = 32 ORDER BY at, key LIMIT ?5"
     );
     let (at, key) = after.as_ref().map_or((i64::MIN, [].as_slice()), |after| (nanos(after.at), after.key.0.as_slice()));
     let query = sqlx::query_as(TEXT).bind(since).bind(soon_since).bind(at).bind(key).bind(sql_limit(limit));
@@ -168,6 +169,13 @@ pub(in crate::store::sqlite) async fn old_keys(
         Ok(OldKey { position, is_bound })
     };
     found.into_iter().map(old_key).collect()
+}
+
+/// How many of the keys whose first try was at this time or earlier cannot be read. [`old_keys`] leaves them out.
+pub(in crate::store::sqlite) async fn unreadable_keys(readers: &Readers, since: i64) -> Result<u64> {
+    let text = "SELECT count(*) FROM retry_keys WHERE at <= ? AND NOT (typeof(key) = 'blob' AND length(key) = 32)";
+    let found: i64 = sqlx::query_scalar(text).bind(since).fetch_one(readers.pool()?).await.map_err(read_error)?;
+    Ok(found.cast_unsigned())
 }
 
 pub(in crate::store::sqlite) async fn pinned(readers: &Readers, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {

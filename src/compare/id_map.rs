@@ -3,13 +3,15 @@
 //! Always true: no id of either arm is bound to two of the other. The first binding stays; a value that contradicts it
 //! is a wrong reference.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The bindings, in both directions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdMap {
     to_engine: HashMap<String, String>,
     to_legacy: HashMap<String, String>,
+    /// The keys under which ids were bound: a parameter of such a name takes an id.
+    names: HashSet<String>,
 }
 
 /// Which characters belong to a word, in addition to letters, digits and `_`.
@@ -22,8 +24,11 @@ enum WordBoundary {
 }
 
 impl IdMap {
-    /// Binds two ids where both are free.
-    pub(super) fn bind(&mut self, legacy: &str, engine: &str) {
+    /// Binds two ids, found under this key, where both are free.
+    pub(super) fn bind(&mut self, name: Option<&str>, legacy: &str, engine: &str) {
+        if let Some(name) = name.filter(|name| !self.names.contains(*name)) {
+            self.names.insert(name.to_owned());
+        }
         if !self.to_engine.contains_key(legacy) && !self.to_legacy.contains_key(engine) {
             self.to_engine.insert(legacy.to_owned(), engine.to_owned());
             self.to_legacy.insert(engine.to_owned(), legacy.to_owned());
@@ -51,8 +56,8 @@ impl IdMap {
         if self.is_empty() {
             return legacy == engine;
         }
-        let to_engine = |boundary| substitute(legacy, &self.to_engine, boundary);
-        let to_legacy = |boundary| substitute(engine, &self.to_legacy, boundary);
+        let to_engine = |boundary| self.substitute(legacy, &self.to_engine, boundary);
+        let to_legacy = |boundary| self.substitute(engine, &self.to_legacy, boundary);
         if legacy == engine {
             return to_engine(WordBoundary::Strict) == legacy && to_legacy(WordBoundary::Strict) == engine;
         }
@@ -63,7 +68,7 @@ impl IdMap {
 
     /// The engine's text with its ids replaced by legacy's, where they cannot be mistaken for something else.
     pub(super) fn with_legacy_ids(&self, engine: &str) -> String {
-        substitute(engine, &self.to_legacy, WordBoundary::Strict)
+        self.substitute(engine, &self.to_legacy, WordBoundary::Strict)
     }
 
     /// The engine's value with its ids replaced by legacy's: whole strings, numbers, and words in strings, where they
@@ -71,7 +76,7 @@ impl IdMap {
     pub(super) fn value_with_legacy_ids(&self, engine: &serde_json::Value) -> serde_json::Value {
         use serde_json::Value;
         match engine {
-            Value::String(text) => Value::String(substitute(text, &self.to_legacy, WordBoundary::Lax)),
+            Value::String(text) => Value::String(self.substitute(text, &self.to_legacy, WordBoundary::Lax)),
             Value::Number(number) => {
                 let id = self.legacy_of(number.as_str()).filter(|_| is_rarely_a_quantity(number.as_str()));
                 id.and_then(|id| id.parse().ok()).map_or_else(|| engine.clone(), Value::Number)
@@ -82,6 +87,59 @@ impl IdMap {
             }
             Value::Null | Value::Bool(_) => engine.clone(),
         }
+    }
+
+    /// The text with each word that is an id replaced by the id it is bound to.
+    fn substitute(&self, text: &str, ids: &HashMap<String, String>, boundary: WordBoundary) -> String {
+        let may_refer = |word: &str| match boundary {
+            WordBoundary::Strict => is_distinctive(word),
+            WordBoundary::Lax => is_rarely_a_quantity(word),
+        };
+        if let Some(other) = ids.get(text).filter(|_| may_refer(text)) {
+            return other.clone();
+        }
+        let is_word_char =
+            |c: char| c.is_alphanumeric() || c == '_' || (boundary == WordBoundary::Strict && matches!(c, '-' | '.'));
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(start) = rest.find(is_word_char) {
+            out.push_str(&rest[..start]);
+            let run = &rest[start..];
+            let end = run.find(|c| !is_word_char(c)).unwrap_or(run.len());
+            // A full stop or a dash at the end is punctuation, not part of the word.
+            let word = run[..end].trim_end_matches(['.', '-']);
+            let word = if word.is_empty() { &run[..end] } else { word };
+            let is_reference = may_refer(word) || self.refers_behind(&text[..text.len() - run.len()], word);
+            match ids.get(word).filter(|_| is_reference) {
+                Some(other) => out.push_str(other),
+                None => out.push_str(word),
+            }
+            rest = &run[word.len()..];
+            // The trimmed characters are copied as they are.
+            let tail = rest.find(|c| !matches!(c, '.' | '-')).unwrap_or(rest.len());
+            out.push_str(&rest[..tail]);
+            rest = &rest[tail..];
+        }
+        out.push_str(rest);
+        out
+    }
+
+    /// Whether an id refers to something because of the text before it. A small number behind `=` may be a quantity
+    /// (`amount=2`): there the parameter's name decides.
+    fn refers_behind(&self, before: &str, id: &str) -> bool {
+        match before.strip_suffix('=') {
+            Some(before) => is_rarely_a_quantity(id) || self.names_an_id(before),
+            None => before.ends_with(['/', '#']),
+        }
+    }
+
+    /// Whether the text ends with the name of a parameter that takes an id: `order_id`, `orderId`, `filter[id]`, or
+    /// the key under which an id was bound.
+    fn names_an_id(&self, text: &str) -> bool {
+        let text = text.trim_end_matches(['[', ']']);
+        let name = text.rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next().unwrap_or_default();
+        let lower = name.to_ascii_lowercase();
+        self.names.contains(name) || (lower.ends_with("id") && !AMOUNTS.iter().any(|amount| lower.ends_with(amount)))
     }
 }
 
@@ -97,40 +155,8 @@ pub(super) fn id_text(value: &serde_json::Value) -> Option<&str> {
     }
 }
 
-/// The text with each word that is an id replaced by the id it is bound to.
-fn substitute(text: &str, ids: &HashMap<String, String>, boundary: WordBoundary) -> String {
-    let may_refer = |word: &str| match boundary {
-        WordBoundary::Strict => is_distinctive(word),
-        WordBoundary::Lax => is_rarely_a_quantity(word),
-    };
-    if let Some(other) = ids.get(text).filter(|_| may_refer(text)) {
-        return other.clone();
-    }
-    let is_word_char =
-        |c: char| c.is_alphanumeric() || c == '_' || (boundary == WordBoundary::Strict && matches!(c, '-' | '.'));
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(is_word_char) {
-        out.push_str(&rest[..start]);
-        let run = &rest[start..];
-        let end = run.find(|c| !is_word_char(c)).unwrap_or(run.len());
-        // A full stop or a dash at the end is punctuation, not part of the word.
-        let word = run[..end].trim_end_matches(['.', '-']);
-        let word = if word.is_empty() { &run[..end] } else { word };
-        let is_reference = may_refer(word) || out.ends_with(['/', '=', '#']);
-        match ids.get(word).filter(|_| is_reference) {
-            Some(other) => out.push_str(other),
-            None => out.push_str(word),
-        }
-        rest = &run[word.len()..];
-        // The trimmed characters are copied as they are.
-        let tail = rest.find(|c| !matches!(c, '.' | '-')).unwrap_or(rest.len());
-        out.push_str(&rest[..tail]);
-        rest = &rest[tail..];
-    }
-    out.push_str(rest);
-    out
-}
+/// Names that end with `id` and take an amount.
+const AMOUNTS: [&str; 2] = ["paid", "bid"];
 
 /// An id that cannot be mistaken for a quantity.
 fn is_distinctive(id: &str) -> bool {
@@ -151,7 +177,7 @@ mod tests {
     fn ids(pairs: &[(&str, &str)]) -> IdMap {
         let mut ids = IdMap::default();
         for (legacy, engine) in pairs {
-            ids.bind(legacy, engine);
+            ids.bind(Some("no"), legacy, engine);
         }
         ids
     }
@@ -160,7 +186,7 @@ mod tests {
     fn references_follow_the_ids() {
         let ids = ids(&[("17", "18"), ("ord_abc", "run_0190")]);
         assert!(ids.same_text("/orders/17", "/orders/18"));
-        assert!(ids.same_text("/orders/17/lines?of=17", "/orders/18/lines?of=18"));
+        assert!(ids.same_text("/orders/17/lines?order_id=17", "/orders/18/lines?order_id=18"));
         assert!(ids.same_text("see ord_abc.", "see run_0190."));
         assert!(!ids.same_text("/orders/17", "/orders/17"), "the engine has no 17");
         assert!(!ids.same_text("see ord_abc", "see ord_abc"));
@@ -182,11 +208,32 @@ mod tests {
         for (legacy, engine) in [("2.50 EUR", "1.50 EUR"), ("3", "2"), ("Line 3", "Line 2"), ("2 of 3", "1 of 2")] {
             assert!(!ids.same_text(legacy, engine), "{legacy} {engine}");
         }
-        assert!(ids.same_text("/lines/2?of=3#1", "/lines/1?of=2#0"));
+        assert!(ids.same_text("/lines/2?id=3#1", "/lines/1?id=2#0"));
         assert!(ids.same_text("Order 1017 is paid", "Order 1018 is paid") && ids.same_text("1017", "1018"));
         let engine = serde_json::json!({ "amount": 1, "price": "1.50", "order": 1018, "text": "order 1018, line 1" });
         let expected = serde_json::json!({ "amount": 1, "price": "1.50", "order": 1017, "text": "order 1017, line 1" });
         assert_eq!(ids.value_with_legacy_ids(&engine), expected);
+    }
+
+    #[test]
+    fn a_short_number_behind_an_equals_sign_is_a_reference_only_if_the_parameter_takes_an_id() {
+        let ids = ids(&[("2", "1"), ("1017", "1018")]);
+        for name in ["amount", "qty", "paid", "bid", "amount_paid", "of", ""] {
+            let of = |value: &str| format!("/charges?{name}={value}");
+            assert!(!ids.same_text(&of("2"), &of("1")), "{name}");
+            assert!(ids.same_text(&of("2"), &of("2")), "{name}");
+            assert!(ids.same_text(&of("1017"), &of("1018")) && !ids.same_text(&of("1017"), &of("1017")), "{name}");
+        }
+        // The last is the key under which the ids were bound.
+        for name in ["id", "ID", "orderid", "orderId", "order_id", "order-id", "x?line.id", "filter[id]", "id[]", "no"]
+        {
+            let of = |value: &str| format!("/lines?{name}={value}");
+            assert!(ids.same_text(&of("2"), &of("1")), "{name}");
+            assert!(!ids.same_text(&of("2"), &of("2")), "{name}: the engine gave out no 2");
+        }
+        assert!(ids.same_text("/lines?amount=2&id=2", "/lines?amount=2&id=1"));
+        let engine = serde_json::json!("http://bank/charges?amount=1&id=1");
+        assert_eq!(ids.value_with_legacy_ids(&engine), "http://bank/charges?amount=1&id=2");
     }
 
     #[test]

@@ -150,6 +150,18 @@ fn an_id_may_be_a_number_here_and_text_there() {
 }
 
 #[test]
+fn a_small_number_in_a_query_is_an_id_only_under_a_name_of_ids() {
+    let rules = rules(json!({"ids": ["$.lines[*].no"]}));
+    let of = |no: u32, location: &str| {
+        let body = json!({"lines": [{"no": no}]}).to_string();
+        reply(201, &[("content-type", "application/json"), ("location", location)], body)
+    };
+    let verdict = |legacy, engine| compared(&of(2, legacy), &of(1, engine), &rules).unwrap().verdict;
+    assert_eq!(verdict("/charges?no=2", "/charges?no=1"), Verdict::Ignored);
+    assert_eq!(verdict("/charges?amount=2", "/charges?amount=1"), Verdict::Mismatch);
+}
+
+#[test]
 fn unordered_arrays_match_as_sets_or_by_key() {
     let legacy = json!({"r": [{"sku": "a", "n": 1, "id": 1}, {"sku": "b", "n": 2, "id": 2}]});
     let engine = json!({"r": [{"sku": "b", "n": 2, "id": 7}, {"sku": "a", "n": 1, "id": 9}]});

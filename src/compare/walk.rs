@@ -126,7 +126,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, rule: RuleId, legacy: &Value, engine: &Value) -> bool {
         let (Some(a), Some(b)) = (id_text(legacy), id_text(engine)) else { return false };
         if !self.is_report() {
-            self.context.ids.bind(a, b);
+            self.context.ids.bind(path.keys().last(), a, b);
         } else if !self.context.ids.are_bound(a, b) {
             self.context.findings.add_values(path, Kind::Value, Some(legacy), Some(engine));
         } else if legacy != engine {

@@ -22,7 +22,7 @@ use super::value::{OPAQUE, kind, work};
 /// The version of the language. It is raised when an expression that was valid before may get another value, here, in
 /// the functions and operators, or in what `steps` holds, and when a pair may get another verdict: comparisons made
 /// under the earlier version then no longer count as evidence.
-pub const DIALECT: u32 = 5;
+pub const DIALECT: u32 = 6;
 
 type Members = BTreeMap<Arc<str>, ScopeValue>;
 

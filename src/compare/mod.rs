@@ -12,6 +12,7 @@
 //! Choosing the requests that are compared is left to `flag` and `shadow`, counting the results to `evidence`.
 
 mod assert;
+mod awaited;
 mod bounds;
 mod comparison;
 mod context;
@@ -43,6 +44,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
+pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, Bounds};
 pub use comparison::compare;
 pub use decode::unpacked;

@@ -7,6 +7,7 @@ use http::HeaderName;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
+use super::awaited::AwaitedIntents;
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::number::Decimal;
 use super::times;
@@ -152,21 +153,17 @@ impl Rules {
         !self.asserts.is_empty()
     }
 
-    /// Whether an assert reads intents.
-    pub fn reads_intents(&self) -> bool {
-        self.read_intents().next().is_some()
-    }
-
-    /// Whether an assert may read intents that a run still records while these steps have not ended: those of one of
-    /// the steps, or of any `undo`.
-    pub fn reads_intent_of(&self, steps: &[StepId]) -> bool {
-        let is_open = |name: &str| name.ends_with(OF_UNDO) || steps.iter().any(|step| step.as_str() == name);
+    /// The intents that the asserts read.
+    pub fn awaited_intents(&self) -> AwaitedIntents {
+        let reads = self.asserts.iter().flat_map(|(_, expression)| expression.reads());
         // A path that names no step may read all of them.
-        self.read_intents().any(|read| read.part(0).is_none_or(is_open))
-    }
-
-    fn read_intents(&self) -> impl Iterator<Item = &ReadPath> {
-        self.asserts.iter().flat_map(|(_, expression)| expression.reads()).filter(|read| read.root() == "intents")
+        let step = |read: &ReadPath| read.part(0).filter(|name| !name.ends_with(OF_UNDO)).map(StepId::from);
+        let steps: Option<Vec<StepId>> = reads.filter(|read| read.root() == "intents").map(step).collect();
+        match steps {
+            None => AwaitedIntents::All,
+            Some(steps) if steps.is_empty() => AwaitedIntents::None,
+            Some(steps) => AwaitedIntents::OfSteps(steps.into()),
+        }
     }
 
     pub(super) fn has_ids(&self) -> bool {

@@ -223,7 +223,7 @@ fn asserts_read_the_intents_of_an_undo_and_of_a_step_without_items() {
     assert_eq!((without_mail.verdict, without_mail.differences.len()), (Verdict::Mismatch, 1), "no run of `mail`");
     let engine = engine.with_steps_without_items(vec![StepId::new("mail")]);
     assert_eq!(compared(&legacy, &engine, &rules).unwrap().verdict, Verdict::Match);
-    assert!(rules.reads_intent_of(&[]), "what is undone is known only when the run has ended");
+    assert_eq!(rules.awaited_intents(), AwaitedIntents::All, "what is undone is known only when the run has ended");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{EarlierKeys, KeysOfLegacy, RequestCopy};
-use crate::compare::{Intent, Observation};
+use crate::compare::{AwaitedIntents, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
 use crate::names::{RouteId, RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
@@ -50,9 +50,9 @@ pub struct ArmRequest {
     pub may_fall_back: bool,
     /// The answer is due within this time.
     pub deadline: Duration,
-    /// In [`Mode::Dark`]: the comparison reads what the run sends after its answer, so the answer is held back until the
-    /// run has ended, or until the deadline.
-    pub awaits_end: bool,
+    /// In [`Mode::Dark`]: the intents that the comparison reads. The answer is held back until they are all recorded, or
+    /// until the deadline.
+    pub awaited_intents: AwaitedIntents,
 }
 
 /// Whether a request may begin a run, where no run of an earlier try is found.

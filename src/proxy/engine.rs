@@ -22,6 +22,7 @@ use super::retry_keys;
 use super::route_metrics::AnsweredBy;
 use super::upload::{ReadBody, Upload};
 use super::wait::{Phase, now};
+use crate::compare::AwaitedIntents;
 use crate::exchange::{
     ABANDONED_BEFORE, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody, LEGACY_TOOK_FIRST_TRY,
     LegacyTake, NO_FIRST_TRY, Problem, RequestCopy, Served,
@@ -199,7 +200,7 @@ fn request(
         keep: route.keeps_runs || reason == EngineReason::Retry,
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
-        awaits_end: false,
+        awaited_intents: AwaitedIntents::None,
     }
 }
 

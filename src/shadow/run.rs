@@ -115,7 +115,7 @@ impl Runner {
             keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,
-            awaits_end: self.rules_of(&route.id).reads_intents(),
+            awaited_intents: self.rules_of(&route.id).awaited_intents(),
         };
         let started = Instant::now();
         let engine = self.engine.clone();
@@ -165,7 +165,10 @@ impl Runner {
         };
         let route = &answered.flag.route.id;
         let rules = self.rules_of(route);
-        let reads_missing = |open: &Vec<StepId>| rules.reads_intent_of(open) || !answered.legacy.intents().is_empty();
+        let awaited = rules.awaited_intents();
+        let reads_missing = |open: &Vec<StepId>| {
+            awaited.may_follow(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
+        };
         if report.open_steps.as_ref().is_some_and(reads_missing) {
             return Outcome::Skipped(SkipReason::RunGoesOn);
         }

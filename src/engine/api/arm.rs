@@ -101,7 +101,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     prepared.keep &= request.keep;
     prepared.slot = if prepared.keep { core.slot_of_new(&prepared.run) } else { None };
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
-    let caller = Caller { answer_sender, may_fall_back: fall_back, answer_by: until, awaits_end: request.awaits_end };
+    let awaited_intents = request.awaited_intents;
+    let caller = Caller { answer_sender, may_fall_back: fall_back, answer_by: until, awaited_intents };
     driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
     drop(permit_to_begin);
 

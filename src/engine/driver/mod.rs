@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::compare::AwaitedIntents;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::machine::{
@@ -47,8 +48,8 @@ pub(super) struct Caller {
     pub may_fall_back: bool,
     /// A little before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Instant,
-    /// See [`ArmRequest::awaits_end`](crate::exchange::ArmRequest::awaits_end).
-    pub awaits_end: bool,
+    /// See [`ArmRequest::awaited_intents`](crate::exchange::ArmRequest::awaited_intents).
+    pub awaited_intents: AwaitedIntents,
 }
 
 /// The parts of a new driver.
@@ -161,8 +162,9 @@ impl Driver {
         } = parts;
         let (writer, append_header) = writer.unzip();
         let terms = caller.as_ref().map(|caller| {
-            let &Caller { may_fall_back, answer_by, awaits_end, .. } = caller;
-            CallerTerms { may_fall_back, answer_by: clock.at(answer_by), awaits_end }
+            let Caller { may_fall_back, answer_by, awaited_intents, .. } = caller;
+            let (may_fall_back, answer_by) = (*may_fall_back, clock.at(*answer_by));
+            CallerTerms { may_fall_back, answer_by, awaited_intents: awaited_intents.clone() }
         });
         let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
         let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared);

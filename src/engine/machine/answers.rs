@@ -133,7 +133,7 @@ impl Machine {
                 // reads.
                 tracing::warn!(run = %self.run.id(), why, "the store refuses the run");
                 self.answer_starter(StartAnswer::NotStored(format!("the store refused it: {why}")));
-                let may_fall_back = self.caller.is_some_and(|caller| caller.may_fall_back);
+                let may_fall_back = self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
                 self.discard(replies::not_started(may_fall_back, 503, "store_refused", "The store refused the run"));
             }
             AppendOutcome::Retry { why, failures, pause } => {
@@ -174,7 +174,7 @@ impl Machine {
                 // This was the first append, and private and shared calls are sent only after it: nothing was done but
                 // reads.
                 self.answer_starter(StartAnswer::NotStored("legacy took the first try of its retry key".into()));
-                let may_fall_back = self.caller.is_some_and(|caller| caller.may_fall_back);
+                let may_fall_back = self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
                 self.discard(replies::taken_by_legacy(may_fall_back));
             }
             AppendOutcome::Lost(why) => self.lose_ownership(&why),

@@ -25,7 +25,7 @@ impl DecidedReply {
 impl Machine {
     /// Answers the caller, once, when its deadline has come.
     pub(super) fn check_caller_deadline(&mut self, now: Timestamp) {
-        let is_over = self.caller.is_some_and(|caller| caller.answer_by <= now);
+        let is_over = self.caller.as_ref().is_some_and(|caller| caller.answer_by <= now);
         if is_over && self.deadline_reply.is_none() && self.end.is_none() {
             self.handle_caller_deadline();
         }
@@ -56,7 +56,8 @@ impl Machine {
     /// Gives the request back to legacy; false where that is no longer allowed, or where a person or the plan has
     /// decided against the request. A run of which nothing was submitted to the writer is dropped without an event.
     pub(super) fn release_request(&mut self, reason: &'static str) -> bool {
-        let may_fall_back = self.run.mode() == Mode::Real && self.caller.is_some_and(|caller| caller.may_fall_back);
+        let may_fall_back =
+            self.run.mode() == Mode::Real && self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
         if !may_fall_back || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
             return false;
         }

@@ -145,7 +145,7 @@ impl Machine {
 
     /// Until when the run's caller waits for its answer.
     fn caller_until(&self) -> Option<Timestamp> {
-        self.caller.map(|caller| caller.answer_by)
+        self.caller.as_ref().map(|caller| caller.answer_by)
     }
 
     /// Queries all open children.

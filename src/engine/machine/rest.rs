@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use super::exchange::{End, OrderAnswer, Output, RestCause};
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies::status_for_caller;
+use crate::names::StepId;
 use crate::workflow::{Mode, Refusal, RunStatus};
 
 /// The shortest wait for which the driver ends. Ending it and loading the run again for a shorter one would cost more.
@@ -55,7 +56,7 @@ impl Machine {
             && match self.run.mode() {
                 Mode::Real => true,
                 // The answer is compared, and the comparison must not hold a slot for as long as the run waits.
-                Mode::Dark => is_quiet && self.only_waits_for_time() && !self.caller.is_some_and(|c| c.awaits_end),
+                Mode::Dark => is_quiet && self.only_waits_for_time() && !self.may_record_awaited_intents(),
                 Mode::Rehearse => false,
             };
         if (has_ended || may_answer_early || waits_for_person)
@@ -107,6 +108,12 @@ impl Machine {
             || !self.locks.is_empty()
             || self.has_children();
         self.log.is_stored() && !is_busy && self.wake_at.is_some() && !self.goes_on_soon()
+    }
+
+    /// Whether the run may still record an intent with which its answer is compared.
+    fn may_record_awaited_intents(&self) -> bool {
+        let has_ended = |step: &StepId| self.run.has_ended(step);
+        self.caller.as_ref().is_some_and(|caller| caller.awaited_intents.may_follow(has_ended))
     }
 
     fn goes_on_soon(&self) -> bool {

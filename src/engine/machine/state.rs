@@ -10,6 +10,7 @@ use super::exchange::{ChildSpec, Delivery, End, OrderId, Output, RestCause, Spaw
 use super::ids::Ids;
 use super::log::{AppendHeader, Log};
 use super::query_state::QueryState;
+use crate::compare::AwaitedIntents;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
 use crate::workflow::{Misfit, Order, Part, Plan, Run, StepIndex, World};
@@ -38,13 +39,13 @@ pub(in crate::engine) struct MachineParts {
 }
 
 /// Until when a caller has to be answered, and whether its request may fall back to legacy.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::engine) struct CallerTerms {
     pub may_fall_back: bool,
     /// A little before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Timestamp,
-    /// See [`ArmRequest::awaits_end`](crate::exchange::ArmRequest::awaits_end).
-    pub awaits_end: bool,
+    /// See [`ArmRequest::awaited_intents`](crate::exchange::ArmRequest::awaited_intents).
+    pub awaited_intents: AwaitedIntents,
 }
 
 /// Pauses a run when it is recovered, or created again, before anything else happens to it.

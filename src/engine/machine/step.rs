@@ -117,7 +117,7 @@ impl Machine {
 
     fn arm_timer(&mut self) {
         let wake = self.wake_at.filter(|_| self.closing.is_none());
-        let caller = self.caller.filter(|_| self.deadline_reply.is_none()).map(|caller| caller.answer_by);
+        let caller = self.caller.as_ref().filter(|_| self.deadline_reply.is_none()).map(|caller| caller.answer_by);
         let result = self.unawaited_result.map(|(_, due)| due);
         let timer = [wake, caller, result].into_iter().flatten().min();
         if timer != self.armed_timer {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request};
+use crate::compare::AwaitedIntents;
 use crate::exchange::ArmRequest;
 use crate::flag::SkipReason;
 use crate::names::StepId;
@@ -36,13 +37,16 @@ const LATE: Duration = Duration::from_secs(8);
 const SOON: Duration = Duration::from_millis(400);
 
 #[tokio::test]
-async fn a_dark_run_that_only_waits_for_a_time_answers_at_once_unless_its_end_is_awaited() {
+async fn a_dark_run_that_only_waits_for_a_time_answers_at_once_unless_an_intent_of_a_later_step_is_awaited() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let plan = answers_early(json!({ "needs": ["accept"], "wait": "10m" }));
     let harness = Harness::new(&step_service, plan).await;
-    for (awaits_end, deadline) in [(false, LATE), (true, SOON)] {
+    let of = |step: &str| AwaitedIntents::OfSteps([StepId::from(step)].into());
+    for (awaited_intents, deadline) in
+        [(AwaitedIntents::None, LATE), (of("accept"), LATE), (of("mail"), SOON), (AwaitedIntents::All, SOON)]
+    {
         let begun = std::time::Instant::now();
-        let dark = ArmRequest { awaits_end, deadline, ..request("w", Mode::Dark, &json!({})) };
+        let dark = ArmRequest { awaited_intents, deadline, ..request("w", Mode::Dark, &json!({})) };
         let (status, body, report) = answer(harness.send(dark).await);
         assert_eq!((status, body, report.open_steps), (202, json!({ "n": 1 }), open_steps(&["mail"])));
         let intents: Vec<_> = report.intents.iter().map(|intent| intent.step.as_str()).collect();

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 
 use crate::affinity::StoreAffinity;
 use crate::clock;
-use crate::compare::{Body, Observation};
+use crate::compare::{AwaitedIntents, Body, Observation};
 use crate::engine::Engine;
 use crate::engine::EngineParts;
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, EarlierKeys, MayBegin, Problem, RequestCopy, RunReport};
@@ -331,7 +331,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         keep: true,
         may_fall_back: false,
         deadline: Duration::from_secs(8),
-        awaits_end: false,
+        awaited_intents: AwaitedIntents::None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! One run at a time.
 
 use super::*;
+use crate::compare::AwaitedIntents;
 
 #[tokio::test]
 async fn equal_replies_match_and_a_redacted_sample_is_kept_of_others() {
@@ -39,14 +40,15 @@ async fn a_dark_run_has_a_twin_and_counts_as_dark() {
 /// The dark run has answered and goes on; its step `mail` has not ended.
 #[tokio::test]
 async fn a_reply_of_a_run_that_goes_on_is_compared_unless_a_condition_reads_what_is_to_come() {
-    for (condition, reads, outcome) in [
-        ("engine.body.id == legacy.body.id", false, Ok(1)),
-        ("intents.accept.body.n == 1", true, Ok(1)),
-        ("has(intents.mail)", true, Err("run_goes_on")),
-        ("size(intents) == 1", true, Err("run_goes_on")),
+    let of = |step: &str| AwaitedIntents::OfSteps([step.into()].into());
+    for (condition, awaited, outcome) in [
+        ("engine.body.id == legacy.body.id", AwaitedIntents::None, Ok(1)),
+        ("intents.accept.body.n == 1", of("accept"), Ok(1)),
+        ("has(intents.mail)", of("mail"), Err("run_goes_on")),
+        ("size(intents) == 1", AwaitedIntents::All, Err("run_goes_on")),
     ] {
-        let reply = move |request: ArmRequest| async move {
-            assert_eq!(request.awaits_end, reads, "{condition}");
+        let reply = move |request: ArmRequest| {
+            assert_eq!(request.awaited_intents, awaited, "{condition}");
             let accepted = crate::compare::Intent {
                 step: "accept".into(),
                 item: None,
@@ -56,7 +58,7 @@ async fn a_reply_of_a_run_that_goes_on_is_compared_unless_a_condition_reads_what
                 body: json!({"n": 1}),
             };
             let (intents, open_steps) = (vec![accepted], Some(vec!["mail".into()]));
-            answer(&json!({"id": 17}), RunReport { intents, open_steps, ..RunReport::default() })
+            std::future::ready(answer(&json!({"id": 17}), RunReport { intents, open_steps, ..RunReport::default() }))
         };
         let rules = json!({ "assert": [format!("${{{condition}}}")] });
         let rig = TestShadow::new(engine(reply), limits(), rules).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use pointsman::affinity::StoreAffinity;
+use pointsman::compare::AwaitedIntents;
 use pointsman::config::{self, Overrides, Setup};
 use pointsman::demo::{Latency, LedgerEntry, OutsideWorld};
 use pointsman::engine::{Engine, EngineParts, Start};
@@ -175,7 +176,7 @@ impl WorkflowRun<'_> {
             keep: true,
             may_fall_back: false,
             deadline: Duration::from_secs(20),
-            awaits_end: false,
+            awaited_intents: AwaitedIntents::None,
         };
         let Ok(reply) = self.engine().arm().oneshot(arm_request).await;
         reply

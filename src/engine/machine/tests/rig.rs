@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::compare::AwaitedIntents;
 use crate::engine::machine::{
     AppendHeader, CallRequest, CallerAnswer, CallerTerms, ChildSpec, End, Input, LockQuery, Machine, MachineParts,
     OrderAnswer, Output, RestCause, StartAnswer,
@@ -132,7 +133,7 @@ impl Rig {
     pub fn new(plan: &Arc<Plan>) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let answer_by = now + SignedDuration::from_secs(20);
-        let caller = CallerTerms { may_fall_back: true, answer_by, awaits_end: false };
+        let caller = CallerTerms { may_fall_back: true, answer_by, awaited_intents: AwaitedIntents::None };
         let mut rig = Self {
             plan: plan.clone(),
             world: world(),

@@ -1,0 +1,27 @@
+//! Which intents a comparison reads, and therefore waits for.
+
+use std::sync::Arc;
+
+use crate::names::StepId;
+
+/// The intents that the asserts of a route read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AwaitedIntents {
+    /// No intents.
+    None,
+    /// Those of these steps.
+    OfSteps(Arc<[StepId]>),
+    /// All, or those of an `undo:`: which these are is known when the run has ended.
+    All,
+}
+
+impl AwaitedIntents {
+    /// Whether a run that has not ended may still record one of them. `has_ended` tells whether a step of it has.
+    pub fn may_follow(&self, has_ended: impl Fn(&StepId) -> bool) -> bool {
+        match self {
+            AwaitedIntents::None => false,
+            AwaitedIntents::OfSteps(steps) => !steps.iter().all(has_ended),
+            AwaitedIntents::All => true,
+        }
+    }
+}

@@ -246,10 +246,12 @@ pub(super) fn ended(run: &Run, plan: &Plan, world: &World, end: ChildOutcome) ->
         (status, _) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
-            // Where the child could not be rehearsed for lack of an output, a person or a signal, this run fails with
-            // the same kind of failure, which says that there is nothing to compare.
-            let lacks = cause.filter(|cause| run.mode() != Mode::Real && cause.lack().is_some());
-            let failure = Failure::of_step(lacks.unwrap_or(FailureKind::ChildFailed), id, item, message);
+            // Where the child could not be rehearsed for lack of an output, a person or a signal, or a service failed,
+            // this run fails with the same kind of failure, which says that there is nothing to compare.
+            let cause = cause.filter(|_| run.mode() != Mode::Real);
+            let lacks = cause.filter(|cause| cause.lack().is_some());
+            let incomparable = lacks.or(cause.filter(|cause| cause.is_of_service()));
+            let failure = Failure::of_step(incomparable.unwrap_or(FailureKind::ChildFailed), id, item, message);
             let expected = format!("a run of `{}` that completes", known.workflow);
             let asks_person = lacks.is_none() && step.failure_handling.on_failure == Some(PauseOrFail::Pause);
             (ConflictKind::ChildFailed, expected, asks_person, failure)

@@ -116,6 +116,24 @@ impl FailureKind {
             | FailureKind::WouldPause => false,
         }
     }
+    /// Whether a service failed. A refusal is not meant: it is an answer to the request.
+    pub(super) fn is_of_service(self) -> bool {
+        match self {
+            FailureKind::Unavailable | FailureKind::TimedOut | FailureKind::Broken | FailureKind::Schema => true,
+            FailureKind::Refused
+            | FailureKind::Expression
+            | FailureKind::Unresolved
+            | FailureKind::Bound
+            | FailureKind::NoAnswer
+            | FailureKind::Declared
+            | FailureKind::Cancelled
+            | FailureKind::Rejected
+            | FailureKind::ChildFailed
+            | FailureKind::NeedsPerson
+            | FailureKind::NeedsSignal
+            | FailureKind::WouldPause => false,
+        }
+    }
     /// What a rehearsal lacks that only a declared output, a person or a signal could give. Then the workflow did not
     /// fail, and there is nothing to compare. `None`: the run can be compared.
     pub fn lack(self) -> Option<Lack> {

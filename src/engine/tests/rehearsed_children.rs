@@ -30,6 +30,7 @@ fn above(name: &str, below: &str) -> Arc<Plan> {
 async fn tree(plans: &[&Arc<Plan>]) -> Harness {
     let step_service = StepService::new(|seen, _| match seen.path.as_str() {
         "/refused" => ServiceReply::Json(409, json!({})),
+        "/down" => ServiceReply::Json(503, json!({})),
         _ => ServiceReply::Json(200, json!({})),
     })
     .await;
@@ -42,6 +43,20 @@ async fn tree(plans: &[&Arc<Plan>]) -> Harness {
 
 fn rehearsal(mode: Mode, reply: &Value) -> ArmRequest {
     ArmRequest { legacy: Some(legacy(201, reply)), ..request("w", mode, &json!({ "n": 1 })) }
+}
+
+/// The pair counts as failed, as where the parent's own service is not available.
+#[tokio::test]
+async fn a_child_whose_service_is_not_available_is_not_compared_as_an_answer() {
+    let step = json!({ "call": "GET ${services.world}/down", "retry": { "attempts": 1 } });
+    let ok = json!({ "status": 200, "body": {} });
+    let inner = checked_plan(&json!({ "workflow": "inner", "steps": { "a": step }, "respond": ok }), false);
+    let harness = tree(&[&above("w", "middle"), &above("middle", "inner"), &inner]).await;
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        let (problem, report) = refused(harness.send(rehearsal(mode, &json!({}))).await);
+        assert_eq!((problem.status, problem.kind.as_str()), (503, "workflow-unavailable"), "{mode:?}");
+        assert_eq!(report.unresolved, None);
+    }
 }
 
 /// What the first event of each stored run has of legacy's reply, by workflow, as it is in the store.

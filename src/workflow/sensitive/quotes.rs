@@ -13,8 +13,9 @@ pub(super) fn question_quotes(step: &StepTaint, asked: &OpenCheckpoint) -> bool 
 
 /// Whether the message of a failure may quote something sensitive: the error of an expression may quote what it read, a
 /// person's rejection what that person entered, and the message about a child run's end what the child was given. In
-/// a run that is not real that message may have the child's kind of failure, such as `NeedsPerson`.
+/// a run that is not real that message may have the child's kind of failure, such as `NeedsPerson` or `Unavailable`.
 pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
+    let step = failure.step.as_ref().and_then(|step| taint.steps.get(step));
     let quotes = match failure.kind {
         FailureKind::Expression
         | FailureKind::Unresolved
@@ -25,16 +26,13 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
         | FailureKind::Rejected
         | FailureKind::NoAnswer => true,
         FailureKind::Cancelled => return cancelled_over_sensitive_lock(taint, &failure.message).is_some(),
-        FailureKind::Refused
-        | FailureKind::Unavailable
-        | FailureKind::TimedOut
-        | FailureKind::Broken
-        | FailureKind::Bound
-        | FailureKind::Declared
-        | FailureKind::Schema => false,
+        FailureKind::Unavailable | FailureKind::TimedOut | FailureKind::Broken | FailureKind::Schema => {
+            step.is_some_and(|step| step.runs_child)
+        }
+        FailureKind::Refused | FailureKind::Bound | FailureKind::Declared => false,
     };
     let reads_sensitive = match &failure.step {
-        Some(step) => taint.steps.get(step).is_some_and(StepTaint::hides_entered_values),
+        Some(_) => step.is_some_and(StepTaint::hides_entered_values),
         None => taint.answer,
     };
     quotes && reads_sensitive

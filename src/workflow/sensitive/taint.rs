@@ -41,6 +41,8 @@ pub(super) struct StepTaint {
     pub lock: bool,
     /// Whether its input was given in an earlier run of the job, and was sensitive there.
     pub is_given: bool,
+    /// Whether it runs another workflow.
+    pub runs_child: bool,
     /// Sensitive parts of the input of its child run.
     pub input: Vec<SensitivePath>,
     pub call: CallTaint,
@@ -165,6 +167,7 @@ fn of_step(propagation: &Propagation<'_>, step: &Step) -> StepTaint {
         StepKind::Call(call) => taint.call = of_call(propagation, step, call),
         StepKind::Checkpoint(question) => taint.question |= reads_sensitive(&question.asking.question),
         StepKind::Run(child) => {
+            taint.runs_child = true;
             taint.input = child.input.as_ref().map(|input| propagation.template(Some(step), input)).unwrap_or_default();
         }
         StepKind::Fail(answer) => taint.answer = propagation.answer(Some(step), answer),

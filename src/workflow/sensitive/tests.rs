@@ -197,6 +197,17 @@ fn the_name_of_a_lock_that_is_computed_from_a_sensitive_value_is_sensitive() {
     assert_eq!((replaced("a"), replaced("b")), (1, 0));
 }
 
+/// A run that is not real fails as its child did, with a message that quotes the child.
+#[test]
+fn the_failure_of_a_child_s_service_quotes_the_child_and_that_of_an_own_service_quotes_nothing() {
+    let plan = plan(PLAN);
+    let taint = Taint::new(&plan, &SensitiveSources::default());
+    for kind in [FailureKind::Unavailable, FailureKind::TimedOut, FailureKind::Broken, FailureKind::Schema] {
+        let quotes = |step: &str| quotes::failure_quotes(&taint, &Failure::of_step(kind, &step.into(), None, "x"));
+        assert_eq!((quotes("sub"), quotes("use")), (true, false), "{kind:?}");
+    }
+}
+
 /// What a rerun takes over of a `for_each` is a list, and its items may have been done by their fallbacks.
 #[test]
 fn what_a_rerun_takes_over_of_items_is_sensitive_where_their_own_events_are() {

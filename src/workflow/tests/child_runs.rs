@@ -277,6 +277,20 @@ fn a_replay_finds_each_kind_of_difference_of_another_plan() {
     assert_eq!(accepts.iter().map(|d| d.1).collect::<Vec<_>>(), [DivergenceKind::Outcome]);
 }
 
+#[test]
+fn a_child_that_ends_because_a_service_failed_fails_its_parent_for_the_same_reason_unless_the_run_is_real() {
+    use FailureKind::{Broken, ChildFailed, Refused, TimedOut, Unavailable};
+    let plan = parent("");
+    for (cause, above) in [(Unavailable, Unavailable), (TimedOut, TimedOut), (Broken, Broken), (Refused, ChildFailed)] {
+        for (mode, expected) in [(Mode::Rehearse, above), (Mode::Dark, above), (Mode::Real, ChildFailed)] {
+            let mut harness = Harness::new(&plan, mode, json!({"body": {"items": [1]}}));
+            harness.perform_due();
+            harness.child_ends_with(harness.children()[0], RunStatus::Failed, Value::Null, Some(cause));
+            assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(expected), "{mode:?} {cause:?}");
+        }
+    }
+}
+
 /// If the parent paused, the comparison would end too, but with the wrong reason.
 #[test]
 fn a_child_that_cannot_be_rehearsed_fails_its_parent_for_the_same_reason() {

@@ -123,7 +123,7 @@ pub use plan::{
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::RecordedHeaders;
 pub use rerun::rerun;
-pub use respond::{may_create_instance, respond_condition_errors};
+pub use respond::{is_without_content, may_create_instance, respond_condition_errors};
 pub use result_taken::{DoneBefore, ResultTaken, UnknownBefore};
 pub use route_above::RouteAbove;
 pub use rules::{Asking, Busy, Escalation, Level, Lock, OnReject, Policy, Question, Safeguards, SubRun, Until, Wait};

@@ -12,7 +12,9 @@ use crate::exchange::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, LEGACY_TOOK_FIRST_TRY, Problem, RunReport, Source,
 };
 use crate::names::RunId;
-use crate::workflow::{AnswerRecord, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, World, wire};
+use crate::workflow::{
+    AnswerRecord, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, World, is_without_content, wire,
+};
 
 /// The status that the caller of a run is told. A run that undoes what it did has failed, also while its undoing waits
 /// for a person: its caller has that answer already.
@@ -213,13 +215,11 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
             let _is_full = headers.try_append(name, value);
         }
     }
-    ArmReply::Answer(ArmAnswer {
-        // `workflow` records only valid statuses.
-        status: StatusCode::from_u16(record.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-        headers,
-        body: Bytes::from(record.body.bytes()),
-        report,
-    })
+    // `workflow` records only valid statuses.
+    let status = StatusCode::from_u16(record.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // A reply with such a status ends after its headers (RFC 9110), so the record's body is not compared either.
+    let body = if is_without_content(record.status) { Vec::new() } else { record.body.bytes() };
+    ArmReply::Answer(ArmAnswer { status, headers, body: Bytes::from(body), report })
 }
 
 /// The answer to a request that the workflow's input schema refuses; no run was made.

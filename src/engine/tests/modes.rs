@@ -10,6 +10,21 @@ use crate::names::RouteId;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{EffectClass, Mode, Plan, RunStatus};
 
+#[tokio::test]
+async fn an_answer_whose_status_has_no_content_is_compared_and_sent_without_its_body() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    for (status, has_body) in [(204, false), (304, false), (200, true)] {
+        let respond = json!({ "status": status, "body": { "n": 1 } });
+        let plan = json!({ "workflow": "w", "steps": { "a": { "set": 1 } }, "respond": respond });
+        let harness = Harness::new(&step_service, checked_plan(&plan, false)).await;
+        for mode in [Mode::Rehearse, Mode::Dark, Mode::Real] {
+            let (answered, body, _) = answer(harness.send(request("w", mode, &json!({}))).await);
+            let expected = if has_body { json!({ "n": 1 }) } else { Value::Null };
+            assert_eq!((answered, body), (status, expected), "{mode:?}");
+        }
+    }
+}
+
 fn order_plan() -> std::sync::Arc<Plan> {
     PlanBuilder::new()
         .call("price", &[], "GET /price", Value::Null)

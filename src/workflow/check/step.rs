@@ -12,7 +12,7 @@ use crate::expression::Template;
 use crate::names::StepId;
 use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, FailuresDraft, StepDraft};
-use crate::workflow::{ForEach, ResponseTemplate, StepKind};
+use crate::workflow::{ForEach, ResponseTemplate, StepKind, is_without_content};
 
 /// The most headers of a call or an answer.
 const HEADERS_MAX: usize = 100;
@@ -197,6 +197,12 @@ impl Check<'_> {
         let status = self.template(draft.status.as_ref().unwrap_or(&default), &site.key("status"), context);
         if let Some(Err(message)) = status.as_ref().map(values::status) {
             self.problems.error(&site.key("status"), message);
+        }
+        let constant = status.as_ref().and_then(Template::as_constant).and_then(values::status_number);
+        if let Some(status) = constant.filter(|status| draft.body.is_some() && is_without_content(*status)) {
+            let message = format!("a reply with status {status} has no content: the body is not sent to the caller");
+            let problem = self.problems.warn(&site.key("body"), message);
+            problem.hint("only the API, and a run above this one, see it; leave it out, or answer with 200");
         }
         let headers = self.headers(&draft.headers, &site.key("headers"), context);
         let body = match &draft.body {

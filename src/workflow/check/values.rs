@@ -131,6 +131,11 @@ pub(super) fn header_value(template: &Template) -> Result<(), String> {
         .map_err(|_| "a header's value has no line breaks or control characters".to_owned())
 }
 
+/// `204`, `"204"`.
+pub(super) fn status_number(value: &Value) -> Option<u16> {
+    value.as_u64().and_then(|number| number.try_into().ok()).or_else(|| value.as_str()?.parse().ok())
+}
+
 /// Checks a status where it holds no expression.
 pub(super) fn status(template: &Template) -> Result<(), String> {
     let Some(value) = template.as_constant() else {
@@ -139,8 +144,7 @@ pub(super) fn status(template: &Template) -> Result<(), String> {
             None => Err("a status is a number or one `${ … }`".to_owned()),
         };
     };
-    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
-    match number {
+    match status_number(value) {
         Some(200..=599) => Ok(()),
         _ => Err(format!("{value} is not a status; it is a number from 200 to 599")),
     }

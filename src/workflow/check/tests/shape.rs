@@ -115,6 +115,17 @@ fn calls_are_checked() {
 
 #[test]
 fn what_is_allowed_but_probably_unintended_is_a_warning() {
+    for (status, declared) in [("204", ", body: 1"), ("'304'", ", body: 1"), ("204", ""), ("200", ", body: 1")] {
+        let (_, problems) = Environment::new()
+            .check(&format!("workflow: w\nsteps: {{ a: {{ set: 1 }} }}\nrespond: {{ status: {status}{declared} }}"));
+        let expected = format!(
+            "warning: w.respond.body: a reply with status {} has no content: the body is not sent to the caller (only the \
+             API, and a run above this one, see it; leave it out, or answer with 200)",
+            status.trim_matches('\'')
+        );
+        let warns = status != "200" && !declared.is_empty();
+        assert_eq!(problems, if warns { vec![expected] } else { Vec::new() }, "{status}{declared}");
+    }
     assert_step_problems(
         "a: { call: 'DELETE ${services.bank}/x', effect: read }",
         &[

@@ -264,6 +264,11 @@ fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems
     if context.intents.contains(&step) {
         return true;
     }
+    if let Some(of) = step.strip_suffix(OF_UNDO).filter(|of| context.intents.contains(of)) {
+        let message = format!("the step `{of}` has no `undo:`, so there are no intents of one");
+        problems.error(site, message).hint(format!("the step's own intent is `intents.{of}`"));
+        return false;
+    }
     let problem = problems.error(site, format!("the workflow has no step `{step}` with a call"));
     let steps: Vec<&str> = context.intents.iter().copied().filter(|name| !name.ends_with(OF_UNDO)).collect();
     match nearest(step, steps.iter().copied()) {

@@ -348,6 +348,17 @@ fn a_comparison_out_of_time_is_no_match() {
 }
 
 #[test]
+fn an_assert_about_an_undo_that_a_step_does_not_have_is_refused_with_that_reason() {
+    let draft = serde_json::from_value(json!({"assert": ["${intents['mail.undo'].url == ''}"]})).unwrap();
+    let mut problems = Problems::default();
+    assert!(
+        Rules::check(&draft, &Site::file("r.yaml"), &CompareContext { intents: &["mail"] }, &mut problems).is_none()
+    );
+    let all: Vec<_> = problems.iter().map(|problem| &*problem.message).collect();
+    assert_eq!(all, ["the step `mail` has no `undo:`, so there are no intents of one"]);
+}
+
+#[test]
 fn too_many_differences_are_truncated() {
     let of = |seed: u32| json_reply(&Value::Object((0..100).map(|n| (format!("k{n}x"), json!(n + seed))).collect()));
     let comparison = compared(&of(0), &of(1), &Rules::default()).unwrap();

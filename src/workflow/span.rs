@@ -1,6 +1,7 @@
 //! Durations and times as people and expressions write them.
 //!
-//! Always true: a declared duration is longer than zero and at most [`SPAN_MAX`]; a time is a valid timestamp.
+//! Always true: a duration is at most [`SPAN_MAX`], and a declared one, except of a `wait:`, is longer than zero; a time
+//! is a valid timestamp.
 
 use std::time::Duration;
 
@@ -43,7 +44,8 @@ fn zero_or_longer(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration as text, or a number of seconds. Zero is allowed here: a computed time may have passed already.
+/// A duration as text, or a number of seconds. Zero is allowed here: a computed time may
+/// have passed already, and a wait of zero ends at once.
 pub(super) fn duration_value(value: &Value) -> Result<Duration, String> {
     match value {
         Value::String(text) => zero_or_longer(text),

@@ -240,12 +240,8 @@ impl Check<'_> {
 
     fn duration_of(&mut self, value: &Value, at: &Site, context: &mut ExpressionContext<'_>) -> Option<Template> {
         let template = self.template(value, at, context)?;
-        let checked = match template.as_constant() {
-            Some(Value::String(text)) => span::duration(text),
-            Some(constant) => span::duration_value(constant),
-            None => return Some(template),
-        };
-        if let Err(message) = checked {
+        let constant = template.as_constant();
+        if let Some(Err(message)) = constant.map(span::duration_value) {
             self.problems.error(at, message);
             return None;
         }

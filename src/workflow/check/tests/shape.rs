@@ -114,6 +114,15 @@ fn calls_are_checked() {
 }
 
 #[test]
+fn a_wait_may_be_declared_as_zero_like_a_computed_one() {
+    checked_plan(&steps("a: { wait: 0s }\nb: { wait: { for: 0 } }\nc: { wait: '${\"0s\"}' }"));
+    assert_step_problems(
+        "a: { wait: soon }",
+        &["w.steps.a.wait: `soon` is not a duration; write 50ms, 2s, 10m, 3h or 2d"],
+    );
+}
+
+#[test]
 fn what_is_allowed_but_probably_unintended_is_a_warning() {
     for (status, declared) in [("204", ", body: 1"), ("'304'", ", body: 1"), ("204", ""), ("200", ", body: 1")] {
         let (_, problems) = Environment::new()

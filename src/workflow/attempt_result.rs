@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::conflict::shorten_value;
-use super::{AttemptResult, Call, EffectClass};
+use super::{AttemptResult, Call, EffectClass, Failure};
+use crate::names::ServiceName;
 
 /// The class of an attempt's result.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,10 +74,28 @@ pub(super) fn describe(result: &AttemptResult) -> String {
         | AttemptResult::Withheld(why)
         | AttemptResult::Missing(why)
         | AttemptResult::OverRate { why, .. } => format!("it was not sent: {why}"),
-        AttemptResult::BreakerOpen { service, .. } => format!("it was not sent: the breaker of `{service}` is open"),
+        AttemptResult::BreakerOpen { service, .. } => {
+            format!("{REFUSED_BY_BREAKER}{service}` is open")
+        }
         AttemptResult::TimedOut(why) => format!("no answer in time: {why}"),
         AttemptResult::CutOff(why) => format!("cut off: {why}"),
         AttemptResult::Interrupted => "this process ended while it was under way".to_owned(),
+    }
+}
+
+/// How the description of an attempt that an open breaker refused begins.
+const REFUSED_BY_BREAKER: &str = "it was not sent: the breaker of `";
+
+/// The result of an attempt that ended without a status with this failure. Open breakers and rates are the only ones
+/// that say when the next attempt may be sent; the record tells them apart by their description.
+pub(super) fn of_unsent(failure: &Failure) -> AttemptResult {
+    let why = failure.message.clone();
+    match failure.retry_after_ms {
+        Some(retry_after_ms) if why.contains(REFUSED_BY_BREAKER) => {
+            AttemptResult::BreakerOpen { service: ServiceName::from(""), retry_after_ms }
+        }
+        Some(retry_after_ms) => AttemptResult::OverRate { why, retry_after_ms },
+        None => AttemptResult::NotSent(why),
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::attempt_result;
 use super::bytes::as_recorded_earlier;
 use super::due::due;
 use super::respond::ANSWER;
@@ -264,7 +265,7 @@ impl DecisionCheck<'_> {
             }
             Outcome::NotDone { failure } | Outcome::Failed { failure } => match failure.status {
                 Some(status) => reply(status, &BTreeMap::new(), &Arc::default()),
-                None => AttemptResult::NotSent(failure.message.clone()),
+                None => attempt_result::of_unsent(failure),
             },
             Outcome::Unknown { .. } | Outcome::Rehearsed { .. } => return None,
         };

@@ -1,7 +1,8 @@
 //! Calls that the rate of their service does not admit in time.
 
-use super::harness::plan;
+use super::harness::{breaker_open, plan};
 use super::*;
+use crate::workflow::replay_with;
 
 #[test]
 fn the_rate_of_a_service_is_waited_for_like_an_open_breaker_but_a_waiting_caller_uses_up_attempts() {
@@ -44,4 +45,22 @@ fn a_dark_run_uses_up_attempts_while_the_rate_admits_no_call() {
         harness.call("a", AttemptResult::OverRate { why: "x".into(), retry_after_ms: 60_000 });
     }
     assert_eq!(harness.status(), RunStatus::Failed);
+}
+
+/// Another attempt would come after the deadline because of the rate: that decision is repeated with what the rate said.
+#[test]
+fn a_replay_finds_no_difference_where_the_rate_or_an_open_breaker_ended_a_step() {
+    let plan = plan(
+        "{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a', deadline: 30s } }, respond: { status: 200 } }",
+    );
+    let over_rate = AttemptResult::OverRate { why: "x".into(), retry_after_ms: 60_000 };
+    for result in [over_rate, breaker_open(60_000), AttemptResult::NotSent("x".into())] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        let is_retried = matches!(result, AttemptResult::NotSent(_));
+        harness.call("a", result);
+        assert_eq!(harness.status() == RunStatus::Failed, !is_retried);
+        let events: Vec<_> = harness.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event.clone())).collect();
+        assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), []);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::follow;
 use crate::engine::context::Core;
 use crate::engine::machine::replies;
 use crate::engine::machine::{Announcement, new_pins};
@@ -22,6 +23,9 @@ use crate::workflow::{Plan, Run, fold};
 
 /// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
 pub(super) const STORE_READ_TIME: Duration = Duration::from_millis(50);
+
+/// How much of that time is reserved for the reply, where a descendant that waits was not found or ruled out before.
+const REPLY_TIME: Duration = Duration::from_millis(10);
 
 pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
     let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };
@@ -57,7 +61,7 @@ pub(super) async fn attach(
         }
         None => {}
     }
-    match timeout_at(deadline, stored_reply(core, snapshot, id, fall_back)).await {
+    match timeout_at(deadline, stored_reply(core, snapshot, id, fall_back, deadline)).await {
         Ok(reply) => reply,
         Err(_) => Some(unknown_outcome(id, "the store does not answer")),
     }
@@ -66,7 +70,13 @@ pub(super) async fn attach(
 /// The reply of a stored run that has a retry key. If the run was run again, and its caller was given no success before
 /// that, it is the reply of the newest run of its job. `None` where the store has neither. The caller may follow up the
 /// instance in the reply at once, so its pin is made known in this process first.
-async fn stored_reply(core: &Core, snapshot: &FilesSnapshot, id: RunId, fall_back: bool) -> Option<ArmReply> {
+async fn stored_reply(
+    core: &Core,
+    snapshot: &FilesSnapshot,
+    id: RunId,
+    fall_back: bool,
+    deadline: Instant,
+) -> Option<ArmReply> {
     let run = match stored_run(core, id).await {
         Ok(run) => run,
         Err(reply) => return Some(*reply),
@@ -97,7 +107,17 @@ async fn stored_reply(core: &Core, snapshot: &FilesSnapshot, id: RunId, fall_bac
         _ => None,
     };
     let reply = pending.or_else(|| replies::of_run(shown, plan.as_deref(), &snapshot.world, fall_back));
-    Some(reply.unwrap_or_else(|| replies::still_running(shown, plan.as_deref(), &snapshot.world)))
+    if reply.is_some() {
+        return reply;
+    }
+    // If the search does not end in time, the caller is told only that the run goes on.
+    let until = deadline.checked_sub(REPLY_TIME).unwrap_or(deadline);
+    let search = follow::descendant_waits(core, shown.id(), &shown.started().plan, until);
+    let still_open = match timeout_at(until, search).await {
+        Ok(true) => replies::descendant_waits,
+        Ok(false) | Err(_) => replies::still_running,
+    };
+    Some(still_open(shown, plan.as_deref(), &snapshot.world))
 }
 
 /// The plan that a run keeps, whether or not the files in force still have it; `None` where it cannot be read.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::engine::context::Core;
 use crate::engine::scheduler::children::WAITING_STATUSES;
 use crate::engine::scheduler::watchers::{DurableState, WokenBy};
-use crate::names::{RunId, Seq};
+use crate::names::{PlanId, RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{RunStatus, RunSummary, StepKind};
 
@@ -55,27 +55,27 @@ impl Drop for Subscription {
     }
 }
 
-/// Whether the run's plan has steps that start children.
-fn may_have_children(core: &Core, run: &RunSummary) -> bool {
-    let plan = core.files.snapshot.load().plan(&run.plan_id);
+/// Whether a run's plan has steps that start children.
+fn may_have_children(core: &Core, plan: &PlanId) -> bool {
+    let plan = core.files.snapshot.load().plan(plan);
     plan.is_none_or(|plan| plan.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_))))
 }
 
-/// Whether a descendant waits for a person or a signal.
-async fn descendant_waits(core: &Core, run: &RunSummary, until: Instant) -> bool {
+/// Whether a descendant of this run, which has this plan, waits for a person or a signal.
+pub(super) async fn descendant_waits(core: &Core, run: RunId, plan: &PlanId, until: Instant) -> bool {
     let children = async |parent: RunId, statuses: &[RunStatus], limit: usize| {
         let filter = RunFilter { parent: Some(parent), statuses: statuses.to_vec(), limit, ..RunFilter::default() };
         let found = timeout_at(until.max(Instant::now() + POLL_INTERVAL), core.ports.store.runs(filter)).await;
         found.ok().and_then(Result::ok).unwrap_or_default()
     };
-    let mut unvisited: Vec<RunId> = may_have_children(core, run).then_some(run.run_id).into_iter().collect();
+    let mut unvisited: Vec<RunId> = may_have_children(core, plan).then_some(run).into_iter().collect();
     for _ in 0..DESCENDANTS_MAX {
         let Some(parent) = unvisited.pop() else { return false };
         if !children(parent, &WAITING_STATUSES, 1).await.is_empty() {
             return true;
         }
         let open = children(parent, &[RunStatus::Running, RunStatus::Compensating], DESCENDANTS_MAX).await;
-        unvisited.extend(open.iter().filter(|child| may_have_children(core, child)).map(|child| child.run_id));
+        unvisited.extend(open.iter().filter(|child| may_have_children(core, &child.plan_id)).map(|child| child.run_id));
     }
     false
 }
@@ -139,7 +139,7 @@ async fn wait_for_rest(subscription: &mut Subscription, mut woken_up: WokenUp, w
             return last;
         }
         if let Some(run) = last.as_ref().filter(|_| checks_descendants)
-            && descendant_waits(&core, run, until).await
+            && descendant_waits(&core, run.run_id, &run.plan_id, until).await
         {
             return last;
         }

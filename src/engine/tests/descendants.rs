@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, checked_plan, refused, request, start};
+use crate::exchange::ArmRequest;
+use crate::flag::RetryKey;
 use crate::names::RunId;
 use crate::workflow::{CheckpointAnswer, Mode, Order, Plan, RunStatus, RunSummary};
 
@@ -71,10 +73,13 @@ async fn waiting_for_a_run_ends_when_a_descendant_waits_for_a_person() {
 async fn a_caller_is_answered_when_a_descendant_waits_for_a_person() {
     let harness = three_generations().await;
     let begun = Instant::now();
-    let (problem, report) = refused(harness.send(request("w", Mode::Real, &json!({}))).await);
+    let keyed = || ArmRequest { retry_keys: Some(RetryKey([9; 32]).into()), ..request("w", Mode::Real, &json!({})) };
+    let (problem, report) = refused(harness.send(keyed()).await);
     assert!(begun.elapsed() < Duration::from_secs(5), "its deadline is 8 s");
     assert_eq!((problem.status, problem.kind.as_str(), problem.shared_step_begun), (503, "run-paused", Some(true)));
     assert!(problem.title.starts_with("A run below"), "{problem:?}");
+    let (of_retry, _) = refused(harness.send(ArmRequest { deadline: Duration::from_secs(1), ..keyed() }).await);
+    assert_eq!((of_retry.run, of_retry.kind), (report.run, problem.kind), "a retry is told the same");
     approve(&harness, &waiting_run(&harness).await).await;
     assert_eq!(rest_soon(&harness, report.run.unwrap()).await.status, RunStatus::Completed);
 }

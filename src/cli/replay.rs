@@ -62,8 +62,8 @@ pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallEr
 }
 
 /// Added where the store's secret is unknown.
-const RANDOM_VALUES_NOTE: &str =
-    "without --store, random values (`uuid`, `random`) are not those of the run and may show as differences\n";
+const RANDOM_VALUES_NOTE: &str = "without --store, random values (`uuid`, `random`) are not those of the run, and of \
+     bytes only size and type are known: decisions that read either may show as differences\n";
 
 /// The decisions that another plan would have made differently, as a table.
 pub(super) fn divergence_table(found: &[DivergenceRow], format: Formatter) -> String {

@@ -89,6 +89,16 @@ pub enum KeyFileError {
     /// A newer version wrote it.
     #[error("the file of retry keys {} was written by a newer version; start that version, or move the file away once its keys are in the store (they are, unless that version was killed)", .0.display())]
     Newer(PathBuf),
+    /// The thread that is to write it cannot be started.
+    #[error("the file of retry keys {} cannot be {what}: no thread could be started: {source}", .path.display())]
+    Thread {
+        /// Which file.
+        path: PathBuf,
+        /// What cannot be done.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// It cannot be created, read or written.
     #[error("the file of retry keys {} cannot be {what}: {source}; it takes {bytes} bytes on disk (limits: retry_keys_file_bytes_max) in a directory that this process may write (`retry_keys_dir`)", .path.display())]
     Io {

@@ -1,17 +1,18 @@
 //! Whether records are missing in a file of retry keys.
 //!
 //! The question it answers: "had legacy taken first tries that this file should name and does not?" Always true:
-//! records are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each, its
-//! number is written to the progress slot; a record is overwritten only once the store has it. So the file must have a
-//! record for every number above that of the last stored record, up to the highest one in the progress slot or in a
-//! record.
+//! records are numbered from 1 without gaps and written in this order, one at a time, by one thread; after one or
+//! several, the number of the last is written to the progress slot; a record is overwritten only once the store has it,
+//! and the progress slot says so. So the file must have a record for every number above that of the last stored record,
+//! up to the highest one in the progress slot or in a record.
 //!
 //! Not damage: a single unreadable slot just after the record with the highest number. It was being written when the
-//! process was killed or the power failed; legacy is called only after the write, so it had not taken that try. A kill
-//! has no other effect on the file, since what was written survives it. A power cut may lose what was written within
-//! the last second, in any order: legacy may have been called for the records that are missing then, so they count as
-//! damage. So does an unreadable slot anywhere else, although it may have held a record that the store already had. A
-//! record cannot be recognised as missing if the power cut also lost its number in the progress slot.
+//! process was killed or the power failed; legacy is called only after the write (unless the disk hung for longer than
+//! a request waits), so it had not taken that try. A kill has no other effect on the file, since what was written
+//! survives it. A power cut may lose what was written within the last second, in any order: legacy may have been called
+//! for the records that are missing then, so they count as damage. So does an unreadable slot anywhere else, although
+//! it may have held a record that the store already had. A record cannot be recognised as missing if the power cut also
+//! lost its number in the progress slot.
 
 /// What was read from the file.
 pub(super) struct RingContent<'a> {

@@ -166,7 +166,7 @@ impl Opening<'_> {
         // Left out if the store has this very record: a store whose disk is full could not take it.
         changes.put.extend((!self.listed.contains(&own_record)).then(|| own_record.clone()));
         let mut later_file = self.later_file([&own].into_iter());
-        let log = KeyLog::new(Some(own), limits);
+        let log = KeyLog::new(own, limits)?;
 
         let mut unread = Vec::new();
         for record in self.listed.iter().filter(|record| record.id != tag.file) {

@@ -20,9 +20,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::key_file::{Opened, Record};
+use super::key_file::{KeyFileError, Opened, Record};
 use super::key_list::KeyFileList;
-use super::key_ring::{Ring, ServedUnnoted};
+use super::key_ring::Ring;
+use super::key_unnoted::{ServedUnnoted, UnnotedTimes};
 use super::key_writer::{KeyWriter, Note};
 use crate::clock;
 use crate::flag::RetryKey;
@@ -74,53 +75,54 @@ struct Progress {
 impl KeyLog {
     /// Keeps keys in memory only: for a store that is in memory too.
     pub fn in_memory(limits: &Limits) -> Arc<Self> {
-        Self::new(None, limits)
+        let ring = Ring::in_memory(RECORDS_IN_MEMORY, metrics::gauge!("pointsman_retry_keys_waiting"));
+        Self::over(KeyWriter::without_file(ring), limits)
     }
 
     /// Like [`KeyLog::new`], with a file that no store lists.
     #[cfg(test)]
-    pub(super) fn open(path: &std::path::Path, limits: &Limits) -> Result<Arc<Self>, super::KeyFileError> {
-        let opened = super::key_file::KeyFile::open(path, limits.retry_keys_file_bytes_max, true)?;
-        Ok(Self::new(Some(opened), limits))
+    pub(super) fn open(path: &std::path::Path, limits: &Limits) -> Result<Arc<Self>, KeyFileError> {
+        Self::new(super::key_file::KeyFile::open(path, limits.retry_keys_file_bytes_max, true)?, limits)
     }
 
     /// As if a write to the file hung, until the result is dropped.
     #[cfg(test)]
-    pub(super) fn hold_file(&self) -> (MutexGuard<'_, Option<super::key_file::KeyFile>>,) {
+    pub(super) fn hold_file(&self) -> (MutexGuard<'_, Option<super::key_writer::OwnFile>>,) {
         (self.writer.file(),)
     }
 
-    /// A log that begins with the records that wait in the opened file; without a file it keeps keys in memory only.
-    pub(super) fn new(opened: Option<Opened>, limits: &Limits) -> Arc<Self> {
-        let window = Duration::from_secs(limits.retry_window_s);
-        let gauge = metrics::gauge!("pointsman_retry_keys_waiting");
-        let mut ring = Ring::in_memory(RECORDS_IN_MEMORY, gauge);
-        let mut own = None;
-        if let Some(Opened { file, tag: _, stored, waiting, last, unnoted, skipped, damage }) = opened {
-            metrics::counter!("pointsman_retry_keys_skipped_total").increment(skipped);
-            if skipped > 0 {
-                let path = file.path().display();
-                tracing::warn!(%path, skipped, "records of retry keys were torn and are skipped: a power cut may lose the last second");
-            }
-            if !waiting.is_empty() {
-                tracing::info!(keys = waiting.len(), "retry keys of requests that legacy took are moved to the store");
-            }
-            ring.records = file.records();
-            // Numbers that are missing between the records belong to torn ones, whose content is lost already.
-            ring.stored = waiting.first().map_or(last, |first| first.seq - 1).max(stored);
-            ring.waiting_keys = waiting.iter().map(|record| (record.key, record.seq)).collect();
-            ring.waiting = waiting.into();
-            ring.unnoted =
-                unnoted.into_iter().map(|(route, at)| (route, ServedUnnoted::by_earlier_process(at))).collect();
-            ring.note_damage(file.path(), damage);
-            ring.generation = file.generation();
-            ring.path = Some(file.path().to_owned());
-            own = Some(file);
+    /// A log that begins with the records that wait in the opened file.
+    pub(super) fn new(opened: Opened, limits: &Limits) -> Result<Arc<Self>, KeyFileError> {
+        let Opened { file, tag: _, stored, waiting, last, unnoted, skipped, damage } = opened;
+        metrics::counter!("pointsman_retry_keys_skipped_total").increment(skipped);
+        if skipped > 0 {
+            let path = file.path().display();
+            tracing::warn!(%path, skipped, "records of retry keys were torn and are skipped: a power cut may lose the last second");
         }
-        metrics::gauge!("pointsman_retry_keys_room").set(ring.records as f64);
-        ring.gauge.set(ring.waiting.len() as f64);
-        let progress = watch::Sender::new(Progress { stored: ring.stored, refused: 0 });
-        let writer = KeyWriter::new(ring, own, window);
+        if !waiting.is_empty() {
+            tracing::info!(keys = waiting.len(), "retry keys of requests that legacy took are moved to the store");
+        }
+        let mut ring = Ring::in_memory(file.records(), metrics::gauge!("pointsman_retry_keys_waiting"));
+        // Numbers that are missing between the records belong to torn ones, whose content is lost already.
+        ring.stored = waiting.first().map_or(last, |first| first.seq - 1).max(stored);
+        ring.waiting_keys = waiting.iter().map(|record| (record.key, record.seq)).collect();
+        ring.waiting = waiting.into();
+        ring.unnoted = UnnotedTimes::read(unnoted);
+        ring.note_damage(file.path(), damage);
+        ring.generation = file.generation();
+        ring.path = Some(file.path().to_owned());
+        Ok(Self::over(KeyWriter::start(ring, file, Duration::from_secs(limits.retry_window_s))?, limits))
+    }
+
+    fn over(writer: Arc<KeyWriter>, limits: &Limits) -> Arc<Self> {
+        let window = Duration::from_secs(limits.retry_window_s);
+        let stored = {
+            let ring = writer.ring();
+            metrics::gauge!("pointsman_retry_keys_room").set(ring.records as f64);
+            ring.gauge.set(ring.waiting.len() as f64);
+            ring.stored
+        };
+        let progress = watch::Sender::new(Progress { stored, refused: 0 });
         Arc::new(Self { writer, progress, window, list: KeyFileList::default() })
     }
 
@@ -143,9 +145,9 @@ impl KeyLog {
             let mut ring = self.ring();
             ring.note_damage(opened.file.path(), opened.damage.clone());
             for (route, at) in &opened.unnoted {
-                ring.set_unnoted(*route, ServedUnnoted::by_earlier_process(*at).at);
+                ring.unnoted.set(*route, ServedUnnoted::by_earlier_process(*at).at);
             }
-            ring.settle_unnoted(true);
+            ring.unnoted.settle(true);
         }
         if !opened.unnoted.is_empty() {
             synced = synced.and_then(|()| self.writer.write_all_and_sync());
@@ -193,17 +195,21 @@ impl KeyLog {
             self.writer.key_added.notify_one();
             return Note::Written;
         }
+        if ring.pending.is_stored(&key) {
+            return Note::Written;
+        }
+        ring.add_pending(key, at);
         // Nobody waits for a write that hangs; if it ends, the key is written after all.
-        let note = match (ring.is_stalled, ring.has(&key)) {
-            (true, true) => return Note::Refused,
-            (true, false) => {
-                ring.add_pending(key, at);
-                Note::Refused
-            }
-            (false, _) => Note::Pending(key, ring.add_pending(key, at)),
+        let note = match ring.is_stalled {
+            true => Note::Refused,
+            false => ring.pending.wait_for(&key).map_or(Note::Refused, |written| Note::Pending(key, written)),
         };
+        let is_stalled = ring.is_stalled;
         drop(ring);
         self.writer.wake();
+        if is_stalled {
+            self.writer.key_added.notify_one(); // the store may take it
+        }
         note
     }
 
@@ -214,7 +220,7 @@ impl KeyLog {
 
     /// The time of the first try with this key, if legacy took it and the store may not have it yet.
     pub(super) fn first_noted_at(&self, key: &RetryKey) -> Option<Timestamp> {
-        self.ring().noted_at(key)
+        self.ring().taken_at(key)
     }
 
     /// The keys that wait for the store, each with the time of its first try.
@@ -222,14 +228,15 @@ impl KeyLog {
         self.ring().waiting.iter().map(|record| (record.key, record.at)).collect()
     }
 
-    /// Records the time at which legacy serves a request of a route although the request's key could not be noted.
-    /// Returns whether it is to be written to the file: [`KeyLog::wait_until_written`].
-    pub(super) fn record_served_unnoted(&self, route: &RouteId) -> bool {
-        let is_new = self.ring().set_unnoted(SlotRoute::of(route), clock::now());
-        if is_new {
+    /// Records the time at which legacy serves a request of a route although these keys of it are not noted. Returns
+    /// whether that is to be written to the file ([`KeyLog::wait_until_written`]): not for keys that are being written,
+    /// for which it is only true until they are.
+    pub(super) fn record_served_unnoted(&self, keys: &[RetryKey], route: &RouteId) -> bool {
+        let is_to_write = self.ring().add_served_unnoted(keys, SlotRoute::of(route), clock::now());
+        if is_to_write {
             self.writer.wake();
         }
-        is_new
+        is_to_write
     }
 
     /// See [`KeyWriter::wait_until_written`].
@@ -255,36 +262,44 @@ impl KeyLog {
     /// may come.
     pub(super) fn unnoted(&self, route: &RouteId) -> Option<UnknownKeys> {
         let ring = self.ring();
-        let served = [SlotRoute::of(route), SlotRoute::Any].into_iter().filter_map(|route| ring.unnoted.get(&route));
-        UnknownKeys::since(served.map(|served| served.at).max()?, self.window)
+        let served = [SlotRoute::of(route), SlotRoute::Any].into_iter().filter_map(|of| ring.last_served_unnoted(&of));
+        UnknownKeys::since(served.max()?, self.window)
     }
 
     /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had them.
     pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
         let ring = self.ring();
-        let unknown = UnknownKeys::since(ring.unnoted.get(&SlotRoute::Any)?.at, self.window);
+        let unknown = UnknownKeys::since(ring.unnoted.last_served(&SlotRoute::Any)?, self.window);
         let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
                      noted";
         let why = || ring.damage.clone().unwrap_or_else(|| lacks.to_owned());
         unknown.map(|unknown| (why(), unknown))
     }
 
-    /// Waits until the store has all keys that are noted now, or a write to the store fails.
+    /// Waits until the store has all keys that are noted now, or a write to the store fails. Waits for a disk that hangs.
     pub(super) async fn flush(&self) {
+        self.writer.wait_for_pending().await;
         let last = self.ring().last();
         let mut progress = self.progress.subscribe();
         let refused = progress.borrow().refused;
         let _closed = progress.wait_for(|now| now.stored >= last || now.refused > refused).await;
     }
 
+    /// How many keys are not written to the file: if the process ends now, they are lost.
+    pub(super) fn unwritten(&self) -> usize {
+        let ring = self.ring();
+        ring.pending.len() - ring.pending.stored_count()
+    }
+
     /// Notes in the store's list that the store has all records of the file, if it has. Nothing can be noted after that.
+    /// Waits for a disk that hangs.
     pub(super) async fn finish(&self, store: &StoreHandle) {
         // The times of routes that were served unnoted are only in the file.
-        self.ring().settle_unnoted(true);
-        self.writer.wait_until_written().await;
+        self.ring().unnoted.settle(true);
+        self.writer.wait_for_all().await;
         {
             let mut ring = self.ring();
-            if !ring.is_stored() || ring.has_unnoted(self.window) {
+            if !ring.is_stored() || ring.unnoted.has_any(self.window) {
                 return;
             }
             ring.finished = true;
@@ -298,7 +313,7 @@ impl KeyLog {
         {
             let mut ring = self.ring();
             ring.closed = true;
-            ring.settle_unnoted(true);
+            ring.unnoted.settle(true);
         }
         self.writer.wake();
         self.writer.key_added.notify_one();
@@ -309,13 +324,15 @@ impl KeyLog {
         let failures = RepeatedFailures::default();
         loop {
             let listed = self.list.write(&store).await;
-            let (batch, last, closed) = {
+            let (mut batch, last, pending, closed) = {
                 let mut ring = self.ring();
                 ring.forget_expired(self.window);
                 let batch: Vec<_> = ring.waiting.iter().take(BATCH_MAX).map(|r| (r.key, r.at)).collect();
-                (batch, ring.waiting.iter().take(BATCH_MAX).next_back().map(|record| record.seq), ring.closed)
+                // A key that the store has need not be written to a disk that hangs.
+                let pending = if ring.is_stalled { ring.pending.first_unstored(BATCH_MAX) } else { Vec::new() };
+                (batch, ring.waiting.iter().take(BATCH_MAX).next_back().map(|record| record.seq), pending, ring.closed)
             };
-            let Some(last) = last else {
+            if batch.is_empty() && pending.is_empty() {
                 self.advance(None);
                 if closed {
                     return;
@@ -326,9 +343,13 @@ impl KeyLog {
                     false => drop(tokio::time::timeout(RETRY_PAUSE, self.writer.key_added.notified()).await),
                 }
                 continue;
-            };
+            }
+            batch.extend_from_slice(&pending);
             match store.note_legacy_tries(batch).await {
-                Ok(()) => self.advance(Some(last)),
+                Ok(()) => {
+                    self.ring().pending.set_stored(&pending);
+                    self.advance(last);
+                }
                 Err(error) => {
                     if let Some(unlogged) = failures.count(&error.0) {
                         let waiting = self.ring().waiting.len();

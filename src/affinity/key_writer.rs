@@ -10,14 +10,16 @@
 //! the request goes on after a second: its key counts as not noted, although the record may be written later.
 
 use std::fs::File;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, Thread};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use super::key_file::{KeyFile, Record};
+use super::key_file::{KeyFile, KeyFileError, Record};
 use super::key_ring::{Outstanding, Ring, Written};
 use crate::clock;
 use crate::flag::RetryKey;
@@ -42,41 +44,60 @@ pub(super) enum Note {
 pub(super) struct KeyWriter {
     ring: Mutex<Ring>,
     /// Locked while it is written to: never while `ring` is locked.
-    file: Mutex<Option<KeyFile>>,
+    file: Mutex<Option<OwnFile>>,
     window: Duration,
     /// Wakes the task that moves keys to the store.
     pub key_added: Notify,
-    threads: OnceLock<[Thread; 2]>,
+    write_thread: OnceLock<Thread>,
+    sync_thread: OnceLock<Thread>,
+}
+
+/// This process's file.
+pub(super) struct OwnFile {
+    file: KeyFile,
+    /// What the file says: the store has all records up to this number.
+    stored: u64,
 }
 
 impl KeyWriter {
-    pub(super) fn new(ring: Ring, file: Option<KeyFile>, window: Duration) -> Arc<Self> {
-        let handle = file.as_ref().map(KeyFile::handle);
-        let writer = Arc::new(Self {
+    /// For keys that are kept in memory only.
+    pub(super) fn without_file(ring: Ring) -> Arc<Self> {
+        Self::new(ring, None, Duration::ZERO)
+    }
+
+    /// Starts the threads.
+    pub(super) fn start(ring: Ring, file: KeyFile, window: Duration) -> Result<Arc<Self>, KeyFileError> {
+        let path = file.path().to_owned();
+        let failed = |what| move |source| KeyFileError::Thread { path, what, source };
+        let handle = file.handle();
+        let stored = ring.stored;
+        let writer = Self::new(ring, Some(OwnFile { file, stored }), window);
+        let of_thread = writer.clone();
+        let write = Builder::new().name("retry-keys".into()).spawn(move || of_thread.write_until_ended());
+        let write = write.map_err(failed("written"))?;
+        let _only_set_here = writer.write_thread.set(write.thread().clone());
+        let of_thread = writer.clone();
+        let sync_until_ended = |handle: File| {
+            Builder::new().name("retry-keys-sync".into()).spawn(move || of_thread.sync_until_ended(&handle))
+        };
+        match handle.and_then(sync_until_ended) {
+            Ok(sync) => drop(writer.sync_thread.set(sync.thread().clone())),
+            Err(error) => {
+                tracing::warn!(%error, "the file of retry keys is not synced: a power cut may lose keys");
+            }
+        }
+        Ok(writer)
+    }
+
+    fn new(ring: Ring, file: Option<OwnFile>, window: Duration) -> Arc<Self> {
+        Arc::new(Self {
             ring: Mutex::new(ring),
             file: Mutex::new(file),
             window,
             key_added: Notify::new(),
-            threads: OnceLock::new(),
-        });
-        match handle {
-            None => {}
-            Some(Err(error)) => tracing::warn!(%error, "the file of retry keys is not synced"),
-            Some(Ok(handle)) => writer.start(handle),
-        }
-        writer
-    }
-
-    fn start(self: &Arc<Self>, handle: File) {
-        let (writer, syncer) = (self.clone(), self.clone());
-        let write = Builder::new().name("retry-keys".into()).spawn(move || writer.write_until_ended());
-        let sync = Builder::new().name("retry-keys-sync".into()).spawn(move || syncer.sync_until_ended(&handle));
-        match (write, sync) {
-            (Ok(write), Ok(sync)) => drop(self.threads.set([write.thread().clone(), sync.thread().clone()])),
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(%error, "the threads that write the file of retry keys could not be started");
-            }
-        }
+            write_thread: OnceLock::new(),
+            sync_thread: OnceLock::new(),
+        })
     }
 
     pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -86,31 +107,33 @@ impl KeyWriter {
 
     /// Has the thread write what is outstanding.
     pub(super) fn wake(&self) {
-        if let Some([write, _]) = self.threads.get() {
-            write.unpark();
+        if let Some(thread) = self.write_thread.get() {
+            thread.unpark();
         }
     }
 
     /// Ends the threads once everything outstanding is written.
     pub(super) fn end(&self) {
         self.ring().ended = true;
-        for thread in self.threads.get().into_iter().flatten() {
-            thread.unpark();
+        for thread in [&self.write_thread, &self.sync_thread] {
+            thread.get().inspect(|thread| thread.unpark());
         }
     }
 
     /// Whether a key that is being noted is in the file in the end. Waits for at most [`NOTE_WAIT_MAX`].
     pub(super) async fn is_written(&self, note: Note) -> bool {
-        let (key, written) = match note {
+        let (key, mut written) = match note {
             Note::Written => return true,
             Note::Refused => return false,
             Note::Pending(key, written) => (key, written),
         };
-        match timeout(NOTE_WAIT_MAX, written).await {
+        match timeout(NOTE_WAIT_MAX, &mut written).await {
             Ok(told) => told.unwrap_or(false),
             Err(_) => {
                 self.ring().note_stall(&key);
-                false
+                self.key_added.notify_one(); // the store may take it
+                // It may have been written at this moment, or while the whole process stood still.
+                written.try_recv().unwrap_or(false)
             }
         }
     }
@@ -118,9 +141,16 @@ impl KeyWriter {
     /// Waits until what is outstanding now is written, or its writes have failed; for at most [`NOTE_WAIT_MAX`], and not
     /// while a write hangs.
     pub(super) async fn wait_until_written(&self) {
+        if !self.ring().is_stalled {
+            let _in_time = timeout(NOTE_WAIT_MAX, self.wait_for_all()).await;
+        }
+    }
+
+    /// Waits until what is outstanding now is written, or its writes have failed.
+    pub(super) async fn wait_for_all(&self) {
         let written = {
             let mut ring = self.ring();
-            if ring.path.is_none() || ring.is_stalled {
+            if ring.path.is_none() {
                 return;
             }
             let (tell, written) = oneshot::channel();
@@ -128,7 +158,14 @@ impl KeyWriter {
             written
         };
         self.wake();
-        let _in_time = timeout(NOTE_WAIT_MAX, written).await;
+        let _writer_ended = written.await;
+    }
+
+    /// Waits until no key is pending.
+    pub(super) async fn wait_for_pending(&self) {
+        while self.ring().pending.len() > 0 {
+            self.wait_for_all().await;
+        }
     }
 
     /// Writes what is outstanding. Returns whether anything was.
@@ -149,30 +186,22 @@ impl KeyWriter {
     /// Writes on the calling thread until nothing is outstanding, and syncs the file. For the start of a process.
     pub(super) fn write_all_and_sync(&self) -> std::io::Result<()> {
         while self.write_outstanding() {}
-        self.file().as_ref().map_or(Ok(()), KeyFile::sync)
+        self.file().as_ref().map_or(Ok(()), |file| file.file.sync())
     }
 
-    pub(super) fn file(&self) -> MutexGuard<'_, Option<KeyFile>> {
+    pub(super) fn file(&self) -> MutexGuard<'_, Option<OwnFile>> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, file: &mut KeyFile, outstanding: &Outstanding) -> Written {
-        let mut written = Written::default();
-        let mut seq = outstanding.first_seq;
-        for (key, at) in &outstanding.keys {
-            let result = file.write(&Record { seq, at: *at, key: *key }).map(|()| seq);
-            if result.is_ok() {
-                seq += 1;
-                written.any = true;
-            }
-            written.keys.push(result);
-        }
-        if let Some(generation) = outstanding.generation {
-            file.set_generation(generation);
-        }
-        // Read after the records are written: the store may have got others meanwhile.
+    fn write(&self, file: &mut OwnFile, outstanding: &Outstanding) -> Written {
+        let mut written = Written { keys: file.write_keys(outstanding), ..Written::default() };
+        let last = written.keys.iter().flatten().last().copied();
+        written.any = last.is_some();
+        // The store may have got others meanwhile.
         let stored = self.ring().stored;
-        if let Err(error) = file.write_progress(stored, seq - 1) {
+        if let Err(error) =
+            file.write_progress(stored, last.unwrap_or(outstanding.first_seq - 1), outstanding.generation)
+        {
             // The records are in the file. If they are lost later (by a power cut), nothing shows that they were there.
             tracing::debug!(%error, "the numbers of the records were not written to the file of retry keys");
             if outstanding.generation.is_some() {
@@ -181,7 +210,7 @@ impl KeyWriter {
         }
         let now = clock::now();
         for (route, at) in &outstanding.unnoted {
-            match file.write_unnoted(*route, *at, |at| clock::window_end(at, self.window) <= now) {
+            match file.file.write_unnoted(*route, *at, |at| clock::window_end(at, self.window) <= now) {
                 Ok(()) => written.any = true,
                 Err(_) => written.unnoted_failed.push(*route),
             }
@@ -201,7 +230,7 @@ impl KeyWriter {
             }
             if settled.elapsed() >= SYNC_INTERVAL {
                 settled = Instant::now();
-                self.ring().settle_unnoted(false);
+                self.ring().unnoted.settle(false);
             }
         }
     }
@@ -222,5 +251,62 @@ impl KeyWriter {
                 tracing::warn!(%error, "the file of retry keys cannot be synced: a power cut may lose them");
             }
         }
+    }
+}
+
+impl OwnFile {
+    /// Writes the records of keys. Returns for each key the number of its record, or why it was not written.
+    fn write_keys(&mut self, outstanding: &Outstanding) -> Vec<io::Result<u64>> {
+        let Outstanding { keys, first_seq, stored, .. } = outstanding;
+        let mut seq = *first_seq;
+        let is_overwritten = |seq: u64, stored: u64, records: u64| seq > stored + records;
+        let last = seq + keys.len() as u64 - 1;
+        // The file must say that the store has a record before it is overwritten: otherwise the next process would miss
+        // it if this one is killed in between.
+        if !keys.is_empty()
+            && is_overwritten(last, self.stored, self.file.records())
+            && let Err(error) = self.write_progress(*stored, seq - 1, None)
+        {
+            return keys.iter().map(|_| Err(io::Error::new(error.kind(), error.to_string()))).collect();
+        }
+        let mut write = |(key, at): &(RetryKey, Timestamp)| {
+            self.file.write(&Record { seq, at: *at, key: *key })?;
+            seq += 1;
+            Ok(seq - 1)
+        };
+        keys.iter().map(&mut write).collect()
+    }
+
+    fn write_progress(&mut self, stored: u64, last: u64, generation: Option<u64>) -> io::Result<()> {
+        if let Some(generation) = generation {
+            self.file.set_generation(generation);
+        }
+        self.file.write_progress(stored, last)?;
+        self.stored = stored;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ring is full, the store takes a part of it, further keys come, and the process is killed while they are
+    /// written.
+    #[test]
+    fn the_file_says_that_the_store_has_a_record_before_it_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.keys");
+        let opened = KeyFile::open(&path, 65_536, true).unwrap();
+        let records = opened.file.records();
+        let mut own = OwnFile { file: opened.file, stored: 0 };
+        let keys = |count: u64| (0..count).map(|n| (RetryKey([n as u8; 32]), clock::now())).collect();
+        let outstanding = |first_seq, stored, count| Outstanding::of_keys(keys(count), first_seq, stored);
+        assert!(own.write_keys(&outstanding(1, 0, records)).iter().all(Result::is_ok));
+        own.write_progress(0, records, None).unwrap();
+        assert!(own.write_keys(&outstanding(records + 1, 512, 10)).iter().all(Result::is_ok));
+        drop(own);
+        let opened = KeyFile::open(&path, 65_536, true).unwrap();
+        assert_eq!((opened.damage, opened.stored, opened.last), (None, 512, records + 10));
     }
 }

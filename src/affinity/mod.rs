@@ -30,7 +30,9 @@ mod key_file_tag;
 mod key_files;
 mod key_list;
 mod key_log;
+mod key_pending;
 mod key_ring;
+mod key_unnoted;
 mod key_writer;
 mod look_ups;
 mod newer_files;
@@ -72,7 +74,7 @@ use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, 
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
-use crate::store::{KeyFileRecord, NewPin, PinRecord, StoreError, StoreHandle};
+use crate::store::{NewPin, PinRecord, StoreError, StoreHandle};
 
 /// How long a look-up in the store may take; the caller's request waits for it.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
@@ -185,32 +187,15 @@ impl StoreAffinity {
         self.keys.lost_keys_of_unknown_routes()
     }
 
-    /// The files that the store lists and that could not be read, each with the reason, and the requests whose keys it
-    /// may have.
-    pub fn unread_key_files(&self) -> Vec<(String, UnknownKeys)> {
-        let unread = self.keys.list.unread().into_iter().filter_map(|(record, since)| {
-            let unknown = UnknownKeys::since(since, self.keys.window())?;
-            let why = record.unread.map(|unread| unread.why).unwrap_or_default();
-            Some((format!("the file of retry keys {} {why}", record.path), unknown))
-        });
-        unread.collect()
-    }
-
-    /// If the store is a copy: when it was first started as such. What the original's processes did after the copy was
-    /// made is not in it. A copy is recognised if it is a restored backup, lists files of retry keys that belong to the
-    /// original, or is older than such a file.
-    pub fn copy_started(&self) -> Option<Timestamp> {
-        let of_original = |(record, since): (KeyFileRecord, Timestamp)| {
-            record.unread.is_some_and(|unread| unread.belongs_to_original).then_some(since)
-        };
-        let found_files_of_original_at = self.keys.list.unread().into_iter().filter_map(of_original).max();
-        self.store.restored().map(|restored| restored.started).max(found_files_of_original_at)
-    }
-
     /// Notes in the store's list that the store has all keys of this process's file, if it has. For the end of a process:
     /// nothing can be noted in the file afterwards.
     pub async fn finish_key_file(&self) {
         self.keys.finish(&self.store).await;
+    }
+
+    /// How many keys that legacy took are neither in their file nor in the store: if the process ends now, they are lost.
+    pub fn unwritten_keys(&self) -> usize {
+        self.keys.unwritten()
     }
 
     /// Waits until the store has all keys that were noted before, or has refused some.
@@ -363,9 +348,15 @@ impl Affinity for StoreAffinity {
         self.has_noted_and_stored(keys).boxed()
     }
 
-    fn record_served_unnoted<'a>(&'a self, route: &'a RouteId, oldest_id: &'a RouteId) -> BoxFuture<'a, ()> {
+    fn record_served_unnoted<'a>(
+        &'a self,
+        keys: &'a RetryKeys,
+        route: &'a RouteId,
+        oldest_id: &'a RouteId,
+    ) -> BoxFuture<'a, ()> {
         metrics::counter!("pointsman_retry_keys_unnoted_total", "route" => route.to_string()).increment(1);
-        match [route, oldest_id].map(|id| self.keys.record_served_unnoted(id)).contains(&true) {
+        let keys: Vec<_> = keys.of_legacy().collect();
+        match [route, oldest_id].map(|id| self.keys.record_served_unnoted(&keys, id)).contains(&true) {
             true => self.keys.wait_until_written().boxed(),
             false => ready(()).boxed(),
         }

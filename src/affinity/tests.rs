@@ -399,7 +399,7 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     );
     assert!(!pins.legacy_noted_before(&numbered(960), soon), "it was not noted");
     assert_eq!(pins.unnoted(std::iter::once(&route)), None);
-    pins.record_served_unnoted(&route, &route).await;
+    pins.record_served_unnoted(&numbered(960).into(), &route, &route).await;
     assert!(pins.unnoted(std::iter::once(&route)).is_some() && pins.unnoted(std::iter::once(&other)).is_none());
     assert_eq!(pins.remembered(&numbered(960)), Remembered::TakenBy(Arm::Legacy), "in memory at least");
     kill(pins);

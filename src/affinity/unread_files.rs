@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::StoreAffinity;
+use super::key_log::UnknownKeys;
 use crate::clock;
 use crate::store::{KeyFileRecord, UnreadKeyFile};
 
@@ -94,4 +96,28 @@ pub(super) fn log_unread(record: &KeyFileRecord) {
         "a file of retry keys of legacy {why}: for the retry window no route goes up to `live` unless \
          forced; make the file readable at this path and start again, or force the flip"
     );
+}
+
+impl StoreAffinity {
+    /// The files that the store lists and that could not be read, each with the reason, and the requests whose keys it
+    /// may have.
+    pub fn unread_key_files(&self) -> Vec<(String, UnknownKeys)> {
+        let unread = self.keys.list.unread().into_iter().filter_map(|(record, since)| {
+            let unknown = UnknownKeys::since(since, self.keys.window())?;
+            let why = record.unread.map(|unread| unread.why).unwrap_or_default();
+            Some((format!("the file of retry keys {} {why}", record.path), unknown))
+        });
+        unread.collect()
+    }
+
+    /// If the store is a copy: when it was first started as such. What the original's processes did after the copy was
+    /// made is not in it. A copy is recognised if it is a restored backup, lists files of retry keys that belong to the
+    /// original, or is older than such a file.
+    pub fn copy_started(&self) -> Option<Timestamp> {
+        let of_original = |(record, since): (KeyFileRecord, Timestamp)| {
+            record.unread.is_some_and(|unread| unread.belongs_to_original).then_some(since)
+        };
+        let found_files_of_original_at = self.keys.list.unread().into_iter().filter_map(of_original).max();
+        self.store.restored().map(|restored| restored.started).max(found_files_of_original_at)
+    }
 }

@@ -195,7 +195,15 @@ impl Parts {
         }
         if tokio::time::timeout(within, self.pins.finish_key_file()).await.is_err() {
             tracing::warn!(
-                "the store does not answer: its list still says that keys may wait in the file of retry keys of this process, which is not so"
+                "the store or the disk does not answer: the store's list still says that keys may wait in the file of retry keys of this process"
+            );
+        }
+        let lost = self.pins.unwritten_keys();
+        if lost > 0 {
+            tracing::error!(
+                lost,
+                "retry keys of requests that legacy took were not written, because the disk hangs: after the restart \
+                 their retries are taken for first tries. Do not flip their routes to `live` before `retry_window_s` is over"
             );
         }
     }

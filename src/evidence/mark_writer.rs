@@ -22,6 +22,9 @@ enum Command {
     Mark(SlotRoute, SyncSender<Option<SlotRoute>>),
     /// Clears slots, and tells when that is done.
     Clear(Vec<(SlotRoute, Slots)>, oneshot::Sender<()>),
+    /// Waits until the sender is dropped.
+    #[cfg(test)]
+    Hang(Receiver<()>),
 }
 
 /// See the module.
@@ -58,6 +61,14 @@ impl MarkWriter {
                 None
             }
         }
+    }
+
+    /// As if a write hung, until the result is dropped.
+    #[cfg(test)]
+    pub fn hold(&self) -> SyncSender<()> {
+        let (end, ended) = sync_channel(0);
+        self.commands.as_ref().map(|commands| commands.send(Command::Hang(ended)));
+        end
     }
 
     /// Asks for a mark.
@@ -112,6 +123,8 @@ impl Files {
                 self.state().set_ended();
                 let _nobody_waits = tell.send(());
             }
+            #[cfg(test)]
+            Command::Hang(until) => drop(until.recv()),
         }
     }
 

@@ -10,6 +10,7 @@
 //! [`MARK_WAIT_MAX`]; while a write takes longer than that (the disk hangs), differences are counted without a mark.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -105,9 +106,8 @@ impl Marks {
         [SlotRoute::of(route), SlotRoute::Any].iter().any(|marked| state.is_marked(*marked))
     }
 
-    /// Marks a route: when this returns, the mark is written. The mark stays at least until the difference is counted
-    /// and evidence was stored after that. Where the file cannot be written, or the disk hangs, the difference is counted
-    /// without a mark.
+    /// Marks a route: when this returns, the mark is written, and stays at least until the difference is counted and
+    /// evidence was stored after that. Where the file cannot be written, or the disk hangs, this returns without a mark.
     pub(super) fn mark(&self, route: &RouteId) -> UncountedDifference<'_> {
         UncountedDifference { marks: self, route: self.count(SlotRoute::of(route)) }
     }
@@ -124,6 +124,10 @@ impl Marks {
                     return Some(marked);
                 }
                 if state.is_stalled {
+                    // Nobody waits; it is written behind what hangs.
+                    if state.ask_once(route) {
+                        drop(writer.mark(&mut state, route));
+                    }
                     return None;
                 }
                 writer.mark(&mut state, route)
@@ -131,14 +135,16 @@ impl Marks {
             match told.recv_timeout(MARK_WAIT_MAX) {
                 // Counted in the next round, unless the mark was cleared meanwhile.
                 Ok(written) => marked = written?,
-                Err(_) => {
+                Err(RecvTimeoutError::Timeout) => {
                     let mut state = self.state();
                     if state.outstanding > 0 {
                         state.is_stalled = true;
                         state.log_failure("a write takes too long, the disk may hang");
+                        return None;
                     }
-                    return None;
+                    // It was written at this moment.
                 }
+                Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
     }
@@ -253,6 +259,23 @@ mod tests {
         next.clear(next.clearable()).await;
         drop(next);
         assert!(!Marks::open(&place).await.unwrap().is_marked(&route(1)));
+    }
+
+    /// A difference that comes while a write hangs is counted without a mark, and its route is marked afterwards.
+    #[tokio::test]
+    async fn a_write_that_hangs_delays_nobody_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("marks");
+        let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        let write_hangs = marks.writer.as_ref().unwrap().hold();
+        drop(marks.mark(&route(1)));
+        drop(marks.mark(&route(2)));
+        drop(marks.mark(&route(2)));
+        assert!(!marks.is_marked(&route(1)) && !marks.is_marked(&route(2)));
+        drop(write_hangs);
+        drop(marks.mark(&route(3)));
+        let marks = reopened(marks, &path).await;
+        assert!((1..3).all(|n| marks.is_marked(&route(n))));
     }
 
     #[tokio::test]

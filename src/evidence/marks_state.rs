@@ -1,6 +1,6 @@
 //! Which routes are marked, as far as the files are written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::slot_file::SlotRoute;
 
@@ -15,6 +15,8 @@ pub(super) struct MarksState {
     pub outstanding: u64,
     /// Whether a write takes longer than anybody waits for it.
     pub is_stalled: bool,
+    /// The routes whose marks were asked for meanwhile.
+    asked: BTreeSet<SlotRoute>,
     /// Whether the last mark could not be written.
     failing: bool,
 }
@@ -83,6 +85,11 @@ impl MarksState {
         removed
     }
 
+    /// Whether to ask for a mark of a route while writes hang: once.
+    pub fn ask_once(&mut self, route: SlotRoute) -> bool {
+        self.asked.insert(route)
+    }
+
     /// Logs that a mark cannot be written, unless that was logged since the last success.
     pub fn log_failure(&mut self, why: &str) {
         if !std::mem::replace(&mut self.failing, true) {
@@ -96,7 +103,10 @@ impl MarksState {
     /// Records that a write has ended, so that the disk does not hang.
     pub fn set_ended(&mut self) {
         self.outstanding -= 1;
-        self.is_stalled = false;
+        self.is_stalled &= self.outstanding > 0;
+        if !self.is_stalled {
+            self.asked.clear();
+        }
     }
 
     /// Records that a mark was written.

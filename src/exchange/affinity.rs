@@ -135,11 +135,16 @@ pub trait Affinity: Send + Sync {
     /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try
     /// and the keys of the retry cannot be noted now. Waits for the store only if this process noted them.
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;
-    /// Reports that legacy serves a request whose key could not be recorded: counted for the route, and the gate to
-    /// `live` stays shut as long as a retry may come. It is recorded under the oldest id of the route too: after the
+    /// Reports that legacy serves a request whose keys could not be noted: counted for the route, and the gate to `live`
+    /// stays shut as long as a retry may come, or until the keys are noted after all. It is recorded under the oldest id of the route too: after the
     /// files take a rename back, the next process does not know the present id. It is recorded in memory when this is
     /// called; the future waits, for a bounded time, until it is in a file.
-    fn record_served_unnoted<'a>(&'a self, route: &'a RouteId, oldest_id: &'a RouteId) -> BoxFuture<'a, ()>;
+    fn record_served_unnoted<'a>(
+        &'a self,
+        keys: &'a RetryKeys,
+        route: &'a RouteId,
+        oldest_id: &'a RouteId,
+    ) -> BoxFuture<'a, ()>;
     /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the
     /// id. Never waits.
     fn note_legacy_instance(&self, key: InstanceKey);

@@ -67,12 +67,12 @@ pub(super) const NOTED_LOOK_UPS_MAX: usize = 1_024;
 pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: RetryKeys) {
     let (affinity, id, oldest_id) = (shared.affinity.clone(), route.id.clone(), route.first_id().clone());
     let Ok(permit) = shared.noted_look_ups.clone().try_acquire_owned() else {
-        drop(affinity.record_served_unnoted(&id, &oldest_id));
+        drop(affinity.record_served_unnoted(&keys, &id, &oldest_id));
         return;
     };
     shared.tasks.spawn(async move {
         if !affinity.noted_earlier(&keys).await {
-            affinity.record_served_unnoted(&id, &oldest_id).await;
+            affinity.record_served_unnoted(&keys, &id, &oldest_id).await;
         }
         drop(permit);
     });

@@ -214,8 +214,8 @@ async fn answer_flagged(
                     skip_second_dark_run(&mut decision, flag);
                 }
                 key_not_noted = !noted && may_be_live;
-                if !noted && !key_not_noted {
-                    shared.affinity.record_served_unnoted(&flag.route.id, flag.route.first_id()).await;
+                if let (false, false, Some(keys)) = (noted, key_not_noted, &first_try.keys) {
+                    shared.affinity.record_served_unnoted(keys, &flag.route.id, flag.route.first_id()).await;
                 }
             }
             LegacyTake::HeldByEngine => {

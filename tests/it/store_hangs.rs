@@ -210,8 +210,8 @@ async fn a_sync_that_does_not_end_is_noticed() {
 }
 
 /// The disk of the file of retry keys and of the file of evidence marks hangs. Those who came when it began to hang wait
-/// for a bounded time, nobody else does, and the kill switch works; what legacy served meanwhile keeps the gate to `live`
-/// shut, and stays with legacy.
+/// for a bounded time, nobody else does, and the kill switch works. What legacy served meanwhile stays with legacy, because
+/// the store takes the keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
     let mut system = TestSystem::start().await;
@@ -223,8 +223,17 @@ async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
         reply.json()
     };
     system.record_order(keyed(&system, "before", 1).await);
+    force(&system, "dark").await;
+    for follower in ["orders.get", "orders.cancel"] {
+        system.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
+    }
+    let refused_flip = async |system: &TestSystem| {
+        let flip = system.pointsman.api(Method::POST, "/api/v2/routes/orders.create/flip", json!({ "to": "live" }));
+        flip.await.json().to_string()
+    };
+    assert!(!refused_flip(&system).await.contains("could not be noted"));
     let files = ["keys", "evidence"].map(|end| PathBuf::from(format!("{}.{end}", system.store().display())));
-    let hangs = Strace::inject_on(system.pointsman.pid(), "pwrite64", "delay_enter=600000000", &files).await;
+    let hangs = Strace::inject_on(system.pointsman.pid(), "pwrite64", "delay_enter=10000000", &files).await;
     let (first, second, third) =
         tokio::join!(keyed(&system, "first", 2), keyed(&system, "second", 3), keyed(&system, "third", 4));
     let after = keyed(&system, "after", 5).await;
@@ -238,16 +247,16 @@ async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
     }
     let counted = |metrics: &crate::support::Metrics| metrics.sum("pointsman_retry_keys_unnoted_total", &[]) == 4.0;
     system.pointsman.until_metric("what legacy served to be counted", counted).await;
-    hangs.end().await;
-    until("keys to be noted again", || async {
-        system.pointsman.log().contains("retry keys can be noted in their file again").then_some(())
+    until("the store to have the keys, which the file has not", || async {
+        (!refused_flip(&system).await.contains("could not be noted")).then_some(())
     })
     .await;
-    force(&system, "live").await;
-    keyed(&system, "after", 5).await;
     system.kill().await;
+    hangs.end().await;
     system.restart().await;
+    force(&system, "live").await;
     keyed(&system, "first", 2).await;
+    keyed(&system, "after", 5).await;
     system.finish().await;
     report_violations("store_hangs::a_file_of_retry_keys_that_hangs_stops_nobody", seed(), "6 orders, 2 retries", &[]);
 }

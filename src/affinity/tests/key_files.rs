@@ -40,7 +40,7 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
     let (one, two) = (open_in(&store, dir.path()).await, open_in(&store, dir.path()).await);
     assert!(one.is_written(one.note(numbered(1))).await);
     assert!(two.is_written(two.note(numbered(2))).await);
-    two.record_served_unnoted(&RouteId::new("r"));
+    two.record_served_unnoted(&[numbered(9)], &RouteId::new("r"));
     kill(one).await;
     kill(two).await;
     let both = open_in(&store, dir.path()).await;
@@ -57,7 +57,7 @@ async fn a_file_may_not_be_missing_while_retries_of_requests_served_unnoted_may_
         let (dir, store) = (tempfile::tempdir().unwrap(), CountingStore::new());
         let (shared, place): (StoreHandle, _) = (store.clone(), KeyFilePlace::Dir(dir.path().to_owned()));
         let log = open_key_log(&shared, &place, &Limits { retry_window_s, ..limits() }).await.unwrap();
-        log.record_served_unnoted(&RouteId::new("r"));
+        log.record_served_unnoted(&[numbered(9)], &RouteId::new("r"));
         log.finish(&shared).await;
         let listed = store.key_files().await.unwrap();
         assert_eq!(listed.iter().map(|file| file.all_stored).collect::<Vec<_>>(), [all_stored], "{retry_window_s} s");

@@ -9,7 +9,7 @@ async fn the_time_of_a_request_served_unnoted_is_not_after_it() {
     let (limits, route) = (Limits::default(), RouteId::new("orders.create"));
     let open = || KeyLog::open(&dir.path().join("s.keys"), &limits);
     let log = open().unwrap();
-    log.record_served_unnoted(&route);
+    log.record_served_unnoted(&[numbered(1)], &route);
     let now = clock::now();
     let UnknownKeys { served, until } = log.unnoted(&route).unwrap();
     assert!(served <= now && until <= clock::window_end(now, log.window()), "{served} {until} {now}");
@@ -25,7 +25,7 @@ async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted
     let (limits, route) = (Limits::default(), RouteId::new("orders.create"));
     let open = || KeyLog::open(&dir.path().join("s.keys"), &limits);
     let log = open().unwrap();
-    log.record_served_unnoted(&route);
+    log.record_served_unnoted(&[numbered(1)], &route);
     let served = log.unnoted(&route).unwrap().served;
     // The file has milliseconds.
     while clock::now() <= served + Duration::from_millis(2) {
@@ -43,7 +43,7 @@ async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted
 async fn a_request_of_a_renamed_route_is_recorded_under_its_oldest_id_too() {
     let pins = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
     let [later, oldest, other] = ["orders.make", "orders.create", "other"].map(RouteId::new);
-    pins.record_served_unnoted(&later, &oldest).await;
+    pins.record_served_unnoted(&numbered(1).into(), &later, &oldest).await;
     for (id, is_known) in [(&later, true), (&oldest, true), (&other, false)] {
         assert_eq!(pins.unnoted(std::iter::once(id)).is_some(), is_known, "{id}");
     }
@@ -79,28 +79,84 @@ async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() 
 }
 
 /// The requests that come when a write begins to hang wait for a bounded time, later ones not at all. The records are
-/// written when the write ends.
+/// written when the write ends, and until then the route counts as one that served requests unnoted.
 #[tokio::test]
 async fn a_write_that_hangs_delays_nobody_for_long() {
     let dir = tempfile::tempdir().unwrap();
     let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
     let store = CountingStore::new();
     store.is_gone.store(true, Ordering::Relaxed); // so that the keys stay in the file
-    let pins = StoreAffinity::open(store, &Limits::default(), keys).await.unwrap();
-    let none = EarlierKeys::none();
+    let pins = StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap();
+    let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
     let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let is_unnoted = || pins.unnoted(std::iter::once(&route)).is_some();
     assert_eq!(take(0).await, LegacyTake::FIRST);
     let write_hangs = pins.keys.hold_file();
     let both = tokio::join!(take(1), take(2));
     assert_eq!(both, (LegacyTake::NOT_NOTED, LegacyTake::NOT_NOTED));
     assert_eq!(now(take(3)), LegacyTake::NOT_NOTED, "at once");
     assert_eq!(now(take(1)), LegacyTake::Taken { noted: false, again: true }, "not yet");
-    now(pins.record_served_unnoted(&RouteId::new("r"), &RouteId::new("r")));
     assert_eq!(pins.take_for_engine(numbered(3)), Took::OtherArmHasIt);
-    drop(write_hangs);
-    while !(1..4).all(|n| pins.keys.first_noted_at(&numbered(n)).is_some()) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    for n in 1..4 {
+        now(pins.record_served_unnoted(&numbered(n).into(), &route, &route));
     }
+    assert!(is_unnoted());
+    assert_eq!(pins.unwritten_keys(), 3);
+    drop(write_hangs);
+    pins.keys.wait_until_written().await;
+    assert_eq!(pins.unwritten_keys(), 0);
+    assert!(!is_unnoted(), "they are noted after all");
     assert_eq!(take(4).await, LegacyTake::FIRST, "keys can be noted again");
     assert_eq!(take(1).await, LegacyTake::Taken { noted: true, again: true });
+}
+
+/// As on PostgreSQL, where the file and the store are on different disks.
+#[tokio::test]
+async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
+    let store = CountingStore::new();
+    let pins = StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap();
+    let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
+    let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let write_hangs = pins.keys.hold_file();
+    let first = take(1).await;
+    assert!(matches!(first, LegacyTake::Taken { again: false, .. }), "{first:?}");
+    now(pins.record_served_unnoted(&numbered(1).into(), &route, &route));
+    let second = now(take(2));
+    assert_eq!(second, LegacyTake::NOT_NOTED);
+    now(pins.record_served_unnoted(&numbered(2).into(), &route, &route));
+    while pins.unwritten_keys() > 0 {
+        tokio::task::yield_now().await;
+    }
+    for n in 1..3 {
+        assert_eq!(store.inner.first_try(numbered(n)).await.unwrap().unwrap().arm, Arm::Legacy);
+        assert_eq!(now(take(n)), LegacyTake::Taken { noted: true, again: true });
+    }
+    assert_eq!(pins.unnoted(std::iter::once(&route)), None);
+    drop(write_hangs);
+    pins.flush().await;
+    assert!(pins.keys.waiting().is_empty());
+}
+
+/// A stop during a short hang waits for the keys that are not written yet.
+#[tokio::test]
+async fn a_flush_waits_for_a_write_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
+    let store = CountingStore::new();
+    store.is_gone.store(true, Ordering::Relaxed);
+    let pins = StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap();
+    let write_hangs = pins.keys.hold_file();
+    assert_eq!(
+        pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        LegacyTake::NOT_NOTED
+    );
+    let mut flush = Box::pin(pins.flush());
+    assert!((&mut flush).now_or_never().is_none());
+    store.is_gone.store(false, Ordering::Relaxed);
+    drop(write_hangs);
+    flush.await;
+    pins.flush().await;
+    assert_eq!(store.inner.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
 }

@@ -162,7 +162,12 @@ impl Affinity for Fakes {
         let is_silent = self.store_is_silent.load(SeqCst);
         Box::pin(async move { if is_silent { std::future::pending().await } else { noted } })
     }
-    fn record_served_unnoted<'a>(&'a self, _route: &'a RouteId, _oldest_id: &'a RouteId) -> BoxFuture<'a, ()> {
+    fn record_served_unnoted<'a>(
+        &'a self,
+        _keys: &'a RetryKeys,
+        _route: &'a RouteId,
+        _oldest_id: &'a RouteId,
+    ) -> BoxFuture<'a, ()> {
         self.served_unnoted.fetch_add(1, SeqCst);
         Box::pin(async {})
     }

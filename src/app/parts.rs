@@ -187,13 +187,14 @@ impl Parts {
     }
 
     async fn flush_keys(&self, within: Duration) {
-        if tokio::time::timeout(within, self.pins.flush()).await.is_err() {
+        let until = tokio::time::Instant::now() + within;
+        if tokio::time::timeout_at(until, self.pins.flush()).await.is_err() {
             tracing::error!(
-                "the store does not answer: the last retry keys that legacy took were not written to it, and stay in \
+                "the store or the disk does not answer: the last retry keys that legacy took were not written to it, and stay in \
                  the file of retry keys"
             );
         }
-        if tokio::time::timeout(within, self.pins.finish_key_file()).await.is_err() {
+        if tokio::time::timeout_at(until, self.pins.finish_key_file()).await.is_err() {
             tracing::warn!(
                 "the store or the disk does not answer: the store's list still says that keys may wait in the file of retry keys of this process"
             );

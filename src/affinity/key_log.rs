@@ -34,6 +34,9 @@ use crate::store::{RepeatedFailures, StoreHandle};
 
 /// Keys written to the store together: few enough that no append waits for long.
 const BATCH_MAX: usize = 512;
+/// As long as requests whose keys are being written count as served unnoted, without another look: the write may end at
+/// any moment, and nobody is told.
+const PENDING_JUDGED_AGAIN: Duration = Duration::from_secs(5);
 /// The pause after a write that the store did not take.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The size of the ring buffer of a process that keeps no file.
@@ -262,8 +265,13 @@ impl KeyLog {
     /// may come.
     pub(super) fn unnoted(&self, route: &RouteId) -> Option<UnknownKeys> {
         let ring = self.ring();
-        let served = [SlotRoute::of(route), SlotRoute::Any].into_iter().filter_map(|of| ring.last_served_unnoted(&of));
-        UnknownKeys::since(served.max()?, self.window)
+        let route = SlotRoute::of(route);
+        let recorded = ring.unnoted.last_served(&route).max(ring.unnoted.last_served(&SlotRoute::Any));
+        let unknown = recorded.and_then(|served| UnknownKeys::since(served, self.window));
+        let Some(pending) = ring.pending.last_served(&route) else { return unknown };
+        let until =
+            unknown.map_or_else(|| clock::window_end(clock::now(), PENDING_JUDGED_AGAIN), |unknown| unknown.until);
+        Some(UnknownKeys { served: recorded.map_or(pending, |served| served.max(pending)), until })
     }
 
     /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had them.
@@ -276,7 +284,8 @@ impl KeyLog {
         unknown.map(|unknown| (why(), unknown))
     }
 
-    /// Waits until the store has all keys that are noted now, or a write to the store fails. Waits for a disk that hangs.
+    /// Waits until the store has all keys that are noted now, or a write to the store fails. Keys that are being written
+    /// are waited for, also if the disk hangs, until they are written or the store has them.
     pub(super) async fn flush(&self) {
         self.writer.wait_for_pending().await;
         let last = self.ring().last();
@@ -287,16 +296,21 @@ impl KeyLog {
 
     /// How many keys are not written to the file: if the process ends now, they are lost.
     pub(super) fn unwritten(&self) -> usize {
-        let ring = self.ring();
-        ring.pending.len() - ring.pending.stored_count()
+        self.ring().pending.unstored_count()
     }
 
     /// Notes in the store's list that the store has all records of the file, if it has. Nothing can be noted after that.
     /// Waits for a disk that hangs.
     pub(super) async fn finish(&self, store: &StoreHandle) {
         // The times of routes that were served unnoted are only in the file.
-        self.ring().unnoted.settle(true);
-        self.writer.wait_for_all().await;
+        let is_to_write = {
+            let mut ring = self.ring();
+            ring.unnoted.settle(true);
+            ring.unnoted.is_to_write()
+        };
+        if is_to_write {
+            self.writer.wait_for_all().await;
+        }
         {
             let mut ring = self.ring();
             if !ring.is_stored() || ring.unnoted.has_any(self.window) {
@@ -348,6 +362,7 @@ impl KeyLog {
             match store.note_legacy_tries(batch).await {
                 Ok(()) => {
                     self.ring().pending.set_stored(&pending);
+                    self.writer.pending_changed.notify_waiters();
                     self.advance(last);
                 }
                 Err(error) => {

@@ -58,9 +58,9 @@ impl PendingKeys {
         self.queue.get_mut(index)
     }
 
-    /// How many of them the store has.
-    pub fn stored_count(&self) -> usize {
-        self.queue.iter().filter(|pending| pending.is_stored).count()
+    /// How many of them the store does not have.
+    pub fn unstored_count(&self) -> usize {
+        self.queue.iter().filter(|pending| !pending.is_stored).count()
     }
 
     /// When legacy took this key.

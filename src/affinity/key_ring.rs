@@ -130,7 +130,7 @@ impl Ring {
 
     /// Whether the store has all keys.
     pub fn is_stored(&self) -> bool {
-        self.waiting.is_empty() && self.pending.len() == 0
+        self.waiting.is_empty() && self.pending.unstored_count() == 0
     }
 
     /// Whether legacy took this key and the store may not have it yet.
@@ -159,11 +159,6 @@ impl Ring {
             return false;
         }
         self.unnoted.set(route, at)
-    }
-
-    /// When the route last served a request whose key is not noted.
-    pub fn last_served_unnoted(&self, route: &SlotRoute) -> Option<Timestamp> {
-        self.unnoted.last_served(route).max(self.pending.last_served(route))
     }
 
     fn set_gauge(&self) {

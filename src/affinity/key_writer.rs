@@ -48,6 +48,8 @@ pub(super) struct KeyWriter {
     window: Duration,
     /// Wakes the task that moves keys to the store.
     pub key_added: Notify,
+    /// Notified when keys have been written, or the store has some of those that are being written.
+    pub pending_changed: Notify,
     write_thread: OnceLock<Thread>,
     sync_thread: OnceLock<Thread>,
 }
@@ -95,6 +97,7 @@ impl KeyWriter {
             file: Mutex::new(file),
             window,
             key_added: Notify::new(),
+            pending_changed: Notify::new(),
             write_thread: OnceLock::new(),
             sync_thread: OnceLock::new(),
         })
@@ -161,10 +164,16 @@ impl KeyWriter {
         let _writer_ended = written.await;
     }
 
-    /// Waits until no key is pending.
+    /// Waits until every pending key is written, or its write has failed, or the store has it.
     pub(super) async fn wait_for_pending(&self) {
-        while self.ring().pending.len() > 0 {
-            self.wait_for_all().await;
+        loop {
+            let mut changed = std::pin::pin!(self.pending_changed.notified());
+            changed.as_mut().enable();
+            if self.ring().pending.unstored_count() == 0 {
+                return;
+            }
+            self.wake();
+            changed.await;
         }
     }
 
@@ -180,6 +189,7 @@ impl KeyWriter {
         };
         self.ring().set_written(outstanding, written);
         self.key_added.notify_one();
+        self.pending_changed.notify_waiters();
         true
     }
 

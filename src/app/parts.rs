@@ -190,8 +190,8 @@ impl Parts {
         let until = tokio::time::Instant::now() + within;
         if tokio::time::timeout_at(until, self.pins.flush()).await.is_err() {
             tracing::error!(
-                "the store or the disk does not answer: the last retry keys that legacy took were not written to it, and stay in \
-                 the file of retry keys"
+                "the store or the disk does not answer: the last retry keys that legacy took may not be in the store, and \
+                 stay in the file of retry keys"
             );
         }
         if tokio::time::timeout_at(until, self.pins.finish_key_file()).await.is_err() {

@@ -110,7 +110,7 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
         if let Some(since) = scopes.since.filter(|since| before.and_then(|before| before.since) != Some(*since)) {
             tracing::info!(
                 %route, %since, until = %until(since, window),
-                "its retry keys are known only since this time: until then the gate to `live` stays shut unless forced, \
+                "its retry keys are known only from `since` on: the gate to `live` stays shut until `until` unless forced, \
                  since retries may come of requests that legacy served before"
             );
         }

@@ -10,6 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::StoreError;
 use crate::names::RunId;
 
+/// How many of the oldest expired retry keys are examined for being readable.
+pub(super) const UNREADABLE_EXAMINED_MAX: usize = 1_000;
+
 /// What this process found to be unreadable.
 #[derive(Default)]
 pub(super) struct Unpurgeable {
@@ -22,8 +25,10 @@ impl Unpurgeable {
     fn lock(&self) -> MutexGuard<'_, BTreeSet<RunId>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Sets the number of expired retry keys that cannot be read, and logs it if there are more than before.
-    pub(super) fn set_keys(&self, keys: u64) {
+    /// Sets the number of expired retry keys that cannot be read, and logs it if there are more than before. Keys are
+    /// removed also if they could not be counted.
+    pub(super) fn log_keys(&self, counted: Result<u64, StoreError>) {
+        let Ok(keys) = counted else { return };
         if keys > self.keys.swap(keys, Ordering::Relaxed) {
             tracing::warn!(
                 keys,

@@ -135,9 +135,10 @@ async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
         assert_eq!(now(take(n)), LegacyTake::Taken { noted: true, again: true });
     }
     assert_eq!(pins.unnoted(std::iter::once(&route)), None);
-    drop(write_hangs);
     pins.flush().await;
-    assert!(pins.keys.waiting().is_empty());
+    pins.finish_key_file().await;
+    assert_eq!(take(3).await, LegacyTake::NOT_NOTED, "the stop has not waited for the disk");
+    drop(write_hangs);
 }
 
 /// A stop during a short hang waits for the keys that are not written yet.

@@ -341,7 +341,7 @@ impl Work for PostgresStore {
     ) -> BoxFuture<'_, Result<RetryKeyPage<u64>>> {
         async move {
             if after.is_none() {
-                self.unpurgeable.set_keys(read::unreadable_keys(&self.pool, self.retry_window_ns).await?);
+                self.unpurgeable.log_keys(read::unreadable_keys(&self.pool, self.retry_window_ns).await);
             }
             super::record_writes::prune_retry_keys(&self.pool, self.retry_window_ns, after, limit).await
         }

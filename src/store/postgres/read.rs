@@ -16,6 +16,7 @@ use crate::store::bound_keys::{OldKey, RetryKeyPage, RetryKeyPosition, has_run_s
 use crate::store::encoded::nanos;
 use crate::store::error::EventsError;
 use crate::store::summary::{add_readable, decode_summary};
+use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{
     FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
 };
@@ -275,7 +276,7 @@ pub(super) async fn engine_tries(
     limit: usize,
 ) -> Result<Vec<(RetryKey, Timestamp)>> {
     let text = "SELECT key, at FROM retry_keys WHERE key > $1 AND run_id IS NOT NULL AND at > now_ns() - $2 \
-                ORDER BY key LIMIT $3";
+                AND octet_length(key) = 32 ORDER BY key LIMIT $3";
     let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
     let found = pool.query(|| sqlx::query(text).bind(after).bind(retry_window_ns).bind(sql_limit(limit))).await?;
     found.iter().map(|row| Ok((retry_key(row)?, time(column(row, 1)?)?))).collect()
@@ -319,10 +320,12 @@ pub(super) async fn long_bound_keys(
     Ok(page_of(&old, limit, true))
 }
 
-/// How many of the keys whose window after the first try is over cannot be read. No page of keys has them.
+/// How many of the oldest keys whose window after the first try is over cannot be read. No page of keys has them; they
+/// stay, and so they become the oldest.
 pub(super) async fn unreadable_keys(pool: &Pool, retry_window_ns: i64) -> Result<u64> {
-    let text = "SELECT count(*) FROM retry_keys WHERE at <= now_ns() - $1 AND octet_length(key) <> 32";
-    let found = pool.query(|| sqlx::query(text).bind(retry_window_ns)).await?;
+    let text = "SELECT count(*) FROM (SELECT key FROM retry_keys WHERE at <= now_ns() - $1 ORDER BY at LIMIT $2) oldest \
+                WHERE octet_length(key) <> 32";
+    let found = pool.query(|| sqlx::query(text).bind(retry_window_ns).bind(sql_limit(UNREADABLE_EXAMINED_MAX))).await?;
     found.first().map_or(Ok(0), |row| column::<i64>(row, 0).map(i64::cast_unsigned))
 }
 

@@ -198,7 +198,7 @@ impl Work for SqliteStore {
         let since = newest_expired(self.retry_window);
         async move {
             if after.is_none() {
-                self.unpurgeable.set_keys(read::unreadable_keys(&self.readers, since).await?);
+                self.unpurgeable.log_keys(read::unreadable_keys(&self.readers, since).await);
             }
             // A reader looks for them, so that the writer is not delayed by those that stay.
             let old = read::old_keys(&self.readers, (since, since), after, limit).await?;

@@ -14,6 +14,7 @@ use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound};
+use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError};
 
 pub(in crate::store::sqlite) async fn plan(readers: &Readers, id: PlanId) -> Result<Option<serde_json::Value>> {
@@ -130,7 +131,8 @@ pub(in crate::store::sqlite) async fn engine_tries(
     after: Option<RetryKey>,
     limit: usize,
 ) -> Result<Vec<(RetryKey, Timestamp)>> {
-    let text = "SELECT key, at FROM retry_keys WHERE key > ? AND run_id IS NOT NULL AND at > ? ORDER BY key LIMIT ?";
+    let text = "SELECT key, at FROM retry_keys WHERE key > ? AND run_id IS NOT NULL AND at > ? \
+                AND typeof(key) = 'blob' AND length(key) = 32 ORDER BY key LIMIT ?";
     let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
     let found: Vec<(Vec<u8>, i64)> = sqlx::query_as(text)
         .bind(after)
@@ -171,10 +173,13 @@ pub(in crate::store::sqlite) async fn old_keys(
     found.into_iter().map(old_key).collect()
 }
 
-/// How many of the keys whose first try was at this time or earlier cannot be read. [`old_keys`] leaves them out.
+/// How many of the oldest keys whose first try was at this time or earlier cannot be read. [`old_keys`] leaves them out;
+/// they stay, and so they become the oldest.
 pub(in crate::store::sqlite) async fn unreadable_keys(readers: &Readers, since: i64) -> Result<u64> {
-    let text = "SELECT count(*) FROM retry_keys WHERE at <= ? AND NOT (typeof(key) = 'blob' AND length(key) = 32)";
-    let found: i64 = sqlx::query_scalar(text).bind(since).fetch_one(readers.pool()?).await.map_err(read_error)?;
+    let text = "SELECT count(*) FROM (SELECT key FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?) \
+                WHERE NOT (typeof(key) = 'blob' AND length(key) = 32)";
+    let query = sqlx::query_scalar(text).bind(since).bind(sql_limit(UNREADABLE_EXAMINED_MAX));
+    let found: i64 = query.fetch_one(readers.pool()?).await.map_err(read_error)?;
     Ok(found.cast_unsigned())
 }
 

@@ -201,7 +201,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
             made = judge_and_move(positions, &mut at, now, route, gate);
         }
         if waits {
-            positions.remembered.remove(&route.id);
+            // Also under earlier ids: if the same edit renames the route, it would count as known under those.
+            positions.remembered.retain(|id, _| !route.ids().any(|own| own == id));
         } else {
             positions.remembered.insert(route.id.clone(), now);
         }

@@ -107,22 +107,30 @@ async fn a_new_route_does_not_begin_in_only_during_a_freeze() {
     assert_eq!(fixture.state("bare").state, State::Only);
 }
 
-/// The file gets its `force` while the process is stopped. One that had it before stays in `only`.
+/// The file gets its `force` while the process is stopped, also together with another id. One that had it before stays in
+/// `only`.
 #[tokio::test(start_paused = true)]
 async fn force_that_is_added_before_a_start_puts_no_route_in_only_during_a_freeze() {
-    let by_file = || edited(files(&[("bare", State::Only)]), "bare", |route| route.force = Some("we know".into()));
-    for had_force in [false, true] {
-        let first = if had_force { by_file() } else { files(&[("bare", State::Only)]) };
+    let by_file = |id: &str| {
+        edited(files(&[("bare", State::Only)]), "bare", |route| {
+            route.force = Some("we know".into());
+            if id != "bare" {
+                (route.id, route.was) = (id.into(), vec!["bare".into()]);
+            }
+        })
+    };
+    for (had_force, id) in [(false, "bare"), (true, "bare"), (false, "new"), (true, "new")] {
+        let first = if had_force { by_file("bare") } else { files(&[("bare", State::Only)]) };
         let fixture = Fixture::open(first).await;
         freeze(&fixture, Freeze::Instances).await.unwrap();
-        let mut fixture = fixture.restart(by_file()).await;
+        let mut fixture = fixture.restart(by_file(id)).await;
         for _ in 0..2 {
-            assert_eq!(fixture.state("bare").state == State::Only, had_force);
-            fixture = fixture.restart(by_file()).await;
+            assert_eq!(fixture.state(id).state == State::Only, had_force, "{id}");
+            fixture = fixture.restart(by_file(id)).await;
         }
         freeze(&fixture, Freeze::No).await.unwrap();
-        fixture.ladder.reload(by_file(), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare").state, State::Only);
+        fixture.ladder.reload(by_file(id), || {}).await.unwrap();
+        assert_eq!(fixture.state(id).state, State::Only);
     }
 }
 

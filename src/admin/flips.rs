@@ -30,7 +30,7 @@ pub(super) async fn flip(
     let flipped = admin.parts.ladder.flip(route.clone(), flip_request).await;
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let flipped = flipped.map_err(|error| ApiError::flip(error, ids))?;
-    let ladder::Flipped { flip, changed, recorded, effective, horizon } = flipped;
+    let ladder::Flipped { flip, changed, recorded, share_is_pending, effective, horizon } = flipped;
     let shares = admin.parts.ladder.flags().route(&route).map(|flag| flag.shares).or(flip.shares).unwrap_or_default();
     let counted = tokio::time::timeout(STORE_WAIT, open_runs(&admin, &route)).await;
     let counted = counted.unwrap_or_else(|_| Err(StoreError("it does not answer".to_owned())));
@@ -41,7 +41,7 @@ pub(super) async fn flip(
     });
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
     let flip = flip_row(flip);
-    let note = (!recorded).then(|| UNRECORDED_FLIP.to_owned());
+    let note = flip_note(recorded, share_is_pending).map(str::to_owned);
     Ok((status, Json(FlipResponse { flip, changed, recorded, note, effective, shares, horizon, runs_in_flight })))
 }
 
@@ -71,6 +71,9 @@ fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
 /// The note in the response to a flip down that the store has not recorded.
 const UNRECORDED_FLIP: &str = "the store has not recorded the flip, which is in force: pointsman tries again until it has; \
                                if the process stops or is killed before that, the route returns to the state that the store has";
+/// The note in the response to a flip down whose larger share waits for the store.
+const PENDING_SHARE: &str = "the flip down is in force and recorded, but the store has not answered yet whether it has \
+                             recorded the larger share, which is not in force before that";
 /// The note in the response to a freeze of one of several processes that share a store.
 const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only: other processes on the same store are \
                                      not frozen and may execute its runs; freeze each of them";
@@ -78,6 +81,10 @@ const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only
 const UNRECORDED_FREEZE: &str = "the freeze is in force, but the store has not recorded it yet: pointsman tries again \
                                  until it has; if the process stops or is killed before that, the next one \
                                  starts without the freeze";
+
+fn flip_note(recorded: bool, share_is_pending: bool) -> Option<&'static str> {
+    (!recorded).then_some(if share_is_pending { PENDING_SHARE } else { UNRECORDED_FLIP })
+}
 
 fn freeze_note(recorded: bool, is_shared: bool) -> Option<String> {
     let notes = [(!recorded, UNRECORDED_FREEZE), (is_shared, FREEZE_OF_ONE_PROCESS)];
@@ -140,6 +147,13 @@ pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flip_says_what_of_it_is_unrecorded() {
+        assert_eq!(flip_note(true, false), None);
+        assert_eq!(flip_note(false, false), Some(UNRECORDED_FLIP));
+        assert_eq!(flip_note(false, true), Some(PENDING_SHARE));
+    }
 
     #[test]
     fn a_freeze_says_if_it_is_unrecorded_or_of_one_process_of_several() {

@@ -10,7 +10,7 @@ use super::in_force::Inputs;
 use super::lowered_routes::Lowered;
 use super::mover::{Mover, unknown_route};
 use super::passing_commands;
-use super::positions::RoutePosition;
+use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipError, FlipRequest, Flipped, Move};
 use super::waiting::{Waiting, highest, lower};
 use crate::clock;
@@ -33,18 +33,24 @@ fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &FlipRequest) -> bool
     to < at.rung() || (to == at.rung() && (Some(to) < may_return_to || may_get_larger) && !is_larger)
 }
 
-/// A flip down that is in force.
-pub(super) struct FlippedDown {
-    pub flipped: Flipped,
+/// What became of a request that goes down or changes nothing.
+pub(super) enum FlipDown {
+    Unchanged(Flipped),
+    InForce(UnrecordedDown),
+}
+
+/// A flip down that is in force, and that the store may not have yet.
+pub(super) struct UnrecordedDown {
+    pub route: RouteId,
+    before: Box<Positions>,
+    from: State,
+    flip: FlipRecord,
+    id: u64,
+    recorded: watch::Receiver<Option<FlipRecord>>,
+    until: Instant,
     /// Whether a larger share was asked for together with it. That share is not in force: unlike a lower rung, it must
     /// not come in force before it is recorded.
     pub share_waits: bool,
-}
-
-impl From<Flipped> for FlippedDown {
-    fn from(flipped: Flipped) -> Self {
-        Self { flipped, share_waits: false }
-    }
 }
 
 impl Mover {
@@ -54,18 +60,20 @@ impl Mover {
         inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, request))
     }
 
-    /// Lowers a route at once, and returns when that is recorded, at the latest after [`RECORDED_WITHIN`]. A share that is
-    /// larger than that of the callers who are on that rung or above it stays as it is. `None`, with
-    /// nothing changed, if the request is neither a flip down nor one that would change nothing.
+    /// Lowers a route at once. A share that is larger than that of the callers who are on that rung or above it stays
+    /// as it is. `None`, with nothing changed, if the request is neither a flip down nor one that would change nothing.
+    ///
+    /// Once the flip is in force, this returns without waiting for anything, so that a caller that goes away does not
+    /// stop what follows.
     pub(super) async fn flip_down(
         self: Arc<Self>,
         asked: Moment,
         route: &RouteId,
         request: &FlipRequest,
-    ) -> Result<Option<FlippedDown>, FlipError> {
+    ) -> Result<Option<FlipDown>, FlipError> {
         let until = Instant::now() + RECORDED_WITHIN;
         let (to, by) = (request.to, &request.by);
-        let (before, from, flip, id, mut recorded, share_waits) = loop {
+        let (before, from, flip, id, recorded, share_waits) = loop {
             let inputs = self.in_force().inputs();
             let before = &inputs.positions;
             let at = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
@@ -76,7 +84,7 @@ impl Mover {
                 // A move up that was asked for before this, and still waits, must not raise the route after it.
                 let left = Lowered { at: asked, to, by: by.clone() };
                 if self.in_force().note_left(route, left, inputs.moves) {
-                    return Ok(Some(self.unchanged(at, by.clone()).into()));
+                    return Ok(Some(FlipDown::Unchanged(self.unchanged(at, by.clone()))));
                 }
                 continue;
             }
@@ -125,19 +133,26 @@ impl Mover {
         // A restart may lose it before it is recorded: then this line is all that is left of it.
         let reason = flip.reason.as_deref();
         tracing::info!(%route, %from, %to, %by, reason, "the flip down is in force and is recorded next");
-        let needs_horizon = matches!(from, State::Live | State::Only) && to < from;
-        let horizon = if needs_horizon { self.horizon_if_readable(&before, route).await } else { Vec::new() };
+        let route = route.clone();
+        let before = Box::new(before);
+        Ok(Some(FlipDown::InForce(UnrecordedDown { route, before, from, flip, id, recorded, until, share_waits })))
+    }
+
+    /// Returns when a flip down is recorded, at the latest [`RECORDED_WITHIN`] after it was asked for.
+    pub(super) async fn wait_recorded(&self, down: UnrecordedDown) -> Flipped {
+        let UnrecordedDown { route, before, from, flip, id, mut recorded, until, share_waits: _ } = down;
+        let needs_horizon = matches!(from, State::Live | State::Only) && state_of(&flip) < from;
+        let horizon = if needs_horizon { self.horizon_if_readable(&before, &route).await } else { Vec::new() };
         let found = match timeout_at(until, recorded.wait_for(Option::is_some)).await {
             Ok(Ok(found)) => found.clone(),
             Ok(Err(_)) | Err(_) => None,
         };
-        let effective = self.in_force().effective(route);
+        let effective = self.in_force().effective(&route);
         // Without a record of its own it counts as recorded once neither it nor a newer flip waits: a move that was
         // under way has lowered the route as far, or the lower flip that replaced it is recorded.
         let recorded = found.is_some() || self.in_force().inputs().waiting.iter().all(|waiting| waiting.id < id);
         let flip = found.unwrap_or(flip);
-        let flipped = Flipped { flip, changed: true, recorded, effective, horizon };
-        Ok(Some(FlippedDown { flipped, share_waits }))
+        Flipped { flip, changed: true, recorded, share_is_pending: false, effective, horizon }
     }
 
     /// Whether a flip would change nothing.
@@ -164,6 +179,7 @@ impl Mover {
             evidence: serde_json::Value::Null,
         };
         let recorded = !self.in_force().inputs().is_waiting(route);
-        Flipped { flip, changed: false, recorded, effective: self.in_force().effective(route), horizon: Vec::new() }
+        let effective = self.in_force().effective(route);
+        Flipped { flip, changed: false, recorded, share_is_pending: false, effective, horizon: Vec::new() }
     }
 }

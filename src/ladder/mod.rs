@@ -33,6 +33,7 @@ mod holds;
 mod horizon;
 mod in_force;
 mod kill_switch;
+mod larger_share;
 mod later_ids;
 mod lowered_routes;
 mod moved;
@@ -73,12 +74,12 @@ pub use types::{
     StoreSilent, Unrecorded,
 };
 
-use self::down::FlippedDown;
+use self::down::FlipDown;
 use self::gate::Gate;
-use self::mover::{FlipGuard, Mover};
+use self::mover::Mover;
 use crate::clock;
 use crate::evidence::Evidence;
-use crate::flag::{FlagSet, Freeze, Percent, State};
+use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::store::{StoreError, StoreHandle};
 
@@ -188,8 +189,9 @@ impl Ladder {
 
     /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
     /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A
-    /// move up is refused if the route was lowered after it was asked for. A larger share that is asked for together with
-    /// a move down comes in force once both are recorded; if it does not, the result's `horizon` says why.
+    /// move up is refused if the route was lowered after it was asked for. A larger share that is asked for together
+    /// with a move down comes in force once both are recorded, also if the caller goes away meanwhile; if it does not,
+    /// or if that is not known yet, the result's `horizon` says so.
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
@@ -198,9 +200,12 @@ impl Ladder {
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let guard = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {
-                Some(FlippedDown { flipped, share_waits: false }) => return Ok(flipped),
-                Some(FlippedDown { flipped, share_waits: true }) => {
-                    return Ok(self.set_larger_share(asked, until, route, request, flipped).await);
+                Some(FlipDown::Unchanged(flipped)) => return Ok(flipped),
+                Some(FlipDown::InForce(down)) if !down.share_waits => return Ok(mover.wait_recorded(down).await),
+                Some(FlipDown::InForce(down)) => {
+                    let work = tokio::spawn(mover.set_larger_share(asked, until, request, down));
+                    // What became of the share is not known if the task panics. The flip down is in force.
+                    return work.await.map_err(|_| StoreSilent::Pending.into());
                 }
                 None => {}
             }
@@ -210,18 +215,6 @@ impl Ladder {
                 break guard;
             }
         };
-        self.flip_with(guard, asked, until, route, request).await
-    }
-
-    async fn flip_with(
-        &self,
-        guard: FlipGuard,
-        asked: Moment,
-        until: Instant,
-        route: RouteId,
-        request: FlipRequest,
-    ) -> Result<Flipped, FlipError> {
-        let mover = Arc::clone(&self.mover);
         let work = tokio::spawn(async move {
             let outcome = mover.flip(guard, asked, &route, request).await;
             mover.start_recording();
@@ -229,38 +222,6 @@ impl Ladder {
         });
         let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
-    }
-
-    /// After a flip down: sets the larger share that was asked for together with it, by a flip of its own.
-    async fn set_larger_share(
-        &self,
-        asked: Moment,
-        until: Instant,
-        route: RouteId,
-        request: FlipRequest,
-        mut down: Flipped,
-    ) -> Flipped {
-        let (to, percent) = (request.to, request.percent.unwrap_or(Percent::ALL));
-        let raise = async {
-            if !down.recorded {
-                return Err("the store has not recorded the flip down yet".to_owned());
-            }
-            let guard = timeout_at(until, self.mover.lock_moves()).await.map_err(|_| StoreSilent::Busy.to_string())?;
-            if self.mover.rung(&route) != Some(to) {
-                return Err(format!("the route is not in `{to}` any more"));
-            }
-            // Later than the flip down, and earlier than whatever is asked for after it.
-            let asked = asked + Duration::from_nanos(1);
-            let raised = self.flip_with(guard, asked, until, route, request).await;
-            raised.map_err(|error| error.to_string())
-        };
-        match raise.await {
-            Ok(raised) => return Flipped { changed: true, horizon: down.horizon, ..raised },
-            Err(why) => down.horizon.push(format!(
-                "its share of `{to}` is not raised to {percent}: {why}. Flip it again if it is to have that share"
-            )),
-        }
-        down
     }
 
     /// Sets the kill switch. When this returns, everything that obeys it has confirmed: nothing that it forbids begins

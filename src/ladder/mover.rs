@@ -267,7 +267,8 @@ impl Mover {
             return Err(FlipError::Refused { why: overtaken::refusal(route, from), commands: Vec::new() });
         }
         let effective = self.in_force.effective(route);
-        Ok(Flipped { flip, changed: true, recorded: true, effective, horizon: Vec::new() })
+        let (recorded, share_is_pending, horizon) = (true, false, Vec::new());
+        Ok(Flipped { flip, changed: true, recorded, share_is_pending, effective, horizon })
     }
 
     /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes

@@ -49,17 +49,21 @@ pub struct FlipRequest {
 /// A move that happened.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Flipped {
-    /// The record. Its number is 0 if nothing was recorded: the route had the state already, or `recorded` is false.
+    /// The record. Its number is 0 if nothing was recorded: the route had the state already, or the store does not have
+    /// it yet. If a larger share followed a flip down, it is the record of the share, with the `from` of the flip down.
     pub flip: FlipRecord,
     /// Whether anything changed. A flip to the present state changes nothing.
     pub changed: bool,
-    /// Whether the store has it. If not, it is in force all the same, because it is a flip down, but a restart would
-    /// lose it.
+    /// Whether the store has all of it. If not, the flip down is in force all the same, but a restart would lose it,
+    /// unless `share_is_pending`.
     pub recorded: bool,
+    /// Whether it is a flip down that is recorded, and it is not known whether the larger share that was asked for
+    /// together with it is recorded too. That share comes in force once it is known to be.
+    pub share_is_pending: bool,
     /// The state in force now, and why if it is not the requested one.
     pub effective: Effective,
     /// On the way down: what the caller should know (instances the engine owns that legacy does not know, list routes
-    /// that will not show them, a larger share that was asked for and is not in force), as sentences.
+    /// that will not show them, a larger share that was asked for and is not in force, or not yet), as sentences.
     pub horizon: Vec<String>,
 }
 

@@ -34,13 +34,15 @@ pub struct FlipRequest {
 /// A flip that was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlipResponse {
-    /// The record. Its number is 0 if nothing changed, and while the store does not have it.
+    /// The record. Its number is 0 if nothing changed, and while the store does not have it. If a larger share was set
+    /// together with a lower state: the record of the share, with the `from` of the flip down.
     pub flip: FlipRow,
     /// Whether anything changed: a flip to the present state changes nothing.
     #[serde(default = "super::yes")]
     pub changed: bool,
     /// Whether the store has recorded it. If not (status 202), the route is down all the same, but if the process
-    /// stops or is killed before that, the route returns to the state that the store has.
+    /// stops or is killed before that, the route returns to the state that the store has. Also false if the flip down
+    /// is recorded and it is not known whether the larger share is that was given together with it; `note` says so.
     #[serde(default = "super::yes")]
     pub recorded: bool,
     /// If it is not recorded: a sentence that says so. Left out otherwise.
@@ -50,7 +52,9 @@ pub struct FlipResponse {
     pub effective: Effective,
     /// The shares in force now.
     pub shares: Shares,
-    /// If the route was lowered: the consequences, as sentences.
+    /// If the route was lowered: the consequences, as sentences. A larger share that was given together with the lower
+    /// state is named here if it was not raised, so that the route has to be flipped again to get it, or if it is not
+    /// known yet whether it is.
     pub horizon: Vec<String>,
     /// The number of durable runs of the route that have not ended; they continue as they were started.
     pub runs_in_flight: u64,

@@ -1,6 +1,8 @@
 //! Flips down while the store refuses them.
 
+use super::captured_log::capture_log;
 use super::held::elsewhere;
+use super::overtaken::silence;
 use super::*;
 
 fn acknowledged(state: State) -> FlipRequest {
@@ -102,12 +104,126 @@ async fn a_held_route_goes_down_for_good_though_the_store_refuses_it() {
     }
 }
 
+fn forced_percent(state: State, percent: f64) -> FlipRequest {
+    FlipRequest { percent: Percent::new(percent), ..forced(state) }
+}
+
+/// `plain` is in `live` with 10 %, and its share of `dark` is 20 %.
+async fn with_a_tenth_in_live() -> Fixture {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("plain", forced_percent(State::Dark, 20.0)).await.unwrap();
+    fixture.flip("plain", forced_percent(State::Live, 10.0)).await.unwrap();
+    fixture
+}
+
+/// Its share of `dark`, in percent.
+fn dark_share(fixture: &Fixture) -> f64 {
+    fixture.ladder.flags().load().route(&"plain".into()).unwrap().shares.dark.as_f64()
+}
+
+/// A flip of it to `dark` with 50 %, which the store has refused once. It is in force when this returns.
+async fn flip_to_a_larger_share(fixture: &Fixture) -> tokio::task::JoinHandle<Result<Flipped, FlipError>> {
+    refuse(fixture, true);
+    let ladder = fixture.ladder.clone();
+    let flip = tokio::spawn(async move { ladder.flip(&"plain".into(), forced_percent(State::Dark, 50.0)).await });
+    while fixture.state("plain").state != State::Dark {
+        tokio::task::yield_now().await;
+    }
+    flip
+}
+
+async fn wait_for_log(log: &std::sync::Mutex<Vec<u8>>, line: &str) {
+    let logged = async {
+        while !String::from_utf8_lossy(&log.lock().unwrap()).contains(line) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), logged).await.unwrap_or_else(|_| panic!("not logged: {line}"));
+}
+
+/// The store takes the flip down in time, or not.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_does_not_stop_the_larger_share() {
+    for takes in [true, false] {
+        let fixture = with_a_tenth_in_live().await;
+        let (log, _guard) = capture_log();
+        let flip = flip_to_a_larger_share(&fixture).await;
+        flip.abort();
+        assert!(flip.await.unwrap_err().is_cancelled());
+        wait_for_log(&log, "is set once the flip down is recorded").await;
+        refuse(&fixture, !takes);
+        if takes {
+            let raised = async {
+                while dark_share(&fixture) < 50.0 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(Duration::from_secs(60), raised).await.expect("the larger share");
+        } else {
+            wait_for_log(&log, "the store has not recorded the flip down yet").await;
+            assert_eq!(dark_share(&fixture), 20.0);
+        }
+        assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Requested));
+    }
+}
+
+/// The store has taken the flip down, and does not answer when it gets the larger share. `is_taken`: it performs that.
+#[tokio::test(start_paused = true)]
+async fn a_larger_share_whose_outcome_is_unknown_is_answered_as_unknown() {
+    for is_taken in [true, false] {
+        let fixture = with_a_tenth_in_live().await;
+        let (log, _guard) = capture_log();
+        let flip = flip_to_a_larger_share(&fixture).await;
+        let moves = fixture.ladder.mover.lock_moves().await;
+        refuse(&fixture, false);
+        fixture.ladder.mover.record_waiting_flips().await.unwrap();
+        fixture.store.fail_reads.store(true, Ordering::SeqCst);
+        (if is_taken { &fixture.store.lose_replies } else { &fixture.store.refuse_flips })
+            .store(true, Ordering::SeqCst);
+        drop(moves);
+        let down = flip.await.unwrap().unwrap();
+        assert_eq!((down.changed, down.recorded, down.share_is_pending), (true, false, true));
+        assert_eq!((down.flip.from.as_str(), down.flip.to.as_str(), down.flip.number), ("live", "dark", 3));
+        assert_eq!(down.effective, effective(State::Dark, Why::Requested));
+        let says = |words: &str| down.horizon.iter().any(|line| line.contains(words));
+        assert!(
+            says("its share of `dark` may still be raised to 50%: the store has not answered"),
+            "{:?}",
+            down.horizon
+        );
+        assert!(!says("is not raised") && !says("Flip it again"), "{:?}", down.horizon);
+        assert_eq!(dark_share(&fixture), 20.0);
+        silence(&fixture, false);
+        refuse(&fixture, false);
+        // It is held until the outcome is known.
+        drop(fixture.ladder.mover.lock_moves().await);
+        assert_eq!(dark_share(&fixture), if is_taken { 50.0 } else { 20.0 });
+        if !is_taken {
+            wait_for_log(&log, "the larger share that was asked for together with a flip down is not set").await;
+        }
+    }
+}
+
+/// In the meantime another caller sets the same share.
+#[tokio::test(start_paused = true)]
+async fn the_answer_has_the_flip_down_if_another_caller_has_set_the_larger_share() {
+    let fixture = with_a_tenth_in_live().await;
+    let flip = flip_to_a_larger_share(&fixture).await;
+    let moves = fixture.ladder.mover.lock_moves().await;
+    refuse(&fixture, false);
+    let mover = fixture.ladder.mover.clone();
+    mover.flip(moves, Moment::now(), &"plain".into(), forced_percent(State::Dark, 50.0)).await.unwrap();
+    let down = flip.await.unwrap().unwrap();
+    assert_eq!((down.changed, down.recorded, down.horizon), (true, true, Vec::new()));
+    assert_eq!((down.flip.from.as_str(), down.flip.to.as_str(), down.flip.number), ("live", "dark", 3));
+    assert_eq!((dark_share(&fixture), fixture.flips().await), (50.0, 4));
+}
+
 /// In `live`, 10 % of the callers are above `dark`, and its own share is 20 %.
 #[tokio::test(start_paused = true)]
 async fn a_larger_share_on_the_way_down_is_not_in_force_before_it_is_recorded() {
     let fixture = Fixture::open(files(&[])).await;
     let share = |fixture: &Fixture| fixture.ladder.flags().load().route(&"plain".into()).unwrap().shares.dark;
-    let forced_percent = |state, percent| FlipRequest { percent: Percent::new(percent), ..forced(state) };
     let (fifth, half) = (Percent::new(20.0).unwrap(), Percent::new(50.0).unwrap());
     for refuses in [true, false] {
         fixture.flip("plain", forced_percent(State::Dark, 20.0)).await.unwrap();
@@ -117,7 +233,7 @@ async fn a_larger_share_on_the_way_down_is_not_in_force_before_it_is_recorded() 
         let down = fixture.flip("plain", forced_percent(State::Dark, 50.0)).await.unwrap();
         assert!(began.elapsed() <= Duration::from_millis(1_001), "{:?}", began.elapsed());
         assert_eq!((down.changed, down.recorded), (true, !refuses));
-        assert_eq!(down.flip.from, if refuses { "live" } else { "dark" }, "a second flip has the larger share");
+        assert_eq!((down.flip.from.as_str(), down.flip.number > 0), ("live", !refuses), "also if two flips made it");
         assert_eq!(down.effective, effective(State::Dark, Why::Requested));
         let says_so = |line: &String| line.contains("its share of `dark` is not raised to 50%");
         assert_eq!(down.horizon.iter().any(says_so), refuses, "{:?}", down.horizon);

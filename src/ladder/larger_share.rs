@@ -1,0 +1,133 @@
+//! A larger share that is asked for together with a lower state: `live` with 10 % of the callers to `dark` with 50 %.
+//!
+//! Always true: the flip down is in force at once, with the share that the rung had. The larger share follows by a flip
+//! of its own, after the flip down is recorded, and like every flip up it is in force only once it is recorded. It is
+//! not tried again: if it cannot be set, the answer and the log say so.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant as Moment};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::down::UnrecordedDown;
+use super::mover::{FlipGuard, Mover};
+use super::not_ended;
+use super::types::{FlipError, FlipRequest, Flipped, StoreSilent};
+use crate::flag::{Percent, State};
+use crate::names::RouteId;
+use crate::store::FlipRecord;
+
+/// The larger share.
+#[derive(Clone)]
+struct LargerShare {
+    route: RouteId,
+    to: State,
+    percent: Percent,
+    by: String,
+}
+
+impl Mover {
+    /// Sets the larger share that was asked for together with a flip down, once that is recorded. The result is that of
+    /// the request as a whole. To be run in a task of its own, so that a caller who goes away does not stop it.
+    pub(super) async fn set_larger_share(
+        self: Arc<Self>,
+        asked: Moment,
+        until: Instant,
+        request: FlipRequest,
+        down: UnrecordedDown,
+    ) -> Flipped {
+        let percent = request.percent.unwrap_or(Percent::ALL);
+        let share = LargerShare { route: down.route.clone(), to: request.to, percent, by: request.by.clone() };
+        share.log_to_come();
+        let mut down = self.wait_recorded(down).await;
+        let raised = match self.lock_to_raise(until, &share, down.recorded).await {
+            Ok(guard) => self.raise(guard, asked, until, share.clone(), request).await,
+            Err(error) => {
+                share.log_not_raised(&error);
+                Err(error)
+            }
+        };
+        let LargerShare { to, percent, .. } = share;
+        match raised {
+            Ok(raised) if raised.changed => {
+                let flip = FlipRecord { from: down.flip.from, ..raised.flip };
+                return Flipped { flip, horizon: down.horizon, ..raised };
+            }
+            // Somebody else has set that share meanwhile.
+            Ok(raised) => (down.recorded, down.effective) = (raised.recorded, raised.effective),
+            Err(FlipError::StoreSilent(pending @ StoreSilent::Pending)) => {
+                (down.recorded, down.share_is_pending) = (false, true);
+                down.horizon.push(format!("its share of `{to}` may still be raised to {percent}: {pending}"));
+            }
+            Err(error) => down.horizon.push(format!(
+                "its share of `{to}` is not raised to {percent}: {}. Flip it again if it is to have that share",
+                why(&error)
+            )),
+        }
+        down
+    }
+
+    async fn lock_to_raise(
+        &self,
+        until: Instant,
+        LargerShare { route, to, .. }: &LargerShare,
+        down_is_recorded: bool,
+    ) -> Result<FlipGuard, FlipError> {
+        let refused = |why: String| FlipError::Refused { why, commands: Vec::new() };
+        if !down_is_recorded {
+            return Err(refused("the store has not recorded the flip down yet".to_owned()));
+        }
+        let guard = timeout_at(until, self.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
+        if self.rung(route) != Some(*to) {
+            return Err(refused(format!("the route is not in `{to}` any more")));
+        }
+        Ok(guard)
+    }
+
+    async fn raise(
+        self: Arc<Self>,
+        guard: FlipGuard,
+        asked: Moment,
+        until: Instant,
+        share: LargerShare,
+        request: FlipRequest,
+    ) -> Result<Flipped, FlipError> {
+        // Later than the flip down, and earlier than whatever is asked for after it.
+        let asked = asked + Duration::from_nanos(1);
+        // Its outcome may become known only after the answer.
+        let work = tokio::spawn(async move {
+            let outcome = self.flip(guard, asked, &share.route, request).await;
+            self.start_recording();
+            outcome.inspect_err(|error| share.log_not_raised(error))
+        });
+        let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
+        joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
+    }
+}
+
+impl LargerShare {
+    fn log_to_come(&self) {
+        let Self { route, to, percent, by } = self;
+        tracing::info!(
+            %route, %to, %percent, %by,
+            "the larger share that was asked for together with this flip down is set once the flip down is recorded"
+        );
+    }
+
+    fn log_not_raised(&self, error: &FlipError) {
+        let Self { route, to, percent, by } = self;
+        tracing::warn!(
+            %route, %to, %percent, %by, why = why(error),
+            "the larger share that was asked for together with a flip down is not set: flip the route again if it is \
+             to have that share"
+        );
+    }
+}
+
+/// The other errors speak of the flip as a whole too, but say nothing of what has changed.
+fn why(error: &FlipError) -> String {
+    match error {
+        FlipError::Store(error) => format!("the store did not record it: {error}"),
+        error => error.to_string(),
+    }
+}

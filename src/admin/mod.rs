@@ -53,7 +53,8 @@ use self::state::{Admin, ApiState};
 use self::stream_slots::StreamSlots;
 use crate::store::StoreError;
 
-/// How long a read waits for the store. The command line waits a little longer, so that it shows this answer.
+/// How long a request that only reads may take. The command line waits a little longer, so that it gets the error that
+/// says so.
 const READ_MAX: Duration = Duration::from_secs(8);
 
 /// The whole API.

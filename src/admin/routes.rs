@@ -11,7 +11,7 @@ use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, ApiState, JsonResult, STORE_WAIT};
 use super::types::{Build, Flags, RouteDetail, RouteRow, Status};
 use crate::flag::{FlagSet, Instance, RouteFlag};
-use crate::ladder::RouteStatus;
+use crate::ladder::{FlipError, RouteStatus};
 use crate::names::RouteId;
 
 pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
@@ -59,7 +59,10 @@ pub(super) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> Js
     let status = ladder_status(&admin, &route.id);
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let horizon = admin.parts.ladder.horizon(route.id.clone()).await;
-    let horizon = horizon.map_err(|error| ApiError::flip(error, ids))?;
+    let horizon = horizon.map_err(|error| match error {
+        FlipError::Store(error) => error.into(), // nobody moves the route
+        error => ApiError::flip(error, ids),
+    })?;
     let counts = admin.parts.store.pin_counts().await?;
     let mut pins: BTreeMap<String, u64> = BTreeMap::new();
     for (_, arm, count) in counts.iter().filter(|(family, ..)| flag.family.ids().any(|id| id == family)) {

@@ -1,9 +1,9 @@
 //! Keeps the first tries that legacy took until the store has them.
 //!
 //! The question it answers: "would the next process know that legacy took this?" Always true: a key counts as noted
-//! ([`KeyLog::is_written`]) only after its record is written to the file (kill -9 and a full disk do not lose it); a
-//! record that the store does not have yet is never overwritten, so that a full ring buffer refuses further records; the
-//! records that wait for the store are also in memory.
+//! ([`KeyLog::is_written`]) only after its record is written to the file (kill -9 and a full disk do not lose it), or
+//! the store has it; a record that the store does not have yet is never overwritten, so that a full ring buffer refuses
+//! further records; the records that wait for the store are also in memory.
 //!
 //! Example: legacy is to take a first try with the key K. [`KeyLog::note`] has the thread of `key_writer` write record 1
 //! (K, and the time) to the ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K waits.
@@ -12,7 +12,8 @@
 //! between, the next one finds record 1 above "stored: 0" and moves K to the store.
 //!
 //! When the store is slow or gone, keys wait in the ring buffer, which is as large as the file. When the file cannot be
-//! written, or the disk hangs, noting fails, and the caller decides.
+//! written, or the disk hangs, noting fails, and the caller decides. While the disk hangs, the keys also go directly to
+//! the store; those that it has count as noted.
 
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -34,30 +35,10 @@ use crate::store::{RepeatedFailures, StoreHandle};
 
 /// Keys written to the store together: few enough that no append waits for long.
 const BATCH_MAX: usize = 512;
-/// As long as requests whose keys are being written count as served unnoted, without another look: the write may end at
-/// any moment, and nobody is told.
-const PENDING_JUDGED_AGAIN: Duration = Duration::from_secs(5);
 /// The pause after a write that the store did not take.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The size of the ring buffer of a process that keeps no file.
 const RECORDS_IN_MEMORY: u64 = 1 << 18;
-
-/// Requests that legacy served and whose retry keys are not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownKeys {
-    /// None was served later.
-    pub served: Timestamp,
-    /// When no retry of them may come any more.
-    pub until: Timestamp,
-}
-
-impl UnknownKeys {
-    /// `None` if no retry may come any more.
-    pub(super) fn since(served: Timestamp, window: Duration) -> Option<Self> {
-        let until = clock::window_end(served, window);
-        (until > clock::now()).then_some(Self { served, until })
-    }
-}
 
 /// See the module.
 pub struct KeyLog {
@@ -141,7 +122,11 @@ impl KeyLog {
         // Synced here first: once the old file says that they are stored, only this file has them.
         let mut synced = self.writer.write_all_and_sync();
         if opened.waiting.iter().any(|record| !self.ring().waiting_keys.contains_key(&record.key)) {
-            tracing::error!(%path, "retry keys that an earlier process left stay in its file, because this process's file is full");
+            tracing::error!(
+                %path,
+                "retry keys that an earlier process left stay in its file, because this process's file is full or \
+                 cannot be written"
+            );
             return false;
         }
         {
@@ -169,7 +154,7 @@ impl KeyLog {
         self.writer.ring()
     }
 
-    /// Notes that legacy takes this first try: it is in the file once [`KeyLog::is_written`] says so.
+    /// Begins to note that legacy takes this first try: it is noted once [`KeyLog::is_written`] says so.
     pub(super) fn note(&self, key: RetryKey) -> Note {
         self.note_at(key, clock::now())
     }
@@ -203,7 +188,7 @@ impl KeyLog {
         }
         ring.add_pending(key, at);
         // Nobody waits for a write that hangs; if it ends, the key is written after all.
-        let note = match ring.is_stalled {
+        let note = match ring.is_stalled && !ring.store_takes_pending {
             true => Note::Refused,
             false => ring.pending.wait_for(&key).map_or(Note::Refused, |written| Note::Pending(key, written)),
         };
@@ -232,8 +217,8 @@ impl KeyLog {
     }
 
     /// Records the time at which legacy serves a request of a route although these keys of it are not noted. Returns
-    /// whether that is to be written to the file ([`KeyLog::wait_until_written`]): not for keys that are being written,
-    /// for which it is only true until they are.
+    /// whether that is to be written to the file ([`KeyLog::wait_until_written`]): not if all of these keys are still
+    /// being written, because they are noted when those writes end.
     pub(super) fn record_served_unnoted(&self, keys: &[RetryKey], route: &RouteId) -> bool {
         let is_to_write = self.ring().add_served_unnoted(keys, SlotRoute::of(route), clock::now());
         if is_to_write {
@@ -261,29 +246,6 @@ impl KeyLog {
         self.window
     }
 
-    /// The requests of this route that legacy served although their keys could not be noted; `None` if no retry of one
-    /// may come.
-    pub(super) fn unnoted(&self, route: &RouteId) -> Option<UnknownKeys> {
-        let ring = self.ring();
-        let route = SlotRoute::of(route);
-        let recorded = ring.unnoted.last_served(&route).max(ring.unnoted.last_served(&SlotRoute::Any));
-        let unknown = recorded.and_then(|served| UnknownKeys::since(served, self.window));
-        let Some(pending) = ring.pending.last_served(&route) else { return unknown };
-        let until =
-            unknown.map_or_else(|| clock::window_end(clock::now(), PENDING_JUDGED_AGAIN), |unknown| unknown.until);
-        Some(UnknownKeys { served: recorded.map_or(pending, |served| served.max(pending)), until })
-    }
-
-    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had them.
-    pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
-        let ring = self.ring();
-        let unknown = UnknownKeys::since(ring.unnoted.last_served(&SlotRoute::Any)?, self.window);
-        let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
-                     noted";
-        let why = || ring.damage.clone().unwrap_or_else(|| lacks.to_owned());
-        unknown.map(|unknown| (why(), unknown))
-    }
-
     /// Waits until the store has all keys that are noted now, or a write to the store fails. Keys that are being written
     /// are waited for, also if the disk hangs, until they are written or the store has them.
     pub(super) async fn flush(&self) {
@@ -294,7 +256,7 @@ impl KeyLog {
         let _closed = progress.wait_for(|now| now.stored >= last || now.refused > refused).await;
     }
 
-    /// How many keys are not written to the file: if the process ends now, they are lost.
+    /// How many keys neither the file nor the store has: if the process ends now, they are lost.
     pub(super) fn unwritten(&self) -> usize {
         self.ring().pending.unstored_count()
     }
@@ -342,7 +304,7 @@ impl KeyLog {
                 let mut ring = self.ring();
                 ring.forget_expired(self.window);
                 let batch: Vec<_> = ring.waiting.iter().take(BATCH_MAX).map(|r| (r.key, r.at)).collect();
-                // A key that the store has need not be written to a disk that hangs.
+                // While the disk hangs, pending keys go to the store directly: those that it has count as noted.
                 let pending = if ring.is_stalled { ring.pending.first_unstored(BATCH_MAX) } else { Vec::new() };
                 (batch, ring.waiting.iter().take(BATCH_MAX).next_back().map(|record| record.seq), pending, ring.closed)
             };
@@ -361,7 +323,11 @@ impl KeyLog {
             batch.extend_from_slice(&pending);
             match store.note_legacy_tries(batch).await {
                 Ok(()) => {
-                    self.ring().pending.set_stored(&pending);
+                    {
+                        let mut ring = self.ring();
+                        ring.pending.set_stored(&pending);
+                        ring.store_takes_pending = ring.is_stalled;
+                    }
                     self.writer.pending_changed.notify_waiters();
                     self.advance(last);
                 }
@@ -370,6 +336,7 @@ impl KeyLog {
                         let waiting = self.ring().waiting.len();
                         tracing::warn!(%error, waiting, unlogged, "the store did not take retry keys of legacy; they wait in their file and are tried again");
                     }
+                    self.ring().store_takes_pending = false;
                     self.progress.send_modify(|progress| progress.refused += 1);
                     if closed {
                         return;

@@ -1,10 +1,10 @@
-//! Retry keys that are being written to the file.
+//! Retry keys that wait to be written to the file, or are being written.
 //!
 //! Always true: they are written in the order in which they came; a key is removed once its write has ended. Legacy may
-//! have served the request of a pending key, because nobody waits for a disk that hangs: that is known here for as long
-//! as the key is pending, and no longer if it is written in the end.
+//! have served the request of a pending key, because nobody waits for a disk that hangs. Such a request counts as
+//! served unnoted only until its key is written or the store has it; if the write fails, `key_unnoted` keeps its time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -15,13 +15,16 @@ use crate::slot_file::SlotRoute;
 /// See the module.
 #[derive(Default)]
 pub(super) struct PendingKeys {
-    /// In order; the first of them may be in the middle of being written.
-    queue: VecDeque<Pending>,
-    /// The place of each key in the order of all keys that were ever pending.
-    places: HashMap<RetryKey, u64>,
-    /// How many keys were pending and are not any more: the place of the first pending one.
-    done: u64,
-    /// The routes that served requests of pending keys: how many, and when the last one.
+    /// By number, in order.
+    queue: BTreeMap<u64, Pending>,
+    /// The number of each pending key, counted over all keys that were ever pending.
+    numbers: HashMap<RetryKey, u64>,
+    next: u64,
+    /// How many of the first keys are being written. They stay until that has ended.
+    in_writing: usize,
+    /// How many of those the store has.
+    stored: usize,
+    /// How many requests each route served whose keys are pending and not in the store, and when the last of them.
     served: HashMap<SlotRoute, (u64, Timestamp)>,
 }
 
@@ -30,7 +33,7 @@ struct Pending {
     at: Timestamp,
     /// Whether the store has it.
     is_stored: bool,
-    /// Who waits until it is written, or the write has failed.
+    /// Who waits until it is noted (it is written, or the store has it), or its write has failed.
     waiting: Vec<oneshot::Sender<bool>>,
     /// The routes that served its request meanwhile, and when.
     served: Vec<(SlotRoute, Timestamp)>,
@@ -42,25 +45,20 @@ impl PendingKeys {
     }
 
     pub fn contains(&self, key: &RetryKey) -> bool {
-        self.places.contains_key(key)
-    }
-
-    fn index(&self, key: &RetryKey) -> Option<usize> {
-        usize::try_from(self.places.get(key)? - self.done).ok()
+        self.numbers.contains_key(key)
     }
 
     fn get(&self, key: &RetryKey) -> Option<&Pending> {
-        self.queue.get(self.index(key)?)
+        self.queue.get(self.numbers.get(key)?)
     }
 
     fn get_mut(&mut self, key: &RetryKey) -> Option<&mut Pending> {
-        let index = self.index(key)?;
-        self.queue.get_mut(index)
+        self.queue.get_mut(self.numbers.get(key)?)
     }
 
     /// How many of them the store does not have.
     pub fn unstored_count(&self) -> usize {
-        self.queue.iter().filter(|pending| !pending.is_stored).count()
+        self.queue.len() - self.stored
     }
 
     /// When legacy took this key.
@@ -76,47 +74,71 @@ impl PendingKeys {
     /// Adds a key that is to be written, unless it is pending already.
     pub fn add(&mut self, key: RetryKey, at: Timestamp) {
         if !self.contains(&key) {
-            self.places.insert(key, self.done + self.queue.len() as u64);
-            self.queue.push_back(Pending { key, at, is_stored: false, waiting: Vec::new(), served: Vec::new() });
+            self.numbers.insert(key, self.next);
+            let pending = Pending { key, at, is_stored: false, waiting: Vec::new(), served: Vec::new() };
+            self.queue.insert(self.next, pending);
+            self.next += 1;
         }
     }
 
-    /// What tells when a pending key is written, and whether that succeeded.
+    /// Gets `true` once a pending key is written or the store has it, and `false` if its write fails.
     pub fn wait_for(&mut self, key: &RetryKey) -> Option<oneshot::Receiver<bool>> {
         let (written, is_written) = oneshot::channel();
         self.get_mut(key)?.waiting.push(written);
         Some(is_written)
     }
 
-    /// The first of them.
-    pub fn first(&self, count: usize) -> Vec<(RetryKey, Timestamp)> {
-        self.queue.iter().take(count).map(|pending| (pending.key, pending.at)).collect()
+    /// The first keys in order, at most `count`, each with the time at which legacy took it. They are being written from
+    /// now on: [`PendingKeys::end_first`] must follow for each.
+    pub fn begin_to_write(&mut self, count: usize) -> Vec<(RetryKey, Timestamp)> {
+        let first: Vec<_> = self.queue.values().take(count).map(|pending| (pending.key, pending.at)).collect();
+        self.in_writing = first.len();
+        first
     }
 
-    /// The first of those that the store does not have.
+    /// The first keys that the store does not have, at most `count`.
     pub fn first_unstored(&self, count: usize) -> Vec<(RetryKey, Timestamp)> {
-        let unstored = self.queue.iter().filter(|pending| !pending.is_stored);
+        let unstored = self.queue.values().filter(|pending| !pending.is_stored);
         unstored.take(count).map(|pending| (pending.key, pending.at)).collect()
     }
 
-    /// Records that the store has these keys: they count as noted.
+    /// Records that the store has these keys: they count as noted, and need not be written.
     pub fn set_stored(&mut self, keys: &[(RetryKey, Timestamp)]) {
         for (key, _) in keys {
-            let Some(pending) = self.get_mut(key) else { continue };
+            let Some(pending) = self.get_mut(key).filter(|pending| !pending.is_stored) else { continue };
             pending.is_stored = true;
             let waiting = std::mem::take(&mut pending.waiting);
             let served = std::mem::take(&mut pending.served);
             tell(waiting, true);
             self.forget_served(&served);
+            self.stored += 1;
+        }
+        let behind: Vec<u64> = self.queue.keys().copied().skip(self.in_writing).take(keys.len()).collect();
+        for number in behind {
+            if let Some(pending) = self.queue.get(&number).filter(|pending| pending.is_stored) {
+                self.numbers.remove(&pending.key);
+                self.queue.remove(&number);
+                self.stored -= 1;
+            }
         }
     }
 
     /// Records that a route serves the request of a pending key.
     pub fn add_served(&mut self, key: &RetryKey, route: SlotRoute, at: Timestamp) {
         let Some(pending) = self.get_mut(key).filter(|pending| !pending.is_stored) else { return };
-        pending.served.push((route, at));
+        // Retries of one request are one entry.
+        let is_new = match pending.served.iter_mut().find(|(of, _)| *of == route) {
+            Some((_, last)) => {
+                *last = (*last).max(at);
+                false
+            }
+            None => {
+                pending.served.push((route, at));
+                true
+            }
+        };
         let (count, last) = self.served.entry(route).or_insert((0, at));
-        *count += 1;
+        *count += u64::from(is_new);
         *last = (*last).max(at);
     }
 
@@ -131,16 +153,20 @@ impl PendingKeys {
         }
     }
 
-    /// When the route last served a request whose key is pending.
+    /// When the route last served a request whose key is pending and not in the store.
     pub fn last_served(&self, route: &SlotRoute) -> Option<Timestamp> {
         self.served.get(route).map(|(_, last)| *last)
     }
 
-    /// Removes the first key, whose write has ended. Returns the routes that served its request if it is not known now.
+    /// Removes the first key, whose write has ended. If neither the file nor the store has it, returns the routes that
+    /// served its request.
     pub fn end_first(&mut self, is_written: bool) -> Vec<(SlotRoute, Timestamp)> {
-        let Some(Pending { key, is_stored, waiting, served, .. }) = self.queue.pop_front() else { return Vec::new() };
-        self.done += 1;
-        self.places.remove(&key);
+        let Some((_, Pending { key, is_stored, waiting, served, .. })) = self.queue.pop_first() else {
+            return Vec::new();
+        };
+        self.in_writing = self.in_writing.saturating_sub(1);
+        self.stored -= usize::from(is_stored);
+        self.numbers.remove(&key);
         tell(waiting, is_written);
         self.forget_served(&served);
         match is_written || is_stored {
@@ -171,15 +197,33 @@ mod tests {
             pending.add(key, now);
             pending.add_served(&key, route, now);
         }
+        pending.add_served(&failed, route, now); // its retry
+        pending.begin_to_write(2);
         assert_eq!(pending.end_first(true), []);
         assert_eq!(pending.last_served(&route), Some(now));
         let mut told = pending.wait_for(&stored).unwrap();
         pending.set_stored(&[(stored, now)]);
         assert_eq!(told.try_recv(), Ok(true));
-        assert_eq!(pending.first_unstored(9), [(failed, now)]);
+        assert_eq!((pending.first_unstored(9), pending.unstored_count()), (vec![(failed, now)], 1));
         assert_eq!(pending.end_first(false), [], "the store has it");
         assert_eq!(pending.last_served(&route), Some(now));
         assert_eq!(pending.end_first(false), [(route, now)], "nobody has it");
         assert_eq!((pending.last_served(&route), pending.len()), (None, 0));
+    }
+
+    /// A long hang does not fill the ring with keys that the store has.
+    #[test]
+    fn a_key_that_the_store_has_is_pending_only_while_it_is_being_written() {
+        let (mut pending, now) = (PendingKeys::default(), clock::now());
+        let keys: Vec<_> = (0..100).map(|n| (RetryKey([n; 32]), now)).collect();
+        keys.iter().for_each(|(key, at)| pending.add(*key, *at));
+        assert_eq!(pending.begin_to_write(10).len(), 10);
+        pending.set_stored(&keys[..50]);
+        pending.set_stored(&keys[50..]);
+        assert_eq!((pending.len(), pending.unstored_count()), (10, 0));
+        assert!(pending.contains(&keys[9].0) && !pending.contains(&keys[10].0));
+        pending.add(keys[10].0, now);
+        (0..10).for_each(|_| drop(pending.end_first(true)));
+        assert_eq!((pending.begin_to_write(9), pending.unstored_count()), (vec![keys[10]], 1));
     }
 }

@@ -40,7 +40,7 @@ impl Outstanding {
     }
 }
 
-/// What became of it.
+/// What became of an [`Outstanding`].
 #[derive(Default)]
 pub(super) struct Written {
     /// For each of the keys, the number of its record; or why it was not written.
@@ -75,12 +75,14 @@ pub(super) struct Ring {
     pub generation: u64,
     /// The generation that the file is to have.
     pub generation_to_write: Option<u64>,
-    /// Whether the file does not have the present numbers.
+    /// Whether the numbers in the file's progress slot are out of date.
     pub progress_to_write: bool,
     /// Told once what is outstanding now is written, or its writes have failed.
     pub told_when_written: Vec<oneshot::Sender<()>>,
     /// Whether a write to the file takes longer than anybody waits for it.
     pub is_stalled: bool,
+    /// Whether the store takes pending keys meanwhile, so that waiting for it is worth while.
+    pub store_takes_pending: bool,
     pub written_since_sync: bool,
     /// Whether the last attempt to note a key failed.
     pub failing: bool,
@@ -109,6 +111,7 @@ impl Ring {
             progress_to_write: false,
             told_when_written: Vec::new(),
             is_stalled: false,
+            store_takes_pending: false,
             written_since_sync: false,
             failing: false,
             closed: false,
@@ -152,7 +155,7 @@ impl Ring {
     }
 
     /// Records that a route serves a request although not all of these keys are noted. Returns whether that is to be
-    /// written to the file: not if the keys still may be.
+    /// written to the file: not if each key is in the file or pending, because pending keys may still be written.
     pub fn add_served_unnoted(&mut self, keys: &[RetryKey], route: SlotRoute, at: Timestamp) -> bool {
         if keys.iter().all(|key| self.has(key)) {
             keys.iter().for_each(|key| self.pending.add_served(key, route, at));
@@ -184,7 +187,7 @@ impl Ring {
         }
         self.progress_to_write = false;
         Some(Outstanding {
-            keys: self.pending.first(WRITE_TOGETHER_MAX),
+            keys: self.pending.begin_to_write(WRITE_TOGETHER_MAX),
             first_seq: self.last() + 1,
             stored: self.stored,
             unnoted: self.unnoted.take_to_write(),
@@ -213,6 +216,7 @@ impl Ring {
         }
         // While keys that came during a stall are still to be written, later ones would wait behind them.
         self.is_stalled &= self.pending.len() > 0;
+        self.store_takes_pending &= self.is_stalled;
         self.set_gauge();
         for waiting in waiting {
             let _went_away = waiting.send(());
@@ -257,6 +261,7 @@ impl Ring {
     pub fn note_stall(&mut self, key: &RetryKey) {
         if self.pending.contains(key) {
             self.is_stalled = true;
+            self.store_takes_pending = false;
             self.log_failure("a write takes longer than a second, the disk may hang", None);
         }
     }

@@ -66,18 +66,19 @@ impl UnnotedTimes {
         }
         let in_file = at.checked_add(UNNOTED_WRITE_INTERVAL).unwrap_or(at);
         self.times.insert(route, ServedUnnoted { at, in_file });
-        self.write(route);
+        self.write_later(route);
         self.has_file
     }
 
-    fn write(&mut self, route: SlotRoute) {
+    fn write_later(&mut self, route: SlotRoute) {
         if self.has_file && !self.to_write.contains(&route) {
             self.to_write.push(route);
         }
     }
 
-    /// Has the exact time of the last such request written to the file for each route without one since the time that
-    /// is there, or for all routes: a flip by force after that request accepts it, also for later processes.
+    /// Has exact times of the last such requests written to the file: of each route whose time in the file has come, or
+    /// of all routes. A later process needs them: a flip by force accepts the requests before it, and a later time in
+    /// the file would put a request after that flip.
     pub fn settle(&mut self, all: bool) {
         let now = clock::now();
         let mut to_write = std::mem::take(&mut self.failed);
@@ -89,7 +90,7 @@ impl UnnotedTimes {
                 to_write.push(*route);
             }
         }
-        to_write.into_iter().for_each(|route| self.write(route));
+        to_write.into_iter().for_each(|route| self.write_later(route));
     }
 
     /// Whether a retry may still come of a request that legacy served although its key could not be noted.

@@ -1,13 +1,14 @@
 //! Writes the ring of retry keys to its file, on a thread of its own.
 //!
-//! The question it answers: "is this key in the file?" Always true: no lock is held during a write that a request could
-//! wait for; a request waits for its key at most [`NOTE_WAIT_MAX`], and not at all while an earlier write takes longer
-//! than that. A disk that hangs therefore delays the requests that come just then, and no others.
+//! The question it answers: "is this key in the file?" Always true: while the file is written, no lock is held for
+//! which a request could wait; a request waits for its key at most [`NOTE_WAIT_MAX`], and not at all while an earlier
+//! write takes longer than that. So a disk that begins to hang delays the requests that come at that moment, and no
+//! others.
 //!
-//! Example: a request with the key K. `KeyLog::note` adds K to the pending keys and
-//! wakes the thread; the request waits. The thread takes K, and other keys that came meanwhile, writes their records
-//! and then the number of the last one, and adds them to the waiting records; the request goes on. If the disk hangs,
-//! the request goes on after a second: its key counts as not noted, although the record may be written later.
+//! Example: a request with the key K. `KeyLog::note` adds K to the pending keys and wakes the thread; the request
+//! waits. The thread takes K, and other keys that came meanwhile, writes their records and then the number of the last
+//! one, and adds them to the waiting records; the request goes on. If the disk hangs, the request goes on after a
+//! second: its key counts as not noted until the record is written after all, or until the store has the key.
 
 use std::fs::File;
 use std::io;
@@ -26,24 +27,25 @@ use crate::flag::RetryKey;
 
 /// How long a request waits for its key to be written.
 const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
-/// The interval at which the file is synced, and at which writes that failed are tried again.
+/// The interval at which the file is synced, and at which times of routes are written again (`UnnotedTimes::settle`):
+/// the exact ones, and those whose write failed. Keys whose write failed are not tried again.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A key that is being noted.
+/// What is known at once about a key that is to be noted.
 #[derive(Debug)]
 pub(super) enum Note {
-    /// It is in the file, or there is no file.
+    /// It is in the file, or the store has it, or there is no file.
     Written,
     /// It cannot be noted.
     Refused,
-    /// It is being written. The receiver is told whether that succeeded.
+    /// It is to be written. The receiver is told whether the file or the store has it then.
     Pending(RetryKey, oneshot::Receiver<bool>),
 }
 
 /// See the module.
 pub(super) struct KeyWriter {
     ring: Mutex<Ring>,
-    /// Locked while it is written to: never while `ring` is locked.
+    /// Locked during each write. Never locked by who holds the lock on `ring`, for which requests wait.
     file: Mutex<Option<OwnFile>>,
     window: Duration,
     /// Wakes the task that moves keys to the store.
@@ -123,7 +125,7 @@ impl KeyWriter {
         }
     }
 
-    /// Whether a key that is being noted is in the file in the end. Waits for at most [`NOTE_WAIT_MAX`].
+    /// Waits for at most [`NOTE_WAIT_MAX`] until a key is noted. Returns whether it is: the file or the store has it.
     pub(super) async fn is_written(&self, note: Note) -> bool {
         let (key, mut written) = match note {
             Note::Written => return true,
@@ -180,7 +182,7 @@ impl KeyWriter {
     /// Writes what is outstanding. Returns whether anything was.
     fn write_outstanding(&self) -> bool {
         let mut file = self.file();
-        // Bound first, so that the ring is not locked during the writes.
+        // A statement of its own, so that the lock on the ring ends here and not after the writes.
         let outstanding = self.ring().take_outstanding();
         let Some(outstanding) = outstanding else { return false };
         let written = match &mut *file {
@@ -207,7 +209,7 @@ impl KeyWriter {
         let mut written = Written { keys: file.write_keys(outstanding), ..Written::default() };
         let last = written.keys.iter().flatten().last().copied();
         written.any = last.is_some();
-        // The store may have got others meanwhile.
+        // The store may have taken more records since `outstanding` was made.
         let stored = self.ring().stored;
         if let Err(error) =
             file.write_progress(stored, last.unwrap_or(outstanding.first_seq - 1), outstanding.generation)

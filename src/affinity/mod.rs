@@ -44,6 +44,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 mod tries;
+mod unknown_keys;
 mod unread_files;
 
 use std::ops::RangeInclusive;
@@ -61,7 +62,7 @@ use self::families::Families;
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
-pub use self::key_log::{KeyLog, UnknownKeys};
+pub use self::key_log::KeyLog;
 use self::look_ups::LookUps;
 use self::newer_files::NewerFiles;
 use self::owners::{owner_of, stronger};
@@ -69,6 +70,7 @@ use self::request_locks::RequestLocks;
 use self::sets::Sets;
 pub use self::tries::Took;
 use self::tries::Tries;
+pub use self::unknown_keys::UnknownKeys;
 use crate::clock;
 use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};

@@ -241,7 +241,7 @@ impl StoreAffinity {
         Ok(self.take_for_other_credentials(self.give_key_to_legacy(keys.scoped), keys))
     }
 
-    /// Waits until the keys of a request that legacy has are in the file, or cannot be noted.
+    /// Waits until the keys of a request that legacy has are noted, or cannot be noted.
     pub(super) async fn noted(&self, taken: Result<TakenRequest, LegacyTake>) -> LegacyTake {
         let TakenRequest { own, other, other_is_enough } = match taken {
             Ok(taken) => taken,
@@ -301,5 +301,6 @@ pub(super) struct TakenRequest {
     own: TakenKey,
     /// The key that a retry under another credential has.
     other: Option<TakenKey>,
+    /// Whether the request counts as noted once `other` is.
     other_is_enough: bool,
 }

@@ -118,7 +118,7 @@ impl Tries {
         self.put_legacy(&mut self.shard(&key), key, now, note)
     }
 
-    /// Records that a key of legacy's is in the file.
+    /// Records that a key of legacy's is noted: the file or the store has it.
     pub(super) fn record_noted(&self, key: &RetryKey) {
         if let Some(taken) = self.shard(key).taken.get_mut(key).filter(|taken| taken.is_held_by_legacy()) {
             taken.was_noted = true;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::StoreAffinity;
-use super::key_log::UnknownKeys;
+use super::unknown_keys::UnknownKeys;
 use crate::clock;
 use crate::store::{KeyFileRecord, UnreadKeyFile};
 

@@ -109,7 +109,7 @@ impl IdMap {
             // A full stop or a dash at the end is punctuation, not part of the word.
             let word = run[..end].trim_end_matches(['.', '-']);
             let word = if word.is_empty() { &run[..end] } else { word };
-            let is_reference = may_refer(word) || self.refers_behind(&text[..text.len() - run.len()], word);
+            let is_reference = may_refer(word) || self.is_reference_behind(&text[..text.len() - run.len()], word);
             match ids.get(word).filter(|_| is_reference) {
                 Some(other) => out.push_str(other),
                 None => out.push_str(word),
@@ -124,22 +124,26 @@ impl IdMap {
         out
     }
 
-    /// Whether an id refers to something because of the text before it. A small number behind `=` may be a quantity
-    /// (`amount=2`): there the parameter's name decides.
-    fn refers_behind(&self, before: &str, id: &str) -> bool {
+    /// Whether a word is a reference because of the text before it: it stands behind `/`, `#` or `=`. A small number
+    /// behind `=` may be a quantity (`amount=2`): there the parameter's name decides.
+    fn is_reference_behind(&self, before: &str, id: &str) -> bool {
         match before.strip_suffix('=') {
             Some(before) => is_rarely_a_quantity(id) || self.names_an_id(before),
             None => before.ends_with(['/', '#']),
         }
     }
 
-    /// Whether the text ends with the name of a parameter that takes an id: `order_id`, `orderId`, `filter[id]`, or
+    /// Whether the text ends with the name of a parameter that takes an id: `order_id`, `orderIds`, `filter[id]`, or
     /// the key under which an id was bound.
     fn names_an_id(&self, text: &str) -> bool {
-        let text = text.trim_end_matches(['[', ']']);
+        // Of a long text only the end, which has the name.
+        let end = text.char_indices().rev().nth(NAME_CHARS_MAX).map_or(text, |(at, _)| &text[at..]);
+        let end = ["%5B", "%5b", "%5D", "%5d"].iter().fold(end.to_owned(), |end, bracket| end.replace(bracket, "["));
+        let text = end.trim_end_matches(['[', ']']);
         let name = text.rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next().unwrap_or_default();
         let lower = name.to_ascii_lowercase();
-        self.names.contains(name) || (lower.ends_with("id") && !AMOUNTS.iter().any(|amount| lower.ends_with(amount)))
+        let is_of_id = ["id", "ids"].iter().any(|end| lower.ends_with(end));
+        self.names.contains(name) || (is_of_id && !AMOUNTS.iter().any(|amount| lower.ends_with(amount)))
     }
 }
 
@@ -155,8 +159,10 @@ pub(super) fn id_text(value: &serde_json::Value) -> Option<&str> {
     }
 }
 
-/// Names that end with `id` and take an amount.
-const AMOUNTS: [&str; 2] = ["paid", "bid"];
+/// Names that end like those of ids, and take an amount.
+const AMOUNTS: [&str; 3] = ["paid", "bid", "bids"];
+/// The longest name of a parameter that is recognised.
+const NAME_CHARS_MAX: usize = 128;
 
 /// An id that cannot be mistaken for a quantity.
 fn is_distinctive(id: &str) -> bool {
@@ -218,7 +224,7 @@ mod tests {
     #[test]
     fn a_short_number_behind_an_equals_sign_is_a_reference_only_if_the_parameter_takes_an_id() {
         let ids = ids(&[("2", "1"), ("1017", "1018")]);
-        for name in ["amount", "qty", "paid", "bid", "amount_paid", "of", ""] {
+        for name in ["amount", "qty", "paid", "bid", "filter%5Bbid%5D", "amount_paid", "of", ""] {
             let of = |value: &str| format!("/charges?{name}={value}");
             assert!(!ids.same_text(&of("2"), &of("1")), "{name}");
             assert!(ids.same_text(&of("2"), &of("2")), "{name}");
@@ -226,6 +232,8 @@ mod tests {
         }
         // The last is the key under which the ids were bound.
         for name in ["id", "ID", "orderid", "orderId", "order_id", "order-id", "x?line.id", "filter[id]", "id[]", "no"]
+            .into_iter()
+            .chain(["filter%5Bid%5D", "order_ids[]", "ids%5b%5d"])
         {
             let of = |value: &str| format!("/lines?{name}={value}");
             assert!(ids.same_text(&of("2"), &of("1")), "{name}");

@@ -150,7 +150,7 @@ fn an_id_may_be_a_number_here_and_text_there() {
 }
 
 #[test]
-fn a_small_number_in_a_query_is_an_id_only_under_a_name_of_ids() {
+fn a_small_number_in_a_query_is_an_id_only_if_its_parameter_takes_an_id() {
     let rules = rules(json!({"ids": ["$.lines[*].no"]}));
     let of = |no: u32, location: &str| {
         let body = json!({"lines": [{"no": no}]}).to_string();

@@ -109,12 +109,12 @@ impl Marks {
     /// Marks a route: when this returns, the mark is written, and stays at least until the difference is counted and
     /// evidence was stored after that. Where the file cannot be written, or the disk hangs, this returns without a mark.
     pub(super) fn mark(&self, route: &RouteId) -> UncountedDifference<'_> {
-        UncountedDifference { marks: self, route: self.count(SlotRoute::of(route)) }
+        UncountedDifference { marks: self, route: self.begin_difference(SlotRoute::of(route)) }
     }
 
-    /// Counts one more uncounted difference. Returns what is marked: the route, or every route; `None` if there is no
-    /// mark.
-    fn count(&self, route: SlotRoute) -> Option<SlotRoute> {
+    /// Marks the route unless it is marked, and adds to its mark a difference that is not counted in the evidence yet.
+    /// Returns what is marked: the route, or every route; `None` if there is no mark.
+    fn begin_difference(&self, route: SlotRoute) -> Option<SlotRoute> {
         let writer = self.writer.as_ref()?;
         let mut marked = route;
         loop {
@@ -124,7 +124,7 @@ impl Marks {
                     return Some(marked);
                 }
                 if state.is_stalled {
-                    // Nobody waits; it is written behind what hangs.
+                    // Nobody waits for this mark: it is written after the write that hangs.
                     if state.ask_once(route) {
                         drop(writer.mark(&mut state, route));
                     }
@@ -133,7 +133,7 @@ impl Marks {
                 writer.mark(&mut state, route)
             };
             match told.recv_timeout(MARK_WAIT_MAX) {
-                // Counted in the next round, unless the mark was cleared meanwhile.
+                // The next pass counts the difference, or asks for a mark again if this one was cleared meanwhile.
                 Ok(written) => marked = written?,
                 Err(RecvTimeoutError::Timeout) => {
                     let mut state = self.state();
@@ -142,7 +142,7 @@ impl Marks {
                         state.log_failure("a write takes too long, the disk may hang");
                         return None;
                     }
-                    // It was written at this moment.
+                    // All writes ended at this moment: the next pass finds the mark, or asks for it again.
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }

@@ -1,4 +1,4 @@
-//! Which routes are marked, as far as the files are written.
+//! Which routes are marked. A mark counts from when its write has ended until it is to be cleared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub(super) struct MarksState {
     pub outstanding: u64,
     /// Whether a write takes longer than anybody waits for it.
     pub is_stalled: bool,
-    /// The routes whose marks were asked for meanwhile.
+    /// The routes whose marks were asked for while writes hang.
     asked: BTreeSet<SlotRoute>,
     /// Whether the last mark could not be written.
     failing: bool,
@@ -58,7 +58,7 @@ impl MarksState {
         true
     }
 
-    /// Such a difference is counted now.
+    /// Records that such a difference is counted in the evidence now.
     pub fn end_difference(&mut self, marked: SlotRoute) {
         if let Some(mark) = self.marked.get_mut(&marked) {
             mark.uncounted = mark.uncounted.saturating_sub(1);
@@ -72,7 +72,8 @@ impl MarksState {
     }
 
     /// Removes these marks, save those with further differences since, and returns their slots, which are to be
-    /// cleared. From now on they count as not marked: a further difference is marked again, which is written after that.
+    /// cleared. From now on they count as not marked: a further difference makes a new mark, written after the
+    /// clearing.
     pub fn remove(&mut self, ClearableMarks(clearable): ClearableMarks) -> Vec<(SlotRoute, Slots)> {
         let mut removed = Vec::new();
         for (route, difference_count) in clearable {
@@ -85,7 +86,7 @@ impl MarksState {
         removed
     }
 
-    /// Whether to ask for a mark of a route while writes hang: once.
+    /// While writes hang: whether to ask for a mark of this route, which is done only once.
     pub fn ask_once(&mut self, route: SlotRoute) -> bool {
         self.asked.insert(route)
     }
@@ -100,7 +101,7 @@ impl MarksState {
         }
     }
 
-    /// Records that a write has ended, so that the disk does not hang.
+    /// Records that a write has ended. Once none is outstanding, writes no longer count as hanging.
     pub fn set_ended(&mut self) {
         self.outstanding -= 1;
         self.is_stalled &= self.outstanding > 0;

@@ -68,7 +68,7 @@ pub struct Evidence {
     renames: RwLock<BTreeMap<RouteId, RouteId>>,
     pending: Mutex<PendingSamples>,
     /// One flush at a time, so that older counts never overwrite newer ones.
-    flushing: tokio::sync::Mutex<()>,
+    flushing: Arc<tokio::sync::Mutex<()>>,
     /// One scrape at a time.
     scraping: Mutex<()>,
 }
@@ -139,7 +139,7 @@ impl Evidence {
             routes: RwLock::new(routes),
             renames: RwLock::default(),
             pending: Mutex::default(),
-            flushing: tokio::sync::Mutex::default(),
+            flushing: Arc::default(),
             scraping: Mutex::default(),
         }))
     }
@@ -276,13 +276,18 @@ impl Evidence {
     /// The store does not answer. Nothing is lost: the next flush tries again.
     pub async fn flush(self: &Arc<Self>) -> Result<(), StoreError> {
         // A task of its own: if a caller goes away in the middle, what is not written yet must not be dropped.
+        let one_at_a_time = self.flushing.clone().lock_owned().await;
         let evidence = self.clone();
-        let flushed = tokio::spawn(async move { evidence.write_changes().await }).await;
+        let write = async move {
+            let written = evidence.write_changes().await;
+            drop(one_at_a_time);
+            written
+        };
+        let flushed = tokio::spawn(write).await;
         flushed.unwrap_or_else(|error| Err(StoreError(error.to_string())))
     }
 
     async fn write_changes(&self) -> Result<(), StoreError> {
-        let _one_at_a_time = self.flushing.lock().await;
         let clearable = self.marks.clearable();
         let pending = self.pending().take();
         if let Err(error) = pending.write(&*self.store, &self.limits).await {

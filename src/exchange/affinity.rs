@@ -121,9 +121,9 @@ pub trait Affinity: Send + Sync {
         any_caller: &'a RetryKey,
         range: RangeInclusive<RetryKey>,
     ) -> BoxFuture<'a, Result<bool, ArmUnknown>>;
-    /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are
-    /// in a file before this returns, and are written to the store in the background. Waits for a disk that hangs at
-    /// most for a bounded time.
+    /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. If the
+    /// result says `noted`, the keys are in a file (or in the store) when this returns; they are written to the store
+    /// in the background. If the disk hangs, this waits for a bounded time.
     fn take_for_legacy<'a>(
         &'a self,
         keys: RetryKeys,
@@ -135,10 +135,10 @@ pub trait Affinity: Send + Sync {
     /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try
     /// and the keys of the retry cannot be noted now. Waits for the store only if this process noted them.
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;
-    /// Reports that legacy serves a request whose keys could not be noted: counted for the route, and the gate to `live`
-    /// stays shut as long as a retry may come, or until the keys are noted after all. It is recorded under the oldest id of the route too: after the
-    /// files take a rename back, the next process does not know the present id. It is recorded in memory when this is
-    /// called; the future waits, for a bounded time, until it is in a file.
+    /// Reports that legacy serves a request whose keys could not be noted. It is counted for the route, and the gate to
+    /// `live` stays shut as long as a retry may come, or until the keys are noted after all. It is recorded under the
+    /// oldest id of the route too: after the files take a rename back, the next process does not know the present id.
+    /// The call itself records it in memory; the future waits, for a bounded time, until it is in a file.
     fn record_served_unnoted<'a>(
         &'a self,
         keys: &'a RetryKeys,

@@ -50,8 +50,8 @@ pub struct ArmRequest {
     pub may_fall_back: bool,
     /// The answer is due within this time.
     pub deadline: Duration,
-    /// In [`Mode::Dark`]: the intents that the comparison reads. The answer is held back until they are all recorded, or
-    /// until the deadline.
+    /// In [`Mode::Dark`]: the intents that the comparison reads. The answer is held back as long as one of them may
+    /// still be recorded, or until the deadline.
     pub awaited_intents: AwaitedIntents,
 }
 

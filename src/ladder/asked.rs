@@ -1,8 +1,9 @@
 //! Moves that a later flip down overtakes: they were asked for before it, and are judged after it because they waited.
 //!
 //! Always true: of a flip down and a move up of one route that has a flip, the one that was asked for later counts,
-//! whichever is performed first; a flip to the present state, or to a smaller share of it, counts as a flip down. A flip up is refused if its route was
-//! lowered after it was asked for, and files that were read before that do not raise the route.
+//! whichever is performed first; a flip to the present state, or to a smaller share of it, counts as a flip down. A
+//! flip up is refused if its route was lowered after it was asked for, and files that were read before that do not
+//! raise the route.
 
 use std::sync::Arc;
 use std::time::Instant;

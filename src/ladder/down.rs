@@ -21,9 +21,9 @@ use crate::store::FlipRecord;
 /// How long the caller of a flip down waits for its record. The flip is in force before that.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Whether a request moves a route down: below its rung, or to its rung if it would leave that by itself. It would, if
-/// it is held there, and if a move that waits for the store raises it or its share. A larger share of its rung is no
-/// move down.
+/// Whether a request moves a route down: below its rung, or to its rung if the route would rise above it, or get a
+/// larger share, without the request. That is so if the route is held there, and if a move that waits for the store
+/// raises it or its share. A request for a larger share of its rung is no move down.
 fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &FlipRequest) -> bool {
     let to = request.to;
     let may_return_to = inputs.outstanding.target(&at.route).max(Some(highest(at)));

@@ -65,7 +65,7 @@ pub(super) fn adopt(
     let gets_force = |route: &Route| {
         let had = |id| match before.routes.get(id) {
             Some(was) => Some(was.route.force.is_some()),
-            // At a start.
+            // At a start only the store says what the files had before.
             None => before.scopes.get(id)?.has_force,
         };
         route.force.is_some() && route.ids().find_map(had) == Some(false)

@@ -169,7 +169,8 @@ impl InForce {
         overtaken
     }
 
-    /// Notes that a person left a route at its present state, unless routes have moved since that was found.
+    /// Notes that a person flipped a route to the state that it has, which was found when this many moves had been
+    /// made. Returns whether it is noted: not if a route has moved since.
     #[must_use]
     pub fn note_left(&self, route: &RouteId, left: Lowered, found_at: u64) -> bool {
         let mut inputs = self.lock();

@@ -34,7 +34,7 @@ impl LoweredRoutes {
         }
     }
 
-    /// The newest of them for a route that was asked for later than something else.
+    /// The newest of them for a route, if it was asked for at this time or later.
     pub fn since(&self, asked: Instant, route: &Route) -> Option<&Lowered> {
         let own = route.ids().filter_map(|id| self.0.get(id));
         own.filter(|lowered| lowered.at >= asked).max_by_key(|lowered| lowered.at)

@@ -279,9 +279,10 @@ impl Ladder {
         }
     }
 
-    /// To be called when the process ends: waits, for at most `within`, until the freeze and the flips down are recorded
-    /// that the store does not have yet, and logs what is lost. Waits for a move that is under way too: it may be taken
-    /// back by a flip down. From then on a flip down is refused.
+    /// To be called when the process ends: waits, for at most `within`, until the freeze and the flips down are
+    /// recorded that the store does not have yet, and logs what is lost. Waits for a move that is under way too,
+    /// because a freeze may have overtaken it, and then a flip down takes it back. From this call on a flip down is
+    /// refused.
     pub async fn end_moves(&self, within: Duration) {
         let lost = self.mover.end_moves(within).await;
         if let Some(routes) = lost.route_names() {

@@ -65,7 +65,7 @@ impl RoutePosition {
     pub fn is_at(&self, to: State, shares: Shares) -> bool {
         self.inputs.requested == to && self.inputs.shares == shares && self.rung() == to
     }
-    /// Whether a flip raises the route, or the share of its rung.
+    /// Whether a flip raises the route, or the share of the rung to which it goes.
     pub fn is_raised_by(&self, FlipRequest { to, percent, .. }: &FlipRequest) -> bool {
         *to > self.rung() || percent.is_some_and(|percent| percent > self.inputs.shares.of(*to))
     }

@@ -77,8 +77,8 @@ impl Mover {
         }
     }
 
-    /// For the end of the process: lets the freeze and the flips that wait be recorded, and no more such flips be made.
-    /// Returns what is not recorded after this time.
+    /// For the end of the process: waits, for at most `within`, until the freeze and the flips that wait are recorded.
+    /// No person's flip may wait from this call on. Returns what is not recorded then.
     pub(super) async fn end_moves(&self, within: Duration) -> UnrecordedMoves {
         self.in_force().end();
         let next = || self.in_force().inputs().waiting.first().map(|waiting| waiting.recorded.subscribe());

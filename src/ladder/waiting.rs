@@ -88,8 +88,8 @@ pub(super) fn with_shown_number(last: FlipRecord) -> FlipRecord {
     if is_unrecorded(&last) { FlipRecord { number: 0, ..last } } else { last }
 }
 
-/// Lowers a route as `waiting` says, or leaves it on a lower rung on which it is already. A share that was not asked for
-/// is not larger after it than it was when the flip was made.
+/// Lowers a route as `waiting` says, or leaves it on a lower rung on which it is already. If no share was asked for,
+/// the share of that rung does not become larger than it was when the flip was made.
 pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiting, gate: &Gate) {
     let Some(at) = positions.routes.get(id) else { return };
     let (rung, refused, declared, shares) = (at.rung(), at.refused.clone(), at.declared(), at.inputs.shares);

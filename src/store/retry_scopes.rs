@@ -42,8 +42,8 @@ pub struct RetryScopes {
     /// accepted that the engine performs such requests a second time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Timestamp>,
-    /// Whether the route had `force` in the files that were read last; `None` if it was removed, or if an earlier version
-    /// read the files.
+    /// Whether the route had `force` in the files that were read last; `None` if they did not have the route, or if an
+    /// earlier version read them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub has_force: Option<bool>,
     /// The cohorts of the route that have `force`, by name; `None` if an earlier version read the files.

@@ -17,7 +17,7 @@ pub(super) const UNREADABLE_EXAMINED_MAX: usize = 1_000;
 #[derive(Default)]
 pub(super) struct Unpurgeable {
     runs: Mutex<BTreeSet<RunId>>,
-    /// How many retry keys there were when they were last counted.
+    /// How many expired retry keys could not be read when they were last counted.
     keys: AtomicU64,
 }
 

@@ -86,8 +86,9 @@ pub(super) fn describe(result: &AttemptResult) -> String {
 /// How the description of an attempt that an open breaker refused begins.
 const REFUSED_BY_BREAKER: &str = "it was not sent: the breaker of `";
 
-/// The result of an attempt that ended without a status with this failure. Open breakers and rates are the only ones
-/// that say when the next attempt may be sent; the record tells them apart by their description.
+/// The result of an attempt that ended with this failure and without a status. Of what keeps a call from being sent,
+/// only an open breaker and a rate say when the next attempt may be sent; in the record only the description tells
+/// these two apart.
 pub(super) fn of_unsent(failure: &Failure) -> AttemptResult {
     let why = failure.message.clone();
     match failure.retry_after_ms {

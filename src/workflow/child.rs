@@ -246,8 +246,8 @@ pub(super) fn ended(run: &Run, plan: &Plan, world: &World, end: ChildOutcome) ->
         (status, _) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
-            // Where the child could not be rehearsed for lack of an output, a person or a signal, or a service failed,
-            // this run fails with the same kind of failure, which says that there is nothing to compare.
+            // In a run that is not real: where the child could not be rehearsed for lack of an output, a person or a
+            // signal, or a service failed, this run fails with the same kind of failure, so that it is not compared.
             let cause = cause.filter(|_| run.mode() != Mode::Real);
             let lacks = cause.filter(|cause| cause.lack().is_some());
             let incomparable = lacks.or(cause.filter(|cause| cause.is_of_service()));

@@ -116,7 +116,8 @@ impl FailureKind {
             | FailureKind::WouldPause => false,
         }
     }
-    /// Whether a service failed. A refusal is not meant: it is an answer to the request.
+    /// Whether this counts as the failure of a service: `TimedOut` always does, although the run's deadline or a signal
+    /// may be the cause. A refusal does not: it is an answer to the request.
     pub(super) fn is_of_service(self) -> bool {
         match self {
             FailureKind::Unavailable | FailureKind::TimedOut | FailureKind::Broken | FailureKind::Schema => true,

@@ -44,8 +44,8 @@ fn zero_or_longer(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration as text, or a number of seconds. Zero is allowed here: a computed time may
-/// have passed already, and a wait of zero ends at once.
+/// A duration as text, or a number of seconds. Zero is allowed here: a computed time may have passed already, and a
+/// wait of zero ends at once.
 pub(super) fn duration_value(value: &Value) -> Result<Duration, String> {
     match value {
         Value::String(text) => zero_or_longer(text),

@@ -75,6 +75,15 @@ async fn a_read_that_needs_a_store_that_hangs_is_refused() {
 }
 
 #[tokio::test]
+async fn a_route_that_cannot_be_read_is_not_said_to_be_unmoved() {
+    let api = TestApi::new().await;
+    api.store.close().await;
+    let answer = api.call(get("/api/v2/routes/orders.create")).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["title"], "The store did not answer", "{}", answer.json());
+}
+
+#[tokio::test]
 async fn a_route_shows_what_its_next_rung_requires() {
     let api = TestApi::new().await;
     let route = api.call(get("/api/v2/routes/orders.create")).await.json();

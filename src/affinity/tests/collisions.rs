@@ -33,9 +33,9 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     assert!(pins.collided(&family), "found when the store answers again");
 }
 
-/// The outage is longer than a second, and shorter than the end of a process waits.
+/// The wait itself has no bound; a stop bounds it by `drain_ms`.
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_process_waits_for_the_checks_of_an_outage() {
+async fn the_end_of_a_process_waits_for_collision_checks_until_an_outage_is_over() {
     let store = CountingStore::new();
     let family = Family::from(RouteId::new("orders.create"));
     let pins = affinity_with_built_sets(&store).await;

@@ -24,7 +24,8 @@ use crate::workflow::{Plan, Run, fold};
 /// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
 pub(super) const STORE_READ_TIME: Duration = Duration::from_millis(50);
 
-/// How much of that time is reserved for the reply, where a descendant that waits was not found or ruled out before.
+/// How much of that time is reserved for the reply: the search for a descendant that waits ends this much before the
+/// deadline.
 const REPLY_TIME: Duration = Duration::from_millis(10);
 
 pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {

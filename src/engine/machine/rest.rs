@@ -110,7 +110,7 @@ impl Machine {
         self.log.is_stored() && !is_busy && self.wake_at.is_some() && !self.goes_on_soon()
     }
 
-    /// Whether the run may still record an intent with which its answer is compared.
+    /// Whether the run may still record an intent that the comparison of its answer reads.
     fn may_record_awaited_intents(&self) -> bool {
         let has_ended = |step: &StepId| self.run.has_ended(step);
         self.caller.as_ref().is_some_and(|caller| caller.awaited_intents.may_follow(has_ended))

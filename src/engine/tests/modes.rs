@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
+use crate::exchange::ArmReply;
 use crate::flag::{Arm, PinKey, SkipReason};
 use crate::names::RouteId;
 use crate::workflow::testing::PlanBuilder;
@@ -18,7 +19,10 @@ async fn an_answer_whose_status_has_no_content_is_compared_and_sent_without_its_
         let plan = json!({ "workflow": "w", "steps": { "a": { "set": 1 } }, "respond": respond });
         let harness = Harness::new(&step_service, checked_plan(&plan, false)).await;
         for mode in [Mode::Rehearse, Mode::Dark, Mode::Real] {
-            let (answered, body, _) = answer(harness.send(request("w", mode, &json!({}))).await);
+            let reply = harness.send(request("w", mode, &json!({}))).await;
+            let has_type = matches!(&reply, ArmReply::Answer(answer) if answer.headers.contains_key("content-type"));
+            assert_eq!(has_type, has_body, "{mode:?}");
+            let (answered, body, _) = answer(reply);
             let expected = if has_body { json!({ "n": 1 }) } else { Value::Null };
             assert_eq!((answered, body), (status, expected), "{mode:?}");
         }

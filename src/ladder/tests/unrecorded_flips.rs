@@ -219,7 +219,7 @@ async fn the_answer_has_the_flip_down_if_another_caller_has_set_the_larger_share
     assert_eq!((dark_share(&fixture), fixture.flips().await), (50.0, 4));
 }
 
-/// In `live`, 10 % of the callers are above `dark`, and its own share is 20 %.
+/// 10 % of the callers are in `live`, and the share of `dark` is 20 %.
 #[tokio::test(start_paused = true)]
 async fn a_larger_share_on_the_way_down_is_not_in_force_before_it_is_recorded() {
     let fixture = Fixture::open(files(&[])).await;
@@ -251,9 +251,9 @@ async fn a_larger_share_on_the_way_down_is_not_in_force_before_it_is_recorded() 
     assert_eq!(fixture.state("plain").state, State::Live);
 }
 
-/// All callers are above `dark`, so that each of its shares is smaller.
+/// All callers are in `live`, above `dark`, so that any share of `dark` is smaller than theirs.
 #[tokio::test(start_paused = true)]
-async fn a_share_of_callers_who_were_above_it_goes_down_at_once() {
+async fn a_flip_down_to_a_share_of_the_callers_who_were_above_is_in_force_at_once() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", FlipRequest { percent: Percent::new(20.0), ..forced(State::Dark) }).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();

@@ -131,7 +131,7 @@ pub(super) fn header_value(template: &Template) -> Result<(), String> {
         .map_err(|_| "a header's value has no line breaks or control characters".to_owned())
 }
 
-/// `204`, `"204"`.
+/// A status as a number, or as a text that is one: `204`, `"204"`.
 pub(super) fn status_number(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| number.try_into().ok()).or_else(|| value.as_str()?.parse().ok())
 }

@@ -12,8 +12,9 @@ pub(super) fn question_quotes(step: &StepTaint, asked: &OpenCheckpoint) -> bool 
 }
 
 /// Whether the message of a failure may quote something sensitive: the error of an expression may quote what it read, a
-/// person's rejection what that person entered, and the message about a child run's end what the child was given. In
-/// a run that is not real that message may have the child's kind of failure, such as `NeedsPerson` or `Unavailable`.
+/// person's rejection what that person entered, and the message about a child run's end what the child was given. In a
+/// run that is not real, the failure with that message may be of the child's kind, such as `NeedsPerson` or
+/// `Unavailable`.
 pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
     let step = failure.step.as_ref().and_then(|step| taint.steps.get(step));
     let quotes = match failure.kind {

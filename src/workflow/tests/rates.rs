@@ -47,7 +47,8 @@ fn a_dark_run_uses_up_attempts_while_the_rate_admits_no_call() {
     assert_eq!(harness.status(), RunStatus::Failed);
 }
 
-/// Another attempt would come after the deadline because of the rate: that decision is repeated with what the rate said.
+/// The rate, or the breaker, admits another attempt only after the deadline, so the step fails. A replay has to decide
+/// the same from what the record says of it.
 #[test]
 fn a_replay_finds_no_difference_where_the_rate_or_an_open_breaker_ended_a_step() {
     let plan = plan(

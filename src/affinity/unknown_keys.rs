@@ -1,0 +1,57 @@
+//! Requests that legacy served and whose retry keys are not known: as long as their retries may come, the gate to `live`
+//! is shut.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::key_log::KeyLog;
+use crate::clock;
+use crate::names::RouteId;
+use crate::slot_file::SlotRoute;
+
+/// How long requests whose keys are being written count as served unnoted before that is judged again: the write may end at
+/// any moment, and nobody is told.
+const PENDING_JUDGED_AGAIN: Duration = Duration::from_secs(5);
+
+/// Requests that legacy served and whose retry keys are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownKeys {
+    /// None was served later.
+    pub served: Timestamp,
+    /// When no retry of them may come any more.
+    pub until: Timestamp,
+}
+
+impl UnknownKeys {
+    /// `None` if no retry may come any more.
+    pub(super) fn since(served: Timestamp, window: Duration) -> Option<Self> {
+        let until = clock::window_end(served, window);
+        (until > clock::now()).then_some(Self { served, until })
+    }
+}
+
+impl KeyLog {
+    /// The requests of this route that legacy served although their keys could not be noted; `None` if no retry of one
+    /// may come.
+    pub(super) fn unnoted(&self, route: &RouteId) -> Option<UnknownKeys> {
+        let ring = self.ring();
+        let route = SlotRoute::of(route);
+        let recorded = ring.unnoted.last_served(&route).max(ring.unnoted.last_served(&SlotRoute::Any));
+        let unknown = recorded.and_then(|served| UnknownKeys::since(served, self.window()));
+        let Some(pending) = ring.pending.last_served(&route) else { return unknown };
+        let until =
+            unknown.map_or_else(|| clock::window_end(clock::now(), PENDING_JUDGED_AGAIN), |unknown| unknown.until);
+        Some(UnknownKeys { served: recorded.map_or(pending, |served| served.max(pending)), until })
+    }
+
+    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had them.
+    pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
+        let ring = self.ring();
+        let unknown = UnknownKeys::since(ring.unnoted.last_served(&SlotRoute::Any)?, self.window());
+        let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
+                     noted";
+        let why = || ring.damage.clone().unwrap_or_else(|| lacks.to_owned());
+        unknown.map(|unknown| (why(), unknown))
+    }
+}

@@ -25,7 +25,7 @@ use super::key_file::{KeyFileError, Opened, Record};
 use super::key_list::KeyFileList;
 use super::key_ring::Ring;
 use super::key_unnoted::{ServedUnnoted, UnnotedTimes};
-use super::key_writer::{KeyWriter, Note};
+use super::key_writer::{KeyWriter, NOTE_WAIT_MAX, Note};
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
@@ -186,6 +186,7 @@ impl KeyLog {
         if ring.pending.is_stored(&key) {
             return Note::Written;
         }
+        ring.find_stall(NOTE_WAIT_MAX);
         ring.add_pending(key, at);
         // Nobody waits for a write that hangs; if it ends, the key is written after all.
         let note = match ring.is_stalled && !ring.store_takes_pending {
@@ -323,11 +324,7 @@ impl KeyLog {
             batch.extend_from_slice(&pending);
             match store.note_legacy_tries(batch).await {
                 Ok(()) => {
-                    {
-                        let mut ring = self.ring();
-                        ring.pending.set_stored(&pending);
-                        ring.store_takes_pending = ring.is_stalled;
-                    }
+                    self.ring().set_pending_stored(&pending);
                     self.writer.pending_changed.notify_waiters();
                     self.advance(last);
                 }

@@ -5,6 +5,7 @@
 //! served unnoted only until its key is written or the store has it; if the write fails, `key_unnoted` keeps its time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -31,6 +32,8 @@ pub(super) struct PendingKeys {
 struct Pending {
     key: RetryKey,
     at: Timestamp,
+    /// When it was added.
+    since: Instant,
     /// Whether the store has it.
     is_stored: bool,
     /// Who waits until it is noted (it is written, or the store has it), or its write has failed.
@@ -66,6 +69,11 @@ impl PendingKeys {
         self.get(key).map(|pending| pending.at)
     }
 
+    /// For how long the first of them has been pending.
+    pub fn oldest_for(&self) -> Duration {
+        self.queue.first_key_value().map_or(Duration::ZERO, |(_, pending)| pending.since.elapsed())
+    }
+
     /// Whether the store has this key, although it is not written yet.
     pub fn is_stored(&self, key: &RetryKey) -> bool {
         self.get(key).is_some_and(|pending| pending.is_stored)
@@ -75,7 +83,8 @@ impl PendingKeys {
     pub fn add(&mut self, key: RetryKey, at: Timestamp) {
         if !self.contains(&key) {
             self.numbers.insert(key, self.next);
-            let pending = Pending { key, at, is_stored: false, waiting: Vec::new(), served: Vec::new() };
+            let (since, waiting, served) = (Instant::now(), Vec::new(), Vec::new());
+            let pending = Pending { key, at, since, is_stored: false, waiting, served };
             self.queue.insert(self.next, pending);
             self.next += 1;
         }

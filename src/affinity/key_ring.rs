@@ -260,10 +260,30 @@ impl Ring {
     /// Records that somebody waited too long for this key to be written.
     pub fn note_stall(&mut self, key: &RetryKey) {
         if self.pending.contains(key) {
-            self.is_stalled = true;
             self.store_takes_pending = false;
-            self.log_failure("a write takes longer than a second, the disk may hang", None);
+            self.set_stalled();
         }
+    }
+
+    /// Finds that writes hang although nobody waited that long: clients may go away before. Returns whether that is new.
+    pub fn find_stall(&mut self, wait_max: Duration) -> bool {
+        let is_new = !self.is_stalled && self.pending.oldest_for() > wait_max;
+        if is_new {
+            self.set_stalled();
+        }
+        is_new
+    }
+
+    fn set_stalled(&mut self) {
+        self.is_stalled = true;
+        self.log_failure("a write takes longer than a second, the disk may hang", None);
+    }
+
+    /// Records that the store has these keys, which are pending.
+    pub fn set_pending_stored(&mut self, keys: &[(RetryKey, Timestamp)]) {
+        self.pending.set_stored(keys);
+        self.store_takes_pending = self.is_stalled;
+        self.set_gauge();
     }
 
     /// Logs that records were missing in a file whose keys this process has, and remembers the signs.

@@ -26,7 +26,7 @@ use crate::clock;
 use crate::flag::RetryKey;
 
 /// How long a request waits for its key to be written.
-const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
+pub(super) const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The interval at which the file is synced, and at which times of routes are written again (`UnnotedTimes::settle`):
 /// the exact ones, and those whose write failed. Keys whose write failed are not tried again.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -54,6 +54,12 @@ pub(super) struct KeyWriter {
     pub pending_changed: Notify,
     write_thread: OnceLock<Thread>,
     sync_thread: OnceLock<Thread>,
+}
+
+/// Nothing is outstanding.
+struct Idle {
+    /// Nobody adds anything any more.
+    has_ended: bool,
 }
 
 /// This process's file.
@@ -175,16 +181,20 @@ impl KeyWriter {
                 return;
             }
             self.wake();
-            changed.await;
+            if timeout(NOTE_WAIT_MAX, changed).await.is_err() && self.ring().find_stall(NOTE_WAIT_MAX) {
+                self.key_added.notify_one(); // the store may take them
+            }
         }
     }
 
-    /// Writes what is outstanding. Returns whether anything was.
-    fn write_outstanding(&self) -> bool {
+    /// Writes what is outstanding. If nothing is, returns whether nothing will be any more.
+    fn write_outstanding(&self) -> Result<(), Idle> {
         let mut file = self.file();
-        // A statement of its own, so that the lock on the ring ends here and not after the writes.
-        let outstanding = self.ring().take_outstanding();
-        let Some(outstanding) = outstanding else { return false };
+        let outstanding = {
+            let mut ring = self.ring();
+            // Looked at together under the lock, so that what is added before the end is written.
+            ring.take_outstanding().ok_or(Idle { has_ended: ring.ended })
+        }?;
         let written = match &mut *file {
             Some(file) => self.write(file, &outstanding),
             None => Written::default(),
@@ -192,12 +202,12 @@ impl KeyWriter {
         self.ring().set_written(outstanding, written);
         self.key_added.notify_one();
         self.pending_changed.notify_waiters();
-        true
+        Ok(())
     }
 
     /// Writes on the calling thread until nothing is outstanding, and syncs the file. For the start of a process.
     pub(super) fn write_all_and_sync(&self) -> std::io::Result<()> {
-        while self.write_outstanding() {}
+        while self.write_outstanding().is_ok() {}
         self.file().as_ref().map_or(Ok(()), |file| file.file.sync())
     }
 
@@ -233,12 +243,13 @@ impl KeyWriter {
     fn write_until_ended(&self) {
         let mut settled = Instant::now();
         loop {
-            if !self.write_outstanding() {
-                if self.ring().ended {
+            match self.write_outstanding() {
+                Ok(()) => {}
+                Err(Idle { has_ended: false }) => std::thread::park_timeout(SYNC_INTERVAL),
+                Err(Idle { has_ended: true }) => {
                     *self.file() = None; // unlocks it
                     return;
                 }
-                std::thread::park_timeout(SYNC_INTERVAL);
             }
             if settled.elapsed() >= SYNC_INTERVAL {
                 settled = Instant::now();

@@ -123,7 +123,7 @@ pub use plan::{
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::RecordedHeaders;
 pub use rerun::rerun;
-pub use respond::{is_without_content, may_create_instance, respond_condition_errors};
+pub use respond::{may_create_instance, respond_condition_errors};
 pub use result_taken::{DoneBefore, ResultTaken, UnknownBefore};
 pub use route_above::RouteAbove;
 pub use rules::{Asking, Busy, Escalation, Level, Lock, OnReject, Policy, Question, Safeguards, SubRun, Until, Wait};
@@ -146,6 +146,7 @@ pub use undo_state::Undone;
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waiting_caller::route_above_child;
 pub use waits::{Cause, Reason, Since, waits};
+pub use wire::is_without_content;
 pub use world::{
     CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, is_nested_beyond, reads_hidden, values_in,
 };

@@ -98,11 +98,6 @@ pub fn may_create_instance(status: u16) -> bool {
     (200..400).contains(&status) && status != 304
 }
 
-/// Whether a reply with this status has no content (RFC 9110).
-pub fn is_without_content(status: u16) -> bool {
-    matches!(status, 204 | 304)
-}
-
 /// The instance that the answer creates. One that this run or an earlier run of its job has pinned already is not pinned
 /// again.
 pub(super) fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {

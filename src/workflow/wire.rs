@@ -7,7 +7,6 @@ use http::HeaderName;
 use serde_json::Value;
 
 use super::bytes::bytes_within_error;
-use super::respond::is_without_content;
 use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::world::{STARS, reads_hidden};
 use super::{AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, ResponseTemplate, Run, World};
@@ -195,6 +194,11 @@ fn form_component(text: &mut String, value: &str) {
     }
 }
 
+/// Whether a reply with this status has no content (RFC 9110).
+pub fn is_without_content(status: u16) -> bool {
+    matches!(status, 204 | 304)
+}
+
 /// Builds an answer to the caller.
 pub(super) fn answer(
     answer: &ResponseTemplate,
@@ -237,8 +241,7 @@ pub(super) fn answer(
         (None, Value::String(text)) if is_plain_text => (Payload::of(text.as_bytes()), None),
         (None, value) => (Payload::Text(value.to_string()), Some("application/json".into())),
     };
-    // Where the body is not sent (RFC 9110), its type is sent only if it is declared, as with other services.
-    if let (None, Some(content_type), false) = (declared, content_type, is_without_content(status)) {
+    if let (None, Some(content_type)) = (declared, content_type) {
         headers.push(("content-type".into(), content_type));
     }
     Ok(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, sensitive: Vec::new() })

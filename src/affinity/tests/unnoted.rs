@@ -160,3 +160,24 @@ async fn a_flush_waits_for_a_write_that_hangs() {
     pins.flush().await;
     assert_eq!(store.inner.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
 }
+
+/// Clients that go away within a second do not hide that the disk hangs.
+#[tokio::test]
+async fn a_write_that_hangs_is_noticed_although_nobody_waits_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
+    let store = CountingStore::new();
+    let pins = StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap();
+    let write_hangs = pins.keys.hold_file();
+    let none = EarlierKeys::none();
+    let mut n = 0;
+    while store.inner.first_try(numbered(1)).await.unwrap().is_none() {
+        n += 1;
+        let take = pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+        let _went_away = take.now_or_never();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    pins.flush().await;
+    assert_eq!(pins.unwritten_keys(), 0, "the store has all");
+    drop(write_hangs);
+}

@@ -1,7 +1,7 @@
 //! Keeps the first tries that legacy took until the store has them.
 //!
 //! The question it answers: "would the next process know that legacy took this?" Always true: a key counts as noted
-//! ([`KeyLog::is_written`]) only after its record is written to the file (kill -9 and a full disk do not lose it), or
+//! ([`KeyLog::is_noted`]) only after its record is written to the file (kill -9 and a full disk do not lose it), or
 //! the store has it; a record that the store does not have yet is never overwritten, so that a full ring buffer refuses
 //! further records; the records that wait for the store are also in memory.
 //!
@@ -154,20 +154,20 @@ impl KeyLog {
         self.writer.ring()
     }
 
-    /// Begins to note that legacy takes this first try: it is noted once [`KeyLog::is_written`] says so.
+    /// Begins to note that legacy takes this first try: it is noted once [`KeyLog::is_noted`] says so.
     pub(super) fn note(&self, key: RetryKey) -> Note {
         self.note_at(key, clock::now())
     }
 
-    /// See [`KeyWriter::is_written`].
-    pub(super) async fn is_written(&self, note: Note) -> bool {
-        self.writer.is_written(note).await
+    /// See [`KeyWriter::is_noted`].
+    pub(super) async fn is_noted(&self, note: Note) -> bool {
+        self.writer.is_noted(note).await
     }
 
     fn note_at(&self, key: RetryKey, at: Timestamp) -> Note {
         let mut ring = self.ring();
         if ring.waiting_keys.contains_key(&key) {
-            return Note::Written;
+            return Note::Noted;
         }
         if ring.finished {
             return Note::Refused; // the process ends, and no other one would read the file
@@ -181,10 +181,10 @@ impl KeyLog {
             ring.add(Record { seq, at, key });
             drop(ring);
             self.writer.key_added.notify_one();
-            return Note::Written;
+            return Note::Noted;
         }
         if ring.pending.is_stored(&key) {
-            return Note::Written;
+            return Note::Noted;
         }
         ring.find_stall(NOTE_WAIT_MAX);
         ring.add_pending(key, at);

@@ -87,7 +87,7 @@ pub(super) struct Ring {
     /// Whether the last attempt to note a key failed.
     pub failing: bool,
     pub closed: bool,
-    /// Nobody adds anything any more: the threads end.
+    /// Set when the log is dropped: the threads end once everything outstanding is written.
     pub ended: bool,
     /// The store has all records, and its list says so.
     pub finished: bool,

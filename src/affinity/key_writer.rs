@@ -1,7 +1,7 @@
 //! Writes the ring of retry keys to its file, on a thread of its own.
 //!
-//! The question it answers: "is this key in the file?" Always true: while the file is written, no lock is held for
-//! which a request could wait; a request waits for its key at most [`NOTE_WAIT_MAX`], and not at all while an earlier
+//! The question it answers: "is this key in the file?" Always true: no lock that a request needs is held during a
+//! write to the file; a request waits for its key at most [`NOTE_WAIT_MAX`], and not at all while an earlier
 //! write takes longer than that. So a disk that begins to hang delays the requests that come at that moment, and no
 //! others.
 //!
@@ -35,7 +35,7 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Note {
     /// It is in the file, or the store has it, or there is no file.
-    Written,
+    Noted,
     /// It cannot be noted.
     Refused,
     /// It is to be written. The receiver is told whether the file or the store has it then.
@@ -132,9 +132,9 @@ impl KeyWriter {
     }
 
     /// Waits for at most [`NOTE_WAIT_MAX`] until a key is noted. Returns whether it is: the file or the store has it.
-    pub(super) async fn is_written(&self, note: Note) -> bool {
+    pub(super) async fn is_noted(&self, note: Note) -> bool {
         let (key, mut written) = match note {
-            Note::Written => return true,
+            Note::Noted => return true,
             Note::Refused => return false,
             Note::Pending(key, written) => (key, written),
         };
@@ -282,12 +282,11 @@ impl OwnFile {
     fn write_keys(&mut self, outstanding: &Outstanding) -> Vec<io::Result<u64>> {
         let Outstanding { keys, first_seq, stored, .. } = outstanding;
         let mut seq = *first_seq;
-        let is_overwritten = |seq: u64, stored: u64, records: u64| seq > stored + records;
         let last = seq + keys.len() as u64 - 1;
         // The file must say that the store has a record before it is overwritten: otherwise the next process would miss
         // it if this one is killed in between.
         if !keys.is_empty()
-            && is_overwritten(last, self.stored, self.file.records())
+            && last > self.stored + self.file.records()
             && let Err(error) = self.write_progress(*stored, seq - 1, None)
         {
             return keys.iter().map(|_| Err(io::Error::new(error.kind(), error.to_string()))).collect();

@@ -265,7 +265,7 @@ impl StoreAffinity {
     }
 
     async fn is_noted(&self, TakenKey { key, note, again: _ }: TakenKey) -> bool {
-        let is_noted = self.keys.is_written(note).await;
+        let is_noted = self.keys.is_noted(note).await;
         if is_noted {
             self.tries.record_noted(&key);
         }

@@ -197,7 +197,8 @@ impl InForce {
                     inputs.positions.set_last_flip(&route, flip.clone());
                     inputs.waiting.remove(index).recorded.send_replace(Some(flip));
                 } else {
-                    // A newer flip has replaced this one meanwhile. It goes down from the state to which this one went.
+                    // A newer flip of the route waits in the place of this one. The store has this one now, so that the
+                    // newer one starts from the state to which this one went.
                     let newer = &mut inputs.waiting[index];
                     newer.stored = state_of(&flip);
                     newer.flip.from = flip.to;

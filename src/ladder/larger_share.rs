@@ -92,9 +92,10 @@ impl Mover {
         share: LargerShare,
         request: FlipRequest,
     ) -> Result<Flipped, FlipError> {
-        // Later than the flip down, and earlier than whatever is asked for after it.
+        // A flip down stops the flips up that were asked for before it or at the same time: this one must count as later
+        // than its own flip down, and as earlier than any other that is asked for next.
         let asked = asked + Duration::from_nanos(1);
-        // Its outcome may become known only after the answer.
+        // In a task of its own, which goes on if the wait below ends first.
         let work = tokio::spawn(async move {
             let outcome = self.flip(guard, asked, &share.route, request).await;
             self.start_recording();

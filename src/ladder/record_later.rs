@@ -19,7 +19,7 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration:
 
 /// What is in force and not in the store.
 pub(super) struct UnrecordedMoves {
-    /// The routes of the flips down.
+    /// The routes whose flips down the store does not have.
     pub routes: Vec<RouteId>,
     /// The name of the freeze.
     pub freeze: Option<String>,

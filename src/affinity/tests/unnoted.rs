@@ -78,15 +78,19 @@ async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() 
     assert!(!pins.noted_earlier(&noted.into()).await);
 }
 
+async fn affinity_with_file(store: &Arc<CountingStore>, dir: &std::path::Path) -> Arc<StoreAffinity> {
+    let keys = KeyLog::open(&dir.join("s.keys"), &Limits::default()).unwrap();
+    StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap()
+}
+
 /// The requests that come when a write begins to hang wait for a bounded time, later ones not at all. The records are
 /// written when the write ends, and until then the route counts as one that served requests unnoted.
 #[tokio::test]
 async fn a_write_that_hangs_delays_nobody_for_long() {
     let dir = tempfile::tempdir().unwrap();
-    let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
     let store = CountingStore::new();
     store.is_gone.store(true, Ordering::Relaxed); // so that the keys stay in the file
-    let pins = StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap();
+    let pins = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
     let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
     let is_unnoted = || pins.unnoted(std::iter::once(&route)).is_some();
@@ -115,9 +119,8 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
 #[tokio::test]
 async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
     let dir = tempfile::tempdir().unwrap();
-    let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
     let store = CountingStore::new();
-    let pins = StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap();
+    let pins = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
     let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
     let write_hangs = pins.keys.hold_file();
@@ -143,10 +146,9 @@ async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
 #[tokio::test]
 async fn a_flush_waits_for_a_write_that_hangs() {
     let dir = tempfile::tempdir().unwrap();
-    let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
     let store = CountingStore::new();
     store.is_gone.store(true, Ordering::Relaxed);
-    let pins = StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap();
+    let pins = affinity_with_file(&store, dir.path()).await;
     let write_hangs = pins.keys.hold_file();
     assert_eq!(
         pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
@@ -165,9 +167,8 @@ async fn a_flush_waits_for_a_write_that_hangs() {
 #[tokio::test]
 async fn a_write_that_hangs_is_noticed_although_nobody_waits_for_long() {
     let dir = tempfile::tempdir().unwrap();
-    let keys = KeyLog::open(&dir.path().join("s.keys"), &Limits::default()).unwrap();
     let store = CountingStore::new();
-    let pins = StoreAffinity::open(store.clone(), &Limits::default(), keys).await.unwrap();
+    let pins = affinity_with_file(&store, dir.path()).await;
     let write_hangs = pins.keys.hold_file();
     let none = EarlierKeys::none();
     let mut n = 0;

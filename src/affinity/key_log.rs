@@ -219,9 +219,9 @@ impl KeyLog {
 
     /// Records the time at which legacy serves a request of a route although these keys of it are not noted. Returns
     /// whether that is to be written to the file ([`KeyLog::wait_until_written`]): not if all of these keys are still
-    /// being written, because they are noted when those writes end.
+    /// being written, because they are noted when those writes end, or if the store has taken them meanwhile.
     pub(super) fn record_served_unnoted(&self, keys: &[RetryKey], route: &RouteId) -> bool {
-        let is_to_write = self.ring().add_served_unnoted(keys, SlotRoute::of(route), clock::now());
+        let is_to_write = self.ring().add_served_unnoted(keys, SlotRoute::of(route), clock::now(), self.window);
         if is_to_write {
             self.writer.wake();
         }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::key_file::Record;
+use super::key_just_stored::JustStored;
 use super::key_pending::PendingKeys;
 use super::key_unnoted::UnnotedTimes;
 use crate::clock;
@@ -67,6 +68,8 @@ pub(super) struct Ring {
     /// The keys of the waiting records, each with the number of its newest record.
     pub waiting_keys: HashMap<RetryKey, u64>,
     pub pending: PendingKeys,
+    /// Only with keys that the store took during a stall or soon after it.
+    just_stored: JustStored,
     pub unnoted: UnnotedTimes,
     /// The signs, found when a file was opened, that records were missing in it: this process's file, or one whose keys
     /// it took over.
@@ -104,6 +107,7 @@ impl Ring {
             waiting: VecDeque::new(),
             waiting_keys: HashMap::new(),
             pending: PendingKeys::default(),
+            just_stored: JustStored::default(),
             unnoted: UnnotedTimes::default(),
             damage: None,
             generation: 0,
@@ -155,9 +159,10 @@ impl Ring {
     }
 
     /// Records that a route serves a request although not all of these keys are noted. Returns whether that is to be
-    /// written to the file: not if each key is in the file or pending, because pending keys may still be written.
-    pub fn add_served_unnoted(&mut self, keys: &[RetryKey], route: SlotRoute, at: Timestamp) -> bool {
-        if keys.iter().all(|key| self.has(key)) {
+    /// written to the file: not if each key is in the file, has just been stored, or is pending, because pending keys
+    /// may still be written.
+    pub fn add_served_unnoted(&mut self, keys: &[RetryKey], route: SlotRoute, at: Timestamp, window: Duration) -> bool {
+        if keys.iter().all(|key| self.has(key) || self.just_stored.has(key, window)) {
             keys.iter().for_each(|key| self.pending.add_served(key, route, at));
             return false;
         }
@@ -214,6 +219,9 @@ impl Ring {
                 self.unnoted.set(route, at);
             }
         }
+        if self.is_stalled {
+            self.just_stored.note_stall();
+        }
         // While keys that came during a stall are still to be written, later ones would wait behind them.
         self.is_stalled &= self.pending.len() > 0;
         self.store_takes_pending &= self.is_stalled;
@@ -225,6 +233,14 @@ impl Ring {
 
     /// Removes the records up to a number, because the store has them now.
     pub fn set_stored(&mut self, seq: u64) {
+        for record in self.waiting.iter().take_while(|record| record.seq <= seq) {
+            self.just_stored.add(record.key, record.at);
+        }
+        self.remove(seq);
+    }
+
+    /// Removes the records up to a number.
+    fn remove(&mut self, seq: u64) {
         while let Some(record) = self.waiting.pop_front_if(|record| record.seq <= seq) {
             if self.waiting_keys.get(&record.key) == Some(&record.seq) {
                 self.waiting_keys.remove(&record.key);
@@ -241,7 +257,7 @@ impl Ring {
         let is_over = |record: &Record| clock::passed(record.at) >= window;
         let expired = self.waiting.iter().take_while(|record| is_over(record)).last().map(|record| record.seq);
         if let Some(seq) = expired {
-            self.set_stored(seq);
+            self.remove(seq);
         }
     }
 
@@ -276,12 +292,17 @@ impl Ring {
 
     fn set_stalled(&mut self) {
         self.is_stalled = true;
+        self.just_stored.note_stall();
         self.log_failure("a write takes longer than a second, the disk may hang", None);
     }
 
     /// Records that the store has these keys, which are pending.
     pub fn set_pending_stored(&mut self, keys: &[(RetryKey, Timestamp)]) {
         self.pending.set_stored(keys);
+        if self.is_stalled {
+            self.just_stored.note_stall();
+        }
+        keys.iter().for_each(|(key, at)| self.just_stored.add(*key, *at));
         self.store_takes_pending = self.is_stalled;
         self.set_gauge();
     }

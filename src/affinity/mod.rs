@@ -28,6 +28,7 @@ mod key_file_damage;
 mod key_file_records;
 mod key_file_tag;
 mod key_files;
+mod key_just_stored;
 mod key_list;
 mod key_log;
 mod key_pending;

@@ -182,3 +182,36 @@ async fn a_write_that_hangs_is_noticed_although_nobody_waits_for_long() {
     assert_eq!(pins.unwritten_keys(), 0, "the store has all");
     drop(write_hangs);
 }
+
+/// As the store may do between the end of a request's wait for its key and the record that its route served it.
+#[tokio::test]
+async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CountingStore::new();
+    store.is_gone.store(true, Ordering::Relaxed);
+    let pins = affinity_with_file(&store, dir.path()).await;
+    let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
+    let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let record = |n| now(pins.record_served_unnoted(&numbered(n).into(), &route, &route));
+    let is_unnoted = || pins.unnoted(std::iter::once(&route)).is_some();
+    let write_hangs = pins.keys.hold_file();
+    assert_eq!(take(1).await, LegacyTake::NOT_NOTED);
+    assert_eq!(now(take(2)), LegacyTake::NOT_NOTED);
+    store.is_gone.store(false, Ordering::Relaxed);
+    while pins.unwritten_keys() > 0 {
+        tokio::task::yield_now().await;
+    }
+    record(1);
+    record(2);
+    assert!(!is_unnoted());
+    assert_eq!(take(1).await, LegacyTake::Taken { noted: true, again: true });
+    drop(write_hangs);
+    while pins.keys.ring().pending.len() > 0 {
+        tokio::task::yield_now().await;
+    }
+    pins.flush().await;
+    record(1);
+    assert!(!is_unnoted(), "also if it was written and stored afterwards");
+    pins.record_served_unnoted(&numbered(3).into(), &route, &route).await;
+    assert!(is_unnoted(), "nobody has it");
+}

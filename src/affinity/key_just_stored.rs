@@ -1,0 +1,83 @@
+//! Retry keys that the store has just taken.
+//!
+//! Example: the disk hangs, and the request with the key K is not to wait for it. Before its route is recorded as one
+//! that served a request unnoted, the store takes K, so that K is neither pending nor waiting any more. Whether it is
+//! noted can then be told only from here.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::clock;
+use crate::flag::RetryKey;
+
+/// How long a key stays here: longer than a request takes from the end of its wait for the key to the record.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+/// The most keys that stay here. A key that is removed earlier counts as not noted, which shuts the gate to `live`.
+const KEPT_MAX: usize = 8_192;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct JustStored {
+    /// When legacy took each key, and when it came here last.
+    keys: HashMap<RetryKey, (Timestamp, Instant)>,
+    by_age: VecDeque<(Instant, RetryKey)>,
+    last_stall: Option<Instant>,
+}
+
+impl JustStored {
+    /// Records that writes to the file hang now.
+    pub fn note_stall(&mut self) {
+        self.last_stall = Some(Instant::now());
+    }
+
+    /// Records that the store has this key, which legacy took at `at`. Does nothing unless writes have hung lately:
+    /// only then is a request served before its key is noted.
+    pub fn add(&mut self, key: RetryKey, at: Timestamp) {
+        let now = Instant::now();
+        if self.last_stall.is_none_or(|last| now.duration_since(last) >= KEPT_FOR) {
+            return;
+        }
+        while let Some((since, oldest)) = self.by_age.front().copied()
+            && (self.by_age.len() >= KEPT_MAX || now.duration_since(since) >= KEPT_FOR)
+        {
+            self.by_age.pop_front();
+            if self.keys.get(&oldest).is_some_and(|(_, last)| *last == since) {
+                self.keys.remove(&oldest);
+            }
+        }
+        self.keys.insert(key, (at, now));
+        self.by_age.push_back((now, key));
+    }
+
+    /// Whether the store has just taken this key, and its window is not over.
+    pub fn has(&self, key: &RetryKey, window: Duration) -> bool {
+        let is_valid = |(at, since): &(Timestamp, Instant)| since.elapsed() < KEPT_FOR && clock::passed(*at) < window;
+        self.keys.get(key).is_some_and(is_valid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_bounded_and_a_key_whose_window_is_over_counts_as_unknown() {
+        let (mut stored, now, hour) = (JustStored::default(), clock::now(), Duration::from_secs(3_600));
+        let key = |n: usize| {
+            let mut key = RetryKey([0; 32]);
+            key.0[..8].copy_from_slice(&n.to_be_bytes());
+            key
+        };
+        stored.add(key(0), now);
+        assert!(!stored.has(&key(0), hour), "nothing hangs");
+        stored.note_stall();
+        stored.add(key(0), now);
+        stored.add(key(0), now);
+        assert!(stored.has(&key(0), hour) && !stored.has(&key(0), Duration::ZERO));
+        (1..=KEPT_MAX).for_each(|n| stored.add(key(n), now));
+        assert!(!stored.has(&key(0), hour) && stored.has(&key(KEPT_MAX), hour));
+        assert_eq!((stored.keys.len(), stored.by_age.len()), (KEPT_MAX, KEPT_MAX));
+    }
+}

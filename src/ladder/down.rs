@@ -10,6 +10,7 @@ use super::in_force::Inputs;
 use super::lowered_routes::Lowered;
 use super::mover::{Mover, unknown_route};
 use super::passing_commands;
+use super::pending_shares::{LargerShare, PendingShare};
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipError, FlipRequest, Flipped, Move};
 use super::waiting::{Waiting, highest, lower};
@@ -36,21 +37,20 @@ fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &FlipRequest) -> bool
 /// What became of a request that goes down or changes nothing.
 pub(super) enum FlipDown {
     Unchanged(Flipped),
-    InForce(UnrecordedDown),
+    /// With the larger share that was asked for together with it. That share is not in force: unlike a lower rung, it
+    /// must not come in force before it is recorded.
+    InForce(UnrecordedDown, Option<PendingShare>),
 }
 
 /// A flip down that is in force, and that the store may not have yet.
 pub(super) struct UnrecordedDown {
-    pub route: RouteId,
+    route: RouteId,
     before: Box<Positions>,
     from: State,
     flip: FlipRecord,
     id: u64,
     recorded: watch::Receiver<Option<FlipRecord>>,
     until: Instant,
-    /// Whether a larger share was asked for together with it. That share is not in force: unlike a lower rung, it must
-    /// not come in force before it is recorded.
-    pub share_waits: bool,
 }
 
 impl Mover {
@@ -73,7 +73,7 @@ impl Mover {
     ) -> Result<Option<FlipDown>, FlipError> {
         let until = Instant::now() + RECORDED_WITHIN;
         let (to, by) = (request.to, &request.by);
-        let (before, from, flip, id, recorded, share_waits) = loop {
+        let (before, from, flip, id, recorded, larger_share) = loop {
             let inputs = self.in_force().inputs();
             let before = &inputs.positions;
             let at = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
@@ -95,9 +95,9 @@ impl Mover {
             }
             let from = at.rung();
             let (mut requested, mut passed) = self.judge(before, at, request)?;
-            let share_waits = request.percent.is_some_and(|percent| Some(percent) > at.reached(to));
-            let percent = request.percent.filter(|_| !share_waits);
-            if share_waits {
+            let larger = request.percent.filter(|percent| Some(*percent) > at.reached(to));
+            let percent = request.percent.filter(|_| larger.is_none());
+            if larger.is_some() {
                 (requested, passed) = self.judge(before, at, &FlipRequest { percent, ..request.clone() })?;
             }
             if from == State::Only && to < from && !request.acknowledge {
@@ -124,9 +124,13 @@ impl Mover {
             lower(&mut positions, route, &mut lowered, self.gate());
             let flip = lowered.flip.clone();
             waiting.push(lowered);
+            // Counts as pending before the flip down is in force, so that a stop that sees the one recorded sees the
+            // other.
+            let of_larger = |percent| LargerShare { route: route.clone(), to, percent, by: by.clone() };
+            let larger_share = larger.map(|percent| self.larger_shares.add(of_larger(percent)));
             // A flip down puts no route in `only`, so a freeze takes none back.
             if self.set_positions(positions, waiting, inputs.moves).is_some() {
-                break (inputs.positions, from, flip, id, recorded, share_waits);
+                break (inputs.positions, from, flip, id, recorded, larger_share);
             }
         };
         self.clone().start_recording();
@@ -135,12 +139,13 @@ impl Mover {
         tracing::info!(%route, %from, %to, %by, reason, "the flip down is in force and is recorded next");
         let route = route.clone();
         let before = Box::new(before);
-        Ok(Some(FlipDown::InForce(UnrecordedDown { route, before, from, flip, id, recorded, until, share_waits })))
+        let down = UnrecordedDown { route, before, from, flip, id, recorded, until };
+        Ok(Some(FlipDown::InForce(down, larger_share)))
     }
 
     /// Returns when a flip down is recorded, at the latest [`RECORDED_WITHIN`] after it was asked for.
     pub(super) async fn wait_recorded(&self, down: UnrecordedDown) -> Flipped {
-        let UnrecordedDown { route, before, from, flip, id, mut recorded, until, share_waits: _ } = down;
+        let UnrecordedDown { route, before, from, flip, id, mut recorded, until } = down;
         let needs_horizon = matches!(from, State::Live | State::Only) && state_of(&flip) < from;
         let horizon = if needs_horizon { self.horizon_if_readable(&before, &route).await } else { Vec::new() };
         let found = match timeout_at(until, recorded.wait_for(Option::is_some)).await {

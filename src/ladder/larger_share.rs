@@ -2,7 +2,8 @@
 //!
 //! Always true: the flip down is in force at once, with the share that the rung had. The larger share follows by a flip
 //! of its own, after the flip down is recorded, and like every flip up it is in force only once it is recorded. It is
-//! not tried again: if it cannot be set, the answer and the log say so.
+//! not tried again: if it cannot be set, the answer and the log say so. The end of the process waits for it, within its
+//! bound.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant as Moment};
@@ -12,19 +13,9 @@ use tokio::time::{Instant, timeout_at};
 use super::down::UnrecordedDown;
 use super::mover::{FlipGuard, Mover};
 use super::not_ended;
+use super::pending_shares::{LargerShare, PendingShare};
 use super::types::{FlipError, FlipRequest, Flipped, StoreSilent};
-use crate::flag::{Percent, State};
-use crate::names::RouteId;
 use crate::store::FlipRecord;
-
-/// The larger share.
-#[derive(Clone)]
-struct LargerShare {
-    route: RouteId,
-    to: State,
-    percent: Percent,
-    by: String,
-}
 
 impl Mover {
     /// Sets the larger share that was asked for together with a flip down, once that is recorded. The result is that of
@@ -35,13 +26,13 @@ impl Mover {
         until: Instant,
         request: FlipRequest,
         down: UnrecordedDown,
+        pending: PendingShare,
     ) -> Flipped {
-        let percent = request.percent.unwrap_or(Percent::ALL);
-        let share = LargerShare { route: down.route.clone(), to: request.to, percent, by: request.by.clone() };
+        let share = pending.share.clone();
         share.log_to_come();
         let mut down = self.wait_recorded(down).await;
         let raised = match self.lock_to_raise(until, &share, down.recorded).await {
-            Ok(guard) => self.raise(guard, asked, until, share.clone(), request).await,
+            Ok(guard) => self.raise(guard, asked, until, pending, request).await,
             Err(error) => {
                 share.log_not_raised(&error);
                 Err(error)
@@ -89,7 +80,7 @@ impl Mover {
         guard: FlipGuard,
         asked: Moment,
         until: Instant,
-        share: LargerShare,
+        pending: PendingShare,
         request: FlipRequest,
     ) -> Result<Flipped, FlipError> {
         // A flip down stops the flips up that were asked for before it or at the same time: this one must count as later
@@ -97,9 +88,11 @@ impl Mover {
         let asked = asked + Duration::from_nanos(1);
         // In a task of its own, which goes on if the wait below ends first.
         let work = tokio::spawn(async move {
-            let outcome = self.flip(guard, asked, &share.route, request).await;
+            let outcome = self.flip(guard, asked, &pending.share.route, request).await;
             self.start_recording();
-            outcome.inspect_err(|error| share.log_not_raised(error))
+            let outcome = outcome.inspect_err(|error| pending.share.log_not_raised(error));
+            drop(pending); // not before: the end of the process waits for it
+            outcome
         });
         let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))

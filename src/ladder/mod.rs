@@ -42,6 +42,7 @@ mod only;
 mod orphans;
 mod overtaken;
 mod passing_commands;
+mod pending_shares;
 mod positions;
 mod record;
 mod record_later;
@@ -77,6 +78,7 @@ pub use types::{
 use self::down::FlipDown;
 use self::gate::Gate;
 use self::mover::Mover;
+use self::pending_shares::LargerShare;
 use crate::clock;
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze, State};
@@ -201,9 +203,9 @@ impl Ladder {
         let guard = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {
                 Some(FlipDown::Unchanged(flipped)) => return Ok(flipped),
-                Some(FlipDown::InForce(down)) if !down.share_waits => return Ok(mover.wait_recorded(down).await),
-                Some(FlipDown::InForce(down)) => {
-                    let work = tokio::spawn(mover.set_larger_share(asked, until, request, down));
+                Some(FlipDown::InForce(down, None)) => return Ok(mover.wait_recorded(down).await),
+                Some(FlipDown::InForce(down, Some(share))) => {
+                    let work = tokio::spawn(mover.set_larger_share(asked, until, request, down, share));
                     // What became of the share is not known if the task panics. The flip down is in force.
                     return work.await.map_err(|_| StoreSilent::Pending.into());
                 }
@@ -280,7 +282,8 @@ impl Ladder {
     }
 
     /// To be called when the process ends: waits, for at most `within`, until the freeze and the flips down are
-    /// recorded that the store does not have yet, and logs what is lost. Waits for a move that is under way too,
+    /// recorded that the store does not have yet, and until the larger shares that follow flips down are set, and logs
+    /// what is lost. Waits for a move that is under way too,
     /// because a freeze may have overtaken it, and then a flip down takes it back. From this call on a flip down is
     /// refused.
     pub async fn end_moves(&self, within: Duration) {
@@ -292,6 +295,7 @@ impl Ladder {
                  routes to the states that the store has"
             );
         }
+        lost.larger_shares.iter().for_each(LargerShare::log_lost);
         if let Some(freeze) = lost.freeze {
             tracing::error!(
                 freeze,

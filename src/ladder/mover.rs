@@ -13,6 +13,7 @@ use super::gate::{AllowedMove, Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
 use super::lowered_routes::Lowered;
+use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
 use super::record::{Recorder, Recording, flip_record};
 use super::status::RouteStatus;
@@ -33,6 +34,7 @@ pub(super) struct Mover {
     gate: Gate,
     in_force: InForce,
     kill_switch: KillSwitch,
+    pub larger_shares: Arc<PendingShares>,
     /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one
     /// before.
     move_lock: Arc<tokio::sync::Mutex<()>>,
@@ -67,8 +69,9 @@ impl Mover {
             );
         }
         let in_force = InForce::new(before.clone(), before.freeze, secret);
-        let (move_lock, connected, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
-        let mover = Self { store, recorder, gate, in_force, kill_switch, move_lock, connected };
+        let (move_lock, connected, larger_shares) = Default::default();
+        let kill_switch = KillSwitch::new();
+        let mover = Self { store, recorder, gate, in_force, kill_switch, larger_shares, move_lock, connected };
         mover.record_and_apply(&before, after, moves, Ok(()), || {}).await?;
         Ok(mover)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::in_force::Inputs;
 use super::kill_switch::Pending;
 use super::mover::{FlipGuard, Mover, log};
+use super::pending_shares::LargerShare;
 use super::positions::Positions;
 use super::record::Recording;
 use super::types::FlipSource;
@@ -17,17 +18,19 @@ use crate::store::{FlipRecord, StoreError};
 /// The pauses between attempts to record: the first and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// What is in force and not in the store.
+/// What is in force and not in the store, and the larger shares that are to be set.
 pub(super) struct UnrecordedMoves {
     /// The routes whose flips down the store does not have.
     pub routes: Vec<RouteId>,
     /// The name of the freeze.
     pub freeze: Option<String>,
+    /// The larger shares that are to be set after flips down.
+    pub larger_shares: Vec<LargerShare>,
 }
 
 impl UnrecordedMoves {
     fn is_empty(&self) -> bool {
-        self.routes.is_empty() && self.freeze.is_none()
+        self.routes.is_empty() && self.freeze.is_none() && self.larger_shares.is_empty()
     }
 
     /// The routes as text; `None` if there are none.
@@ -77,7 +80,8 @@ impl Mover {
         }
     }
 
-    /// For the end of the process: waits, for at most `within`, until the freeze and the flips that wait are recorded.
+    /// For the end of the process: waits, for at most `within`, until the freeze and the flips that wait are recorded,
+    /// and the larger shares that follow flips down are set.
     /// No person's flip may wait from this call on. Returns what is not recorded then.
     pub(super) async fn end_moves(&self, within: Duration) -> UnrecordedMoves {
         self.in_force().end();
@@ -89,6 +93,7 @@ impl Mover {
                     let _ = recorded.wait_for(Option::is_some).await;
                 }
                 self.kill_switch().wait_all_recorded().await;
+                self.larger_shares.wait_for_none().await;
                 // The move that is under way may be taken back, by one more flip that waits.
                 let _no_move_under_way = self.lock_moves().await;
                 if self.unrecorded_moves().is_empty() {
@@ -100,12 +105,13 @@ impl Mover {
         self.unrecorded_moves()
     }
 
-    /// What is in force and not in the store.
+    /// What is in force and not in the store, and the larger shares that are to be set.
     pub(super) fn unrecorded_moves(&self) -> UnrecordedMoves {
         let waiting = self.in_force().inputs().waiting;
         UnrecordedMoves {
             routes: waiting.into_iter().filter_map(|waiting| waiting.flip.route).collect(),
             freeze: self.kill_switch().unrecorded().map(|pending| pending.flip.to),
+            larger_shares: self.larger_shares.all(),
         }
     }
 

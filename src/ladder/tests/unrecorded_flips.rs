@@ -204,6 +204,29 @@ async fn a_larger_share_whose_outcome_is_unknown_is_answered_as_unknown() {
     }
 }
 
+/// The flip down is recorded when the process ends, and the larger share is to be set next.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_process_waits_for_a_larger_share_or_its_log_names_it() {
+    for is_set in [true, false] {
+        let fixture = with_a_tenth_in_live().await;
+        let (log, _guard) = capture_log();
+        let flip = flip_to_a_larger_share(&fixture).await;
+        let moves = fixture.ladder.mover.lock_moves().await;
+        refuse(&fixture, false);
+        fixture.ladder.mover.record_waiting_flips().await.unwrap();
+        // Its outcome is not known for as long as the store does not answer.
+        fixture.store.fail_reads.store(!is_set, Ordering::SeqCst);
+        refuse(&fixture, !is_set);
+        drop(moves);
+        fixture.ladder.end_moves(Duration::from_secs(2)).await;
+        assert_eq!(dark_share(&fixture), if is_set { 50.0 } else { 20.0 });
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        let names = log.contains("the process ends before the larger share is set") && log.contains("50%");
+        assert_eq!(names, !is_set, "{log}");
+        flip.abort();
+    }
+}
+
 /// In the meantime another caller sets the same share.
 #[tokio::test(start_paused = true)]
 async fn the_answer_has_the_flip_down_if_another_caller_has_set_the_larger_share() {

@@ -1,0 +1,71 @@
+//! The larger shares that are still to be set after flips down (`larger_share`), for the end of the process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::flag::{Percent, State};
+use crate::names::RouteId;
+
+/// A larger share that was asked for together with a flip down.
+#[derive(Clone)]
+pub(super) struct LargerShare {
+    pub route: RouteId,
+    pub to: State,
+    pub percent: Percent,
+    pub by: String,
+}
+
+/// The larger shares that are to be set, numbered.
+#[derive(Default)]
+pub(super) struct PendingShares(watch::Sender<BTreeMap<u64, LargerShare>>);
+
+/// A larger share that is to be set. It is pending until this is dropped.
+pub(super) struct PendingShare {
+    pub share: LargerShare,
+    number: u64,
+    all: Arc<PendingShares>,
+}
+
+impl PendingShares {
+    /// Adds one to those that are to be set.
+    pub fn add(self: &Arc<Self>, share: LargerShare) -> PendingShare {
+        let mut number = 0;
+        self.0.send_modify(|all| {
+            number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+            all.insert(number, share.clone());
+        });
+        PendingShare { share, number, all: self.clone() }
+    }
+
+    /// Those that are to be set.
+    pub fn all(&self) -> Vec<LargerShare> {
+        self.0.borrow().values().cloned().collect()
+    }
+
+    /// Waits until none is to be set.
+    pub async fn wait_for_none(&self) {
+        let mut pending = self.0.subscribe();
+        // An error would mean that the sender is gone, and this is the sender.
+        let _ = pending.wait_for(BTreeMap::is_empty).await;
+    }
+}
+
+impl Drop for PendingShare {
+    fn drop(&mut self) {
+        self.all.0.send_modify(|all| drop(all.remove(&self.number)));
+    }
+}
+
+impl LargerShare {
+    /// For the end of the process. The store may have a write of it that it has not answered.
+    pub fn log_lost(&self) {
+        let Self { route, to, percent, by } = self;
+        tracing::error!(
+            %route, %to, %percent, %by,
+            "the process ends before the larger share is set that was asked for together with a flip down: look at the share \
+             after the start, and flip the route again if it is to have it"
+        );
+    }
+}

@@ -162,12 +162,13 @@ impl Parts {
     }
 
     /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
-    /// freeze that are still in memory.
-    pub async fn drain(&self, limits: &Limits) {
+    /// freeze that are still in memory. Returns until when the end of the process may wait for the store's records.
+    pub async fn drain(&self, limits: &Limits) -> tokio::time::Instant {
         self.ladder.log_unrecorded();
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
         let within = Limits::ms(limits.drain_ms);
+        let until = tokio::time::Instant::now() + within;
         // Side by side: a store that does not answer delays the end by one of these times only.
         tokio::join!(
             self.flush_keys(within),
@@ -175,6 +176,7 @@ impl Parts {
             self.flush_evidence(within),
             self.ladder.end_moves(within)
         );
+        until
     }
 
     async fn finish_collision_checks(&self, within: Duration) {

@@ -176,12 +176,13 @@ impl App {
                 let drained = proxy.serve(listener, stop).await;
                 drop(watch);
                 tracing::info!(cut_off = drained.cut, took = ?drained.took, "the proxy is drained");
-                parts.drain(&limits).await;
+                let recorded_until = parts.drain(&limits).await;
                 for task in tasks {
                     task.abort();
                 }
                 admin_stop.cancel();
                 let _ = listeners.await; // a panic in there was logged by its own task
+                parts.ladder.end_freezes(recorded_until).await;
                 if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
                     tracing::error!("the store did not close in time; everything that it acknowledged is durable");
                 }

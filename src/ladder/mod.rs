@@ -59,7 +59,7 @@ mod waiting;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant as Moment};
 
 use arc_swap::ArcSwap;
@@ -94,6 +94,7 @@ pub struct Ladder {
     /// Held for a whole reload.
     reload_lock: Arc<tokio::sync::Mutex<()>>,
     observations: AtomicU64,
+    has_logged_lost_freeze: AtomicBool,
     answer_within: Duration,
 }
 
@@ -130,7 +131,8 @@ impl Ladder {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let mover =
             Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window, copy_started }).await?);
-        Ok(Arc::new(Self { mover, reload_lock: Arc::default(), observations: AtomicU64::new(0), answer_within }))
+        let (reload_lock, observations, has_logged_lost_freeze) = Default::default();
+        Ok(Arc::new(Self { mover, reload_lock, observations, has_logged_lost_freeze, answer_within }))
     }
 
     /// The set in force; readers load it once for each request.
@@ -297,10 +299,20 @@ impl Ladder {
         }
         lost.larger_shares.iter().for_each(LargerShare::log_lost);
         if let Some(freeze) = lost.freeze {
-            tracing::error!(
-                freeze,
-                "the store has not recorded the freeze, which is lost: the next process starts without it"
-            );
+            self.has_logged_lost_freeze.store(true, Ordering::SeqCst);
+            log_lost_freeze(&freeze);
+        }
+    }
+
+    /// To be called after [`Ladder::end_moves`], when no freeze can be set any more: waits until `until` at the latest
+    /// for the record of a freeze that was set since, and logs it if it is lost.
+    pub async fn end_freezes(&self, until: Instant) {
+        if self.has_logged_lost_freeze.load(Ordering::SeqCst) {
+            return;
+        }
+        let _in_time = timeout_at(until, self.mover.kill_switch().wait_all_recorded()).await;
+        if let Some(freeze) = self.mover.unrecorded_moves().freeze {
+            log_lost_freeze(&freeze);
         }
     }
 
@@ -356,4 +368,8 @@ impl Ladder {
 
 fn not_ended(error: &JoinError) -> StoreError {
     StoreError(format!("the move did not end: {error}"))
+}
+
+fn log_lost_freeze(freeze: &str) {
+    tracing::error!(freeze, "the store has not recorded the freeze, which is lost: the next process starts without it");
 }

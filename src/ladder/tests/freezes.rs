@@ -37,6 +37,26 @@ async fn at_the_end_of_the_process_a_freeze_is_recorded_or_the_log_says_that_it_
     }
 }
 
+/// The end of the process has recorded what there was, and still waits for something else.
+#[tokio::test(start_paused = true)]
+async fn a_freeze_that_is_set_late_in_a_stop_is_recorded_or_the_log_says_that_it_is_lost() {
+    for is_recorded in [true, false] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.ladder.end_moves(Duration::from_secs(20)).await;
+        fixture.store.refuse_flips.store(true, Ordering::SeqCst);
+        assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded);
+        let (log, _guard) = super::captured_log::capture_log();
+        let (ladder, until) = (fixture.ladder.clone(), Instant::now() + Duration::from_secs(20));
+        let end = tokio::spawn(async move { ladder.end_freezes(until).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!end.is_finished());
+        fixture.store.refuse_flips.store(!is_recorded, Ordering::SeqCst);
+        end.await.unwrap();
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        assert_eq!(log.contains("the freeze, which is lost"), !is_recorded, "{log}");
+    }
+}
+
 fn from_and_to(flips: &[FlipRecord]) -> Vec<(&str, &str)> {
     flips.iter().rev().map(|flip| (flip.from.as_str(), flip.to.as_str())).collect()
 }

@@ -75,6 +75,12 @@ impl KeyLog {
         (self.writer.file(),)
     }
 
+    /// See [`KeyWriter::kill`].
+    #[cfg(test)]
+    pub(super) fn kill(&self) {
+        self.writer.kill();
+    }
+
     /// A log that begins with the records that wait in the opened file.
     pub(super) fn new(opened: Opened, limits: &Limits) -> Result<Arc<Self>, KeyFileError> {
         let Opened { file, tag: _, stored, waiting, last, unnoted, skipped, damage } = opened;

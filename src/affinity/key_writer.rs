@@ -123,6 +123,16 @@ impl KeyWriter {
         }
     }
 
+    /// As if the process were killed: from now on nothing is written to the file, and what is in memory is lost. A
+    /// write that has begun ends first.
+    #[cfg(test)]
+    pub(super) fn kill(&self) {
+        let mut file = self.file();
+        *file = None;
+        let mut ring = self.ring();
+        *ring = Ring::in_memory(ring.records, ring.gauge.clone());
+    }
+
     /// Ends the threads once everything outstanding is written.
     pub(super) fn end(&self) {
         self.ring().ended = true;

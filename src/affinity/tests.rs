@@ -326,6 +326,7 @@ fn numbered(n: u32) -> RetryKey {
 
 /// Ends a process as `kill -9` does: its memory is lost, its file stays.
 fn kill(pins: Arc<StoreAffinity>) {
+    pins.keys.kill();
     drop(pins);
 }
 
@@ -352,9 +353,10 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     pins.flush().await;
     pins.flush().await;
     assert_eq!(store.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
+    pins.keys.wait_until_written().await;
     kill(pins);
     let keys = open_when_unlocked(open).await;
-    assert!(keys.waiting().is_empty(), "the store has it");
+    assert!(keys.waiting().is_empty(), "the file says that the store has it");
 }
 
 /// Opens the file once it is free: the task that moves keys and the thread that syncs hold it a moment longer.

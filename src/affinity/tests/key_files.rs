@@ -23,6 +23,7 @@ fn waiting_and_unread(log: &Arc<KeyLog>) -> (Vec<RetryKey>, Vec<String>) {
 
 /// Ends a process as `kill -9` does. The thread that syncs holds the file for a moment longer.
 async fn kill(log: Arc<KeyLog>) {
+    log.kill();
     let weak = Arc::downgrade(&log);
     drop(log);
     while weak.strong_count() > 0 {
@@ -41,6 +42,7 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
     assert!(one.is_noted(one.note(numbered(1))).await);
     assert!(two.is_noted(two.note(numbered(2))).await);
     two.record_served_unnoted(&[numbered(9)], &RouteId::new("r"));
+    two.wait_until_written().await;
     kill(one).await;
     kill(two).await;
     let both = open_in(&store, dir.path()).await;
@@ -246,6 +248,7 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     log.flush().await;
     mover.abort();
     let _cancelled = mover.await;
+    log.wait_until_written().await; // that the store has the key
     kill(log).await;
     assert_eq!(
         waiting_and_unread(&open_key_log(&other, &place, &limits()).await.unwrap()),

@@ -85,9 +85,11 @@ impl Process {
     async fn begin_generation(&self) {
         let generation = self.store_generation().await;
         self.pins.write_generation(generation);
+        self.pins.keys.wait_until_written().await;
     }
-    /// Ends the process with nothing written.
+    /// Ends the process as `kill -9` does.
     async fn end(self) {
+        self.pins.keys.kill();
         self.store.close().await;
         let weak = Arc::downgrade(&self.pins.keys);
         drop(self);

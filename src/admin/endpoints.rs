@@ -87,7 +87,8 @@ const PREFER: Header = Header {
 };
 const LAST_EVENT_ID: Header = Header {
     name: "Last-Event-ID",
-    about: "The sequence number of the last event that the client has: the stream continues after it.",
+    about: "The sequence number of the last event that the client has: the stream continues after it. A run that has \
+            fewer events is streamed from its first.",
     pattern: Some("^[0-9]{1,9}$"),
 };
 

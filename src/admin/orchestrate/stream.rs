@@ -4,6 +4,10 @@
 //! sequence number, so that `Last-Event-ID` continues exactly where a connection broke; nothing is read ahead of the
 //! client. The number of streams is bounded (`api_streams_max`).
 //!
+//! A client may name an event of another run: of the one before a rerun, if it follows a job, or of a removed one, if
+//! it repeats a start. A run that has fewer events is streamed from its first. The first block of a response has the
+//! number after which it continues and no data, so that the client's next `Last-Event-ID` is one of this run.
+//!
 //! While nothing happens, a comment is sent as a heartbeat. If it cannot be sent, the client has disconnected: its
 //! stream ends, its run does not. When the store does not answer, or the process stops, the stream ends and the client
 //! reconnects.
@@ -66,7 +70,8 @@ pub(super) async fn follow(
     // Loaded before the response begins, so that unreadable events are an error response and not a stream that ends
     // early.
     let loaded = LoadedRun::load(state, run).await?;
-    if loaded.view.seq <= after && loaded.run.is_final() {
+    let after = if after > loaded.view.seq { Seq(0) } else { after };
+    if loaded.view.seq == after && loaded.run.is_final() {
         // By the SSE standard, 204 tells a client not to reconnect.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -80,7 +85,7 @@ pub(super) async fn follow(
         run_so_far: None,
         unsent: loaded.events.into(),
         heartbeat,
-        has_sent_retry: false,
+        has_begun: false,
         is_ended: false,
         _slot: slot,
     };
@@ -107,7 +112,8 @@ struct Follower {
     /// Events that were read from the store and not sent.
     unsent: VecDeque<StoredEvent>,
     heartbeat: Duration,
-    has_sent_retry: bool,
+    /// Whether the first block is sent.
+    has_begun: bool,
     is_ended: bool,
     _slot: StreamSlot,
 }
@@ -115,8 +121,8 @@ struct Follower {
 impl Follower {
     /// The next chunk of the response; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        if !std::mem::replace(&mut self.has_sent_retry, true) {
-            return Some(Bytes::from(format!("retry: {RECONNECT_AFTER_MS}\n\n")));
+        if !std::mem::replace(&mut self.has_begun, true) {
+            return Some(Bytes::from(format!("id: {}\nretry: {RECONNECT_AFTER_MS}\n\n", self.after)));
         }
         let quiet_since = Instant::now();
         loop {

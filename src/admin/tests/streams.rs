@@ -63,6 +63,9 @@ async fn an_ended_run_is_streamed_whole_and_then_204() {
     request.headers_mut().insert("last-event-id", "7".parse().unwrap());
     assert_eq!(api.call(request).await.status, StatusCode::NO_CONTENT, "the client stops reconnecting");
     let mut request = get(&path());
+    request.headers_mut().insert("last-event-id", "8".parse().unwrap());
+    assert_eq!(events(&api.call(request).await.text), streamed, "the client has events of another run");
+    let mut request = get(&path());
     request.headers_mut().insert("last-event-id", "soon".parse().unwrap());
     assert_eq!(api.call(request).await.status, StatusCode::BAD_REQUEST);
 }
@@ -123,7 +126,15 @@ async fn a_start_can_respond_with_a_stream() {
     let rest = after(false, "5").await;
     assert_eq!(events(&rest.text).first().map(|(id, ..)| *id), Some(6));
     assert_eq!(after(false, "7").await.status, StatusCode::NO_CONTENT);
-    assert_eq!(events(&after(true, "5").await.text).len(), 7, "a new run has no events that the client has");
+    assert!(rest.text.starts_with("id: 5\nretry: "), "{}", rest.text);
+    let new = after(true, "5").await.text;
+    assert_eq!(events(&new).len(), 7, "a new run has no events that the client has");
+    assert!(new.starts_with("id: 0\nretry: "), "by the SSE standard, the client sends 0 if it reconnects now: {new}");
+    assert_eq!(
+        events(&after(false, "9").await.text).len(),
+        7,
+        "the event is of a run that was removed before this one"
+    );
     let begun = api.engine.starts.lock().unwrap().len();
     assert_eq!(after(true, "soon").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(api.engine.starts.lock().unwrap().len(), begun, "nothing was started");

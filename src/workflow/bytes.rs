@@ -116,7 +116,15 @@ impl AnswerRecord {
     /// Whether two answers are the same for the caller. How the body was made is not compared: earlier versions
     /// recorded nothing about that.
     pub(super) fn is_same_for_caller(&self, other: &Self) -> bool {
-        let AnswerRecord { status, headers, body, bytes_as_text: _, is_plain_text: _, sensitive } = self;
+        let AnswerRecord {
+            status,
+            headers,
+            body,
+            bytes_as_text: _,
+            is_plain_text: _,
+            is_type_of_unsent_body: _,
+            sensitive,
+        } = self;
         (status, headers, body, sensitive) == (&other.status, &other.headers, &other.body, &other.sensitive)
     }
 }

@@ -343,6 +343,10 @@ pub struct AnswerRecord {
     /// answers that an earlier version recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_plain_text: bool,
+    /// The reply has no content (status 204 or 304), and the content type is the one of the body that is not sent: the
+    /// workflow declares none. False in answers that an earlier version recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_type_of_unsent_body: bool,
     /// Its sensitive parts: `$.headers.location`, `$.body.token`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive: Vec<SensitivePath>,

@@ -72,11 +72,11 @@ pub(super) fn given_by_person(run: &Run, plan: &Plan, output: &Value, world: &Wo
     check_given_depth(&ANSWER.into(), output, world)?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let body = Payload::Text(output.to_string());
-    let (bytes_as_text, is_plain_text, sensitive) = Default::default();
+    let (bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
     let answer = persons_answer_with_sensitive_parts(
         plan,
         run,
-        AnswerRecord { status: 200, headers, body, bytes_as_text, is_plain_text, sensitive },
+        AnswerRecord { status: 200, headers, body, bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive },
     );
     let pin = pin(run, &answer);
     Ok(Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin }))

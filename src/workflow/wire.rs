@@ -223,8 +223,17 @@ pub(super) fn answer(
     }
     let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let Some(template) = &answer.body else {
-        let (body, bytes_as_text, is_plain_text) = (Payload::Empty, false, false);
-        return Ok(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, sensitive: Vec::new() });
+        let body = Payload::Empty;
+        let (bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
+        return Ok(AnswerRecord {
+            status,
+            headers,
+            body,
+            bytes_as_text,
+            is_plain_text,
+            is_type_of_unsent_body,
+            sensitive,
+        });
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
     let bytes = mark.bytes(&value);
@@ -241,10 +250,13 @@ pub(super) fn answer(
         (None, Value::String(text)) if is_plain_text => (Payload::of(text.as_bytes()), None),
         (None, value) => (Payload::Text(value.to_string()), Some("application/json".into())),
     };
+    let mut is_type_of_unsent_body = false;
     if let (None, Some(content_type)) = (declared, content_type) {
         headers.push(("content-type".into(), content_type));
+        is_type_of_unsent_body = is_without_content(status);
     }
-    Ok(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, sensitive: Vec::new() })
+    let sensitive = Vec::new();
+    Ok(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive })
 }
 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions

@@ -83,6 +83,7 @@ pub async fn finish_run(api: &TestApi) {
         body: Payload::Text(r#"{"id":7}"#.to_owned()),
         bytes_as_text: false,
         is_plain_text: false,
+        is_type_of_unsent_body: false,
         sensitive: Vec::new(),
     });
     let events = vec![

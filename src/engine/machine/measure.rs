@@ -95,8 +95,16 @@ mod tests {
 
     fn answer(status: u16) -> Arc<AnswerRecord> {
         let body = Payload::Text("{}".into());
-        let (headers, bytes_as_text, is_plain_text, sensitive) = Default::default();
-        Arc::new(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, sensitive })
+        let (headers, bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
+        Arc::new(AnswerRecord {
+            status,
+            headers,
+            body,
+            bytes_as_text,
+            is_plain_text,
+            is_type_of_unsent_body,
+            sensitive,
+        })
     }
 
     fn pinned() -> Pinned {

@@ -208,10 +208,10 @@ fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
 pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> ArmReply {
     let mut headers = HeaderMap::new();
     // A reply with such a status ends after its headers (RFC 9110), so that the record's body is neither sent nor
-    // compared, and no type of it either.
-    let (is_without_content, body) = (is_without_content(record.status), record.body.bytes());
-    let is_of_body_not_sent = |name: &str| is_without_content && !body.is_empty() && name == CONTENT_TYPE.as_str();
-    for (name, value) in record.headers.iter().filter(|(name, _)| !is_of_body_not_sent(name)) {
+    // compared, and no type of it either. A content type that the workflow declares is sent.
+    let body = if is_without_content(record.status) { Vec::new() } else { record.body.bytes() };
+    let is_of_unsent_body = |name: &str| record.is_type_of_unsent_body && name == CONTENT_TYPE.as_str();
+    for (name, value) in record.headers.iter().filter(|(name, _)| !is_of_unsent_body(name)) {
         // Only a record of an earlier version holds a value that no header can hold.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
             // Headers for which the map has no room are left out. The check of workflows refuses so many; a record of
@@ -221,7 +221,6 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
     }
     // `workflow` records only valid statuses.
     let status = StatusCode::from_u16(record.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = if is_without_content { Vec::new() } else { body };
     ArmReply::Answer(ArmAnswer { status, headers, body: Bytes::from(body), report })
 }
 

@@ -29,6 +29,28 @@ async fn an_answer_whose_status_has_no_content_is_compared_and_sent_without_its_
     }
 }
 
+/// As an answer to HEAD or GET would have it; legacy may send it too.
+#[tokio::test]
+async fn a_declared_content_type_is_sent_although_the_status_has_no_content() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    for (body, kind) in [(json!({ "n": 1 }), "application/json"), (json!("a"), "text/csv"), (Value::Null, "text/csv")] {
+        let mut respond = json!({ "status": 304, "headers": { "Content-Type": kind }, "body": body });
+        respond.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let plan = json!({ "workflow": "w", "steps": { "a": { "set": 1 } }, "respond": respond });
+        let harness = Harness::new(&step_service, checked_plan(&plan, false)).await;
+        for mode in [Mode::Rehearse, Mode::Dark, Mode::Real] {
+            let ArmReply::Answer(answer) = harness.send(request("w", mode, &json!({}))).await else {
+                panic!("{mode:?}")
+            };
+            assert_eq!(
+                (answer.headers["content-type"].as_bytes(), answer.body.len()),
+                (kind.as_bytes(), 0),
+                "{mode:?}"
+            );
+        }
+    }
+}
+
 fn order_plan() -> std::sync::Arc<Plan> {
     PlanBuilder::new()
         .call("price", &[], "GET /price", Value::Null)

@@ -290,8 +290,16 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
 /// All events of a completed run, with a request and an answer.
 pub(crate) fn completed_run(run: RunId, at: Timestamp) -> Append {
     let body = Payload::Text(r#"{"id":"17"}"#.into());
-    let (headers, bytes_as_text, is_plain_text, sensitive) = Default::default();
-    let answer = Arc::new(AnswerRecord { status: 201, headers, body, bytes_as_text, is_plain_text, sensitive });
+    let (headers, bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
+    let answer = Arc::new(AnswerRecord {
+        status: 201,
+        headers,
+        body,
+        bytes_as_text,
+        is_plain_text,
+        is_type_of_unsent_body,
+        sensitive,
+    });
     let events = vec![
         (at, run_started(run, at)),
         (at, test_event(1)),

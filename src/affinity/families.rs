@@ -4,11 +4,13 @@
 //! Always true: an id in this map has at least one pin. Readers take no lock.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 
+use crate::clock;
 use crate::flag::{self, Arm, PinKey};
 use crate::names::{RouteId, RunId};
 use crate::store::PinCount;
@@ -25,7 +27,7 @@ pub(super) struct Families {
 pub(super) struct FamilyCounts {
     engine: AtomicU64,
     legacy: AtomicU64,
-    collided: AtomicBool,
+    collided_since: OnceLock<Timestamp>,
     collisions: AtomicU64,
 }
 
@@ -113,7 +115,7 @@ impl FamilyCounts {
 
     /// Records that both arms have given out this id.
     pub(super) fn record_collision(&self, key: &PinKey, run: Option<RunId>) {
-        self.collided.store(true, Ordering::Release);
+        self.collided_since.get_or_init(clock::now);
         self.collisions.fetch_add(1, Ordering::AcqRel);
         let run = run.map(|run| run.to_string());
         tracing::error!(
@@ -122,8 +124,8 @@ impl FamilyCounts {
         );
     }
 
-    /// Whether both arms have given out one id.
-    pub(super) fn collided(&self) -> bool {
-        self.collided.load(Ordering::Acquire)
+    /// When it was found for the first time that both arms have given out one id.
+    pub(super) fn collided_since(&self) -> Option<Timestamp> {
+        self.collided_since.get().copied()
     }
 }

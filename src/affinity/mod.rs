@@ -171,7 +171,12 @@ impl StoreAffinity {
 
     /// Whether both arms have given out one id. The engine must then create no new instances of that family.
     pub fn collided(&self, family: &Family) -> bool {
-        family.ids().any(|id| self.families.get(id).is_some_and(|family| family.collided()))
+        self.collided_since(family).is_some()
+    }
+
+    /// When both arms had given out one id for the first time, as far as this process knows.
+    pub fn collided_since(&self, family: &Family) -> Option<Timestamp> {
+        family.ids().filter_map(|id| self.families.get(id)?.collided_since()).min()
     }
 
     /// Sets the metrics of these families to the present counts of their pins.

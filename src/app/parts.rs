@@ -15,7 +15,9 @@ use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Family, Freeze, Instance, Route, State};
-use crate::ladder::{self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, Unrecorded};
+use crate::ladder::{
+    self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, Unmet, Unrecorded,
+};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
@@ -262,13 +264,14 @@ impl KillSwitchListener for Engine {
 /// whose retry keys could not be noted or are in a file that cannot be read: the engine would perform such requests a
 /// second time.
 impl GateCondition for StoreAffinity {
-    fn missing(&self, route: &Route, _from: State, to: State) -> Vec<String> {
+    fn missing(&self, route: &Route, _from: State, to: State) -> Vec<Unmet> {
         let creates = matches!(route.instance, Some(Instance::Creates { .. }));
-        let collided = to >= State::Live && creates && self.collided(&Family::of(route));
+        let is_examined = to >= State::Live && creates;
+        let since = is_examined.then(|| self.collided_since(&Family::of(route))).flatten();
         let sentence = "both arms have given out the same id of an instance (an error in the log names it): until the next \
                         start the engine creates no instances of this family where legacy can take the request instead, \
                         and in `only` it goes on to create them";
-        collided.then(|| sentence.to_owned()).into_iter().collect()
+        since.map(|since| Unmet { why: sentence.to_owned(), since: Some(since) }).into_iter().collect()
     }
 
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<Unrecorded> {
@@ -321,6 +324,7 @@ mod tests {
         assert!(!is_shut(&creator, State::Only));
         pins.record_collision(&key, RunId(uuid::Uuid::from_u128(2)));
         assert!(is_shut(&creator, State::Live) && is_shut(&creator, State::Only));
+        assert!(pins.missing(&creator, State::Shadow, State::Live)[0].since <= Some(clock::now()));
         assert!(!is_shut(&creator, State::Dark) && !is_shut(&follower, State::Only));
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::{FlipSource, GateCondition};
+use super::types::{FlipSource, GateCondition, Unmet};
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Cohort, Freeze, Instance, Percent, Shares, State};
@@ -135,8 +135,9 @@ impl Gate {
         overridden.or_else(by_file)
     }
 
-    /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut. The last
-    /// flip or one before it overrode that gate, or the file did if the route has no flip.
+    /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut, also without
+    /// what is known to have come later. The last flip or one before it overrode that gate, or the file did if the
+    /// route has no flip.
     pub(super) fn overridden(&self, positions: &Positions, at: &RoutePosition, up_to: State) -> Option<Overridden> {
         let (from, to, reason, forced_at) = match &at.last {
             Some(flip) => {
@@ -153,8 +154,10 @@ impl Gate {
             }
             None => (State::Off, at.rung(), at.route.force.clone()?, None),
         };
+        let came_later = |unmet: &Unmet| forced_at.is_some() && unmet.since > forced_at;
         let mut gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to.min(up_to));
-        let shut = gates.find(|pair| !self.unmet_conditions_of_gate(positions, at, pair[0], pair[1]).is_empty())?;
+        let is_overridden = |pair: &&[State]| !self.unmet(positions, at, pair[0], pair[1]).iter().all(came_later);
+        let shut = gates.find(is_overridden)?;
         Some(Overridden { from: shut[0], reason, forced_at })
     }
 
@@ -179,12 +182,12 @@ impl Gate {
             // Force overrides all gates on the way, so the refusal names what they all prevent.
             let gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
             let unsafe_now = gates.flat_map(|pair| self.unmet_beside_evidence(positions, at, pair[0], pair[1]));
-            return [jump].into_iter().chain(unsafe_now).collect();
+            return [jump].into_iter().chain(unsafe_now.map(|unmet| unmet.why)).collect();
         }
         self.unmet_conditions_of_gate(positions, at, from, to)
     }
 
-    /// Why one gate is shut: first what the evidence lacks, then the other conditions.
+    /// Why one gate is shut, as sentences.
     fn unmet_conditions_of_gate(
         &self,
         positions: &Positions,
@@ -192,6 +195,11 @@ impl Gate {
         from: State,
         to: State,
     ) -> Vec<String> {
+        self.unmet(positions, at, from, to).into_iter().map(|unmet| unmet.why).collect()
+    }
+
+    /// Why one gate is shut: first what the evidence lacks, then the other conditions.
+    fn unmet(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
         // Until its creator is dark, a follower has no instances on which it could be compared; and the creator cannot
         // go to dark before the follower. So this gate asks for no evidence.
         let follows = matches!(at.route.instance, Some(Instance::Follows { .. }));
@@ -199,15 +207,15 @@ impl Gate {
             return Vec::new();
         }
         let is_live_for_all = at.inputs.shares.live == Percent::ALL;
-        let mut missing = gate(&self.evidence_of(positions, at), from, to, is_live_for_all).err().unwrap_or_default();
-        missing.extend(self.unmet_beside_evidence(positions, at, from, to));
-        missing
+        let missing = gate(&self.evidence_of(positions, at), from, to, is_live_for_all).err().unwrap_or_default();
+        let beside_evidence = self.unmet_beside_evidence(positions, at, from, to);
+        missing.into_iter().map(Unmet::from).chain(beside_evidence).collect()
     }
 
     /// Why one gate is shut, whatever the evidence.
-    fn unmet_beside_evidence(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<String> {
+    fn unmet_beside_evidence(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
         let conditions = self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to));
-        let mut missing: Vec<String> = conditions.collect();
+        let mut missing: Vec<Unmet> = conditions.collect();
         if (from, to) == (State::Live, State::Only) {
             let below = at.route.cohorts.iter().filter(|cohort| cohort.state < State::Live);
             missing.extend(below.map(|Cohort { name, state, .. }| {
@@ -215,15 +223,16 @@ impl Gate {
                     "the cohort `{name}` keeps callers in `{state}`: `only` holds for everybody, so the engine would get \
                      their requests too"
                 )
+                .into()
             }));
             // In `only` nothing is held, so a route that is held now must not go there.
-            missing.extend(self.held(positions, at).map(|unrecorded| unrecorded.why));
+            missing.extend(self.held(positions, at).map(|unrecorded| unrecorded.why.into()));
         }
         if to == State::Live {
             let unrecorded = self.unknown_retries(positions, at).into_iter();
             let unrecorded =
                 unrecorded.chain(self.unrecorded(positions, at)).chain(self.unrecorded_since_copy(positions, at));
-            missing.extend(unrecorded.map(|unrecorded| unrecorded.why));
+            missing.extend(unrecorded.map(|unrecorded| unrecorded.why.into()));
         }
         missing
     }

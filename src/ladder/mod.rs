@@ -72,7 +72,7 @@ pub use later_ids::with_later_ids;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
     Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
-    StoreSilent, Unrecorded,
+    StoreSilent, Unmet, Unrecorded,
 };
 
 use self::down::FlipDown;

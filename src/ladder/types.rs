@@ -188,10 +188,25 @@ pub trait KillSwitchListener: Send + Sync {
     fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()>;
 }
 
+/// A condition of a gate that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    /// A sentence.
+    pub why: String,
+    /// Since when it does not hold; `None` if that is not known. A force from before that is not shown as its reason.
+    pub since: Option<Timestamp>,
+}
+
+impl From<String> for Unmet {
+    fn from(why: String) -> Self {
+        Self { why, since: None }
+    }
+}
+
 /// A condition of the gates other than evidence.
 pub trait GateCondition: Send + Sync {
-    /// Why this move upwards is not allowed, as sentences; empty if it is. `--force` with a reason overrides them.
-    fn missing(&self, _route: &Route, _from: State, _to: State) -> Vec<String> {
+    /// Why this move upwards is not allowed; empty if it is. `--force` with a reason overrides it.
+    fn missing(&self, _route: &Route, _from: State, _to: State) -> Vec<Unmet> {
         Vec::new()
     }
     /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to

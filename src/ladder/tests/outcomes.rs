@@ -161,9 +161,9 @@ async fn the_gate_looks_at_evidence_of_the_files_that_it_judges() {
 async fn other_conditions_keep_a_gate_shut() {
     struct Keys(AtomicBool);
     impl GateCondition for Keys {
-        fn missing(&self, route: &Route, from: State, to: State) -> Vec<String> {
+        fn missing(&self, route: &Route, from: State, to: State) -> Vec<Unmet> {
             let shut = self.0.load(Ordering::SeqCst) && (from, to) == (State::Live, State::Only);
-            shut.then(|| format!("a key of {} was not noted", route.id)).into_iter().collect()
+            shut.then(|| format!("a key of {} was not noted", route.id).into()).into_iter().collect()
         }
     }
     let keys = Arc::new(Keys(AtomicBool::new(true)));
@@ -188,4 +188,34 @@ async fn other_conditions_keep_a_gate_shut() {
     keys.0.store(false, Ordering::SeqCst);
     fixture.flip("plain", FlipRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
     fixture.flip("plain", to(State::Only)).await.unwrap();
+}
+
+/// As by a pin collision.
+#[tokio::test]
+async fn an_earlier_force_is_not_shown_as_the_reason_for_a_gate_that_was_shut_later() {
+    #[derive(Default)]
+    struct Collision(std::sync::OnceLock<Timestamp>);
+    impl GateCondition for Collision {
+        fn missing(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {
+            let since = self.0.get().copied().filter(|_| to >= State::Live);
+            since.map(|since| Unmet { why: "a collision".into(), since: Some(since) }).into_iter().collect()
+        }
+    }
+    let collision = Arc::new(Collision::default());
+    let store = Arc::new(FailingStore::default());
+    let evidence = Evidence::load(store.clone()).await.unwrap();
+    let ladder = open_with(files(&[]), &store, &evidence, vec![collision.clone()]).await.unwrap();
+    let fixture = Fixture { store, evidence, ladder };
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let shown = || fixture.status("bare").forced;
+    assert_eq!(shown().as_deref(), Some("a drill"));
+    fixture.record_pairs("bare");
+    assert_eq!(shown(), None, "the evidence has opened the gates");
+    collision.0.set(clock::now()).unwrap();
+    assert_eq!(shown(), None);
+    fixture.flip("bare", to(State::Dark)).await.unwrap();
+    assert!(fixture.refusal("bare", to(State::Live)).await.contains("a collision"));
+    let known = FlipRequest { reason: Some("no id was used twice".into()), ..forced(State::Live) };
+    fixture.flip("bare", known).await.unwrap();
+    assert_eq!(shown().as_deref(), Some("no id was used twice"));
 }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use super::key_file::{KeyFileError, Opened, Record};
 use super::key_list::KeyFileList;
-use super::key_ring::Ring;
+use super::key_ring::{Ring, Stall};
 use super::key_unnoted::{ServedUnnoted, UnnotedTimes};
 use super::key_writer::{KeyWriter, NOTE_WAIT_MAX, Note};
 use crate::clock;
@@ -195,11 +195,13 @@ impl KeyLog {
         ring.find_stall(NOTE_WAIT_MAX);
         ring.add_pending(key, at);
         // Nobody waits for a write that hangs; if it ends, the key is written after all.
-        let note = match ring.is_stalled && !ring.store_takes_pending {
-            true => Note::Refused,
-            false => ring.pending.wait_for(&key).map_or(Note::Refused, |written| Note::Pending(key, written)),
+        let note = match ring.stall {
+            Stall::Stalled => Note::Refused,
+            Stall::None | Stall::StoreTakesPending => {
+                ring.pending.wait_for(&key).map_or(Note::Refused, |written| Note::Pending(key, written))
+            }
         };
-        let is_stalled = ring.is_stalled;
+        let is_stalled = ring.is_stalled();
         drop(ring);
         self.writer.wake();
         if is_stalled {
@@ -312,7 +314,7 @@ impl KeyLog {
                 ring.forget_expired(self.window);
                 let batch: Vec<_> = ring.waiting.iter().take(BATCH_MAX).map(|r| (r.key, r.at)).collect();
                 // While the disk hangs, pending keys go to the store directly: those that it has count as noted.
-                let pending = if ring.is_stalled { ring.pending.first_unstored(BATCH_MAX) } else { Vec::new() };
+                let pending = if ring.is_stalled() { ring.pending.first_unstored(BATCH_MAX) } else { Vec::new() };
                 (batch, ring.waiting.iter().take(BATCH_MAX).next_back().map(|record| record.seq), pending, ring.closed)
             };
             if batch.is_empty() && pending.is_empty() {
@@ -339,7 +341,7 @@ impl KeyLog {
                         let waiting = self.ring().waiting.len();
                         tracing::warn!(%error, waiting, unlogged, "the store did not take retry keys of legacy; they wait in their file and are tried again");
                     }
-                    self.ring().store_takes_pending = false;
+                    self.ring().set_store_refuses();
                     self.progress.send_modify(|progress| progress.refused += 1);
                     if closed {
                         return;

@@ -52,6 +52,16 @@ pub(super) struct Written {
     pub any: bool,
 }
 
+/// Whether writes to the file hang.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stall {
+    None,
+    /// A write takes longer than anybody waits for it, and it is not known that the store takes pending keys.
+    Stalled,
+    /// A write takes longer than anybody waits for it, but the store takes pending keys: waiting for that is worthwhile.
+    StoreTakesPending,
+}
+
 /// The most keys that are written in one go, before the first of their requests goes on.
 const WRITE_TOGETHER_MAX: usize = 256;
 
@@ -82,13 +92,11 @@ pub(super) struct Ring {
     pub progress_to_write: bool,
     /// Told once what is outstanding now is written, or its writes have failed.
     pub told_when_written: Vec<oneshot::Sender<()>>,
-    /// Whether a write to the file takes longer than anybody waits for it.
-    pub is_stalled: bool,
-    /// Whether the store takes pending keys meanwhile, so that waiting for it is worth while.
-    pub store_takes_pending: bool,
+    pub stall: Stall,
     pub written_since_sync: bool,
     /// Whether the last attempt to note a key failed.
     pub failing: bool,
+    /// Whether [`super::key_log::KeyLog::move_to_store`] ends once no key waits or the store refuses one.
     pub closed: bool,
     /// Set when the log is dropped: the threads end once everything outstanding is written.
     pub ended: bool,
@@ -114,8 +122,7 @@ impl Ring {
             generation_to_write: None,
             progress_to_write: false,
             told_when_written: Vec::new(),
-            is_stalled: false,
-            store_takes_pending: false,
+            stall: Stall::None,
             written_since_sync: false,
             failing: false,
             closed: false,
@@ -219,12 +226,13 @@ impl Ring {
                 self.unnoted.set(route, at);
             }
         }
-        if self.is_stalled {
+        if self.is_stalled() {
             self.just_stored.note_stall();
         }
         // While keys that came during a stall are still to be written, later ones would wait behind them.
-        self.is_stalled &= self.pending.len() > 0;
-        self.store_takes_pending &= self.is_stalled;
+        if self.pending.len() == 0 {
+            self.stall = Stall::None;
+        }
         self.set_gauge();
         for waiting in waiting {
             let _went_away = waiting.send(());
@@ -276,22 +284,33 @@ impl Ring {
     /// Records that somebody waited too long for this key to be written.
     pub fn note_stall(&mut self, key: &RetryKey) {
         if self.pending.contains(key) {
-            self.store_takes_pending = false;
             self.set_stalled();
         }
     }
 
     /// Finds that writes hang although nobody waited that long: clients may go away before. Returns whether that is new.
     pub fn find_stall(&mut self, wait_max: Duration) -> bool {
-        let is_new = !self.is_stalled && self.pending.oldest_for() > wait_max;
+        let is_new = !self.is_stalled() && self.pending.oldest_for() > wait_max;
         if is_new {
             self.set_stalled();
         }
         is_new
     }
 
+    /// Records that the store did not take keys.
+    pub fn set_store_refuses(&mut self) {
+        if self.is_stalled() {
+            self.stall = Stall::Stalled;
+        }
+    }
+
+    /// Whether writes to the file hang.
+    pub fn is_stalled(&self) -> bool {
+        self.stall != Stall::None
+    }
+
     fn set_stalled(&mut self) {
-        self.is_stalled = true;
+        self.stall = Stall::Stalled;
         self.just_stored.note_stall();
         self.log_failure("a write takes longer than a second, the disk may hang", None);
     }
@@ -299,11 +318,11 @@ impl Ring {
     /// Records that the store has these keys, which are pending.
     pub fn set_pending_stored(&mut self, keys: &[(RetryKey, Timestamp)]) {
         self.pending.set_stored(keys);
-        if self.is_stalled {
+        if self.is_stalled() {
             self.just_stored.note_stall();
+            self.stall = Stall::StoreTakesPending;
         }
         keys.iter().for_each(|(key, at)| self.just_stored.add(*key, *at));
-        self.store_takes_pending = self.is_stalled;
         self.set_gauge();
     }
 

@@ -1,13 +1,14 @@
 //! Gives the binary a hash of the sources on which folding (computing a run from its events) depends. A binary uses a
-//! snapshot of a run only if it was written by a binary with the same hash. All of `workflow` is hashed. If a change
-//! does not affect folding, each long run is once read from its first event; if a relevant change were missed, runs
-//! would be loaded wrongly.
+//! snapshot of a run only if it was written by a binary with the same hash. All of `workflow` is hashed, and the types
+//! of other rooms that a run consists of. If a change does not affect folding, each long run is once read from its
+//! first event; if a relevant change were missed, runs would be loaded wrongly.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 fn main() -> io::Result<()> {
-    let mut files = vec![PathBuf::from("src/names.rs")];
+    let forms = ["src/names.rs", "src/expression/shared_json.rs", "src/expression/step_results.rs"];
+    let mut files = forms.map(PathBuf::from).to_vec();
     add_sources(Path::new("src/workflow"), &mut files)?;
     files.sort();
     let mut hash = FNV_OFFSET;
@@ -19,7 +20,7 @@ fn main() -> io::Result<()> {
         }
     }
     println!("cargo:rerun-if-changed=src/build.rs");
-    println!("cargo:rerun-if-changed=src/names.rs");
+    forms.iter().for_each(|file| println!("cargo:rerun-if-changed={file}"));
     println!("cargo:rerun-if-changed=src/workflow");
     println!("cargo:rustc-env=POINTSMAN_FOLD={hash:032x}");
     Ok(())

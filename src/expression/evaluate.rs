@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
 use super::json::{RESERVED_PREFIX, is_reserved_key};
-use super::lookup::lookup;
+use super::lookup::{lookup, lookup_in_results};
 use super::node::{self, Node, Part, Root};
 use super::number::Num;
 use super::operators::Operator;
@@ -254,9 +254,12 @@ impl<'s> Evaluation<'s> {
             current = member.ok_or_else(|| ExpressionError::absent(node::path_text(name, &parts[..so_far])))?;
             rest = after;
         }
-        let ScopeValue::Value(value) = current else { return Err(ExpressionError::absent(name.to_string())) };
         let from = || node::path_text(name, &parts[..parts.len() - rest.len()]);
-        lookup(value, rest, self.scope, from).map(Evaluated::Ref)
+        match current {
+            ScopeValue::Value(value) => lookup(value, rest, self.scope, from).map(Evaluated::Ref),
+            ScopeValue::Steps(results) => lookup_in_results(results, rest, self.scope, from).map(Evaluated::Ref),
+            ScopeValue::Map(_) => Err(ExpressionError::absent(name.to_string())),
+        }
     }
 
     fn local(&mut self, slot: usize, name: &Arc<str>, parts: &'s [Part]) -> Result<Evaluated<'s>, ExpressionError> {
@@ -283,6 +286,7 @@ impl<'s> Evaluation<'s> {
             (Evaluated::Members(members), Part::Key(key)) => match members.get(key) {
                 Some(ScopeValue::Value(value)) => Some(Evaluated::Ref(value)),
                 Some(ScopeValue::Map(members)) => Some(Evaluated::Members(members)),
+                Some(ScopeValue::Steps(results)) => Some(Evaluated::Ref(results.whole())),
                 None => None,
             },
             (Evaluated::Members(_), Part::Index(_)) => None,

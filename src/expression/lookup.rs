@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::error::ExpressionError;
 use super::node::{self, Part};
 use super::scope::Scope;
+use super::step_results::{OUTPUT, StepResults};
 use super::value::{OPAQUE, kind};
 
 /// The member or element that a part names.
@@ -41,4 +42,26 @@ pub(super) fn lookup<'v>(
         })?;
     }
     Ok(value)
+}
+
+/// As [`lookup`] finds it in all results as one object, which is made only where it is read as a whole.
+pub(super) fn lookup_in_results<'v>(
+    results: &'v StepResults,
+    parts: &[Part],
+    scope: &Scope,
+    root: impl Fn() -> String,
+) -> Result<&'v Value, ExpressionError> {
+    let Some((first, rest)) = parts.split_first() else { return Ok(results.whole()) };
+    let fields = match first {
+        Part::Key(step) => results.get(step),
+        Part::Index(_) => None,
+    };
+    let fields = fields.ok_or_else(|| ExpressionError::absent(node::path_text(&root(), &parts[..1])))?;
+    match (rest, fields.separate_output()) {
+        ([], _) => Ok(fields.whole()),
+        ([Part::Key(name), rest @ ..], Some(output)) if **name == *OUTPUT => {
+            lookup(output, rest, scope, || node::path_text(&root(), &parts[..2]))
+        }
+        (rest, _) => lookup(fields.others(), rest, scope, || node::path_text(&root(), &parts[..1])),
+    }
 }

@@ -7,14 +7,17 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
-/// The value of a name: shared JSON, or a map whose members are shared one by one, so that `steps` can gain an output
-/// without copying the others.
+use super::step_results::StepResults;
+
+/// The value of a name: shared JSON, a map whose members are shared one by one, or the results of steps.
 #[derive(Clone, Debug)]
 pub enum ScopeValue {
     /// JSON.
     Value(Arc<Value>),
     /// A map of such values.
     Map(Arc<BTreeMap<Arc<str>, ScopeValue>>),
+    /// An object of which only the outputs that are read are parsed.
+    Steps(Arc<StepResults>),
 }
 
 impl ScopeValue {
@@ -29,7 +32,14 @@ impl ScopeValue {
             ScopeValue::Map(members) => {
                 Value::Object(members.iter().map(|(key, value)| (key.to_string(), value.to_value())).collect())
             }
+            ScopeValue::Steps(results) => results.whole().clone(),
         }
+    }
+}
+
+impl From<Arc<StepResults>> for ScopeValue {
+    fn from(results: Arc<StepResults>) -> Self {
+        ScopeValue::Steps(results)
     }
 }
 

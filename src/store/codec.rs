@@ -7,9 +7,13 @@
 //! a reference. Extracted values do not nest: if a large value is small without its large children, only those children
 //! are extracted. An event within the bound is stored whole.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::workflow::Event;
 
@@ -81,12 +85,66 @@ pub(super) fn decode_event<'a>(
     if parts.peek().is_none() {
         return serde_json::from_slice(json).map_err(failed);
     }
-    let mut value: Value = serde_json::from_slice(json).map_err(failed)?;
+    let event: Value = serde_json::from_slice(json).map_err(failed)?;
+    let mut extracted = Vec::new();
     for (path, body) in parts {
-        let target = value.pointer_mut(path).ok_or_else(|| format!("an event has no path `{path}` for its payload"))?;
-        *target = serde_json::from_slice(body).map_err(|error| format!("a payload cannot be read: {error}"))?;
+        if event.pointer(path).is_none() {
+            return Err(format!("an event has no path `{path}` for its payload"));
+        }
+        let body = serde_json::from_slice(body).map_err(|error| format!("a payload cannot be read: {error}"))?;
+        extracted.push((path, body));
     }
-    serde_json::from_value(value).map_err(failed)
+    let whole = serde_json::to_vec(&Restored { value: &event, extracted: &extracted }).map_err(failed)?;
+    serde_json::from_slice(&whole).map_err(failed)
+}
+
+/// Serialises a value with extracted values in their places, without parsing those.
+struct Restored<'a> {
+    value: &'a Value,
+    /// By the path within `value`.
+    extracted: &'a [(&'a str, &'a RawValue)],
+}
+
+impl<'a> Restored<'a> {
+    /// The extracted values by the member or item that they are within, each with its path within that.
+    fn by_key(&self) -> HashMap<&'a str, Vec<(&'a str, &'a RawValue)>> {
+        let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+        for (path, body) in self.extracted {
+            let path = path.strip_prefix('/').unwrap_or(path);
+            let (key, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+            by_key.entry(key).or_default().push((rest, *body));
+        }
+        by_key
+    }
+}
+
+impl Serialize for Restored<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some((_, body)) = self.extracted.iter().rfind(|(path, _)| path.is_empty()) {
+            return body.serialize(serializer);
+        }
+        match self.value {
+            Value::Object(members) if !self.extracted.is_empty() => {
+                let by_key = self.by_key();
+                let mut map = serializer.serialize_map(Some(members.len()))?;
+                for (key, value) in members {
+                    let extracted = by_key.get(pointer_token(key).as_str()).map_or(&[][..], Vec::as_slice);
+                    map.serialize_entry(key, &Restored { value, extracted })?;
+                }
+                map.end()
+            }
+            Value::Array(items) if !self.extracted.is_empty() => {
+                let by_key = self.by_key();
+                let mut list = serializer.serialize_seq(Some(items.len()))?;
+                for (index, value) in items.iter().enumerate() {
+                    let extracted = by_key.get(index.to_string().as_str()).map_or(&[][..], Vec::as_slice);
+                    list.serialize_element(&Restored { value, extracted })?;
+                }
+                list.end()
+            }
+            value => value.serialize(serializer),
+        }
+    }
 }
 
 /// The hash by which a body is stored.
@@ -107,7 +165,7 @@ fn extract_large_values(
             continue;
         }
         path.push('/');
-        path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        path.push_str(&pointer_token(&key));
         let large_inner: usize = children(child).map(|(_, inner)| json_bytes(inner)).filter(|inner| *inner > max).sum();
         // Without its large children the value is small enough to stay.
         if large_inner > 0 && json_bytes(child) - large_inner <= max {
@@ -120,6 +178,11 @@ fn extract_large_values(
         path.truncate(parent_len);
     }
     Ok(())
+}
+
+/// A key as a part of a JSON pointer.
+fn pointer_token(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 fn children(value: &mut Value) -> Box<dyn Iterator<Item = (String, &mut Value)> + '_> {
@@ -143,8 +206,6 @@ fn json_bytes(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -165,7 +226,7 @@ mod tests {
     }
 
     fn computed(output: Value) -> Event {
-        Event::Step(StepEvent::Computed { step: "s".into(), output: Arc::new(output) })
+        Event::Step(StepEvent::Computed { step: "s".into(), output: output.into() })
     }
 
     #[test]
@@ -209,6 +270,25 @@ mod tests {
         let parts = round_trip(&computed(json!([{ "a/b~c": long }, long])), MAX);
         assert_eq!(parts[0].path, "/step_computed/output/0/a~1b~0c");
         assert_eq!(parts[0].hash, parts[1].hash);
+    }
+
+    /// Also where the output, parts of it, or all of the event's large values were extracted.
+    #[test]
+    fn reading_an_event_does_not_parse_its_output() {
+        let output = json!({ "text": "x".repeat(300), "list": [{ "n": 1 }, { "a/b~c": "y".repeat(300) }], "10": "~1" });
+        for max in [64, 200, 400, 100_000] {
+            let mut written = Vec::new();
+            let parts = encode_line(&mut written, 1, &computed(output.clone()), max).unwrap();
+            let json = split_lines(&written).next().unwrap().unwrap().1;
+            let parts: Vec<_> = parts.iter().map(|part| (part.path.as_str(), part.body.as_slice())).collect();
+            let Event::Step(StepEvent::Computed { output: read, .. }) = decode_event(json, parts).unwrap() else {
+                panic!("another event")
+            };
+            assert!(read.is_unread(), "{max}");
+            assert_eq!((&*read, read.to_string()), (&output, output.to_string()), "{max}");
+        }
+        let unread = decode_event(b"{\"step_computed\":{\"step\":\"s\",\"output\":[\"\\ud800\"]}}", []);
+        assert!(unread.unwrap_err().contains("an event cannot be read"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
     Call, CallRecord, ConflictKind, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind,
     StepStarted, World, fallback, lock, missing, wire,
 };
-use crate::expression::{ExpressionError, ReadPath, Template};
+use crate::expression::{ExpressionError, ReadPath, SharedJson, Template};
 use crate::names::{RunId, StepId};
 
 pub(super) fn begin(
@@ -112,7 +112,9 @@ fn compute(
     }
     Ok(vec![match schema_failure(step, item, &output, world.bytes_mark(run)) {
         Some(failure) => fail_or_pause(run, step, item, ConflictKind::Schema, failure),
-        None => finished(step, item, 0, Outcome::Done { status: 200, headers: Default::default(), output }),
+        None => {
+            finished(step, item, 0, Outcome::Done { status: 200, headers: Default::default(), output: output.into() })
+        }
     }])
 }
 
@@ -232,7 +234,7 @@ fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<Cal
     let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(&scope)) {
         None => (None, None),
         Some(Ok(output)) if deeper_than(&output, world.output_depth_max) => return too_deep(step, item, world),
-        Some(Ok(output)) => (Some(Arc::new(output)), None),
+        Some(Ok(output)) => (Some(SharedJson::from(output)), None),
         Some(Err(error)) => (None, Some(format!("`rehearse:` has no value: {error}"))),
     };
     if let Some(failure) = output.as_ref().and_then(|output| schema_failure(step, item, output, world.bytes_mark(run)))

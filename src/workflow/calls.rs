@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::serde_forms::present;
 use super::{CallRecord, Choice, Conflict, EffectClass, Failure, Part, StepStarted};
+use crate::expression::SharedJson;
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
 /// A step and the item of its `for_each`.
@@ -206,7 +207,7 @@ pub(super) struct CallResult {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     #[serde(with = "present", skip_serializing_if = "Option::is_none")]
-    pub output: Option<Arc<Value>>,
+    pub output: Option<SharedJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undeclared: Option<String>,
 }
@@ -223,7 +224,7 @@ pub(super) struct DoneCall {
     /// The sequence number of the event that ended it.
     pub ended: Seq,
     pub status: Option<u16>,
-    pub output: Arc<Value>,
+    pub output: SharedJson,
     /// Nothing was sent, so only the intent of the undo is recorded.
     pub rehearsed: bool,
     /// A child run without effects: it needs no undo.

@@ -14,13 +14,14 @@ use super::child_input::child_input;
 use super::conflict::{conflict, pauses, shorten_value};
 use super::may_begin::{enter, may_begin, may_begin_item, skipped_by_needs};
 use super::risk::{Gate, as_asked};
-use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped};
+use super::step_events::{fail_or_pause, failed, finished, kept_output, schema_failure, skipped};
 use super::world::{call_scope, deeper_than};
 use super::{
     ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, Outcome, Part, PauseOrFail,
     Plan, Refusal, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects, World, fallback, lock, missing,
     risk,
 };
+use crate::expression::SharedJson;
 use crate::names::{RunId, StepId, WorkflowName};
 
 /// A child run whose end the parent has not recorded.
@@ -123,7 +124,7 @@ pub(super) fn begin(
 
 /// The outcome of a step that is done although no child run was begun.
 fn done_without_call(output: Value) -> Outcome {
-    Outcome::Done { status: 200, headers: Default::default(), output: Arc::new(output) }
+    Outcome::Done { status: 200, headers: Default::default(), output: output.into() }
 }
 
 /// Handles a child run that could not be started because the files in force do not have its workflow: this run pauses
@@ -190,7 +191,7 @@ fn not_started_event(known: &OpenChild, note: String) -> Event {
         item: known.item,
         child: known.run,
         status: RunStatus::Cancelled,
-        output: Arc::default(),
+        output: SharedJson::default(),
         note: Some(note),
         effects: false,
         tree: Some(TreeEffects::default()),
@@ -229,7 +230,7 @@ pub(super) fn ended(run: &Run, plan: &Plan, world: &World, end: ChildOutcome) ->
         item,
         child,
         status,
-        output: output.clone(),
+        output: kept_output(item, output.clone()),
         note: note.clone(),
         effects: tree.as_ref().is_none_or(TreeEffects::any),
         tree,

@@ -196,7 +196,7 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
         _ => schema_failure(step, None, &output, bytes_mark),
     };
     match failure {
-        None => Event::Step(StepEvent::Computed { step: step.id.clone(), output }),
+        None => Event::Step(StepEvent::Computed { step: step.id.clone(), output: output.into() }),
         Some(failure) => fail_or_pause(run, step, None, ConflictKind::Schema, failure),
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::Run;
 use super::calls::{DoneCall, StepState};
+use crate::expression::SharedJson;
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
 /// The calls that a run has done, as they are stored.
@@ -32,9 +33,9 @@ struct Row(usize, Option<u32>, Seq, Seq, Option<u16>, Option<Box<RareFields>>);
 #[serde(default)]
 struct RareFields {
     #[serde(skip_serializing_if = "ValuePlace::is_in_step")]
-    value: ValuePlace,
+    value: ValuePlace<Arc<Value>>,
     #[serde(skip_serializing_if = "ValuePlace::is_in_step")]
-    output: ValuePlace,
+    output: ValuePlace<SharedJson>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     rehearsed: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -50,31 +51,31 @@ struct RareFields {
 /// Where a value is stored.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ValuePlace {
+enum ValuePlace<V> {
     /// In the open step, under the call's item.
     #[default]
     InStep,
     /// There is no value.
     Absent,
     /// In this row.
-    InRow(Arc<Value>),
+    InRow(V),
 }
 
-impl ValuePlace {
+impl<V: Clone> ValuePlace<V> {
     fn is_in_step(&self) -> bool {
-        *self == ValuePlace::InStep
+        matches!(self, ValuePlace::InStep)
     }
 
-    fn of(value: Option<&Arc<Value>>, in_step: Option<&Arc<Value>>) -> Self {
+    fn of(value: Option<&V>, in_step: Option<&V>, is_same: impl Fn(&V, &V) -> bool) -> Self {
         match (value, in_step) {
             (None, None) => ValuePlace::InStep,
-            (Some(value), Some(in_step)) if Arc::ptr_eq(value, in_step) => ValuePlace::InStep,
+            (Some(value), Some(in_step)) if is_same(value, in_step) => ValuePlace::InStep,
             (Some(value), _) => ValuePlace::InRow(value.clone()),
             (None, Some(_)) => ValuePlace::Absent,
         }
     }
 
-    fn get(self, in_step: Option<&Arc<Value>>) -> Option<Arc<Value>> {
+    fn get(self, in_step: Option<&V>) -> Option<V> {
         match self {
             ValuePlace::InStep => in_step.cloned(),
             ValuePlace::Absent => None,
@@ -84,7 +85,7 @@ impl ValuePlace {
 }
 
 /// An item's value and output, as its step has them while it is open.
-fn in_step<'a>(run: &'a Run, step: &StepId, item: Option<u32>) -> (Option<&'a Arc<Value>>, Option<&'a Arc<Value>>) {
+fn in_step<'a>(run: &'a Run, step: &StepId, item: Option<u32>) -> (Option<&'a Arc<Value>>, Option<&'a SharedJson>) {
     let Some(StepState::Open(open)) = run.steps.get(step) else { return (None, None) };
     let value = item.and_then(|item| open.items.as_ref()?.get(item as usize));
     (value, open.results.get(&item.unwrap_or(0)).and_then(|result| result.output.as_ref()))
@@ -115,8 +116,8 @@ impl DoneRows {
             });
             let (value_there, output_there) = in_step(run, step, *item);
             let rare = RareFields {
-                value: ValuePlace::of(value.as_ref(), value_there),
-                output: ValuePlace::of(Some(output), output_there),
+                value: ValuePlace::of(value.as_ref(), value_there, Arc::ptr_eq),
+                output: ValuePlace::of(Some(output), output_there, SharedJson::is_same),
                 rehearsed: *rehearsed,
                 harmless: *harmless,
                 origin: *origin,

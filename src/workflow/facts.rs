@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     ApprovalAbove, CallRecord, EffectClass, Failure, Mode, Part, Payload, RouteAbove, SensitivePath, SignalDelivery,
 };
+use crate::expression::SharedJson;
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
 
 /// The start of a run.
@@ -249,7 +250,7 @@ pub enum Outcome {
         /// The reply's headers, names in lower case.
         headers: BTreeMap<String, String>,
         /// The decoded body.
-        output: Arc<Value>,
+        output: SharedJson,
     },
     /// Certainly nothing was done, and no attempt is left.
     NotDone {
@@ -275,7 +276,7 @@ pub enum Outcome {
         /// The reply's headers, names in lower case.
         headers: BTreeMap<String, String>,
         /// The decoded body; null where it cannot be read.
-        output: Arc<Value>,
+        output: SharedJson,
         /// What is wrong with it.
         failure: Failure,
     },
@@ -285,7 +286,7 @@ pub enum Outcome {
         /// What would have been sent.
         intent: Arc<CallRecord>,
         /// What `rehearse:` gave; `None` where nobody declared it.
-        output: Option<Arc<Value>>,
+        output: Option<SharedJson>,
         /// Why `rehearse:` gave nothing, where it was declared.
         note: Option<String>,
     },
@@ -294,13 +295,13 @@ pub enum Outcome {
 /// How [`Outcome::Rehearsed`] is stored. A declared output that is null is written like an output that nobody declared;
 /// `declares_null` tells the two apart.
 mod stored_rehearsal {
-    use super::{Arc, CallRecord, Deserialize, Serialize, Value};
+    use super::{Arc, CallRecord, Deserialize, Serialize, SharedJson};
     use serde::{Deserializer, Serializer};
 
     #[derive(Serialize, Deserialize)]
     struct Stored {
         intent: Arc<CallRecord>,
-        output: Option<Arc<Value>>,
+        output: Option<SharedJson>,
         note: Option<String>,
         /// The output was declared, and is null. Absent in events of earlier versions.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -309,7 +310,7 @@ mod stored_rehearsal {
 
     pub fn serialize<S: Serializer>(
         intent: &Arc<CallRecord>,
-        output: &Option<Arc<Value>>,
+        output: &Option<SharedJson>,
         note: &Option<String>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -318,11 +319,11 @@ mod stored_rehearsal {
         Stored { intent, output, note, declares_null }.serialize(serializer)
     }
 
-    type Fields = (Arc<CallRecord>, Option<Arc<Value>>, Option<String>);
+    type Fields = (Arc<CallRecord>, Option<SharedJson>, Option<String>);
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
         let Stored { intent, output, note, declares_null } = Stored::deserialize(deserializer)?;
-        Ok((intent, output.or_else(|| declares_null.then(Arc::default)), note))
+        Ok((intent, output.or_else(|| declares_null.then(SharedJson::default)), note))
     }
 }
 

@@ -17,7 +17,7 @@ use super::calls::CallState;
 use super::conflict::{conflict, pauses, shorten_value};
 use super::may_begin::is_settled_by_repeat;
 use super::rules::Busy;
-use super::step_events::schema_failure;
+use super::step_events::{kept_output, schema_failure};
 use super::{
     AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Mode,
     Outcome, Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, address,
@@ -149,7 +149,7 @@ impl EndedAttempt<'_> {
     /// The call was done: checks its output against the step's schema.
     pub(super) fn done(&self, status: u16, headers: BTreeMap<String, String>, output: Arc<Value>) -> Vec<Event> {
         match schema_failure(self.step, self.item, &output, self.world.bytes_mark(self.run)) {
-            None => vec![self.finished(Outcome::Done { status, headers, output })],
+            None => vec![self.finished(Outcome::Done { status, headers, output: kept_output(self.item, output) })],
             Some(failure) => {
                 let response = shorten_value(&output);
                 self.unfit((status, headers, output), failure, response, "an output as its schema says")
@@ -164,7 +164,7 @@ impl EndedAttempt<'_> {
         response: Option<Arc<Value>>,
         expected: &str,
     ) -> Vec<Event> {
-        let outcome = Outcome::Unfit { status, headers, output, failure: failure.clone() };
+        let outcome = Outcome::Unfit { status, headers, output: output.into(), failure: failure.clone() };
         if self.run.is_ending() || !pauses(self.run, self.step.failure_handling.on_failure) {
             return vec![self.finished(outcome)];
         }

@@ -20,6 +20,7 @@ use super::{
     EndingEvent, Event, FailureKind, LockEvent, Misfit, OpenCheckpoint, Outcome, Part, Plan, Run, Skipped, StepEvent,
     StepFinished, StepKind, Taint, WaitEvent, World, decide, evolve,
 };
+use crate::expression::SharedJson;
 use crate::names::{RunId, Seq, StepId};
 
 /// One decision that would have been different.
@@ -253,10 +254,10 @@ impl DecisionCheck<'_> {
     /// Compares the end of a call with what the plan would make of the same reply.
     fn check_end(&self, event: &Event, finished: &StepFinished) -> Option<FoundDivergence> {
         let (step, _) = self.plan.step(&finished.step)?;
-        let reply = |status: u16, headers: &BTreeMap<String, String>, output: &Arc<Value>| AttemptResult::Reply {
+        let reply = |status: u16, headers: &BTreeMap<String, String>, output: &SharedJson| AttemptResult::Reply {
             status,
             headers: headers.clone(),
-            output: output.clone(),
+            output: output.shared().clone(),
             retry_after_ms: None,
         };
         let result = match &finished.outcome {

@@ -56,7 +56,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
     taken.sort_by_key(|(index, _)| done(&plan.steps[index.0].id).iter().map(|done| done.ended).max());
     let results = taken.into_iter().map(|(index, skipped)| {
         let step = plan.steps[index.0].id.clone();
-        let fields = old.outputs.get(step.as_str()).cloned().unwrap_or(Value::Null);
+        let fields = old.outputs.get(step.as_str()).map_or(Value::Null, |fields| fields.whole().clone());
         let done = done(&step);
         let origin = done.iter().find_map(|done| done.origin).unwrap_or(old.id());
         let done = done

@@ -188,9 +188,9 @@ fn finish_with(
     Ok(match &step.kind {
         // Only `StepFinished` can hold the output of a single item.
         kind if item.is_some() || (!has_items && matches!(kind, StepKind::Call(_) | StepKind::Run(_))) => {
-            let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output };
+            let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output: output.into() };
             Event::StepFinished(StepFinished { step: step_id, item, part: Part::Do, attempt, outcome })
         }
-        _ => Event::Step(StepEvent::Computed { step: step_id, output }),
+        _ => Event::Step(StepEvent::Computed { step: step_id, output: output.into() }),
     })
 }

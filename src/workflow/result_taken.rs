@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::SensitivePath;
+use crate::expression::SharedJson;
 use crate::names::{RunId, StepId, WorkflowName};
 
 /// What a rerun takes over of a step.
@@ -55,7 +56,7 @@ pub struct DoneBefore {
     /// The status that the service answered with.
     pub status: Option<u16>,
     /// Its output.
-    pub output: Arc<Value>,
+    pub output: SharedJson,
     /// Whether it was a child run without effects.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub harmless: bool,
@@ -74,7 +75,7 @@ struct StoredDoneBefore {
     item: Option<u32>,
     value: Option<Arc<Value>>,
     status: Option<u16>,
-    output: Arc<Value>,
+    output: SharedJson,
     /// Absent in events of earlier versions, as are `child` and `group`.
     #[serde(default)]
     harmless: bool,

@@ -21,6 +21,7 @@ use super::work_count::count_work;
 use super::{
     AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, SensitiveSources, Superseded,
 };
+use crate::expression::{StepFields, StepResults};
 use crate::names::{RunId, Seq, StepId};
 
 /// The state of a run.
@@ -32,7 +33,7 @@ pub struct Run {
     pub(super) ended_steps: usize,
     pub(super) in_flight: usize,
     /// What expressions see under `steps`.
-    pub(super) outputs: Arc<Value>,
+    pub(super) outputs: Arc<StepResults>,
     /// Probes and undos that have begun and not ended.
     #[serde(with = "pairs")]
     pub(super) side_calls: BTreeMap<(StepId, Option<u32>, Part), CallState>,
@@ -151,7 +152,11 @@ impl Run {
     }
     /// What expressions see as a step's output, once it has one.
     pub fn output_of(&self, step: &str) -> Option<&Value> {
-        self.outputs.get(step)?.get("output")
+        self.outputs.get(step)?.output()
+    }
+    /// Whether a step has ended with a list that has no items.
+    pub fn has_empty_output(&self, step: &str) -> bool {
+        self.outputs.get(step).is_some_and(StepFields::has_empty_list)
     }
     /// The caller's answer, once it is fixed.
     pub fn answer(&self) -> Option<&Arc<AnswerRecord>> {

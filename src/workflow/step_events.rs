@@ -3,6 +3,8 @@
 //! Always true: where an expression has no value, or a value is out of bounds, there is an event that says so: the step
 //! fails, or a person decides.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::calls::{Phase, StepState};
@@ -12,7 +14,7 @@ use super::{
     BytesMark, CallBody, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Refusal, Run,
     Skipped, Step, StepEvent, StepFinished, StepKind, World,
 };
-use crate::expression::{ExpressionError, ReadPath};
+use crate::expression::{ExpressionError, ReadPath, SharedJson};
 use crate::names::StepId;
 
 /// Skips a step. If it was to replace another one and does not run, because its `if` is false or something that it
@@ -29,6 +31,15 @@ pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
         events.push(Event::StepFinished(finished));
     }
     events
+}
+
+/// An output as the run keeps it. That of a step is likely to be read soon, and its value is there already. The outputs
+/// of items, of which there may be thousands, are read as one list when all have ended.
+pub(super) fn kept_output(item: Option<u32>, output: Arc<Value>) -> SharedJson {
+    match item {
+        None => output.into(),
+        Some(_) => SharedJson::as_text(&output),
+    }
 }
 
 pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {

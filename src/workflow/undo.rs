@@ -168,7 +168,7 @@ pub(super) fn ended(ended: &EndedAttempt<'_>, call: &Call, state: &CallState, re
     };
     match (class, result) {
         (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
-            vec![ended.finished(Outcome::Done { status, headers, output })]
+            vec![ended.finished(Outcome::Done { status, headers, output: output.into() })]
         }
         // It was undone: the content of the reply does not matter.
         (Class::Done | Class::Unreadable, _) => {

@@ -287,7 +287,7 @@ pub fn call_scope(scope: &Scope, run: &Run, step: &StepId, item: Option<u32>, pa
         }
         Part::Undo => {
             if let Some(done) = run.done_call(step, item) {
-                scope.set("output", done.output.clone());
+                scope.set("output", done.output.shared().clone());
                 scope.set("status", Arc::new(done.status.map_or(Value::Null, Value::from)));
             }
         }

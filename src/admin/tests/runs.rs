@@ -71,7 +71,7 @@ fn call(step: &str) -> Event {
 }
 
 fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
-    let outcome = Outcome::Done { status: 201, headers: BTreeMap::new(), output: Arc::new(output) };
+    let outcome = Outcome::Done { status: 201, headers: BTreeMap::new(), output: output.into() };
     Event::StepFinished(StepFinished { step: step.into(), item, part: crate::workflow::Part::Do, attempt: 1, outcome })
 }
 
@@ -100,7 +100,7 @@ pub async fn api_with_run() -> TestApi {
     let run = run_id(1);
     let source = json!({ "workflow": "create-order", "steps": { "late": {}, "charge": {}, "total": {}, "mail": {} } });
     api.store.put_plan("plan_1".into(), source).await.unwrap();
-    let total = Event::Step(StepEvent::Computed { step: "total".into(), output: Arc::new(json!({ "sum": 12.50 })) });
+    let total = Event::Step(StepEvent::Computed { step: "total".into(), output: json!({ "sum": 12.50 }).into() });
     let skipped = Event::Step(StepEvent::Skipped { step: "mail".into(), item: None, reason: Skipped::Condition });
     let events = [started(run), total, call("charge"), done("charge", None, json!({ "id": 7 })), skipped];
     let events: Vec<_> = events.into_iter().enumerate().map(|(n, event)| (at(n as i64), event)).collect();

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::compare::Intent;
 use crate::exchange::RunReport;
 use crate::flag::{PinKey, SkipReason};
@@ -67,8 +65,8 @@ fn open_steps(run: &Run, plan: &Plan) -> Vec<StepId> {
 
 fn without_items(run: &Run, plan: &Plan) -> Vec<StepId> {
     let is_empty = |step: &&Step| {
-        let output = run.output_of(step.id.as_str()).and_then(Value::as_array);
-        step.for_each.is_some() && matches!(step.kind, StepKind::Call(_)) && output.is_some_and(Vec::is_empty)
+        let is_fan_out = step.for_each.is_some() && matches!(step.kind, StepKind::Call(_));
+        is_fan_out && run.has_empty_output(step.id.as_str())
     };
     plan.steps.iter().filter(is_empty).map(|step| step.id.clone()).collect()
 }

@@ -118,7 +118,7 @@ async fn a_run_is_loaded_from_its_snapshot_or_else_from_all_events() {
             if let Event::StepFinished(finished) = event
                 && let Outcome::Done { output, .. } = &mut finished.outcome
             {
-                *output = Arc::new(json!({ "n": 8 }));
+                *output = json!({ "n": 8 }).into();
             }
         };
         match case {

@@ -36,8 +36,7 @@ async fn fill(store: &impl Store) {
         .unwrap();
     store.put_order(coordination::order(1, run_id(1))).await.unwrap();
     let mut large = completed_run(run_id(2), at(2));
-    large.events[1].1 =
-        Event::Step(StepEvent::Computed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) });
+    large.events[1].1 = Event::Step(StepEvent::Computed { step: "a".into(), output: json!("x".repeat(50_000)).into() });
     large.pins = vec![pin("17", Arm::Engine)];
     large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32], of_request: None });
     for one in split(large) {

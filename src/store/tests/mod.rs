@@ -176,7 +176,7 @@ async fn the_index_of_newer_events_is_created_for_the_current_version() {
 
 /// A test event with this number in it.
 pub(crate) fn test_event(n: u64) -> Event {
-    Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(json!({ "n": n })) })
+    Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: json!({ "n": n }).into() })
 }
 
 /// The time `n` seconds after the start of the tests' time.

@@ -161,7 +161,7 @@ async fn long_names_are_stored_and_a_check_finds_damage() {
     store.append(Arc::new(opening)).await.unwrap();
     let mut large = completed_run(run_id(2), at(2));
     let output = Arc::new(json!("x".repeat(50_000)));
-    large.events[1].1 = Event::Step(StepEvent::Computed { step: "a".into(), output });
+    large.events[1].1 = Event::Step(StepEvent::Computed { step: "a".into(), output: output.into() });
     large.pins = vec![pin(&long, Arm::Engine)];
     store.append(large.clone().into()).await.unwrap();
     assert_eq!(store.events(run_id(2), Seq(2)).await.unwrap()[0].event, large.events[1].1);

@@ -13,7 +13,7 @@ const CALLERS: u64 = 8;
 /// Every third event has a payload large enough to be stored separately.
 fn large_event(n: u64) -> Event {
     let output = json!("x".repeat(if n.is_multiple_of(3) { 20_000 } else { 10 }));
-    Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) })
+    Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: output.into() })
 }
 
 /// The child process: appends until it is killed, and prints a line for each acknowledgement. Does nothing without the

@@ -159,7 +159,7 @@ async fn purged_runs_stay_purged_after_a_restart(which: StoreKind) {
 /// An event with a large output.
 fn large(n: u64, text: &str) -> (Timestamp, Event) {
     let output = json!({ "n": n, "null": null, "body": text, "items": [text, { "a/b~c": text }] });
-    (past(1), Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) }))
+    (past(1), Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: output.into() }))
 }
 
 async fn large_payloads_are_read_as_they_were_written(which: StoreKind) {

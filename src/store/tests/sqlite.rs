@@ -174,7 +174,7 @@ async fn a_null_output_is_read_back_as_null_and_a_missing_one_as_missing() {
     let intent =
         CallRecord { method: "POST".into(), url: "http://h/".into(), headers: Vec::new(), body: Payload::Empty };
     let rehearsed = |output: Option<Value>| {
-        let outcome = Outcome::Rehearsed { intent: intent.clone().into(), output: output.map(Arc::new), note: None };
+        let outcome = Outcome::Rehearsed { intent: intent.clone().into(), output: output.map(Into::into), note: None };
         let (step, part) = ("a".into(), Part::Do);
         Event::StepFinished(StepFinished { step, item: None, part, attempt: 1, outcome })
     };

@@ -74,7 +74,7 @@ fn expected(run: RunId, events: u64) -> Vec<(u64, i64, Event)> {
     let large = Arc::new(json!("x".repeat(20_000)));
     let event = |(seq, event): (u64, Event)| match event {
         Event::Step(StepEvent::Computed { step, .. }) if seq % 100 == 50 => {
-            (seq, seq as i64 * 7, Event::Step(StepEvent::Computed { step, output: large.clone() }))
+            (seq, seq as i64 * 7, Event::Step(StepEvent::Computed { step, output: large.clone().into() }))
         }
         event => (seq, seq as i64 * 7, event),
     };

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::super::{RunStatus, SensitivePath, TreeEffects};
 use super::group::{Subject, kinds};
+use crate::expression::SharedJson;
 use crate::names::{RunId, StepId, WorkflowName};
 
 /// What happened to the child run of a `run` step (an item of it).
@@ -38,7 +39,7 @@ pub enum ChildEvent {
         /// The status that it ended with.
         status: RunStatus,
         /// The body of its answer.
-        output: Arc<Value>,
+        output: SharedJson,
         /// Why it did not complete.
         note: Option<String>,
         /// Whether a completed run performed an effect that a person may want to undo.

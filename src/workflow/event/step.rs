@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::super::{AnswerRecord, Failure, ResultTaken, Skipped};
 use super::group::{Subject, kinds};
+use crate::expression::SharedJson;
 use crate::names::StepId;
 
 /// What happened to a step (an item), other than its calls.
@@ -19,7 +20,7 @@ pub enum StepEvent {
         /// Which step.
         step: StepId,
         /// Its value.
-        output: Arc<Value>,
+        output: SharedJson,
     },
     /// A step will not run.
     #[serde(rename = "step_skipped")]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::result_fields::result_fields;
+use crate::expression::SharedJson;
 use crate::names::{Seq, StepId};
 use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState, UnknownReply};
 use crate::workflow::run::UNKNOWN;
@@ -183,7 +185,7 @@ impl Run {
         item: Option<u32>,
         call: Option<&CallState>,
         status: Option<u16>,
-        output: Arc<Value>,
+        output: SharedJson,
         rehearsed: bool,
     ) {
         if !rehearsed && call.is_none_or(|call| call.effect == EffectClass::Read) {
@@ -272,15 +274,15 @@ impl Run {
             return self.end_complete_item_fallback(step);
         };
         if open.ended() == open.all() {
-            let (undeclared, mut fields) = result_fields(open);
+            let (undeclared, output, mut fields) = result_fields(open);
             if undeclared.is_none() {
                 fields.push(("struck", Value::from(self.interactions.struck.get(step).copied().unwrap_or(0))));
             }
             self.end_item_fallbacks(step, false);
-            self.end_as_done(step, undeclared, fields);
+            self.end_as_done(step, undeclared, output, fields);
         } else if ending && !self.items_under_way(step) {
             self.end_item_fallbacks(step, true);
-            self.end_step(step, StepState::Failed, Vec::new());
+            self.end_step(step, StepState::Failed, None, Vec::new());
         }
     }
 
@@ -363,38 +365,4 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
         }
         _ => Err(format!("attempt {attempt} of `{step}` does not follow what came before")),
     }
-}
-
-/// The fields under which expressions read a step whose calls have all ended: of one result, or lists in the order of
-/// the items. Where a rehearsed call has no declared output, there is only the reason.
-pub(super) fn result_fields(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
-    let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
-    if undeclared.is_some() {
-        return (undeclared, Vec::new());
-    }
-    let headers = |result: &CallResult| {
-        Value::Object(result.headers.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect())
-    };
-    let status = |result: &CallResult| result.status.map_or(Value::Null, Value::from);
-    let output = |result: &CallResult| result.output.as_ref().map_or(Value::Null, |output| (**output).clone());
-    let Some(items) = &open.items else {
-        let Some(result) = open.results.get(&0) else { return (None, Vec::new()) };
-        return (None, vec![("output", output(result)), ("status", status(result)), ("headers", headers(result))]);
-    };
-    let of_all = |what: &dyn Fn(&CallResult) -> Value| {
-        let slots = (0u32..).take(items.len());
-        Value::Array(slots.map(|slot| open.results.get(&slot).map_or(Value::Null, what)).collect())
-    };
-    let mut fields = vec![("output", of_all(&output)), ("status", of_all(&status)), ("headers", of_all(&headers))];
-    if let Some(by) = &open.by {
-        let name = |slot: u32| by.get(&slot).map_or(Value::Null, |by| Value::String(by.as_str().to_owned()));
-        fields.push(("by", (0u32..).take(items.len()).map(name).collect()));
-    }
-    if open.collect {
-        let errors = open.failures.iter().map(|(index, failure)| {
-            serde_json::json!({ "index": index, "status": failure.status, "message": failure.message })
-        });
-        fields.push(("errors", Value::Array(errors.collect())));
-    }
-    (None, fields)
 }

@@ -10,7 +10,7 @@ use crate::names::StepId;
 use crate::workflow::calls::{CallResult, Open, Phase, Replaced, StepState};
 use crate::workflow::{Failure, Run};
 
-use super::calls::result_fields;
+use super::result_fields::result_fields;
 
 impl Run {
     /// A fallback replaces a whole step.
@@ -127,7 +127,7 @@ impl Run {
         // Other items may be under way: the step stays open until they have ended.
         if !self.items_under_way(&current) {
             self.end_item_fallbacks(&current, true);
-            self.end_step(&current, StepState::Failed, Vec::new());
+            self.end_step(&current, StepState::Failed, None, Vec::new());
         }
         self.fail(failure.clone());
         Ok(())
@@ -153,9 +153,9 @@ impl Run {
         let Some(by) = self.item_fallback(step) else { return };
         self.end_item_fallbacks(&by, failed);
         let Some(open) = self.open_step(&by).filter(|_| !failed) else {
-            return self.end_step(&by, StepState::Failed, Vec::new());
+            return self.end_step(&by, StepState::Failed, None, Vec::new());
         };
-        let (undeclared, fields) = result_fields(open);
-        self.end_as_done(&by, undeclared, fields);
+        let (undeclared, output, fields) = result_fields(open);
+        self.end_as_done(&by, undeclared, output, fields);
     }
 }

@@ -22,7 +22,7 @@ impl Run {
                     self.check_not_begun(step)?;
                 }
                 self.end_complete_item_fallback(step);
-                self.end_as_done(step, None, vec![("output", (**output).clone())]);
+                self.end_as_done(step, None, Some(output.clone()), Vec::new());
                 Ok(())
             }
             StepEvent::Skipped { step, item, reason } => {
@@ -39,7 +39,7 @@ impl Run {
             }
             StepEvent::FailReached { step, answer } => {
                 self.check_not_begun(step)?;
-                self.end_step(step, StepState::Failed, Vec::new());
+                self.end_step(step, StepState::Failed, None, Vec::new());
                 if self.failing.is_none() {
                     let message = format!("`{step}` ended the run with {}", answer.status);
                     self.fail(Failure::of_step(FailureKind::Declared, step, None, message));

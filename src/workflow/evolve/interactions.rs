@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use crate::expression::{SharedJson, StepFields};
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState};
 use crate::workflow::interactions::{Child, OpenWait, QuestionState, QueueEntry, RunQuestion, Signal};
@@ -149,9 +150,9 @@ impl Run {
         match (asked.kind, said.approve) {
             (CheckpointKind::Question, true) => {
                 self.check_not_begun(&asked.step)?;
-                let output = said.values.as_ref().map_or(Value::Null, |values| (**values).clone());
+                let output = said.values.clone().unwrap_or_default().into();
                 let by = ("by", Value::String(by.to_owned()));
-                self.end_as_done(&asked.step, None, vec![("output", output), ("approved", Value::Bool(true)), by]);
+                self.end_as_done(&asked.step, None, Some(output), vec![("approved", Value::Bool(true)), by]);
             }
             (CheckpointKind::Review, true) => self.strike(&asked, said)?,
             (CheckpointKind::Approval, true) | (_, false) => {}
@@ -222,7 +223,7 @@ impl Run {
             }
         }
         let timed_out = Value::Bool(wait.signal.is_some() && signal.is_none());
-        self.end_as_done(step, None, vec![("output", (**output).clone()), ("timed_out", timed_out)]);
+        self.end_as_done(step, None, Some(output.clone().into()), vec![("timed_out", timed_out)]);
         Ok(())
     }
 
@@ -297,7 +298,7 @@ impl Run {
         step: &StepId,
         item: Option<u32>,
         ended: &EndedChild<'_>,
-        output: &Arc<Value>,
+        output: &SharedJson,
     ) -> Result<(), String> {
         let EndedChild { child, status, effects, tree, unfit } = *ended;
         let key = (step.clone(), item);
@@ -386,10 +387,8 @@ impl Run {
         }
         unknown.iter().for_each(|call| self.note_unknown(step, call.item, call.why.clone()));
         let state = if *skipped { StepState::Skipped } else { StepState::Done { undeclared: None } };
-        self.end_step(step, state, Vec::new());
-        if let Value::Object(outputs) = Arc::make_mut(&mut self.outputs) {
-            outputs.insert(step.as_str().to_owned(), (**fields).clone());
-        }
+        self.end_step(step, state, None, Vec::new());
+        Arc::make_mut(&mut self.outputs).insert(step.as_str(), StepFields::recorded(fields.clone()));
         Ok(())
     }
 }

@@ -8,16 +8,18 @@ mod ending;
 mod fallback;
 mod groups;
 mod interactions;
+mod result_fields;
 mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::calls::StepState;
 use super::interactions::Interactions;
 use super::{Event, Run, RunStarted, SensitiveSources, Skipped};
+use crate::expression::{SharedJson, StepFields};
 use crate::names::{Seq, StepId};
 
 /// An event that does not fit the events before it.
@@ -66,7 +68,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         steps: BTreeMap::new(),
         ended_steps: 0,
         in_flight: 0,
-        outputs: Arc::new(Value::Object(Map::new())),
+        outputs: Arc::default(),
         side_calls: BTreeMap::new(),
         inputs: BTreeMap::new(),
         skipped_by_hand: BTreeSet::new(),
@@ -148,7 +150,7 @@ impl Run {
         // An expression that reads `approved` of a skipped checkpoint gets false.
         let fields = || vec![("skipped", Value::Bool(true)), ("approved", Value::Bool(false))];
         self.end_complete_item_fallback(step);
-        self.end_step(step, StepState::Skipped, fields());
+        self.end_step(step, StepState::Skipped, None, fields());
         // The step that it replaces is skipped too, and so is each step of a chain of fallbacks. Where that step has
         // failed instead, the next event says how.
         let mut current = step.clone();
@@ -156,7 +158,7 @@ impl Run {
             if !matches!(self.steps.get(&original), Some(StepState::Replaced { .. })) {
                 break;
             }
-            self.end_step(&original, StepState::Skipped, fields());
+            self.end_step(&original, StepState::Skipped, None, fields());
             current = original;
             if reason == Skipped::ByHand {
                 self.skipped_by_hand.insert((current.clone(), None));
@@ -177,16 +179,18 @@ impl Run {
         &mut self,
         step: &StepId,
         undeclared: Option<String>,
+        output: Option<SharedJson>,
         mut fields: Vec<(&'static str, Value)>,
     ) {
         fields.push(("skipped", Value::Bool(false)));
-        self.end_step(step, StepState::Done { undeclared }, fields);
+        self.end_step(step, StepState::Done { undeclared }, output, fields);
     }
 
     pub(in crate::workflow) fn end_step(
         &mut self,
         step: &StepId,
         state: StepState,
+        output: Option<SharedJson>,
         fields: Vec<(&'static str, Value)>,
     ) {
         // A fallback that replaces only items does not end the step that they belong to.
@@ -201,16 +205,13 @@ impl Run {
             if !matches!(state, StepState::Failed) && !fields.iter().any(|(name, _)| *name == "by") {
                 fields.push(("by", Value::String(step.as_str().to_owned())));
             }
-            self.end_step(&original, state.clone(), fields);
+            self.end_step(&original, state.clone(), output.clone(), fields);
         }
         // The step's open questions are withdrawn, and its waits end.
         self.interactions.withdraw_open(step);
         self.interactions.waits.remove(step);
         self.steps.insert(step.clone(), state);
         self.ended_steps += 1;
-        if let Value::Object(outputs) = Arc::make_mut(&mut self.outputs) {
-            let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            outputs.insert(step.as_str().to_owned(), Value::Object(fields));
-        }
+        Arc::make_mut(&mut self.outputs).insert(step.as_str(), StepFields::new(output, fields));
     }
 }

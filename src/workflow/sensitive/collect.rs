@@ -78,9 +78,8 @@ impl Sensitive {
             Event::Conflict(ConflictEvent::Resolved { step, choice: Choice::Take { output }, .. }) => {
                 self.add_output(step, output, into)
             }
-            Event::Step(StepEvent::Computed { step, output }) | Event::Wait(WaitEvent::Ended { step, output, .. }) => {
-                self.add_output(step, output, into)
-            }
+            Event::Step(StepEvent::Computed { step, output }) => self.add_output(step, output, into),
+            Event::Wait(WaitEvent::Ended { step, output, .. }) => self.add_output(step, output, into),
             Event::Child(ChildEvent::Ended { step, output, .. }) => self.add_output(step, output, into),
             Event::Step(StepEvent::ResultTaken(taken)) => {
                 self.collect_result(&taken.step, &taken.fields, into);

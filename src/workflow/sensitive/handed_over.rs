@@ -27,7 +27,7 @@ impl<'a> HandedOver<'a> {
             for step in run_again {
                 let mut declared = BTreeSet::new();
                 if let Some(fields) = run.outputs.get(step.as_str()) {
-                    plan.sensitive_values().collect_result(step, fields, &mut declared);
+                    plan.sensitive_values().collect_result(step, fields.whole(), &mut declared);
                 }
                 declared.into_iter().for_each(|value| lost.add(value));
                 taint.output_texts(run, step, &mut |text| lost.add_computed(text));

@@ -11,7 +11,7 @@ fn a_retry_honours_retry_after_up_to_the_longest_pause() {
     let result = AttemptResult::Reply {
         status: 503,
         headers: BTreeMap::new(),
-        output: Arc::new(Value::Null),
+        output: Value::Null.into(),
         retry_after_ms: Some(3_600_000),
     };
     harness.reply("a", None, result).unwrap();
@@ -27,7 +27,7 @@ fn events_that_do_not_fit_are_errors() {
         item: None,
         part: crate::workflow::Part::Do,
         attempt: 1,
-        outcome: Outcome::Done { status: 200, headers: BTreeMap::new(), output: Arc::new(Value::Null) },
+        outcome: Outcome::Done { status: 200, headers: BTreeMap::new(), output: Value::Null.into() },
     });
     assert!(evolve(Some(harness.run.clone()), &finished).is_err());
     assert!(evolve(None, &Event::Ending(EndingEvent::Completed {})).is_err());

@@ -74,7 +74,7 @@ impl<'a> Harness<'a> {
         self.events.iter().map(Event::kind).collect()
     }
     pub fn output(&self, step: &str) -> Value {
-        self.run.outputs[step].clone()
+        self.run.outputs.whole()[step].clone()
     }
 }
 

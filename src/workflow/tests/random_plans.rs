@@ -226,7 +226,7 @@ fn check_item_lists(harness: &Harness<'_>, view: &crate::workflow::RunView) {
         harness.plan.steps.iter().filter(|step| step.for_each.is_some() && step.failure_handling.fallback.is_some())
     {
         let Some(output) = harness.run.output_of(step.id.as_str()).and_then(Value::as_array) else { continue };
-        let by = harness.run.outputs[step.id.as_str()]["by"].as_array().expect("a list");
+        let by = harness.run.outputs.whole()[step.id.as_str()]["by"].as_array().expect("a list");
         assert_eq!((by.len(), output.len()), (3, 3));
         let shown = view.steps.iter().find(|shown| shown.step == step.id).unwrap();
         assert_eq!((shown.items, shown.items_ended), (Some(3), Some(3)), "{shown:?}");

@@ -57,11 +57,43 @@ fn each_output_of_a_fan_out_is_written_once() {
     assert_eq!(done.iter().map(|done| done.item).collect::<Vec<_>>(), [Some(0), Some(2)]);
     for done in done {
         let item = done.item.unwrap();
-        assert!(Arc::ptr_eq(&done.output, open.results[&item].output.as_ref().unwrap()));
+        assert!(done.output.is_same(open.results[&item].output.as_ref().unwrap()));
         assert!(Arc::ptr_eq(done.value.as_ref().unwrap(), &open.items.as_ref().unwrap()[item as usize]));
     }
     // Nor does the snapshot grow when a run is written and read repeatedly.
     assert_eq!(back.to_snapshot().unwrap(), bytes);
+}
+
+/// A run that is read back from its events or from a snapshot holds the outputs as text until an expression reads them.
+#[test]
+fn only_outputs_that_are_read_are_parsed() {
+    let plan = harness::plan(
+        "workflow: w\nsteps:\n  one: { call: 'POST ${services.stock}/one' }\n  two: { call: 'POST ${services.stock}/two' }\n  \
+         a: { needs: [one, two], for_each: '${request.body.items}', call: 'POST ${services.stock}/a', \
+         body: { id: '${steps.one.output.id}' } }\nrespond: { status: 200, body: 1 }\n",
+    );
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("one", ok(json!({ "id": "o-1" })));
+    harness.call("two", ok(json!({ "id": "o-2" })));
+    for item in 0..3 {
+        harness.item("a", item, ok(json!({ "made": [item] })));
+    }
+    let stored = |event: &Event| serde_json::from_slice::<Event>(&serde_json::to_vec(event).unwrap()).unwrap();
+    let events: Vec<Event> = harness.events.iter().map(stored).collect();
+    let run = fold(&events).unwrap();
+    for run in [Run::from_snapshot(&run.to_snapshot().unwrap()).unwrap(), run] {
+        let is_unread = |step: &str| run.outputs.get(step).unwrap().is_output_unread();
+        assert!(is_unread("one") && is_unread("two") && is_unread("a"));
+        assert!(run.done.iter().all(|done| done.output.is_unread()));
+        let scope = harness.world.plain(&run);
+        let id = crate::expression::Expression::parse("steps.one.output.id").unwrap().evaluate(&scope);
+        assert_eq!(id.unwrap(), json!("o-1"));
+        assert!(!is_unread("one") && is_unread("two") && is_unread("a"));
+        assert_eq!(run, harness.run);
+        assert_eq!(run.output_of("a"), Some(&json!([{ "made": [0] }, { "made": [1] }, { "made": [2] }])));
+        assert!(!run.has_empty_output("a"));
+    }
 }
 
 /// The output is as deep as `output_depth_max` allows.

@@ -36,7 +36,7 @@ fn event_sealer(paths: &[String]) -> EventSealer {
 }
 
 fn computed(output: Value) -> Event {
-    Event::Step(StepEvent::Computed { step: "a".into(), output: Arc::new(output) })
+    Event::Step(StepEvent::Computed { step: "a".into(), output: output.into() })
 }
 
 fn sealed_event(sealer: &EventSealer, event: &Event) -> Event {

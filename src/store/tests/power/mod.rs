@@ -28,7 +28,7 @@ fn large(n: u64) -> Append {
     let run = run_id(n);
     let output = json!(format!("{n}:{}", "x".repeat(BYTES)));
     let all =
-        [run_started(run, at(0)), Event::Step(StepEvent::Computed { step: "step".into(), output: Arc::new(output) })];
+        [run_started(run, at(0)), Event::Step(StepEvent::Computed { step: "step".into(), output: output.into() })];
     let summary = fold(&all).unwrap().summary(at(0));
     Append { events: all.map(|event| (at(0), event)).into(), summary, ..append(run, 1, 1) }
 }

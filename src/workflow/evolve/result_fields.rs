@@ -1,0 +1,44 @@
+//! What expressions read of a step whose calls have all ended.
+
+use serde_json::Value;
+
+use crate::expression::SharedJson;
+use crate::workflow::calls::{CallResult, Open};
+
+type Fields = Vec<(&'static str, Value)>;
+
+/// The output and the other fields under which expressions read a step whose calls have all ended: of one result, or lists in the order of
+/// the items. Where a rehearsed call has no declared output, there is only the reason.
+pub(super) fn result_fields(open: &Open) -> (Option<String>, Option<SharedJson>, Fields) {
+    let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
+    if undeclared.is_some() {
+        return (undeclared, None, Vec::new());
+    }
+    let headers = |result: &CallResult| {
+        Value::Object(result.headers.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect())
+    };
+    let status = |result: &CallResult| result.status.map_or(Value::Null, Value::from);
+    let Some(items) = &open.items else {
+        let Some(result) = open.results.get(&0) else { return (None, None, Vec::new()) };
+        let output = result.output.clone().unwrap_or_default();
+        return (None, Some(output), vec![("status", status(result)), ("headers", headers(result))]);
+    };
+    let of_all = |what: &dyn Fn(&CallResult) -> Value| {
+        let slots = (0u32..).take(items.len());
+        Value::Array(slots.map(|slot| open.results.get(&slot).map_or(Value::Null, what)).collect())
+    };
+    let output = |slot| open.results.get(&slot)?.output.as_ref();
+    let output = SharedJson::list((0u32..).take(items.len()).map(output));
+    let mut fields = vec![("status", of_all(&status)), ("headers", of_all(&headers))];
+    if let Some(by) = &open.by {
+        let name = |slot: u32| by.get(&slot).map_or(Value::Null, |by| Value::String(by.as_str().to_owned()));
+        fields.push(("by", (0u32..).take(items.len()).map(name).collect()));
+    }
+    if open.collect {
+        let errors = open.failures.iter().map(|(index, failure)| {
+            serde_json::json!({ "index": index, "status": failure.status, "message": failure.message })
+        });
+        fields.push(("errors", Value::Array(errors.collect())));
+    }
+    (None, Some(output), fields)
+}

@@ -2,9 +2,9 @@
 //!
 //! A client that sends its request head too slowly is disconnected. When `api_connections_max` are open on a listener,
 //! or the process may open no more files, the oldest one that is idle, or whose request body has not arrived, is closed
-//! for a new one, so that idle and slow clients cannot keep out the request that sets the kill switch ([`connections`]);
-//! if complete requests are in progress on all, further connections wait in the kernel's accept queue. When the process
-//! stops, requests in flight are finished, within a bound.
+//! for a new one, so that idle and slow clients cannot keep out the request that sets the kill switch
+//! ([`connections`]); if complete requests are in progress on all, further connections wait in the kernel's accept
+//! queue. When the process stops, requests in flight are finished, within a bound.
 //!
 //! [`connections`]: super::connections
 

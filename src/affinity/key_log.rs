@@ -5,11 +5,11 @@
 //! the store has it; a record that the store does not have yet is never overwritten, so that a full ring buffer refuses
 //! further records; the records that wait for the store are also in memory.
 //!
-//! Example: legacy is to take a first try with the key K. [`KeyLog::note`] has the thread of `key_writer` write record 1
-//! (K, and the time) to the ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K waits.
-//! Now legacy is called. A moment later [`KeyLog::move_to_store`] writes K to the store, and the thread writes "stored:
-//! 1, last: 1" to the file; in memory nothing waits, and record 1 may be overwritten. If the process is killed in
-//! between, the next one finds record 1 above "stored: 0" and moves K to the store.
+//! Example: legacy is to take a first try with the key K. [`KeyLog::note`] has the thread of `key_writer` write record
+//! 1 (K, and the time) to the ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K
+//! waits. Now legacy is called. A moment later [`KeyLog::move_to_store`] writes K to the store, and the thread writes
+//! "stored: 1, last: 1" to the file; in memory nothing waits, and record 1 may be overwritten. If the process is killed
+//! in between, the next one finds record 1 above "stored: 0" and moves K to the store.
 //!
 //! When the store is slow or gone, keys wait in the ring buffer, which is as large as the file. When the file cannot be
 //! written, or the disk hangs, noting fails, and the caller decides. While the disk hangs, the keys also go directly to
@@ -255,8 +255,8 @@ impl KeyLog {
         self.window
     }
 
-    /// Waits until the store has all keys that are noted now, or a write to the store fails. Keys that are being written
-    /// are waited for, also if the disk hangs, until they are written or the store has them.
+    /// Waits until the store has all keys that are noted now, or a write to the store fails. Keys that are being
+    /// written are waited for, also if the disk hangs, until they are written or the store has them.
     pub(super) async fn flush(&self) {
         self.writer.wait_for_pending().await;
         let last = self.ring().last();
@@ -270,8 +270,8 @@ impl KeyLog {
         self.ring().pending.unstored_count()
     }
 
-    /// Notes in the store's list that the store has all records of the file, if it has. Nothing can be noted after that.
-    /// Waits for a disk that hangs.
+    /// Notes in the store's list that the store has all records of the file, if it has. Nothing can be noted after
+    /// that. Waits for a disk that hangs.
     pub(super) async fn finish(&self, store: &StoreHandle) {
         // The times of routes that were served unnoted are only in the file.
         let is_to_write = {

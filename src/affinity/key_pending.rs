@@ -97,8 +97,8 @@ impl PendingKeys {
         Some(is_written)
     }
 
-    /// The first keys in order, at most `count`, each with the time at which legacy took it. They are being written from
-    /// now on: [`PendingKeys::end_first`] must follow for each.
+    /// The first keys in order, at most `count`, each with the time at which legacy took it. They are being written
+    /// from now on: [`PendingKeys::end_first`] must follow for each.
     pub fn begin_to_write(&mut self, count: usize) -> Vec<(RetryKey, Timestamp)> {
         let first: Vec<_> = self.queue.values().take(count).map(|pending| (pending.key, pending.at)).collect();
         self.in_writing = first.len();

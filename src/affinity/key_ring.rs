@@ -58,7 +58,8 @@ pub(super) enum Stall {
     None,
     /// A write takes longer than anybody waits for it, and it is not known that the store takes pending keys.
     Stalled,
-    /// A write takes longer than anybody waits for it, but the store takes pending keys: waiting for that is worthwhile.
+    /// A write takes longer than anybody waits for it, but the store takes pending keys: waiting for that is
+    /// worthwhile.
     StoreTakesPending,
 }
 
@@ -288,7 +289,8 @@ impl Ring {
         }
     }
 
-    /// Finds that writes hang although nobody waited that long: clients may go away before. Returns whether that is new.
+    /// Finds that writes hang although nobody waited that long: clients may go away before. Returns whether that is
+    /// new.
     pub fn find_stall(&mut self, wait_max: Duration) -> bool {
         let is_new = !self.is_stalled() && self.pending.oldest_for() > wait_max;
         if is_new {

@@ -159,8 +159,8 @@ impl KeyWriter {
         }
     }
 
-    /// Waits until what is outstanding now is written, or its writes have failed; for at most [`NOTE_WAIT_MAX`], and not
-    /// while a write hangs.
+    /// Waits until what is outstanding now is written, or its writes have failed; for at most [`NOTE_WAIT_MAX`], and
+    /// not while a write hangs.
     pub(super) async fn wait_until_written(&self) {
         if !self.ring().is_stalled() {
             let _in_time = timeout(NOTE_WAIT_MAX, self.wait_for_all()).await;

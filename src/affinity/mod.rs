@@ -145,8 +145,8 @@ impl StoreAffinity {
         }
     }
 
-    /// Records the pin of an instance that the store has, before the answer of the run that made it leaves: this process
-    /// may not have got the result of the append yet.
+    /// Records the pin of an instance that the store has, before the answer of the run that made it leaves: this
+    /// process may not have got the result of the append yet.
     ///
     /// # Errors
     /// The store does not answer.
@@ -190,18 +190,20 @@ impl StoreAffinity {
         ids.filter_map(|id| self.keys.unnoted(id)).max_by_key(|unknown| unknown.served)
     }
 
-    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had them.
+    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had
+    /// them.
     pub fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
         self.keys.lost_keys_of_unknown_routes()
     }
 
-    /// Notes in the store's list that the store has all keys of this process's file, if it has. For the end of a process:
-    /// nothing can be noted in the file afterwards.
+    /// Notes in the store's list that the store has all keys of this process's file, if it has. For the end of a
+    /// process: nothing can be noted in the file afterwards.
     pub async fn finish_key_file(&self) {
         self.keys.finish(&self.store).await;
     }
 
-    /// How many keys that legacy took are neither in their file nor in the store: if the process ends now, they are lost.
+    /// How many keys that legacy took are neither in their file nor in the store: if the process ends now, they are
+    /// lost.
     pub fn unwritten_keys(&self) -> usize {
         self.keys.unwritten()
     }

@@ -10,8 +10,8 @@
 //! records in the store that it is a copy, and only then begins generation 7, so that a kill in between loses nothing.
 //!
 //! Not recognised: a copy of the present generation (one begins at each start and every ten minutes); a copy together
-//! with a copy of the file from the same time; a copy whose file of retry keys was removed or was last used by a version
-//! that knows no generations. A store that several processes share has none.
+//! with a copy of the file from the same time; a copy whose file of retry keys was removed or was last used by a
+//! version that knows no generations. A store that several processes share has none.
 
 use super::StoreAffinity;
 use super::key_log::KeyLog;

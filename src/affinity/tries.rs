@@ -1,7 +1,7 @@
 //! First tries, in memory: which arm took each.
 //!
-//! Example: legacy takes a first try with the key K. [`Tries::take_for_legacy`] calls `note`, which has K written to the
-//! file of `key_log`; then [`Tries`] has K: legacy, until the end of the retry window. The route goes to `live`,
+//! Example: legacy takes a first try with the key K. [`Tries::take_for_legacy`] calls `note`, which has K written to
+//! the file of `key_log`; then [`Tries`] has K: legacy, until the end of the retry window. The route goes to `live`,
 //! and the client repeats the request. [`Tries::take_for_engine`] returns [`Took::OtherArmHasIt`], and legacy gets the
 //! retry. If the file was full, K is in memory only, and the next try writes it again.
 //!

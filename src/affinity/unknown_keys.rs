@@ -1,5 +1,5 @@
-//! Requests that legacy served and whose retry keys are not known: as long as their retries may come, the gate to `live`
-//! is shut.
+//! Requests that legacy served and whose retry keys are not known: as long as their retries may come, the gate to
+//! `live` is shut.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::clock;
 use crate::names::RouteId;
 use crate::slot_file::SlotRoute;
 
-/// How long requests whose keys are being written count as served unnoted before that is judged again: the write may end at
-/// any moment, and nobody is told.
+/// How long requests whose keys are being written count as served unnoted before that is judged again: the write may
+/// end at any moment, and nobody is told.
 const PENDING_JUDGED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Requests that legacy served and whose retry keys are not known.
@@ -45,7 +45,8 @@ impl KeyLog {
         Some(UnknownKeys { served: recorded.map_or(pending, |served| served.max(pending)), until })
     }
 
-    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had them.
+    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had
+    /// them.
     pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
         let ring = self.ring();
         let unknown = UnknownKeys::since(ring.unnoted.last_served(&SlotRoute::Any)?, self.window());

@@ -23,8 +23,8 @@ fn refuse_early_clock(now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit of open files to the hard one. Each connection is an open file, and the usual soft limit of 1,024
-/// is for programs that use `select`. If the system refuses it, the process serves with what it has.
+/// Raises the soft limit of open files to the hard one. Each connection is an open file, and the usual soft limit of
+/// 1,024 is for programs that use `select`. If the system refuses it, the process serves with what it has.
 fn raise_open_files_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -65,7 +65,8 @@ pub(crate) fn flip(
     Ok(Output { text, json, is_ok: true })
 }
 
-/// If the store has not recorded a flip: a sentence that says so, also where the server is of a version that sends none.
+/// If the store has not recorded a flip: a sentence that says so, also where the server is of a version that sends
+/// none.
 fn unrecorded_note(done: &FlipResponse) -> Option<String> {
     let by_client = || (!done.recorded).then(|| "the store has not recorded the flip, which is in force".to_owned());
     done.note.clone().or_else(by_client)

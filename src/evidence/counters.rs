@@ -153,7 +153,8 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// Moves the evidence of the counters of an earlier id to these. The totals since the process started stay where they are.
+    /// Moves the evidence of the counters of an earlier id to these. The totals since the process started stay where
+    /// they are.
     pub(super) fn take_evidence(&mut self, old: &RouteId, other: &mut Self) {
         self.stored_under.append(&mut other.stored_under);
         self.stored_under.insert(old.clone());

@@ -148,8 +148,8 @@ impl Files {
 
     fn clear(&mut self, route: SlotRoute, mut slots: Slots) {
         let files = &mut self.files;
-        // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before that, the
-        // route's evidence is restarted although nothing was lost.
+        // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before that,
+        // the route's evidence is restarted although nothing was lost.
         slots.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
         if !slots.is_empty() {
             self.state().add(route, slots);

@@ -107,7 +107,8 @@ impl Marks {
     }
 
     /// Marks a route: when this returns, the mark is written, and stays at least until the difference is counted and
-    /// evidence was stored after that. Where the file cannot be written, or the disk hangs, this returns without a mark.
+    /// evidence was stored after that. Where the file cannot be written, or the disk hangs, this returns without a
+    /// mark.
     pub(super) fn mark(&self, route: &RouteId) -> UncountedDifference<'_> {
         UncountedDifference { marks: self, route: self.begin_difference(SlotRoute::of(route)) }
     }

@@ -61,8 +61,8 @@ pub struct FingerprintCount {
 }
 
 impl RouteEvidence {
-    /// Counts as `matched` the pairs that neither differ nor are equal only by a rule. Earlier versions stored the pairs
-    /// that are equal by a rule there too.
+    /// Counts as `matched` the pairs that neither differ nor are equal only by a rule. Earlier versions stored the
+    /// pairs that are equal by a rule there too.
     pub(super) fn with_matched_from_pairs(self) -> Self {
         Self { matched: self.pairs().saturating_sub(self.ignored + self.mismatched), ..self }
     }

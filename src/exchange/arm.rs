@@ -103,8 +103,8 @@ pub struct RunReport {
     pub intents: Vec<Intent>,
     /// In [`Mode::Rehearse`] and [`Mode::Dark`]: the steps with a call whose `for_each` had no items.
     pub steps_without_items: Vec<StepId>,
-    /// In [`Mode::Rehearse`] and [`Mode::Dark`], if the run has not ended: the steps with a call that have not ended, of
-    /// which intents may be missing. `None` where the run has ended.
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`], if the run has not ended: the steps with a call that have not ended,
+    /// of which intents may be missing. `None` where the run has ended.
     pub open_steps: Option<Vec<StepId>>,
     /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped
     /// with this reason: `unresolved_effect`, `needs_person`, `needs_signal` or `would_pause`.

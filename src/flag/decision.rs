@@ -143,7 +143,8 @@ pub enum SkipReason {
     UnresolvedEffect,
     NeedsPerson,
     NeedsSignal,
-    /// The run would pause until a person decides: over a conflict, an unknown outcome, or what is missing in the files.
+    /// The run would pause until a person decides: over a conflict, an unknown outcome, or what is missing in the
+    /// files.
     WouldPause,
     /// The run has answered and not ended, and an assert reads intents that it may still record.
     RunGoesOn,

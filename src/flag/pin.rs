@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::Route;
 use crate::names::{RouteId, RunId};
 
-/// A family, named by the route that creates its instances: the route's id, and its other ids. An instance may be pinned
-/// under any of them.
+/// A family, named by the route that creates its instances: the route's id, and its other ids. An instance may be
+/// pinned under any of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Family {
     id: RouteId,
@@ -112,9 +112,9 @@ impl RetryKey {
     pub fn of_request(&self, digest: &[u8; 32]) -> Self {
         self.with_second_half_of(Self(*blake3::keyed_hash(&self.0, digest).as_bytes()))
     }
-    /// Called on a key for any caller: derives the key of a request of one verified caller, whose own key is `scoped`. It
-    /// differs from the keys of the same request of all others, so that it never conflicts with them, and shares their
-    /// first three quarters, so that [`RetryKey::range_of_request`] has them all.
+    /// Called on a key for any caller: derives the key of a request of one verified caller, whose own key is `scoped`.
+    /// It differs from the keys of the same request of all others, so that it never conflicts with them, and shares
+    /// their first three quarters, so that [`RetryKey::range_of_request`] has them all.
     pub fn of_verified_request(&self, digest: &[u8; 32], scoped: &Self) -> Self {
         let Self(mut key) = self.of_request(digest);
         key[24..].copy_from_slice(&scoped.0[24..]);

@@ -272,8 +272,8 @@ impl RouteFlag {
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
     /// Whether it is in `live` or above, or returns there without a gate: once the engine is healthy again, once a
-    /// freeze is lifted, at the end of the time for which it is held below `live`, or at a restart before its flip down is
-    /// recorded. If not, a cohort of it may still be in `live`: see [`super::could_be_live`].
+    /// freeze is lifted, at the end of the time for which it is held below `live`, or at a restart before its flip down
+    /// is recorded. If not, a cohort of it may still be in `live`: see [`super::could_be_live`].
     pub fn could_be_live(&self) -> bool {
         self.granted >= State::Live || self.is_held || self.returns_at_restart
     }

@@ -276,8 +276,8 @@ fn taken_part(remembered: Option<FileState>, now: FileState, moved: &RoutePositi
     Some(FileState { shares, ..now }).filter(|taken| *taken != now)
 }
 
-/// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of its
-/// last flip, and the shares that were not edited: the file says nothing new of them.
+/// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of
+/// its last flip, and the shares that were not edited: the file says nothing new of them.
 fn requested_by_edit(at: &RoutePosition, remembered: FileState, now: FileState) -> FileState {
     if remembered.state != now.state {
         return now;
@@ -287,8 +287,8 @@ fn requested_by_edit(at: &RoutePosition, remembered: FileState, now: FileState) 
     FileState { state: at.inputs.requested, shares }
 }
 
-/// If a route in `live` had become a part of another one (`was`) since its last flip: why it goes down for good. The store
-/// has a declaration of each route in the files, and drops it when the route becomes an earlier id of another.
+/// If a route in `live` had become a part of another one (`was`) since its last flip: why it goes down for good. The
+/// store has a declaration of each route in the files, and drops it when the route becomes an earlier id of another.
 fn parted_from_another(positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
     let is_parted = at.last.as_ref().map(state_of) == Some(State::Live) && positions.remembered(&at.route).is_none();
     is_parted.then_some(

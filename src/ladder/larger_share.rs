@@ -83,8 +83,8 @@ impl Mover {
         pending: PendingShare,
         request: FlipRequest,
     ) -> Result<Flipped, FlipError> {
-        // A flip down stops the flips up that were asked for before it or at the same time: this one must count as later
-        // than its own flip down, and as earlier than any other that is asked for next.
+        // A flip down stops the flips up that were asked for before it or at the same time: this one must count as
+        // later than its own flip down, and as earlier than any other that is asked for next.
         let asked = asked + Duration::from_nanos(1);
         // In a task of its own, which goes on if the wait below ends first.
         let work = tokio::spawn(async move {

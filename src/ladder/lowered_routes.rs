@@ -1,5 +1,5 @@
-//! Which routes persons have lowered since the start of the process, or flipped to the state that they had, and when they
-//! asked for it.
+//! Which routes persons have lowered since the start of the process, or flipped to the state that they had, and when
+//! they asked for it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -27,8 +27,8 @@ impl LoweredRoutes {
         self.add(route, Lowered { at, to: state_of(&waiting.flip), by: waiting.flip.by.clone() });
     }
 
-    /// Records that a person lowered a route or left it where it is. Of two such flips the one that was asked for later is
-    /// kept, in whatever order they are recorded here.
+    /// Records that a person lowered a route or left it where it is. Of two such flips the one that was asked for later
+    /// is kept, in whatever order they are recorded here.
     pub fn add(&mut self, route: &RouteId, lowered: Lowered) {
         if self.0.get(route).is_none_or(|known| known.at <= lowered.at) {
             self.0.insert(route.clone(), lowered);

@@ -1,8 +1,8 @@
 //! Instances of the engine that no route of new files would follow up. The engine's instances stay with the engine, so
 //! the routes that follow them up have to stay too, and have to match the same requests; their ids may change.
 //!
-//! An open run of a creator, or a rerun of one, counts as an instance, because it may still create one. So does a creator
-//! that is in `live`, because it may create one at any moment.
+//! An open run of a creator, or a rerun of one, counts as an instance, because it may still create one. So does a
+//! creator that is in `live`, because it may create one at any moment.
 //!
 //! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is.
 //! Files are not refused for instances that the files before did not follow up either: that would stop every later
@@ -41,8 +41,8 @@ pub(super) struct FamiliesBefore<'a> {
     pub followers: &'a Followers,
     /// The ids of the routes that create instances.
     pub creators: BTreeSet<RouteId>,
-    /// The ids under which instances are pinned that the engine may create at any moment: the creator, or a cohort of it,
-    /// is in `live` or above.
+    /// The ids under which instances are pinned that the engine may create at any moment: the creator, or a cohort of
+    /// it, is in `live` or above.
     pub creating: BTreeSet<RouteId>,
     /// The oldest id of each route with a workflow, by its id: new instances are pinned under it.
     pub oldest_ids: BTreeMap<RouteId, RouteId>,

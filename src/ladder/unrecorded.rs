@@ -1,5 +1,5 @@
-//! Routes and cohorts that are held below `live`, because retries may come of requests that legacy served and whose keys
-//! are not known: the engine would perform them a second time.
+//! Routes and cohorts that are held below `live`, because retries may come of requests that legacy served and whose
+//! keys are not known: the engine would perform them a second time.
 //!
 //! Always true: nothing is held where a repeat does no harm, or where a person's flip by force, or `force` in the file,
 //! has accepted it after the event that exposed the route.
@@ -78,8 +78,9 @@ impl Gate {
         self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
     }
 
-    /// If a route that is held on a copy of a store has its state by a flip from before the copy was started: why it goes
-    /// down for good. A later flip that lowered it would not be in the copy, so it must not return to `live` by itself.
+    /// If a route that is held on a copy of a store has its state by a flip from before the copy was started: why it
+    /// goes down for good. A later flip that lowered it would not be in the copy, so it must not return to `live` by
+    /// itself.
     pub(super) fn may_lack_flip(&self, positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
         self.held(positions, at)?;
         let started = self.unrecorded_since_copy(positions, at)?.exposed;

@@ -13,8 +13,8 @@ use crate::names::RouteId;
 
 /// The retry keys of a request: the present ones, and those by the scopes of earlier files. A request without present
 /// keys may be the retry of one that came under earlier files and is in flight, so its newest earlier keys serve as the
-/// present ones for as long as such a first try may come. After that it is only looked up under them: the scope may have
-/// been given up because it took different requests for one.
+/// present ones for as long as such a first try may come. After that it is only looked up under them: the scope may
+/// have been given up because it took different requests for one.
 ///
 /// # Errors
 /// It is not clear which key the request has.
@@ -62,8 +62,8 @@ pub(super) async fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKe
 /// The most look-ups of [`record_unless_noted_earlier`] at once: each waits for the store, which may not answer.
 pub(super) const NOTED_LOOK_UPS_MAX: usize = 1_024;
 
-/// Records that legacy serves a retry whose keys cannot be noted now, unless the store has them from an earlier try. The
-/// request does not wait for the store. If too many look-ups wait, it is recorded without one.
+/// Records that legacy serves a retry whose keys cannot be noted now, unless the store has them from an earlier try.
+/// The request does not wait for the store. If too many look-ups wait, it is recorded without one.
 pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: RetryKeys) {
     let (affinity, id, oldest_id) = (shared.affinity.clone(), route.id.clone(), route.first_id().clone());
     let Ok(permit) = shared.noted_look_ups.clone().try_acquire_owned() else {

@@ -219,7 +219,8 @@ pub trait Store: Work {
     fn is_new(&self) -> bool {
         false
     }
-    /// Whether the store takes appends now, as of the last commit, and no commit has stalled; does not ask the database.
+    /// Whether the store takes appends now, as of the last commit, and no commit has stalled; does not ask the
+    /// database.
     fn healthy(&self) -> bool;
     /// The error of the last commit that failed, or that a commit has stalled, while the store is not healthy.
     fn write_failure(&self) -> Option<String> {

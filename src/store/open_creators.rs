@@ -1,8 +1,8 @@
 //! Of which families an open run may still create an instance.
 //!
-//! Always true: what a run creates is in its first event. The family there is the oldest id that the run's route had when
-//! the run began, so a listing by the route's id does not find it after a rename. A rerun has no route; between the end
-//! of its predecessor and its own first event, only the outbox names it.
+//! Always true: what a run creates is in its first event. The family there is the oldest id that the run's route had
+//! when the run began, so a listing by the route's id does not find it after a rename. A rerun has no route; between
+//! the end of its predecessor and its own first event, only the outbox names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,7 +90,8 @@ async fn of_pending_reruns(store: &dyn Store) -> Result<BTreeSet<RouteId>, Store
     Ok(families)
 }
 
-/// The family whose instance a real run may create, and the run that supersedes it; `None` if its events cannot be read.
+/// The family whose instance a real run may create, and the run that supersedes it; `None` if its events cannot be
+/// read.
 async fn created_by(store: &dyn Store, run: RunId) -> Option<(Option<RouteId>, Option<RunId>)> {
     let events = match store.events(run, Seq::FIRST).await {
         Ok(events) => events,

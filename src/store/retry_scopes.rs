@@ -27,7 +27,8 @@ pub struct RetryScopes {
     /// Whether the route's workflow in the files that were read last has only `read` steps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads_only: bool,
-    /// `retry_window_s` when the files were read; `None` if no keys are recorded, or if an earlier version read the files.
+    /// `retry_window_s` when the files were read; `None` if no keys are recorded, or if an earlier version read the
+    /// files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_s: Option<u64>,
     /// When the keys of all its requests began to be recorded; `None` if no requests can have come before that, or if

@@ -1,7 +1,7 @@
 //! What cannot be purged because it cannot be read: pinned runs of which something would be kept, and retry keys.
 //!
-//! Always true: such a run or key stays as it is, and keeps no other from being purged. A process reads such a run once,
-//! and leaves it out of its later purges.
+//! Always true: such a run or key stays as it is, and keeps no other from being purged. A process reads such a run
+//! once, and leaves it out of its later purges.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};

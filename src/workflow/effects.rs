@@ -1,10 +1,10 @@
 //! Which effects a run has performed, or may have performed.
 //!
-//! The question it answers: "was anything private or shared done, or may it have been?" What the earlier runs of its job
-//! did counts too: a caller who is given the answer of a rerun sent one request for all of them. Always true: an attempt counts
-//! from the moment at which it may be sent; it does not count any more once it is certain that it did nothing (it was
-//! never sent, or the service or a probe said so). A run whose only effect was certainly not done can still fall back
-//! to legacy, or tell its caller that nothing was done.
+//! The question it answers: "was anything private or shared done, or may it have been?" What the earlier runs of its
+//! job did counts too: a caller who is given the answer of a rerun sent one request for all of them. Always true: an
+//! attempt counts from the moment at which it may be sent; it does not count any more once it is certain that it did
+//! nothing (it was never sent, or the service or a probe said so). A run whose only effect was certainly not done can
+//! still fall back to legacy, or tell its caller that nothing was done.
 
 use super::calls::{CallState, Phase, StepState};
 use super::performed_effects::PerformedEffects;

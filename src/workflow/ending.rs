@@ -24,7 +24,8 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
         return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
     }
     let has_steps_to_come = run.ended_steps < plan.steps.len();
-    // For its parent a child without an answer has failed: the parent undoes the rest, and nobody else undoes this part.
+    // For its parent a child without an answer has failed: the parent undoes the rest, and nobody else undoes this
+    // part.
     let of_child = run.unanswered.as_ref().filter(|_| run.started.parent.is_some() && !has_steps_to_come);
     let Some(failure) = run.failing.as_ref().or(of_child) else {
         if has_steps_to_come {

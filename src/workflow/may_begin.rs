@@ -24,9 +24,9 @@ pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refus
     Ok(())
 }
 
-/// Whether the next attempt of a call starts even though the run is ending, because it is unknown whether an earlier one
-/// took effect: a person asked for it, or repeating it settles that. What would only begin an effect does not start in a
-/// run that is ending.
+/// Whether the next attempt of a call starts even though the run is ending, because it is unknown whether an earlier
+/// one took effect: a person asked for it, or repeating it settles that. What would only begin an effect does not start
+/// in a run that is ending.
 pub(super) fn starts_while_ending(run: &Run, step: &Step, call: &CallState) -> bool {
     call.unknown_effect() && (call.requested || (call.repeatable && is_settled_by_repeat(run, step)))
 }

@@ -79,8 +79,8 @@ pub struct OpenCheckpoint {
     pub on_timeout: OnTimeout,
     /// The values that an approval by time-out gives.
     pub default: Option<Arc<Value>>,
-    /// The base URL of the service that the step calls, as it was shown. Absent where it makes no call, and in events of
-    /// earlier versions.
+    /// The base URL of the service that the step calls, as it was shown. Absent where it makes no call, and in events
+    /// of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
 }

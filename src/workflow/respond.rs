@@ -98,8 +98,8 @@ pub fn may_create_instance(status: u16) -> bool {
     (200..400).contains(&status) && status != 304
 }
 
-/// The instance that the answer creates. One that this run or an earlier run of its job has pinned already is not pinned
-/// again.
+/// The instance that the answer creates. One that this run or an earlier run of its job has pinned already is not
+/// pinned again.
 pub(super) fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
     if !may_create_instance(answer.status) {
         return None;

@@ -1,7 +1,7 @@
 //! Durations and times as people and expressions write them.
 //!
-//! Always true: a duration is at most [`SPAN_MAX`], and a declared one, except of a `wait:`, is longer than zero; a time
-//! is a valid timestamp.
+//! Always true: a duration is at most [`SPAN_MAX`], and a declared one, except of a `wait:`, is longer than zero; a
+//! time is a valid timestamp.
 
 use std::time::Duration;
 
@@ -76,8 +76,8 @@ pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
     }
 }
 
-/// Saturates: a time past the largest timestamp is the largest one. It lies 26 hours before the end of the year 9999, and
-/// databases write the last second of that year for "never".
+/// Saturates: a time past the largest timestamp is the largest one. It lies 26 hours before the end of the year 9999,
+/// and databases write the last second of that year for "never".
 fn timestamp(text: &str) -> Option<Timestamp> {
     let pieces = Pieces::parse(text).ok()?;
     let offset = pieces.to_numeric_offset().filter(|offset| offset.seconds().abs() < 86_400)?;

@@ -146,7 +146,8 @@ impl World {
     pub fn base(&self, service: &ServiceName) -> Option<&str> {
         self.services.get(service.as_str())?.as_str()
     }
-    /// The marks of bytes among the values of a run: where it began before marks existed, values without one are accepted.
+    /// The marks of bytes among the values of a run: where it began before marks existed, values without one are
+    /// accepted.
     pub(super) fn bytes_mark(&self, run: &Run) -> BytesMark {
         BytesMark::new(&self.key_secret).accepting_unmarked(!run.started.bytes_marked)
     }

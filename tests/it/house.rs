@@ -57,6 +57,8 @@ const PURE: &[&str] = &["expression", "flag", "workflow", "compare", "exchange"]
 const PURE_FOLDERS: &[&str] = &["engine/machine"];
 /// Files that are tables (the types of the API, the limits): they may be longer than others.
 const TABLES: &[&str] = &["admin/types.rs", "limits.rs"];
+/// The most columns of a line, as in `.rustfmt.toml`.
+const WIDTH_MAX: usize = 120;
 const BANNED_IN_PURE: &[&str] = &[
     "std::fs",
     "std::net::Tcp",
@@ -255,6 +257,21 @@ fn no_file_is_too_long() {
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
         .collect();
     assert!(long.is_empty(), "files that are too long:\n{}", long.join("\n"));
+}
+
+/// `rustfmt` leaves comments as they are.
+#[test]
+fn no_comment_is_wider_than_the_code() {
+    let is_wide = |line: &str| line.trim_start().starts_with("//") && line.chars().count() > WIDTH_MAX;
+    let wide: Vec<String> = rooms()
+        .into_iter()
+        .flat_map(|(path, _, _)| {
+            let text = fs::read_to_string(source_root().join(&path)).expect("readable");
+            let lines = text.lines().enumerate().filter(|(_, line)| is_wide(line));
+            lines.map(|(index, _)| format!("{}:{}", path.display(), index + 1)).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wide.is_empty(), "comments of more than {WIDTH_MAX} columns:\n{}", wide.join("\n"));
 }
 
 #[test]

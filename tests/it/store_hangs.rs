@@ -209,9 +209,9 @@ async fn a_sync_that_does_not_end_is_noticed() {
     report_violations("store_hangs::a_sync_that_does_not_end_is_noticed", seed(), "7 orders, 1 start", &[]);
 }
 
-/// The disk of the file of retry keys and of the file of evidence marks hangs. Those who came when it began to hang wait
-/// for a bounded time, nobody else does, and the kill switch works. What legacy served meanwhile stays with legacy, because
-/// the store takes the keys.
+/// The disk of the file of retry keys and of the file of evidence marks hangs. Those who came when it began to hang
+/// wait for a bounded time, nobody else does, and the kill switch works. What legacy served meanwhile stays with
+/// legacy, because the store takes the keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
     let mut system = TestSystem::start().await;

@@ -48,7 +48,8 @@ async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
         (Verified, Verified, false),
         (Verified, Unverified, false),
         (Unverified, Unverified, false),
-        // What nobody verified reserves nothing against a verified caller, nor does one verified caller against another.
+        // What nobody verified reserves nothing against a verified caller, nor does one verified caller against
+        // another.
         (Unverified, Verified, true),
         (Verified, OtherVerified, true),
     ]) {
@@ -63,8 +64,8 @@ async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
     assert_eq!(takes, [LegacyTake::FIRST; 2]);
 }
 
-/// Earlier files could not verify tokens that were signed with a new key, so for a while each verified request is looked
-/// up under its key for any caller too.
+/// Earlier files could not verify tokens that were signed with a new key, so for a while each verified request is
+/// looked up under its key for any caller too.
 #[tokio::test]
 async fn verified_callers_reserve_nothing_against_each_other_after_files_that_could_not_verify_them() {
     let pins = affinity_with_built_sets(&CountingStore::new()).await;

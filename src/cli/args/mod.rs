@@ -40,8 +40,8 @@ pub(crate) enum Command {
         /// The directory with pointsman.yaml, routes/ and workflows/.
         #[arg(value_name = "DIR", default_value = "flags")]
         dir: PathBuf,
-        /// Report secrets and keys of token issuers that cannot be read on this machine as warnings, not as errors. Those
-        /// that can be read are checked.
+        /// Report secrets and keys of token issuers that cannot be read on this machine as warnings, not as errors.
+        /// Those that can be read are checked.
         #[arg(long)]
         no_secrets: bool,
         /// Also report open runs that do not fit these files: their workflow is not in the files or would have decided

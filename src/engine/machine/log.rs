@@ -179,8 +179,8 @@ impl Log {
         self.in_flight.clone()
     }
 
-    /// Replaces the append in flight by one without the pin that is taken, under another batch id. If it is that of the id
-    /// itself, which is the first one, the other spellings of the id are not pinned either.
+    /// Replaces the append in flight by one without the pin that is taken, under another batch id. If it is that of the
+    /// id itself, which is the first one, the other spellings of the id are not pinned either.
     pub fn without_pin(&mut self, taken: &PinKey, batch: Uuid) -> Option<Arc<Append>> {
         let append = Arc::unwrap_or_clone(self.in_flight.take()?);
         let mut pins = append.pins;

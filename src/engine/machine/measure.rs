@@ -75,8 +75,8 @@ impl Measure {
     }
 }
 
-/// Whether a run that creates an instance has answered without the instance's id. The id may have been pinned already by
-/// the pending answer, or by an earlier run of the job. A run that failed need not have created an instance.
+/// Whether a run that creates an instance has answered without the instance's id. The id may have been pinned already
+/// by the pending answer, or by an earlier run of the job. A run that failed need not have created an instance.
 fn lacks_id(run: &Run) -> bool {
     let started = run.started();
     matches!(started.creates, Some(Creates::Engine { .. }))

@@ -1,8 +1,8 @@
 //! Replaces secrets that a service quotes in its reply, before the reply is recorded.
 //!
 //! Always true: if a reply quotes a secret or credential of its call, plain, percent-encoded as in a URL or in
-//! JSON-escaped form, neither events nor expressions see it. A short secret is not replaced: it could occur by chance in texts that do not quote
-//! it, and a later step would send stars instead of what the service returned.
+//! JSON-escaped form, neither events nor expressions see it. A short secret is not replaced: it could occur by chance
+//! in texts that do not quote it, and a later step would send stars instead of what the service returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -66,8 +66,8 @@ pub(in crate::engine) async fn order(
     }
 }
 
-/// The refusal of a further answer to a checkpoint of an ended run. `None` where it has no answer, or the run or its plan
-/// cannot be read.
+/// The refusal of a further answer to a checkpoint of an ended run. `None` where it has no answer, or the run or its
+/// plan cannot be read.
 async fn answered_before(core: &Core, run: RunId, checkpoint: &CheckpointId) -> Option<Refusal> {
     let stored = stored_run::read(core, run, Beginning::FirstEvent).await.ok()?;
     let plan = load::plan_of(core, &core.files.snapshot.load_full(), &stored.run.started().plan).await.ok()?;

@@ -203,8 +203,8 @@ fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<Heade
     }
 }
 
-/// `None` where a problem was reported. Where the file cannot be read and that is allowed, keys that verify no token, so
-/// that the rest of the files is checked as on a machine that has the file.
+/// `None` where a problem was reported. Where the file cannot be read and that is allowed, keys that verify no token,
+/// so that the rest of the files is checked as on a machine that has the file.
 fn token_keys(
     draft: &JwtDraft,
     known: &KnownNames<'_>,

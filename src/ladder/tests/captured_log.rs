@@ -19,8 +19,8 @@ pub(super) fn capture_log() -> (Arc<std::sync::Mutex<Vec<u8>>>, (tracing::subscr
     let to = log.clone();
     let all = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Writer(to.clone())).finish();
     let guard = tracing::subscriber::set_default(all);
-    // While there is only one dispatcher, `tracing` disables a log line for all threads if the first thread that reaches
-    // it has none: that of another test. Where there are two, it asks both.
+    // While there is only one dispatcher, `tracing` disables a log line for all threads if the first thread that
+    // reaches it has none: that of another test. Where there are two, it asks both.
     let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     (log, (guard, second))
 }

@@ -127,7 +127,8 @@ async fn a_new_route_does_not_begin_in_only_during_a_freeze() {
     assert_eq!(fixture.state("bare").state, State::Only);
 }
 
-/// The file gets its `force` while the process is stopped, also together with another id. One that had it before stays in
+/// The file gets its `force` while the process is stopped, also together with another id. One that had it before stays
+/// in
 /// `only`.
 #[tokio::test(start_paused = true)]
 async fn force_that_is_added_before_a_start_puts_no_route_in_only_during_a_freeze() {

@@ -72,8 +72,8 @@ async fn reading_leaves_the_files_beside_the_database_as_they_were() {
     assert_eq!(sizes(killed.path()), before);
 }
 
-/// A backup that is copied to the place of a store whose process was killed: SQLite would write the log of that store into
-/// the backup.
+/// A backup that is copied to the place of a store whose process was killed: SQLite would write the log of that store
+/// into the backup.
 #[tokio::test]
 async fn a_backup_beside_the_log_of_another_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();

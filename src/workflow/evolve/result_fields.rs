@@ -7,8 +7,8 @@ use crate::workflow::calls::{CallResult, Open};
 
 type Fields = Vec<(&'static str, Value)>;
 
-/// The output and the other fields under which expressions read a step whose calls have all ended: of one result, or lists in the order of
-/// the items. Where a rehearsed call has no declared output, there is only the reason.
+/// The output and the other fields under which expressions read a step whose calls have all ended: of one result, or
+/// lists in the order of the items. Where a rehearsed call has no declared output, there is only the reason.
 pub(super) fn result_fields(open: &Open) -> (Option<String>, Option<SharedJson>, Fields) {
     let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
     if undeclared.is_some() {

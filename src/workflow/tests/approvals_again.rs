@@ -1,4 +1,5 @@
-//! People are asked about what is left of a step: after a decision over a missing service, and when the service has moved.
+//! People are asked about what is left of a step: after a decision over a missing service, and when the service has
+//! moved.
 
 use super::approvals::{choose, of_items, payments, payments_one_by_one};
 use super::harness::{plan, take};

@@ -1,7 +1,7 @@
 //! Flips, edits and restarts of a walk, and what must hold of the routes' states.
 //!
-//! A person forces gates that lack evidence; gates that name retries of requests that legacy served only while no client
-//! retries one.
+//! A person forces gates that lack evidence; gates that name retries of requests that legacy served only while no
+//! client retries one.
 
 use std::collections::BTreeMap;
 

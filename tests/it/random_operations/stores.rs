@@ -53,7 +53,8 @@ impl Walk {
         self.backup = Some(copy);
     }
 
-    /// Starts on a copy of the backup. Orders of the engine that it may not have are lost; their clients do not come back.
+    /// Starts on a copy of the backup. Orders of the engine that it may not have are lost; their clients do not come
+    /// back.
     pub async fn restore(&mut self) {
         let Some(backup) = self.backup.take() else { return };
         eprintln!("the backup is restored");
@@ -70,8 +71,8 @@ impl Walk {
         self.backup = Some(backup);
     }
 
-    /// Copies the files of the stopped process, which is then started again and has more orders. Later it is killed, and
-    /// started on the copy, beside which the newer files stay.
+    /// Copies the files of the stopped process, which is then started again and has more orders. Later it is killed,
+    /// and started on the copy, beside which the newer files stay.
     pub async fn move_to_older(&mut self) {
         self.stop().await;
         let path = self.new_path();

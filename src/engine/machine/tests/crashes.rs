@@ -89,8 +89,8 @@ fn a_crash_after_any_output_loses_nothing_and_does_nothing_twice() {
     );
 }
 
-/// A person pauses or cancels the run while a repeatable call is under way; then the process ends. The call is sent again
-/// unless the run ends without undoing anything.
+/// A person pauses or cancels the run while a repeatable call is under way; then the process ends. The call is sent
+/// again unless the run ends without undoing anything.
 #[test]
 fn the_next_process_sends_no_call_again_of_a_run_that_was_cancelled_without_undoing() {
     let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();

@@ -9,11 +9,11 @@
 //! have a concurrency limit and a share of the rate of their own. A call that is refused here was not sent. A permit
 //! that is dropped without a result (its run was cancelled) counts as inconclusive.
 //!
-//! When the service is slow, calls wait for permits, each at most for its own timeout, which begins anew with the permit:
-//! a call that was sent with what is left would time out at a service that answers in time, with an unknown outcome. A
-//! step's deadline bounds both together, so a call waits only as long as enough of it is left (`CallBounds`). A call
-//! whose own time was shorter than its wait, and that then timed out, is inconclusive: our own queue must not open the
-//! breaker. When the service is unreachable, the breaker opens and calls are refused at once.
+//! When the service is slow, calls wait for permits, each at most for its own timeout, which begins anew with the
+//! permit: a call that was sent with what is left would time out at a service that answers in time, with an unknown
+//! outcome. A step's deadline bounds both together, so a call waits only as long as enough of it is left
+//! (`CallBounds`). A call whose own time was shorter than its wait, and that then timed out, is inconclusive: our own
+//! queue must not open the breaker. When the service is unreachable, the breaker opens and calls are refused at once.
 
 mod call_bounds;
 mod metrics;

@@ -173,8 +173,8 @@ pub(in crate::store::sqlite) async fn old_keys(
     found.into_iter().map(old_key).collect()
 }
 
-/// How many of the oldest keys whose first try was at this time or earlier cannot be read. [`old_keys`] leaves them out;
-/// they stay, and so they become the oldest.
+/// How many of the oldest keys whose first try was at this time or earlier cannot be read. [`old_keys`] leaves them
+/// out; they stay, and so they become the oldest.
 pub(in crate::store::sqlite) async fn unreadable_keys(readers: &Readers, since: i64) -> Result<u64> {
     let text = "SELECT count(*) FROM (SELECT key FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?) \
                 WHERE NOT (typeof(key) = 'blob' AND length(key) = 32)";

@@ -16,7 +16,7 @@
 //! the store; those that it has count as noted.
 
 use std::sync::{Arc, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -37,6 +37,9 @@ use crate::store::{RepeatedFailures, StoreHandle};
 const BATCH_MAX: usize = 512;
 /// The pause after a write that the store did not take.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// While the disk of the file hangs, requests wait for the store to take their keys only if its last write of keys took
+/// less than this.
+const STORE_QUICK_MAX: Duration = Duration::from_millis(250);
 /// The size of the ring buffer of a process that keeps no file.
 const RECORDS_IN_MEMORY: u64 = 1 << 18;
 
@@ -178,13 +181,18 @@ impl KeyLog {
         if ring.finished {
             return Note::Refused; // the process ends, and no other one would read the file
         }
+        ring.find_stall(NOTE_WAIT_MAX);
         if !ring.has(&key) && !ring.has_room() {
             ring.log_failure("it is full: the store takes nothing", None);
+            if ring.is_stalled() {
+                self.writer.key_added.notify_one(); // the store may take pending keys
+            }
             return Note::Refused;
         }
         if ring.path.is_none() {
             let seq = ring.last() + 1;
             ring.add(Record { seq, at, key });
+            ring.end_failure();
             drop(ring);
             self.writer.key_added.notify_one();
             return Note::Noted;
@@ -192,7 +200,6 @@ impl KeyLog {
         if ring.pending.is_stored(&key) {
             return Note::Noted;
         }
-        ring.find_stall(NOTE_WAIT_MAX);
         ring.add_pending(key, at);
         // Nobody waits for a write that hangs; if it ends, the key is written after all.
         let note = match ring.stall {
@@ -330,9 +337,10 @@ impl KeyLog {
                 continue;
             }
             batch.extend_from_slice(&pending);
+            let began = Instant::now();
             match store.note_legacy_tries(batch).await {
                 Ok(()) => {
-                    self.ring().set_pending_stored(&pending);
+                    self.ring().set_pending_stored(&pending, began.elapsed() < STORE_QUICK_MAX);
                     self.writer.pending_changed.notify_waiters();
                     self.advance(last);
                 }

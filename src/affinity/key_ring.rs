@@ -101,7 +101,7 @@ pub(super) struct Ring {
     pub closed: bool,
     /// Set when the log is dropped: the threads end once everything outstanding is written.
     pub ended: bool,
-    /// The store has all records, and its list says so.
+    /// The store has all records: no key is noted any more, and the store's list is told next.
     pub finished: bool,
     pub gauge: metrics::Gauge,
 }
@@ -213,26 +213,33 @@ impl Ring {
     pub fn set_written(&mut self, Outstanding { keys, waiting, .. }: Outstanding, written: Written) {
         self.written_since_sync |= written.any;
         self.unnoted.end_write(written.unnoted_failed);
+        let (mut is_one_noted, mut is_one_refused) = (false, false);
         for ((key, at), result) in keys.into_iter().zip(written.keys) {
             match &result {
                 Ok(seq) => {
                     self.add(Record { seq: *seq, at, key });
-                    if std::mem::take(&mut self.failing) {
-                        tracing::info!("retry keys can be noted in their file again");
-                    }
+                    is_one_noted = true;
                 }
-                Err(error) => self.log_failure("it cannot be written", Some(error)),
+                Err(error) => {
+                    self.log_failure("it cannot be written", Some(error));
+                    is_one_refused = true;
+                }
             }
             for (route, at) in self.pending.end_first(result.is_ok()) {
                 self.unnoted.set(route, at);
             }
         }
-        if self.is_stalled() {
+        let was_stalled = self.is_stalled();
+        if was_stalled {
             self.just_stored.note_stall();
         }
         // While keys that came during a stall are still to be written, later ones would wait behind them.
         if self.pending.len() == 0 {
             self.stall = Stall::None;
+        }
+        // Not before the stall has ended: until then keys are refused without a further line in the log.
+        if (is_one_noted || was_stalled) && !is_one_refused && !self.is_stalled() {
+            self.end_failure();
         }
         self.set_gauge();
         for waiting in waiting {
@@ -282,6 +289,13 @@ impl Ring {
         }
     }
 
+    /// Records that keys can be noted, and logs it if that is new.
+    pub fn end_failure(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("retry keys can be noted in their file again");
+        }
+    }
+
     /// Records that somebody waited too long for this key to be written.
     pub fn note_stall(&mut self, key: &RetryKey) {
         if self.pending.contains(key) {
@@ -317,12 +331,13 @@ impl Ring {
         self.log_failure("a write takes longer than a second, the disk may hang", None);
     }
 
-    /// Records that the store has these keys, which are pending.
-    pub fn set_pending_stored(&mut self, keys: &[(RetryKey, Timestamp)]) {
+    /// Records that the store has these keys, which are pending. `is_quick`: it took them long before a request that
+    /// waits for its key would have gone on without it.
+    pub fn set_pending_stored(&mut self, keys: &[(RetryKey, Timestamp)], is_quick: bool) {
         self.pending.set_stored(keys);
         if self.is_stalled() {
             self.just_stored.note_stall();
-            self.stall = Stall::StoreTakesPending;
+            self.stall = if is_quick { Stall::StoreTakesPending } else { Stall::Stalled };
         }
         keys.iter().for_each(|(key, at)| self.just_stored.add(*key, *at));
         self.set_gauge();

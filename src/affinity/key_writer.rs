@@ -1,9 +1,9 @@
 //! Writes the ring of retry keys to its file, on a thread of its own.
 //!
 //! The question it answers: "is this key in the file?" Always true: no lock that a request needs is held during a
-//! write to the file; a request waits for its key at most [`NOTE_WAIT_MAX`], and not at all while an earlier
-//! write takes longer than that. So a disk that begins to hang delays the requests that come at that moment, and no
-//! others.
+//! write to the file; a request waits for its key at most [`NOTE_WAIT_MAX`]. While an earlier write takes longer
+//! than that, a request waits only if the store takes keys quickly meanwhile, because then its key counts as noted. So
+//! a disk that begins to hang delays the requests that come at that moment, and others by a write of the store at most.
 //!
 //! Example: a request with the key K. `KeyLog::note` adds K to the pending keys and wakes the thread; the request
 //! waits. The thread takes K, and other keys that came meanwhile, writes their records and then the number of the last

@@ -160,7 +160,7 @@ pub(super) fn id_text(value: &serde_json::Value) -> Option<&str> {
 }
 
 /// Names that end like those of ids, and take an amount.
-const AMOUNTS: [&str; 3] = ["paid", "bid", "bids"];
+const AMOUNTS: [&str; 4] = ["paid", "bid", "bids", "kids"];
 /// The longest name of a parameter that is recognised.
 const NAME_CHARS_MAX: usize = 128;
 

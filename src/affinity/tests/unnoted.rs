@@ -1,5 +1,6 @@
 //! Requests that legacy serves although their keys cannot be noted.
 
+use super::super::key_ring::{Ring, Stall, Written};
 use super::*;
 
 /// A flip by force after a request accepts it, also if it comes soon after, and after a restart.
@@ -214,4 +215,81 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     assert!(!is_unnoted(), "also if it was written and stored afterwards");
     pins.record_served_unnoted(&numbered(3).into(), &route, &route).await;
     assert!(is_unnoted(), "nobody has it");
+}
+
+/// Each of the writes hangs; what the log says of it is decided by `failing`.
+#[test]
+fn keys_can_be_noted_again_only_when_the_last_write_that_hung_has_ended() {
+    let mut ring = Ring::in_memory(960, metrics::Gauge::noop());
+    ring.path = Some("s.keys".into());
+    let written = |seq| Written { keys: vec![Ok(seq)], any: true, ..Written::default() };
+    ring.add_pending(numbered(1), clock::now());
+    let first = ring.take_outstanding().unwrap();
+    ring.add_pending(numbered(2), clock::now());
+    ring.note_stall(&numbered(1));
+    ring.set_written(first, written(1));
+    assert!(ring.failing && ring.is_stalled(), "the second key waits for the next write");
+    let second = ring.take_outstanding().unwrap();
+    ring.set_written(second, written(2));
+    assert!(!ring.failing && !ring.is_stalled());
+
+    // Of a write without keys, while which the store takes the key that waits.
+    ring.progress_to_write = true;
+    let progress = ring.take_outstanding().unwrap();
+    ring.add_pending(numbered(3), clock::now());
+    ring.note_stall(&numbered(3));
+    ring.set_pending_stored(&[(numbered(3), clock::now())], true);
+    assert!(ring.failing && ring.stall == Stall::StoreTakesPending);
+    ring.set_written(progress, Written::default());
+    assert!(!ring.failing && !ring.is_stalled());
+}
+
+#[test]
+fn requests_wait_for_the_store_only_if_it_takes_keys_quickly() {
+    let mut ring = Ring::in_memory(960, metrics::Gauge::noop());
+    ring.path = Some("s.keys".into());
+    for (n, is_quick, expected) in
+        [(1, false, Stall::Stalled), (2, true, Stall::StoreTakesPending), (3, false, Stall::Stalled)]
+    {
+        ring.add_pending(numbered(n), clock::now());
+        ring.note_stall(&numbered(n));
+        ring.set_pending_stored(&[(numbered(n), clock::now())], is_quick);
+        assert!(ring.stall == expected, "{n}");
+    }
+}
+
+/// The only request has gone away, and no other one comes.
+#[tokio::test]
+async fn a_flush_finds_that_a_write_hangs_and_the_store_takes_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CountingStore::new();
+    let pins = affinity_with_file(&store, dir.path()).await;
+    let write_hangs = pins.keys.hold_file();
+    let none = EarlierKeys::none();
+    let _went_away = pins.take_for_legacy(numbered(1).into(), &none, KnownBody::Unread).now_or_never();
+    pins.flush().await;
+    assert_eq!(pins.unwritten_keys(), 0);
+    assert!(store.inner.first_try(numbered(1)).await.unwrap().is_some());
+    drop(write_hangs);
+}
+
+/// Clients go away before anybody has waited long, until there is no room.
+#[tokio::test]
+async fn a_write_that_hangs_is_noticed_although_the_file_has_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, none) = (CountingStore::new(), EarlierKeys::none());
+    let limits = Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() };
+    let keys = KeyLog::open(&dir.path().join("s.keys"), &limits).unwrap();
+    let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
+    let write_hangs = pins.keys.hold_file();
+    let mut n = 0;
+    while pins.keys.ring().has_room() {
+        n += 1;
+        let _went_away = pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread).now_or_never();
+    }
+    while store.inner.first_try(numbered(1)).await.unwrap().is_none() {
+        let _refused = pins.take_for_legacy(numbered(n + 1).into(), &none, KnownBody::Unread).now_or_never();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(write_hangs);
 }

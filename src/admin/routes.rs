@@ -60,7 +60,8 @@ pub(super) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> Js
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let horizon = admin.parts.ladder.horizon(route.id.clone()).await;
     let horizon = horizon.map_err(|error| match error {
-        FlipError::Store(error) => error.into(), // nobody moves the route
+        // Only read here, so the error must not say that a flip was or was not made.
+        FlipError::Store(error) => error.into(),
         error => ApiError::flip(error, ids),
     })?;
     let counts = admin.parts.store.pin_counts().await?;

@@ -73,7 +73,8 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, fam
     }
 }
 
-/// Asks until the store answers: legacy creates the most while the engine's store is out of order.
+/// Asks until the store answers. It must not give up while the store is down: then the engine falls back, so legacy
+/// creates most instances, and their ids are those to check.
 async fn check(store: &StoreHandle, families: &Families, key: PinKey) {
     let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
     loop {

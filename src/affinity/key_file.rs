@@ -77,8 +77,13 @@ pub enum KeyFileError {
     /// Another process has locked it.
     #[error("the file of retry keys {} is in use by another process", .0.display())]
     Locked(PathBuf),
-    /// The store is an older copy, and does not take the record of that.
-    #[error("the file of retry keys {} was written after this store, which is an older copy that was put in the place of a later one; the store cannot be written, and without a record of that requests may be performed a second time: start again when it can be", .0.display())]
+    /// The store is an older copy, and this cannot be recorded in it.
+    #[error(
+        "the file of retry keys {} is newer than this store: the store is an older copy, put in the place of a later \
+         one. That has to be recorded in the store, or requests may be performed a second time, and the store cannot \
+         be written now: nothing was changed; start again when it can be written",
+        .0.display()
+    )]
     CopyNotRecorded(PathBuf),
     /// It has keys of another store.
     #[error("the file of retry keys {} has keys that another store does not have yet; move it back to that store, or move it away", .0.display())]
@@ -237,7 +242,7 @@ impl KeyFile {
     /// Reads the tag and all records of a file that a process may be writing to, also records that the store has.
     ///
     /// # Errors
-    /// The file cannot be read, or it is shorter than when it was created.
+    /// The file cannot be read, or it is shorter than its progress slot says.
     pub(super) fn peek(path: &Path) -> io::Result<(Option<Tag>, Vec<Record>)> {
         let slots = SlotFile::open_read_only(path)?;
         let mut head = [[0; SLOT_BYTES]; 2];

@@ -144,7 +144,7 @@ impl KeyLog {
             for (route, at) in &opened.unnoted {
                 ring.unnoted.set(*route, ServedUnnoted::by_earlier_process(*at).at);
             }
-            ring.unnoted.settle(true);
+            ring.unnoted.write_exact_times(true);
         }
         if !opened.unnoted.is_empty() {
             synced = synced.and_then(|()| self.writer.write_all_and_sync());
@@ -283,7 +283,7 @@ impl KeyLog {
         // The times of routes that were served unnoted are only in the file.
         let is_to_write = {
             let mut ring = self.ring();
-            ring.unnoted.settle(true);
+            ring.unnoted.write_exact_times(true);
             ring.unnoted.is_to_write()
         };
         if is_to_write {
@@ -291,7 +291,7 @@ impl KeyLog {
         }
         {
             let mut ring = self.ring();
-            if !ring.is_stored() || ring.unnoted.has_any(self.window) {
+            if !ring.is_stored() || ring.unnoted.may_be_retried(self.window) {
                 return;
             }
             ring.finished = true;
@@ -305,7 +305,7 @@ impl KeyLog {
         {
             let mut ring = self.ring();
             ring.closed = true;
-            ring.unnoted.settle(true);
+            ring.unnoted.write_exact_times(true);
         }
         self.writer.wake();
         self.writer.key_added.notify_one();

@@ -37,7 +37,7 @@ pub(super) struct UnnotedTimes {
     to_write: Vec<SlotRoute>,
     /// The routes whose times are being written.
     in_writing: Vec<SlotRoute>,
-    /// The routes whose times could not be written; tried again with the next [`UnnotedTimes::settle`].
+    /// The routes whose times could not be written; tried again with the next [`UnnotedTimes::write_exact_times`].
     failed: Vec<SlotRoute>,
 }
 
@@ -76,10 +76,11 @@ impl UnnotedTimes {
         }
     }
 
-    /// Has exact times of the last such requests written to the file: of each route whose time in the file has come, or
-    /// of all routes. A later process needs them: a flip by force accepts the requests before it, and a later time in
-    /// the file would put a request after that flip.
-    pub fn settle(&mut self, all: bool) {
+    /// The file has times that lie in the future ([`UNNOTED_WRITE_INTERVAL`]). Has them replaced by the exact times of
+    /// the last such requests: for each route whose time in the file has passed, or for all routes. A later process
+    /// needs the exact ones: a flip by force accepts the requests before it, and with a time that is too late a request
+    /// would count as later than the flip.
+    pub fn write_exact_times(&mut self, all: bool) {
         let now = clock::now();
         let mut to_write = std::mem::take(&mut self.failed);
         for (route, served) in &mut self.times {
@@ -94,7 +95,7 @@ impl UnnotedTimes {
     }
 
     /// Whether a retry may still come of a request that legacy served although its key could not be noted.
-    pub fn has_any(&self, window: Duration) -> bool {
+    pub fn may_be_retried(&self, window: Duration) -> bool {
         let now = clock::now();
         self.times.values().any(|served| clock::window_end(served.at, window) > now)
     }
@@ -131,14 +132,14 @@ mod tests {
         let mut unnoted = UnnotedTimes { has_file: true, ..UnnotedTimes::default() };
         unnoted.times.insert(over, ServedUnnoted { at: now - seconds(30), in_file: now - seconds(1) });
         unnoted.times.insert(served, ServedUnnoted { at: now - seconds(30), in_file: now + seconds(30) });
-        unnoted.settle(false);
+        unnoted.write_exact_times(false);
         assert_eq!(unnoted.to_write, [over]);
         let exact = unnoted.times[&over];
         assert!(exact.in_file >= exact.at && exact.in_file <= exact.at + Duration::from_millis(1));
-        unnoted.settle(true);
+        unnoted.write_exact_times(true);
         assert_eq!(unnoted.to_write, [over, served], "at the end of the process");
         unnoted.to_write.clear();
-        unnoted.settle(true);
+        unnoted.write_exact_times(true);
         assert!(unnoted.to_write.is_empty(), "both are exact");
     }
 
@@ -151,7 +152,7 @@ mod tests {
         assert!(unnoted.set(route, now), "it is being written");
         unnoted.end_write(vec![route]);
         assert!(!unnoted.is_to_write());
-        unnoted.settle(false);
+        unnoted.write_exact_times(false);
         assert_eq!(unnoted.take_to_write().len(), 1);
         unnoted.end_write(Vec::new());
         assert!(!unnoted.set(route, now));

@@ -27,7 +27,7 @@ use crate::flag::RetryKey;
 
 /// How long a request waits for its key to be written.
 pub(super) const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
-/// The interval at which the file is synced, and at which times of routes are written again (`UnnotedTimes::settle`):
+/// The interval at which the file is synced, and at which times of routes are written again (`UnnotedTimes::write_exact_times`):
 /// the exact ones, and those whose write failed. Keys whose write failed are not tried again.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -197,7 +197,10 @@ impl KeyWriter {
         }
     }
 
-    /// Writes what is outstanding. If nothing is, returns whether nothing will be any more.
+    /// Writes what is outstanding.
+    ///
+    /// # Errors
+    /// Nothing is outstanding; the error says whether something may still be added.
     fn write_outstanding(&self) -> Result<(), Idle> {
         let mut file = self.file();
         let outstanding = {
@@ -251,7 +254,7 @@ impl KeyWriter {
     }
 
     fn write_until_ended(&self) {
-        let mut settled = Instant::now();
+        let mut written_at = Instant::now();
         loop {
             match self.write_outstanding() {
                 Ok(()) => {}
@@ -261,9 +264,9 @@ impl KeyWriter {
                     return;
                 }
             }
-            if settled.elapsed() >= SYNC_INTERVAL {
-                settled = Instant::now();
-                self.ring().unnoted.settle(false);
+            if written_at.elapsed() >= SYNC_INTERVAL {
+                written_at = Instant::now();
+                self.ring().unnoted.write_exact_times(false);
             }
         }
     }

@@ -133,11 +133,11 @@ async fn bounded<T>(answer: impl Future<Output = Result<T, StoreError>>, at_most
     match tokio::time::timeout(at_most, answer).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
-            tracing::error!(%error, "cannot tell who took a first try");
+            tracing::error!(%error, "the store could not say which arm took a first try");
             Err(ArmUnknown)
         }
         Err(_) => {
-            tracing::error!(waited = ?at_most, "cannot tell who took a first try");
+            tracing::error!(waited = ?at_most, "the store did not say in time which arm took a first try");
             Err(ArmUnknown)
         }
     }

@@ -65,7 +65,7 @@ enum MarkedBy {
 /// What the marks of newer files say about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FoundMark {
-    /// No request with this key was taken.
+    /// No mark of newer files is under this key (`tries` or the store may still have it).
     None,
     /// Legacy took a request.
     Legacy,

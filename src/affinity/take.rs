@@ -117,8 +117,8 @@ impl StoreAffinity {
     }
 
     /// Takes for the engine the key ([`RetryKey::of_verified_request`]) under which retries of a verified caller's
-    /// request are found if their tokens cannot be verified. Called after the caller's own key was taken: whoever took
-    /// something under the key for any caller reserved nothing against it.
+    /// request are found if their tokens cannot be verified. Called after the caller's own key was taken. A request of
+    /// an unverified caller with the same key value does not keep a verified caller from taking this key.
     pub fn take_for_unverified_retries(&self, unverified_retry: &RetryKey, of_verified_request: RetryKey) -> Took {
         let _lock = self.request_locks.of(unverified_retry);
         self.take_for_engine(of_verified_request)

@@ -17,7 +17,7 @@ const PENDING_JUDGED_AGAIN: Duration = Duration::from_secs(5);
 /// Requests that legacy served and whose retry keys are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownKeys {
-    /// None was served later.
+    /// When the last of them was served.
     pub served: Timestamp,
     /// When no retry of them may come any more.
     pub until: Timestamp,

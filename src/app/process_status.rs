@@ -37,7 +37,10 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
 fn missing_retry_keys(parts: &Parts) -> Option<String> {
     let unread = parts.pins.unread_key_files().into_iter().chain(parts.pins.lost_keys_of_unknown_routes());
     let files = unread.map(|(file, UnknownKeys { until, .. })| {
-        format!("{file}: until {until:.0} retries with the missing keys are treated as first tries, and no route goes up to `live` unless forced")
+        format!(
+            "{file}: until {until:.0} retries with the missing keys are treated as first tries. So no route goes up to \
+             `live` unless forced, and routes and cohorts in `live` are held at `dark`"
+        )
     });
     let copy = parts.ladder.copy_held_until().map(|until| {
         let restored = |Restored { backed_up, open_runs, .. }| {
@@ -46,8 +49,9 @@ fn missing_retry_keys(parts: &Parts) -> Option<String> {
         let which = parts.store.restored().map(restored);
         let which = which.unwrap_or_else(|| "a copy of another one, or of an earlier state of this one".to_owned());
         format!(
-            "the store is {which}, and what was done after the copy was made is not in it: routes in `live` \
-             were lowered to `dark`, until {until:.0} none goes up to `live` unless forced, and retries in `only` are performed again"
+            "the store is {which}, and what was done after the copy was made is not in it: routes in `live` were \
+             lowered to `dark` (except those that only read or have `force:` in their file), until {until:.0} none \
+             goes up to `live` unless forced, and retries in `only` are performed again"
         )
     });
     let sentences: Vec<String> = copy.into_iter().chain(files).collect();

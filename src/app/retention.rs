@@ -95,9 +95,10 @@ pub(super) fn log_default(configured: Option<Retention>, store: &StoreHandle) {
     }
 }
 
-/// Deletes runs beyond their age whose retry keys have expired, after the keys. An expired key that is still stored is
-/// bound again if the time since its first try counts for less after a restart ([`clock::RunningTimes`]), or if the
-/// files give a longer window. It would then lead a retry to a run that is gone.
+/// Removes expired retry keys, then deletes the runs beyond their age whose keys have expired. In this order, because a
+/// key that has expired and is still stored may become valid again: after a restart, if less of the time since its
+/// first try counts ([`clock::RunningTimes`]), or if the files give a longer window. It would then lead a retry to a
+/// run that is gone.
 async fn purge(
     store: &StoreHandle,
     retention: &Retention,

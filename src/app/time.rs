@@ -1,5 +1,6 @@
 //! Sets the process's time at the start, by the store's time or newest event, and then compares it with the machine's
-//! clock. Notes in the store that the process runs, because only such time counts towards retry windows.
+//! clock. Notes in the store that the process runs, because only time in which a process runs counts towards retry
+//! windows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,11 @@ pub(super) async fn note_running(store: StoreHandle, pins: Arc<StoreAffinity>) {
             // Only now: a file that is ahead of the store would make the store a copy.
             Ok(()) => pins.write_generation(generation),
             Err(error) => {
-                tracing::warn!(%error, "the store was not told that this process runs; it is told again later")
+                tracing::warn!(
+                    %error,
+                    "it could not be recorded in the store that this process runs: retry keys are kept for longer; \
+                     tried again in ten minutes"
+                )
             }
         }
         tokio::time::sleep(RUNNING_NOTED_EVERY).await;

@@ -1,4 +1,4 @@
-//! Where commands read runs from: a running process, or a store that no process uses.
+//! Where commands read runs from: a running process, or a store (a SQLite store only while no process uses it).
 //!
 //! A [`ReadError`] says whether one run cannot be read, or the whole source.
 
@@ -14,7 +14,7 @@ use crate::limits::Limits;
 pub(super) enum RunSource {
     /// A running process.
     Api(Box<Client>),
-    /// A store that no process uses.
+    /// A store that is opened for reading.
     Store(StoredRuns),
 }
 
@@ -103,7 +103,7 @@ impl OpenRuns for RunSource {
 }
 
 fn store_error(error: anyhow::Error) -> CallError {
-    let hint = "a store that a process uses cannot be opened: ask the process with --admin";
+    let hint = "if a process uses this SQLite store, ask that process: leave out --store, and name it with --admin";
     CallError::Failed(format!("{error:#}"), hint.to_owned())
 }
 

@@ -16,7 +16,8 @@ pub enum AwaitedIntents {
 }
 
 impl AwaitedIntents {
-    /// Whether a run that has not ended may still record one of them. `has_ended` tells whether a step of it has.
+    /// Whether a run that has not ended may still record one of them. `has_ended` tells whether a step of the run has
+    /// ended.
     pub fn may_follow(&self, has_ended: impl Fn(&StepId) -> bool) -> bool {
         match self {
             AwaitedIntents::None => false,

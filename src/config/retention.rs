@@ -20,7 +20,7 @@ pub struct Retention {
     pub completed: Option<Duration>,
     /// It failed.
     pub failed: Option<Duration>,
-    /// A person cancelled it.
+    /// It was cancelled, by a person, by its parent or by a rule of its workflow (`busy: cancel`).
     pub cancelled: Option<Duration>,
     /// The engine gave the request back, and legacy answered.
     pub abandoned: Option<Duration>,
@@ -62,7 +62,7 @@ pub(crate) struct RetentionMapDraft {
     pub completed: Option<String>,
     /// It failed: `90d`.
     pub failed: Option<String>,
-    /// A person cancelled it.
+    /// It was cancelled, by a person, by its parent or by a rule of its workflow (`busy: cancel`).
     pub cancelled: Option<String>,
     /// The engine gave the request back, and legacy answered.
     pub abandoned: Option<String>,

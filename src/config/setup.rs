@@ -75,7 +75,7 @@ pub struct Settings {
     pub store: StoreUrl,
     /// The directory of the file of retry keys, where it is not the default one.
     pub retry_keys_dir: Option<PathBuf>,
-    /// Encrypts credentials of callers; 32 bytes as 64 hex digits.
+    /// Encrypts credentials of callers and other sealed values: 32 bytes, given as 64 hex digits or base64.
     pub store_key: Option<Secret>,
     /// By name; read from environment or file at load.
     pub secrets: BTreeMap<String, Secret>,

@@ -182,10 +182,10 @@ impl Core {
     pub async fn events(&self, run: RunId) -> Result<Vec<StoredEvent>, StoreError> {
         let stored = self.ports.store.events(run, Seq::FIRST).await?;
         match opened_events::open(&self.ports.sealer, run, stored) {
-            OpenedEvents { none_opens: true, .. } => {
+            OpenedEvents { no_sealed_value_opens: true, .. } => {
                 Err(StoreError(opened_events::why_none_opens(&self.ports.sealer).to_owned()))
             }
-            OpenedEvents { events, none_opens: false } => Ok(events),
+            OpenedEvents { events, no_sealed_value_opens: false } => Ok(events),
         }
     }
 

@@ -17,7 +17,7 @@ const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
 /// has no pairs.
 ///
 /// # Errors
-/// Every condition that does not hold, each a sentence that says how far it is.
+/// Every condition that does not hold, each as a sentence that says what is still missing.
 pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all: bool) -> Result<(), Vec<String>> {
     let mut missing = Vec::new();
     match (from, to) {
@@ -94,8 +94,8 @@ fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
 fn more_were_lost(evidence: &RouteEvidence) -> String {
     let lost = evidence.lost_differences.map(|at| {
         format!(
-            "; more are not counted: they were not stored when the process that ran before {at:.0} ended, or are not \
-             in a backup"
+            "; more are not counted: they were not stored when the process that ran before {at:.0} ended, or were \
+             found after the backup was made from which this store was restored"
         )
     });
     lost.unwrap_or_default()
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_errors_of_legacy_alone_open_no_gate() {
+    fn pairs_that_legacy_answered_only_with_errors_open_no_gate() {
         let mut e = RouteEvidence { shadow_pairs: 30, shadow_refusals: 30, ..Default::default() };
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert!(

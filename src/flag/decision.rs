@@ -88,7 +88,8 @@ pub enum Decision {
     Engine {
         /// The rung that this request is on.
         rung: State,
-        /// Whether legacy may answer if the engine has begun nothing; never in `only`, never for a pinned instance.
+        /// Whether legacy may answer if the run fails before a private or shared step has begun; never in `only`, never
+        /// for a pinned instance.
         may_fall_back: bool,
         /// Why the engine answers.
         reason: EngineReason,
@@ -152,7 +153,7 @@ pub enum SkipReason {
     NoInstance,
     /// A follow-up in `dark` or `live` of an instance of which the engine has no complete twin.
     NoTwin,
-    /// A retry, taken by the arm of its first try, which was compared.
+    /// A retry: only first tries are compared.
     Retried,
     ShuttingDown,
     /// New instances were frozen after the decision.

@@ -22,7 +22,7 @@ pub enum Why {
     Requested,
     /// As the file declares it; no flip was recorded, so no evidence supports it.
     Unproven,
-    /// The file asks for more than the evidence allows.
+    /// The gate allows less than what was requested, or a route in `live` is held at `dark` for a time.
     Gate,
     /// The guard lowered it.
     Guard,
@@ -58,7 +58,7 @@ pub struct StateInputs {
     pub shares: Shares,
     /// Whether no flip was recorded for it.
     pub has_no_flip: bool,
-    /// The highest state that the gate let through, where the file asks for more.
+    /// The highest state that the gate allows, where more was requested; of a route that is held, the state at which.
     pub gate: Option<State>,
     /// Whether the route is held below `live`, at the state in `gate`, for a limited time, after which it returns to
     /// `live` without a gate.

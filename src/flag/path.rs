@@ -1,7 +1,7 @@
 //! PURE. Normalises a raw path once; the normalised path is both matched and forwarded.
 //!
-//! The question it answers: "which path will the origin see, and could servers interpret it differently?" A path that
-//! the origin interprets differently would bypass a flag. Therefore dot segments (`..`, `%2e%2E`) are resolved here and
+//! The question it answers: "which path will legacy see, and could servers interpret it differently?" A path that
+//! legacy interprets differently would bypass a flag. Therefore dot segments (`..`, `%2e%2E`) are resolved here and
 //! never forwarded; other encodings are forwarded as the client wrote them and decoded for matching; a path that
 //! servers interpret differently (`//`, `%2F`, `%5C`, a backslash, `;parameters`) is called ambiguous, and [`readings`]
 //! lists every interpretation that an origin may choose. NUL, CR, LF, a malformed `%` and a `..` above the root are

@@ -20,8 +20,8 @@ pub const RETRY_KEY_DEFAULT: HeaderName = HeaderName::from_static("idempotency-k
 pub struct Route {
     /// Its id: unique, a metric label.
     pub id: RouteId,
-    /// Its other ids, the newest first: records under them belong to it. They are those that it had before. If files
-    /// took a rename back, those that it had later are among them, and the last may be its id now.
+    /// Its other ids, the newest first: records under them belong to it. Usually they are its earlier ids. If files
+    /// took a rename back, they also have the ids that it got by that rename, and the last one may be its present id.
     pub was: Vec<RouteId>,
     /// Which requests belong to it.
     pub matches: Match,

@@ -1,9 +1,10 @@
-//! Moves that a later flip down overtakes: they were asked for before it, and are judged after it because they waited.
+//! Moves up that waited while a person lowered their route. Such a move was asked for before the flip down, and is
+//! judged after it.
 //!
-//! Always true: of a flip down and a move up of one route that has a flip, the one that was asked for later counts,
-//! whichever is performed first; a flip to the present state, or to a smaller share of it, counts as a flip down. A
-//! flip up is refused if its route was lowered after it was asked for, and files that were read before that do not
-//! raise the route.
+//! Always true: of a flip down and a move up of one route, the one that was asked for later counts, whichever is
+//! performed first. So a flip up is refused if its route was lowered after the flip up was asked for, and files that
+//! were read before the route was lowered do not raise it (if any flip of the route is recorded). A flip to the present
+//! state, or to a smaller share of it, counts as a flip down.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +19,8 @@ use crate::store::FileState;
 
 impl Mover {
     /// Refuses a flip up, or to a larger share, if its route was lowered after it was asked for. The caller holds the
-    /// lock of moves. (What is lowered after this comes in force again after the flip, see `waiting`.)
+    /// lock of moves. (A flip down that is made after this check is applied again to the positions that this flip
+    /// computes, see `waiting`.)
     pub(super) fn check_not_lowered_since(
         &self,
         asked: Instant,
@@ -41,8 +43,9 @@ impl Mover {
         Err(FlipError::Refused { why, commands })
     }
 
-    /// The positions by which files are judged that were read before persons lowered routes: what the files ask for
-    /// counts as known there, so that they make no flip, unless they lower the route further or make a share smaller.
+    /// For files that were read before a person lowered some of their routes: the positions by which the files are
+    /// judged. In these positions the store already has what the files declare for such a route. So the declaration is
+    /// no change, and makes no flip, except where it lowers the route further or makes a share smaller.
     pub(super) fn with_edits_overtaken(&self, asked: Instant, before: &Positions, routes: &[Arc<Route>]) -> Positions {
         let (lowered, mut judged) = (self.in_force().inputs().lowered, before.clone());
         for route in routes {

@@ -52,8 +52,8 @@ pub(super) fn prune(dropped: &mut BTreeMap<String, DroppedReason>, may_be_held: 
     }
 }
 
-/// Sets the time of those reasons of a route's cohorts that were first read at `read_at` to the earliest one, so that
-/// they override no hold.
+/// Sets the reasons of a route's cohorts that were first read at `read_at` to the time 0 (1970), so that they override
+/// no hold.
 pub(super) fn antedate_new(scopes: &mut BTreeMap<RouteId, RetryScopes>, route: &RouteId, read_at: Timestamp) {
     let forced = scopes.get_mut(route).and_then(|scopes| scopes.forced_cohorts.as_mut());
     for forced in forced.into_iter().flat_map(BTreeMap::values_mut).filter(|forced| forced.since == read_at) {

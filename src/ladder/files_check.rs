@@ -30,7 +30,8 @@ impl SearchedFiles {
         &self.declared.routes
     }
 
-    /// Searches again if flips have changed since then of which families the engine may create instances.
+    /// Searches again if flips since the search have changed the set of families of which the engine may create
+    /// instances.
     ///
     /// # Errors
     /// The store does not answer.
@@ -95,10 +96,10 @@ pub(super) fn check_and_adopt(
     if matches!(reading, Reading::Reload) && refused.is_empty() {
         refused.extend(above_new_followers(before, &after));
     }
-    let drawn_anew = shares::drawn_anew(before, &after);
+    let changed_share_sentences = shares::changed_share_sentences(before, &after);
     match reading {
-        Reading::Reload => refused.extend(drawn_anew),
-        Reading::Start { .. } => drawn_anew.iter().for_each(|sentence| tracing::error!("{sentence}")),
+        Reading::Reload => refused.extend(changed_share_sentences),
+        Reading::Start { .. } => changed_share_sentences.iter().for_each(|sentence| tracing::error!("{sentence}")),
     }
     for (route, exposed) in accepted {
         if let Some(scopes) = after.scopes.get_mut(&route) {

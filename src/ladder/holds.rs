@@ -10,6 +10,8 @@ use crate::names::RouteId;
 /// The rung of a route that is held: the highest on which legacy answers.
 pub(super) const HELD_AT: State = State::Dark;
 
+/// Lowers a route that has lost its `key` to the highest rung that needs none.
+/// Lowers a route that has lost its `key` to the highest rung that needs none.
 pub(super) fn lower_without_key(at: &mut RoutePosition) {
     let by_key = highest_by_key(at);
     if by_key < at.rung() {
@@ -65,8 +67,8 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     }
 }
 
-/// The rung of a route. If the route has no `key`: the highest rung, up to that one, that needs none, because its
-/// share is 100 % or because it is neither `dark` nor `live`.
+/// The highest rung, at most the route's own, that does not need the `key` which the route lacks: a rung with a share of
+/// 100 %, or one other than `dark` and `live`. With a `key`, the route's own rung.
 fn highest_by_key(at: &RoutePosition) -> State {
     let lacks_key = |rung: State| matches!(rung, State::Dark | State::Live) && at.inputs.shares.of(rung) < Percent::ALL;
     let mut rung = at.rung();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant as Moment};
 use tokio::time::{Instant, timeout_at};
 
 use super::down::UnrecordedDown;
-use super::mover::{FlipGuard, Mover};
+use super::mover::{Mover, MovesLock};
 use super::not_ended;
 use super::pending_shares::{LargerShare, PendingShare};
 use super::types::{FlipError, FlipRequest, Flipped, StoreSilent};
@@ -63,7 +63,7 @@ impl Mover {
         until: Instant,
         LargerShare { route, to, .. }: &LargerShare,
         down_is_recorded: bool,
-    ) -> Result<FlipGuard, FlipError> {
+    ) -> Result<MovesLock, FlipError> {
         let refused = |why: String| FlipError::Refused { why, commands: Vec::new() };
         if !down_is_recorded {
             return Err(refused("the store has not recorded the flip down yet".to_owned()));
@@ -77,7 +77,7 @@ impl Mover {
 
     async fn raise(
         self: Arc<Self>,
-        guard: FlipGuard,
+        guard: MovesLock,
         asked: Moment,
         until: Instant,
         pending: PendingShare,

@@ -42,7 +42,7 @@ pub(super) struct Mover {
 }
 
 /// Shows that the caller holds the lock of all moves; one task at a time holds it.
-pub(super) type FlipGuard = OwnedMutexGuard<()>;
+pub(super) type MovesLock = OwnedMutexGuard<()>;
 
 impl Mover {
     pub async fn open(declared: Declared, store: StoreHandle, gate: Gate) -> Result<Self, FilesError> {
@@ -84,7 +84,7 @@ impl Mover {
         &self.in_force
     }
 
-    pub async fn lock_moves(&self) -> FlipGuard {
+    pub async fn lock_moves(&self) -> MovesLock {
         self.move_lock.clone().lock_owned().await
     }
 
@@ -122,7 +122,7 @@ impl Mover {
     /// No other reload may come between the search and this.
     pub async fn reload(
         &self,
-        guard: FlipGuard,
+        guard: MovesLock,
         read: Instant,
         searched: SearchedFiles,
         recorded: impl FnOnce() + Send,
@@ -149,7 +149,7 @@ impl Mover {
     }
 
     /// Judges again the routes that are held below `live` and whose time of being held is over.
-    pub async fn release_held(&self, guard: FlipGuard) -> Result<(), StoreError> {
+    pub async fn release_held(&self, guard: MovesLock) -> Result<(), StoreError> {
         let (before, all_recorded) = self.record_waiting_first(&guard).await;
         all_recorded?;
         let now = clock::now();
@@ -233,7 +233,7 @@ impl Mover {
     /// Moves a route up, or changes its shares. Flips down that are made meanwhile come after it.
     pub async fn flip(
         &self,
-        guard: FlipGuard,
+        guard: MovesLock,
         asked: Instant,
         route: &RouteId,
         request: FlipRequest,
@@ -324,7 +324,7 @@ impl Mover {
     /// force.
     pub async fn end_freeze(
         &self,
-        guard: FlipGuard,
+        guard: MovesLock,
         version: u64,
         reason: Option<String>,
         by: String,
@@ -354,7 +354,7 @@ impl Mover {
         flip_record(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 
-    /// Records flips of these positions, while what is written counts as possibly recorded.
+    /// Records flips of these positions. Until the outcome is known, they count as possibly recorded.
     pub(super) async fn record(&self, recording: Recording, of: &Positions) -> Result<Vec<FlipRecord>, StoreError> {
         self.in_force.set_outstanding(OutstandingWrite::new(&recording.flips, of));
         let outcome = self.recorder.record(recording).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::in_force::Inputs;
 use super::kill_switch::Pending;
-use super::mover::{FlipGuard, Mover, log};
+use super::mover::{Mover, MovesLock, log};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
 use super::record::Recording;
@@ -70,7 +70,7 @@ impl Mover {
 
     /// Records the flips that wait before anything else is recorded. Returns the positions in force then: none of their
     /// flips waits, unless the store did not record it.
-    pub(super) async fn record_waiting_first(&self, _guard: &FlipGuard) -> (Positions, Result<(), StoreError>) {
+    pub(super) async fn record_waiting_first(&self, _guard: &MovesLock) -> (Positions, Result<(), StoreError>) {
         loop {
             let outcome = self.record_waiting_flips().await;
             let Inputs { waiting, positions, .. } = self.in_force().inputs();
@@ -82,7 +82,7 @@ impl Mover {
 
     /// For the end of the process: waits, for at most `within`, until the freeze and the flips that wait are recorded,
     /// and the larger shares that follow flips down are set.
-    /// No person's flip may wait from this call on. Returns what is not recorded then.
+    /// From this call on no person's flip is put in force before the store has it. Returns what is not recorded then.
     pub(super) async fn end_moves(&self, within: Duration) -> UnrecordedMoves {
         self.in_force().end();
         let next = || self.in_force().inputs().waiting.first().map(|waiting| waiting.recorded.subscribe());

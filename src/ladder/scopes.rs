@@ -156,7 +156,8 @@ impl<'a> MatchesBefore<'a> {
         Self { matches: matches.collect(), present: routes.iter().map(|route| route.matches.normal_form()).collect() }
     }
 
-    /// The other routes of which this one may get requests. `is_kept`: it matches what it matched before.
+    /// The earlier matches of other routes whose requests this route may get from now on. `is_kept`: this route matches
+    /// what it matched before.
     fn taken_over_by(&self, route: &Route, is_kept: bool) -> impl Iterator<Item = &'a RetryScopes> {
         let gets_some = move |(id, matches, _): &&(&RouteId, Match, &RetryScopes)| {
             let is_present = self.present.contains(&matches.normal_form());

@@ -5,16 +5,17 @@ use super::positions::{Positions, RoutePosition};
 use crate::flag::{Instance, Percent, State};
 use crate::names::RouteId;
 
-/// A sentence for each route with a share below 100 % in `dark` or `live` whose oldest id new files change.
-pub(super) fn drawn_anew(before: &Positions, after: &Positions) -> Vec<String> {
+/// A sentence for each route with a share below 100 % in `dark` or `live` whose oldest id would be another one by the
+/// new files, so that other callers would be in the share.
+pub(super) fn changed_share_sentences(before: &Positions, after: &Positions) -> Vec<String> {
     let sentence = |at: &RoutePosition| {
-        let drawn_by = match &at.route.instance {
+        let hashed_route = match &at.route.instance {
             Some(Instance::Follows { creator, .. }) => &after.routes.get(creator)?.route,
             _ => &at.route,
         };
-        let scopes = drawn_by.ids().filter_map(|id| before.scopes.get(id)?.present.as_ref());
+        let scopes = hashed_route.ids().filter_map(|id| before.scopes.get(id)?.present.as_ref());
         let oldest: Vec<&RouteId> = scopes.map(|scope| &scope.route).collect();
-        let (id, next) = (&at.route.id, drawn_by.first_id());
+        let (id, next) = (&at.route.id, hashed_route.first_id());
         // A route that takes the place of several has the oldest id of one of them.
         let oldest = oldest.first().filter(|_| !oldest.contains(&next))?;
         has_share(at).then(|| {

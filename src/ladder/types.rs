@@ -54,8 +54,8 @@ pub struct Flipped {
     pub flip: FlipRecord,
     /// Whether anything changed. A flip to the present state changes nothing.
     pub changed: bool,
-    /// Whether the store has all of it. If not, the flip down is in force all the same, but a restart would lose it,
-    /// unless `share_is_pending`.
+    /// Whether the store has all that was asked for. If not, and `share_is_pending` is set, it has the flip down and
+    /// perhaps not the larger share. If not, and it is not set, a flip down is in force that a restart would lose.
     pub recorded: bool,
     /// Whether it is a flip down that is recorded, and it is not known whether the larger share that was asked for
     /// together with it is recorded too. That share comes in force once it is known to be.
@@ -220,9 +220,9 @@ pub trait GateCondition: Send + Sync {
 /// retries a second time.
 #[derive(Clone, Debug)]
 pub struct Unrecorded {
-    /// The last event that let the engine perform such a retry, such as a change of the files.
+    /// When something, such as a change of the files, last made it possible that the engine performs such a retry.
     pub exposed: Timestamp,
-    /// When none can come any more.
+    /// From this time on no such retry can come.
     pub until: Timestamp,
     /// Which requests these are, and until when their retries may come, as the end of a sentence.
     pub why: String,

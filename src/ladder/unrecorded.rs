@@ -33,7 +33,7 @@ impl Gate {
             })
         });
         let mut unknown: Vec<Unrecorded> = forgotten.into_iter().chain(of_conditions).collect();
-        // What holds for every route is found once for this one and once for each route of which it got requests.
+        // A cause that concerns every route is found once for this one and once for each route whose requests it got.
         unknown.sort_by(|a, b| (&a.why, b.exposed).cmp(&(&b.why, a.exposed)));
         unknown.dedup_by(|a, b| a.why == b.why);
         unknown
@@ -97,10 +97,10 @@ impl Gate {
         self.harmful_retries(positions, &next)
     }
 
-    /// The cohorts whose `force` does not let them above the rung at which routes are held, and why: it was written
-    /// before the edit that gave the route such requests, before the store became a copy, or before legacy served
-    /// requests whose keys are not known. Whoever wrote it did not know of them. A forced flip of the route to `live`
-    /// after that, or `force` of the route, counts for its cohorts too.
+    /// The cohorts that are held at `dark` although they have `force` for `live`, each with the cause. The cause is
+    /// later than the `force`: an edit gave the route such requests, the store became a copy, or legacy served requests
+    /// whose keys are not known. Whoever wrote the `force` did not know of them. A forced flip of the route to `live`
+    /// after the cause, or `force` of the route, counts for its cohorts too.
     pub(super) fn held_cohorts<'a>(
         &self,
         positions: &Positions,
@@ -125,7 +125,8 @@ impl Gate {
 
     /// For a route that is or was in `only`: the requests whose retries the engine would perform a second time, unless
     /// a flip by force or an earlier `force` in the file has accepted that. It does not matter whether these files or
-    /// earlier ones brought them: an older version stored them while it held the route at `dark`, and accepted nothing.
+    /// earlier ones gave the route such requests: an older version put such files in force and held the route at
+    /// `dark`, and nobody accepted anything.
     pub(super) fn unaccepted_retries_in_only(&self, after: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let was_in_only =
             at.rung() == State::Only || at.last.as_ref().is_some_and(|flip| state_of(flip) == State::Only);

@@ -1,7 +1,7 @@
 //! Client connections: accepting, serving and draining them.
 //!
 //! Serves each connection in a task of its own. Always true: open connections are bounded (more wait in the kernel's
-//! queue); a connection has one timer, which is never armed further ahead than the shortest limit, so that it fires in
+//! queue); a connection has one timer, which is never armed further ahead than `check_every`, so that it fires in
 //! time also for a wait that begins meanwhile; a request arms no timer of its own. If a client is gone, the work for
 //! its request ends; a client that only closed its sending side gets its answer.
 //! During a drain nothing new is accepted, idle connections close, requests in flight finish with `connection: close`,

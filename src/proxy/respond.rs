@@ -103,7 +103,9 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
         Failure::Target => bad("bad-path", "The path is ambiguous or broken", "The target cannot be read".into()),
         Failure::Body => {
             let detail =
-                "The request's body ended early or is framed wrongly; the forwarded request was aborted.".into();
+                "The request's body ended early or is framed wrongly. No workflow was begun. If a part of it was \
+                 forwarded, the service may have acted on that, and trying again could do the work twice."
+                    .into();
             (S::BAD_REQUEST, "bad-body", "The body is broken", detail, true)
         }
         Failure::TooLarge => {
@@ -120,7 +122,10 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
             (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail, true)
         }
         Failure::Overdue(Overdue::Client) => {
-            let detail = "No more of the request's body arrived (limits: body_idle_ms).".into();
+            let detail = "No more of the request's body arrived (limits: body_idle_ms). No workflow was begun. If a \
+                          part of it was forwarded, the service may have acted on that, and trying again could do the \
+                          work twice."
+                .into();
             (S::REQUEST_TIMEOUT, "body-timeout", "The body did not arrive in time", detail, true)
         }
         Failure::Overdue(Overdue::Upload) => {

@@ -24,7 +24,7 @@ pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that were cut because their requests did not finish in time.
+    /// Tasks that were cut because they did not finish in time: connections, tunnels and look-ups of retry keys.
     pub cut: usize,
     /// How long it took.
     pub took: Duration,

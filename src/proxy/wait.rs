@@ -44,7 +44,7 @@ pub(super) enum Phase {
     FirstByte,
     /// The reply's body, or the client to take it.
     Reply,
-    /// An arm with a deadline of its own: the engine, or a connect.
+    /// Something that has a deadline of its own: the engine's answer, or a new connection to legacy.
     Arm,
     /// For the client to close, after an early answer.
     Linger,
@@ -91,8 +91,9 @@ pub(super) struct WaitLimits {
     total: u64,
     half_close: u64,
     linger: u64,
-    /// The longest time for which the timer is armed: the shortest limit, so that it fires in time also for a wait that
-    /// begins after it was armed.
+    /// The longest time for which the timer is armed: the shortest of the limits for idle, head, first byte, body and
+    /// total, so that it fires in time also for such a wait that begins after it was armed. The other limits begin in
+    /// the connection's own task, which then arms the timer anew.
     pub(super) check_every: u64,
 }
 
@@ -199,7 +200,7 @@ impl ConnectionWait {
     pub(super) fn start_sending(&self) {
         self.enter(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload });
     }
-    /// A frame of the request's body was passed on.
+    /// A frame of the request's body was read ahead, or passed on to legacy.
     pub(super) fn uploaded(&self, exchange_number: u32) {
         if self.exchange_number.load(Relaxed) == exchange_number {
             self.waits_for_client.store(false, Relaxed);

@@ -1,5 +1,6 @@
 //! A request as the expressions of `assert` read it: `request.method`, `.path`, `.params`, `.query`, `.headers`,
-//! `.peer` and `.body`. Values of different bytes are different texts, also where they are not UTF-8.
+//! `.peer` and `.body`. In query, form and headers different bytes are different texts, also where they are not UTF-8.
+//! A body that is not UTF-8 is null.
 
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};

@@ -249,8 +249,9 @@ fn redacted(text: String, redaction: Option<&Redaction>, of_body: fn(&Redaction,
     }
 }
 
-/// The result for a problem that the engine answered with. A problem caused by a service or an overload counts as
-/// failed or skipped. Any other is what the caller would have got, and is compared.
+/// The result for a problem that the engine answered with. A problem caused by a service, an overload, a freeze, a
+/// reload or the end of the process counts as failed or skipped. Any other is what the caller would have got, and is
+/// compared.
 fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResult {
     match problem.status {
         503 if problem.kind == "too-many-runs" => {
@@ -265,7 +266,7 @@ fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResu
         }
         // The dark run continues: it had no answer within `shadow_run_ms`.
         503 if problem.kind == "run-goes-on" => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
-        // A service has refused a step, which is a result of the workflow: legacy may have answered otherwise.
+        // `workflow-refused` is compared (below): a service refused a step, which is a result of the workflow.
         502 if problem.kind != "workflow-refused" => {
             EngineResult::NotComparable(Outcome::Failed("unavailable"), report)
         }

@@ -80,7 +80,7 @@ impl Append {
 pub struct PendingRun {
     /// The run that is to begin. A second row for the same run is ignored, and so is one for a run that has events.
     pub run: RunId,
-    /// The run whose event began it; `None` if no run did. It is not purged while this row exists.
+    /// The run whose event began it; `None` if no run did. That run is not purged while this row exists.
     pub parent: Option<RunId>,
     /// Everything that is needed to begin it; opaque to the store.
     pub record: Value,

@@ -151,7 +151,7 @@ const GAUGES: MetricDescriptions = &[
         "Runs that this process cannot resume: their plan or events cannot be read, or nothing wakes them (a bug).",
     ),
     (
-        "pointsman_births_overdue",
+        "pointsman_pending_runs_overdue",
         "Child runs and reruns that were decided on and are not created yet, and ended runs whose children were not all \
          told to end; both are retried.",
     ),

@@ -1,7 +1,7 @@
 //! What a run reports to its parent run when it ends, and what a parent stores of its children's reports.
 //!
-//! Always true: effects that a run left without undoing, or with unknown outcome, are reported to all runs above it, as
-//! a text of bounded length. A text that a note already contains is not repeated in it.
+//! Always true: effects that a run did not undo, or whose outcome is unknown, are reported to all runs above it, as a
+//! text of bounded length. A run's note does not repeat a child's report whose text it contains already.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,7 @@ impl Run {
         // Where the run ended early, `left` lists the unknown steps too.
         let is_listed = self.ends_early() || unknown.is_empty();
         let unknown = (!is_listed).then(|| Vec::from_iter(unknown).join(", "));
-        let unknown = unknown.map(|steps| format!("it is unknown whether it was done: {steps}"));
+        let unknown = unknown.map(|steps| format!("it is unknown whether these steps were done: {steps}"));
         let parts: Vec<_> =
             [to_come, left, unknown, self.left_by_children_in_words("")].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| cut(&parts.join("; ")))

@@ -118,7 +118,8 @@ impl EndedAttempt<'_> {
             && self.run.has_waiting_caller(self.now)
     }
 
-    /// Something is locked at the service, so certainly nothing was done.
+    /// Handles a reply that says that something is locked at the service (`busy_on`). Certainly nothing was done, so the
+    /// step waits and tries again, is skipped, cancels the run or asks a person, as its `busy:` says.
     fn busy(
         &self,
         call: &Call,
@@ -239,10 +240,10 @@ impl EndedAttempt<'_> {
         failure: &Failure,
         result: &AttemptResult,
     ) -> Option<Event> {
-        let may_be_free = match result {
+        let is_exempt_from_count = match result {
             // Nothing was sent.
             AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_) => true,
-            // A rehearsed or dark run takes a place of the shadow executor while it waits.
+            // A rehearsed or dark run occupies a slot of the shadow executor while it waits, so its attempts count.
             AttemptResult::OverRate { .. } => self.run.mode() == Mode::Real && !self.caller_waits(state),
             // This is no failure of the service: the process ended. Where the run goes on at once, the same attempt is
             // sent again without an event and is not counted either.
@@ -253,7 +254,7 @@ impl EndedAttempt<'_> {
             | AttemptResult::TimedOut(_)
             | AttemptResult::CutOff(_) => false,
         };
-        let not_counted = may_be_free && !self.every_attempt_counts();
+        let not_counted = is_exempt_from_count && !self.every_attempt_counts();
         let stops = match self.part {
             Part::Do => {
                 let settles = unknown && state.effect != EffectClass::Read && is_settled_by_repeat(self.run, self.step);

@@ -2,7 +2,8 @@
 //!
 //! Always true: the response is sent with 200 when the run has ended or waits for somebody, or with 202 and the run's
 //! present state when the bound on the wait is reached; the same idempotency key returns the same run. When a client
-//! disconnects, its run continues. If a run is on disk and cannot be read for the response, that is 202 with its id.
+//! disconnects, its run continues. If the run is on disk but cannot be read for the response, the response is 202 with
+//! the run's id.
 
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ pub(in crate::admin) async fn start(
     let (started, response) = match slot {
         Some(slot) => {
             let started = engine.start(start).await.map_err(ApiError::not_started)?;
-            // The client can have events only of a run that an earlier request has started.
+            // `Last-Event-ID` counts only if an earlier request started the run: of a new run the client has no event.
             let after = if started.fresh { Seq(0) } else { last_event };
             let response = follow(&admin, started.run, after, slot).await;
             (started, response)

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The first request of an arm, and a second one with the same key and body.
+/// Who sends a request. All use the same key value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Caller {
     Verified,

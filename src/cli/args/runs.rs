@@ -278,7 +278,7 @@ pub(crate) struct AnswerArgs {
 pub(crate) struct Replay {
     /// The run's id.
     pub run: String,
-    /// Read the run from a store that no process uses, `sqlite:PATH` or `postgres://…`, instead of from the API.
+    /// Read the run from a store instead of from the API: `postgres://…`, or `sqlite:PATH` while no process uses it.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// Show where this version of the workflow would have decided differently.

@@ -34,7 +34,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     let deadline = Instant::now() + request.deadline;
     let fall_back = request.may_fall_back && request.mode == Mode::Real;
     let decided_by = core.snapshot_of(request.files_version);
-    // Without that version, the newest serves to answer from the run of an earlier try.
+    // If those files are no longer in memory, this request begins no run; the newest files are then used only to answer
+    // from the run of an earlier try.
     let snapshot = decided_by.clone().unwrap_or_else(|| core.files.snapshot.load_full());
     let run = RunId(core.process.new_id());
     let request = match with_twin(&core, request, deadline).await {

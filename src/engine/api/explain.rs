@@ -244,7 +244,7 @@ fn breaker_state(core: &Core, service: &ServiceName) -> Option<String> {
             format!("{service}'s breaker has been open for {}, next probe in {left} s", open_for())
         }
         (BreakerState::Open, None) => format!("{service}'s breaker has been open for {}", open_for()),
-        (BreakerState::HalfOpen, _) => format!("{service}'s breaker lets a few probes through"),
+        (BreakerState::HalfOpen, _) => format!("{service}'s breaker is half open and admits a few calls"),
         (BreakerState::Closed, _) => format!("{service}'s breaker has closed again"),
     })
 }

@@ -46,7 +46,7 @@ pub(in crate::engine) async fn rerun(
     let mut predecessor = read(core, of).await?;
     events_to_take_over(&predecessor, &from)?;
     let permit = start::acquire_permit(core)?;
-    // The successor may have begun in the store of which this one is a copy.
+    // If this store is a copy (such as a restored backup), the successor may have begun in the original store.
     let pause = predecessor.run.superseded().and_then(|_| {
         copied_runs::pause_of_successor(core, &predecessor.run, &predecessor.plan, predecessor.last_event_at)
     });

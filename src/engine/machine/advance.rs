@@ -109,7 +109,8 @@ impl Machine {
                         progressed |= self.try_command(Command::BeginChild { step, item, child });
                     }
                     Action::OrderChild { child, order } => self.order_child(child, order),
-                    // A rehearsal has lock names of its own, which nobody else queues for.
+                    // A run that is not stored (a rehearsal, or a run of a route with `keep: none`) joins no lock's queue
+                    // in the store, so it is always first.
                     Action::Lock { step, item, queued, .. } if !self.log.is_stored() => {
                         progressed |= self.try_command(Command::LockSeen { step, item, queued, seen: LockSeen::First });
                     }

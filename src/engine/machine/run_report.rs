@@ -1,4 +1,5 @@
-//! What a run did apart from its answer: its intents, and why it could not be compared.
+//! What a run reports beside its answer, for comparison and metrics: its intents, its status and, where it cannot be
+//! compared, why.
 
 use std::sync::Arc;
 

@@ -48,7 +48,7 @@ pub(in crate::engine) struct CallerTerms {
     pub awaited_intents: AwaitedIntents,
 }
 
-/// Pauses a run when it is recovered, or created again, before anything else happens to it.
+/// The order to pause a run as the first thing after its recovery, or at its creation where it is created again.
 pub(in crate::engine) struct RecoveryPause {
     /// The name under which the run's events record who paused it.
     pub by: String,

@@ -47,7 +47,7 @@ pub(in crate::engine) struct EventSealer {
     /// The step that each checkpoint is about.
     checkpoint_steps: BTreeMap<CheckpointId, StepId>,
     /// Steps (items) whose rows in lock queues were written by an earlier version, with the lock's name in clear.
-    clear_locks: BTreeSet<(StepId, Option<u32>)>,
+    steps_with_clear_lock_name: BTreeSet<(StepId, Option<u32>)>,
 }
 
 impl EventSealer {
@@ -70,7 +70,7 @@ impl EventSealer {
                 .open_checkpoints()
                 .map(|asked| (asked.checkpoint.clone(), asked.step.clone()))
                 .collect(),
-            clear_locks: BTreeSet::new(),
+            steps_with_clear_lock_name: BTreeSet::new(),
         };
         sealer.learn(events);
         sealer
@@ -86,7 +86,7 @@ impl EventSealer {
     }
     /// Records that the row of this step (item) in a lock's queue has the name in clear.
     pub fn note_clear_lock(&mut self, step: StepId, item: Option<u32>) {
-        self.clear_locks.insert((step, item));
+        self.steps_with_clear_lock_name.insert((step, item));
     }
     /// Replaces sensitive lock names by their hashes; `None` where that fails. A step whose row has the name in clear
     /// leaves the queue under both names.
@@ -94,7 +94,7 @@ impl EventSealer {
         let mut in_clear = Vec::new();
         for change in changes.iter_mut() {
             let is_clear = matches!(change, LockChange::Leave { step, item, .. }
-                if self.clear_locks.contains(&(step.clone(), *item)));
+                if self.steps_with_clear_lock_name.contains(&(step.clone(), *item)));
             if is_clear {
                 in_clear.push(change.clone());
             }
@@ -344,8 +344,8 @@ fn take_values(value: &mut Value, values: &mut Vec<Value>) {
     match value {
         Value::String(text) if text.is_empty() || text.starts_with(PLACEHOLDER_MARKS[0]) => {}
         Value::String(_) | Value::Number(_) => {
-            let place = format!("{}{}{}", PLACEHOLDER_MARKS[0], values.len(), PLACEHOLDER_MARKS[1]);
-            values.push(std::mem::replace(value, Value::String(place)));
+            let placeholder = format!("{}{}{}", PLACEHOLDER_MARKS[0], values.len(), PLACEHOLDER_MARKS[1]);
+            values.push(std::mem::replace(value, Value::String(placeholder)));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| take_values(item, values)),
         Value::Object(members) => members.values_mut().for_each(|member| take_values(member, values)),

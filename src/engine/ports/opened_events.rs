@@ -1,6 +1,6 @@
 //! Opens the sealed values in a run's events when they are read from the store.
 //!
-//! Always true: if another `store_key` sealed a run's values, [`OpenedEvents::none_opens`] says so, and they are not
+//! Always true: if another `store_key` sealed a run's values, [`OpenedEvents::no_sealed_value_opens`] says so, and they are not
 //! taken for values in clear. In a run without sensitive values, text that only looks sealed is plain text.
 
 use crate::engine::ports::event_sealer::are_sealed;
@@ -12,17 +12,17 @@ use crate::workflow::Event;
 
 /// Events that were read from the store.
 pub(in crate::engine) struct OpenedEvents {
-    /// The events; in clear, unless `none_opens`.
+    /// The events; in clear, unless `no_sealed_value_opens`.
     pub events: Vec<StoredEvent>,
     /// Something in the events of a run with sensitive values has the form of a sealed value, and nothing can be
     /// opened: the values were sealed with another key.
-    pub none_opens: bool,
+    pub no_sealed_value_opens: bool,
 }
 
 /// Opens sealed events.
 pub(in crate::engine) fn open(sealer: &Sealer, run: RunId, events: Vec<StoredEvent>) -> OpenedEvents {
     if !are_sealed(&events) {
-        return OpenedEvents { events, none_opens: false };
+        return OpenedEvents { events, no_sealed_value_opens: false };
     }
     let mut any_opened = false;
     let open = |stored: StoredEvent| {
@@ -36,8 +36,8 @@ pub(in crate::engine) fn open(sealer: &Sealer, run: RunId, events: Vec<StoredEve
     let events: Vec<StoredEvent> = events.into_iter().map(open).collect();
     let is_sealed =
         |stored: &StoredEvent| serde_json::to_value(&stored.event).is_ok_and(|value| has_sealed_form(&value));
-    let none_opens = !any_opened && events.iter().any(is_sealed);
-    OpenedEvents { events, none_opens }
+    let no_sealed_value_opens = !any_opened && events.iter().any(is_sealed);
+    OpenedEvents { events, no_sealed_value_opens }
 }
 
 /// Why sealed values cannot be opened, and what to do.

@@ -30,7 +30,7 @@ pub(in crate::engine) enum LoadError {
 /// Reads a run, whether or not this process owns it.
 pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<LoadedRun, LoadError> {
     let _permit = core.schedule.load_permits.0.acquire().await; // never closed
-    let StoredRun { run, last_event_at, events, from_run_snapshot, none_opens } =
+    let StoredRun { run, last_event_at, events, from_run_snapshot, no_sealed_value_opens } =
         match stored_run::read(core, id, beginning).await {
             Ok(stored) => stored,
             Err(error @ ReadError::Misfit(_)) => return Err(LoadError::Unreadable(error.to_string())),
@@ -48,7 +48,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
     let mut sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
-    if none_opens && sealer.has_sealed_parts(events.iter().map(|stored| &stored.event)) {
+    if no_sealed_value_opens && sealer.has_sealed_parts(events.iter().map(|stored| &stored.event)) {
         return Err(LoadError::Unreadable(opened_events::why_none_opens(&core.ports.sealer).to_owned()));
     }
     drop(events);

@@ -154,7 +154,7 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
             return Err(StoreError(format!("{failures} consecutive rows cannot be delivered")));
         }
     }
-    gauge!("pointsman_births_overdue").set(overdue);
+    gauge!("pointsman_pending_runs_overdue").set(overdue);
     Ok(next)
 }
 

@@ -41,8 +41,8 @@ pub(in crate::engine) struct StoredRun {
     pub events: Vec<StoredEvent>,
     /// Whether the run was read from its snapshot.
     pub from_run_snapshot: bool,
-    /// See [`OpenedEvents::none_opens`]. If true, the values that look sealed are left sealed in the run.
-    pub none_opens: bool,
+    /// See [`OpenedEvents::no_sealed_value_opens`]. If true, the values that look sealed are left sealed in the run.
+    pub no_sealed_value_opens: bool,
 }
 
 /// Reads and folds a run.
@@ -51,21 +51,21 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
         && let Some((run, at)) = read_snapshot(core, id).await
     {
         let events = core.ports.store.events(id, run.seq().next()).await.map_err(ReadError::Store)?;
-        let OpenedEvents { events, none_opens } = opened_events::open(&core.ports.sealer, id, events);
+        let OpenedEvents { events, no_sealed_value_opens } = opened_events::open(&core.ports.sealer, id, events);
         match fold_onto(run, &events) {
             Ok(run) => {
                 SnapshotOutcome::Read.count();
                 let last_event_at = events.last().map_or(at, |stored| stored.at);
-                return Ok(StoredRun { run, last_event_at, events, from_run_snapshot: true, none_opens });
+                return Ok(StoredRun { run, last_event_at, events, from_run_snapshot: true, no_sealed_value_opens });
             }
             Err(misfit) => report_unusable_snapshot(id, &misfit.to_string()),
         }
     }
     let events = core.ports.store.events(id, Seq::FIRST).await.map_err(ReadError::Store)?;
-    let OpenedEvents { events, none_opens } = opened_events::open(&core.ports.sealer, id, events);
+    let OpenedEvents { events, no_sealed_value_opens } = opened_events::open(&core.ports.sealer, id, events);
     let run = fold(events.iter().map(|stored| &stored.event)).map_err(ReadError::Misfit)?;
     let last_event_at = events.last().map_or(run.started().started, |stored| stored.at);
-    Ok(StoredRun { run, last_event_at, events, from_run_snapshot: false, none_opens })
+    Ok(StoredRun { run, last_event_at, events, from_run_snapshot: false, no_sealed_value_opens })
 }
 
 /// Folds further events onto a run.

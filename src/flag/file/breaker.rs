@@ -16,7 +16,7 @@ const PROBES_MAX: u32 = 100;
 /// The highest rate that is accepted; a higher one would limit nothing.
 const RATE_MAX: u64 = 1_000_000;
 
-/// `off`, or when the breaker opens.
+/// `on`, `off`, or the settings of the breaker.
 #[derive(Clone, Debug)]
 pub enum BreakerDraft {
     /// `off` or `on`.
@@ -61,7 +61,8 @@ impl JsonSchema for BreakerDraft {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = BreakerMapDraft::json_schema(generator);
         schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
-        schema.insert("description".to_owned(), "When calls of steps are not even tried: `off`, or a map.".into());
+        let text = "When calls of steps are refused without being tried: a map of settings, or `off` (they never are).";
+        schema.insert("description".to_owned(), text.into());
         schema
     }
 }
@@ -130,7 +131,8 @@ pub(super) fn rate(text: Option<&String>, burst: Option<u64>, site: &Site, probl
     let Some(text) = text else {
         if burst.is_some() {
             let site = site.key("burst").at_key();
-            problems.error(&site, "`burst` goes with `rate`").hint("rate: 100/s says how many may begin in a second");
+            let hint = "add a rate, such as `rate: 100/s`, or leave `burst` out";
+            problems.error(&site, "`burst` without `rate` has no effect").hint(hint);
         }
         return None;
     };

@@ -1,5 +1,5 @@
-//! New files hold a route in `live` below it, and are refused for a route in `only`, because retries may come of
-//! requests that legacy served without a record of their keys.
+//! New files may give a route requests that legacy served without a record of their keys, and whose retries may come.
+//! Then a route in `live` is held at `dark`, and for a route in `only` the files are refused.
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;

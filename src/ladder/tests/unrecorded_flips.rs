@@ -167,7 +167,8 @@ async fn a_caller_that_goes_away_does_not_stop_the_larger_share() {
     }
 }
 
-/// The store has taken the flip down, and does not answer when it gets the larger share. `is_taken`: it performs that.
+/// The store has recorded the flip down, and does not answer when it gets the larger share, which it records if
+/// `is_taken`.
 #[tokio::test(start_paused = true)]
 async fn a_larger_share_whose_outcome_is_unknown_is_answered_as_unknown() {
     for is_taken in [true, false] {

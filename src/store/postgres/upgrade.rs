@@ -1,8 +1,10 @@
 //! Upgrades an older database: in one process at a time, and only when no older process is alive.
 //!
-//! Always true: each batch of events is moved in one transaction. A process that ends at any moment leaves every event
-//! in exactly one of the two tables, and the next start continues. The database gets the new version before the first
-//! batch, and the functions that an older process calls then fail and say that it is too old.
+//! Events of an older database are moved in batches from the table `events` to the table `appends`.
+//!
+//! Always true: each batch is moved in one transaction. A process that ends at any moment leaves every event in exactly
+//! one of the two tables, and the next start continues. The database gets a newer version before the first batch, and
+//! the functions that an older process calls then fail and say that it is too old.
 
 use std::time::{Duration, Instant};
 

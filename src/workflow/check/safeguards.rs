@@ -159,7 +159,7 @@ impl Check<'_> {
             if holds_always && index + 1 < drafts.len() {
                 let problem = self
                     .problems
-                    .warn(&at, "the lines after this one are never used: its conditions hold for every call");
+                    .warn(&at, "the rules after this one are never used: its conditions hold for every call");
                 problem.hint("put it last");
             }
             if let Some(method) = method.map_or(Some(None::<Method>), |method| method.map(Some)) {

@@ -139,8 +139,8 @@ impl Run {
         has_calls || self.item_fallback(step).is_some_and(|by| self.items_under_way(&by))
     }
 
-    /// Ends the fallback of items of a step that ends as a whole, or has ended so, once all items that the fallback
-    /// replaces have ended.
+    /// Ends the fallback that runs for items of this step, if all items that it replaces have ended. Called for a step
+    /// that is replaced, skipped or failed as a whole while such items were under way.
     pub(super) fn end_complete_item_fallback(&mut self, step: &StepId) {
         let open = self.item_fallback(step).and_then(|by| self.open_step(&by));
         if open.is_some_and(|open| open.taken.iter().flatten().all(|slot| open.has_ended(*slot))) {

@@ -58,9 +58,9 @@ pub(super) fn plans() -> Vec<(&'static str, Arc<Plan>)> {
             })),
         ),
         (
-            "family",
+            "parent",
             rig::plan(&json!({
-                "workflow": "family",
+                "workflow": "parent",
                 "steps": {
                     "sub": { "run": "child", "input": {} },
                     "pay": { "needs": ["sub"], "call": "POST ${services.bank}/pay" },

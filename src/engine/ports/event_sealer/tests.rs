@@ -31,7 +31,7 @@ fn event_sealer(paths: &[String]) -> EventSealer {
         sources: SensitiveSources::default(),
         known: KnownValues::default(),
         checkpoint_steps: BTreeMap::new(),
-        clear_locks: BTreeSet::new(),
+        steps_with_clear_lock_name: BTreeSet::new(),
     }
 }
 

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 /// How long a call may wait for its permit, and take with it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct CallBounds {
-    /// The most time of each.
+    /// The longest time for the wait, and again for the call.
     pub timeout: Duration,
-    /// When both have to end.
+    /// The step's deadline: wait and call together end by then.
     pub until: Option<Instant>,
     /// How much time before `until` has to remain for the call when it stops waiting for its permit: with less, a
     /// service that answers within the timeout may still answer too late.

@@ -101,7 +101,12 @@ impl ServiceMetrics {
             }
             BreakerState::HalfOpen => {
                 self.half_open.increment(1);
-                tracing::info!(service, from, to = state, "the breaker lets probes through");
+                tracing::info!(
+                    service,
+                    from,
+                    to = state,
+                    "the breaker is half open: it admits a few calls to see whether the service answers again"
+                );
             }
             BreakerState::Closed => {
                 self.closed.increment(1);

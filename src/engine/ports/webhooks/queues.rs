@@ -150,8 +150,8 @@ impl Queues {
         started
     }
 
-    /// Makes the messages to services whose address has changed due at once: the failures were those of the address
-    /// before.
+    /// Makes messages due at once whose service has a new address, and forgets their failures and refusals: those
+    /// concern the old address.
     pub(super) fn retry_now(&mut self, has_moved: impl Fn(&ServiceName) -> bool) {
         let moved = |queue: &&mut Queue| queue.service.as_ref().is_some_and(&has_moved);
         for queue in self.by_destination.values_mut().filter(moved) {
@@ -173,7 +173,7 @@ impl Queues {
     pub(super) fn settle(
         &mut self,
         message: &WebhookMessage,
-        attempt: &DeliveryResult,
+        result: &DeliveryResult,
         now: Instant,
         time: Timestamp,
     ) -> Settled {
@@ -184,7 +184,7 @@ impl Queues {
         }
         queue.sending = None;
         self.sending -= 1;
-        if *attempt == DeliveryResult::Delivered {
+        if *result == DeliveryResult::Delivered {
             queue.waiting.remove(&message.number);
             settled.recovered_after = (queue.failures > 0).then_some(queue.failures);
             (queue.failures, queue.next_try) = (0, None);
@@ -192,7 +192,7 @@ impl Queues {
             let pause = PAUSE.saturating_mul(1 << queue.failures.min(16)).min(PAUSE_MAX);
             queue.failures = queue.failures.saturating_add(1);
             (queue.next_try, settled.pause) = (Some(now + pause), Some(pause));
-            let refused = matches!(attempt, DeliveryResult::Refused(_));
+            let refused = matches!(result, DeliveryResult::Refused(_));
             if let Some(waiting) = queue.waiting.get_mut(&message.number) {
                 waiting.refusals += u64::from(refused);
             }

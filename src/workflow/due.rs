@@ -5,7 +5,7 @@
 //! rehearses is offered as a [`Command::Begin`] like any other, and [`super::decide`] turns it into an intent.
 //!
 //! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody ordered
-//! a pause; nothing begins. *Failing*: it ends early; calls under way end, and unknown effects are probed.
+//! a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended. *Failing*: it ends early; calls under way end, and unknown effects are probed.
 //! *Compensating*: what was done is undone. Then it ends.
 
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::child_orders::orders_to_children;
 use super::may_begin::{sends, skipped_by_needs, starts_while_ending};
 use super::work_count::count_work;
 use super::world::call_scope;
-use super::{Command, EffectClass, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
+use super::{Command, EffectClass, Mode, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
 use crate::names::{RunId, Seq};
 
 /// One thing for the engine to do.
@@ -74,7 +74,11 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
     let room = world.run_calls_max.saturating_sub(run.in_flight);
     let mut due = Due { run, plan, world, conditions, actions: Vec::new(), wake: None, room };
     due.run_deadline();
-    if run.is_paused() {
+    if ends_at_conflict(run) {
+        if run.in_flight == 0 && run.interactions.children.is_empty() {
+            due.actions.push(Action::Decide(Command::Conclude));
+        }
+    } else if run.is_paused() {
         // A paused run goes on only by its own deadline, by a person, or when reloaded files have what was missing.
         due.actions.extend(missing::found_again(run, plan, world).map(|conflict| {
             Action::Decide(Command::RetryMissing { step: conflict.step.clone(), item: conflict.item })
@@ -91,6 +95,12 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
     due.actions.extend(orders.map(|(child, order)| Action::OrderChild { child, order }));
     due.actions.extend(due.wake.map(Action::Wait));
     due.actions
+}
+
+/// Whether a conflict is open and ends the run, because nobody is asked to resolve it: a durable run that is not real
+/// would otherwise stay open for ever, with its locks.
+pub(super) fn ends_at_conflict(run: &Run) -> bool {
+    run.mode() == Mode::Dark && run.pause.is_none() && !run.conflicts.is_empty()
 }
 
 /// Collects the actions that are due.

@@ -3,7 +3,8 @@
 //! Always true: calls under way end first; an unknown effect is a conflict before anything is undone; the caller has
 //! its answer, where one is declared, before undoing begins; a run with something to undo ends only after each call was
 //! undone, or a person decided to leave it as it is. A run that
-//! fails only because no answer could be made undoes nothing, unless it is a child.
+//! fails only because no answer could be made undoes nothing, unless it is a child. In dark nobody decides: a run ends
+//! at its first conflict, and what it did or may have done is left, and listed.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 
 use super::calls::{CallState, UnknownReply};
 use super::conflict::conflict;
+use super::due::ends_at_conflict;
 use super::respond::{answer_about, pin};
 use super::{
     AnswerEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, Part, Plan,
@@ -20,8 +22,14 @@ use crate::names::StepId;
 
 /// Ends the run, or enters the next phase.
 pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
-    if run.is_paused() || run.in_flight > 0 || !run.interactions.children.is_empty() {
+    let ends_at_conflict = ends_at_conflict(run);
+    if (run.is_paused() && !ends_at_conflict) || run.in_flight > 0 || !run.interactions.children.is_empty() {
         return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
+    }
+    if let Some(conflict) = run.conflict().filter(|_| ends_at_conflict) {
+        let message = format!("a person would have to decide: {}", conflict.message);
+        let failure = Failure::of_step(FailureKind::WouldPause, &conflict.step, conflict.item, message);
+        return Ok(vec![Event::Ending(EndingEvent::Failed { failure })]);
     }
     let has_steps_to_come = run.ended_steps < plan.steps.len();
     // For its parent a child without an answer has failed: the parent undoes the rest, and nobody else undoes this

@@ -8,6 +8,7 @@ mod approvals_of_changes;
 mod bytes;
 mod child_outcomes;
 mod child_runs;
+mod dark_conflicts;
 mod edges;
 mod effects;
 mod failure;

@@ -230,6 +230,17 @@ impl Run {
         self.fail(Failure::of_run(FailureKind::Cancelled, message));
     }
 
+    /// Closes the conflicts at which a run in dark ends: nobody resolves them.
+    pub(super) fn leave_conflicts(&mut self) {
+        if self.conflicts.is_empty() {
+            return;
+        }
+        for conflict in std::mem::take(&mut self.conflicts) {
+            self.close_conflict(&conflict);
+        }
+        self.give_up_unknown();
+    }
+
     /// Lists calls with unknown effect, undos too, that wait for another attempt or a probe, because neither will come.
     fn give_up_unknown(&mut self) {
         self.give_up_unknown_undos();

@@ -162,7 +162,10 @@ impl Run {
                 self.ended(End::Superseded(superseded.clone()))
             }
             EndingEvent::Completed {} => self.ended(End::Completed),
-            EndingEvent::Failed { failure } => self.ended(End::Failed(failure.clone())),
+            EndingEvent::Failed { failure } => {
+                self.leave_conflicts();
+                self.ended(End::Failed(failure.clone()))
+            }
             EndingEvent::Cancelled { by, reason, unread: true } => {
                 self.cancelled_unread(by, reason.as_deref());
                 Ok(())

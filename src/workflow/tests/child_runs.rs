@@ -313,7 +313,9 @@ fn a_child_that_cannot_be_rehearsed_fails_its_parent_for_the_same_reason() {
     harness.perform_due();
     let child = harness.children()[0];
     harness.child_ends_with(child, RunStatus::Failed, Value::Null, Some(FailureKind::Refused));
-    assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::ChildFailed));
+    let failure = harness.run.failure().expect("nobody decides in dark");
+    assert_eq!(failure.kind, FailureKind::WouldPause);
+    assert!(failure.message.contains("ended as failed"), "{failure:?}");
 }
 
 #[test]

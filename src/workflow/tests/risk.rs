@@ -252,11 +252,13 @@ steps:
     body: {{ all: [1] }}
     on_failure: pause
     {rehearse}
+  slow: {{ call: 'GET ${{services.bank}}/slow' }}
 respond: {{ status: 200 }}
 "
         ));
         let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
         harness.settle();
+        // The other call is under way, so that the run does not end yet.
         harness.call("pay", status(400));
         let retry_with =
             |count: u32| Choice::RetryWith { input: Arc::new(json!({"all": (0..count).collect::<Vec<_>>()})) };
@@ -266,6 +268,7 @@ respond: {{ status: 200 }}
         assert!(conflict.message.contains("needs an approval"), "{}", conflict.message);
         harness.choose("pay", None, retry_with(2)).unwrap();
         harness.call("pay", ok(json!({})));
+        harness.call("slow", ok(json!({})));
         assert_eq!(harness.status(), RunStatus::Completed);
     }
 }

@@ -63,16 +63,14 @@ async fn a_dark_run_probes_and_undoes_its_private_steps_only() {
     let data = test.wait_for_status(&run, "completed").await;
     assert_eq!((state(&data, "draft"), state(&data, "charge")), (&json!("undone"), &json!("rehearsed")), "{data}");
     assert_eq!(test.step_service.seen("DELETE /drafts")[0].path, "/drafts/7", "what the probe found is taken back");
-    // The probe gives no clear answer: the run pauses, and ends when a person cancels it.
+    // The probe gives no clear answer: nobody is asked, and the run ends.
     test.step_service.script("POST /drafts", ScriptedReply::LoseReply, 1);
     test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": "perhaps" })), 1);
     let run = dark_run_of_request(&test, false).await;
-    let data = test.wait_for_status(&run, "paused").await;
-    assert_eq!(data["conflicts"][0]["kind"], "outcome_unknown", "{data}");
-    test.post_accepted(&format!("{run}/resolve"), json!({ "step": "draft", "choice": "take", "output": { "id": 8 } }))
-        .await;
-    let data = test.wait_for_status(&run, "completed").await;
-    assert_eq!(step(&data, "charge")["status"], "rehearsed", "{data}");
+    let data = test.wait_for_status(&run, "failed").await;
+    assert_eq!((&data["error"]["kind"], &data["conflicts"]), (&json!("would_pause"), &json!([])), "{data}");
+    let statuses = ["draft", "charge"].map(|name| &step(&data, name)["status"]);
+    assert_eq!(statuses, [&json!("unknown"), &json!("not_run")], "{data}");
     assert_eq!(
         (test.step_service.count("POST /charges"), test.step_service.count("DELETE /charges")),
         (0, 0),

@@ -1,0 +1,56 @@
+//! Conflicts in dark: nobody resolves them, so they end the run.
+
+use super::harness::plan;
+use super::*;
+use crate::workflow::{ConflictKind, replay_with};
+
+const PAY: &str = "
+workflow: w
+steps:
+  pay: { call: 'POST ${services.bank}/pay', effect: private, undo: 'DELETE ${services.bank}/pay' }
+  slow: { call: 'GET ${services.bank}/slow' }
+  next: { needs: [pay, slow], call: 'GET ${services.bank}/next' }
+respond: { status: 200 }
+";
+
+fn cut_off() -> AttemptResult {
+    AttemptResult::CutOff("the connection was closed".into())
+}
+
+/// A real run waits for a person.
+#[test]
+fn a_conflict_ends_a_dark_run_once_its_calls_have_ended() {
+    let plan = plan(PAY);
+    for mode in [Mode::Dark, Mode::Real] {
+        let mut harness = Harness::new(&plan, mode, json!({"body": {}}));
+        harness.settle();
+        harness.call("pay", cut_off());
+        assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
+        assert_eq!(harness.status(), RunStatus::Paused, "a call is under way");
+        harness.call("slow", ok(json!({})));
+        let kind = harness.run.failure().map(|failure| failure.kind);
+        let expected = match mode {
+            Mode::Dark => (RunStatus::Failed, Some(FailureKind::WouldPause)),
+            Mode::Real | Mode::Rehearse => (RunStatus::Paused, None),
+        };
+        assert_eq!((harness.status(), kind), expected, "{mode:?}");
+        assert_eq!(harness.run.conflicts().is_empty(), mode == Mode::Dark);
+        assert!(!harness.kinds().contains(&"compensation_began"));
+        let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
+        assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), [], "{mode:?}");
+    }
+}
+
+/// What could not be undone is listed, and the run ends.
+#[test]
+fn an_undo_that_fails_ends_a_dark_run() {
+    let plan = plan(PAY);
+    let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
+    harness.settle();
+    harness.call("pay", ok(json!({})));
+    harness.call("slow", status(400));
+    harness.undo("pay", status(409));
+    assert_eq!(harness.status(), RunStatus::Failed);
+    assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::WouldPause));
+    assert!(harness.run.conflicts().is_empty());
+}

@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::calls::{CallState, Open};
 use super::step_events::{failed, finished, skipped, too_deep};
 use super::world::deeper_than;
-use super::{Call, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Skipped, Step, World};
+use super::{
+    Call, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Part, Plan, Refusal, Run, Skipped, Step, World,
+};
 use crate::expression::{ExpressionError, Scope};
 
 /// Whether a step may begin now.
@@ -37,6 +39,18 @@ pub(super) fn starts_while_ending(run: &Run, step: &Step, call: &CallState) -> b
 /// it.
 pub(super) fn is_settled_by_repeat(run: &Run, step: &Step) -> bool {
     run.cancel.is_none() && step.undo.is_some() && step.probe.is_none()
+}
+
+/// Whether an attempt that is recorded as begun and has not been sent yet may still be sent: not in a paused run, and in
+/// one that is ending only where an attempt would begin too.
+pub fn may_still_be_sent(run: &Run, step: &Step, item: Option<u32>, part: Part) -> bool {
+    let settles = |call: &CallState| starts_while_ending(run, step, call);
+    match part {
+        Part::Do if run.is_ending() => run.call_state(&step.id, item, part).is_some_and(settles),
+        Part::Undo if !run.compensates() => false,
+        Part::Do | Part::Undo => !run.is_paused(),
+        Part::Probe => true,
+    }
 }
 
 /// Whether there is such an item (0 is the single call) and it has not begun.

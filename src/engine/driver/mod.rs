@@ -22,6 +22,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::compare::AwaitedIntents;
 use crate::engine::clock::Clock;
@@ -97,6 +98,8 @@ pub(super) struct Driver {
     order_replies: HashMap<OrderId, oneshot::Sender<Reply>>,
     next_order_id: u64,
     calls: FuturesUnordered<BoxFuture<'static, (CallId, AttemptResult)>>,
+    /// Of each of these calls, what withdraws it if it still waits for its turn.
+    withdrawals: Vec<(CallId, CancellationToken)>,
     queries: FuturesUnordered<BoxFuture<'static, Input>>,
     timer: Option<Timestamp>,
     end: Option<End>,
@@ -199,6 +202,7 @@ impl Driver {
             order_replies: HashMap::new(),
             next_order_id: 0,
             calls: FuturesUnordered::new(),
+            withdrawals: Vec::new(),
             queries: FuturesUnordered::new(),
             timer: None,
             end: None,
@@ -260,9 +264,14 @@ impl Driver {
         {
             self.use_newest_files();
         }
+        if let Input::CallFinished { call, .. } = &input {
+            self.withdrawals.retain(|(known, _)| known != call);
+        }
         for output in self.machine.step(self.clock.now(), input) {
             feedback = self.perform(output).or(feedback);
         }
+        let withdrawn = self.withdrawals.iter().filter(|(call, _)| self.machine.withdraws(call));
+        withdrawn.for_each(|(_, withdrawal)| withdrawal.cancel());
         self.metrics.update(self.machine.run());
         feedback
     }

@@ -136,6 +136,7 @@ impl Driver {
             Ok(mut request) => {
                 let needs_proof = attempt.effect != EffectClass::Read;
                 request.lease_proof = self.writer.as_ref().filter(|_| needs_proof).map(|writer| writer.lease_proof());
+                self.withdrawals.push((id, request.withdrawal.clone()));
                 self.executor.perform(attempt.effect, request)
             }
             Err(result) => Box::pin(std::future::ready(result)),

@@ -7,8 +7,8 @@ use super::measure::Measure;
 use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
-    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Refusal, address, decide, due,
-    respond_condition_errors,
+    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Part, Refusal, address, decide,
+    due, may_still_be_sent, respond_condition_errors,
 };
 
 impl Machine {
@@ -127,6 +127,18 @@ impl Machine {
                 _ => return,
             }
         }
+    }
+
+    /// Whether a call that waits for its turn at the service (`calls_max`, `rate`) must not be sent any more: the run was
+    /// paused meanwhile or is ending, or the process drains. It would be sent long after that was acknowledged.
+    pub fn withdraws(&self, call: &CallId) -> bool {
+        let CallId { step, item, part, attempt: _, may_be_repeat } = *call;
+        if may_be_repeat || !(self.run.is_paused() || self.run.is_ending() || self.draining) {
+            return false; // of a repeat it is not known whether it was sent before
+        }
+        let is_deferred = self.draining && self.caller.is_none() && part != Part::Probe;
+        let step = self.plan.steps.get(step.0);
+        is_deferred || step.is_some_and(|step| !may_still_be_sent(&self.run, step, item, part))
     }
 
     /// Records the caller's answer, and measures the conditions that had no value. They are evaluated once more here,

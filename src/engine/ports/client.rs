@@ -23,6 +23,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::bounds::usize_of;
@@ -59,6 +60,8 @@ pub(in crate::engine) struct Outgoing {
     pub upstream: Arc<Upstream>,
     /// The request is sent only while this proof is valid.
     pub lease_proof: Option<LeaseProof>,
+    /// Cancelled if the request is not to be sent any more. Has no effect once it was sent.
+    pub withdrawal: CancellationToken,
     /// Which headers of the reply are recorded.
     pub recorded_headers: Arc<RecordedHeaders>,
     /// The secrets in the request. They are masked in the record of the reply.
@@ -91,6 +94,10 @@ impl ReadCall {
             EffectClass::Private | EffectClass::Shared => None,
         }
     }
+}
+
+fn withdrawn() -> AttemptResult {
+    AttemptResult::Withheld("before its turn came, the run was paused or ended, or the process was stopped".into())
 }
 
 /// A call that the mode of its run may send, by construction.
@@ -180,7 +187,12 @@ impl Transport {
     }
 
     async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {
-        let permit = match call.upstream.acquire(call.mode, call.run, call.bounds()).await {
+        let acquired = tokio::select! {
+            biased;
+            acquired = call.upstream.acquire(call.mode, call.run, call.bounds()) => acquired,
+            () = call.withdrawal.cancelled() => Err(withdrawn()),
+        };
+        let permit = match acquired {
             Ok(permit) => permit,
             Err(refused) => return refused,
         };
@@ -208,6 +220,7 @@ impl Transport {
             run: _,
             upstream,
             lease_proof,
+            withdrawal,
             recorded_headers,
             secrets,
         } = call;
@@ -236,6 +249,9 @@ impl Transport {
             };
             if let Some(withheld) = withheld(lease_proof.as_ref()) {
                 return withheld;
+            }
+            if withdrawal.is_cancelled() {
+                return withdrawn();
             }
             let permit = match kill_switch.map(|switch| switch.begin(Operation::Effect)) {
                 Some(None) => return AttemptResult::Withheld("private and shared steps are frozen".into()),

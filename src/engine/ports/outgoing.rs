@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::ports::client::Outgoing;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
@@ -107,6 +108,7 @@ fn build(
         run: run.id(),
         upstream: upstream.clone(),
         lease_proof: None,
+        withdrawal: CancellationToken::new(),
         recorded_headers,
         secrets: if hidden { EchoedSecrets::new(&snapshot.secrets, credentials) } else { EchoedSecrets::default() },
     })

@@ -356,7 +356,7 @@ fn a_rate_has_a_default_burst() {
         (json!({ "rate": "1/d" }), "is not a rate of calls"),
         (json!({ "rate": "-1/s" }), "is not a rate of calls"),
         (json!({ "rate": "1/s", "burst": 0 }), "no call could ever begin"),
-        (json!({ "burst": 1 }), "goes with `rate`"),
+        (json!({ "burst": 1 }), "without `rate`"),
         (json!({ "breaker": { "failures": "101%" } }), "not between 0% and 100%"),
         (json!({ "breaker": { "probes": 101 } }), "are too many"),
     ] {

@@ -40,6 +40,7 @@ mod undoing;
 mod unknown;
 mod unreadable_runs;
 mod webhooks;
+mod withdrawn_calls;
 
 use std::time::Duration;
 

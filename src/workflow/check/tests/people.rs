@@ -203,7 +203,7 @@ fn wrong_risks_and_locks_are_refused() {
     assert_problems(
         "workflow: w\nrisks: [ { risk: high }, { method: PUSH, risk: low } ]\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }",
         &[
-            "warning: w.risks[0]: the lines after this one are never used: its conditions hold for every call (put it last)",
+            "warning: w.risks[0]: the rules after this one are never used: its conditions hold for every call (put it last)",
             "w.risks[1].method: unknown method `PUSH` (did you mean `POST`?)",
         ],
     );

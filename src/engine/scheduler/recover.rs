@@ -27,7 +27,7 @@ use crate::engine::scheduler::supervisor::{self, PAGE};
 use crate::engine::scheduler::unreadable;
 use crate::engine::scheduler::watchdog;
 use crate::store::{OwnedRun, StoreError};
-use crate::workflow::RunStatus;
+use crate::workflow::{Mode, RunStatus};
 
 /// How many unfinished runs the process found at its start, by what happened to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,12 +91,15 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     }
     let mut recovered = Recovered::default();
     let mut open: usize = 0;
-    let mut to_be_paused = Vec::new();
+    let (mut to_be_paused, mut paused_in_dark) = (Vec::new(), Vec::new());
     let counts = watchdog::for_each_unfinished(core, |run| {
         open += 1;
         recovered.paused += usize::from(run.status == RunStatus::Paused);
         if copied_runs::is_to_be_paused(core, run) {
             to_be_paused.push(run.run_id);
+        }
+        if run.mode == Mode::Dark && run.status == RunStatus::Paused {
+            paused_in_dark.push(run.run_id);
         }
     })
     .await?;
@@ -134,6 +137,8 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     }
     supervisor::refill(core).await?;
     to_be_paused.into_iter().for_each(|run| core.wake(run));
+    // A conflict ends a run in dark. The last process did not get that far, or was of a version in which it did not.
+    paused_in_dark.into_iter().for_each(|run| core.wake(run));
     let why = opened_events::why_none_opens(&core.ports.sealer);
     let unopened = core.schedule.stuck.count_because(why);
     if unopened > 0 {

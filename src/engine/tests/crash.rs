@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::secret::Secret;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{Event, Mode, RunStatus, StepStatus};
+use crate::workflow::{EffectClass, Event, Mode, RunStatus, StepStatus};
 
 fn definition() -> Value {
     json!({
@@ -205,4 +205,37 @@ async fn an_answered_call_keeps_its_result_when_the_process_ends_while_another_i
     let view = harness.wait_until(run, |view| view.status.is_final()).await;
     assert_eq!(view.status, RunStatus::Completed, "{:?}", view.note);
     assert_eq!(step_service.paths(), ["GET /slow", "GET /slow", "POST /charge"]);
+}
+
+/// The process is killed between the conflict and the end of the run, while another call is under way.
+#[tokio::test]
+async fn a_dark_run_with_a_conflict_ends_in_the_next_process() {
+    let step_service = StepService::new(|seen, before| match (seen.path.as_str(), before) {
+        ("/pay", _) => ServiceReply::Json(500, json!({})),
+        (_, 0) => ServiceReply::Hang,
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let plan = PlanBuilder::new()
+        .call("pay", &[], "POST /pay", json!({}))
+        .effect(EffectClass::Private)
+        .call("slow", &[], "GET /slow", Value::Null)
+        .respond(201, json!({}))
+        .build("w");
+    let mut harness = Harness::new(&step_service, plan).await;
+    let arm = harness.engine.arm();
+    let caller = tokio::spawn(tower::ServiceExt::oneshot(arm, request("w", Mode::Dark, &json!({}))));
+    step_service.wait_for_calls(2).await;
+    let run = loop {
+        match harness.runs().await.first() {
+            Some(run) if run.status == RunStatus::Paused => break run.run_id,
+            _ => tokio::task::yield_now().await,
+        }
+    };
+    harness.crash().await;
+    let _ = tokio::time::timeout(TIMEOUT, caller).await.unwrap();
+    harness.recover().await;
+    let view = harness.wait_until(run, |view| view.status == RunStatus::Failed).await;
+    assert!(view.note.is_some_and(|note| note.contains("a person would have to decide")));
+    assert_eq!(step_service.paths().iter().filter(|path| path.contains("/pay")).count(), 1);
 }

@@ -27,8 +27,9 @@ use crate::flag::RetryKey;
 
 /// How long a request waits for its key to be written.
 pub(super) const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
-/// The interval at which the file is synced, and at which times of routes are written again (`UnnotedTimes::write_exact_times`):
-/// the exact ones, and those whose write failed. Keys whose write failed are not tried again.
+/// The interval at which the file is synced, and at which times of routes are written again
+/// (`UnnotedTimes::write_exact_times`): the exact ones, and those whose write failed. Keys whose write failed are not
+/// tried again.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is known at once about a key that is to be noted.

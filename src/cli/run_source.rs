@@ -70,7 +70,9 @@ impl ReadError {
     }
     fn into_call_error(self) -> CallError {
         match self {
-            ReadError::Run(why) => CallError::Failed(why, "look at it with `pointsman runs show`".to_owned()),
+            ReadError::Run(why) => {
+                CallError::Failed(why, "see what is left of it with `pointsman runs list`".to_owned())
+            }
             ReadError::Source(error) => error,
         }
     }

@@ -31,6 +31,7 @@ mod rerun_of_children;
 mod rerun_replies;
 mod reruns;
 mod resting;
+mod several_urls;
 mod sim;
 mod slow_store;
 mod snapshots;

@@ -67,8 +67,8 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     }
 }
 
-/// The highest rung, at most the route's own, that does not need the `key` which the route lacks: a rung with a share of
-/// 100 %, or one other than `dark` and `live`. With a `key`, the route's own rung.
+/// The highest rung, at most the route's own, that does not need the `key` which the route lacks: a rung with a share
+/// of 100 %, or one other than `dark` and `live`. With a `key`, the route's own rung.
 fn highest_by_key(at: &RoutePosition) -> State {
     let lacks_key = |rung: State| matches!(rung, State::Dark | State::Live) && at.inputs.shares.of(rung) < Percent::ALL;
     let mut rung = at.rung();

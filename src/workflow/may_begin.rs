@@ -41,8 +41,8 @@ pub(super) fn is_settled_by_repeat(run: &Run, step: &Step) -> bool {
     run.cancel.is_none() && step.undo.is_some() && step.probe.is_none()
 }
 
-/// Whether an attempt that is recorded as begun and has not been sent yet may still be sent: not in a paused run, and in
-/// one that is ending only where an attempt would begin too.
+/// Whether an attempt that is recorded as begun and has not been sent yet may still be sent: not in a paused run, and
+/// in one that is ending only where an attempt would begin too.
 pub fn may_still_be_sent(run: &Run, step: &Step, item: Option<u32>, part: Part) -> bool {
     let settles = |call: &CallState| starts_while_ending(run, step, call);
     match part {

@@ -118,8 +118,8 @@ impl EndedAttempt<'_> {
             && self.run.has_waiting_caller(self.now)
     }
 
-    /// Handles a reply that says that something is locked at the service (`busy_on`). Certainly nothing was done, so the
-    /// step waits and tries again, is skipped, cancels the run or asks a person, as its `busy:` says.
+    /// Handles a reply that says that something is locked at the service (`busy_on`). Certainly nothing was done, so
+    /// the step waits and tries again, is skipped, cancels the run or asks a person, as its `busy:` says.
     fn busy(
         &self,
         call: &Call,

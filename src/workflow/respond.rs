@@ -121,8 +121,8 @@ pub(super) fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
     (!is_pinned).then_some(pin)
 }
 
-/// The text of a whole number for clients that read JSON numbers as doubles (`17.0` becomes `17`, `1e3` becomes `1000`):
-/// they send the id back in this form. `None` where the reply has this form already.
+/// The text of a whole number for clients that read JSON numbers as doubles (`17.0` becomes `17`, `1e3` becomes
+/// `1000`): they send the id back in this form. `None` where the reply has this form already.
 fn integer_text(number: &serde_json::Number) -> Option<String> {
     /// Above it, different integers are the same double.
     const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;

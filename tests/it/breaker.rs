@@ -29,16 +29,16 @@ const GOOD: &str = r#"{"id":"b1"}"#;
 impl TestSystem {
     /// `settings` are those of the service `bank`, besides its URL.
     async fn start(settings: &str) -> Self {
-        Self::at(None, "only", settings).await
+        Self::at(|bank| vec![bank], "only", settings).await
     }
-    /// As [`TestSystem::start`], with another address of the bank, and the route in another state.
-    async fn at(address: Option<SocketAddr>, state: &str, settings: &str) -> Self {
+    /// As [`TestSystem::start`], with the addresses of the bank made of its own one, and the route in another state.
+    async fn at(addresses: impl FnOnce(SocketAddr) -> Vec<SocketAddr>, state: &str, settings: &str) -> Self {
         let legacy = Origin::start(OriginReply::Json(LEGACY)).await;
         let bank = Origin::start(OriginReply::Json(GOOD)).await;
         let flags = FlagsDir::passthrough(&legacy.url());
-        let url = address.map_or_else(|| bank.url(), |address| format!("http://{address}"));
+        let urls: Vec<_> = addresses(bank.address()).iter().map(|address| format!("http://{address}")).collect();
         flags.edit("pointsman.yaml", |text| {
-            text.replace("services:\n", &format!("services:\n  bank: {{ urls: [\"{url}\"]{settings} }}\n"))
+            text.replace("services:\n", &format!("services:\n  bank: {{ urls: {urls:?}{settings} }}\n"))
                 + "limits: { connect_ms: 20000 }\n"
         });
         flags.write(
@@ -205,7 +205,7 @@ async fn a_breaker_that_is_off_stops_no_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dark_runs_obey_the_breaker_and_do_not_count_in_it() {
-    let system = TestSystem::at(None, "dark", ", breaker: { min: 5, over: 60s, open: 60s }").await;
+    let system = TestSystem::at(|bank| vec![bank], "dark", ", breaker: { min: 5, over: 60s, open: 60s }").await;
     system.bank.set_default(OriginReply::Status(500));
     let settled = |m: &Metrics| m.sum("pointsman_comparisons_total", &[("route", "pay")]);
     for _ in 0..20 {
@@ -260,10 +260,33 @@ async fn the_timeouts_of_a_service_apply_to_steps() {
     assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the step's own 20 s");
 
     let (address, _backlog) = unreachable().await;
-    let system = TestSystem::at(Some(address), "only", ", connect: 200ms").await;
+    let system = TestSystem::at(|_| vec![address], "only", ", connect: 200ms").await;
     let begun = Instant::now();
     assert!(system.pay().await.is_server_error());
     assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the limit's 20 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_to_another_url_of_the_service_where_one_accepts_no_connection() {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+    // The port is taken, but nothing listens there.
+    let closed = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&closed, &LOCAL).expect("a port");
+    let refusing: SocketAddr = getsockname(&closed).expect("an address").try_into().expect("an address");
+    let (silent, _backlog) = unreachable().await;
+    let settings = ", connect: 200ms, breaker: { min: 4, over: 60s, open: 60s }";
+    for dead in [refusing, silent] {
+        let system = TestSystem::at(|bank| vec![dead, bank], "only", settings).await;
+        assert_eq!(system.pay_at_once(20).await, 20);
+        let shown = system.shown().await;
+        assert_eq!((system.bank.count(), &shown["breaker"]["state"]), (20, &json!("closed")), "{shown}");
+        assert_eq!((&shown["breaker"]["calls"], &shown["breaker"]["failed"]), (&json!(20), &json!(0)), "{shown}");
+
+        let system = TestSystem::at(|_| vec![dead, dead], "only", settings).await;
+        assert_eq!(system.pay_at_once(4).await, 0);
+        let shown = system.shown().await;
+        assert_eq!(shown["breaker"]["state"], "open", "no URL accepts a connection: {shown}");
+    }
 }
 
 /// An address that accepts no connection: its accept queue is full.

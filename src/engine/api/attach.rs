@@ -69,8 +69,8 @@ pub(super) async fn attach(
 }
 
 /// The reply of a stored run that has a retry key. If a rerun supersedes the run, and its caller was given no success
-/// before that, it is the reply of the newest run of its job. `None` where the store has neither. The caller may follow up the
-/// instance in the reply at once, so its pin is made known in this process first.
+/// before that, it is the reply of the newest run of its job. `None` where the store has neither. The caller may follow
+/// up the instance in the reply at once, so its pin is made known in this process first.
 async fn stored_reply(
     core: &Core,
     snapshot: &FilesSnapshot,

@@ -109,8 +109,8 @@ impl Machine {
                         progressed |= self.try_command(Command::BeginChild { step, item, child });
                     }
                     Action::OrderChild { child, order } => self.order_child(child, order),
-                    // A run that is not stored (a rehearsal, or a run of a route with `keep: none`) joins no lock's queue
-                    // in the store, so it is always first.
+                    // A run that is not stored (a rehearsal, or a run of a route with `keep: none`) joins no lock's
+                    // queue in the store, so it is always first.
                     Action::Lock { step, item, queued, .. } if !self.log.is_stored() => {
                         progressed |= self.try_command(Command::LockSeen { step, item, queued, seen: LockSeen::First });
                     }
@@ -129,8 +129,8 @@ impl Machine {
         }
     }
 
-    /// Whether a call that waits for its turn at the service (`calls_max`, `rate`) must not be sent any more: the run was
-    /// paused meanwhile or is ending, or the process drains. It would be sent long after that was acknowledged.
+    /// Whether a call that waits for its turn at the service (`calls_max`, `rate`) must not be sent any more: the run
+    /// was paused meanwhile or is ending, or the process drains. It would be sent long after that was acknowledged.
     pub fn withdraws(&self, call: &CallId) -> bool {
         let CallId { step, item, part, attempt: _, may_be_repeat } = *call;
         if may_be_repeat || !(self.run.is_paused() || self.run.is_ending() || self.draining) {

@@ -5,10 +5,12 @@
 //! body is bounded, each attempt ends within its timeout.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
-//! was never sent. In three more cases a call is not sent: it gets no permit in time (concurrency limit, rate, open
-//! breaker: `service`); while it waited, another process may have acquired its run (`lease`); or it is an effect, and
-//! effects are frozen (`kill_switch`). A call that must not be repeated goes over a new connection, or over one that
-//! was used just before (`connections`): a pooled connection that the server has closed would make its outcome unknown.
+//! was never sent. If one of several URLs of a service accepts no connection, the same attempt goes to the next one; it
+//! counts as not sent only if none accepts one. In three more cases a call is not sent: it gets no permit in time
+//! (concurrency limit, rate, open breaker: `service`); while it waited, another process may have acquired its run
+//! (`lease`); or it is an effect, and effects are frozen (`kill_switch`). A call that must not be repeated goes over a
+//! new connection, or over one that was used just before (`connections`): a pooled connection that the server has
+//! closed would make its outcome unknown.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -19,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::poll;
-use http::header::RETRY_AFTER;
+use http::header::{HOST, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
@@ -41,6 +43,8 @@ use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 pub(in crate::engine) struct Outgoing {
     pub method: Method,
     pub uri: Uri,
+    /// The same request at the service's other URLs, for when `uri` accepts no connection. Each is tried at most once.
+    pub other_uris: Vec<Uri>,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// How long the attempt may take from its permit to the last byte of the reply; also the longest wait for the
@@ -209,7 +213,8 @@ impl Transport {
     ) -> AttemptResult {
         let Outgoing {
             method,
-            uri,
+            mut uri,
+            other_uris,
             headers,
             body,
             timeout: _,
@@ -224,28 +229,41 @@ impl Transport {
             recorded_headers,
             secrets,
         } = call;
+        let names_host = headers.contains_key(HOST);
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let (head_deadline, within) =
-            match upstream.first_byte_timeout().filter(|first| Instant::now() + *first < deadline) {
-                Some(first_byte) => (Instant::now() + first_byte, first_byte),
-                None => (deadline, timeout),
-            };
-        let full_uri = request.uri().clone();
+        let head_bounds = || match upstream.first_byte_timeout().filter(|first| Instant::now() + *first < deadline) {
+            Some(first_byte) => (Instant::now() + first_byte, first_byte),
+            None => (deadline, timeout),
+        };
+        let (mut head_deadline, mut within) = head_bounds();
+        *request.uri_mut() = uri.clone();
         connections::to_origin_form(&mut request);
+        let mut other_uris = other_uris.into_iter();
         let (connection, exchanged) = loop {
-            let mut connection = match timeout_at(
-                head_deadline,
-                self.pool.take(&full_uri, repeatable, upstream.connect_timeout()),
-            )
-            .await
-            {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(why)) => return AttemptResult::NotSent(why),
-                // Without a connection no byte was sent.
-                Err(_) => return AttemptResult::NotSent(format!("no connection within {} ms", within.as_millis())),
+            let taking = self.pool.take(&uri, repeatable, upstream.connect_timeout());
+            let taken = timeout_at(head_deadline, taking).await;
+            // Without a connection no byte was sent.
+            let taken = taken.unwrap_or_else(|_| Err(format!("no connection within {} ms", within.as_millis())));
+            let mut connection = match taken {
+                Ok(connection) => connection,
+                Err(why) => {
+                    // Not once half of the time is over: a call that is sent with little time left may time out at a
+                    // service that answers in time, with an unknown outcome.
+                    let has_time = deadline.duration_since(Instant::now()) > timeout / 2;
+                    let Some(other_uri) = other_uris.next().filter(|_| has_time) else {
+                        return AttemptResult::NotSent(why);
+                    };
+                    uri = other_uri;
+                    if !names_host {
+                        request.headers_mut().remove(HOST);
+                    }
+                    *request.uri_mut() = uri.clone();
+                    connections::to_origin_form(&mut request);
+                    (head_deadline, within) = head_bounds();
+                    continue;
+                }
             };
             if let Some(withheld) = withheld(lease_proof.as_ref()) {
                 return withheld;
@@ -295,7 +313,7 @@ impl Transport {
                 });
             }
         };
-        self.pool.give_back(&full_uri, connection).await;
+        self.pool.give_back(&uri, connection).await;
         secrets.masked(match decode::body_with_headers(&head.headers, &bytes, self.bounds) {
             Ok(output) => AttemptResult::Reply {
                 status,

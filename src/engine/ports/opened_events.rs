@@ -1,7 +1,7 @@
 //! Opens the sealed values in a run's events when they are read from the store.
 //!
-//! Always true: if another `store_key` sealed a run's values, [`OpenedEvents::no_sealed_value_opens`] says so, and they are not
-//! taken for values in clear. In a run without sensitive values, text that only looks sealed is plain text.
+//! Always true: if another `store_key` sealed a run's values, [`OpenedEvents::no_sealed_value_opens`] says so, and they
+//! are not taken for values in clear. In a run without sensitive values, text that only looks sealed is plain text.
 
 use crate::engine::ports::event_sealer::are_sealed;
 use crate::engine::ports::seal::Sealer;

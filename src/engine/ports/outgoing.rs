@@ -75,8 +75,12 @@ fn build(
     // The error itself is dropped: it may show the secret, and the result of the attempt is stored.
     let revealed = revealed.transpose().map_err(|_| "its URL or a header has no value now".to_owned())?;
     let revealed = revealed.unwrap_or_default();
-    let url = format!("{}{}", upstream.next_url(), revealed.path.as_deref().unwrap_or(path));
-    let uri = url.parse::<Uri>().map_err(|error| format!("its URL is invalid: {error}"))?;
+    let path = revealed.path.as_deref().unwrap_or(path);
+    let mut uris = upstream
+        .urls_in_turn()
+        .map(|base| format!("{base}{path}").parse::<Uri>().map_err(|error| format!("its URL is invalid: {error}")));
+    let uri = uris.next().ok_or("the service has no URL")??;
+    let other_uris = uris.collect::<Result<_, _>>()?;
 
     let mut headers = HeaderMap::new();
     for (name, value) in record.headers.iter().chain(&revealed.headers) {
@@ -93,6 +97,7 @@ fn build(
     Ok(Outgoing {
         method: record.method.parse::<Method>().map_err(|error| error.to_string())?,
         uri,
+        other_uris,
         headers,
         body: Bytes::from(record.body.bytes()),
         timeout,

@@ -1,7 +1,7 @@
 //! Which run supersedes a run for which a rerun was ordered.
 //!
-//! Always true: all runs of a job are a chain in which each run supersedes the one before, and their ids ascend, so that
-//! the newest run of the job is the one whose result counts.
+//! Always true: all runs of a job are a chain in which each run supersedes the one before, and their ids ascend, so
+//! that the newest run of the job is the one whose result counts.
 
 use crate::engine::context::Core;
 use crate::names::{JobId, RunId};

@@ -173,6 +173,12 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
                 problems.error(&site, "a creator has no `key`").hint("`key` goes with `follows`");
             }
             match parse_json_path(path) {
+                Ok(_) if !selects_one_value(path) => {
+                    let site = site.key("creates");
+                    let message = format!("`{path}` may select several values, and a reply creates one instance");
+                    problems.error(&site, message).hint("name one value, for example $.id or $.orders[0].id");
+                    None
+                }
                 Ok(id) => Some(Instance::Creates { id }),
                 Err(error) => {
                     let site = site.key("creates");
@@ -206,6 +212,22 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
             None
         }
     }
+}
+
+/// Whether a JSONPath has only names and indexes (a singular query of RFC 9535), so that it selects at most one value.
+fn selects_one_value(path: &str) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    for c in path.chars() {
+        match quote {
+            Some(open) if c == open && before != '\\' => quote = None,
+            Some(_) => {}
+            None if matches!(c, '\'' | '"') => quote = Some(c),
+            None if matches!(c, '*' | '?' | ':' | ',') || (c == '.' && before == '.') => return false,
+            None => {}
+        }
+        before = if before == '\\' && c == '\\' { ' ' } else { c };
+    }
+    true
 }
 
 /// Checks a guard, which needs at least one condition.

@@ -69,8 +69,8 @@ pub(super) async fn legacy_tries(
     pool.query(|| sqlx::query(PUT).bind(&keys).bind(&times).bind(retry_window_ns)).await.map(drop)
 }
 
-/// Examines, from a position on, keys whose retry window is over, and removes those that no run keeps bound. Returns how
-/// many were removed, and where to go on.
+/// Examines, from a position on, keys whose retry window is over, and removes those that no run keeps bound. Returns
+/// how many were removed, and where to go on.
 pub(super) async fn prune_retry_keys(
     pool: &Pool,
     retry_window_ns: i64,

@@ -169,8 +169,8 @@ fn a_person_who_was_not_told_of_the_move_is_asked_again() {
     }
 }
 
-/// The service itself sends a text like the one of a conflict over a changed base URL. Such a text does not count as one:
-/// the person was not told, so a retry asks again.
+/// The service itself sends a text like the one of a conflict over a changed base URL. Such a text does not count as
+/// one: the person was not told, so a retry asks again.
 #[test]
 fn only_a_conflict_over_a_move_tells_of_it() {
     let plan = plan_of(CALLS[0], "");

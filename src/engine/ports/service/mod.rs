@@ -144,10 +144,12 @@ impl Upstream {
     pub fn first_url(&self) -> &str {
         self.config.urls.first().map_or("", |url| url)
     }
-    /// The URL for the next call, in rotation.
-    pub fn next_url(&self) -> &str {
-        let index = self.next_url.fetch_add(1, Ordering::Relaxed);
-        self.config.urls.get(index % self.config.urls.len().max(1)).map_or("", |url| url)
+    /// Its URLs for the next call, in round-robin order: the later ones are for when the earlier ones do not accept
+    /// connections.
+    pub fn urls_in_turn(&self) -> impl Iterator<Item = &str> {
+        let start = self.next_url.fetch_add(1, Ordering::Relaxed);
+        let count = self.config.urls.len();
+        (0..count).map(move |index| &*self.config.urls[start.wrapping_add(index) % count])
     }
     /// The timeout for connecting.
     pub fn connect_timeout(&self) -> Duration {

@@ -211,7 +211,7 @@ async fn a_copy_that_cannot_record_that_it_is_one_is_not_started() {
     query(&files.path("a.db"), refuse).await;
     for _ in 0..2 {
         let refused = files.open().await.err().unwrap().to_string();
-        assert!(refused.contains("an older copy that was put in the place of a later one"), "{refused}");
+        assert!(refused.contains("an older copy, put in the place of a later one"), "{refused}");
     }
     query(&files.path("a.db"), "DROP TRIGGER refuse").await;
     assert!(files.copy_started().await.is_some());

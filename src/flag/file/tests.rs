@@ -172,7 +172,11 @@ fn each_field_is_checked() {
         ),
         (json!({ "instance": { "creates": format!("$[?{}", "(".repeat(99)) } }), ".instance.creates", "are open here"),
         (json!({ "workflow": null, "instance": { "creates": "$.id", "ends": 1 } }), ".instance.ends", "not supported"),
-        (json!({ "workflow": null, "instance": { "creates": "$.orders[*].id" } }), ".instance.creates", "may select several"),
+        (
+            json!({ "workflow": null, "instance": { "creates": "$.orders[*].id" } }),
+            ".instance.creates",
+            "may select several",
+        ),
         (json!({ "workflow": null, "instance": { "creates": "$..id" } }), ".instance.creates", "may select several"),
         (json!({ "workflow": null, "instance": { "creates": "$.a[0,1]" } }), ".instance.creates", "may select several"),
         (json!({ "instance": {} }), ".instance", "either created or followed"),

@@ -1,6 +1,6 @@
 //! Gives the binary a hash of the sources on which folding (computing a run from its events) depends. A binary uses a
 //! snapshot of a run only if it was written by a binary with the same hash. All of `workflow` is hashed, and the types
-//! of other rooms that a run consists of. If a change does not affect folding, each long run is once read from its
+//! of other modules that a run consists of. If a change does not affect folding, each long run is once read from its
 //! first event; if a relevant change were missed, runs would be loaded wrongly.
 
 use std::path::{Path, PathBuf};

@@ -9,14 +9,14 @@
 //!   and which effects are real
 //! - [`exchange`] (pure): the types that proxy, shadow and engine exchange; an `Answered` exists only once the reply
 //!   does
-//! - [`engine`]: the other arm, a tower service: executes runs, performs their calls, survives the process
+//! - [`engine`]: the other arm, a tower service: executes runs and performs their calls; the next process resumes them
 //! - [`workflow`] (pure): what a run does next, as events; recording and replay are the same function
 //! - [`affinity`]: which arm owns an instance, and which took the first try of a request
 //! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, once
 //! - [`shadow`]: runs the engine for requests that legacy has answered, on threads of its own, within a budget
 //! - [`compare`] (pure): compares two observations
 //! - [`evidence`]: counts comparisons, keeps a few samples, says whether a route may move
-//! - [`ladder`]: moves a route: records the flip, then swaps in the new set
+//! - [`ladder`]: moves a route: records a flip up, then swaps in the new set; a flip down is in force first
 //!
 //! Not on that journey:
 //!

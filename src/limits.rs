@@ -106,7 +106,8 @@ pub struct Limits {
     pub shadow_run_ms: u64,
     /// After SIGTERM: how long the shadow queue may take to drain.
     pub shadow_drain_ms: u64,
-    /// The share of a service's concurrency and rate that rehearsed and dark runs may take, percent.
+    /// The share of a service's concurrency and rate that rehearsed and dark runs may take, percent. It is also the
+    /// share of `runs_in_flight_max` that dark runs may take in addition.
     pub shadow_service_share_percent: u64,
 
     // compare
@@ -116,7 +117,7 @@ pub struct Limits {
     pub compare_bytes_max: u64,
     /// Nesting of a compared body.
     pub compare_depth_max: u64,
-    /// Differences listed for one comparison; more is "too different to show".
+    /// Differences listed for one comparison. If there are more, the comparison is marked as truncated.
     pub compare_differences_max: u64,
 
     // evidence
@@ -149,7 +150,8 @@ pub struct Limits {
     pub watchdog_ms: u64,
     /// How long the sender of a command, an answer or a signal to a run waits until it is carried out and on disk, and
     /// the sender of a start until the run is on disk.
-    pub order_wait_ms: u64,
+    #[serde(alias = "order_wait_ms")] // its earlier name
+    pub command_wait_ms: u64,
     /// How often a webhook may refuse a message (4xx) before it is given up.
     pub notice_attempts_max: u64,
     /// Messages that wait for one webhook; beyond them the oldest are dropped.
@@ -177,7 +179,7 @@ pub struct Limits {
     pub expression_depth_max: u64,
 
     // store
-    /// Events of live runs in one commit.
+    /// Events of real runs in one commit; runs that the API started are among them.
     pub append_batch_events_max: u64,
     /// Appends waiting for the writer.
     pub append_queue_max: u64,
@@ -212,7 +214,8 @@ pub struct Limits {
     /// The retry-key file, which holds the keys of requests that legacy took until the store has them; it has this size
     /// from the start, 1 GiB at most.
     pub retry_keys_file_bytes_max: u64,
-    /// How long a flip or a freeze waits for the store before its outcome is reported as not known yet.
+    /// How long a flip up, or the end of a freeze, waits for the store before its outcome is reported as not known yet.
+    /// A flip down and a freeze are in force at once, and are answered within about a second.
     pub move_answer_ms: u64,
     /// A commit that has been under way for longer than this counts as stalled: the process is not ready, `live` falls
     /// back, and no run is begun until the commit has ended.
@@ -287,7 +290,7 @@ impl Default for Limits {
             lease_ms: 10_000,
             sweep_ms: 30_000,
             watchdog_ms: 300_000,
-            order_wait_ms: 10_000,
+            command_wait_ms: 10_000,
             notice_attempts_max: 10,
             notices_waiting_max: 10_000,
             notice_age_s: 86_400,

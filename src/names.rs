@@ -1,7 +1,7 @@
 //! A type for each kind of identifier, so that they cannot be confused.
 //!
-//! Always true: a value of one of these types was made by a check or read back from the store; nothing here parses
-//! what a client sent. Cheap to clone (`Arc<str>` or plain numbers).
+//! A value of one of these types need not name something that exists: the API makes them of what a client sent, too,
+//! and looks them up. Cheap to clone (`Arc<str>` or plain numbers).
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Keeps the first tries that legacy took until the store has them.
 //!
 //! The question it answers: "would the next process know that legacy took this?" Always true: a key counts as noted
-//! ([`KeyLog::is_noted`]) only after its record is written to the file (kill -9 and a full disk do not lose it), or
-//! the store has it; a record that the store does not have yet is never overwritten, so that a full ring buffer refuses
-//! further records; the records that wait for the store are also in memory.
+//! ([`KeyLog::wait_until_noted`]) only after its record is written to the file (kill -9 and a full disk do not lose
+//! it), or the store has it; a record that the store does not have yet is never overwritten, so that a full ring buffer
+//! refuses further records; the records that wait for the store are also in memory.
 //!
 //! Example: legacy is to take a first try with the key K. [`KeyLog::note`] has the thread of `key_writer` write record
 //! 1 (K, and the time) to the ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K
@@ -163,14 +163,14 @@ impl KeyLog {
         self.writer.ring()
     }
 
-    /// Begins to note that legacy takes this first try: it is noted once [`KeyLog::is_noted`] says so.
+    /// Begins to note that legacy takes this first try: it is noted once [`KeyLog::wait_until_noted`] says so.
     pub(super) fn note(&self, key: RetryKey) -> Note {
         self.note_at(key, clock::now())
     }
 
-    /// See [`KeyWriter::is_noted`].
-    pub(super) async fn is_noted(&self, note: Note) -> bool {
-        self.writer.is_noted(note).await
+    /// See [`KeyWriter::wait_until_noted`].
+    pub(super) async fn wait_until_noted(&self, note: Note) -> bool {
+        self.writer.wait_until_noted(note).await
     }
 
     fn note_at(&self, key: RetryKey, at: Timestamp) -> Note {

@@ -21,7 +21,8 @@ pub(super) struct ServedUnnoted {
 }
 
 impl ServedUnnoted {
-    /// From the time that an earlier process wrote: it served no request after this moment.
+    /// From the time that an earlier process wrote. That time may lie in the future; the process has ended, so its last
+    /// such request came before now.
     pub fn by_earlier_process(in_file: Timestamp) -> Self {
         Self { at: in_file.min(clock::now()), in_file }
     }

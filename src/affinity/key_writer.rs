@@ -143,7 +143,7 @@ impl KeyWriter {
     }
 
     /// Waits for at most [`NOTE_WAIT_MAX`] until a key is noted. Returns whether it is: the file or the store has it.
-    pub(super) async fn is_noted(&self, note: Note) -> bool {
+    pub(super) async fn wait_until_noted(&self, note: Note) -> bool {
         let (key, mut written) = match note {
             Note::Noted => return true,
             Note::Refused => return false,

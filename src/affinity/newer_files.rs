@@ -116,7 +116,7 @@ impl Marks {
     }
 
     /// Adds marks for a request that legacy takes, under the keys that earlier files give it.
-    pub(super) fn legacy_takes(&mut self, earlier: &EarlierKeys) {
+    pub(super) fn mark_taken_by_legacy(&mut self, earlier: &EarlierKeys) {
         for keys in &earlier.keys {
             for key in keys.of_legacy() {
                 self.add(key, Mark { files_version: earlier.files_version, by: MarkedBy::Legacy });
@@ -125,7 +125,7 @@ impl Marks {
     }
 
     /// Adds marks for a request that the engine takes, under the keys that earlier files give it.
-    pub(super) fn engine_takes(&mut self, earlier: &EarlierKeys, digest: &[u8; 32]) {
+    pub(super) fn mark_taken_by_engine(&mut self, earlier: &EarlierKeys, digest: &[u8; 32]) {
         for keys in &earlier.keys {
             let of_request = keys.any_caller.map(|any_caller| any_caller.of_request(digest));
             for key in [keys.scoped].into_iter().chain(of_request) {
@@ -171,8 +171,8 @@ mod tests {
     #[test]
     fn a_mark_is_found_only_by_requests_of_older_files() {
         let mut marks = Marks::new(100);
-        marks.engine_takes(&earlier(1, 5), &[7; 32]);
-        marks.legacy_takes(&earlier(2, 5));
+        marks.mark_taken_by_engine(&earlier(1, 5), &[7; 32]);
+        marks.mark_taken_by_legacy(&earlier(2, 5));
         let (same, other) = (KnownBody::Digest([7; 32]), KnownBody::Digest([8; 32]));
         let (one, two) = (RetryKey([1; 32]), RetryKey([2; 32]));
         assert_eq!(marks.find(&one, 4, same), FoundMark::Engine);
@@ -192,10 +192,10 @@ mod tests {
         let mut marks = Marks::new(MARKS_MAX);
         let key = RetryKey([9; 32]);
         for _ in 0..MARKS_MAX / 2 {
-            marks.legacy_takes(&earlier(1, 5));
+            marks.mark_taken_by_legacy(&earlier(1, 5));
         }
         assert_eq!(marks.find(&key, 4, KnownBody::Unread), FoundMark::None);
-        marks.legacy_takes(&earlier(1, 5));
+        marks.mark_taken_by_legacy(&earlier(1, 5));
         assert!(marks.count < 3);
         assert_eq!(marks.find(&key, 4, KnownBody::Unread), FoundMark::Unknown);
         assert_eq!(marks.find(&key, 5, KnownBody::Unread), FoundMark::None);

@@ -82,7 +82,7 @@ impl Sets {
     }
 
     /// Inserts a key whose first try the engine took `ago` before `now`.
-    pub(super) fn engine_took(&self, key: &RetryKey, now: Instant, ago: Duration) {
+    pub(super) fn insert_engine_key(&self, key: &RetryKey, now: Instant, ago: Duration) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let had_room = keys.set.insert(key_hash(key), now, ago);
         self.gauges[0].show(keys.set.size(), had_room);
@@ -125,7 +125,7 @@ impl Sets {
             // counts as complete for the other two.
             let page = store.long_bound_keys(interval.saturating_mul(3), after, PAGE).await?;
             for key in &page.result {
-                self.engine_took(key, began, Duration::ZERO);
+                self.insert_engine_key(key, began, Duration::ZERO);
             }
             after = page.next;
             if after.is_none() {
@@ -157,7 +157,7 @@ impl Sets {
         loop {
             let Some(page) = page_or_pause(store.engine_tries(after, PAGE).await).await else { continue };
             for (key, at) in &page {
-                self.engine_took(key, Instant::now(), clock::passed(*at));
+                self.insert_engine_key(key, Instant::now(), clock::passed(*at));
             }
             keys += page.len() as u64;
             match page.last() {

@@ -43,7 +43,7 @@ impl StoreAffinity {
         let now = Instant::now();
         let took = self.tries.take_for_engine(key, now);
         if took == Took::Fresh {
-            self.sets.engine_took(&key, now, Duration::ZERO);
+            self.sets.insert_engine_key(&key, now, Duration::ZERO);
         }
         // `tries` may have removed a key of legacy's that still waits in the file. The file is checked after the key is
         // taken, so that legacy cannot take the key in between.
@@ -79,11 +79,11 @@ impl StoreAffinity {
         }
         let took = self.take_for_engine(key);
         if took == Took::Fresh {
-            newer_files.engine_takes(earlier, digest);
+            newer_files.mark_taken_by_engine(earlier, digest);
             // The earlier key is in the set too, so that before legacy takes a request that older files decided, its
             // body is read (`NeedsBody`) and compared with this one's.
             for any_caller in earlier.keys.iter().filter_map(|keys| keys.any_caller) {
-                self.sets.engine_took(&any_caller.of_request(digest), Instant::now(), Duration::ZERO);
+                self.sets.insert_engine_key(&any_caller.of_request(digest), Instant::now(), Duration::ZERO);
             }
         }
         took
@@ -230,7 +230,7 @@ impl StoreAffinity {
             {
                 return Err(held);
             }
-            newer_files.legacy_takes(earlier);
+            newer_files.mark_taken_by_legacy(earlier);
         }
         let own = self.take_key_for_legacy(scoped).ok_or(LegacyTake::HeldByEngine)?;
         Ok(self.take_for_other_credentials(own, keys))
@@ -250,11 +250,11 @@ impl StoreAffinity {
         let (own_again, other_again) = (own.again, other.as_ref().is_some_and(|other| other.again));
         let of_other = async {
             match other {
-                Some(other) => Some(self.is_noted(other).await),
+                Some(other) => Some(self.wait_until_noted(other).await),
                 None => None,
             }
         };
-        match tokio::join!(self.is_noted(own), of_other) {
+        match tokio::join!(self.wait_until_noted(own), of_other) {
             (noted, None) => LegacyTake::Taken { noted, again: own_again },
             // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
             (_, Some(noted)) if other_is_enough => LegacyTake::Taken { noted, again: own_again || other_again },
@@ -264,8 +264,8 @@ impl StoreAffinity {
         }
     }
 
-    async fn is_noted(&self, TakenKey { key, note, again: _ }: TakenKey) -> bool {
-        let is_noted = self.keys.is_noted(note).await;
+    async fn wait_until_noted(&self, TakenKey { key, note, again: _ }: TakenKey) -> bool {
+        let is_noted = self.keys.wait_until_noted(note).await;
         if is_noted {
             self.tries.record_noted(&key);
         }

@@ -119,44 +119,44 @@ impl CountingStore {
     }
 }
 
-async fn owner(pins: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>), ArmUnknown> {
-    pins.owner(&pin(id, Arm::Engine).key.into()).await
+async fn owner(affinity: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>), ArmUnknown> {
+    affinity.owner(&pin(id, Arm::Engine).key.into()).await
 }
 
-async fn create(store: &CountingStore, pins: &StoreAffinity, n: u64, pin: NewPin) {
+async fn create(store: &CountingStore, affinity: &StoreAffinity, n: u64, pin: NewPin) {
     store.append(Arc::new(Append { pins: vec![pin.clone()], ..append(run_id(n), 1, 1) })).await.unwrap();
-    pins.record_pin(&pin, run_id(n));
+    affinity.record_pin(&pin, run_id(n));
 }
 
 #[tokio::test]
 async fn a_family_without_pins_does_not_ask_the_store() {
     let store = CountingStore::new();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     store.is_gone.store(true, Ordering::Relaxed);
-    assert_eq!(owner(&pins, "17").await, Ok((Owner::Nobody, None)));
+    assert_eq!(owner(&affinity, "17").await, Ok((Owner::Nobody, None)));
     assert_eq!(store.look_ups(), 0);
 }
 
 #[tokio::test]
 async fn the_owner_of_a_pin_is_known_at_once_and_after_a_restart() {
     let store = CountingStore::new();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    create(&store, &pins, 1, pin("17", Arm::Engine)).await;
-    create(&store, &pins, 2, pin("18", Arm::Legacy)).await;
-    assert_eq!(owner(&pins, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
-    assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, Some(run_id(2)))));
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
+    create(&store, &affinity, 2, pin("18", Arm::Legacy)).await;
+    assert_eq!(owner(&affinity, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
+    assert_eq!(owner(&affinity, "18").await, Ok((Owner::LegacyWithTwin, Some(run_id(2)))));
     assert_eq!(store.look_ups(), 0);
 
-    let pins = affinity_with_built_sets(&store).await;
+    let affinity = affinity_with_built_sets(&store).await;
     for _ in 0..3 {
-        assert_eq!(owner(&pins, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
-        assert_eq!(owner(&pins, "99").await, Ok((Owner::Nobody, None)));
-        assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, None)), "the twin's run is not looked up");
+        assert_eq!(owner(&affinity, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
+        assert_eq!(owner(&affinity, "99").await, Ok((Owner::Nobody, None)));
+        assert_eq!(owner(&affinity, "18").await, Ok((Owner::LegacyWithTwin, None)), "the twin's run is not looked up");
     }
     assert_eq!(store.look_ups(), 1, "only the order that the engine owns is looked up, and only once");
-    create(&store, &pins, 3, pin("99", Arm::Engine)).await;
+    create(&store, &affinity, 3, pin("99", Arm::Engine)).await;
     assert_eq!(
-        owner(&pins, "99").await,
+        owner(&affinity, "99").await,
         Ok((Owner::Engine, Some(run_id(3)))),
         "a new pin replaces the cached owner nobody"
     );
@@ -164,56 +164,56 @@ async fn the_owner_of_a_pin_is_known_at_once_and_after_a_restart() {
 
 /// Pins and retry keys over this store, with the sets built.
 async fn affinity_with_built_sets(store: &Arc<CountingStore>) -> Arc<StoreAffinity> {
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    while !pins.sets.are_built() {
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    while !affinity.sets.are_built() {
         tokio::task::yield_now().await;
     }
-    pins
+    affinity
 }
 
 #[tokio::test]
 async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or_have_taken() {
     let store = CountingStore::new();
-    let pins = affinity_with_built_sets(&store).await;
-    create(&store, &pins, 1, pin("1", Arm::Legacy)).await;
-    create(&store, &pins, 3, pin("3", Arm::Engine)).await;
+    let affinity = affinity_with_built_sets(&store).await;
+    create(&store, &affinity, 1, pin("1", Arm::Legacy)).await;
+    create(&store, &affinity, 3, pin("3", Arm::Engine)).await;
     let claim = Some(crate::store::Claim { key: RetryKey([1; 32]), request: [0; 32], of_request: None });
     store.append(Arc::new(Append { claim, ..append(run_id(9), 1, 1) })).await.unwrap();
 
-    let pins = affinity_with_built_sets(&store).await;
+    let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
-    assert_eq!(owner(&pins, "1").await, Ok((Owner::LegacyWithTwin, None)));
-    assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
-    assert_eq!(pins.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
-    pins.note_legacy_instance(pin("2", Arm::Legacy).key.into());
-    pins.finish_collision_checks().await;
+    assert_eq!(owner(&affinity, "1").await, Ok((Owner::LegacyWithTwin, None)));
+    assert_eq!(owner(&affinity, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
+    assert_eq!(affinity.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
+    affinity.note_legacy_instance(pin("2", Arm::Legacy).key.into());
+    affinity.finish_collision_checks().await;
     assert_eq!(store.look_ups(), 0, "the store was not asked");
-    assert_eq!(owner(&pins, "3").await, Err(ArmUnknown));
-    assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
-    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(ArmUnknown));
+    assert_eq!(owner(&affinity, "3").await, Err(ArmUnknown));
+    assert_eq!(affinity.remembered(&RetryKey([1; 32])), Remembered::Unknown);
+    assert_eq!(affinity.first_try(&RetryKey([1; 32])).await, Err(ArmUnknown));
 }
 
 #[tokio::test]
 async fn the_store_is_asked_while_the_sets_are_not_built() {
     let store = CountingStore::new();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
-    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Ok(None));
-    let pins = affinity_with_built_sets(&store).await;
-    assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::NotEngine);
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    assert_eq!(affinity.remembered(&RetryKey([1; 32])), Remembered::Unknown);
+    assert_eq!(affinity.first_try(&RetryKey([1; 32])).await, Ok(None));
+    let affinity = affinity_with_built_sets(&store).await;
+    assert_eq!(affinity.remembered(&RetryKey([1; 32])), Remembered::NotEngine);
 }
 
 /// There are more keys than `tries` keeps: the sets still answer "perhaps" for each.
 #[tokio::test]
 async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
     let store = CountingStore::new();
-    let pins = affinity_with_built_sets(&store).await;
+    let affinity = affinity_with_built_sets(&store).await;
     for n in 0..150_000 {
-        assert_eq!(pins.take_for_engine(numbered(n)), Took::Fresh);
-        pins.allow_eviction(numbered(n));
+        assert_eq!(affinity.take_for_engine(numbered(n)), Took::Fresh);
+        affinity.allow_eviction(numbered(n));
     }
-    let missed = (0..150_000).filter(|n| pins.remembered(&numbered(*n)) == Remembered::NotEngine).count();
-    let others = (200_000..210_000).filter(|n| pins.remembered(&numbered(*n)) == Remembered::Unknown).count();
+    let missed = (0..150_000).filter(|n| affinity.remembered(&numbered(*n)) == Remembered::NotEngine).count();
+    let others = (200_000..210_000).filter(|n| affinity.remembered(&numbered(*n)) == Remembered::Unknown).count();
     assert_eq!(missed, 0);
     assert!(others < 50, "{others} of 10,000 others would wait for the store");
 }
@@ -221,41 +221,41 @@ async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
 #[tokio::test]
 async fn a_retry_stays_on_its_arm_across_a_restart() {
     let store = CountingStore::new();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let (engine_key, legacy_key) = (RetryKey([1; 32]), RetryKey([2; 32]));
     let claim = Some(crate::store::Claim { key: engine_key, request: [0; 32], of_request: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(
-        pins.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::FIRST
     );
-    assert_eq!(pins.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
+    assert_eq!(affinity.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
     assert_eq!(store.look_ups(), 0, "known in memory");
-    assert_eq!(pins.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
-    assert_eq!(pins.first_try(&RetryKey([3; 32])).await, Ok(None));
-    pins.flush().await;
+    assert_eq!(affinity.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
+    assert_eq!(affinity.first_try(&RetryKey([3; 32])).await, Ok(None));
+    affinity.flush().await;
 
-    let pins = StoreAffinity::load(store, &Limits::default()).await.unwrap();
-    assert_eq!(pins.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
-    assert_eq!(pins.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
+    let affinity = StoreAffinity::load(store, &Limits::default()).await.unwrap();
+    assert_eq!(affinity.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
+    assert_eq!(affinity.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
 }
 
 #[tokio::test]
 async fn keys_that_the_store_refused_are_written_later() {
     let store = CountingStore::new();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     store.is_gone.store(true, Ordering::Relaxed);
     for n in 0..2_000_u16 {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
         assert_eq!(
-            pins.take_for_legacy(RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+            affinity.take_for_legacy(RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
     }
-    pins.flush().await;
+    affinity.flush().await;
     store.is_gone.store(false, Ordering::Relaxed);
-    pins.flush().await;
+    affinity.flush().await;
     for n in 0..2_000_u16 {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
@@ -268,26 +268,26 @@ async fn keys_that_the_store_refused_are_written_later() {
 #[tokio::test]
 async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
     let store = CountingStore::new();
-    let pins = affinity_with_built_sets(&store).await;
+    let affinity = affinity_with_built_sets(&store).await;
     let under = |family: &str, id: &str, arm| NewPin { key: PinKey { family: family.into(), id: id.into() }, arm };
-    create(&store, &pins, 1, under("oldest", "1", Arm::Engine)).await;
-    create(&store, &pins, 2, under("old", "2", Arm::Engine)).await;
-    create(&store, &pins, 3, under("now", "3", Arm::Legacy)).await;
-    create(&store, &pins, 4, under("oldest", "3", Arm::Engine)).await;
-    create(&store, &pins, 5, under("others", "5", Arm::Engine)).await;
+    create(&store, &affinity, 1, under("oldest", "1", Arm::Engine)).await;
+    create(&store, &affinity, 2, under("old", "2", Arm::Engine)).await;
+    create(&store, &affinity, 3, under("now", "3", Arm::Legacy)).await;
+    create(&store, &affinity, 4, under("oldest", "3", Arm::Engine)).await;
+    create(&store, &affinity, 5, under("others", "5", Arm::Engine)).await;
     let (family, other) = (renamed("now", &["old", "oldest"]), Family::from(RouteId::new("other")));
     let restarted = affinity_with_built_sets(&store).await;
-    for pins in [&pins, &restarted] {
-        let owner = async |id: &str| pins.owner(&InstanceKey { family: family.clone(), id: id.into() }).await;
+    for affinity in [&affinity, &restarted] {
+        let owner = async |id: &str| affinity.owner(&InstanceKey { family: family.clone(), id: id.into() }).await;
         assert_eq!(owner("1").await, Ok((Owner::Engine, Some(run_id(1)))));
         assert_eq!(owner("2").await, Ok((Owner::Engine, Some(run_id(2)))));
         assert_eq!(owner("3").await, Ok((Owner::Engine, Some(run_id(4)))), "legacy knows nothing of it");
         assert_eq!(owner("5").await, Ok((Owner::Nobody, None)), "another family's");
-        assert!(pins.engine_owns_any(&family) && !pins.engine_owns_any(&other));
-        assert!(!pins.collided(&family));
-        pins.note_legacy_instance(InstanceKey { family: family.clone(), id: "2".into() });
-        pins.flush().await;
-        assert!(pins.collided(&family) && !pins.collided(&other), "legacy gave out an id of the engine's");
+        assert!(affinity.engine_owns_any(&family) && !affinity.engine_owns_any(&other));
+        assert!(!affinity.collided(&family));
+        affinity.note_legacy_instance(InstanceKey { family: family.clone(), id: "2".into() });
+        affinity.flush().await;
+        assert!(affinity.collided(&family) && !affinity.collided(&other), "legacy gave out an id of the engine's");
     }
 }
 
@@ -325,9 +325,9 @@ fn numbered(n: u32) -> RetryKey {
 }
 
 /// Ends a process as `kill -9` does: its memory is lost, its file stays.
-fn kill(pins: Arc<StoreAffinity>) {
-    pins.keys.kill();
-    drop(pins);
+fn kill(affinity: Arc<StoreAffinity>) {
+    affinity.keys.kill();
+    drop(affinity);
 }
 
 #[tokio::test]
@@ -337,24 +337,24 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     let store = CountingStore::new();
     store.is_gone.store(true, Ordering::Relaxed);
     let open = || KeyLog::open(&path, &limits);
-    let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
+    let affinity = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
     assert_eq!(
-        pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::FIRST
     );
     assert!(open().is_err(), "it is locked");
-    kill(pins);
+    kill(affinity);
 
     let keys = open_when_unlocked(open).await;
-    let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
-    assert_eq!(pins.remembered(&numbered(1)), Remembered::TakenBy(Arm::Legacy));
-    assert_eq!(pins.take_for_engine(numbered(1)), Took::OtherArmHasIt);
+    let affinity = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
+    assert_eq!(affinity.remembered(&numbered(1)), Remembered::TakenBy(Arm::Legacy));
+    assert_eq!(affinity.take_for_engine(numbered(1)), Took::OtherArmHasIt);
     store.is_gone.store(false, Ordering::Relaxed);
-    pins.flush().await;
-    pins.flush().await;
+    affinity.flush().await;
+    affinity.flush().await;
     assert_eq!(store.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
-    pins.keys.wait_until_written().await;
-    kill(pins);
+    affinity.keys.wait_until_written().await;
+    kill(affinity);
     let keys = open_when_unlocked(open).await;
     assert!(keys.waiting().is_empty(), "the file says that the store has it");
 }
@@ -377,46 +377,46 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     let store = CountingStore::new();
     store.is_gone.store(true, Ordering::Relaxed);
     let open = || KeyLog::open(&path, &limits);
-    let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
+    let affinity = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
     let (route, other) = (RouteId::new("r"), RouteId::new("other"));
     for n in 0..960 {
         assert_eq!(
-            pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+            affinity.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
     }
     assert_eq!(
-        pins.take_for_legacy(numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::NOT_NOTED
     );
     assert_eq!(
-        pins.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::Taken { noted: true, again: true },
         "it is noted already"
     );
     let soon = crate::clock::now() + jiff::SignedDuration::from_secs(1);
     assert!(
-        pins.legacy_noted_before(&numbered(5), soon)
-            && !pins.legacy_noted_before(&numbered(5), soon - jiff::SignedDuration::from_hours(1))
+        affinity.legacy_noted_before(&numbered(5), soon)
+            && !affinity.legacy_noted_before(&numbered(5), soon - jiff::SignedDuration::from_hours(1))
     );
-    assert!(!pins.legacy_noted_before(&numbered(960), soon), "it was not noted");
-    assert_eq!(pins.unnoted(std::iter::once(&route)), None);
-    pins.record_served_unnoted(&numbered(960).into(), &route, &route).await;
-    assert!(pins.unnoted(std::iter::once(&route)).is_some() && pins.unnoted(std::iter::once(&other)).is_none());
-    assert_eq!(pins.remembered(&numbered(960)), Remembered::TakenBy(Arm::Legacy), "in memory at least");
-    kill(pins);
+    assert!(!affinity.legacy_noted_before(&numbered(960), soon), "it was not noted");
+    assert_eq!(affinity.unnoted(std::iter::once(&route)), None);
+    affinity.record_served_unnoted(&numbered(960).into(), &route, &route).await;
+    assert!(affinity.unnoted(std::iter::once(&route)).is_some() && affinity.unnoted(std::iter::once(&other)).is_none());
+    assert_eq!(affinity.remembered(&numbered(960)), Remembered::TakenBy(Arm::Legacy), "in memory at least");
+    kill(affinity);
 
-    let pins = StoreAffinity::open(store.clone(), &limits, open_when_unlocked(open).await).await.unwrap();
-    assert!(pins.unnoted(std::iter::once(&route)).is_some() && pins.unnoted(std::iter::once(&other)).is_none());
+    let affinity = StoreAffinity::open(store.clone(), &limits, open_when_unlocked(open).await).await.unwrap();
+    assert!(affinity.unnoted(std::iter::once(&route)).is_some() && affinity.unnoted(std::iter::once(&other)).is_none());
     assert_eq!(
-        pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::NOT_NOTED
     );
     store.is_gone.store(false, Ordering::Relaxed);
-    pins.flush().await;
-    pins.flush().await;
+    affinity.flush().await;
+    affinity.flush().await;
     assert_eq!(
-        pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::Taken { noted: true, again: true },
         "there is room again"
     );
@@ -430,17 +430,17 @@ async fn a_key_whose_window_ends_in_the_store_before_it_ends_here_is_noted_again
     let window = jiff::SignedDuration::from_hours(24);
     let soon_over = clock::now() - window + jiff::SignedDuration::from_secs(2);
     store.inner.note_legacy_tries(vec![(key, soon_over)]).await.unwrap();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let take = || now(pins.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread));
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let take = || now(affinity.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread));
     assert_eq!(take(), LegacyTake::FIRST);
-    pins.flush().await;
+    affinity.flush().await;
     let taken_at = async || store.inner.first_try(key).await.unwrap().map(|first| first.at);
     assert_eq!(taken_at().await, Some(soon_over), "a retry does not extend the window");
     while taken_at().await.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(take(), LegacyTake::Taken { noted: true, again: true });
-    pins.flush().await;
+    affinity.flush().await;
     assert!(taken_at().await.is_some(), "the next process finds it in the store");
 }
 
@@ -453,10 +453,10 @@ async fn many_new_keys_stay_with_legacy() {
     let limits = Limits { retry_keys_max: 1_000, retry_keys_file_bytes_max: 8 << 20, ..Limits::default() };
     let store = CountingStore::new();
     let keys = KeyLog::open(&dir.path().join("s.keys"), &limits).unwrap();
-    let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
+    let affinity = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     for n in 0..KEYS {
         assert_eq!(
-            pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+            affinity.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
         match n % 25_000 {
@@ -469,12 +469,12 @@ async fn many_new_keys_stay_with_legacy() {
         }
         let old = numbered(n / 2);
         if store.first_try(old).await.is_ok_and(|first| first.is_none()) {
-            assert_eq!(pins.take_for_engine(old), Took::OtherArmHasIt, "{n}");
-            assert_eq!(pins.first_try(&old).await, Ok(Some(Arm::Legacy)), "{n}");
+            assert_eq!(affinity.take_for_engine(old), Took::OtherArmHasIt, "{n}");
+            assert_eq!(affinity.first_try(&old).await, Ok(Some(Arm::Legacy)), "{n}");
         }
     }
-    pins.flush().await;
-    pins.flush().await;
+    affinity.flush().await;
+    affinity.flush().await;
     for n in 0..KEYS {
         assert_eq!(store.first_try(numbered(n)).await.unwrap().unwrap().arm, Arm::Legacy, "{n}");
     }
@@ -486,7 +486,7 @@ async fn many_new_keys_stay_with_legacy() {
 async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     const ROUNDS: u32 = 2_000;
     let store = CountingStore::new();
-    let pins = affinity_with_built_sets(&store).await;
+    let affinity = affinity_with_built_sets(&store).await;
     let digest = [7; 32];
     let (mut taken_by_engine, mut taken_by_legacy) = (0, 0);
     for n in 0..ROUNDS {
@@ -496,10 +496,10 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
         let (engine, legacy) = std::thread::scope(|scope| {
             let engine = scope.spawn(|| {
                 together.wait();
-                pins.take_for_engine_under_any_credential(&any_caller, None, &digest, 0)
+                affinity.take_for_engine_under_any_credential(&any_caller, None, &digest, 0)
             });
             together.wait();
-            let take = |body| now(pins.take_for_legacy(keys, &EarlierKeys::none(), body));
+            let take = |body| now(affinity.take_for_legacy(keys, &EarlierKeys::none(), body));
             let legacy = match take(KnownBody::Unread) {
                 LegacyTake::NeedsBody => take(KnownBody::Digest(digest)),
                 took => took,
@@ -514,19 +514,22 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     }
     assert_eq!(taken_by_engine + taken_by_legacy, ROUNDS);
     // Another request with the same key is not the engine's.
-    pins.take_for_engine_under_any_credential(&numbered(ROUNDS), None, &digest, 0);
+    affinity.take_for_engine_under_any_credential(&numbered(ROUNDS), None, &digest, 0);
     let keys = RetryKeys { any_caller: Some(numbered(ROUNDS)), ..numbered(ROUNDS + 1_000_000).into() };
-    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread).await, LegacyTake::NeedsBody);
-    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])).await, LegacyTake::FIRST);
+    assert_eq!(affinity.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread).await, LegacyTake::NeedsBody);
+    assert_eq!(
+        affinity.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])).await,
+        LegacyTake::FIRST
+    );
     let keys = RetryKeys { any_caller: Some(numbered(ROUNDS + 1)), ..numbered(ROUNDS + 1_000_001).into() };
-    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::TooLarge).await, LegacyTake::FIRST);
+    assert_eq!(affinity.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::TooLarge).await, LegacyTake::FIRST);
 }
 
 /// Only one of two simultaneous tries gets a dark run.
 #[tokio::test]
 async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
     const ROUNDS: u32 = 2_000;
-    let pins = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
+    let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
     for n in 0..ROUNDS {
         // The second half of the rounds: two credentials of one caller.
         let keys = |credential: u32| match n < ROUNDS / 2 {
@@ -536,7 +539,7 @@ async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
         let together = std::sync::Barrier::new(2);
         let take = |credential| {
             together.wait();
-            now(pins.take_for_legacy(keys(credential), &EarlierKeys::none(), KnownBody::Digest([8; 32])))
+            now(affinity.take_for_legacy(keys(credential), &EarlierKeys::none(), KnownBody::Digest([8; 32])))
         };
         let took = std::thread::scope(|scope| {
             let other = scope.spawn(|| take(1));
@@ -550,23 +553,23 @@ async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
 #[tokio::test]
 async fn simultaneous_tries_of_one_key_share_a_look_up() {
     let store = CountingStore::new();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let key = RetryKey([9; 32]);
     store.is_slow.store(true, Ordering::Relaxed);
-    let all = try_join_all((0..1_000).map(|_| pins.first_try(&key)));
+    let all = try_join_all((0..1_000).map(|_| affinity.first_try(&key)));
     let (found, ()) = tokio::join!(all, async { store.may_answer.add_permits(1) });
     assert!(found.unwrap().iter().all(Option::is_none));
     assert_eq!(store.look_ups(), 2, "one that had begun before the second try came, and one for all others");
-    assert!(pins.look_ups.is_empty());
+    assert!(affinity.look_ups.is_empty());
     // Who calls after a look-up has begun gets a later one: what was stored meanwhile is found.
     let claim = Some(crate::store::Claim { key, request: [0; 32], of_request: None });
     let permit = store.may_answer.acquire().await.unwrap();
-    let mut earlier = pins.first_try(&key);
+    let mut earlier = affinity.first_try(&key);
     assert!((&mut earlier).now_or_never().is_none());
     drop(permit);
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
-    assert_eq!(pins.first_try(&key).await, Ok(Some(Arm::Engine)));
+    assert_eq!(affinity.first_try(&key).await, Ok(Some(Arm::Engine)));
     drop(earlier);
     store.is_gone.store(true, Ordering::Relaxed);
-    assert_eq!(pins.first_try(&key).await, Err(ArmUnknown));
+    assert_eq!(affinity.first_try(&key).await, Err(ArmUnknown));
 }

@@ -16,7 +16,7 @@ use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Family, Freeze, Instance, Route, State};
 use crate::ladder::{
-    self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, Unmet, Unrecorded,
+    self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
@@ -35,7 +35,7 @@ pub(super) struct Parts {
     pub evidence: Arc<Evidence>,
     pub ladder: Arc<Ladder>,
     pub engine: Arc<Engine>,
-    pub pins: Arc<StoreAffinity>,
+    pub affinity: Arc<StoreAffinity>,
     pub shadow: Arc<Shadow>,
     rules: crate::shadow::RulesInForce,
     pub retention: Arc<ArcSwap<Retention>>,
@@ -48,7 +48,7 @@ pub(super) struct Parts {
 pub(super) struct OpenedStore {
     store: StoreHandle,
     evidence: Arc<Evidence>,
-    pins: Arc<StoreAffinity>,
+    affinity: Arc<StoreAffinity>,
     secret: [u8; 32],
 }
 
@@ -75,14 +75,14 @@ impl OpenedStore {
         };
         time::set(&store, Duration::from_secs(limits.retry_window_s)).await?;
         let marks = stores::evidence_marks(setup, &store).await?;
-        let pins = stores::affinity(setup, &store).await?;
-        let evidence = Evidence::open(store.clone(), marks, &limits, pins.copy_started()).await;
+        let affinity = stores::affinity(setup, &store).await?;
+        let evidence = Evidence::open(store.clone(), marks, &limits, affinity.copy_started()).await;
         let evidence = evidence.context("reading the evidence")?;
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         evidence.set_renames(other_ids(&routes));
         evidence.set_basis(0, &bases(setup));
         let secret = store.secret().await.context("reading the store's secret")?;
-        Ok(Self { store, evidence, pins, secret })
+        Ok(Self { store, evidence, affinity, secret })
     }
 }
 
@@ -92,14 +92,14 @@ impl Parts {
     /// # Errors
     /// The files are refused, the store does not answer, or threads cannot be started.
     pub async fn start(opened: OpenedStore, setup: &Setup) -> anyhow::Result<Self> {
-        let OpenedStore { store, evidence, pins, secret } = opened;
+        let OpenedStore { store, evidence, affinity, secret } = opened;
         let limits = setup.limits.clone();
         let ladder = LadderParts {
             store: store.clone(),
             evidence: evidence.clone(),
-            conditions: vec![pins.clone()],
+            conditions: vec![affinity.clone()],
             retry_window: Duration::from_secs(limits.retry_window_s),
-            copy_started: pins.copy_started(),
+            copy_started: affinity.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),
         };
         let ladder = Ladder::open(declared(setup, 0), ladder).await.map_err(|error| match error {
@@ -114,7 +114,7 @@ impl Parts {
             store_key: setup.settings.store_key.clone(),
             key_secret: secret,
             limits: limits.clone(),
-            affinity: pins.clone(),
+            affinity: affinity.clone(),
             clock: clock::process().clone(),
         }));
         ladder.connect_to_kill_switch(engine.clone()).await;
@@ -129,7 +129,7 @@ impl Parts {
         retention::log_default(setup.settings.retention, &store);
         let retention = Arc::new(ArcSwap::from_pointee(retention::in_force(setup.settings.retention, &store)));
         let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
-        Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention, workflows })
+        Ok(Self { store, evidence, ladder, engine, affinity, shadow, rules, retention, workflows })
     }
 
     /// Puts a checked set in force as a whole: records the flips that it makes, then swaps workflows, rules and the
@@ -182,7 +182,7 @@ impl Parts {
     }
 
     async fn finish_collision_checks(&self, within: Duration) {
-        if tokio::time::timeout(within, self.pins.finish_collision_checks()).await.is_err() {
+        if tokio::time::timeout(within, self.affinity.finish_collision_checks()).await.is_err() {
             tracing::error!(
                 "the store does not answer: whether the engine owns the last ids that legacy gave out was not checked, \
                  and a pin collision may go unnoticed"
@@ -192,18 +192,18 @@ impl Parts {
 
     async fn flush_keys(&self, within: Duration) {
         let until = tokio::time::Instant::now() + within;
-        if tokio::time::timeout_at(until, self.pins.flush()).await.is_err() {
+        if tokio::time::timeout_at(until, self.affinity.flush()).await.is_err() {
             tracing::error!(
                 "the store or the disk does not answer: the last retry keys that legacy took may not be in the store, and \
                  stay in the file of retry keys"
             );
         }
-        if tokio::time::timeout_at(until, self.pins.finish_key_file()).await.is_err() {
+        if tokio::time::timeout_at(until, self.affinity.finish_key_file()).await.is_err() {
             tracing::warn!(
                 "the store or the disk does not answer: the store's list still says that keys may wait in the file of retry keys of this process"
             );
         }
-        let lost = self.pins.unwritten_keys();
+        let lost = self.affinity.unwritten_keys();
         if lost > 0 {
             tracing::error!(
                 lost,
@@ -274,9 +274,9 @@ impl GateCondition for StoreAffinity {
         since.map(|since| Unmet { why: sentence.to_owned(), since: Some(since) }).into_iter().collect()
     }
 
-    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<Unrecorded> {
+    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
         let again = "the engine would perform retries of them a second time";
-        let unrecorded = |UnknownKeys { served, until }, why: &str| Unrecorded {
+        let unrecorded = |UnknownKeys { served, until }, why: &str| UnknownRetries {
             exposed: served,
             until,
             why: format!("{why}: until {until:.0} {again}"),
@@ -302,7 +302,7 @@ mod tests {
     /// In `only` the engine goes on to create instances, with ids that legacy may have given out.
     #[tokio::test]
     async fn a_pin_collision_shuts_the_gates_to_live_and_only() {
-        let pins = StoreAffinity::load(Arc::new(MemoryStore::default()), &Limits::default()).await.unwrap();
+        let affinity = StoreAffinity::load(Arc::new(MemoryStore::default()), &Limits::default()).await.unwrap();
         let service = Service {
             name: "shop".into(),
             urls: vec![http::Uri::from_static("http://127.0.0.1:9000")],
@@ -319,12 +319,12 @@ mod tests {
         let (instance, was) = (Some(Instance::Creates { id }), vec!["orders.create".into()]);
         let creator = Route { id: "orders.make".into(), was, instance, ..follower.clone() };
         let key = PinKey { family: "orders.create".into(), id: "17".into() };
-        pins.record_pin(&NewPin { key: key.clone(), arm: Arm::Engine }, RunId(uuid::Uuid::from_u128(1)));
-        let is_shut = |route, to| !pins.missing(route, State::Shadow, to).is_empty();
+        affinity.record_pin(&NewPin { key: key.clone(), arm: Arm::Engine }, RunId(uuid::Uuid::from_u128(1)));
+        let is_shut = |route, to| !affinity.missing(route, State::Shadow, to).is_empty();
         assert!(!is_shut(&creator, State::Only));
-        pins.record_collision(&key, RunId(uuid::Uuid::from_u128(2)));
+        affinity.record_collision(&key, RunId(uuid::Uuid::from_u128(2)));
         assert!(is_shut(&creator, State::Live) && is_shut(&creator, State::Only));
-        assert!(pins.missing(&creator, State::Shadow, State::Live)[0].since <= Some(clock::now()));
+        assert!(affinity.missing(&creator, State::Shadow, State::Live)[0].since <= Some(clock::now()));
         assert!(!is_shut(&creator, State::Dark) && !is_shut(&follower, State::Only));
     }
 }

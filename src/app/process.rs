@@ -97,7 +97,7 @@ impl App {
             move || {
                 parts.evidence.scrape(|| {
                     parts.shadow.publish();
-                    parts.pins.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
+                    parts.affinity.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
                     reload_status.publish_age();
                     recorder.as_ref().map(telemetry::render).unwrap_or_default()
                 })
@@ -108,7 +108,7 @@ impl App {
             limits: limits.clone(),
             trust_forwarded: setup.settings.trust_forwarded,
             engine: parts.engine.arm(),
-            affinity: parts.pins.clone(),
+            affinity: parts.affinity.clone(),
             offer: parts.shadow.clone(),
             served_observer: parts.evidence.clone(),
         });
@@ -159,7 +159,7 @@ impl App {
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(time::track_machine_clock()));
-        tasks.push(engine.spawn(time::note_running(parts.store.clone(), parts.pins.clone())));
+        tasks.push(engine.spawn(time::note_running(parts.store.clone(), parts.affinity.clone())));
         let retry_window = Duration::from_secs(limits.retry_window_s);
         tasks.push(engine.spawn(retention::purge_periodically(
             parts.store.clone(),

@@ -35,7 +35,7 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
 
 /// Why retry keys of requests that legacy served may be unknown, as text; `None` if all are known.
 fn missing_retry_keys(parts: &Parts) -> Option<String> {
-    let unread = parts.pins.unread_key_files().into_iter().chain(parts.pins.lost_keys_of_unknown_routes());
+    let unread = parts.affinity.unread_key_files().into_iter().chain(parts.affinity.lost_keys_of_unknown_routes());
     let files = unread.map(|(file, UnknownKeys { until, .. })| {
         format!(
             "{file}: until {until:.0} retries with the missing keys are treated as first tries. So no route goes up to \

@@ -38,17 +38,17 @@ pub(super) async fn set(store: &StoreHandle, retry_window: Duration) -> anyhow::
 
 /// Tells the store at intervals that the process runs, and begins its next generation; never returns. Where the store
 /// does not take it, less time counts than has passed: retry keys are kept for longer.
-pub(super) async fn note_running(store: StoreHandle, pins: Arc<StoreAffinity>) {
+pub(super) async fn note_running(store: StoreHandle, affinity: Arc<StoreAffinity>) {
     loop {
         let (times, generation) = {
             let mut running = clock::process().running();
             running.note(clock::now());
-            let generation = running.begin_generation(pins.generation_in_files());
+            let generation = running.begin_generation(affinity.generation_in_files());
             (running.clone(), generation)
         };
         match store.put_running_times(times).await {
             // Only now: a file that is ahead of the store would make the store a copy.
-            Ok(()) => pins.write_generation(generation),
+            Ok(()) => affinity.write_generation(generation),
             Err(error) => {
                 tracing::warn!(
                     %error,

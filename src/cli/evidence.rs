@@ -14,18 +14,18 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     let evidence = &view.evidence;
     let number = |name: &str, number: u64, tone: Tone| -> Vec<TableCell> { vec![plain(name), (count(number), tone)] };
     let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Bad };
-    let refusals = evidence.shadow_refusals + evidence.dark_refusals;
+    let refusals = evidence.shadow_pairs_with_error + evidence.dark_pairs_with_error;
     let mut rows = vec![
         number("pairs in shadow", evidence.shadow_pairs, Tone::Plain),
         number("pairs in dark", evidence.dark_pairs, Tone::Plain),
-        number("  of both, requests that legacy refused", refusals, Tone::Plain),
+        number("  of both, answered by legacy with 4xx or 5xx", refusals, Tone::Plain),
         number("matched", evidence.matched, Tone::Plain),
         number("equal only by a rule", evidence.ignored, Tone::Plain),
         number("differ", evidence.mismatched, alarm(evidence.mismatched)),
         number("dark requests without a twin", evidence.dark_without_twin, Tone::Plain),
-        number("answers of the engine in live", evidence.engine_answers, Tone::Plain),
-        number("  of these, requests that it refused", evidence.engine_refusals, Tone::Plain),
-        number("  errors, fallbacks, unknown", evidence.engine_errors, alarm(evidence.engine_errors)),
+        number("answers of the engine in a row without an error", evidence.engine_answers, Tone::Plain),
+        number("  of these, with 4xx", evidence.engine_refusals, Tone::Plain),
+        number("errors, fallbacks, unknown outcomes", evidence.engine_errors, alarm(evidence.engine_errors)),
     ];
     for (title, map) in [("skipped", &evidence.skipped), ("failed", &evidence.failed)] {
         rows.extend(map.iter().map(|(reason, n)| number(&format!("{title}: {reason}"), *n, Tone::Faint)));

@@ -198,9 +198,9 @@ impl OpenRunsReport {
                 "divergences": divergences,
             })
         };
-        let others: Vec<Value> = self.shown.iter().map(row).collect();
+        let reported: Vec<Value> = self.shown.iter().map(row).collect();
         let (left_out, unlisted) = (&self.left_out, self.reported - self.shown.len());
-        json!({ "looked_at": self.looked_at, "left_out": left_out, "others": others, "others_unlisted": unlisted })
+        json!({ "looked_at": self.looked_at, "left_out": left_out, "reported": reported, "reported_unlisted": unlisted })
     }
     pub(super) fn text(&self, format: Formatter) -> String {
         let mut text = String::new();

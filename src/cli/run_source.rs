@@ -71,7 +71,7 @@ impl ReadError {
     fn into_call_error(self) -> CallError {
         match self {
             ReadError::Run(why) => {
-                CallError::Failed(why, "see what is left of it with `pointsman runs list`".to_owned())
+                CallError::Failed(why, "`pointsman runs list` shows its status and note, also after a purge".to_owned())
             }
             ReadError::Source(error) => error,
         }

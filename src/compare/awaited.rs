@@ -18,7 +18,7 @@ pub enum AwaitedIntents {
 impl AwaitedIntents {
     /// Whether a run that has not ended may still record one of them. `has_ended` tells whether a step of the run has
     /// ended.
-    pub fn may_follow(&self, has_ended: impl Fn(&StepId) -> bool) -> bool {
+    pub fn may_still_be_recorded(&self, has_ended: impl Fn(&StepId) -> bool) -> bool {
         match self {
             AwaitedIntents::None => false,
             AwaitedIntents::OfSteps(steps) => !steps.iter().all(has_ended),

@@ -14,12 +14,13 @@ pub(super) struct IdMap {
     names: HashSet<String>,
 }
 
-/// Which characters belong to a word, in addition to letters, digits and `_`.
+/// How a text is cut into words, and which words may be ids without a hint in the text before them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum WordBoundary {
-    /// `-` and `.`: `2026-11-17` is one word.
+enum WordMatching {
+    /// `-` and `.` belong to a word (`2026-11-17` is one word); only a word that cannot be a quantity may be an id.
     Strict,
-    /// None: `17` in `2026-11-17` is a word.
+    /// Only letters, digits and `_` belong to a word (`17` in `2026-11-17` is one); a word that is rarely a quantity
+    /// may be an id.
     Lax,
 }
 
@@ -56,19 +57,19 @@ impl IdMap {
         if self.is_empty() {
             return legacy == engine;
         }
-        let to_engine = |boundary| self.substitute(legacy, &self.to_engine, boundary);
-        let to_legacy = |boundary| self.substitute(engine, &self.to_legacy, boundary);
+        let to_engine = |matching| self.substitute(legacy, &self.to_engine, matching);
+        let to_legacy = |matching| self.substitute(engine, &self.to_legacy, matching);
         if legacy == engine {
-            return to_engine(WordBoundary::Strict) == legacy && to_legacy(WordBoundary::Strict) == engine;
+            return to_engine(WordMatching::Strict) == legacy && to_legacy(WordMatching::Strict) == engine;
         }
-        [WordBoundary::Strict, WordBoundary::Lax]
+        [WordMatching::Strict, WordMatching::Lax]
             .into_iter()
-            .any(|boundary| to_engine(boundary) == engine || to_legacy(boundary) == legacy)
+            .any(|matching| to_engine(matching) == engine || to_legacy(matching) == legacy)
     }
 
     /// The engine's text with its ids replaced by legacy's, where they cannot be mistaken for something else.
     pub(super) fn with_legacy_ids(&self, engine: &str) -> String {
-        self.substitute(engine, &self.to_legacy, WordBoundary::Strict)
+        self.substitute(engine, &self.to_legacy, WordMatching::Strict)
     }
 
     /// The engine's value with its ids replaced by legacy's: whole strings, numbers, and words in strings, where they
@@ -76,7 +77,7 @@ impl IdMap {
     pub(super) fn value_with_legacy_ids(&self, engine: &serde_json::Value) -> serde_json::Value {
         use serde_json::Value;
         match engine {
-            Value::String(text) => Value::String(self.substitute(text, &self.to_legacy, WordBoundary::Lax)),
+            Value::String(text) => Value::String(self.substitute(text, &self.to_legacy, WordMatching::Lax)),
             Value::Number(number) => {
                 let id = self.legacy_of(number.as_str()).filter(|_| is_rarely_a_quantity(number.as_str()));
                 id.and_then(|id| id.parse().ok()).map_or_else(|| engine.clone(), Value::Number)
@@ -90,16 +91,16 @@ impl IdMap {
     }
 
     /// The text with each word that is an id replaced by the id it is bound to.
-    fn substitute(&self, text: &str, ids: &HashMap<String, String>, boundary: WordBoundary) -> String {
-        let may_refer = |word: &str| match boundary {
-            WordBoundary::Strict => is_distinctive(word),
-            WordBoundary::Lax => is_rarely_a_quantity(word),
+    fn substitute(&self, text: &str, ids: &HashMap<String, String>, matching: WordMatching) -> String {
+        let may_refer = |word: &str| match matching {
+            WordMatching::Strict => is_distinctive(word),
+            WordMatching::Lax => is_rarely_a_quantity(word),
         };
         if let Some(other) = ids.get(text).filter(|_| may_refer(text)) {
             return other.clone();
         }
         let is_word_char =
-            |c: char| c.is_alphanumeric() || c == '_' || (boundary == WordBoundary::Strict && matches!(c, '-' | '.'));
+            |c: char| c.is_alphanumeric() || c == '_' || (matching == WordMatching::Strict && matches!(c, '-' | '.'));
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(start) = rest.find(is_word_char) {

@@ -1,8 +1,9 @@
 //! Which elements of two arrays belong together.
 //!
-//! Elements are paired by a hash that is equal for values that the rules call equal: ignored values are left out, the
-//! engine's ids are replaced by legacy's, tolerated values all hash alike. The hash only proposes pairs. Each pair is
-//! compared afterwards, so a collision can cause a difference, never a match.
+//! Elements are paired by a hash that is equal for values that the rules call equal: ignored values are left out, and
+//! the engine's ids are replaced by legacy's. With `Precision::Coarse` all tolerated values, and all ids that are not
+//! bound, have the same hash. The hash only proposes pairs. Each pair is compared afterwards, so a collision can cause
+//! a difference, never a match.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -18,7 +18,7 @@ pub enum Verdict {
 /// What kind of difference: the label `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // each label says it
+#[allow(missing_docs)] // the names of the others say it
 pub enum Kind {
     Status,
     Header,
@@ -29,6 +29,7 @@ pub enum Kind {
     Order,
     Intent,
     Assert,
+    /// Any difference in the body, if the workflow has a `volatile: true` read, which is sent after legacy acted.
     StaleRead,
 }
 

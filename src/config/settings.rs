@@ -26,7 +26,7 @@ use crate::secret::Secret;
 pub(crate) struct PointsmanDraft {
     /// The proxy's address, `ADDRESS:PORT`. Default `127.0.0.1:8080`.
     pub listen: Option<String>,
-    /// The API, metrics and page.
+    /// The API, the metrics, and the help topics as pages.
     pub admin: AdminDraft,
     /// The listener on which applications start runs and read them.
     pub api: ApiDraft,
@@ -54,7 +54,7 @@ pub(crate) struct PointsmanDraft {
     pub trust_forwarded: bool,
 }
 
-/// The API's listener.
+/// The listener of the whole API, with flips and metrics.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AdminDraft {
@@ -69,7 +69,7 @@ pub(crate) struct AdminDraft {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ApiDraft {
     /// `ADDRESS:PORT` of a listener that serves only the paths of runs: no flips, no metrics. It takes the tokens of
-    /// `admin.tokens`. Without it, runs are served on the API's listener only.
+    /// `admin.tokens`. Without it, these paths are served on `admin.listen` only.
     pub listen: Option<String>,
     /// Whether the deprecated `POST /api/maestro/produce` is served.
     pub maestro: bool,
@@ -155,7 +155,7 @@ pub(crate) fn check(
         {
             problems
                 .error(&api_site, format!("`api.listen` has the address of `{key}`, {other}"))
-                .hint("give `api.listen` another port, or leave it out: the API's listener serves the same paths");
+                .hint("give `api.listen` another port, or leave it out: `admin.listen` serves the same paths");
         }
     }
     let tokens = tokens(&draft.admin.tokens, &site.key("admin").key("tokens"), dir, overrides, problems);

@@ -190,7 +190,7 @@ async fn wait_for_runs(control: &Control) {
 }
 
 fn report(console: &Console, promises: &[Promise], traffic: &Traffic, interrupted: bool, broken: &mut Vec<String>) {
-    console.chapter("account", "What callers were told, compared with what was done according to the ledger.");
+    console.chapter("promises", "What callers were told, compared with what was done according to the ledger.");
     for promise in promises {
         let text = format!("{:<56}{:>8}", promise.what, promise.count);
         if promise.holds() {
@@ -205,8 +205,8 @@ fn report(console: &Console, promises: &[Promise], traffic: &Traffic, interrupte
         console.say(failure);
     }
     match broken.len() {
-        0 if interrupted => console.chapter("balanced", "Up to the interruption every promise held."),
-        0 => console.chapter("balanced", "Every promise held."),
+        0 if interrupted => console.chapter("held", "Up to the interruption every promise held."),
+        0 => console.chapter("held", "Every promise held."),
         1 => console.chapter("BROKEN", "1 promise did not hold."),
         n => console.chapter("BROKEN", &format!("{n} promises did not hold.")),
     }

@@ -27,7 +27,7 @@ use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::opened_events::{self, OpenedEvents};
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::writer::{KnownPlans, Writer, WriterParts};
-use crate::engine::scheduler::claimed_run::ClaimedRun;
+use crate::engine::scheduler::acquired_run::AcquiredRun;
 use crate::engine::scheduler::gauges::CountedRuns;
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::load_permits::LoadPermits;
@@ -57,10 +57,10 @@ pub(super) trait RunTasks: Send + Sync {
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     );
-    /// Drives a run that this process has claimed, until it has ended, rests, or the process drains.
-    fn drive(&self, core: Arc<Core>, claimed: ClaimedRun) -> BoxFuture<'static, ()>;
+    /// Drives a run that this process has acquired, until it has ended, rests, or the process drains.
+    fn drive(&self, core: Arc<Core>, acquired: AcquiredRun) -> BoxFuture<'static, ()>;
     /// As [`RunTasks::drive`], in a task of its own.
-    fn spawn(&self, core: &Arc<Core>, claimed: ClaimedRun, permit: Option<OwnedSemaphorePermit>);
+    fn spawn(&self, core: &Arc<Core>, acquired: AcquiredRun, permit: Option<OwnedSemaphorePermit>);
     /// Starts the successor that a superseded run names, unless it exists; an error says why it could not be started.
     fn start_successor(&self, core: Arc<Core>, of: RunId, from: StepId) -> BoxFuture<'static, Result<(), String>>;
     /// Creates a child unless it exists or the gate forbids that; returns the child's state.
@@ -239,12 +239,12 @@ impl Core {
         };
         #[cfg(test)]
         if let (Some(executor_override), Mode::Real) = (self.ports.executor_override.get(), mode) {
-            return (executor_override.clone(), writer(Priority::Live));
+            return (executor_override.clone(), writer(Priority::Real));
         }
         match mode {
             Mode::Rehearse => (self.ports.rehearsing.clone(), None),
             Mode::Dark => (self.ports.sending_dark.clone(), writer(Priority::Dark)),
-            Mode::Real => (self.ports.sending_real.clone(), writer(Priority::Live)),
+            Mode::Real => (self.ports.sending_real.clone(), writer(Priority::Real)),
         }
     }
 

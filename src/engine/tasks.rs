@@ -10,8 +10,8 @@ use crate::engine::api::{child, rerun};
 use crate::engine::context::{Core, RunTasks};
 use crate::engine::driver::{self, Driver};
 use crate::engine::machine::{ChildSpec, ChildState};
+use crate::engine::scheduler::acquired_run::AcquiredRun;
 use crate::engine::scheduler::claim;
-use crate::engine::scheduler::claimed_run::ClaimedRun;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
@@ -33,12 +33,12 @@ impl RunTasks for Tasks {
     ) {
         claim::open(&core, slot, owned, permit);
     }
-    fn drive(&self, core: Arc<Core>, claimed: ClaimedRun) -> BoxFuture<'static, ()> {
-        let driver = Driver::of_claimed(&core, claimed);
+    fn drive(&self, core: Arc<Core>, acquired: AcquiredRun) -> BoxFuture<'static, ()> {
+        let driver = Driver::of_acquired(&core, acquired);
         async move { drop(driver.drive().await) }.boxed()
     }
-    fn spawn(&self, core: &Arc<Core>, claimed: ClaimedRun, permit: Option<OwnedSemaphorePermit>) {
-        driver::spawn(core, Driver::of_claimed(core, claimed), permit);
+    fn spawn(&self, core: &Arc<Core>, acquired: AcquiredRun, permit: Option<OwnedSemaphorePermit>) {
+        driver::spawn(core, Driver::of_acquired(core, acquired), permit);
     }
     fn start_successor(&self, core: Arc<Core>, of: RunId, from: StepId) -> BoxFuture<'static, Result<(), String>> {
         let started = async move { rerun::rerun(&core, of, from, String::new()).await };

@@ -133,8 +133,8 @@ impl Counters {
         self.evidence = RouteEvidence {
             shadow_pairs,
             dark_pairs: before.mismatched - shadow_pairs,
-            shadow_refusals: 0,
-            dark_refusals: 0,
+            shadow_pairs_with_error: 0,
+            dark_pairs_with_error: 0,
             matched: 0,
             ignored: 0,
             mismatched: before.mismatched,
@@ -168,9 +168,9 @@ impl Counters {
     pub(super) fn record_pair(&mut self, rung: State, comparison: &Comparison, is_error: bool) {
         let evidence = &mut self.evidence;
         let (pairs, refusals) = match rung {
-            State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_refusals),
+            State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_pairs_with_error),
             State::Off | State::Shadow | State::Live | State::Only => {
-                (&mut evidence.shadow_pairs, &mut evidence.shadow_refusals)
+                (&mut evidence.shadow_pairs, &mut evidence.shadow_pairs_with_error)
             }
         };
         *pairs += 1;

@@ -23,13 +23,13 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     match (from, to) {
         (State::Off, State::Shadow) => {}
         (State::Shadow, State::Dark) => {
-            let pairs = (evidence.pairs(), evidence.shadow_refusals + evidence.dark_refusals);
+            let pairs = (evidence.pairs(), evidence.shadow_pairs_with_error + evidence.dark_pairs_with_error);
             check_pairs(evidence, pairs, "", &mut missing);
             check_mismatches(evidence, &mut missing);
             check_failures(evidence, &mut missing);
         }
         (State::Dark, State::Live) => {
-            check_pairs(evidence, (evidence.dark_pairs, evidence.dark_refusals), " in dark", &mut missing);
+            check_pairs(evidence, (evidence.dark_pairs, evidence.dark_pairs_with_error), " in dark", &mut missing);
             check_mismatches(evidence, &mut missing);
             check_failures(evidence, &mut missing);
             check_twins(evidence, &mut missing);
@@ -164,16 +164,16 @@ mod tests {
 
     #[test]
     fn pairs_that_legacy_answered_only_with_errors_open_no_gate() {
-        let mut e = RouteEvidence { shadow_pairs: 30, shadow_refusals: 30, ..Default::default() };
+        let mut e = RouteEvidence { shadow_pairs: 30, shadow_pairs_with_error: 30, ..Default::default() };
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert!(
             why.len() == 1 && why[0].contains("without an error: legacy answered all 30 with 4xx or 5xx"),
             "{why:?}"
         );
-        (e.dark_pairs, e.dark_refusals) = (20, 19);
+        (e.dark_pairs, e.dark_pairs_with_error) = (20, 19);
         assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
         assert!(missing(&e, State::Dark, State::Live, false).is_empty());
-        e.dark_refusals = 20;
+        e.dark_pairs_with_error = 20;
         let why = missing(&e, State::Dark, State::Live, false);
         assert!(why.len() == 1 && why[0].contains("pair in dark that legacy answered"), "{why:?}");
     }

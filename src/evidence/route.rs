@@ -16,9 +16,11 @@ pub struct RouteEvidence {
     pub dark_pairs: u64,
     /// Of the pairs made in shadow, those that legacy answered with an error (4xx or 5xx), so that most likely
     /// nothing was done.
-    pub shadow_refusals: u64,
+    #[serde(rename = "shadow_refusals")]
+    pub shadow_pairs_with_error: u64,
     /// The same of the pairs made in dark.
-    pub dark_refusals: u64,
+    #[serde(rename = "dark_refusals")]
+    pub dark_pairs_with_error: u64,
     /// Of all pairs, those that are equal without the help of a rule.
     pub matched: u64,
     /// Of all pairs, those equal only by a rule.
@@ -33,11 +35,12 @@ pub struct RouteEvidence {
     pub dark_with_twin: u64,
     /// Dark requests that have no twin.
     pub dark_without_twin: u64,
-    /// Consecutive answers of the engine in live without an error, since the last change.
+    /// Consecutive answers of the engine to callers without an error, since the last change: in `live`, in `only`, and
+    /// in every state where the engine owns the instance.
     pub engine_answers: u64,
     /// Of these answers, those with a 4xx status.
     pub engine_refusals: u64,
-    /// Errors, unknown outcomes and fallbacks of the engine in live since the last change.
+    /// Errors, unknown outcomes and fallbacks of the engine where it answered callers, since the last change.
     pub engine_errors: u64,
     /// When the pairs were counted from zero because differences or failures were lost: a process ended before it had
     /// stored them, or the store is a restored backup, made before they were seen. Mismatches, failures and errors that

@@ -346,7 +346,7 @@ async fn errors_of_legacy_are_counted_by_rung() {
     }
     let counted = evidence.of(&route());
     assert_eq!(
-        (counted.shadow_pairs, counted.shadow_refusals, counted.dark_pairs, counted.dark_refusals),
+        (counted.shadow_pairs, counted.shadow_pairs_with_error, counted.dark_pairs, counted.dark_pairs_with_error),
         (2, 1, 3, 3)
     );
 }

@@ -46,7 +46,8 @@ pub struct ArmRequest {
     /// Whether the run is kept in the store. A run that is not kept may only read: nothing of it is written to the
     /// store, and it is dropped if it cannot answer in time.
     pub keep: bool,
-    /// Legacy may still answer: where nothing has begun, the engine may return the request as [`Abandoned`].
+    /// Legacy may still answer: where no private or shared step has begun, the engine may return the request as
+    /// [`Abandoned`].
     pub may_fall_back: bool,
     /// The answer is due within this time.
     pub deadline: Duration,
@@ -132,7 +133,7 @@ pub const ABANDONED_BEFORE: &str = "abandoned_before";
 /// The reason of [`Abandoned`] if legacy took the first try.
 pub const LEGACY_TOOK_FIRST_TRY: &str = "legacy_took_first_try";
 
-/// The engine returns the request without having done anything.
+/// The engine returns the request without having begun a private or shared step; reads may have been sent.
 #[derive(Clone, Debug)]
 pub struct Abandoned {
     /// Why: one of a closed set, for metrics and logs.

@@ -132,7 +132,7 @@ impl fmt::Debug for ComparisonTicket {
     }
 }
 
-/// How the engine served a caller in `live` or `only`; the gate to `only` uses it.
+/// How the engine served a caller, in `live`, in `only`, or because it owns the instance; the gate to `only` uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Served {
     /// It answered.

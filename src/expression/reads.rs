@@ -21,7 +21,7 @@ impl ReadPath {
     }
     /// If it leads into a text of `request`, which has no members, so that there is never a value: what is wrong, and
     /// which path is meant.
-    pub fn into_request_text(&self) -> Option<(String, String)> {
+    pub fn misread_request_text(&self) -> Option<(String, String)> {
         let text_at = match self.part(0).filter(|_| self.root() == "request")? {
             "method" | "path" | "peer" => 1,
             "params" | "query" | "headers" => 2,

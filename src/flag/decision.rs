@@ -130,17 +130,21 @@ pub enum EngineReason {
 /// Why a request that should be compared was not: the metric label `reason` where `outcome` is `skipped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the names describe the reasons
+#[allow(missing_docs)] // the names of the others describe the reasons
 pub enum SkipReason {
     NotSampled,
     QueueFull,
+    /// The comparison took too long or a body was nested too deeply, or too many runs were in flight.
     OverBudget,
     BodyTooLarge,
     Streaming,
     Conditional,
+    /// Legacy answered 429 or 503.
     LegacyRefused,
+    /// Legacy did not answer, or not completely.
     LegacyFailed,
     ClientWentAway,
+    /// An expression needed the output of a step that was not sent and has no `rehearse:`.
     UnresolvedEffect,
     NeedsPerson,
     NeedsSignal,

@@ -9,8 +9,8 @@ use super::gate::Gate;
 use super::later_ids::{self, LaterIds};
 use super::orphans::Orphans;
 use super::positions::{Positions, RoutePosition};
-use super::types::{Declared, FilesError, Move, Reading, Unrecorded};
-use super::unrecorded::exposed_sentence;
+use super::types::{Declared, FilesError, Move, Reading, UnknownRetries};
+use super::unknown_retries::exposed_sentence;
 use super::{files, only, orphans, shares};
 use crate::flag::{Route, State};
 use crate::names::RouteId;
@@ -86,7 +86,7 @@ pub(super) fn check_and_adopt(
     refused.extend(only::lowered_without_acknowledgement(before, &after));
     let exposed = after.routes.values().filter_map(|at| Some((at, gate.unaccepted_retries_in_only(&after, at)?)));
     let mut accepted = Vec::new();
-    for (at, Unrecorded { exposed, until, .. }) in exposed {
+    for (at, UnknownRetries { exposed, until, .. }) in exposed {
         match at.route.force {
             Some(_) => accepted.push((at.route.id.clone(), exposed)),
             None => refused.push(exposed_sentence(&at.route.id, until)),

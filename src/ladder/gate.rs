@@ -135,9 +135,9 @@ impl Gate {
         overridden.or_else(by_file)
     }
 
-    /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut, also without
-    /// what is known to have come later. The last flip or one before it overrode that gate, or the file did if the
-    /// route has no flip.
+    /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut. Conditions
+    /// that are known to have failed only after the override do not count. The last flip or one before it overrode that
+    /// gate, or the file did if the route has no flip.
     pub(super) fn overridden(&self, positions: &Positions, at: &RoutePosition, up_to: State) -> Option<Overridden> {
         let (from, to, reason, forced_at) = match &at.last {
             Some(flip) => {

@@ -3,7 +3,7 @@
 
 use super::gate::Gate;
 use super::positions::{Positions, RoutePosition};
-use super::types::Unrecorded;
+use super::types::UnknownRetries;
 use crate::flag::{Percent, State};
 use crate::names::RouteId;
 
@@ -24,7 +24,7 @@ pub(super) fn lower_without_key(at: &mut RoutePosition) {
     }
 }
 
-pub(super) fn set_held(at: &mut RoutePosition, Unrecorded { until, why, .. }: Unrecorded) {
+pub(super) fn set_held(at: &mut RoutePosition, UnknownRetries { until, why, .. }: UnknownRetries) {
     at.held_until = Some(until);
     at.inputs.is_held = true;
     at.refused.push(format!(
@@ -50,7 +50,7 @@ pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &G
 pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     let judge = |at: &RoutePosition| {
         let held: Vec<_> = gate.held_cohorts(positions, at).collect();
-        for (cohort, Unrecorded { why, .. }) in &held {
+        for (cohort, UnknownRetries { why, .. }) in &held {
             if !at.inputs.held_cohorts.contains(&cohort.name) {
                 tracing::warn!(route = %at.route.id, cohort = cohort.name, why, "this cohort is held below `live`");
             }

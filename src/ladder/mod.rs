@@ -51,7 +51,7 @@ mod shares;
 mod status;
 mod take_back;
 mod types;
-mod unrecorded;
+mod unknown_retries;
 mod versioned;
 mod waiting;
 
@@ -72,7 +72,7 @@ pub use later_ids::with_later_ids;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
     Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
-    StoreSilent, Unmet, Unrecorded,
+    StoreSilent, UnknownRetries, Unmet,
 };
 
 use self::down::FlipDown;

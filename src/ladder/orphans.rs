@@ -47,7 +47,7 @@ pub(super) struct FamiliesBefore<'a> {
     /// The oldest id of each route with a workflow, by its id: new instances are pinned under it.
     pub oldest_ids: BTreeMap<RouteId, RouteId>,
     /// Whether `creators` has every route with a workflow, because it is not known which of them create instances.
-    pub has_other_routes: bool,
+    pub may_have_non_creators: bool,
 }
 
 impl FamiliesBefore<'_> {
@@ -81,7 +81,7 @@ pub(super) async fn find(
     let mut owned: Owned =
         pins.map(|(family, _, instances)| (family, OwnedOf { instances, ..OwnedOf::default() })).collect();
     // Open runs are looked up only where they matter. A run of a route that creates nothing must not count.
-    let creators = before.creators.iter().filter(|_| !before.has_other_routes);
+    let creators = before.creators.iter().filter(|_| !before.may_have_non_creators);
     let families = before.followers.values().flat_map(|followed| &followed.family).chain(creators);
     let of_all = families.map(|id| (id.clone(), OwnedOf { in_open_run: true, ..OwnedOf::default() })).collect();
     let affected: BTreeSet<RouteId> =

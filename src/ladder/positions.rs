@@ -191,8 +191,8 @@ impl Positions {
         };
         let creates =
             |route: &&Arc<Route>| route.workflow.is_some() && matches!(route.instance, Some(Instance::Creates { .. }));
-        let has_other_routes = self.declared.routes.is_empty();
-        let creators = match has_other_routes {
+        let may_have_non_creators = self.declared.routes.is_empty();
+        let creators = match may_have_non_creators {
             true => self.scopes.keys().chain(self.remembered.keys()).filter(had_workflow).cloned().collect(),
             false => self.declared.routes.iter().filter(creates).flat_map(|route| route.ids()).cloned().collect(),
         };
@@ -201,7 +201,7 @@ impl Positions {
         let oldest_id =
             |(id, scopes): (&RouteId, &RetryScopes)| Some((id.clone(), scopes.present.as_ref()?.route.clone()));
         let oldest_ids = self.scopes.iter().filter_map(oldest_id).collect();
-        FamiliesBefore { followers: &self.followers, creators, creating, oldest_ids, has_other_routes }
+        FamiliesBefore { followers: &self.followers, creators, creating, oldest_ids, may_have_non_creators }
     }
 
     /// If a follower of a route has no workflow, a sentence that says so.

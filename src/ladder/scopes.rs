@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::types::{Declared, Unrecorded};
+use super::types::{Declared, UnknownRetries};
 use super::{cohort_reasons, moved};
 use crate::clock;
 use crate::flag::{EarlierScopes, EarlierTimes, Match, RetryScope, Route};
@@ -273,10 +273,10 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
 }
 
 /// What keeps the gate to `live` shut where a repeat does harm: requests that came before keys were recorded.
-pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<Unrecorded> {
+pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let since = scopes.since?;
     let until = until(since, window);
-    (until > now).then(|| Unrecorded {
+    (until > now).then(|| UnknownRetries {
         exposed: since.max(scopes.exposed.unwrap_or(since)),
         until,
         why: format!(
@@ -289,9 +289,9 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
 
 /// What keeps the gate to `live` shut on a copy of a store that was first started at this time: requests that came
 /// after the copy was made.
-pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -> Option<Unrecorded> {
+pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let until = until(started, window);
-    (until > now).then(|| Unrecorded {
+    (until > now).then(|| UnknownRetries {
         exposed: started,
         until,
         why: format!(
@@ -302,10 +302,10 @@ pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -
 }
 
 /// Why the gate to `live` is shut, if a scope was dropped under which a retry may still come.
-pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<Unrecorded> {
+pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let forgotten = scopes.forgotten?;
     let until = until(forgotten, window);
-    (until > now).then(|| Unrecorded {
+    (until > now).then(|| UnknownRetries {
         // The scope was dropped by the last change, or by an earlier one.
         exposed: scopes.earlier.first().map_or(forgotten, |newest| newest.at.max(forgotten)),
         until,

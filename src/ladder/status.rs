@@ -3,7 +3,7 @@
 use super::gate::Gate;
 use super::in_force::Inputs;
 use super::positions::RoutePosition;
-use super::types::Unrecorded;
+use super::types::UnknownRetries;
 use super::waiting::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
 use crate::names::RouteId;
@@ -47,11 +47,11 @@ pub struct NextRung {
 }
 
 pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> RouteStatus {
-    let of_cohort = |(cohort, Unrecorded { why, .. }): (&Cohort, Unrecorded)| {
+    let of_cohort = |(cohort, UnknownRetries { why, .. }): (&Cohort, UnknownRetries)| {
         format!("the cohort `{}` is held below `live`, and its `force` is older than the cause: {why}", cohort.name)
     };
     // What became known since the last judgement holds no cohort yet.
-    let is_held = |(cohort, _): &(&Cohort, Unrecorded)| at.inputs.held_cohorts.contains(&cohort.name);
+    let is_held = |(cohort, _): &(&Cohort, UnknownRetries)| at.inputs.held_cohorts.contains(&cohort.name);
     let held_cohorts = gate.held_cohorts(&inputs.positions, at).filter(is_held).map(of_cohort);
     RouteStatus {
         route: at.route.id.clone(),

@@ -211,7 +211,7 @@ pub trait GateCondition: Send + Sync {
     }
     /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to
     /// `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of them.
-    fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<Unrecorded> {
+    fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<UnknownRetries> {
         Vec::new()
     }
 }
@@ -219,7 +219,7 @@ pub trait GateCondition: Send + Sync {
 /// Retries that may come of requests whose keys are not known: legacy served them, and the engine would perform the
 /// retries a second time.
 #[derive(Clone, Debug)]
-pub struct Unrecorded {
+pub struct UnknownRetries {
     /// When something, such as a change of the files, last made it possible that the engine performs such a retry.
     pub exposed: Timestamp,
     /// From this time on no such retry can come.

@@ -27,8 +27,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::Client;
 use super::headers::Forwarder;
+use super::proxied_request::Client;
 use super::reply_body::ReplyBody;
 use super::shared::{Drained, Shared};
 use super::socket::{ClientIo, Peek, peek};

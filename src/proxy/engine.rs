@@ -12,8 +12,8 @@ use http::{Response, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::exchange::{Exchange, FlaggedRequest, declared_length};
 use super::plan_capture::capture_fallback;
+use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::relay::answer_from_legacy;
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
@@ -38,7 +38,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Answers from the engine, or from legacy where the engine returns the request.
 pub(super) async fn answer(
-    mut exchange: Exchange<'_>,
+    mut proxied: ProxiedRequest<'_>,
     flagged: FlaggedRequest,
     mut head: request::Parts,
     upload: Upload,
@@ -46,18 +46,18 @@ pub(super) async fn answer(
     may_fall_back: bool,
     reason: EngineReason,
 ) -> Result<Response<ReplyBody>, Refused> {
-    let client = exchange.client;
+    let client = proxied.client;
     let (shared, wait) = (&client.shared, &client.wait);
     // A workflow cannot switch to another protocol, so legacy is not asked to switch either when it answers as the
     // fallback.
-    exchange.upgrade = None;
+    proxied.upgrade = None;
     if head.headers.remove(UPGRADE).is_some() {
         head.headers.remove(CONNECTION);
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
-    let overhead_before = now().saturating_sub(exchange.began);
+    let overhead_before = now().saturating_sub(proxied.began);
     let route = &flagged.flag.route.id;
-    let files_version = exchange.table.set.files_version;
+    let files_version = proxied.table.set.files_version;
     // A retry is not counted: what became of the request was counted when its first try was answered.
     let count_served = |served| {
         if reason != EngineReason::Retry {
@@ -67,7 +67,7 @@ pub(super) async fn answer(
     wait.enter(Phase::Upload);
     let declared = declared_length(&head.headers);
     let (bytes, trailers) = match wait.or_overdue(upload.read(bytes_max, declared)).await {
-        Err(overdue) => return Err(exchange.refused(rung, Failure::Overdue(overdue))),
+        Err(overdue) => return Err(proxied.refused(rung, Failure::Overdue(overdue))),
         Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
         // Not for a retry: the engine may have performed its first try.
         Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
@@ -76,8 +76,8 @@ pub(super) async fn answer(
             let any_caller: Vec<_> = all.filter_map(|keys| keys.any_caller).collect();
             match retry_keys::engine_holds_any(&*shared.affinity, &any_caller).await {
                 Ok(false) => {}
-                Ok(true) => return Err(exchange.refused(rung, Failure::RetryTooLarge)),
-                Err(_) => return Err(exchange.refused(rung, Failure::FirstTryUnknown)),
+                Ok(true) => return Err(proxied.refused(rung, Failure::RetryTooLarge)),
+                Err(_) => return Err(proxied.refused(rung, Failure::FirstTryUnknown)),
             }
             let take = retry_keys::take_for_legacy(
                 &*shared.affinity,
@@ -88,27 +88,27 @@ pub(super) async fn answer(
             .await;
             match take {
                 LegacyTake::Taken { noted: true, .. } => {}
-                LegacyTake::Taken { noted: false, .. } => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
-                LegacyTake::Unknown => return Err(exchange.refused(rung, Failure::FirstTryUnknown)),
+                LegacyTake::Taken { noted: false, .. } => return Err(proxied.refused(rung, Failure::KeyNotNoted)),
+                LegacyTake::Unknown => return Err(proxied.refused(rung, Failure::FirstTryUnknown)),
                 LegacyTake::HeldByEngine
                 | LegacyTake::NeedsBody
                 | LegacyTake::HeldUnderAnotherCredential
                 | LegacyTake::HeldUnderNewerFiles => {
-                    return Err(exchange.refused(rung, Failure::RetryTooLarge));
+                    return Err(proxied.refused(rung, Failure::RetryTooLarge));
                 }
             }
-            exchange.entry.route_metrics.count_fallback();
+            proxied.entry.route_metrics.count_fallback();
             count_served(Served::FellBack);
-            let captured = capture_fallback(&exchange, &flagged, &head);
-            return answer_from_legacy(exchange, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
+            let captured = capture_fallback(&proxied, &flagged, &head);
+            return answer_from_legacy(proxied, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
                 .await;
         }
         Ok(ReadBody::TooLarge(..)) => {
             let is_retry = reason == EngineReason::Retry;
             let failure = if is_retry { Failure::RetryTooLarge } else { Failure::TooLarge };
-            return Err(exchange.refused(rung, failure));
+            return Err(proxied.refused(rung, failure));
         }
-        Ok(ReadBody::Broken) => return Err(exchange.refused(rung, Failure::Body)),
+        Ok(ReadBody::Broken) => return Err(proxied.refused(rung, Failure::Body)),
     };
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
@@ -125,23 +125,23 @@ pub(super) async fn answer(
                 status if status.is_client_error() => Served::Refused,
                 _ => Served::Answered,
             });
-            let response = respond(&exchange, answer, rung);
+            let response = respond(&proxied, answer, rung);
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
-            exchange.entry.route_metrics.record_overhead(overhead);
+            proxied.entry.route_metrics.record_overhead(overhead);
             return Ok(response);
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
             if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys).await.is_not_noted() {
                 count_served(Served::Error);
-                return Err(exchange.refused(rung, Failure::KeyNotNoted));
+                return Err(proxied.refused(rung, Failure::KeyNotNoted));
             }
             if !NOT_A_FAILURE.contains(&abandoned.reason) {
-                exchange.entry.route_metrics.count_fallback();
+                proxied.entry.route_metrics.count_fallback();
                 count_served(Served::FellBack);
             }
-            let captured = capture_fallback(&exchange, &flagged, &head);
-            return answer_from_legacy(exchange, head, RequestBody::whole(bytes, trailers), captured, rung).await;
+            let captured = capture_fallback(&proxied, &flagged, &head);
+            return answer_from_legacy(proxied, head, RequestBody::whole(bytes, trailers), captured, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {
             count_served(Served::Error);
@@ -167,7 +167,7 @@ pub(super) async fn answer(
             Failure::Overdue(overdue)
         }
     };
-    Err(exchange.refused(rung, failure))
+    Err(proxied.refused(rung, failure))
 }
 
 /// The request to the engine.
@@ -215,15 +215,15 @@ fn served_as(problem: &Problem) -> Served {
     }
 }
 
-fn respond(exchange: &Exchange<'_>, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
+fn respond(proxied: &ProxiedRequest<'_>, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
     // The proxy frames the reply itself.
     for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
-    let wait = &exchange.client.wait;
+    let wait = &proxied.client.wait;
     wait.enter(Phase::Reply);
-    let answer_to_count = exchange.answer_to_count(rung, AnsweredBy::Engine, status);
+    let answer_to_count = proxied.answer_to_count(rung, AnsweredBy::Engine, status);
     let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answer_to_count)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

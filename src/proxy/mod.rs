@@ -19,13 +19,13 @@
 mod capture;
 mod edge;
 mod engine;
-mod exchange;
 mod headers;
 mod hygiene;
 mod legacy;
 mod open_connections;
 mod plan_capture;
 mod pool;
+mod proxied_request;
 mod relay;
 mod reply_body;
 mod request_body;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use http::{Method, request};
 
 use super::capture::{BodyCopy, CapturedRequest};
-use super::exchange::{Exchange, FlaggedRequest, declared_length};
+use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
 use crate::exchange::ComparisonTicket;
 use crate::flag::{EngineWork, SkipReason, State};
@@ -18,19 +18,19 @@ pub(super) type CapturePlan = (Option<CapturedRequest>, Option<Arc<Mutex<BodyCop
 
 /// Opens the ticket of a request that should be compared, and prepares what copies the request and its reply.
 pub(super) fn plan_capture(
-    exchange: &Exchange<'_>,
+    proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
     upload: &Upload,
     rung: State,
     engine_work: EngineWork,
 ) -> CapturePlan {
-    let shared = &exchange.client.shared;
+    let shared = &proxied.client.shared;
     let bytes_max = usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX);
     let mode = match engine_work {
         EngineWork::None => None,
         EngineWork::Skip(reason) => {
-            let mut ticket = shared.offer.open(&flagged.flag.route.id, exchange.table.set.files_version);
+            let mut ticket = shared.offer.open(&flagged.flag.route.id, proxied.table.set.files_version);
             if rung >= State::Dark && !is_conditional_read(reason, &head.method) {
                 ticket.expect_twin();
             }
@@ -41,14 +41,14 @@ pub(super) fn plan_capture(
         EngineWork::Dark => Some(Mode::Dark),
     };
     let compare = mode.and_then(|mode| {
-        let mut ticket = shared.offer.open(&flagged.flag.route.id, exchange.table.set.files_version);
+        let mut ticket = shared.offer.open(&flagged.flag.route.id, proxied.table.set.files_version);
         if mode == Mode::Dark {
             ticket.expect_twin();
         }
         let too_large = declared_length(&head.headers).is_some_and(|n| n > bytes_max as u64);
         let why = match () {
             () if !shared.offer.has_room() => SkipReason::QueueFull,
-            () if exchange.upgrade.is_some() => SkipReason::Streaming,
+            () if proxied.upgrade.is_some() => SkipReason::Streaming,
             () if too_large => SkipReason::BodyTooLarge,
             () => return Some((ticket, mode)),
         };
@@ -62,7 +62,7 @@ pub(super) fn plan_capture(
     }
     let body = (compare.is_some() && !upload.is_empty())
         .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
-    let captured_request = captured_request(exchange, flagged, head, compare, body.clone());
+    let captured_request = captured_request(proxied, flagged, head, compare, body.clone());
     (Some(captured_request), body)
 }
 
@@ -75,22 +75,22 @@ fn is_conditional_read(reason: SkipReason, method: &Method) -> bool {
 
 /// A request whose reply is captured: for the comparison, or only for the created instance's id.
 fn captured_request(
-    exchange: &Exchange<'_>,
+    proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
     compare: Option<(ComparisonTicket, Mode)>,
     body: Option<Arc<Mutex<BodyCopy>>>,
 ) -> CapturedRequest {
-    let shared = &exchange.client.shared;
+    let shared = &proxied.client.shared;
     CapturedRequest {
         compare,
-        flags: exchange.table.set.clone(),
+        flags: proxied.table.set.clone(),
         flag: flagged.flag.clone(),
-        request: flagged.copy(exchange.client, head),
+        request: flagged.copy(proxied.client, head),
         body,
         instance: flagged.instance.clone(),
         legacy_keys: flagged.keys_of_legacy(),
-        began: exchange.began,
+        began: proxied.began,
         bytes_max: usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX),
         offer: shared.offer.clone(),
         affinity: shared.affinity.clone(),
@@ -99,9 +99,9 @@ fn captured_request(
 
 /// The capture of a fallback: never compared, only searched for the created instance's id.
 pub(super) fn capture_fallback(
-    exchange: &Exchange<'_>,
+    proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
 ) -> Option<CapturedRequest> {
-    flagged.creates().then(|| captured_request(exchange, flagged, head, None, None))
+    flagged.creates().then(|| captured_request(proxied, flagged, head, None, None))
 }

@@ -9,9 +9,9 @@ use http::{Request, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 
 use super::capture::CapturedRequest;
-use super::exchange::{Client, Exchange};
 use super::headers::strip_reply;
 use super::legacy::{self, CallError};
+use super::proxied_request::{Client, ProxiedRequest};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::{Failure, Refused};
@@ -23,13 +23,13 @@ use crate::limits::Limits;
 
 /// Calls legacy, and answers the client with its reply.
 pub(super) async fn answer_from_legacy(
-    mut exchange: Exchange<'_>,
+    mut proxied: ProxiedRequest<'_>,
     head: request::Parts,
     body: RequestBody,
     captured: Option<CapturedRequest>,
     rung: State,
 ) -> Result<Response<ReplyBody>, Refused> {
-    let (client, entry) = (exchange.client, exchange.entry);
+    let (client, entry) = (proxied.client, proxied.entry);
     let wait = &client.wait;
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
@@ -45,18 +45,18 @@ pub(super) async fn answer_from_legacy(
             let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
             if switching {
                 let legacy = on_upgrade_reply(&mut parts);
-                match exchange.upgrade.take() {
+                match proxied.upgrade.take() {
                     Some(upgrade) => tunnel(client, upgrade, legacy),
-                    None => return Err(exchange.refused(rung, Failure::Switched)),
+                    None => return Err(proxied.refused(rung, Failure::Switched)),
                 }
             }
             let mut connection = connection;
             connection.reusable = strip_reply(&mut parts.headers, switching) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
             let capture = captured.and_then(|captured| captured.on_reply_head(parts.status, &parts.headers, length));
-            let answer_to_count = exchange.answer_to_count(rung, AnsweredBy::Legacy, parts.status);
+            let answer_to_count = proxied.answer_to_count(rung, AnsweredBy::Legacy, parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
-            entry.route_metrics.record_overhead(asked.saturating_sub(exchange.began) + now().saturating_sub(replied));
+            entry.route_metrics.record_overhead(asked.saturating_sub(proxied.began) + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
             let unmodified = parts.status == StatusCode::NOT_MODIFIED && parts.headers.contains_key(CONTENT_LENGTH);
             let mut body = ReplyBody::legacy(incoming, connection, capture, wait.clone(), Some(answer_to_count));
@@ -77,7 +77,7 @@ pub(super) async fn answer_from_legacy(
             _ => captured.skip(SkipReason::LegacyFailed),
         }
     }
-    Err(exchange.refused(rung, failure))
+    Err(proxied.refused(rung, failure))
 }
 
 fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {

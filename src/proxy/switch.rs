@@ -14,10 +14,10 @@ use http::{Method, Request, Response, Uri, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::exchange::{Client, Exchange, FlaggedRequest, declared_length};
 use super::headers::end_to_end_in_connection;
 use super::hygiene::{self, HeadRefusal};
 use super::plan_capture::plan_capture;
+use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest, declared_length};
 use super::relay::answer_from_legacy;
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
@@ -90,10 +90,10 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     }
     let upgrade = checked.upgrade.then(|| on_upgrade(&mut head));
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
-    let exchange = Exchange { client, table: &table, entry, began, upgrade };
+    let proxied = ProxiedRequest { client, table: &table, entry, began, upgrade };
     match found {
-        Some(found) => answer_flagged(exchange, found, head, upload).await,
-        None => answer_from_legacy(exchange, head, upload.stream(None), None, State::Off).await.map_err(Box::new),
+        Some(found) => answer_flagged(proxied, found, head, upload).await,
+        None => answer_from_legacy(proxied, head, upload.stream(None), None, State::Off).await.map_err(Box::new),
     }
 }
 
@@ -111,13 +111,13 @@ fn reaches_workflow(set: &FlagSet, method: &Method, host: Option<&str>, path: &s
 
 /// A request of a route that has a workflow, or had one by earlier files.
 async fn answer_flagged(
-    exchange: Exchange<'_>,
+    proxied: ProxiedRequest<'_>,
     found: FoundRoute<'_>,
     head: request::Parts,
     mut upload: Upload,
 ) -> ReplyOrRefusal {
-    let client = exchange.client;
-    let (shared, table) = (&client.shared, exchange.table);
+    let client = proxied.client;
+    let (shared, table) = (&client.shared, proxied.table);
     let FoundRoute { flag, params } = found;
     let path = head.uri.path().to_owned();
     let decided_at = clock::now();
@@ -136,7 +136,7 @@ async fn answer_flagged(
     // Without one clear key this request and its retry could go to different arms.
     let keys = retry_keys::keys_of_request(&table.set, flag, &facts).map_err(|ambiguous| {
         let failure = Failure::Head(HeadRefusal::Ambiguous(ambiguous.as_str()));
-        exchange.refused(flag.effective.state, failure)
+        proxied.refused(flag.effective.state, failure)
     })?;
     let mut instance = None;
     if flag.route.workflow.is_some()
@@ -150,7 +150,7 @@ async fn answer_flagged(
     facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
-    exchange.entry.route_metrics.count_diagnostics(diagnostics);
+    proxied.entry.route_metrics.count_diagnostics(diagnostics);
     // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
     // for the engine if legacy took the first try, and one for legacy if the engine of another process took the
     // first try.
@@ -168,7 +168,7 @@ async fn answer_flagged(
     if let (Decision::Legacy { rung, .. }, true, false) = (&decision, may_be_engines, first_try.is_unknown)
         && retry_keys::engine_may_hold(&*shared.affinity, &first_try.any_caller)
     {
-        let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
+        let not_taken = NotYetTaken { proxied: &proxied, flag, head: &head, path: &path, rung: *rung };
         body = not_taken.check_not_held(&mut upload, &mut first_try).await?;
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
@@ -194,7 +194,7 @@ async fn answer_flagged(
     // flight under another flag set. The loop repeats only after the body was read.
     let mut key_not_noted = false;
     while let (false, &Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
-        let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung };
+        let not_taken = NotYetTaken { proxied: &proxied, flag, head: &head, path: &path, rung };
         let earlier = first_try.earlier_keys(table.set.files_version);
         match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body).await {
             LegacyTake::Taken { mut noted, again } => {
@@ -243,17 +243,17 @@ async fn answer_flagged(
     let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier, decided_at };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
-            Err(exchange.refused(rung, Failure::FirstTryUnknown))
+            Err(proxied.refused(rung, Failure::FirstTryUnknown))
         }
-        Decision::Legacy { rung, .. } if key_not_noted => Err(exchange.refused(rung, Failure::KeyNotNoted)),
+        Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
-            let (captured, copy) = plan_capture(&exchange, &flagged, &head, &upload, rung, engine_work);
-            answer_from_legacy(exchange, head, upload.stream(copy), captured, rung).await
+            let (captured, copy) = plan_capture(&proxied, &flagged, &head, &upload, rung, engine_work);
+            answer_from_legacy(proxied, head, upload.stream(copy), captured, rung).await
         }
         Decision::Engine { rung, may_fall_back, reason } => {
-            super::engine::answer(exchange, flagged, head, upload, rung, may_fall_back, reason).await
+            super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason).await
         }
-        Decision::Nobody { rung, why } => Err(exchange.refused(rung, Failure::Nobody(why))),
+        Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::Nobody(why))),
     }
     .map_err(Box::new)
 }
@@ -307,7 +307,7 @@ fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: Re
 
 /// A request that was decided for legacy and that legacy has not taken yet.
 struct NotYetTaken<'a> {
-    exchange: &'a Exchange<'a>,
+    proxied: &'a ProxiedRequest<'a>,
     flag: &'a RouteFlag,
     head: &'a request::Parts,
     path: &'a str,
@@ -321,8 +321,8 @@ impl NotYetTaken<'_> {
     /// # Errors
     /// The engine has it, or the body could not be read.
     async fn check_not_held(&self, upload: &mut Upload, first_try: &mut FirstTry) -> Result<KnownBody, Box<Refused>> {
-        let Self { exchange, head, path, .. } = self;
-        let client = exchange.client;
+        let Self { proxied, head, path, .. } = self;
+        let client = proxied.client;
         let (shared, wait) = (&client.shared, &client.wait);
         let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
         wait.enter(Phase::Upload);
@@ -356,7 +356,7 @@ impl NotYetTaken<'_> {
     }
 
     fn refused(&self, failure: Failure) -> Box<Refused> {
-        Box::new(self.exchange.refused(self.rung, failure))
+        Box::new(self.proxied.refused(self.rung, failure))
     }
 }
 

@@ -167,7 +167,7 @@ impl Runner {
         let rules = self.rules_of(route);
         let awaited = rules.awaited_intents();
         let reads_missing = |open: &Vec<StepId>| {
-            awaited.may_follow(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
+            awaited.may_still_be_recorded(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
         };
         if report.open_steps.as_ref().is_some_and(reads_missing) {
             return Outcome::Skipped(SkipReason::RunGoesOn);

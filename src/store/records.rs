@@ -91,8 +91,8 @@ pub struct PendingRun {
 /// The order in which waiting appends are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Written first: a caller waits for it.
-    Live,
+    /// Of a real run: written first, because a caller may wait for it.
+    Real,
     /// Of a dark run: nobody waits for it, and one batch takes a bounded number of such events.
     Dark,
 }

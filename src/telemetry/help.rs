@@ -32,7 +32,7 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_unkeyed_total",
         "Requests for which the route's `key:` had no value: a share of `dark` or `live` left them out.",
     ),
-    ("pointsman_cohort_errors_total", "Requests whose cohort could not be computed."),
+    ("pointsman_cohort_errors_total", "Conditions (`when:`) of cohorts that had no value and counted as false."),
     ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
     ("pointsman_flag_flips_total", "Moves of a route from one state to another, by who moved it."),
     (

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::address::{self, NextAttempt};
 use super::calls::{CallState, Phase, StepState};
 use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs, starts_while_ending};
-use super::risk::{self, Gate};
+use super::risk::{self, BeforeFirstAttempt};
 use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped, too_deep};
 use super::world::{call_scope, deeper_than};
 use super::{
@@ -132,14 +132,14 @@ fn begin_first(
     if let Some(missing) = missing::of_call(call, world) {
         return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
     }
-    let sent = match risk::gate(run, plan, world, step, item, now) {
-        Gate::Open => sends(run.mode(), call),
-        Gate::Rehearse => false,
-        Gate::Waiting => return Err(Refusal::NotDue("a person is asked")),
-        Gate::Before(events) => return Ok(events),
+    let sent = match risk::before_first_attempt(run, plan, world, step, item, now) {
+        BeforeFirstAttempt::Open => sends(run.mode(), call),
+        BeforeFirstAttempt::Rehearse => false,
+        BeforeFirstAttempt::Waiting => return Err(Refusal::NotDue("a person is asked")),
+        BeforeFirstAttempt::Before(events) => return Ok(events),
     };
-    if let Some(gate) = lock::gate(run, world, step, item).filter(|_| sent) {
-        return gate;
+    if let Some(before) = lock::before_first_attempt(run, world, step, item).filter(|_| sent) {
+        return before;
     }
     Ok(vec![first_attempt(run, &risk::as_asked(run, world, step, item), step, call, item, now, sent)])
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::child_input::child_input;
 use super::conflict::{conflict, pauses, shorten_value};
 use super::may_begin::{enter, may_begin, may_begin_item, skipped_by_needs};
-use super::risk::{Gate, as_asked};
+use super::risk::{BeforeFirstAttempt, as_asked};
 use super::step_events::{fail_or_pause, failed, finished, kept_output, schema_failure, skipped};
 use super::world::{call_scope, deeper_than};
 use super::{
@@ -83,11 +83,11 @@ pub(super) fn begin(
         }
         _ => return Err(Refusal::NotDue("it has ended, or its items are not known yet")),
     }
-    let rehearse = match risk::gate(run, plan, world, step, item, now) {
-        Gate::Open => run.mode() != Mode::Real,
-        Gate::Rehearse => true,
-        Gate::Waiting => return Err(Refusal::NotDue("a person is asked")),
-        Gate::Before(events) => return Ok(events),
+    let rehearse = match risk::before_first_attempt(run, plan, world, step, item, now) {
+        BeforeFirstAttempt::Open => run.mode() != Mode::Real,
+        BeforeFirstAttempt::Rehearse => true,
+        BeforeFirstAttempt::Waiting => return Err(Refusal::NotDue("a person is asked")),
+        BeforeFirstAttempt::Before(events) => return Ok(events),
     };
     let world = &as_asked(run, world, step, item);
     let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
@@ -100,8 +100,8 @@ pub(super) fn begin(
     if let Some(missing) = missing::of_part(step, Part::Do, world) {
         return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
     }
-    if let Some(gate) = lock::gate(run, world, step, item) {
-        return gate;
+    if let Some(before) = lock::before_first_attempt(run, world, step, item) {
+        return before;
     }
     let input = match child_input(run, step, child, item, &scope) {
         Ok(input) => input,

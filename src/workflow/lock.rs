@@ -33,7 +33,12 @@ const REAL: &str = "real:";
 
 /// What has to happen before the first attempt of a step (an item): the events, or the refusal; `None` where it may
 /// begin.
-pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Option<Result<Vec<Event>, Refusal>> {
+pub(super) fn before_first_attempt(
+    run: &Run,
+    world: &World,
+    step: &Step,
+    item: Option<u32>,
+) -> Option<Result<Vec<Event>, Refusal>> {
     let key = step.safeguards.lock.as_ref()?.key.as_ref()?;
     // A rehearsal changes nothing that a lock could protect.
     if run.mode() == Mode::Rehearse {
@@ -212,7 +217,7 @@ fn failed_by(run: &Run, events: &[Event]) -> Option<Run> {
 fn may_fail(run: &Run, event: &Event) -> bool {
     match event {
         Event::StepFinished(StepFinished { step, item, part, outcome, .. }) => {
-            // A fallback of items collects as the step does whose items they are.
+            // A fallback that replaces single items has the `collect` of the step whose items they are.
             let is_collected = item.is_some() && run.open_step(step).is_some_and(|open| open.collect);
             let has_result = matches!(outcome, Outcome::Done { .. } | Outcome::Rehearsed { .. });
             *part == Part::Do && !has_result && !is_collected

@@ -207,7 +207,7 @@ impl EndedAttempt<'_> {
             let mut ask = self.retry_at(at, true, failure.message.clone(), false, true);
             if let Event::RetryScheduled(retry) = &mut ask {
                 (retry.status, retry.response) = (failure.status, response);
-                retry.settled = self.settled();
+                retry.settled = self.may_take_effect_until();
             }
             return vec![ask];
         }
@@ -281,7 +281,7 @@ impl EndedAttempt<'_> {
         let mut retry = self.retry_at(at, unknown, failure.message.clone(), not_counted, false);
         if let (Event::RetryScheduled(retry), true) = (&mut retry, unknown) {
             (retry.status, retry.response) = (failure.status, response(result));
-            retry.settled = self.settled();
+            retry.settled = self.may_take_effect_until();
         }
         Some(retry)
     }
@@ -294,13 +294,13 @@ impl EndedAttempt<'_> {
 
     /// Until when the attempt that ends now may still take effect, where the step has a probe. Counted from now, which
     /// is later than the sending.
-    pub(super) fn settled(&self) -> Option<Timestamp> {
+    pub(super) fn may_take_effect_until(&self) -> Option<Timestamp> {
         self.now.checked_add(self.settles()?).ok()
     }
 
     /// Until when an attempt of an earlier process may still take effect. The machine's clock may have been set between
     /// the two processes, so that only the time that this one has counted itself is certain to have passed.
-    pub(super) fn settled_in_this_process(&self) -> Option<Timestamp> {
+    pub(super) fn earlier_attempt_may_take_effect_until(&self) -> Option<Timestamp> {
         self.world.started?.checked_add(self.settles()?).ok()
     }
 

@@ -163,8 +163,8 @@ fn judge(
 fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do)?;
     // An earlier version recorded no time; where it is missing, it is counted from now.
-    let recorded = attempt.settled.or_else(|| ended.settled())?;
-    let settled = recorded.max(ended.settled_in_this_process().unwrap_or(recorded));
+    let recorded = attempt.settled.or_else(|| ended.may_take_effect_until())?;
+    let settled = recorded.max(ended.earlier_attempt_may_take_effect_until().unwrap_or(recorded));
     if state.at.is_some_and(|sent| sent >= settled) {
         return None;
     }

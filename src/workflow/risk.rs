@@ -28,7 +28,7 @@ use super::{
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
 /// What has to happen before the first attempt of a step (an item).
-pub(super) enum Gate {
+pub(super) enum BeforeFirstAttempt {
     /// Nothing: it may begin.
     Open,
     /// The step is rehearsed although the mode would send it: performing it would need an approval, and this run asks
@@ -51,12 +51,19 @@ pub(super) fn parse_risk(value: &Value) -> Option<Risk> {
 }
 
 /// Whether a person has to approve this before it begins.
-pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>, now: Timestamp) -> Gate {
+pub(super) fn before_first_attempt(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    step: &Step,
+    item: Option<u32>,
+    now: Timestamp,
+) -> BeforeFirstAttempt {
     if step.safeguards.risk.is_none() && plan.risks.is_empty() && run.started.approval_above.is_none() {
-        return Gate::Open;
+        return BeforeFirstAttempt::Open;
     }
     if run.mode() != Mode::Real {
-        return gate_without_people(run, plan, world, step, item);
+        return without_people(run, plan, world, step, item);
     }
     // An item whose input has changed is asked about alone. So is an item's fallback, because which items need it
     // becomes known one by one.
@@ -66,43 +73,43 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     let has_moved = |question: Option<&RunQuestion>| {
         question.is_some_and(|question| question.approved().is_some() && is_elsewhere(question, world, step))
     };
-    let gate_of = |question: &RunQuestion| match (question.is_open(), question.approved()) {
-        (true, _) => Some(Gate::Waiting),
+    let before_of = |question: &RunQuestion| match (question.is_open(), question.approved()) {
+        (true, _) => Some(BeforeFirstAttempt::Waiting),
         (false, Some(_)) if is_elsewhere(question, world, step) => None,
-        (false, Some(_)) => Some(Gate::Open),
+        (false, Some(_)) => Some(BeforeFirstAttempt::Open),
         (false, None) => None,
     };
     let mut asked = run.interactions.question(&step.id, item);
-    if let Some(gate) = asked.and_then(gate_of) {
-        return gate;
+    if let Some(before) = asked.and_then(before_of) {
+        return before;
     }
     if item.is_some() && !alone {
         asked = run.interactions.question(&step.id, None);
-        if let Some(gate) = asked.and_then(gate_of) {
-            return gate;
+        if let Some(before) = asked.and_then(before_of) {
+            return before;
         }
         // The risk of all items was evaluated when the first was about to begin.
         let unevaluated = run.interactions.decided_when_missing.get(&step.id).copied().unwrap_or(0);
         let has_begun = run.open_step(&step.id).is_some_and(|open| open.begun_or_ended() > unevaluated);
         if has_begun && !has_moved(asked) {
-            return Gate::Open;
+            return BeforeFirstAttempt::Open;
         }
         // People decide about all items that have not ended. If they skip or reject them, the step ends, and the
         // fallback of an item with it: whatever is under way ends first.
         if run.open_step(&step.id).is_some_and(|open| open.has_calls() || !open.replaced.is_empty()) {
-            return Gate::Waiting;
+            return BeforeFirstAttempt::Waiting;
         }
     }
     let check = RiskCheck { run, plan, world, step, item: item.filter(|_| alone) };
     let least = LeastApproval::of(run, plan, step, item, alone, has_moved(asked));
     let own = match check.risk() {
-        Ok(own) if own.max(least.risk) == Risk::Low => return Gate::Open,
+        Ok(own) if own.max(least.risk) == Risk::Low => return BeforeFirstAttempt::Open,
         Ok(own) => own,
-        Err(event) => return Gate::Before(vec![*event]),
+        Err(event) => return BeforeFirstAttempt::Before(vec![*event]),
     };
     let about = check.about(own.max(least.risk));
     let asked = about.and_then(|about| ask(run, world, step, &step.safeguards.asking, about, now));
-    Gate::Before(vec![match asked.map(|asked| least.apply(own, asked)) {
+    BeforeFirstAttempt::Before(vec![match asked.map(|asked| least.apply(own, asked)) {
         Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
     }])
@@ -115,15 +122,16 @@ fn is_elsewhere(question: &RunQuestion, world: &World, step: &Step) -> bool {
     shown.zip(step.call(Part::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, world))
 }
 
-/// The gate of runs that ask nobody (in shadow and dark): a step that needs an approval is rehearsed, or the run fails.
-fn gate_without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Gate {
+/// As [`before_first_attempt`], for runs that ask nobody (in shadow and dark): a step that needs an approval is
+/// rehearsed, or the run fails.
+fn without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> BeforeFirstAttempt {
     // An expression is evaluated for each item alone here; a fixed risk holds for all items.
     let alone =
         item.filter(|_| matches!(step.safeguards.risk, Some(Level::Computed(_))) || fallback::is_of_items(run, step));
     match (RiskCheck { run, plan, world, step, item: alone }).risk() {
-        Ok(Risk::Low) => return Gate::Open,
+        Ok(Risk::Low) => return BeforeFirstAttempt::Open,
         Ok(Risk::Medium | Risk::High) => {}
-        Err(event) => return Gate::Before(vec![*event]),
+        Err(event) => return BeforeFirstAttempt::Before(vec![*event]),
     }
     let (sent, declared) = match &step.kind {
         StepKind::Call(call) => (sends(run.mode(), call), call.rehearse.is_some()),
@@ -136,11 +144,11 @@ fn gate_without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item:
             let mode = run.mode().as_str();
             let message = format!("with this input `{}` needs an approval, and a {mode} run asks nobody", step.id);
             let failure = Failure::of_step(FailureKind::NeedsPerson, &step.id, item, message);
-            Gate::Before(vec![fail_before_call(run, step, item, ConflictKind::Expression, failure)])
+            BeforeFirstAttempt::Before(vec![fail_before_call(run, step, item, ConflictKind::Expression, failure)])
         }
-        (true, true) => Gate::Rehearse,
-        (false, true) => Gate::Open,
-        (_, false) => Gate::Before(vec![needs_person(step, item)]),
+        (true, true) => BeforeFirstAttempt::Rehearse,
+        (false, true) => BeforeFirstAttempt::Open,
+        (_, false) => BeforeFirstAttempt::Before(vec![needs_person(step, item)]),
     }
 }
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::Run;
 use super::done_rows::DoneRows;
 
-/// A hash of the sources that determine the fold: those of `workflow`, and the types of other rooms that a run consists
-/// of. Two binaries with the same hash can read each other's snapshots.
+/// A hash of the sources that determine the fold: those of `workflow`, and the types of other modules that a run
+/// consists of. Two binaries with the same hash can read each other's snapshots.
 pub const FOLD: &str = env!("POINTSMAN_FOLD");
 
 #[derive(Serialize)]

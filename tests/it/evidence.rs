@@ -247,7 +247,7 @@ async fn stored_mismatches_stay_open_when_a_kill_loses_one_more() {
 }
 
 /// A call is refused, and its step says `on_conflict: pause`. A run that answers a caller would pause until a person
-/// decides. In `shadow` and `dark` nobody is asked, and the request is skipped as `would_pause`.
+/// decides. In `shadow` and `dark` nobody is asked: the run fails, and the request is skipped as `would_pause`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_would_pause_is_counted_by_that_name() {
     const LOOK: &str = "steps:\n  look: { call: \"GET ${services.bank}/charges\", on_conflict: pause }\n\
@@ -282,8 +282,8 @@ async fn a_run_that_would_pause_is_counted_by_that_name() {
         assert!(output_text(&shown).contains("skipped: would_pause"), "{}", output_text(&shown));
         assert_eq!(orders.flip("shadow").await.status, StatusCode::OK);
     }
-    let paused = orders.pointsman.get("/api/v2/orchestrate/runs?mode=dark&status=paused").await;
-    let run = paused["runs"][0]["run_id"].as_str().unwrap_or_else(|| panic!("a dark run: {paused}")).to_owned();
+    let failed = orders.pointsman.get("/api/v2/orchestrate/runs?mode=dark&status=failed").await;
+    let run = failed["runs"][0]["run_id"].as_str().unwrap_or_else(|| panic!("a dark run: {failed}")).to_owned();
     let explained = output_text(&orders.pointsman.cli(&["explain", &run]).await);
     assert!(explained.contains("409"), "{explained}");
 }

@@ -5,32 +5,32 @@ use super::*;
 #[tokio::test]
 async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     let store = CountingStore::new();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let family = Family::from(RouteId::new("orders.create"));
-    create(&store, &pins, 1, pin("17", Arm::Engine)).await;
-    pins.note_legacy_instance(pin("18", Arm::Legacy).key.into());
-    pins.finish_collision_checks().await;
-    assert!(!pins.collided(&family));
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
-    assert!(pins.collided(&family));
+    create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
+    affinity.note_legacy_instance(pin("18", Arm::Legacy).key.into());
+    affinity.finish_collision_checks().await;
+    assert!(!affinity.collided(&family));
+    affinity.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    assert!(affinity.collided(&family));
 
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
-    pins.finish_collision_checks().await;
-    assert!(pins.collided(&family), "found in the store");
-    assert!(!pins.collided(&RouteId::new("other").into()));
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    affinity.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.finish_collision_checks().await;
+    assert!(affinity.collided(&family), "found in the store");
+    assert!(!affinity.collided(&RouteId::new("other").into()));
 
-    let pins = affinity_with_built_sets(&store).await;
+    let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
     let before = store.look_ups();
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.note_legacy_instance(pin("17", Arm::Legacy).key.into());
     while store.look_ups() == before {
         tokio::task::yield_now().await;
     }
-    assert!(!pins.collided(&family), "the store does not answer");
+    assert!(!affinity.collided(&family), "the store does not answer");
     store.is_gone.store(false, Ordering::Relaxed);
-    pins.finish_collision_checks().await;
-    assert!(pins.collided(&family), "found when the store answers again");
+    affinity.finish_collision_checks().await;
+    assert!(affinity.collided(&family), "found when the store answers again");
 }
 
 /// The wait itself has no bound; a stop bounds it by `drain_ms`.
@@ -38,18 +38,18 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
 async fn the_end_of_a_process_waits_for_collision_checks_until_an_outage_is_over() {
     let store = CountingStore::new();
     let family = Family::from(RouteId::new("orders.create"));
-    let pins = affinity_with_built_sets(&store).await;
-    create(&store, &pins, 1, pin("17", Arm::Engine)).await;
-    let pins = affinity_with_built_sets(&store).await;
+    let affinity = affinity_with_built_sets(&store).await;
+    create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
+    let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.note_legacy_instance(pin("17", Arm::Legacy).key.into());
     let ended = tokio::spawn({
-        let pins = pins.clone();
-        async move { pins.finish_collision_checks().await }
+        let affinity = affinity.clone();
+        async move { affinity.finish_collision_checks().await }
     });
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    assert!(!ended.is_finished() && !pins.collided(&family));
+    assert!(!ended.is_finished() && !affinity.collided(&family));
     store.is_gone.store(false, Ordering::Relaxed);
     ended.await.unwrap();
-    assert!(pins.collided(&family));
+    assert!(affinity.collided(&family));
 }

@@ -39,8 +39,8 @@ async fn listed_count(store: &CountingStore) -> usize {
 async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_processes() {
     let (dir, store) = (tempfile::tempdir().unwrap(), CountingStore::new());
     let (one, two) = (open_in(&store, dir.path()).await, open_in(&store, dir.path()).await);
-    assert!(one.is_noted(one.note(numbered(1))).await);
-    assert!(two.is_noted(two.note(numbered(2))).await);
+    assert!(one.wait_until_noted(one.note(numbered(1))).await);
+    assert!(two.wait_until_noted(two.note(numbered(2))).await);
     two.record_served_unnoted(&[numbered(9)], &RouteId::new("r"));
     two.wait_until_written().await;
     kill(one).await;
@@ -71,7 +71,7 @@ async fn a_file_at_an_earlier_place_is_taken_over_once() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = CountingStore::new();
     let log = open_in(&store, earlier.path()).await;
-    assert!(log.is_noted(log.note(numbered(1))).await);
+    assert!(log.wait_until_noted(log.note(numbered(1))).await);
     kill(log).await;
     let log = open_in(&store, later.path()).await;
     assert_eq!(waiting_and_unread(&log), (vec![numbered(1)], vec![]));
@@ -86,7 +86,7 @@ async fn a_listed_file_that_is_gone_is_reported_until_it_is_back() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = CountingStore::new();
     let log = open_in(&store, earlier.path()).await;
-    assert!(log.is_noted(log.note(numbered(1))).await);
+    assert!(log.wait_until_noted(log.note(numbered(1))).await);
     kill(log).await;
     let hidden = later.path().join("hidden");
     std::fs::rename(earlier.path(), &hidden).unwrap();
@@ -107,14 +107,14 @@ async fn after_a_normal_end_no_key_is_missing_without_the_file() {
     let store = CountingStore::new();
     let shared: StoreHandle = store.clone();
     let log = open_in(&store, earlier.path()).await;
-    assert!(log.is_noted(log.note(numbered(1))).await);
+    assert!(log.wait_until_noted(log.note(numbered(1))).await);
     log.finish(&shared).await;
     assert!(!store.key_files().await.unwrap()[0].all_stored, "something waits in it");
     let mover = tokio::spawn(log.clone().move_to_store(shared.clone()));
     log.flush().await;
     log.finish(&shared).await;
     assert!(store.key_files().await.unwrap()[0].all_stored);
-    assert!(!log.is_noted(log.note(numbered(2))).await, "no process would read the file");
+    assert!(!log.wait_until_noted(log.note(numbered(2))).await, "no process would read the file");
     mover.abort();
     drop((log, earlier));
     assert_eq!(waiting_and_unread(&open_in(&store, later.path()).await), (vec![], vec![]));
@@ -167,7 +167,7 @@ async fn a_copy_is_told_from_a_moved_store() {
             async || open_key_log(&shared, &KeyFilePlace::File(original_keys.clone()), &limits()).await.unwrap();
         let log = start().await;
         match killed.contains(&case) {
-            true => assert!(log.is_noted(log.note(numbered(1))).await),
+            true => assert!(log.wait_until_noted(log.note(numbered(1))).await),
             false => log.finish(&shared).await,
         }
         kill(log).await;
@@ -203,8 +203,8 @@ async fn a_copy_is_told_from_a_moved_store() {
         assert!(unread.iter().all(|unread| unread.why.contains(&location("original/a.db"))), "{case:?}: {unread:?}");
         assert_eq!(listed_count(&store).await, 1 + usize::from(is_copy), "{case:?}");
         drop(running);
-        let pins = StoreAffinity::open(handle, &limits(), log).await.unwrap();
-        assert_eq!(pins.copy_started().is_some(), is_copy, "{case:?}");
+        let affinity = StoreAffinity::open(handle, &limits(), log).await.unwrap();
+        assert_eq!(affinity.copy_started().is_some(), is_copy, "{case:?}");
     }
 }
 
@@ -214,7 +214,7 @@ async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
     let location = original_dir.path().display().to_string();
     let original = CountingStore::with_content(Arc::default(), &location);
     let log = open_in(&original, dir.path()).await;
-    assert!(log.is_noted(log.note(numbered(1))).await);
+    assert!(log.wait_until_noted(log.note(numbered(1))).await);
     kill(log).await;
 
     let copy = CountingStore::with_content(original.inner.clone(), "elsewhere");
@@ -239,7 +239,7 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     let place = KeyFilePlace::File(dir.path().join("a.db.keys"));
     let (one, other): (StoreHandle, StoreHandle) = (CountingStore::new(), CountingStore::new());
     let log = open_key_log(&one, &place, &limits()).await.unwrap();
-    assert!(log.is_noted(log.note(numbered(1))).await);
+    assert!(log.wait_until_noted(log.note(numbered(1))).await);
     kill(log).await;
     let refused = open_key_log(&other, &place, &limits()).await.err().unwrap().to_string();
     assert!(refused.contains("a.db.keys") && refused.contains("another store"), "{refused}");

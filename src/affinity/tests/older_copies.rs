@@ -18,7 +18,7 @@ struct Files {
 /// A process, as far as it concerns the files of retry keys.
 struct Process {
     store: StoreHandle,
-    pins: Arc<StoreAffinity>,
+    affinity: Arc<StoreAffinity>,
 }
 
 fn limits() -> Limits {
@@ -50,7 +50,9 @@ impl Files {
         let beside = KeyFilePlace::File(self.path("a.db.keys"));
         let place = self.keys_in.clone().map_or(beside, KeyFilePlace::Dir);
         match open_key_log(&store, &place, &limits()).await {
-            Ok(log) => Ok(Process { pins: StoreAffinity::open(store.clone(), &limits(), log).await.unwrap(), store }),
+            Ok(log) => {
+                Ok(Process { affinity: StoreAffinity::open(store.clone(), &limits(), log).await.unwrap(), store })
+            }
             Err(error) => {
                 store.close().await;
                 Err(error)
@@ -69,7 +71,7 @@ impl Files {
     /// Starts a process that does not begin a generation; whether the store is a copy for it, and since when.
     async fn copy_started(&self) -> Option<Timestamp> {
         let process = self.start().await;
-        let started = process.pins.copy_started();
+        let started = process.affinity.copy_started();
         process.end().await;
         started
     }
@@ -78,20 +80,20 @@ impl Files {
 impl Process {
     async fn store_generation(&self) -> u64 {
         let mut times = self.store.running_times().await.unwrap().unwrap();
-        let generation = times.begin_generation(self.pins.generation_in_files());
+        let generation = times.begin_generation(self.affinity.generation_in_files());
         self.store.put_running_times(times).await.unwrap();
         generation
     }
     async fn begin_generation(&self) {
         let generation = self.store_generation().await;
-        self.pins.write_generation(generation);
-        self.pins.keys.wait_until_written().await;
+        self.affinity.write_generation(generation);
+        self.affinity.keys.wait_until_written().await;
     }
     /// Ends the process as `kill -9` does.
     async fn end(self) {
-        self.pins.keys.kill();
+        self.affinity.keys.kill();
         self.store.close().await;
-        let weak = Arc::downgrade(&self.pins.keys);
+        let weak = Arc::downgrade(&self.affinity.keys);
         drop(self);
         while weak.strong_count() > 0 {
             tokio::task::yield_now().await;
@@ -118,9 +120,9 @@ async fn a_store_that_is_older_than_its_file_of_keys_is_a_copy() {
     let first = files.copy_started().await;
     assert!(first.is_some());
     let process = files.start().await;
-    let since = process.pins.copy_started();
+    let since = process.affinity.copy_started();
     assert!(since >= first);
-    let why = process.pins.unread_key_files()[0].0.clone();
+    let why = process.affinity.unread_key_files()[0].0.clone();
     assert!(why.contains("a.db.keys was written after this store: the store is an older copy"), "{why}");
     process.begin_generation().await;
     process.end().await;
@@ -155,7 +157,7 @@ async fn a_file_that_has_no_generation_or_that_of_another_store_tells_nothing() 
     files.copy("a.db", "old.db");
     let process = files.start().await;
     process.store_generation().await;
-    process.pins.write_generation(0); // as a version that knows no generations writes the file
+    process.affinity.write_generation(0); // as a version that knows no generations writes the file
     process.end().await;
     files.restore_copy();
     assert_eq!(files.copy_started().await, None);
@@ -189,7 +191,7 @@ async fn a_later_file_in_an_earlier_directory_is_found_too() {
     files.keys_in = Some(files.path("keys"));
     std::fs::create_dir(files.path("keys")).unwrap();
     let process = files.start().await;
-    let since = process.pins.copy_started();
+    let since = process.affinity.copy_started();
     assert!(since.is_some());
     process.begin_generation().await;
     process.end().await;

@@ -42,11 +42,11 @@ async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted
 /// After the files take a rename back, the next process but one does not know the later id.
 #[tokio::test]
 async fn a_request_of_a_renamed_route_is_recorded_under_its_oldest_id_too() {
-    let pins = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
+    let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
     let [later, oldest, other] = ["orders.make", "orders.create", "other"].map(RouteId::new);
-    pins.record_served_unnoted(&numbered(1).into(), &later, &oldest).await;
+    affinity.record_served_unnoted(&numbered(1).into(), &later, &oldest).await;
     for (id, is_known) in [(&later, true), (&oldest, true), (&other, false)] {
-        assert_eq!(pins.unnoted(std::iter::once(id)).is_some(), is_known, "{id}");
+        assert_eq!(affinity.unnoted(std::iter::once(id)).is_some(), is_known, "{id}");
     }
 }
 
@@ -56,27 +56,27 @@ async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() 
     let (store, [noted, expired, new]) = (CountingStore::new(), [1, 2, 3].map(numbered));
     let soon_over = clock::now() - jiff::SignedDuration::from_hours(24) + jiff::SignedDuration::from_secs(2);
     store.inner.note_legacy_tries(vec![(expired, soon_over)]).await.unwrap();
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let take = |key: RetryKey| now(pins.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread));
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let take = |key: RetryKey| now(affinity.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread));
     assert_eq!([take(noted), take(expired)], [LegacyTake::FIRST; 2]);
-    pins.flush().await;
+    affinity.flush().await;
     while store.inner.first_try(expired).await.unwrap().is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    pins.finish_key_file().await; // from now on no key can be noted
+    affinity.finish_key_file().await; // from now on no key can be noted
     for (key, again, expected) in [(noted, true, true), (expired, true, false), (new, false, false)] {
         assert_eq!(take(key), LegacyTake::Taken { noted: false, again }, "{key:?}");
-        assert_eq!(pins.noted_earlier(&key.into()).await, expected, "{key:?}");
+        assert_eq!(affinity.noted_earlier(&key.into()).await, expected, "{key:?}");
     }
     let asked = store.look_ups.load(Ordering::Relaxed);
-    assert!(!pins.noted_earlier(&new.into()).await);
+    assert!(!affinity.noted_earlier(&new.into()).await);
     assert_eq!(
         store.look_ups.load(Ordering::Relaxed),
         asked,
         "nobody waits for the store for a key that was never noted"
     );
     store.is_gone.store(true, Ordering::Relaxed);
-    assert!(!pins.noted_earlier(&noted.into()).await);
+    assert!(!affinity.noted_earlier(&noted.into()).await);
 }
 
 async fn affinity_with_file(store: &Arc<CountingStore>, dir: &std::path::Path) -> Arc<StoreAffinity> {
@@ -91,24 +91,24 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
     let dir = tempfile::tempdir().unwrap();
     let store = CountingStore::new();
     store.is_gone.store(true, Ordering::Relaxed); // so that the keys stay in the file
-    let pins = affinity_with_file(&store, dir.path()).await;
+    let affinity = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
-    let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
-    let is_unnoted = || pins.unnoted(std::iter::once(&route)).is_some();
+    let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let is_unnoted = || affinity.unnoted(std::iter::once(&route)).is_some();
     assert_eq!(take(0).await, LegacyTake::FIRST);
-    let write_hangs = pins.keys.hold_file();
+    let write_hangs = affinity.keys.hold_file();
     let both = tokio::join!(take(1), take(2));
     assert_eq!(both, (LegacyTake::NOT_NOTED, LegacyTake::NOT_NOTED));
     assert_eq!(now(take(3)), LegacyTake::NOT_NOTED, "at once");
     assert_eq!(now(take(1)), LegacyTake::Taken { noted: false, again: true }, "not yet");
-    assert_eq!(pins.take_for_engine(numbered(3)), Took::OtherArmHasIt);
+    assert_eq!(affinity.take_for_engine(numbered(3)), Took::OtherArmHasIt);
     for n in 1..4 {
-        now(pins.record_served_unnoted(&numbered(n).into(), &route, &route));
+        now(affinity.record_served_unnoted(&numbered(n).into(), &route, &route));
     }
     assert!(is_unnoted());
-    assert_eq!(pins.unwritten_keys(), 3);
+    assert_eq!(affinity.unwritten_keys(), 3);
     drop(write_hangs);
-    while pins.unwritten_keys() > 0 {
+    while affinity.unwritten_keys() > 0 {
         tokio::task::yield_now().await;
     }
     assert!(!is_unnoted(), "they are noted after all");
@@ -121,14 +121,14 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
 async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let store = CountingStore::new();
-    let pins = affinity_with_file(&store, dir.path()).await;
+    let affinity = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
-    let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
-    let write_hangs = pins.keys.hold_file();
+    let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let write_hangs = affinity.keys.hold_file();
     let first = take(1).await;
     assert!(matches!(first, LegacyTake::Taken { again: false, .. }), "{first:?}");
-    now(pins.record_served_unnoted(&numbered(1).into(), &route, &route));
-    while pins.unwritten_keys() > 0 {
+    now(affinity.record_served_unnoted(&numbered(1).into(), &route, &route));
+    while affinity.unwritten_keys() > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(take(2).await, LegacyTake::FIRST, "the store takes it");
@@ -136,9 +136,9 @@ async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
     for n in 1..3 {
         assert_eq!(store.inner.first_try(numbered(n)).await.unwrap().unwrap().arm, Arm::Legacy);
     }
-    assert_eq!(pins.unnoted(std::iter::once(&route)), None);
-    pins.flush().await;
-    pins.finish_key_file().await;
+    assert_eq!(affinity.unnoted(std::iter::once(&route)), None);
+    affinity.flush().await;
+    affinity.finish_key_file().await;
     assert_eq!(take(3).await, LegacyTake::NOT_NOTED, "the stop has not waited for the disk");
     drop(write_hangs);
 }
@@ -149,18 +149,18 @@ async fn a_flush_waits_for_a_write_that_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let store = CountingStore::new();
     store.is_gone.store(true, Ordering::Relaxed);
-    let pins = affinity_with_file(&store, dir.path()).await;
-    let write_hangs = pins.keys.hold_file();
+    let affinity = affinity_with_file(&store, dir.path()).await;
+    let write_hangs = affinity.keys.hold_file();
     assert_eq!(
-        pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::NOT_NOTED
     );
-    let mut flush = Box::pin(pins.flush());
+    let mut flush = Box::pin(affinity.flush());
     assert!((&mut flush).now_or_never().is_none());
     store.is_gone.store(false, Ordering::Relaxed);
     drop(write_hangs);
     flush.await;
-    pins.flush().await;
+    affinity.flush().await;
     assert_eq!(store.inner.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
 }
 
@@ -169,18 +169,18 @@ async fn a_flush_waits_for_a_write_that_hangs() {
 async fn a_write_that_hangs_is_noticed_although_nobody_waits_for_long() {
     let dir = tempfile::tempdir().unwrap();
     let store = CountingStore::new();
-    let pins = affinity_with_file(&store, dir.path()).await;
-    let write_hangs = pins.keys.hold_file();
+    let affinity = affinity_with_file(&store, dir.path()).await;
+    let write_hangs = affinity.keys.hold_file();
     let none = EarlierKeys::none();
     let mut n = 0;
     while store.inner.first_try(numbered(1)).await.unwrap().is_none() {
         n += 1;
-        let take = pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+        let take = affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
         let _went_away = take.now_or_never();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    pins.flush().await;
-    assert_eq!(pins.unwritten_keys(), 0, "the store has all");
+    affinity.flush().await;
+    assert_eq!(affinity.unwritten_keys(), 0, "the store has all");
     drop(write_hangs);
 }
 
@@ -190,16 +190,16 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     let dir = tempfile::tempdir().unwrap();
     let store = CountingStore::new();
     store.is_gone.store(true, Ordering::Relaxed);
-    let pins = affinity_with_file(&store, dir.path()).await;
+    let affinity = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
-    let take = |n| pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
-    let record = |n| now(pins.record_served_unnoted(&numbered(n).into(), &route, &route));
-    let is_unnoted = || pins.unnoted(std::iter::once(&route)).is_some();
-    let write_hangs = pins.keys.hold_file();
+    let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let record = |n| now(affinity.record_served_unnoted(&numbered(n).into(), &route, &route));
+    let is_unnoted = || affinity.unnoted(std::iter::once(&route)).is_some();
+    let write_hangs = affinity.keys.hold_file();
     assert_eq!(take(1).await, LegacyTake::NOT_NOTED);
     assert_eq!(now(take(2)), LegacyTake::NOT_NOTED);
     store.is_gone.store(false, Ordering::Relaxed);
-    while pins.unwritten_keys() > 0 {
+    while affinity.unwritten_keys() > 0 {
         tokio::task::yield_now().await;
     }
     record(1);
@@ -207,13 +207,13 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     assert!(!is_unnoted());
     assert_eq!(take(1).await, LegacyTake::Taken { noted: true, again: true });
     drop(write_hangs);
-    while pins.keys.ring().pending.len() > 0 {
+    while affinity.keys.ring().pending.len() > 0 {
         tokio::task::yield_now().await;
     }
-    pins.flush().await;
+    affinity.flush().await;
     record(1);
     assert!(!is_unnoted(), "also if it was written and stored afterwards");
-    pins.record_served_unnoted(&numbered(3).into(), &route, &route).await;
+    affinity.record_served_unnoted(&numbered(3).into(), &route, &route).await;
     assert!(is_unnoted(), "nobody has it");
 }
 
@@ -263,12 +263,12 @@ fn requests_wait_for_the_store_only_if_it_takes_keys_quickly() {
 async fn a_flush_finds_that_a_write_hangs_and_the_store_takes_the_key() {
     let dir = tempfile::tempdir().unwrap();
     let store = CountingStore::new();
-    let pins = affinity_with_file(&store, dir.path()).await;
-    let write_hangs = pins.keys.hold_file();
+    let affinity = affinity_with_file(&store, dir.path()).await;
+    let write_hangs = affinity.keys.hold_file();
     let none = EarlierKeys::none();
-    let _went_away = pins.take_for_legacy(numbered(1).into(), &none, KnownBody::Unread).now_or_never();
-    pins.flush().await;
-    assert_eq!(pins.unwritten_keys(), 0);
+    let _went_away = affinity.take_for_legacy(numbered(1).into(), &none, KnownBody::Unread).now_or_never();
+    affinity.flush().await;
+    assert_eq!(affinity.unwritten_keys(), 0);
     assert!(store.inner.first_try(numbered(1)).await.unwrap().is_some());
     drop(write_hangs);
 }
@@ -280,15 +280,15 @@ async fn a_write_that_hangs_is_noticed_although_the_file_has_no_room() {
     let (store, none) = (CountingStore::new(), EarlierKeys::none());
     let limits = Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() };
     let keys = KeyLog::open(&dir.path().join("s.keys"), &limits).unwrap();
-    let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
-    let write_hangs = pins.keys.hold_file();
+    let affinity = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
+    let write_hangs = affinity.keys.hold_file();
     let mut n = 0;
-    while pins.keys.ring().has_room() {
+    while affinity.keys.ring().has_room() {
         n += 1;
-        let _went_away = pins.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread).now_or_never();
+        let _went_away = affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread).now_or_never();
     }
     while store.inner.first_try(numbered(1)).await.unwrap().is_none() {
-        let _refused = pins.take_for_legacy(numbered(n + 1).into(), &none, KnownBody::Unread).now_or_never();
+        let _refused = affinity.take_for_legacy(numbered(n + 1).into(), &none, KnownBody::Unread).now_or_never();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(write_hangs);

@@ -24,25 +24,25 @@ impl Caller {
 }
 
 /// Whether the engine takes a request.
-fn engine_takes(pins: &StoreAffinity, keys: RetryKeys, digest: &[u8; 32]) -> bool {
+fn engine_takes(affinity: &StoreAffinity, keys: RetryKeys, digest: &[u8; 32]) -> bool {
     let none = EarlierKeys::none();
-    if pins.take_request_for_engine(keys.scoped, digest, &none) != Took::Fresh {
+    if affinity.take_request_for_engine(keys.scoped, digest, &none) != Took::Fresh {
         return false;
     }
     if let Some(key) = keys.unverified_retry {
-        let took = pins.take_for_unverified_retries(&key, key.of_verified_request(digest, &keys.scoped));
+        let took = affinity.take_for_unverified_retries(&key, key.of_verified_request(digest, &keys.scoped));
         assert_eq!(took, Took::Fresh, "nobody else has the key of a verified caller's request");
     }
     let verified_callers = keys.looked_up_verified_callers();
     let take = |key: &RetryKey| {
-        pins.take_for_engine_under_any_credential(key, verified_callers.as_ref(), digest, none.files_version)
+        affinity.take_for_engine_under_any_credential(key, verified_callers.as_ref(), digest, none.files_version)
     };
     keys.any_caller.is_none_or(|key| take(&key) == Took::Fresh)
 }
 
 #[tokio::test]
 async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
-    let pins = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
+    let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
     let (none, digest) = (EarlierKeys::none(), [3; 32]);
     for (n, (first, second, engine_may_take)) in (1..).zip([
         (Verified, Verified, false),
@@ -53,14 +53,14 @@ async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
         (Unverified, Verified, true),
         (Verified, OtherVerified, true),
     ]) {
-        let take = || now(pins.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)));
+        let take = || now(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)));
         assert_eq!(take(), LegacyTake::FIRST, "{first:?}");
         assert_eq!(take(), LegacyTake::Taken { noted: true, again: true }, "{first:?}");
-        assert_eq!(engine_takes(&pins, second.keys(n), &digest), engine_may_take, "{first:?}, then {second:?}");
+        assert_eq!(engine_takes(&affinity, second.keys(n), &digest), engine_may_take, "{first:?}, then {second:?}");
     }
     // Of two callers' first tries with one key, none is a retry of the other.
     let takes =
-        [Verified, OtherVerified].map(|caller| now(pins.take_for_legacy(caller.keys(9), &none, KnownBody::Unread)));
+        [Verified, OtherVerified].map(|caller| now(affinity.take_for_legacy(caller.keys(9), &none, KnownBody::Unread)));
     assert_eq!(takes, [LegacyTake::FIRST; 2]);
 }
 
@@ -68,14 +68,14 @@ async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
 /// looked up under its key for any caller too.
 #[tokio::test]
 async fn verified_callers_reserve_nothing_against_each_other_after_files_that_could_not_verify_them() {
-    let pins = affinity_with_built_sets(&CountingStore::new()).await;
+    let affinity = affinity_with_built_sets(&CountingStore::new()).await;
     let digest = [3; 32];
     for (n, (first, engine_may_take)) in (1..).zip([(Verified, true), (OtherVerified, false), (Unverified, false)]) {
         let earlier =
             EarlierKeys { keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }], files_version: 1 };
         let none = EarlierKeys { files_version: 1, ..EarlierKeys::none() };
-        assert_eq!(pins.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)).await, LegacyTake::FIRST);
-        let took = pins.take_request_for_engine(OtherVerified.keys(n).scoped, &digest, &earlier);
+        assert_eq!(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)).await, LegacyTake::FIRST);
+        let took = affinity.take_request_for_engine(OtherVerified.keys(n).scoped, &digest, &earlier);
         assert_eq!(took == Took::Fresh, engine_may_take, "{first:?}: {took:?}");
     }
 }
@@ -83,11 +83,11 @@ async fn verified_callers_reserve_nothing_against_each_other_after_files_that_co
 /// One verified caller's request is legacy's, another one's with the same key value is the engine's.
 #[tokio::test]
 async fn a_retry_that_cannot_be_verified_is_not_taken_for_legacy_because_of_another_caller() {
-    let pins = affinity_with_built_sets(&CountingStore::new()).await;
+    let affinity = affinity_with_built_sets(&CountingStore::new()).await;
     let (none, digest) = (EarlierKeys::none(), [3; 32]);
-    assert!(engine_takes(&pins, Verified.keys(1), &digest));
-    assert_eq!(pins.take_for_legacy(OtherVerified.keys(1), &none, KnownBody::Unread).await, LegacyTake::FIRST);
-    let take = |body| now(pins.take_for_legacy(Unverified.keys(1), &none, body));
+    assert!(engine_takes(&affinity, Verified.keys(1), &digest));
+    assert_eq!(affinity.take_for_legacy(OtherVerified.keys(1), &none, KnownBody::Unread).await, LegacyTake::FIRST);
+    let take = |body| now(affinity.take_for_legacy(Unverified.keys(1), &none, body));
     assert_eq!(take(KnownBody::Unread), LegacyTake::NeedsBody);
     assert_eq!(take(KnownBody::Digest(digest)), LegacyTake::HeldUnderAnotherCredential);
     assert_eq!(take(KnownBody::Digest([4; 32])), LegacyTake::FIRST, "the other caller's retry");
@@ -95,14 +95,14 @@ async fn a_retry_that_cannot_be_verified_is_not_taken_for_legacy_because_of_anot
 
 #[tokio::test]
 async fn what_the_engine_gave_back_stays_with_legacy_while_tokens_cannot_be_verified() {
-    let pins = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
-    assert_eq!(pins.give_to_legacy(Verified.keys(1)).await, LegacyTake::FIRST);
-    assert!(!engine_takes(&pins, Unverified.keys(1), &[3; 32]));
+    let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
+    assert_eq!(affinity.give_to_legacy(Verified.keys(1)).await, LegacyTake::FIRST);
+    assert!(!engine_takes(&affinity, Unverified.keys(1), &[3; 32]));
 }
 
 #[tokio::test]
 async fn what_the_engine_took_is_not_taken_again_while_tokens_cannot_be_verified() {
-    let pins = affinity_with_built_sets(&CountingStore::new()).await;
+    let affinity = affinity_with_built_sets(&CountingStore::new()).await;
     let (none, digest, other_digest) = (EarlierKeys::none(), [3; 32], [4; 32]);
     for (n, (first, second, legacy_gets)) in (1..).zip([
         (Verified, Verified, LegacyTake::HeldByEngine),
@@ -115,25 +115,25 @@ async fn what_the_engine_took_is_not_taken_again_while_tokens_cannot_be_verified
         let (for_legacy, for_engine) = (n, n + 100);
         let may_take = legacy_gets == LegacyTake::FIRST;
         for n in [for_legacy, for_engine] {
-            assert!(engine_takes(&pins, first.keys(n), &digest), "{first:?}");
+            assert!(engine_takes(&affinity, first.keys(n), &digest), "{first:?}");
         }
         let legacy_takes =
-            |digest| now(pins.take_for_legacy(second.keys(for_legacy), &none, KnownBody::Digest(digest)));
+            |digest| now(affinity.take_for_legacy(second.keys(for_legacy), &none, KnownBody::Digest(digest)));
         assert_eq!(legacy_takes(digest), legacy_gets, "{first:?}, then {second:?}");
-        assert_eq!(engine_takes(&pins, second.keys(for_engine), &digest), may_take, "{first:?}, then {second:?}");
+        assert_eq!(engine_takes(&affinity, second.keys(for_engine), &digest), may_take, "{first:?}, then {second:?}");
         if legacy_gets == LegacyTake::HeldUnderAnotherCredential {
-            let unread = pins.take_for_legacy(second.keys(for_legacy), &none, KnownBody::Unread).await;
+            let unread = affinity.take_for_legacy(second.keys(for_legacy), &none, KnownBody::Unread).await;
             assert_eq!(unread, LegacyTake::NeedsBody);
             assert_eq!(legacy_takes(other_digest), LegacyTake::FIRST, "another request");
         }
     }
     // Two verified callers have the same request, and the run of one is not begun: the other's is still found.
     let keys = [Verified, OtherVerified].map(|caller| caller.keys(50));
-    assert!(keys.iter().all(|keys| engine_takes(&pins, *keys, &digest)));
+    assert!(keys.iter().all(|keys| engine_takes(&affinity, *keys, &digest)));
     let release = |keys: RetryKeys| {
-        pins.release(&keys.unverified_retry.unwrap().of_verified_request(&digest, &keys.scoped));
+        affinity.release(&keys.unverified_retry.unwrap().of_verified_request(&digest, &keys.scoped));
     };
-    let take = || now(pins.take_for_legacy(Unverified.keys(50), &none, KnownBody::Digest(digest)));
+    let take = || now(affinity.take_for_legacy(Unverified.keys(50), &none, KnownBody::Digest(digest)));
     release(keys[0]);
     assert_eq!(take(), LegacyTake::HeldUnderAnotherCredential);
     release(keys[1]);
@@ -148,8 +148,8 @@ async fn what_an_earlier_process_took_is_found_while_tokens_cannot_be_verified()
     let of_request = Some(any_caller.of_verified_request(&digest, &scoped));
     let claim = Some(crate::store::Claim { key: scoped, request: digest, of_request });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
-    let pins = affinity_with_built_sets(&store).await;
-    let took = async |key: RetryKey, range| pins.engine_took_any(&key, range).await;
+    let affinity = affinity_with_built_sets(&store).await;
+    let took = async |key: RetryKey, range| affinity.engine_took_any(&key, range).await;
     for (digest, is_verified, taken) in [(digest, false, true), (digest, true, false), ([4; 32], false, false)] {
         let range = any_caller.range_of_request(&digest, is_verified);
         assert_eq!(took(any_caller, range).await, Ok(taken), "{digest:?}, {is_verified}");

@@ -74,10 +74,10 @@ fn a_run_that_cannot_be_read_is_named_and_the_others_are_looked_at() {
     let found = check_runs(&runs, &files(), &Bounds::default()).expect("the source answers");
     let json = found.json();
     assert_eq!((&json["looked_at"], &json["left_out"]), (&json!(5), &Value::Null), "{json}");
-    let why = |place: usize| json["others"][place]["why"].as_str().unwrap_or_default().to_owned();
+    let why = |place: usize| json["reported"][place]["why"].as_str().unwrap_or_default().to_owned();
     assert!(why(0).contains("its events are damaged"), "{json}");
     assert!(why(1).contains("its plan cannot be read by this version") && why(1) == why(3), "{json}");
-    assert_eq!(json["others"][2]["misses"], json!(["`pay` needs the service `bank`"]), "{json}");
+    assert_eq!(json["reported"][2]["misses"], json!(["`pay` needs the service `bank`"]), "{json}");
     let text = found.text(Formatter(false));
     for named in
         [run_id(0), run_id(4), "`pay` needs the service `bank`: with these files the run pauses there".to_owned()]
@@ -96,7 +96,7 @@ fn runs_beyond_the_bounds_are_left_out_and_the_report_says_so() {
         (found.json(), found.text(Formatter(false)))
     };
     let (json, text) = bounded(Bounds { runs: 3, shown: 2, ..Bounds::default() });
-    assert_eq!((&json["looked_at"], &json["others_unlisted"]), (&json!(3), &json!(1)), "{json}");
+    assert_eq!((&json["looked_at"], &json["reported_unlisted"]), (&json!(3), &json!(1)), "{json}");
     assert!(text.contains("older open runs were not looked at: 3 runs are looked at"), "{text}");
     assert!(text.contains("and 1 more, which are not listed"), "{text}");
     let (json, text) = bounded(Bounds { time: Duration::ZERO, ..Bounds::default() });

@@ -32,7 +32,7 @@ use crate::workflow::Mode;
 /// Answers a request.
 pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     let deadline = Instant::now() + request.deadline;
-    let fall_back = request.may_fall_back && request.mode == Mode::Real;
+    let may_fall_back = request.may_fall_back && request.mode == Mode::Real;
     let decided_by = core.snapshot_of(request.files_version);
     // If those files are no longer in memory, this request begins no run; the newest files are then used only to answer
     // from the run of an earlier try.
@@ -48,7 +48,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     let claim = claim(&request);
     // The retry key is registered before any check that may refuse a new run: such a refusal must not send a retry of
     // an earlier request to legacy.
-    let mut registration = match register(&core, &snapshot, run, claim, &request, fall_back, deadline).await {
+    let mut registration = match register(&core, &snapshot, run, claim, &request, may_fall_back, deadline).await {
         Ok(registration) => registration,
         Err(reply) => return *reply,
     };
@@ -62,17 +62,17 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         return may_not_begin(
             &core,
             registration,
-            fall_back,
+            may_fall_back,
             NO_FIRST_TRY,
             "The first try of this request left no run",
         );
     }
     if decided_by.is_none() {
         let why = "The flag files have changed too often since this request was decided";
-        return may_not_begin(&core, registration, fall_back, FILES_CHANGED, why);
+        return may_not_begin(&core, registration, may_fall_back, FILES_CHANGED, why);
     }
     let AdmittedRun { plan, permit, started, credentials, run_key } =
-        match prepare(&core, &snapshot, &request, run, fall_back, deadline).await {
+        match prepare(&core, &snapshot, &request, run, may_fall_back, deadline).await {
             Ok(new) => new,
             Err(reply) => {
                 if matches!(*reply, ArmReply::Abandoned(_)) {
@@ -86,12 +86,12 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     if let Some(reason) = plan.reason_to_keep().filter(|_| !request.keep && request.mode != Mode::Rehearse) {
         tracing::error!(route = %request.route, plan = %plan.id, %reason, "a run that must be stored was not begun");
         let why = format!("The run would not be stored, in spite of {reason}");
-        return may_not_begin(&core, registration, fall_back, "must_be_kept", &why);
+        return may_not_begin(&core, registration, may_fall_back, "must_be_kept", &why);
     }
     // Nothing is awaited from here until the task is spawned: once `freeze` has returned, the run exists or never will.
     let permit_to_begin = core.process.kill_switch.begin(Operation::Instance);
     if request.may_begin != MayBegin::Always && permit_to_begin.is_none() {
-        return may_not_begin(&core, registration, fall_back, FROZEN, "New instances are frozen");
+        return may_not_begin(&core, registration, may_fall_back, FROZEN, "New instances are frozen");
     }
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return unknown_outcome(run, "the run was not created");
@@ -103,7 +103,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     prepared.slot = if prepared.keep { core.slot_of_new(&prepared.run) } else { None };
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
     let awaited_intents = request.awaited_intents;
-    let caller = Caller { answer_sender, may_fall_back: fall_back, answer_by: until, awaited_intents };
+    let caller = Caller { answer_sender, may_fall_back, answer_by: until, awaited_intents };
     driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
     drop(permit_to_begin);
 
@@ -115,7 +115,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         }
         Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::Same })) => {
             let announced = core.schedule.registry.announcement(run);
-            match attach(&core, &snapshot, run, announced, fall_back, deadline).await {
+            match attach(&core, &snapshot, run, announced, may_fall_back, deadline).await {
                 Some(reply) => reply,
                 None => unknown_outcome(run, "the other run with the same retry key has no events"),
             }
@@ -130,17 +130,17 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
 fn may_not_begin(
     core: &Core,
     mut registration: Registration,
-    fall_back: bool,
+    may_fall_back: bool,
     reason: &'static str,
     why: &str,
 ) -> ArmReply {
     if !registration.is_first_try() {
         return first_try_unknown();
     }
-    if fall_back {
+    if may_fall_back {
         registration.give_to_legacy(&core.ports.affinity);
     }
-    replies::not_started(fall_back, 503, reason, why)
+    replies::not_started(may_fall_back, 503, reason, why)
 }
 
 /// Looks up the run that is the instance's twin, for a follow-up that legacy answered. The proxy, which must not wait
@@ -225,7 +225,7 @@ async fn register(
     run: RunId,
     claim: Option<Claim>,
     request: &ArmRequest,
-    fall_back: bool,
+    may_fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
     let mut registration = loop {
@@ -234,7 +234,7 @@ async fn register(
             Err(KeyTaken { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
             Err(KeyTaken { run, announcement: announced, .. }) => {
                 // The other run ended without events and has released the key: register again.
-                if let Some(reply) = attach(core, snapshot, run, announced, fall_back, deadline).await {
+                if let Some(reply) = attach(core, snapshot, run, announced, may_fall_back, deadline).await {
                     return Err(Box::new(reply));
                 }
                 if Instant::now() >= deadline {
@@ -259,7 +259,7 @@ async fn register(
             }
         }
         Took::Again => {}
-        Took::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(fall_back))),
+        Took::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(may_fall_back))),
         Took::UnderOtherFiles => return Err(held_under_other_files()),
         Took::Unknown => return Err(Box::new(first_try_unknown())),
     }
@@ -287,25 +287,25 @@ async fn register(
             if Instant::now() + STORE_READ_TIME < deadline {
                 registration.announce(|| Announcement::Reply(Box::new(reply.clone())));
             }
-            Err(Box::new(replies::shared_reply(reply, fall_back)))
+            Err(Box::new(replies::shared_reply(reply, may_fall_back)))
         }
         Ok(Ok((Some(FirstTry { arm: Arm::Legacy, .. }), ..))) => {
             registration.give_to_legacy(&core.ports.affinity);
-            Err(Box::new(replies::taken_by_legacy(fall_back)))
+            Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }
         // An earlier try of this caller has the key, and has claimed the request for any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
         // The proxy looked for these keys too, but before the body had arrived.
         Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(FirstTry { arm: Arm::Legacy, .. })))) => {
             registration.give_to_legacy(&core.ports.affinity);
-            Err(Box::new(replies::taken_by_legacy(fall_back)))
+            Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }
         Ok(Ok(_)) => {
             let Some(key) = keys.any_caller else { return Ok(registration) };
             let verified_callers = keys.looked_up_verified_callers();
             let files_version = request.earlier.files_version;
             let any_caller = AnyCaller { key, verified_callers, may_be_stored, files_version };
-            take_under_any_credential(core, claim, any_caller, registration, fall_back, deadline).await
+            take_under_any_credential(core, claim, any_caller, registration, may_fall_back, deadline).await
         }
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
@@ -332,7 +332,7 @@ async fn take_under_any_credential(
     claim: Claim,
     any_caller: AnyCaller,
     mut registration: Registration,
-    fall_back: bool,
+    may_fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
     let AnyCaller { key, verified_callers, may_be_stored, files_version } = any_caller;
@@ -343,7 +343,7 @@ async fn take_under_any_credential(
         Took::Again => return Err(held_under_another_credential()),
         Took::OtherArmHasIt => {
             registration.give_to_legacy(affinity);
-            return Err(Box::new(replies::taken_by_legacy(fall_back)));
+            return Err(Box::new(replies::taken_by_legacy(may_fall_back)));
         }
         Took::UnderOtherFiles => return Err(held_under_other_files()),
         Took::Unknown => return Err(Box::new(first_try_unknown())),

@@ -40,7 +40,7 @@ pub(super) async fn attach(
     snapshot: &FilesSnapshot,
     id: RunId,
     announced: Option<AnnouncementReceiver>,
-    fall_back: bool,
+    may_fall_back: bool,
     deadline: Instant,
 ) -> Option<ArmReply> {
     let until = deadline.checked_sub(STORE_READ_TIME).unwrap_or(deadline);
@@ -53,16 +53,16 @@ pub(super) async fn attach(
         },
     };
     match announcement {
-        Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, fall_back)),
+        Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, may_fall_back)),
         Some(Announcement::Run(run)) => {
             let plan = timeout_at(deadline, plan_of(core, snapshot, &run)).await.ok().flatten();
-            if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back) {
+            if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, may_fall_back) {
                 return Some(reply);
             }
         }
         None => {}
     }
-    match timeout_at(deadline, stored_reply(core, snapshot, id, fall_back, deadline)).await {
+    match timeout_at(deadline, stored_reply(core, snapshot, id, may_fall_back, deadline)).await {
         Ok(reply) => reply,
         Err(_) => Some(unknown_outcome(id, "the store does not answer")),
     }
@@ -75,7 +75,7 @@ async fn stored_reply(
     core: &Core,
     snapshot: &FilesSnapshot,
     id: RunId,
-    fall_back: bool,
+    may_fall_back: bool,
     deadline: Instant,
 ) -> Option<ArmReply> {
     let run = match stored_run(core, id).await {
@@ -107,7 +107,7 @@ async fn stored_reply(
         (Some(run), Some(successor)) => replies::pending_of_predecessor(run, successor, plan.as_deref()),
         _ => None,
     };
-    let reply = pending.or_else(|| replies::of_run(shown, plan.as_deref(), &snapshot.world, fall_back));
+    let reply = pending.or_else(|| replies::of_run(shown, plan.as_deref(), &snapshot.world, may_fall_back));
     if reply.is_some() {
         return reply;
     }

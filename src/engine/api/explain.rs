@@ -54,7 +54,8 @@ pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Ex
 async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Result<(Explanation, bool), OrderError> {
     let summary = core.ports.store.run(id).await.map_err(store_error)?.ok_or(OrderError::NoRun)?;
     if summary.status.is_final() {
-        let sentence = format!("It has ended: {}.", summary.status.as_str());
+        let note = summary.note.as_ref().map_or_else(String::new, |note| format!(" {note}"));
+        let sentence = format!("It has ended: {}.{note}", summary.status.as_str());
         return Ok((Explanation { run: summary, sentence, waits: Vec::new(), stuck: false }, false));
     }
     let events = match core.events(id).await {
@@ -81,14 +82,14 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
     let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {
-        let by_itself = !matches!(reason.cause, Cause::Paused | Cause::Conflict(_) | Cause::Checkpoint(_));
+        let needs_no_person = !matches!(reason.cause, Cause::Paused | Cause::Conflict(_) | Cause::Checkpoint(_));
         match &reason.cause {
             Cause::Child(child) if reads.descendants > 0 => {
                 reads.descendants -= 1;
                 let (person, state) = explain_child(core, *child, reads).await?;
-                lines.push((by_itself && !person, format!("{} ({state})", reason.sentence)));
+                lines.push((needs_no_person && !person, format!("{} ({state})", reason.sentence)));
             }
-            _ => lines.push((by_itself, with_details(core, reason, id, reads).await?)),
+            _ => lines.push((needs_no_person, with_details(core, reason, id, reads).await?)),
         }
         if let Some(name) = reason.step.as_ref().and_then(|step| run.held_lock(step, reason.item))
             && let Some((_, line)) = lines.last_mut()
@@ -106,8 +107,8 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
         lines.iter_mut().for_each(|(_, line)| *line = redaction.text(line));
     }
     // Reasons that a person can act on come first, here and in descendants.
-    lines.sort_by_key(|(by_itself, _)| *by_itself);
-    let person = lines.first().is_some_and(|(by_itself, _)| !by_itself);
+    lines.sort_by_key(|(needs_no_person, _)| *needs_no_person);
+    let person = lines.first().is_some_and(|(needs_no_person, _)| !needs_no_person);
     let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
     // A run that has a task may be between two of its events.
     let stuck = core.schedule.stuck.contains(id) || (reasons.is_empty() && !core.schedule.mailboxes.has_task(id));

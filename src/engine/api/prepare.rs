@@ -45,10 +45,10 @@ pub(in crate::engine) async fn prepare(
     snapshot: &FilesSnapshot,
     request: &ArmRequest,
     run: RunId,
-    fall_back: bool,
+    may_fall_back: bool,
     deadline: Instant,
 ) -> Result<AdmittedRun, Box<ArmReply>> {
-    let not_started = |reason, detail: &str| Err(Box::new(replies::not_started(fall_back, 503, reason, detail)));
+    let not_started = |reason, detail: &str| Err(Box::new(replies::not_started(may_fall_back, 503, reason, detail)));
     if *core.process.draining.borrow() {
         return not_started("shutting_down", "This process is shutting down");
     }
@@ -64,7 +64,7 @@ pub(in crate::engine) async fn prepare(
     };
     let family = request.creates.as_ref().map(|(family, _)| family);
     // A request that may not fall back to legacy gets a run nevertheless; the collision has raised an alert.
-    if fall_back && family.is_some_and(|family| core.ports.affinity.collided(family)) {
+    if may_fall_back && family.is_some_and(|family| core.ports.affinity.collided(family)) {
         return not_started("pin_collision", "Both arms have created an instance with the same id");
     }
     let permit = match core.permits_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {
@@ -86,7 +86,7 @@ pub(in crate::engine) async fn prepare(
     let instance = match load_instance(core, &plan, request, deadline).await {
         Ok(instance) => instance,
         Err(why) => {
-            let mut reply = replies::not_started(fall_back, 503, "no_instance", why);
+            let mut reply = replies::not_started(may_fall_back, 503, "no_instance", why);
             if let ArmReply::Refused(_, report) = &mut reply {
                 report.unresolved = Some((SkipReason::NoInstance, why.to_owned()));
             }

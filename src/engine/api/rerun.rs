@@ -16,7 +16,7 @@ use uuid::{NoContext, Uuid};
 use crate::engine::api::start::{self, NewRun};
 use crate::engine::api::types::{StartError, Started};
 use crate::engine::context::Core;
-use crate::engine::scheduler::claimed_run::LoadedRun;
+use crate::engine::scheduler::acquired_run::LoadedRun;
 use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::load::{self, LoadError};
 use crate::engine::scheduler::order_error::OrderError;

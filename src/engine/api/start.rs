@@ -7,7 +7,7 @@
 //!
 //! When the store refuses the first append, nothing was started. When it does not answer, the error says that the
 //! outcome is unknown, and repeating the start with the same key starts no second run. Each answer
-//! of the store is awaited for `order_wait_ms` at most: a store that hangs keeps no starter waiting.
+//! of the store is awaited for `command_wait_ms` at most: a store that hangs keeps no starter waiting.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -218,7 +218,7 @@ pub(in crate::engine) struct NewRun {
 ///
 /// # Errors
 /// The store refused the first append, or its outcome is unknown, also because it has not answered within
-/// `order_wait_ms`.
+/// `command_wait_ms`.
 pub(in crate::engine) async fn create(
     core: &Arc<Core>,
     new_run: NewRun,
@@ -235,7 +235,7 @@ pub(in crate::engine) async fn create(
     let until = Instant::now() + answer_within(core);
     let late = |_| {
         let how = format!("if it was started, `pointsman runs show {id}` will find it once the store answers");
-        store(format!("the store has not confirmed {id} in time (order_wait_ms); {how}"), true)
+        store(format!("the store has not confirmed {id} in time (command_wait_ms); {how}"), true)
     };
     // A task may hold the slot to deliver an order: the id of a successor is known before its first append.
     let slot = core.schedule.mailboxes.claim_free_slot(&core.schedule.timers, id);
@@ -263,19 +263,19 @@ pub(in crate::engine) async fn create(
 
 /// How long a start waits for each answer of the store.
 fn answer_within(core: &Core) -> Duration {
-    Limits::ms(core.files.limits.order_wait_ms)
+    Limits::ms(core.files.limits.command_wait_ms)
 }
 
 /// The store has not told what became of a key within [`answer_within`].
 fn key_unknown() -> StartError {
-    let why = "the store does not say in time whether the key was used before (order_wait_ms)";
+    let why = "the store does not say in time whether the key was used before (command_wait_ms)";
     StartError::Store { why: why.to_owned(), unknown: true }
 }
 
 /// Registers the run and its key. Where another run has the key already and is on disk, that run is returned (`Err`).
 ///
 /// # Errors
-/// The key belongs to another request; or within `order_wait_ms` the store does not tell whether the key was used
+/// The key belongs to another request; or within `command_wait_ms` the store does not tell whether the key was used
 /// before, or whether the run that has it is on disk.
 pub(in crate::engine) async fn register(
     core: &Arc<Core>,

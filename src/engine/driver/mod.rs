@@ -6,11 +6,11 @@
 //!
 //! A call, an append and a query are futures here: while the service, the store or a child is slow, the run goes on.
 
-mod claimed;
+mod acquired;
 mod perform;
 
 #[cfg(test)]
-pub(in crate::engine) use claimed::drive_contradicting;
+pub(in crate::engine) use acquired::drive_contradicting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;

@@ -113,7 +113,7 @@ impl Machine {
     /// Whether the run may still record an intent that the comparison of its answer reads.
     fn may_record_awaited_intents(&self) -> bool {
         let has_ended = |step: &StepId| self.run.has_ended(step);
-        self.caller.as_ref().is_some_and(|caller| caller.awaited_intents.may_follow(has_ended))
+        self.caller.as_ref().is_some_and(|caller| caller.awaited_intents.may_still_be_recorded(has_ended))
     }
 
     fn goes_on_soon(&self) -> bool {

@@ -16,7 +16,7 @@ use jiff::SignedDuration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::engine::context::Core;
-use crate::engine::scheduler::claimed_run::ClaimedRun;
+use crate::engine::scheduler::acquired_run::AcquiredRun;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, plan_of, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
@@ -150,7 +150,7 @@ pub(in crate::engine) async fn load(
     slot: Slot,
     owned: &OwnedRun,
     lease_proof: LeaseProof,
-) -> Result<ClaimedRun, (Slot, LoadError)> {
+) -> Result<AcquiredRun, (Slot, LoadError)> {
     let id = slot.run();
     core.schedule.timers.remove(id);
     // Reading from a snapshot is safe: this process owns the run, so it is neither appended to nor purged meanwhile.
@@ -168,7 +168,7 @@ pub(in crate::engine) async fn load(
     }
     match loaded {
         Ok(loaded) if loaded.run.seq() == owned.summary.seq => {
-            Ok(ClaimedRun { loaded, slot, fence: owned.fence, lease_proof })
+            Ok(AcquiredRun { loaded, slot, fence: owned.fence, lease_proof })
         }
         Ok(loaded) => {
             // Not driven: the store would refuse every append, since sequence numbers do not match.

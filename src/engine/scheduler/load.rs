@@ -9,7 +9,7 @@ use crate::engine::context::Core;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::locks::ROWS_MAX;
 use crate::engine::ports::opened_events;
-use crate::engine::scheduler::claimed_run::LoadedRun;
+use crate::engine::scheduler::acquired_run::LoadedRun;
 use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
 use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{PlanId, RunId, StepId};

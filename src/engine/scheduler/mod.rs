@@ -5,9 +5,9 @@
 //! last process left are resumed by `recover` and `outbox`. Orders reach a run whichever process executes it
 //! (`orders`). The code that executes and starts runs (`driver`, `api`) is known only as [`super::context::RunTasks`].
 
+pub(super) mod acquired_run;
 pub(super) mod children;
 pub(super) mod claim;
-pub(super) mod claimed_run;
 pub(super) mod copied_runs;
 pub(super) mod deliver;
 pub(super) mod end_children;

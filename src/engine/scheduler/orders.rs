@@ -81,14 +81,14 @@ async fn was_delivered(core: &Core, run: RunId, id: &str) -> bool {
 }
 
 async fn send(core: &Arc<Core>, run: RunId, order: Order, by: String) -> Result<RunSummary, OrderError> {
-    let until = Instant::now() + Limits::ms(core.files.limits.order_wait_ms);
+    let until = Instant::now() + Limits::ms(core.files.limits.command_wait_ms);
     loop {
         let (reply, receiver) = oneshot::channel();
         let request = OrderRequest { order: order.clone(), by: by.clone(), reply };
         match timeout_at(until, core.deliver(run, Message::Order(Box::new(request)))).await {
             Ok(Ok(())) => {}
             Ok(Err(Undelivered::Draining)) => return Err(store_error("the process is shutting down", false)),
-            Err(_) => return Err(store_error("the run accepts no commands now (order_wait_ms)", false)),
+            Err(_) => return Err(store_error("the run accepts no commands now (command_wait_ms)", false)),
         }
         match timeout_at(until, receiver).await {
             Ok(Ok(Reply::Done(summary))) => return Ok(*summary),
@@ -96,10 +96,10 @@ async fn send(core: &Arc<Core>, run: RunId, order: Order, by: String) -> Result<
             Ok(Ok(Reply::Elsewhere)) => return order_through_store(core, run, &order, by, until).await,
             Ok(Ok(Reply::Retry)) => {}
             Ok(Err(_)) => return Err(store_error("the run's task ended", true)),
-            Err(_) => return Err(store_error("the command was not on disk in time (order_wait_ms)", true)),
+            Err(_) => return Err(store_error("the command was not on disk in time (command_wait_ms)", true)),
         }
         if Instant::now() >= until {
-            return Err(store_error("the run accepts no commands now (order_wait_ms)", false));
+            return Err(store_error("the run accepts no commands now (command_wait_ms)", false));
         }
     }
 }
@@ -158,7 +158,7 @@ async fn order_through_store(
             () = settled => {}
             () = tokio::time::sleep(ANSWER_POLL_INTERVAL) => {}
             () = tokio::time::sleep_until(until) => {
-                return Err(store_error("the process that executes the run has not answered (order_wait_ms)", true));
+                return Err(store_error("the process that executes the run has not answered (command_wait_ms)", true));
             }
         }
     }
@@ -175,7 +175,7 @@ async fn result_of(core: &Core, run: RunId, answer: Value) -> Result<RunSummary,
         (Ok(Some(summary)), Some(refusal)) => Err(OrderError::Refused { run: Box::new(summary), refusal }),
         (Ok(None), _) => Err(OrderError::NoRun),
         (Err(error), None) => {
-            Err(store_error(&format!("the order was carried out, but the run cannot be read: {error}"), true))
+            Err(store_error(&format!("the command was carried out, but the run cannot be read: {error}"), true))
         }
         (Err(error), Some(refusal)) => Err(store_error(&format!("{refusal} ({error})"), false)),
     }

@@ -167,7 +167,7 @@ async fn cancel(
         batch: core.process.new_id(),
         pins: Vec::new(),
         claim: None,
-        priority: if before.mode == Mode::Dark { Priority::Dark } else { Priority::Live },
+        priority: if before.mode == Mode::Dark { Priority::Dark } else { Priority::Real },
         worker: core.schedule.worker,
         fence: *fence,
         release: true,

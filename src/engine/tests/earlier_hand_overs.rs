@@ -63,7 +63,7 @@ async fn append_hand_over(harness: &Harness, run: RunId, to: RunId) {
         batch: Uuid::now_v7(),
         pins: Vec::new(),
         claim: None,
-        priority: Priority::Live,
+        priority: Priority::Real,
         worker,
         fence: owned.fence,
         release: true,

@@ -254,7 +254,7 @@ fn api_start(key: Option<(RetryKey, [u8; 32])>) -> Start {
 /// A start is answered although the store never confirms its first append; so is its repetition with the same key.
 #[tokio::test]
 async fn a_silent_store_keeps_no_starter_waiting() {
-    let limits = Limits { order_wait_ms: 200, ..Limits::default() };
+    let limits = Limits { command_wait_ms: 200, ..Limits::default() };
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let store = FaultyStore::new(|_| Fault::Silent);
     let harness = Harness::with_store(&step_service, plan(), store.clone(), limits, None).await;

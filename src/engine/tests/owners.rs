@@ -61,7 +61,7 @@ async fn the_appends_of_a_living_process_whose_runs_were_taken_over_are_refused(
 async fn an_order_reaches_a_run_that_another_process_moves() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
-    let limits = Limits { lease_ms: 300, sweep_ms: 100, order_wait_ms: 3_000, ..Limits::default() };
+    let limits = Limits { lease_ms: 300, sweep_ms: 100, command_wait_ms: 3_000, ..Limits::default() };
     let mover = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, plan(), store.clone(), limits, None).await;
     mover.recover().await;
@@ -85,7 +85,7 @@ async fn an_order_reaches_a_run_that_another_process_moves() {
 async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
-    let limits = Limits { sweep_ms: 50, order_wait_ms: 5_000, ..Limits::default() };
+    let limits = Limits { sweep_ms: 50, command_wait_ms: 5_000, ..Limits::default() };
     let fenced = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, plan(), store.clone(), limits, None).await;
     fenced.recover().await;
@@ -107,7 +107,7 @@ async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
 async fn an_order_that_no_process_carries_out_is_unknown_after_its_timeout() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
-    let limits = Limits { order_wait_ms: 200, ..Limits::default() };
+    let limits = Limits { command_wait_ms: 200, ..Limits::default() };
     let mut mover = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, plan(), store.clone(), limits, None).await;
     mover.recover().await;
@@ -216,7 +216,7 @@ async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
 async fn an_order_to_a_run_that_no_process_can_read_is_answered() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
-    let limits = Limits { sweep_ms: 50, order_wait_ms: 5_000, ..Limits::default() };
+    let limits = Limits { sweep_ms: 50, command_wait_ms: 5_000, ..Limits::default() };
     let starter = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
     starter.recover().await;
     let run = start(&starter, json!({})).await.run;

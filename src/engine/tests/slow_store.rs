@@ -135,7 +135,7 @@ fn two_steps() -> Arc<Plan> {
 async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
     let store = test_stores::shared();
-    let limits = Limits { sweep_ms: 60_000, order_wait_ms: 3_000, ..Limits::default() };
+    let limits = Limits { sweep_ms: 60_000, command_wait_ms: 3_000, ..Limits::default() };
     let mover = Harness::with_store(&step_service, two_steps(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, two_steps(), store.clone(), limits, None).await;
     mover.recover().await;

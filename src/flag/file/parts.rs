@@ -115,7 +115,7 @@ fn check_reads_only_head(reads: &[ReadPath], params: &[&str], site: &Site, probl
             problems.error(site, format!("`{}` cannot be read here", read.root())).hint("only `request` can");
             continue;
         }
-        if let Some((message, hint)) = read.into_request_text() {
+        if let Some((message, hint)) = read.misread_request_text() {
             problems.error(site, message).hint(hint);
             continue;
         }

@@ -244,7 +244,8 @@ async fn a_late_duplicate_of_a_flip_down_does_not_undo_a_later_raise() {
     assert_eq!(stored(&fixture).await, pairs(&[("off", "live"), ("live", "off"), ("off", "shadow")]));
 }
 
-/// Flips of `bare` and `plain` down, of which an attempt with the first alone has reached the store late.
+/// Flips of `bare` and `plain` down that wait. An attempt to record the first one alone timed out, and has reached the
+/// store since.
 async fn first_of_two_delivered_late() -> Fixture {
     let fixture = Fixture::open(files(&[])).await;
     for route in ["bare", "plain"] {

@@ -230,10 +230,10 @@ impl Unnoted {
 }
 
 impl GateCondition for Unnoted {
-    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<Unrecorded> {
+    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
         let all = self.0.lock().unwrap().clone();
         let of_routes = all.into_iter().filter(|(route, _)| routes.contains(&route));
-        let unrecorded = |(route, exposed)| Unrecorded {
+        let unrecorded = |(route, exposed)| UnknownRetries {
             exposed,
             until: exposed + Duration::from_secs(86_400),
             why: format!("a key of `{route}` was not noted"),

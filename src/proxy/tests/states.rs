@@ -22,7 +22,7 @@ fn skipped(reason: SkipReason) -> Outcome {
 }
 
 #[tokio::test]
-async fn in_off_legacys_ids_are_compared_with_the_engines_too() {
+async fn in_off_ids_of_legacy_are_checked_for_pin_collisions() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Off)).await;
     rig.fakes.engine_owns.store(true, SeqCst);
@@ -145,7 +145,7 @@ async fn a_dark_request_that_cannot_be_compared_counts_as_without_twin() {
     let conditional_write = || with("POST", "/orders", "If-Match: \"v1\"");
     let conditional_create = || with("POST", "/orders", "If-None-Match: *");
     let upgrade = || with("GET", "/plain", "Connection: upgrade\r\nUpgrade: other");
-    // What such a condition asks for may be ignored.
+    // A server may ignore the condition of a read, so the workflow's answer would be right.
     let conditional_read = || with("GET", "/plain", "If-None-Match: \"v1\"");
     let range = || with("GET", "/plain", "Range: bytes=0-1");
     for (state, request, reason, without_twin) in [

@@ -90,11 +90,11 @@ impl Tables {
         let is_running = |id| self.runs.get(&id).is_some_and(|parent| !parent.summary.status.is_final());
         let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(is_running));
         let old = old.filter(|(id, _)| !self.pending_runs.iter().any(|pending| pending.parent == Some(**id)));
-        let is_later = |id: RunId, job: JobId| {
+        let has_earlier_run = |id: RunId, job: JobId| {
             let before = self.runs.range(..id).filter(|(_, run)| !run.purged);
             before.into_iter().any(|(earlier, run)| earlier.0 == job.0 || run.summary.job == Some(job))
         };
-        let old = old.filter(|(id, run)| !run.summary.job.is_some_and(|job| is_later(**id, job)));
+        let old = old.filter(|(id, run)| !run.summary.job.is_some_and(|job| has_earlier_run(**id, job)));
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();

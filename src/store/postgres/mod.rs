@@ -175,7 +175,7 @@ impl PostgresStore {
     fn enqueue(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
         let queue = match append.priority {
-            Priority::Live => &self.queues.live,
+            Priority::Real => &self.queues.real,
             Priority::Dark => &self.queues.dark,
         };
         queue.try_send(EncodedAppend::new(append, self.inline_bytes_max, reply)?).map_err(|error| {

@@ -1,7 +1,7 @@
 //! The only task of this process that writes appends. It is never cancelled.
 //!
 //! Always true: appends are acknowledged after their commit; everything that waits is committed together (group commit)
-//! without an added delay; live appends come before dark ones, and a batch takes a bounded number of dark events.
+//! without an added delay; real appends come before dark ones, and a batch takes a bounded number of dark events.
 //!
 //! When the database is slow, the next batch is larger. When the database is gone, each append gets an error that says
 //! what is certain (not written, or outcome unknown), and probes find out when the database is back.
@@ -25,14 +25,14 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// The sending ends of the writer's queues.
 #[derive(Clone)]
 pub(super) struct WriterQueues {
-    pub(super) live: mpsc::Sender<EncodedAppend>,
+    pub(super) real: mpsc::Sender<EncodedAppend>,
     pub(super) dark: mpsc::Sender<EncodedAppend>,
     pub(super) requests: mpsc::Sender<WriterRequest>,
 }
 
 /// The task's own state.
 pub(super) struct Writer {
-    live: mpsc::Receiver<EncodedAppend>,
+    real: mpsc::Receiver<EncodedAppend>,
     dark: mpsc::Receiver<EncodedAppend>,
     requests: mpsc::Receiver<WriterRequest>,
     committer: Committer,
@@ -54,11 +54,11 @@ impl Writer {
     ) -> (Self, WriterQueues) {
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let queue = size(limits.append_queue_max).min(tokio::sync::Semaphore::MAX_PERMITS);
-        let (live_in, live) = mpsc::channel(queue);
+        let (real_in, real) = mpsc::channel(queue);
         let (dark_in, dark) = mpsc::channel(queue);
         let (requests_in, requests) = mpsc::channel(queue);
         let writer = Self {
-            live,
+            real,
             dark,
             requests,
             committer,
@@ -69,7 +69,7 @@ impl Writer {
             dark_events_max: size(limits.append_dark_batch_events_max),
             batch_events: metrics::histogram!("pointsman_append_batch_events"),
         };
-        (writer, WriterQueues { live: live_in, dark: dark_in, requests: requests_in })
+        (writer, WriterQueues { real: real_in, dark: dark_in, requests: requests_in })
     }
 
     /// Runs until all senders are dropped or a close is requested, and the queues are empty.
@@ -82,11 +82,11 @@ impl Writer {
             let mut request = None;
             tokio::select! {
                 biased;
-                Some(append) = self.live.recv() => first = Some(append),
+                Some(append) = self.real.recv() => first = Some(append),
                 Some(append) = self.dark.recv() => first = Some(append),
                 Some(received) = self.requests.recv() => request = Some(received),
                 // No probes while closing: a dead database must not delay the end.
-                () = tokio::time::sleep(pause), if !healthy && !self.live.is_closed() => {
+                () = tokio::time::sleep(pause), if !healthy && !self.real.is_closed() => {
                     self.committer.probe(&self.healthy).await;
                 }
                 else => break,
@@ -103,7 +103,7 @@ impl Writer {
                 None => {}
                 Some(WriterRequest::Close(done)) => {
                     on_closed.push(done);
-                    self.live.close();
+                    self.real.close();
                     self.dark.close();
                     self.requests.close();
                 }
@@ -131,17 +131,17 @@ impl Writer {
         }
     }
 
-    /// Takes a batch, live appends first, up to the bounds. A single append may exceed them.
+    /// Takes a batch, real appends first, up to the bounds. A single append may exceed them.
     fn take_batch(&mut self, first: EncodedAppend) -> Vec<EncodedAppend> {
-        let (mut live, mut dark) = match first.priority {
-            Priority::Live => (first.count(), 0),
+        let (mut real, mut dark) = match first.priority {
+            Priority::Real => (first.count(), 0),
             Priority::Dark => (0, first.count()),
         };
         let mut batch = vec![first];
-        while live < self.batch_events_max
-            && let Ok(append) = self.live.try_recv()
+        while real < self.batch_events_max
+            && let Ok(append) = self.real.try_recv()
         {
-            live += append.count();
+            real += append.count();
             batch.push(append);
         }
         while dark < self.dark_events_max

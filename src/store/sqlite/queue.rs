@@ -1,6 +1,6 @@
 //! The queues of the writer. They decide what it writes next, and how much of that in one commit.
 //!
-//! Always true: live appends come before dark ones, and a batch takes a bounded number of dark events; each of the
+//! Always true: real appends come before dark ones, and a batch takes a bounded number of dark events; each of the
 //! three queues is bounded, and a full one refuses at once; everything that was accepted before the queue was closed is
 //! returned before [`NextWork::Closed`].
 
@@ -56,7 +56,7 @@ pub(super) enum NextWork {
 
 #[derive(Default)]
 struct QueueState {
-    live: VecDeque<EncodedAppend>,
+    real: VecDeque<EncodedAppend>,
     dark: VecDeque<EncodedAppend>,
     other: VecDeque<OtherWrite>,
     closed: bool,
@@ -99,7 +99,7 @@ impl Queue {
             return Err(QueueError::Closed);
         }
         let queue = match append.priority {
-            Priority::Live => &mut state.live,
+            Priority::Real => &mut state.real,
             Priority::Dark => &mut state.dark,
         };
         if queue.len() >= self.sizes.queue {
@@ -148,7 +148,7 @@ impl Queue {
     /// Whether nothing waits for the writer.
     pub(super) fn is_empty(&self) -> bool {
         let state = self.state();
-        state.live.is_empty() && state.dark.is_empty() && state.other.is_empty()
+        state.real.is_empty() && state.dark.is_empty() && state.other.is_empty()
     }
 
     #[cfg(test)]
@@ -184,11 +184,11 @@ impl Queue {
         }
     }
 
-    /// Takes a batch, live appends first, up to the bounds. A single append may exceed them.
+    /// Takes a batch, real appends first, up to the bounds. A single append may exceed them.
     fn take_batch(&self, state: &mut QueueState) -> Vec<EncodedAppend> {
-        let QueueState { live, dark, .. } = state;
+        let QueueState { real, dark, .. } = state;
         let mut batch = Vec::new();
-        for (queue, max) in [(live, self.sizes.batch_events), (dark, self.sizes.dark_events)] {
+        for (queue, max) in [(real, self.sizes.batch_events), (dark, self.sizes.dark_events)] {
             let mut events = 0;
             while events < max
                 && let Some(append) = queue.pop_front()

@@ -339,7 +339,7 @@ async fn an_append_with_a_conflict_stores_nothing(which: StoreKind) {
 async fn appends_of_both_priorities_are_stored(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let appends = (0..300).map(|n| {
-        let priority = if n % 3 == 0 { Priority::Live } else { Priority::Dark };
+        let priority = if n % 3 == 0 { Priority::Real } else { Priority::Dark };
         fixture.store.append(Arc::new(Append { priority, ..append(run_id(n), 1, 2) }))
     });
     let done = futures_util::future::join_all(appends).await;

@@ -225,7 +225,7 @@ pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
         batch: Uuid::now_v7(),
         pins: Vec::new(),
         claim: None,
-        priority: Priority::Live,
+        priority: Priority::Real,
         worker: worker(1),
         fence: Fence::FIRST,
         release: false,

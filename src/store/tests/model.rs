@@ -116,7 +116,7 @@ fn append_of(operation: &Operation) -> Append {
             of_request: None,
         }),
         // One priority for all appends of a run, as in the engine: the order between the two queues is not defined.
-        priority: if operation.dark { Priority::Dark } else { Priority::Live },
+        priority: if operation.dark { Priority::Dark } else { Priority::Real },
         worker: worker(7),
         fence: Fence(operation.fence),
         release: operation.release,

@@ -162,7 +162,7 @@ impl Check<'_> {
         };
         // In a stored plan, which an earlier version accepted, it has no value.
         if let Some((message, hint)) =
-            path.into_request_text().filter(|_| !self.is_stored && path.part(0) != Some("peer"))
+            path.misread_request_text().filter(|_| !self.is_stored && path.part(0) != Some("peer"))
         {
             return Some((message, Some(hint)));
         }

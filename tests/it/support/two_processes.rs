@@ -73,7 +73,7 @@ impl TwoProcesses {
         flags.write("workflows/relay.yaml", RELAY);
         let lease = LEASE.as_millis();
         flags.edit("pointsman.yaml", |text| {
-            format!("{text}limits: {{ lease_ms: {lease}, sweep_ms: 400, order_wait_ms: 20000 }}\n")
+            format!("{text}limits: {{ lease_ms: {lease}, sweep_ms: 400, command_wait_ms: 20000 }}\n")
         });
         let direct = cluster.url();
         let database: SocketAddr = direct

@@ -330,7 +330,7 @@ pub(super) fn machine(
     now: Timestamp,
 ) -> Machine {
     let append_header =
-        AppendHeader { priority: Priority::Live, worker: WorkerId(Uuid::from_u128(2)), fence: Fence(fence) };
+        AppendHeader { priority: Priority::Real, worker: WorkerId(Uuid::from_u128(2)), fence: Fence(fence) };
     Machine::new(MachineParts {
         run,
         plan: plan.clone(),

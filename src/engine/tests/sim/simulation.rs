@@ -166,7 +166,7 @@ impl Simulation {
         let limits = Limits {
             lease_ms: 3_000,
             sweep_ms: 1_000,
-            order_wait_ms: 5_000,
+            command_wait_ms: 5_000,
             // Small, so that nearly every run that is loaded again is loaded from a snapshot.
             run_snapshot_every_events: 3,
             run_snapshot_pause_ms: 100,

@@ -26,7 +26,7 @@ pub(in crate::engine) struct LoadedRun {
 }
 
 /// A run that this process has acquired and loaded.
-pub(in crate::engine) struct ClaimedRun {
+pub(in crate::engine) struct AcquiredRun {
     pub loaded: LoadedRun,
     pub slot: Slot,
     pub fence: Fence,

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use super::{Driver, DriverParts};
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
-use crate::engine::scheduler::claimed_run::{ClaimedRun, LoadedRun};
+use crate::engine::scheduler::acquired_run::{AcquiredRun, LoadedRun};
 use crate::engine::scheduler::copied_runs;
 
 impl Driver {
-    /// The driver of a run that this process has acquired (its field `claim` is something else: the retry key of a new
-    /// run). It continues what an earlier driver left unfinished.
-    pub fn of_claimed(core: &Arc<Core>, claimed: ClaimedRun) -> Self {
-        let ClaimedRun { loaded, slot, fence, lease_proof } = claimed;
+    /// The driver of a run that this process has acquired. It continues what an earlier driver left unfinished.
+    pub fn of_acquired(core: &Arc<Core>, acquired: AcquiredRun) -> Self {
+        let AcquiredRun { loaded, slot, fence, lease_proof } = acquired;
         let LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_run_snapshot: _ } = loaded;
         let (executor, writer) = core.executor_and_writer(run.mode(), &plan, None, fence, Some(lease_proof), sealer);
         let registration = core.schedule.registry.register(run.id(), None).ok();
@@ -41,8 +40,8 @@ impl Driver {
 
 /// Drives a run whose next event does not fit.
 #[cfg(test)]
-pub(in crate::engine) async fn drive_contradicting(core: &Arc<Core>, claimed: ClaimedRun) {
-    let mut driver = Driver::of_claimed(core, claimed);
+pub(in crate::engine) async fn drive_contradicting(core: &Arc<Core>, acquired: AcquiredRun) {
+    let mut driver = Driver::of_acquired(core, acquired);
     driver.machine.contradict();
     driver.drive().await;
 }

@@ -1,6 +1,6 @@
 //! One request in the proxy, whichever arm answers.
 //!
-//! Always true: an [`Exchange`] borrows one table, and so one flag set, from the head to the reply; a
+//! Always true: an [`ProxiedRequest`] borrows one table, and so one flag set, from the head to the reply; a
 //! [`FlaggedRequest`] exists only for routes that have a workflow, or had one by earlier files.
 
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub(super) struct Client {
 }
 
 /// A request that is being answered.
-pub(super) struct Exchange<'a> {
+pub(super) struct ProxiedRequest<'a> {
     pub client: &'a Client,
     pub table: &'a Table,
     pub entry: &'a Arc<RouteEntry>,
@@ -42,7 +42,7 @@ pub(super) struct Exchange<'a> {
     pub upgrade: Option<OnUpgrade>,
 }
 
-impl Exchange<'_> {
+impl ProxiedRequest<'_> {
     pub(super) fn refused(&self, rung: State, failure: Failure) -> Refused {
         Refused { failure, counted: Some((self.entry.route_metrics.clone(), rung)) }
     }

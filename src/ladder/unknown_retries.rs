@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::gate::Gate;
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::Unrecorded;
+use super::types::UnknownRetries;
 use super::{moved, scopes};
 use crate::clock;
 use crate::flag::{Cohort, State};
@@ -17,7 +17,7 @@ use crate::names::RouteId;
 impl Gate {
     /// Requests of a route whose retry keys are not known: their scope is forgotten, or a condition of the gate says
     /// so. Empty if a repeat does no harm.
-    pub(super) fn unknown_retries(&self, positions: &Positions, at: &RoutePosition) -> Vec<Unrecorded> {
+    pub(super) fn unknown_retries(&self, positions: &Positions, at: &RoutePosition) -> Vec<UnknownRetries> {
         if !does_harm(positions, at) {
             return Vec::new();
         }
@@ -29,10 +29,10 @@ impl Gate {
             let unknown = self.conditions.iter().flat_map(move |condition| condition.unknown_retries(&ids));
             unknown.map(move |unknown| {
                 let exposed = since.map_or(unknown.exposed, |since| since.max(unknown.exposed));
-                Unrecorded { exposed, ..unknown }
+                UnknownRetries { exposed, ..unknown }
             })
         });
-        let mut unknown: Vec<Unrecorded> = forgotten.into_iter().chain(of_conditions).collect();
+        let mut unknown: Vec<UnknownRetries> = forgotten.into_iter().chain(of_conditions).collect();
         // A cause that concerns every route is found once for this one and once for each route whose requests it got.
         unknown.sort_by(|a, b| (&a.why, b.exposed).cmp(&(&b.why, a.exposed)));
         unknown.dedup_by(|a, b| a.why == b.why);
@@ -40,14 +40,14 @@ impl Gate {
     }
 
     /// Requests that legacy served without a record and whose retries may still come; `None` if a repeat does no harm.
-    pub(super) fn unrecorded(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    pub(super) fn unrecorded(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
         let scopes = positions.scopes.get(&at.route.id)?;
         let unrecorded = scopes::before_recorded(scopes, clock::now(), self.retry_window);
         unrecorded.filter(|_| does_harm(positions, at))
     }
 
     /// If the store is a copy: requests that came after it was made and whose retries may still come.
-    pub(super) fn since_copy(&self) -> Option<Unrecorded> {
+    pub(super) fn since_copy(&self) -> Option<UnknownRetries> {
         scopes::since_copy(self.copy_started?, clock::now(), self.retry_window)
     }
 
@@ -58,7 +58,7 @@ impl Gate {
     }
 
     /// As [`Gate::since_copy`], for a route; `None` if a repeat does no harm.
-    pub(super) fn unrecorded_since_copy(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    pub(super) fn unrecorded_since_copy(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
         self.since_copy().filter(|_| does_harm(positions, at))
     }
 
@@ -73,7 +73,7 @@ impl Gate {
     /// are not known. A flip by force after that releases the route, and so does `force` in the file. A route in `only`
     /// is never held, because legacy is not called for it: files that would give it such requests are refused
     /// ([`Gate::unaccepted_retries_in_only`]).
-    pub(super) fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    pub(super) fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
         let is_live = at.rung() == State::Live;
         self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
     }
@@ -91,7 +91,7 @@ impl Gate {
     }
 
     /// As [`Gate::held`], for a route that goes to `live`.
-    pub(super) fn harmful_in_live(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    pub(super) fn harmful_in_live(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
         let mut next = at.clone();
         (next.inputs.requested, next.inputs.gate) = (State::Live, None);
         self.harmful_retries(positions, &next)
@@ -105,14 +105,14 @@ impl Gate {
         &self,
         positions: &Positions,
         at: &'a RoutePosition,
-    ) -> impl Iterator<Item = (&'a Cohort, Unrecorded)> {
+    ) -> impl Iterator<Item = (&'a Cohort, UnknownRetries)> {
         let scopes = positions.scopes.get(&at.route.id);
         let forced = scopes.and_then(|scopes| scopes.forced_cohorts.clone()).unwrap_or_default();
         let is_exempt = at.rung() == State::Only || at.route.force.is_some();
         let candidates = at.route.cohorts.iter().filter(move |cohort| !is_exempt && cohort.force.is_some());
         candidates.filter(|cohort| cohort.state >= State::Live).filter_map(move |cohort| {
             let since = forced.get(&cohort.name).map(|forced| forced.since);
-            let is_accepted = |unrecorded: &Unrecorded| {
+            let is_accepted = |unrecorded: &UnknownRetries| {
                 let by_flip = at.rung() == State::Live && is_accepted_by_flip(at, unrecorded);
                 by_flip || since >= Some(unrecorded.exposed)
             };
@@ -127,7 +127,7 @@ impl Gate {
     /// a flip by force or an earlier `force` in the file has accepted that. It does not matter whether these files or
     /// earlier ones gave the route such requests: an older version put such files in force and held the route at
     /// `dark`, and nobody accepted anything.
-    pub(super) fn unaccepted_retries_in_only(&self, after: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    pub(super) fn unaccepted_retries_in_only(&self, after: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
         let was_in_only =
             at.rung() == State::Only || at.last.as_ref().is_some_and(|flip| state_of(flip) == State::Only);
         if !was_in_only || at.rung() < State::Live {
@@ -139,7 +139,7 @@ impl Gate {
     }
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
-    pub(super) fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    pub(super) fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
         let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();
         let is_live = at.rung() == State::Live;
         let by_copy = is_live.then(|| self.unrecorded_since_copy(positions, at)).flatten();
@@ -152,7 +152,7 @@ impl Gate {
 
 /// Whether a person's flip by force has accepted that the engine performs such requests a second time. A flip by
 /// `file`, or without force, keeps what was forced before and accepts nothing new: only `force` in the file does that.
-fn is_accepted_by_flip(at: &RoutePosition, unrecorded: &Unrecorded) -> bool {
+fn is_accepted_by_flip(at: &RoutePosition, unrecorded: &UnknownRetries) -> bool {
     at.forced_at() >= Some(unrecorded.exposed)
 }
 

@@ -19,6 +19,7 @@ mod call_bounds;
 mod metrics;
 mod outcome;
 mod rate;
+mod rate_queue;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -42,7 +43,7 @@ use crate::names::{RunId, ServiceName};
 use crate::workflow::{AttemptResult, Mode};
 use metrics::{RefusedBy, ServiceMetrics};
 use outcome::Times;
-use rate::RateLimiter;
+use rate_queue::RateQueue;
 use waiting::Waiting;
 
 /// A service, and the calls that are sent to it.
@@ -54,9 +55,10 @@ pub(in crate::engine) struct Upstream {
     real_permits: Arc<Semaphore>,
     /// Permits for calls of rehearsed and dark runs.
     secondary_permits: Arc<Semaphore>,
-    /// When the upstream was made: times given to breaker and rate limiter count from here.
+    /// When the upstream was made: times given to the breaker count from here.
     started: Instant,
-    limiters: Mutex<Limiters>,
+    breaker: Mutex<Option<Breaker>>,
+    rates: Option<RateQueue>,
     in_flight: Arc<CallCount>,
     secondary_in_flight: Arc<CallCount>,
     waiting: Waiting,
@@ -77,11 +79,6 @@ struct Config {
     rate: Option<Rate>,
 }
 
-struct Limiters {
-    breaker: Option<Breaker>,
-    rates: Option<RateLimiter>,
-}
-
 impl Upstream {
     /// A service that the files name.
     pub fn of(service: &Service, limits: &Limits) -> Self {
@@ -98,17 +95,14 @@ impl Upstream {
         let name = service.name.clone();
         let metrics = ServiceMetrics::new(&name, config.breaker.is_some(), config.rate.is_some());
         let share = limits.shadow_service_share_percent;
-        let limiters = Limiters {
-            breaker: config.breaker.map(Breaker::new),
-            rates: config.rate.map(|rate| RateLimiter::new(rate, share)),
-        };
         Self {
             name,
             next_url: AtomicUsize::new(0),
             real_permits: Arc::new(Semaphore::new(config.calls_max)),
             secondary_permits: Arc::new(Semaphore::new(config.secondary_max)),
             started: Instant::now(),
-            limiters: Mutex::new(limiters),
+            breaker: Mutex::new(config.breaker.map(Breaker::new)),
+            rates: config.rate.map(|rate| RateQueue::new(rate, share)),
             in_flight: Arc::default(),
             secondary_in_flight: Arc::default(),
             waiting: Waiting::default(),
@@ -184,19 +178,21 @@ impl Upstream {
                 waiting = Some(self.waiting.add(run));
                 let Ok(Ok(permit)) = tokio::time::timeout_at(wait_until, permits.clone().acquire_owned()).await else {
                     // Calls with a permit may wait for the rate.
-                    let now = self.now();
-                    let limiters = self.limiters();
-                    let rates = limiters.rates.as_ref().filter(|_| mode == Mode::Real);
-                    let next = rates.map_or(now, |rates| rates.next_time(now));
-                    drop(limiters);
-                    return Err(if next > now { self.over_rate(next - now) } else { self.over_calls_max() });
+                    let rates = self.rates.as_ref().filter(|_| mode == Mode::Real);
+                    let next_in = rates.map(RateQueue::next_in).filter(|next_in| !next_in.is_zero());
+                    return Err(next_in.map_or_else(|| self.over_calls_max(), |next_in| self.over_rate(next_in)));
                 };
                 permit
             }
         };
-        if self.config.rate.is_some() {
+        if let Some(rates) = &self.rates {
             waiting.get_or_insert_with(|| self.waiting.add(run));
-            self.wait_for_rate(mode, wait_until).await?;
+            let admitted = match mode {
+                Mode::Real => rates.admit(wait_until).await,
+                Mode::Rehearse | Mode::Dark => rates.admit_secondary(wait_until).await,
+            };
+            // A call that cannot begin in time is refused at once.
+            admitted.map_err(|next_in| self.over_rate(next_in))?;
         }
         drop(waiting);
         let now = Instant::now();
@@ -218,35 +214,10 @@ impl Upstream {
         })
     }
 
-    /// Waits until the rate lets the call begin.
-    async fn wait_for_rate(&self, mode: Mode, deadline: Instant) -> Result<(), AttemptResult> {
-        let latest = deadline.duration_since(self.started);
-        loop {
-            let now = self.now();
-            // A call that may not wait is admitted if it can begin at once.
-            let latest = latest.max(now);
-            let next = match (&mut self.limiters().rates, mode) {
-                (None, _) => return Ok(()),
-                (Some(rates), Mode::Real) => rates.queue(now, latest),
-                (Some(rates), Mode::Rehearse | Mode::Dark) => match rates.admit_secondary(now) {
-                    Ok(()) => return Ok(()),
-                    Err(again) if again > latest => Err(again),
-                    Err(again) => Ok(again),
-                },
-            };
-            // A call that cannot begin in time is refused at once.
-            let at = next.map_err(|next| self.over_rate(next.saturating_sub(now)))?;
-            tokio::time::sleep_until(self.started + at).await;
-            if mode == Mode::Real {
-                return Ok(());
-            }
-        }
-    }
-
     /// Refuses the call where the breaker is open.
     fn check_breaker(&self, mode: Mode) -> Result<(), AttemptResult> {
         let now = self.now();
-        let rejected = self.limiters().breaker.as_ref().and_then(|breaker| match mode {
+        let rejected = self.breaker().as_ref().and_then(|breaker| match mode {
             Mode::Real => breaker.would_reject(now),
             Mode::Rehearse | Mode::Dark => breaker.check_secondary(now).err(),
         });
@@ -258,23 +229,23 @@ impl Upstream {
             return self.check_breaker(mode).map(|()| None);
         }
         let now = self.now();
-        let mut limiters = self.limiters();
-        let Some((admitted, change)) = limiters.breaker.as_mut().map(|breaker| breaker.admit(now)) else {
+        let mut breaker = self.breaker();
+        let Some((admitted, change)) = breaker.as_mut().map(|breaker| breaker.admit(now)) else {
             return Ok(None);
         };
-        self.report_change(change, &limiters);
+        self.report_change(change, &breaker);
         admitted.map(Some).map_err(|rejected| self.breaker_open(rejected, now))
     }
 
     fn settle(&self, admission: Admission, outcome: CallOutcome) {
         let now = self.now();
-        let mut limiters = self.limiters();
-        let change = limiters.breaker.as_mut().and_then(|breaker| breaker.settle(admission, outcome, now));
-        self.report_change(change, &limiters);
+        let mut breaker = self.breaker();
+        let change = breaker.as_mut().and_then(|breaker| breaker.settle(admission, outcome, now));
+        self.report_change(change, &breaker);
     }
 
     /// Called under the lock, so that metrics and log lines appear in the order of the changes.
-    fn report_change(&self, change: Option<Change>, _limiters: &MutexGuard<'_, Limiters>) {
+    fn report_change(&self, change: Option<Change>, _locked: &MutexGuard<'_, Option<Breaker>>) {
         if let Some(change) = change {
             self.metrics.report_change(change, self.in_force.load(Ordering::Relaxed));
         }
@@ -304,8 +275,8 @@ impl Upstream {
         self.started.elapsed()
     }
 
-    fn limiters(&self) -> MutexGuard<'_, Limiters> {
-        self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn breaker(&self) -> MutexGuard<'_, Option<Breaker>> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -338,8 +309,7 @@ impl CallPermit {
             deadline: self.granted_at + self.span,
             ended_at: self.upstream.now(),
         };
-        let is_too_slow =
-            |took| self.upstream.limiters().breaker.as_ref().is_some_and(|breaker| breaker.is_too_slow(took));
+        let is_too_slow = |took| self.upstream.breaker().as_ref().is_some_and(|breaker| breaker.is_too_slow(took));
         let outcome = outcome::of(result, times, is_too_slow);
         if let Some(admission) = self.admission.take() {
             self.upstream.settle(admission, outcome);

@@ -13,6 +13,8 @@ use crate::flag::Rate;
 pub(super) struct RateLimiter {
     all: Bucket,
     secondary: Bucket,
+    /// How many calls of real runs wait and have taken no token yet.
+    queued: u32,
 }
 
 impl RateLimiter {
@@ -25,29 +27,51 @@ impl RateLimiter {
         Self {
             all: Bucket::new(every, burst),
             secondary: Bucket::new(every.saturating_mul(100) / share, secondary_burst),
+            queued: 0,
         }
     }
 
-    /// Reserves the next time at which a call may begin.
+    /// Adds a call of a real run to the queue.
     ///
     /// # Errors
-    /// That time is after `latest`: it is returned, and nothing is reserved.
-    pub fn queue(&mut self, now: Duration, latest: Duration) -> Result<Duration, Duration> {
-        let at = self.all.time_of(1, now);
+    /// It could begin only after `latest`: the time at which it could is returned, and it is not added.
+    pub fn queue(&mut self, now: Duration, latest: Duration) -> Result<(), Duration> {
+        let at = self.next_time(now);
         if at > latest {
             return Err(at);
         }
+        self.queued += 1;
+        Ok(())
+    }
+
+    /// The first call of the queue leaves it and takes a token: the time at which the call may begin.
+    pub fn take(&mut self, now: Duration) -> Duration {
+        self.leave();
+        let at = self.all.time_of(1, now);
         self.all.take(at);
-        Ok(at)
+        at
+    }
+
+    /// A call leaves the queue and has taken no token.
+    pub fn leave(&mut self) {
+        self.queued = self.queued.saturating_sub(1);
+    }
+
+    /// The last token that was taken was for a call that did not begin: it is returned if its time, `at`, has not come.
+    pub fn return_token(&mut self, at: Duration, now: Duration) {
+        if at > now {
+            self.all.return_token();
+        }
     }
 
     /// Admits a call of a rehearsed or dark run now. If the burst is larger than one call, one call of the burst is
-    /// left for real runs.
+    /// left for real runs. Calls of real runs that are queued come first.
     ///
     /// # Errors
     /// Not now: the time at which to try again.
     pub fn admit_secondary(&mut self, now: Duration) -> Result<(), Duration> {
-        let at = self.all.time_of(self.all.burst.min(2), now).max(self.secondary.time_of(1, now));
+        let all = self.all.after(self.queued, now);
+        let at = all.time_of(all.burst.min(2), now).max(self.secondary.time_of(1, now));
         if at > now {
             return Err(at);
         }
@@ -56,9 +80,9 @@ impl RateLimiter {
         Ok(())
     }
 
-    /// The time from which a call may begin.
+    /// When a call could begin that is added to the queue now.
     pub fn next_time(&self, now: Duration) -> Duration {
-        self.all.time_of(1, now)
+        self.all.after(self.queued, now).time_of(1, now)
     }
 }
 
@@ -84,6 +108,18 @@ impl Bucket {
     fn take(&mut self, at: Duration) {
         self.full_at = self.full_at.max(at).saturating_add(self.every);
     }
+    /// Returns a token that was taken at a time to come.
+    fn return_token(&mut self) {
+        self.full_at = self.full_at.saturating_sub(self.every);
+    }
+    /// The bucket as it will be when so many more tokens are taken, each as early as possible.
+    fn after(&self, count: u32, now: Duration) -> Self {
+        let mut after = self.clone();
+        if count > 0 {
+            after.full_at = self.full_at.max(now).saturating_add(self.every.saturating_mul(count));
+        }
+        after
+    }
 }
 
 fn nanos(nanos: u128) -> Duration {
@@ -92,6 +128,8 @@ fn nanos(nanos: u128) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -103,14 +141,39 @@ mod tests {
         RateLimiter::new(Rate { calls, per: Duration::from_secs(1), burst }, 20)
     }
 
+    /// Queues a call that is the first of the queue at once.
+    fn admit(rates: &mut RateLimiter, now: Duration, latest: Duration) -> Result<Duration, Duration> {
+        rates.queue(now, latest).map(|()| rates.take(now))
+    }
+
     #[test]
     fn a_burst_begins_at_once_and_further_calls_queue() {
         let mut rates = rates(10, 3);
-        let begun: Vec<_> = (0..5).map(|_| rates.queue(ms(0), ms(10_000)).unwrap().as_millis()).collect();
+        let begun: Vec<_> = (0..5).map(|_| admit(&mut rates, ms(0), ms(10_000)).unwrap().as_millis()).collect();
         assert_eq!(begun, [0, 0, 0, 100, 200]);
-        assert_eq!(rates.queue(ms(0), ms(299)), Err(ms(300)), "after its latest time: nothing is reserved");
-        assert_eq!(rates.queue(ms(0), ms(300)), Ok(ms(300)));
+        assert_eq!(rates.queue(ms(0), ms(299)), Err(ms(300)), "after its latest time: it is not added");
+        assert_eq!(admit(&mut rates, ms(0), ms(300)), Ok(ms(300)));
         assert_eq!((rates.next_time(ms(399)), rates.next_time(ms(400))), (ms(400), ms(400)));
+    }
+
+    #[test]
+    fn calls_that_leave_the_queue_cost_nothing() {
+        let mut rates = rates(10, 1);
+        assert_eq!(admit(&mut rates, ms(0), ms(0)), Ok(ms(0)));
+        for _ in 0..5 {
+            assert_eq!(rates.queue(ms(0), ms(10_000)), Ok(()));
+        }
+        assert_eq!(rates.take(ms(0)), ms(100));
+        assert_eq!(rates.next_time(ms(0)), ms(600));
+        assert_eq!(rates.queue(ms(0), ms(599)), Err(ms(600)));
+        rates.leave();
+        rates.leave();
+        assert_eq!(rates.next_time(ms(50)), ms(400));
+        rates.return_token(ms(100), ms(50));
+        assert_eq!(rates.next_time(ms(50)), ms(300));
+        assert_eq!(rates.take(ms(50)), ms(100), "the next call of the queue gets the returned token");
+        rates.return_token(ms(100), ms(100));
+        assert_eq!(rates.take(ms(100)), ms(200), "its time had come: it may have been used");
     }
 
     #[test]
@@ -120,16 +183,16 @@ mod tests {
         assert_eq!(rates.admit_secondary(ms(0)), Ok(()));
         assert_eq!(rates.admit_secondary(ms(0)), Err(ms(500)), "a fifth of ten at once, then two each second");
         for _ in 0..8 {
-            assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
+            assert_eq!(admit(&mut rates, ms(0), ms(0)), Ok(ms(0)));
         }
         assert_eq!(rates.queue(ms(0), ms(0)), Err(ms(100)));
         assert_eq!(rates.admit_secondary(ms(500)), Ok(()), "by then five tokens are free");
         for _ in 0..4 {
-            assert_eq!(rates.queue(ms(500), ms(500)), Ok(ms(500)));
+            assert_eq!(admit(&mut rates, ms(500), ms(500)), Ok(ms(500)));
         }
         assert_eq!(rates.admit_secondary(ms(1_000)), Ok(()));
         for _ in 0..3 {
-            assert_eq!(rates.queue(ms(1_000), ms(1_000)), Ok(ms(1_000)));
+            assert_eq!(admit(&mut rates, ms(1_000), ms(1_000)), Ok(ms(1_000)));
         }
         assert_eq!(rates.admit_secondary(ms(1_500)), Ok(()));
     }
@@ -137,29 +200,92 @@ mod tests {
     #[test]
     fn the_last_token_is_left_for_a_real_run() {
         let mut rates = rates(10, 2);
-        assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
+        assert_eq!(admit(&mut rates, ms(0), ms(0)), Ok(ms(0)));
         assert_eq!(rates.admit_secondary(ms(0)), Err(ms(100)), "one token is left");
-        assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
+        assert_eq!(admit(&mut rates, ms(0), ms(0)), Ok(ms(0)));
+    }
+
+    /// What a service's calls do.
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Queue,
+        Secondary,
+        /// The first call of the queue is withdrawn.
+        WithdrawFirst,
+        /// Another one is withdrawn.
+        WithdrawOther,
+    }
+
+    /// A queue: when its first call begins, and for how many others it was said until when they begin.
+    #[derive(Default)]
+    struct Queue {
+        first: Option<(Duration, Duration)>,
+        others: VecDeque<Duration>,
+        begun: Vec<Duration>,
+    }
+
+    impl Queue {
+        /// The next call becomes the first.
+        fn next(&mut self, rates: &mut RateLimiter, now: Duration) {
+            self.first = self.others.pop_front().map(|by| (rates.take(now), by));
+        }
+        fn advance(&mut self, rates: &mut RateLimiter, now: Duration) -> Result<(), TestCaseError> {
+            while let Some((at, by)) = self.first.filter(|(at, _)| *at <= now) {
+                prop_assert!(at <= by, "it begins at {at:?}, although {by:?} was promised");
+                self.begun.push(at);
+                self.next(rates, at);
+            }
+            Ok(())
+        }
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            4 => Just(Act::Queue),
+            2 => Just(Act::Secondary),
+            1 => Just(Act::WithdrawFirst),
+            1 => Just(Act::WithdrawOther),
+        ]
     }
 
     proptest! {
-        /// In no interval do more calls begin than `burst` plus the tokens added in it, secondary calls included.
+        /// In no interval do more calls begin than `burst` plus the tokens added in it, secondary calls included; each
+        /// call begins at the latest when it was said to; and calls that were withdrawn take nothing from later ones.
         #[test]
         fn the_rate_is_never_exceeded(
             calls in 1u64..200,
             burst in 1u64..30,
-            requests in prop::collection::vec((0u64..50, any::<bool>()), 1..300),
+            acts in prop::collection::vec((0u64..50, act()), 1..300),
         ) {
             let mut rates = rates(calls, burst);
             let every = 1e9 / calls as f64;
-            let (mut now, mut begun) = (Duration::ZERO, Vec::new());
-            for (pause, real) in requests {
+            let (mut now, mut queue) = (Duration::ZERO, Queue::default());
+            for (pause, act) in acts {
                 now += ms(pause);
-                match real {
-                    true => begun.extend(rates.queue(now, now + ms(500))),
-                    false => begun.extend(rates.admit_secondary(now).map(|()| now)),
+                queue.advance(&mut rates, now)?;
+                match act {
+                    Act::Queue => {
+                        let by = rates.next_time(now);
+                        if rates.queue(now, now + ms(500)).is_ok() {
+                            queue.others.push_back(by);
+                            if queue.first.is_none() {
+                                queue.next(&mut rates, now);
+                            }
+                        }
+                    }
+                    Act::Secondary => queue.begun.extend(rates.admit_secondary(now).map(|()| now)),
+                    Act::WithdrawFirst => if let Some((at, _)) = queue.first.take() {
+                        rates.return_token(at, now);
+                        queue.next(&mut rates, now);
+                    },
+                    Act::WithdrawOther => if queue.others.pop_back().is_some() {
+                        rates.leave();
+                    },
                 }
+                queue.advance(&mut rates, now)?;
             }
+            queue.advance(&mut rates, Duration::MAX)?;
+            let mut begun = queue.begun;
             begun.sort();
             for (from, first) in begun.iter().enumerate() {
                 for (to, last) in begun.iter().enumerate().skip(from) {
@@ -167,6 +293,12 @@ mod tests {
                     prop_assert!((to - from + 1) as f64 <= allowed + 1e-3, "{} within {:?}", to - from + 1, *last - *first);
                 }
             }
+            let last = begun.last().copied().unwrap_or_default();
+            let mut others = RateLimiter::new(Rate { calls, per: Duration::from_secs(1), burst }, 20);
+            for at in begun {
+                others.all.take(at);
+            }
+            prop_assert_eq!(rates.next_time(last), others.next_time(last), "as if none had been withdrawn");
         }
     }
 }

@@ -129,6 +129,30 @@ async fn a_call_that_the_rate_cannot_admit_in_time_is_refused_at_once() {
     assert_eq!(shown(&upstream), (CLOSED, 0, 0, 0));
 }
 
+/// Calls wait for the rate in the order in which they came. If the first is withdrawn, the next one has its turn.
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_call_leaves_its_turn_to_the_next_one() {
+    let rate = Some(Rate { calls: 1, per: Duration::from_secs(10), burst: 1 });
+    let upstream = upstream(&Service { rate, calls_max: Some(9), ..service() }, None);
+    let begun = Instant::now();
+    drop(acquire(&upstream, Mode::Real, LONG).await.unwrap());
+    let mut waiting = Vec::new();
+    for count in 1..=4 {
+        let upstream = upstream.clone();
+        waiting.push(tokio::spawn({
+            let upstream = upstream.clone();
+            async move { acquire(&upstream, Mode::Real, 9 * LONG).await.map(|_| begun.elapsed().as_secs()) }
+        }));
+        while shown(&upstream).3 < count {
+            tokio::task::yield_now().await;
+        }
+    }
+    let [first, second, third, fourth] = waiting.try_into().unwrap();
+    third.abort(); // in the middle of the queue
+    first.abort();
+    assert_eq!((second.await.unwrap().unwrap(), fourth.await.unwrap().unwrap()), (10, 20));
+}
+
 #[tokio::test]
 async fn the_wait_for_a_permit_does_not_shorten_the_call() {
     let upstream = upstream(&service(), None);

@@ -73,7 +73,7 @@ impl Upstream {
             let there = wall.checked_sub(apart(now.saturating_sub(at)));
             there.and_then(|there| there.checked_add(apart(at.saturating_sub(now)))).unwrap_or(wall)
         };
-        let breaker = self.limiters().breaker.as_ref().map(|breaker| {
+        let breaker = self.breaker().as_ref().map(|breaker| {
             let counts = breaker.counts(now);
             BreakerView {
                 state: breaker.state(),

@@ -1,0 +1,118 @@
+//! The queue of calls that wait for the rate of a service.
+//!
+//! Always true: calls of real runs begin in the order in which they queue. Only the first of the queue has taken a
+//! token; a call that is withdrawn leaves its place and returns its token, so that the calls behind it begin earlier.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::rate::RateLimiter;
+use crate::flag::Rate;
+
+/// The rate limiter of a service, and the calls that wait for it.
+pub(super) struct RateQueue {
+    /// Times given to the limiter count from here.
+    started: Instant,
+    limiter: Mutex<RateLimiter>,
+    /// Held by the first of the queue until its call begins. Given to the others in the order in which they came.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl RateQueue {
+    /// `share`: the percentage that rehearsed and dark runs may use.
+    pub fn new(rate: Rate, share: u64) -> Self {
+        Self {
+            started: Instant::now(),
+            limiter: Mutex::new(RateLimiter::new(rate, share)),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Waits until a call of a real run may begin, at most until `deadline`. A call that need not wait is admitted also
+    /// if its deadline has passed.
+    ///
+    /// # Errors
+    /// It could not begin before `deadline`: how long after now it could.
+    pub async fn admit(&self, deadline: Instant) -> Result<(), Duration> {
+        let now = self.now();
+        let latest = deadline.duration_since(self.started).max(now);
+        self.limiter().queue(now, latest).map_err(|next| next.saturating_sub(now))?;
+        let place = QueuedCall { queue: self, is_queued: true };
+        let turn = self.turn.lock().await;
+        let mut first = place.become_first(turn);
+        tokio::time::sleep_until(self.started + first.begins).await;
+        first.has_begun = true;
+        Ok(())
+    }
+
+    /// As [`RateQueue::admit`], for a call of a rehearsed or dark run.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn admit_secondary(&self, deadline: Instant) -> Result<(), Duration> {
+        loop {
+            let now = self.now();
+            let admitted = self.limiter().admit_secondary(now);
+            let Err(again) = admitted else { return Ok(()) };
+            if again > deadline.duration_since(self.started).max(now) {
+                return Err(again.saturating_sub(now));
+            }
+            tokio::time::sleep_until(self.started + again).await;
+        }
+    }
+
+    /// How long after now a call could begin that queues now.
+    pub fn next_in(&self) -> Duration {
+        let now = self.now();
+        self.limiter().next_time(now).saturating_sub(now)
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+    fn limiter(&self) -> MutexGuard<'_, RateLimiter> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call in the queue. It leaves the queue when this is dropped.
+struct QueuedCall<'a> {
+    queue: &'a RateQueue,
+    is_queued: bool,
+}
+
+impl<'a> QueuedCall<'a> {
+    fn become_first(mut self, turn: tokio::sync::MutexGuard<'a, ()>) -> FirstCall<'a> {
+        self.is_queued = false;
+        let begins = self.queue.limiter().take(self.queue.now());
+        FirstCall { queue: self.queue, begins, has_begun: false, _turn: turn }
+    }
+}
+
+impl Drop for QueuedCall<'_> {
+    fn drop(&mut self) {
+        if self.is_queued {
+            self.queue.limiter().leave();
+        }
+    }
+}
+
+/// The first call of the queue, which has taken the next token. If this is dropped before the call has begun, the token
+/// is returned, and only then the turn: the next call must not take a token in between.
+struct FirstCall<'a> {
+    queue: &'a RateQueue,
+    /// When the call may begin.
+    begins: Duration,
+    has_begun: bool,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Drop for FirstCall<'_> {
+    fn drop(&mut self) {
+        if !self.has_begun {
+            self.queue.limiter().return_token(self.begins, self.queue.now());
+        }
+    }
+}

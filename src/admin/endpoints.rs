@@ -88,7 +88,7 @@ const PREFER: Header = Header {
 const LAST_EVENT_ID: Header = Header {
     name: "Last-Event-ID",
     about: "The sequence number of the last event that the client has: the stream continues after it. A run that has \
-            fewer events is streamed from its first.",
+            fewer events is streamed from its first. A rerun numbers its events anew.",
     pattern: Some("^[0-9]{1,9}$"),
 };
 

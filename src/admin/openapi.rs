@@ -180,7 +180,8 @@ fn event_schema() -> Value {
     });
     json!({
         "type": "object",
-        "description": "One event. A request with its `id` as `Last-Event-ID` gets the events after it; comments are heartbeats.",
+        "description": "One event. A request with its `id` as `Last-Event-ID` gets the events after it. Each stream begins with a \
+                        block of `id` and `retry` without `data`; comments are heartbeats.",
         "required": ["id", "event", "data"],
         "properties": {
             "id": { "type": "string", "pattern": "^[0-9]+$", "description": "The sequence number of the run's event" },

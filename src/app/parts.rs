@@ -324,7 +324,9 @@ mod tests {
         assert!(!is_shut(&creator, State::Only));
         affinity.record_collision(&key, RunId(uuid::Uuid::from_u128(2)));
         assert!(is_shut(&creator, State::Live) && is_shut(&creator, State::Only));
-        assert!(affinity.missing(&creator, State::Shadow, State::Live)[0].since <= Some(clock::now()));
+        assert!(
+            affinity.missing(&creator, State::Shadow, State::Live)[0].since.is_some_and(|since| since <= clock::now())
+        );
         assert!(!is_shut(&creator, State::Dark) && !is_shut(&follower, State::Only));
     }
 }

@@ -58,8 +58,8 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Moment};
 
 use arc_swap::ArcSwap;
@@ -79,6 +79,7 @@ use self::down::FlipDown;
 use self::gate::Gate;
 use self::mover::Mover;
 use self::pending_shares::LargerShare;
+use self::record_later::UnrecordedMoves;
 use crate::clock;
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze, State};
@@ -94,7 +95,8 @@ pub struct Ladder {
     /// Held for a whole reload.
     reload_lock: Arc<tokio::sync::Mutex<()>>,
     observations: AtomicU64,
-    has_logged_lost_freeze: AtomicBool,
+    /// The lost moves that are in the log already.
+    logged_lost: Mutex<UnrecordedMoves>,
     answer_within: Duration,
 }
 
@@ -131,8 +133,8 @@ impl Ladder {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let mover =
             Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window, copy_started }).await?);
-        let (reload_lock, observations, has_logged_lost_freeze) = Default::default();
-        Ok(Arc::new(Self { mover, reload_lock, observations, has_logged_lost_freeze, answer_within }))
+        let (reload_lock, observations, logged_lost) = Default::default();
+        Ok(Arc::new(Self { mover, reload_lock, observations, logged_lost, answer_within }))
     }
 
     /// The set in force; readers load it once for each request.
@@ -275,6 +277,13 @@ impl Ladder {
                 "the store has not recorded the flips down of these routes: if the process ends before it does, they are lost"
             );
         }
+        for LargerShare { route, to, percent, .. } in &unrecorded.larger_shares {
+            tracing::warn!(
+                %route, %to, %percent,
+                "the larger share is not set yet that was asked for together with a flip down: if the process ends before \
+                 it is, it is lost"
+            );
+        }
         if let Some(freeze) = unrecorded.freeze {
             tracing::warn!(
                 freeze,
@@ -285,11 +294,26 @@ impl Ladder {
 
     /// To be called when the process ends: waits, for at most `within`, until the freeze and the flips down are
     /// recorded that the store does not have yet, and until the larger shares that follow flips down are set, and logs
-    /// what is lost. Waits for a move that is under way too,
-    /// because a freeze may have overtaken it, and then a flip down takes it back. From this call on a flip down is
-    /// refused.
+    /// what is lost. Waits for a move that is under way too, because a freeze may have overtaken it, and then a flip
+    /// down takes it back. From this call on a flip down is refused.
     pub async fn end_moves(&self, within: Duration) {
         let lost = self.mover.end_moves(within).await;
+        self.log_lost(lost);
+    }
+
+    /// To be called after [`Ladder::end_moves`], when no freeze can be set any more: waits until `until` at the latest
+    /// for the record of a freeze that was set since, and logs what is lost and was not logged by `end_moves`. A freeze
+    /// may have taken back a flip to `only` meanwhile, by a flip down.
+    pub async fn end_freezes(&self, until: Instant) {
+        let _in_time = timeout_at(until, self.mover.kill_switch().wait_all_recorded()).await;
+        self.log_lost(UnrecordedMoves { larger_shares: Vec::new(), ..self.mover.unrecorded_moves() });
+    }
+
+    /// Logs what is lost, except what was logged before.
+    fn log_lost(&self, mut lost: UnrecordedMoves) {
+        let mut logged = self.logged_lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.routes.retain(|route| !logged.routes.contains(route));
+        lost.freeze = lost.freeze.filter(|freeze| logged.freeze.as_ref() != Some(freeze));
         if let Some(routes) = lost.route_names() {
             tracing::error!(
                 routes,
@@ -298,22 +322,14 @@ impl Ladder {
             );
         }
         lost.larger_shares.iter().for_each(LargerShare::log_lost);
-        if let Some(freeze) = lost.freeze {
-            self.has_logged_lost_freeze.store(true, Ordering::SeqCst);
-            log_lost_freeze(&freeze);
+        if let Some(freeze) = &lost.freeze {
+            tracing::error!(
+                freeze,
+                "the store has not recorded the freeze, which is lost: the next process starts without it"
+            );
         }
-    }
-
-    /// To be called after [`Ladder::end_moves`], when no freeze can be set any more: waits until `until` at the latest
-    /// for the record of a freeze that was set since, and logs it if it is lost.
-    pub async fn end_freezes(&self, until: Instant) {
-        if self.has_logged_lost_freeze.load(Ordering::SeqCst) {
-            return;
-        }
-        let _in_time = timeout_at(until, self.mover.kill_switch().wait_all_recorded()).await;
-        if let Some(freeze) = self.mover.unrecorded_moves().freeze {
-            log_lost_freeze(&freeze);
-        }
+        logged.routes.append(&mut lost.routes);
+        logged.freeze = lost.freeze.or_else(|| logged.freeze.take());
     }
 
     /// The number of an observation of the engine's health or of the guard that begins now.
@@ -368,8 +384,4 @@ impl Ladder {
 
 fn not_ended(error: &JoinError) -> StoreError {
     StoreError(format!("the move did not end: {error}"))
-}
-
-fn log_lost_freeze(freeze: &str) {
-    tracing::error!(freeze, "the store has not recorded the freeze, which is lost: the next process starts without it");
 }

@@ -19,6 +19,7 @@ use crate::store::{FlipRecord, StoreError};
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// What is in force and not in the store, and the larger shares that are to be set.
+#[derive(Default)]
 pub(super) struct UnrecordedMoves {
     /// The routes whose flips down the store does not have.
     pub routes: Vec<RouteId>,

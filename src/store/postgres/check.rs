@@ -141,9 +141,12 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
         "the instance `{}` is pinned to it, but its row does not say so: retention would purge it",
         "keep `retention` off until this is repaired",
     ),
+    // The id of a job is that of its first run. If that run is purged, a start with its key is answered with the newest
+    // run of the job.
     (
         "SELECT run_id, ''::bytea FROM retry_keys WHERE run_id IS NOT NULL AND at > now_ns() - $1 \
-         AND NOT EXISTS (SELECT FROM runs WHERE runs.run_id = retry_keys.run_id)",
+         AND NOT EXISTS (SELECT FROM runs WHERE runs.run_id = retry_keys.run_id) \
+         AND NOT EXISTS (SELECT FROM runs WHERE runs.job = retry_keys.run_id)",
         "it has claimed a retry key, but does not exist: a client that tries again gets no answer",
         RESTORE,
     ),

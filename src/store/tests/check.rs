@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::store::{LockChange, RunSnapshot, Store, StoreChecked};
+use crate::store::{Claim, LockChange, RunSnapshot, Store, StoreChecked};
 
 const WINDOW: Duration = Duration::from_secs(86_400);
 
@@ -23,7 +23,8 @@ async fn undamaged() -> (tempfile::TempDir, std::path::PathBuf) {
     (dir, path)
 }
 
-/// Writes an open run with a lock, an ended run with a pin and a large body, and a purged run.
+/// Writes an open run with a lock, an ended run with a pin and a large body, a purged run with a pin, and an open rerun
+/// of another purged run.
 async fn fill(store: &impl Store) {
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     let open = vec![(at(1), run_started(run_id(1), at(1)))];
@@ -38,7 +39,7 @@ async fn fill(store: &impl Store) {
     let mut large = completed_run(run_id(2), at(2));
     large.events[1].1 = Event::Step(StepEvent::Computed { step: "a".into(), output: json!("x".repeat(50_000)).into() });
     large.pins = vec![pin("17", Arm::Engine)];
-    large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32], of_request: None });
+    large.claim = claim(1);
     for one in split(large) {
         store.append(one.into()).await.unwrap();
     }
@@ -48,8 +49,13 @@ async fn fill(store: &impl Store) {
     store.put_run_snapshot(RunSnapshot { run: run_id(2), seq: Seq(2), at: at(2), fold, body }).await.unwrap();
     let old = Append { pins: vec![pin("18", Arm::Engine)], ..completed_run(run_id(3), past()) };
     store.append(old.into()).await.unwrap();
-    store.append(completed_run(run_id(4), past()).into()).await.unwrap();
+    store.append(Append { claim: claim(4), ..completed_run(run_id(4), past()) }.into()).await.unwrap();
+    store.append(rerun_of(run_id(4), run_id(5)).into()).await.unwrap();
     assert_eq!(store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs, 2);
+}
+
+fn claim(n: u8) -> Option<Claim> {
+    Some(Claim { key: RetryKey([n; 32]), request: [n; 32], of_request: None })
 }
 
 /// Splits an append into three: the first event, the second, and the rest.
@@ -83,7 +89,7 @@ async fn an_undamaged_store_has_no_findings() {
     let (_dir, path) = undamaged().await;
     let checked = check(&path).await;
     assert_eq!(checked.findings, []);
-    assert_eq!((checked.runs, checked.purged, checked.events, checked.payloads), (3, 1, 5, 1));
+    assert_eq!((checked.runs, checked.purged, checked.events, checked.payloads), (4, 1, 6, 1));
 }
 
 #[tokio::test]
@@ -240,7 +246,7 @@ async fn each_kind_of_damage_in_postgresql_is_found_and_named() {
     let check = async || PostgresStore::check(&url, None, &Limits::default()).await.unwrap();
     let (undamaged, shown) = check().await;
     assert_eq!(undamaged.findings, []);
-    assert_eq!((undamaged.runs, undamaged.purged, undamaged.events, undamaged.payloads), (3, 1, 5, 1));
+    assert_eq!((undamaged.runs, undamaged.purged, undamaged.events, undamaged.payloads), (4, 1, 6, 1));
     assert!(shown.starts_with("postgres://"), "{shown}");
     // The store stays open while it is checked. Before each damage the rows are restored from copies of the tables.
     database.query("CREATE SCHEMA copies");

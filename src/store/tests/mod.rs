@@ -42,7 +42,7 @@ use super::{Append, MemoryStore, NewPin, PostgresStore, Priority, SqliteStore, S
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
-use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, WorkerId, WorkflowName};
+use crate::names::{Fence, JobId, RouteId, RunId, Seq, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
 use crate::workflow::{
     AnswerEvent, AnswerRecord, EndingEvent, Event, Mode, Payload, RunStarted, RunStatus, RunSummary, StepEvent, fold,
@@ -285,6 +285,14 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         by: None,
         until: None,
     }))
+}
+
+/// The first event of a rerun of the first run of a job.
+fn rerun_of(first: RunId, run: RunId) -> Append {
+    let Event::RunStarted(started) = run_started(run, at(5)) else { unreachable!() };
+    let event = Event::RunStarted(Arc::new(RunStarted { job: Some(JobId(first.0)), ..(*started).clone() }));
+    let summary = fold([&event]).unwrap().summary(at(5));
+    Append { events: vec![(at(5), event)], summary, ..append(run, 1, 1) }
 }
 
 /// All events of a completed run, with a request and an answer.

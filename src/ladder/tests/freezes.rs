@@ -57,6 +57,26 @@ async fn a_freeze_that_is_set_late_in_a_stop_is_recorded_or_the_log_says_that_it
     }
 }
 
+/// The log has named the first one as lost before the second one comes.
+#[tokio::test(start_paused = true)]
+async fn of_two_freezes_that_a_stop_loses_the_log_names_each_once() {
+    for is_replaced in [true, false] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.store.refuse_flips.store(true, Ordering::SeqCst);
+        assert!(!freeze(&fixture, Freeze::Instances).await.unwrap().recorded);
+        let (log, _guard) = super::captured_log::capture_log();
+        fixture.ladder.end_moves(Duration::from_secs(2)).await;
+        if is_replaced {
+            assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded);
+        }
+        fixture.ladder.end_freezes(Instant::now() + Duration::from_secs(20)).await;
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        let lost = log.lines().filter(|line| line.contains("the freeze, which is lost"));
+        let names: Vec<_> = lost.map(|line| line.contains("effects")).collect();
+        assert_eq!(names, if is_replaced { vec![false, true] } else { vec![false] }, "{log}");
+    }
+}
+
 fn from_and_to(flips: &[FlipRecord]) -> Vec<(&str, &str)> {
     flips.iter().rev().map(|flip| (flip.from.as_str(), flip.to.as_str())).collect()
 }

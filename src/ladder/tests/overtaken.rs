@@ -120,6 +120,27 @@ async fn the_end_of_the_process_waits_for_a_flip_to_only_that_is_taken_back() {
     }
 }
 
+/// Both are made after the end of the process has waited for the moves.
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_loses_a_late_flip_that_takes_back_names_its_route_in_the_log() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.ladder.end_moves(Duration::from_secs(20)).await;
+    silence(&fixture, true);
+    let pending = fixture.flip("bare", forced(State::Only)).await.unwrap_err();
+    assert!(matches!(pending, FlipError::StoreSilent(StoreSilent::Pending)), "{pending}");
+    freeze(&fixture, Freeze::Instances).await.unwrap();
+    let (log, _guard) = super::captured_log::capture_log();
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
+    silence(&fixture, false);
+    fixture.ladder.end_freezes(tokio::time::Instant::now() + Duration::from_secs(20)).await;
+    assert_eq!(fixture.ladder.unrecorded_flips(), 1);
+    let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+    let is_named =
+        |line: &str| line.contains("the flips down of these routes, which are lost") && line.contains("bare");
+    assert!(log.lines().any(is_named), "{log}");
+}
+
 /// Also a route that begins there without a flip. Both begin there when the files are read after the freeze.
 #[tokio::test(start_paused = true)]
 async fn files_that_a_freeze_overtakes_put_no_route_in_only() {

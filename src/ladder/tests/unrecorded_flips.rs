@@ -212,6 +212,7 @@ async fn the_end_of_the_process_waits_for_a_larger_share_or_its_log_names_it() {
         let fixture = with_a_tenth_in_live().await;
         let (log, _guard) = capture_log();
         let flip = flip_to_a_larger_share(&fixture).await;
+        fixture.ladder.log_unrecorded();
         let moves = fixture.ladder.mover.lock_moves().await;
         refuse(&fixture, false);
         fixture.ladder.mover.record_waiting_flips().await.unwrap();
@@ -224,6 +225,10 @@ async fn the_end_of_the_process_waits_for_a_larger_share_or_its_log_names_it() {
         let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
         let names = log.contains("the process ends before the larger share is set") && log.contains("50%");
         assert_eq!(names, !is_set, "{log}");
+        assert!(
+            log.contains("the larger share is not set yet") && log.contains("the flips down of these routes: if"),
+            "{log}"
+        );
         flip.abort();
     }
 }

@@ -120,7 +120,8 @@ impl Since {
 /// values.
 pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
     let texts = ShownTexts::of(plan, run);
-    let mut all = Reasons { plan, texts: &texts, since, now: conditions.now, reasons: Vec::new() };
+    let mut all =
+        Reasons { plan, texts: &texts, since, now: conditions.now, pause_ends: pause_ends(run), reasons: Vec::new() };
     if run.is_final() {
         return all.reasons;
     }
@@ -156,11 +157,22 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
     all.reasons
 }
 
+/// What ends the pause of a paused run. Until then no attempt begins, whatever its time.
+fn pause_ends(run: &Run) -> Option<&'static str> {
+    match (run.conflicts().is_empty(), run.pause.is_some()) {
+        (true, false) => None,
+        (false, false) => Some("the decision about the conflict, before which no attempt begins"),
+        (true, true) => Some("to resume the run, before which no attempt begins"),
+        (false, true) => Some("the decision about the conflict, and then to resume the run: no attempt begins before"),
+    }
+}
+
 struct Reasons<'a> {
     plan: &'a Plan,
     texts: &'a ShownTexts,
     since: &'a Since,
     now: Timestamp,
+    pause_ends: Option<&'static str>,
     reasons: Vec<Reason>,
 }
 
@@ -260,7 +272,7 @@ impl Reasons<'_> {
                 let what = format!(
                     "it is unknown whether `{step}` was done ({why}); its probe asks, and nothing is sent again"
                 );
-                self.push(Cause::Retry, about, at, Some(next), what, "that time: then the probe asks");
+                self.attempt(Cause::Retry, about, next, what, "that time: then the probe asks");
             }
             Phase::Waiting(next) => {
                 let why = call.why.clone().unwrap_or_default();
@@ -270,11 +282,25 @@ impl Reasons<'_> {
                 let cause = open_breaker.map_or(Cause::Retry, |service| Cause::Breaker(service.clone()));
                 let tried = if part == Part::Probe { "is asked" } else { "is tried" };
                 let what = format!("{prefix}`{step}` {tried} again: {why}");
-                self.push(cause, about, at, Some(next), what, "that time, or retry it now");
+                self.attempt(cause, about, next, what, "that time, or retry it now");
             }
             // The entry of the probe, or of the conflict over the call, gives the reason.
             Phase::Probing | Phase::Stuck => {}
         }
+    }
+
+    /// An attempt that begins at a time, or later if the run is paused then.
+    fn attempt(
+        &mut self,
+        cause: Cause,
+        about: Option<(&StepId, Option<u32>)>,
+        next: Timestamp,
+        what: String,
+        unblocked_by: &str,
+    ) {
+        let at = about.and_then(|(step, item)| self.since.at(step, item));
+        let (until, unblocked_by) = self.pause_ends.map_or((Some(next), unblocked_by), |ends| (None, ends));
+        self.push(cause, about, at, until, what, unblocked_by);
     }
 
     /// Actions that are due, or held.

@@ -1,7 +1,8 @@
 //! Edge cases: pauses of retries, events that do not fit, unknown earlier attempts, and what `respond` may read.
 
+use super::harness::{breaker_open, plan, timed_out};
 use super::*;
-use crate::workflow::EndingEvent;
+use crate::workflow::{Cause, Choice, EndingEvent, Order, Reason};
 
 #[test]
 fn a_retry_honours_retry_after_up_to_the_longest_pause() {
@@ -129,4 +130,31 @@ respond: {{ status: 200, body: done }}
         assert_eq!(harness.run.was_skipped(&"pay".into()), skipped, "{first} {second}");
         assert_eq!(harness.run.status(), RunStatus::Completed);
     }
+}
+
+/// Its time does not matter then.
+#[test]
+fn the_next_attempt_of_a_paused_run_waits_for_the_end_of_the_pause() {
+    let plan = plan(
+        "workflow: w\nsteps: { a: { call: 'POST ${services.bank}/a' }, b: { call: 'POST ${services.bank}/b' } }\n\
+         respond: { status: 200 }",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("a", timed_out());
+    harness.call("b", breaker_open(60_000));
+    let assert_says = |harness: &Harness<'_>, ends: &str| {
+        let of_b = |reason: &Reason| reason.step == Some("b".into());
+        let reason = harness.reasons().into_iter().find(of_b).unwrap();
+        assert_eq!((reason.until, reason.cause), (None, Cause::Breaker("bank".into())));
+        assert!(reason.sentence.contains(ends) && !reason.sentence.contains("that time"), "{}", reason.sentence);
+    };
+    assert_says(&harness, "the decision about the conflict, before which no attempt begins");
+    harness.order(Order::Pause { reason: None }).unwrap();
+    assert_says(&harness, "the decision about the conflict, and then to resume the run");
+    harness.choose("a", None, Choice::Skip).unwrap();
+    assert_says(&harness, "to resume the run, before which no attempt begins");
+    assert!(harness.in_flight_names().is_empty());
+    harness.order(Order::Resume { reason: None }).unwrap();
+    assert_eq!(harness.in_flight_names(), ["b"]);
 }

@@ -68,7 +68,7 @@ impl StoredRuns {
         let events = self.runtime.block_on(self.store.events(id, Seq::FIRST)).context("reading the events")?;
         if events.is_empty() {
             match self.runtime.block_on(self.store.run(id)).context("reading the run")? {
-                Some(run) => bail!("the events of {id} were purged; it ended as {}", run.status.as_str()),
+                Some(run) => bail!("{}", run.purged_message()),
                 None => bail!("the store has no run {id}"),
             }
         }

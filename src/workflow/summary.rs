@@ -49,6 +49,18 @@ pub struct RunSummary {
     pub checkpoint: Option<(CheckpointId, Risk)>,
 }
 
+impl RunSummary {
+    /// The message for a run whose events retention has purged: what is known of it from here.
+    pub fn purged_message(&self) -> String {
+        let Self { run_id, status, started, updated, note, .. } = self;
+        let note = note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
+        format!(
+            "the events of {run_id} were purged; it started at {started:.0} and ended as {} at {updated:.0}{note}",
+            status.as_str()
+        )
+    }
+}
+
 impl Run {
     /// Its status.
     pub fn status(&self) -> RunStatus {

@@ -106,8 +106,7 @@ impl ApiError {
 
     /// 410: the run's events were purged by retention.
     pub(super) fn purged(run: &RunSummary) -> Self {
-        let detail = format!("the events of {} were purged; it ended as {}", run.run_id, run.status.as_str());
-        let mut error = Self::new(StatusCode::GONE, "purged", "The run's events are gone", detail);
+        let mut error = Self::new(StatusCode::GONE, "purged", "The run's events are gone", run.purged_message());
         error.0.run_id = Some(run.run_id.to_string());
         error.0.run_status = Some(run.status);
         error

@@ -224,7 +224,8 @@ async fn an_invalid_query_or_id_is_named_in_the_error() {
 async fn a_purged_run_is_410_wherever_its_events_are_asked_for() {
     let api = TestApi::new().await;
     let run = run_id(3);
-    let ended = Append { pins: vec![pin("18", Arm::Engine)], ..completed_run(run, at(-100_000_000)) };
+    let mut ended = Append { pins: vec![pin("18", Arm::Engine)], ..completed_run(run, at(-100_000_000)) };
+    ended.summary.note = Some("all is well".into());
     api.store.append(ended.into()).await.unwrap();
     let path = format!("/api/v2/orchestrate/run/{run}");
     assert_eq!(api.call(get(&format!("{path}/events?from=5"))).await.json(), json!([]), "past the last event");
@@ -237,6 +238,10 @@ async fn a_purged_run_is_410_wherever_its_events_are_asked_for() {
         assert_eq!(answer.status, StatusCode::GONE, "{what}: {}", answer.text);
         let problem = answer.json();
         assert_eq!(problem["type"], "urn:pointsman:problem:purged", "{what}");
-        assert_eq!(problem["detail"], format!("the events of {run} were purged; it ended as completed"), "{what}");
+        let time = format!("{:.0}", at(-100_000_000));
+        let detail = format!(
+            "the events of {run} were purged; it started at {time} and ended as completed at {time}: all is well"
+        );
+        assert_eq!(problem["detail"], detail, "{what}");
     }
 }

@@ -11,6 +11,11 @@ use crate::names::RunId;
 /// The orders that child runs have to get: to end, pause or resume together with this run.
 pub(super) fn orders_to_children(run: &Run) -> impl Iterator<Item = (RunId, Order)> + '_ {
     let order = |paused: bool| {
+        if run.ending_conflict().is_some() {
+            // As in this run, nothing is undone.
+            let reason = Some("the run that began it ends".into());
+            return Some(Order::Cancel { compensate: false, reason, automatic: true });
+        }
         if run.failing.is_some() && run.pause.is_none() {
             let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
             let automatic = run.cancel.as_ref().is_none_or(|cancel| cancel.automatic);

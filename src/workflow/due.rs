@@ -6,8 +6,7 @@
 //!
 //! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody ordered
 //! a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended. *Failing*: it ends
-//! early; calls under way end, and unknown effects are probed.
-//! *Compensating*: what was done is undone. Then it ends.
+//! early; calls under way end, and unknown effects are probed. *Compensating*: what was done is undone. Then it ends.
 
 use jiff::Timestamp;
 
@@ -16,7 +15,7 @@ use super::child_orders::orders_to_children;
 use super::may_begin::{sends, skipped_by_needs, starts_while_ending};
 use super::work_count::count_work;
 use super::world::call_scope;
-use super::{Command, EffectClass, Mode, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
+use super::{Command, EffectClass, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
 use crate::names::{RunId, Seq};
 
 /// One thing for the engine to do.
@@ -75,7 +74,7 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
     let room = world.run_calls_max.saturating_sub(run.in_flight);
     let mut due = Due { run, plan, world, conditions, actions: Vec::new(), wake: None, room };
     due.run_deadline();
-    if ends_at_conflict(run) {
+    if run.ending_conflict().is_some() {
         if run.in_flight == 0 && run.interactions.children.is_empty() {
             due.actions.push(Action::Decide(Command::Conclude));
         }
@@ -96,12 +95,6 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
     due.actions.extend(orders.map(|(child, order)| Action::OrderChild { child, order }));
     due.actions.extend(due.wake.map(Action::Wait));
     due.actions
-}
-
-/// Whether a conflict is open and ends the run, because nobody is asked to resolve it: a durable run that is not real
-/// would otherwise stay open for ever, with its locks.
-pub(super) fn ends_at_conflict(run: &Run) -> bool {
-    run.mode() == Mode::Dark && run.pause.is_none() && !run.conflicts.is_empty()
 }
 
 /// Collects the actions that are due.

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 
 use super::calls::{CallState, UnknownReply};
 use super::conflict::conflict;
-use super::due::ends_at_conflict;
 use super::respond::{answer_about, pin};
 use super::{
     AnswerEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, Part, Plan,
@@ -22,11 +21,11 @@ use crate::names::StepId;
 
 /// Ends the run, or enters the next phase.
 pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
-    let ends_at_conflict = ends_at_conflict(run);
-    if (run.is_paused() && !ends_at_conflict) || run.in_flight > 0 || !run.interactions.children.is_empty() {
+    let ending_conflict = run.ending_conflict();
+    if (run.is_paused() && ending_conflict.is_none()) || run.in_flight > 0 || !run.interactions.children.is_empty() {
         return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
     }
-    if let Some(conflict) = run.conflict().filter(|_| ends_at_conflict) {
+    if let Some(conflict) = ending_conflict {
         let message = format!("a person would have to decide: {}", conflict.message);
         let failure = Failure::of_step(FailureKind::WouldPause, &conflict.step, conflict.item, message);
         return Ok(vec![Event::Ending(EndingEvent::Failed { failure })]);

@@ -19,7 +19,8 @@ use super::tree_effects::LeftByChildren;
 use super::undo_state::Undoing;
 use super::work_count::count_work;
 use super::{
-    AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, SensitiveSources, Superseded,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted,
+    SensitiveSources, Superseded,
 };
 use crate::expression::{StepFields, StepResults};
 use crate::names::{RunId, Seq, StepId};
@@ -196,6 +197,12 @@ impl Run {
     /// The oldest open conflict.
     pub fn conflict(&self) -> Option<&Conflict> {
         self.conflicts.first()
+    }
+    /// The conflict that ends the run, because nobody is asked to resolve it: a durable run that is not real would
+    /// otherwise stay open for ever, with its locks. What is missing in the files may be there in later ones.
+    pub(super) fn ending_conflict(&self) -> Option<&Conflict> {
+        let ends = self.mode() == Mode::Dark && self.pause.is_none();
+        self.conflicts.iter().find(|conflict| ends && conflict.kind != ConflictKind::Missing)
     }
     /// All open conflicts, oldest first.
     pub fn conflicts(&self) -> &[Conflict] {

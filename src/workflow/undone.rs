@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Run;
 use super::calls::{DoneCall, Unsettled};
-use super::run::Cancel;
+use super::run::{Cancel, End};
 use super::tree_effects::LeftByChildren;
 use super::undo_state::{UndoCall, Undoing, Undone};
 use super::work_count::count_work;
+use super::{FailureKind, Mode, Run};
 use crate::names::StepId;
 
 /// By step: how many items, and a text about the item where it is only one.
@@ -19,7 +19,13 @@ type Counts<'a> = BTreeMap<&'a StepId, (usize, Option<String>)>;
 impl Run {
     /// Whether the run ends early, or has ended without an answer: what it did may not be what was asked for.
     pub(super) fn ends_early(&self) -> bool {
-        self.failing.is_some() || self.ended_without_answer()
+        self.failing.is_some() || self.ended_without_answer() || self.ended_at_conflict()
+    }
+
+    /// Whether it was a run in dark that ended because a person would have had to decide.
+    fn ended_at_conflict(&self) -> bool {
+        self.mode() == Mode::Dark
+            && matches!(&self.end, Some(End::Failed(failure)) if failure.kind == FailureKind::WouldPause)
     }
 
     fn ended_without_answer(&self) -> bool {
@@ -73,6 +79,9 @@ impl Run {
                 Undone::Left("the run was cancelled without undoing".into())
             }
             (None, _) if self.undoing.is_none() && self.end.is_none() => Undone::NotYet,
+            (None, _) if self.undoing.is_none() && self.ended_at_conflict() => {
+                Undone::Left("a run in dark that would need a person ends without undoing".into())
+            }
             (None, _) if self.undoing.is_none() && self.ended_without_answer() => {
                 Undone::Left("all steps have ended, only the answer is missing".into())
             }

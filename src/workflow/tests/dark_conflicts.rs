@@ -2,6 +2,7 @@
 
 use super::harness::plan;
 use super::*;
+use crate::limits::Limits;
 use crate::workflow::{ConflictKind, replay_with};
 
 const PAY: &str = "
@@ -36,6 +37,7 @@ fn a_conflict_ends_a_dark_run_once_its_calls_have_ended() {
         assert_eq!((harness.status(), kind), expected, "{mode:?}");
         assert_eq!(harness.run.conflicts().is_empty(), mode == Mode::Dark);
         assert!(!harness.kinds().contains(&"compensation_began"));
+        assert_eq!(harness.run.undone().is_empty(), mode == Mode::Real, "what is unknown is listed");
         let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
         assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), [], "{mode:?}");
     }
@@ -53,4 +55,41 @@ fn an_undo_that_fails_ends_a_dark_run() {
     assert_eq!(harness.status(), RunStatus::Failed);
     assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::WouldPause));
     assert!(harness.run.conflicts().is_empty());
+}
+
+/// Other files may have what is missing: no person is needed.
+#[test]
+fn a_dark_run_waits_for_files_that_have_what_is_missing() {
+    let source =
+        json!({ "workflow": "w", "steps": { "look": { "call": "GET ${services.gone}/look" } }, "respond": {} });
+    let plan = Plan::from_stored(&source, &BTreeMap::new(), &Limits::default()).unwrap();
+    let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
+    harness.settle();
+    assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::Missing));
+    assert_eq!(harness.status(), RunStatus::Paused);
+    harness.world.services = Arc::new(json!({ "gone": "http://gone" }));
+    harness.settle();
+    assert_eq!((harness.status(), harness.in_flight_names()), (RunStatus::Running, vec!["look".to_owned()]));
+}
+
+/// A child that waits would keep the run and its locks for as long.
+#[test]
+fn a_conflict_in_dark_ends_the_child_runs() {
+    let source = json!({
+        "workflow": "w",
+        "steps": {
+            "pay": { "call": "POST ${services.bank}/pay", "effect": "private" },
+            "sub": { "run": "other" },
+        },
+        "respond": {},
+    });
+    let plan = Plan::from_stored(&source, &BTreeMap::new(), &Limits::default()).unwrap();
+    let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
+    harness.perform_due();
+    assert_eq!((harness.children().len(), harness.orders_to_children()), (1, vec![]));
+    harness.call("pay", cut_off());
+    assert_eq!(harness.orders_to_children(), ["cancel"]);
+    let child = harness.children()[0];
+    harness.child_ends(child, RunStatus::Cancelled, Value::Null);
+    assert_eq!(harness.status(), RunStatus::Failed);
 }

@@ -46,6 +46,7 @@ pub(super) fn classify(call: &Call, result: &AttemptResult) -> Class {
         | AttemptResult::BreakerOpen { .. }
         | AttemptResult::OverRate { .. }
         | AttemptResult::Withheld(_)
+        | AttemptResult::Withdrawn
         | AttemptResult::Missing(_) => Class::NotDone,
         AttemptResult::TimedOut(_) | AttemptResult::CutOff(_) | AttemptResult::Interrupted => Class::Unknown,
     }
@@ -58,6 +59,7 @@ pub(super) fn status_of(result: &AttemptResult) -> Option<u16> {
         | AttemptResult::BreakerOpen { .. }
         | AttemptResult::OverRate { .. }
         | AttemptResult::Withheld(_)
+        | AttemptResult::Withdrawn
         | AttemptResult::Missing(_)
         | AttemptResult::TimedOut(_)
         | AttemptResult::CutOff(_)
@@ -74,6 +76,9 @@ pub(super) fn describe(result: &AttemptResult) -> String {
         | AttemptResult::Withheld(why)
         | AttemptResult::Missing(why)
         | AttemptResult::OverRate { why, .. } => format!("it was not sent: {why}"),
+        AttemptResult::Withdrawn => {
+            "it was not sent: before its turn came, the run was paused or ended, or the process was stopped".to_owned()
+        }
         AttemptResult::BreakerOpen { service, .. } => {
             format!("{REFUSED_BY_BREAKER}{service}` is open")
         }
@@ -111,6 +116,7 @@ pub(super) fn response(result: &AttemptResult) -> Option<Arc<Value>> {
         | AttemptResult::BreakerOpen { .. }
         | AttemptResult::OverRate { .. }
         | AttemptResult::Withheld(_)
+        | AttemptResult::Withdrawn
         | AttemptResult::Missing(_)
         | AttemptResult::TimedOut(_)
         | AttemptResult::CutOff(_)
@@ -127,6 +133,7 @@ pub(super) fn retry_after(result: &AttemptResult) -> Option<Duration> {
         AttemptResult::Unreadable { .. }
         | AttemptResult::NotSent(_)
         | AttemptResult::Withheld(_)
+        | AttemptResult::Withdrawn
         | AttemptResult::Missing(_)
         | AttemptResult::TimedOut(_)
         | AttemptResult::CutOff(_)

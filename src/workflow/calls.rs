@@ -156,6 +156,9 @@ pub(super) struct CallState {
     /// Where `requested`: no person asked. A reload ended the pause, since the files have again what the call lacked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub requested_by_reload: bool,
+    /// The attempt under way was `requested`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_requested: bool,
     /// A person asked for the next attempt knowing that an earlier one may have taken effect, and at which address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub move_accepted: bool,
@@ -288,6 +291,7 @@ impl CallState {
             input_before: None,
             requested: false,
             requested_by_reload: false,
+            was_requested: false,
             move_accepted: false,
             until: started.until,
             unfit_result: None,

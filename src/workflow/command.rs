@@ -215,6 +215,9 @@ pub enum AttemptResult {
     /// It was never sent: while the call waited for a free slot, the run may have become another process's, or effects
     /// were frozen. No attempt is used up.
     Withheld(String),
+    /// It was never sent: before its turn at the service came (`calls_max`, `rate`), the run was paused or ended, or
+    /// the process was stopped. No attempt is used up.
+    Withdrawn,
     /// It was never sent: a service or a secret is not in the files in force, or the service has another base URL than
     /// the recorded request. No attempt is used up.
     Missing(String),

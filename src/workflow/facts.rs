@@ -237,6 +237,10 @@ pub struct RetryScheduled {
     /// Until this time an attempt with unknown outcome may still take effect (`settles` of its probe).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Timestamp>,
+    /// Whether the attempt was withdrawn before its turn at the service came ([`super::AttemptResult::Withdrawn`]). The
+    /// deadline of all attempts begins anew with the next one, as after a person's decision.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
 }
 
 /// How a call ended.

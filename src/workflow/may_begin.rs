@@ -41,16 +41,22 @@ pub(super) fn is_settled_by_repeat(run: &Run, step: &Step) -> bool {
     run.cancel.is_none() && step.undo.is_some() && step.probe.is_none()
 }
 
-/// Whether an attempt that is recorded as begun and has not been sent yet may still be sent: not in a paused run, and
-/// in one that is ending only where an attempt would begin too.
-pub fn may_still_be_sent(run: &Run, step: &Step, item: Option<u32>, part: Part) -> bool {
-    let settles = |call: &CallState| starts_while_ending(run, step, call);
+/// Whether an attempt that is recorded as begun and waits for its turn at the service must not be sent any more, where
+/// the run was paused or is ending.
+pub fn is_to_be_withdrawn(run: &Run, step: &Step, item: Option<u32>, part: Part) -> bool {
+    let call = run.call_state(&step.id, item, part);
+    let settles = call.is_some_and(|call| starts_while_ending(run, step, call));
     match part {
-        Part::Do if run.is_ending() => run.call_state(&step.id, item, part).is_some_and(settles),
-        Part::Undo if !run.compensates() => false,
-        Part::Do | Part::Undo => !run.is_paused(),
-        Part::Probe => true,
+        Part::Do if run.is_ending() => !settles,
+        Part::Undo if !run.compensates() => true,
+        Part::Do | Part::Undo => run.is_paused(),
+        Part::Probe => false,
     }
+}
+
+/// Whether the attempt under way was asked for because it is unknown whether an earlier one took effect.
+pub fn is_requested_repeat(run: &Run, step: &Step, item: Option<u32>, part: Part) -> bool {
+    run.call_state(&step.id, item, part).is_some_and(|call| call.was_requested && call.unknown_effect())
 }
 
 /// Whether there is such an item (0 is the single call) and it has not begun.

@@ -109,7 +109,7 @@ pub use facts::{
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Lack};
 pub use least_approval::approval_above_child;
 pub use lock::HASHED_LOCK;
-pub use may_begin::{may_still_be_sent, sends};
+pub use may_begin::{is_requested_repeat, is_to_be_withdrawn, sends};
 pub use missing::Missing;
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;

@@ -242,7 +242,10 @@ impl EndedAttempt<'_> {
     ) -> Option<Event> {
         let is_exempt_from_count = match result {
             // Nothing was sent.
-            AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_) => true,
+            AttemptResult::BreakerOpen { .. }
+            | AttemptResult::Withheld(_)
+            | AttemptResult::Withdrawn
+            | AttemptResult::Missing(_) => true,
             // A rehearsed or dark run occupies a slot of the shadow executor while it waits, so its attempts count.
             AttemptResult::OverRate { .. } => self.run.mode() == Mode::Real && !self.caller_waits(state),
             // This is no failure of the service: the process ended. Where the run goes on at once, the same attempt is
@@ -275,13 +278,17 @@ impl EndedAttempt<'_> {
             false => retry_pause(call.retry, state.counted(), self.jitter, after),
         };
         let at = self.now.checked_add(pause).unwrap_or(self.now);
-        if state.until.is_some_and(|until| at >= until) {
+        let is_withdrawn = matches!(result, AttemptResult::Withdrawn);
+        if !is_withdrawn && state.until.is_some_and(|until| at >= until) {
             return None;
         }
         let mut retry = self.retry_at(at, unknown, failure.message.clone(), not_counted, false);
         if let (Event::RetryScheduled(retry), true) = (&mut retry, unknown) {
             (retry.status, retry.response) = (failure.status, response(result));
             retry.settled = self.may_take_effect_until();
+        }
+        if let Event::RetryScheduled(retry) = &mut retry {
+            retry.withdrawn = is_withdrawn;
         }
         Some(retry)
     }
@@ -337,6 +344,7 @@ impl EndedAttempt<'_> {
             status,
             response,
             settled,
+            withdrawn: false,
         })
     }
 
@@ -354,6 +362,7 @@ impl EndedAttempt<'_> {
                 | AttemptResult::BreakerOpen { .. }
                 | AttemptResult::OverRate { .. }
                 | AttemptResult::Withheld(_)
+                | AttemptResult::Withdrawn
                 | AttemptResult::Missing(_),
                 _,
             )

@@ -101,6 +101,7 @@ pub(super) fn resolve(
                     status: None,
                     response: None,
                     settled: None,
+                    withdrawn: false,
                 }));
             }
         }
@@ -143,6 +144,7 @@ pub(super) fn resolve(
             status: None,
             response: None,
             settled: None,
+            withdrawn: false,
         })),
     }
     Ok(events)

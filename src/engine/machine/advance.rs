@@ -8,7 +8,7 @@ use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
     Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Part, Refusal, address, decide,
-    due, may_still_be_sent, respond_condition_errors,
+    due, is_requested_repeat, is_to_be_withdrawn, respond_condition_errors,
 };
 
 impl Machine {
@@ -136,9 +136,11 @@ impl Machine {
         if may_be_repeat || !(self.run.is_paused() || self.run.is_ending() || self.draining) {
             return false; // of a repeat it is not known whether it was sent before
         }
+        let Some(step) = self.plan.steps.get(step.0) else { return false };
         let is_deferred = self.draining && self.caller.is_none() && part != Part::Probe;
-        let step = self.plan.steps.get(step.0);
-        is_deferred || step.is_some_and(|step| !may_still_be_sent(&self.run, step, item, part))
+        // Withdrawn, such a repeat would leave the same question open.
+        !is_requested_repeat(&self.run, step, item, part)
+            && (is_deferred || is_to_be_withdrawn(&self.run, step, item, part))
     }
 
     /// Records the caller's answer, and measures the conditions that had no value. They are evaluated once more here,

@@ -33,7 +33,7 @@ use crate::engine::kill_switch::{KillSwitch, Operation};
 use crate::engine::ports::connections::{self, ConnectionPool, ExchangeError, Exchanged};
 use crate::engine::ports::decode;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
-use crate::engine::ports::service::{CallBounds, Upstream};
+use crate::engine::ports::service::{CallBounds, CallPermit, Upstream};
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::Limits;
 use crate::names::RunId;
@@ -98,10 +98,6 @@ impl ReadCall {
             EffectClass::Private | EffectClass::Shared => None,
         }
     }
-}
-
-fn withdrawn() -> AttemptResult {
-    AttemptResult::Withheld("before its turn came, the run was paused or ended, or the process was stopped".into())
 }
 
 /// A call that the mode of its run may send, by construction.
@@ -194,13 +190,13 @@ impl Transport {
         let acquired = tokio::select! {
             biased;
             acquired = call.upstream.acquire(call.mode, call.run, call.bounds()) => acquired,
-            () = call.withdrawal.cancelled() => Err(withdrawn()),
+            () = call.withdrawal.cancelled() => Err(AttemptResult::Withdrawn),
         };
-        let permit = match acquired {
+        let mut permit = match acquired {
             Ok(permit) => permit,
             Err(refused) => return refused,
         };
-        let result = self.send(call, (permit.deadline(), permit.span()), kill_switch).await;
+        let result = self.send(call, &mut permit, kill_switch).await;
         permit.finish(&result);
         result
     }
@@ -208,7 +204,7 @@ impl Transport {
     async fn send(
         self,
         call: Outgoing,
-        (deadline, timeout): (Instant, Duration),
+        call_permit: &mut CallPermit,
         kill_switch: Option<&KillSwitch>,
     ) -> AttemptResult {
         let Outgoing {
@@ -233,11 +229,14 @@ impl Transport {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.headers_mut() = headers;
-        let head_bounds = || match upstream.first_byte_timeout().filter(|first| Instant::now() + *first < deadline) {
-            Some(first_byte) => (Instant::now() + first_byte, first_byte),
-            None => (deadline, timeout),
+        let head_bounds = |permit: &CallPermit| {
+            let first_byte = upstream.first_byte_timeout();
+            match first_byte.filter(|first_byte| Instant::now() + *first_byte < permit.deadline()) {
+                Some(first_byte) => (Instant::now() + first_byte, first_byte),
+                None => (permit.deadline(), permit.span()),
+            }
         };
-        let (mut head_deadline, mut within) = head_bounds();
+        let (mut head_deadline, mut within) = head_bounds(call_permit);
         *request.uri_mut() = uri.clone();
         connections::to_origin_form(&mut request);
         let mut other_uris = other_uris.into_iter();
@@ -249,10 +248,7 @@ impl Transport {
             let mut connection = match taken {
                 Ok(connection) => connection,
                 Err(why) => {
-                    // Not once half of the time is over: a call that is sent with little time left may time out at a
-                    // service that answers in time, with an unknown outcome.
-                    let has_time = deadline.duration_since(Instant::now()) > timeout / 2;
-                    let Some(other_uri) = other_uris.next().filter(|_| has_time) else {
+                    let Some(other_uri) = other_uris.next().filter(|_| call_permit.begin_anew()) else {
                         return AttemptResult::NotSent(why);
                     };
                     uri = other_uri;
@@ -261,7 +257,7 @@ impl Transport {
                     }
                     *request.uri_mut() = uri.clone();
                     connections::to_origin_form(&mut request);
-                    (head_deadline, within) = head_bounds();
+                    (head_deadline, within) = head_bounds(call_permit);
                     continue;
                 }
             };
@@ -269,7 +265,7 @@ impl Transport {
                 return withheld;
             }
             if withdrawal.is_cancelled() {
-                return withdrawn();
+                return AttemptResult::Withdrawn;
             }
             let permit = match kill_switch.map(|switch| switch.begin(Operation::Effect)) {
                 Some(None) => return AttemptResult::Withheld("private and shared steps are frozen".into()),
@@ -277,7 +273,8 @@ impl Transport {
                 None => None,
             };
             let exchanged = {
-                let mut exchange = pin!(connection.exchange(request, self.bounds.bytes, head_deadline, deadline));
+                let mut exchange =
+                    pin!(connection.exchange(request, self.bounds.bytes, head_deadline, call_permit.deadline()));
                 // The first poll hands the request to the connection: from then on the call has begun.
                 let first = poll!(exchange.as_mut());
                 drop(permit);
@@ -298,7 +295,10 @@ impl Transport {
             Exchanged::Whole(reply) => reply,
             Exchanged::HeadTimedOut => return AttemptResult::TimedOut(format!("within {} ms", within.as_millis())),
             Exchanged::BodyTimedOut => {
-                return AttemptResult::TimedOut(format!("its body did not end within {} ms", timeout.as_millis()));
+                return AttemptResult::TimedOut(format!(
+                    "its body did not end within {} ms",
+                    call_permit.span().as_millis()
+                ));
             }
         };
         let status = head.status.as_u16();

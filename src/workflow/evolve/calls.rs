@@ -74,8 +74,21 @@ impl Run {
     }
 
     pub(super) fn retry_scheduled(&mut self, retry: &RetryScheduled) -> Result<(), String> {
-        let RetryScheduled { step, item, part, attempt, unknown, why, at, free, probe, status, response, settled } =
-            retry;
+        let RetryScheduled {
+            step,
+            item,
+            part,
+            attempt,
+            unknown,
+            why,
+            at,
+            free,
+            probe,
+            status,
+            response,
+            settled,
+            withdrawn,
+        } = retry;
         let call = match part {
             Part::Do => self.do_call(step, *item)?,
             Part::Probe | Part::Undo => self.side_call(step, *item, *part)?,
@@ -87,6 +100,9 @@ impl Run {
             std::mem::replace(&mut call.phase, if *probe { Phase::ToProbe(*at) } else { Phase::Waiting(*at) });
         call.uncertain |= unknown;
         call.free += u32::from(*free);
+        if *withdrawn {
+            call.until = None;
+        }
         call.why = Some(why.clone());
         if *unknown {
             call.unknown_reply = Some(UnknownReply { status: *status, response: response.clone() });
@@ -356,7 +372,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
             }
             call.attempt = *attempt;
             call.phase = Phase::InFlight;
-            call.requested = false;
+            call.was_requested = std::mem::take(&mut call.requested);
             call.requested_by_reload = false;
             call.move_accepted = false;
             call.until = until.or(call.until);

@@ -209,6 +209,7 @@ impl Upstream {
             requested_at,
             granted_at: now.duration_since(self.started),
             span,
+            bounds,
             _in_flight: CountedCall::new(in_flight),
             _permit: permit,
         })
@@ -288,6 +289,7 @@ pub(in crate::engine) struct CallPermit {
     granted_at: Duration,
     /// How long the call may take.
     span: Duration,
+    bounds: CallBounds,
     _in_flight: CountedCall,
     _permit: OwnedSemaphorePermit,
 }
@@ -300,6 +302,20 @@ impl CallPermit {
     /// The time from the permit to the deadline.
     pub fn span(&self) -> Duration {
         self.span
+    }
+    /// The call has got no connection and begins anew at another URL: with its whole timeout, of which the time so far
+    /// is no part, neither for the breaker. Returns false, and changes nothing, if the step's deadline leaves less than
+    /// half of it: a call with little time may time out at a service that answers in time, with an unknown outcome.
+    pub fn begin_anew(&mut self) -> bool {
+        let now = Instant::now();
+        let span = self.bounds.span(now);
+        let has_time = span > self.span / 2;
+        if has_time {
+            let granted_at = now.duration_since(self.upstream.started);
+            self.requested_at += granted_at.saturating_sub(self.granted_at);
+            (self.granted_at, self.span) = (granted_at, span);
+        }
+        has_time
     }
     /// The call has ended with this result.
     pub fn finish(mut self, result: &AttemptResult) {

@@ -46,6 +46,7 @@ pub(super) fn of(result: &AttemptResult, times: Times, is_too_slow: impl Fn(Dura
         | AttemptResult::BreakerOpen { .. }
         | AttemptResult::OverRate { .. }
         | AttemptResult::Withheld(_)
+        | AttemptResult::Withdrawn
         | AttemptResult::Missing(_) => CallOutcome::Inconclusive,
     }
 }

@@ -44,10 +44,11 @@ impl RateLimiter {
         Ok(())
     }
 
-    /// The first call of the queue leaves it and takes a token: the time at which the call may begin.
-    pub fn take(&mut self, now: Duration) -> Duration {
+    /// The first call of the queue leaves it and takes a token: the time at which the call may begin. That is computed
+    /// from the time at which it was added, so that it does not matter how late the call before it gave up the turn.
+    pub fn take(&mut self, queued_at: Duration) -> Duration {
         self.leave();
-        let at = self.all.time_of(1, now);
+        let at = self.all.time_of(1, queued_at);
         self.all.take(at);
         at
     }
@@ -216,24 +217,25 @@ mod tests {
         WithdrawOther,
     }
 
-    /// A queue: when its first call begins, and for how many others it was said until when they begin.
+    /// A queue: when its first call begins, and by when it was said that it would; of the others, when they came
+    /// instead.
     #[derive(Default)]
     struct Queue {
         first: Option<(Duration, Duration)>,
-        others: VecDeque<Duration>,
+        others: VecDeque<(Duration, Duration)>,
         begun: Vec<Duration>,
     }
 
     impl Queue {
         /// The next call becomes the first.
-        fn next(&mut self, rates: &mut RateLimiter, now: Duration) {
-            self.first = self.others.pop_front().map(|by| (rates.take(now), by));
+        fn next(&mut self, rates: &mut RateLimiter) {
+            self.first = self.others.pop_front().map(|(queued_at, by)| (rates.take(queued_at), by));
         }
         fn advance(&mut self, rates: &mut RateLimiter, now: Duration) -> Result<(), TestCaseError> {
             while let Some((at, by)) = self.first.filter(|(at, _)| *at <= now) {
                 prop_assert!(at <= by, "it begins at {at:?}, although {by:?} was promised");
                 self.begun.push(at);
-                self.next(rates, at);
+                self.next(rates);
             }
             Ok(())
         }
@@ -267,16 +269,16 @@ mod tests {
                     Act::Queue => {
                         let by = rates.next_time(now);
                         if rates.queue(now, now + ms(500)).is_ok() {
-                            queue.others.push_back(by);
+                            queue.others.push_back((now, by));
                             if queue.first.is_none() {
-                                queue.next(&mut rates, now);
+                                queue.next(&mut rates);
                             }
                         }
                     }
                     Act::Secondary => queue.begun.extend(rates.admit_secondary(now).map(|()| now)),
                     Act::WithdrawFirst => if let Some((at, _)) = queue.first.take() {
                         rates.return_token(at, now);
-                        queue.next(&mut rates, now);
+                        queue.next(&mut rates);
                     },
                     Act::WithdrawOther => if queue.others.pop_back().is_some() {
                         rates.leave();

@@ -36,13 +36,20 @@ impl RateQueue {
     /// # Errors
     /// It could not begin before `deadline`: how long after now it could.
     pub async fn admit(&self, deadline: Instant) -> Result<(), Duration> {
-        let now = self.now();
-        let latest = deadline.duration_since(self.started).max(now);
-        self.limiter().queue(now, latest).map_err(|next| next.saturating_sub(now))?;
-        let place = QueuedCall { queue: self, is_queued: true };
+        let queued_at = self.now();
+        let latest = deadline.duration_since(self.started).max(queued_at);
+        self.limiter().queue(queued_at, latest).map_err(|next| next.saturating_sub(queued_at))?;
+        let place = QueuedCall { queue: self, queued_at, is_queued: true };
         let turn = self.turn.lock().await;
         let mut first = place.become_first(turn);
-        tokio::time::sleep_until(self.started + first.begins).await;
+        let now = self.now();
+        if first.begins > latest {
+            return Err(first.begins.saturating_sub(now)); // another call has overtaken it
+        }
+        // A timer would round up to its next tick, and the calls behind this one would wait for that.
+        if first.begins > now {
+            tokio::time::sleep_until(self.started + first.begins).await;
+        }
         first.has_begun = true;
         Ok(())
     }
@@ -80,13 +87,14 @@ impl RateQueue {
 /// A call in the queue. It leaves the queue when this is dropped.
 struct QueuedCall<'a> {
     queue: &'a RateQueue,
+    queued_at: Duration,
     is_queued: bool,
 }
 
 impl<'a> QueuedCall<'a> {
     fn become_first(mut self, turn: tokio::sync::MutexGuard<'a, ()>) -> FirstCall<'a> {
         self.is_queued = false;
-        let begins = self.queue.limiter().take(self.queue.now());
+        let begins = self.queue.limiter().take(self.queued_at);
         FirstCall { queue: self.queue, begins, has_begun: false, _turn: turn }
     }
 }

@@ -153,6 +153,34 @@ async fn a_withdrawn_call_leaves_its_turn_to_the_next_one() {
     assert_eq!((second.await.unwrap().unwrap(), fourth.await.unwrap().unwrap()), (10, 20));
 }
 
+/// A timer would make each of them wait for its next tick.
+#[tokio::test(start_paused = true)]
+async fn calls_that_have_a_token_begin_at_once() {
+    let rate = Some(Rate { calls: 1_000, per: Duration::from_secs(1), burst: 100 });
+    let upstream = upstream(&Service { rate, ..service() }, None);
+    let begun = Instant::now();
+    for _ in 0..100 {
+        drop(acquire(&upstream, Mode::Real, LONG).await.unwrap());
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+/// A call that got no connection has its whole time at the next URL, unless the step's deadline leaves too little.
+#[tokio::test(start_paused = true)]
+async fn a_call_begins_anew_at_another_url() {
+    let upstream = upstream(&service(), None);
+    let run = RunId(uuid::Uuid::from_u128(7));
+    for (until, begins) in [(None, true), (Some(2 * LONG), true), (Some(LONG), false)] {
+        let until = until.map(|until| Instant::now() + until);
+        let bounds = CallBounds { timeout: LONG, until, reserved: LONG };
+        let mut permit = upstream.acquire(Mode::Real, run, bounds).await.unwrap();
+        let deadline = permit.deadline();
+        tokio::time::advance(LONG / 2).await;
+        assert_eq!(permit.begin_anew(), begins, "{until:?}");
+        assert_eq!(permit.deadline() > deadline, begins);
+    }
+}
+
 #[tokio::test]
 async fn the_wait_for_a_permit_does_not_shorten_the_call() {
     let upstream = upstream(&service(), None);

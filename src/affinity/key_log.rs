@@ -197,7 +197,7 @@ impl KeyLog {
             self.writer.key_added.notify_one();
             return Note::Noted;
         }
-        if ring.pending.is_stored(&key) {
+        if ring.pending.is_stored(&key) || ring.has_just_stored(&key, self.window) {
             return Note::Noted;
         }
         ring.add_pending(key, at);

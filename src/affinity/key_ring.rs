@@ -166,6 +166,11 @@ impl Ring {
         self.set_gauge();
     }
 
+    /// Whether the store has taken this key while writes to the file hang.
+    pub fn has_just_stored(&self, key: &RetryKey, window: Duration) -> bool {
+        self.is_stalled() && self.just_stored.has(key, window)
+    }
+
     /// Records that a route serves a request although not all of these keys are noted. Returns whether that is to be
     /// written to the file: not if each key is in the file, has just been stored, or is pending, because pending keys
     /// may still be written.

@@ -82,8 +82,8 @@ impl Mover {
     }
 
     /// For the end of the process: waits, for at most `within`, until the freeze and the flips that wait are recorded,
-    /// and the larger shares that follow flips down are set.
-    /// From this call on no person's flip is put in force before the store has it. Returns what is not recorded then.
+    /// and the larger shares that follow flips down are set. From this call on no person's flip is put in force before
+    /// the store has it. Returns what is not recorded then.
     pub(super) async fn end_moves(&self, within: Duration) -> UnrecordedMoves {
         self.in_force().end();
         let next = || self.in_force().inputs().waiting.first().map(|waiting| waiting.recorded.subscribe());

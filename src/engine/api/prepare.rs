@@ -53,8 +53,7 @@ pub(in crate::engine) async fn prepare(
         return not_started("shutting_down", "This process is shutting down");
     }
     // A new stored run waits until the runs that the last process left are resumed. Rehearsals, and runs of a route
-    // with
-    // `keep: none`, are not stored and do not wait.
+    // with `keep: none`, are not stored and do not wait.
     if request.mode != Mode::Rehearse && request.keep && !core.schedule.why_unresumed.is_none() {
         return not_started("resuming_runs", "The runs that the last process left are not resumed yet");
     }

@@ -1,6 +1,7 @@
 //! Requests that legacy serves although their keys cannot be noted.
 
 use super::super::key_ring::{Ring, Stall, Written};
+use super::super::key_writer::Note;
 use super::*;
 
 /// A flip by force after a request accepts it, also if it comes soon after, and after a restart.
@@ -140,6 +141,26 @@ async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
     affinity.flush().await;
     affinity.finish_key_file().await;
     assert_eq!(take(3).await, LegacyTake::NOT_NOTED, "the stop has not waited for the disk");
+    drop(write_hangs);
+}
+
+/// The store takes a key from the file while a write to the file hangs: a retry does not wait for that write.
+#[tokio::test]
+async fn a_key_that_the_store_took_from_the_file_is_noted_while_writes_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CountingStore::new();
+    store.is_gone.store(true, Ordering::Relaxed); // so that the key stays in the file
+    let affinity = affinity_with_file(&store, dir.path()).await;
+    let (none, keys) = (EarlierKeys::none(), &affinity.keys);
+    let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    assert_eq!(take(0).await, LegacyTake::FIRST);
+    let write_hangs = keys.hold_file();
+    assert_eq!(take(1).await, LegacyTake::NOT_NOTED);
+    store.is_gone.store(false, Ordering::Relaxed);
+    while keys.is_waiting(&numbered(0)) {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(keys.note(numbered(0)), Note::Noted));
     drop(write_hangs);
 }
 

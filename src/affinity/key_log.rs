@@ -182,6 +182,9 @@ impl KeyLog {
             return Note::Refused; // the process ends, and no other one would read the file
         }
         ring.find_stall(NOTE_WAIT_MAX);
+        if ring.pending.is_stored(&key) || ring.has_just_stored(&key, self.window) {
+            return Note::Noted;
+        }
         if !ring.has(&key) && !ring.has_room() {
             ring.log_failure("it is full: the store takes nothing", None);
             if ring.is_stalled() {
@@ -195,9 +198,6 @@ impl KeyLog {
             ring.end_failure();
             drop(ring);
             self.writer.key_added.notify_one();
-            return Note::Noted;
-        }
-        if ring.pending.is_stored(&key) || ring.has_just_stored(&key, self.window) {
             return Note::Noted;
         }
         ring.add_pending(key, at);

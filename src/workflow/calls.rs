@@ -156,7 +156,7 @@ pub(super) struct CallState {
     /// Where `requested`: no person asked. A reload ended the pause, since the files have again what the call lacked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub requested_by_reload: bool,
-    /// The attempt under way was `requested`.
+    /// A person requested the attempt under way.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_requested: bool,
     /// A person asked for the next attempt knowing that an earlier one may have taken effect, and at which address.

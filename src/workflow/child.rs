@@ -258,7 +258,9 @@ pub(super) fn ended(run: &Run, plan: &Plan, world: &World, end: ChildOutcome) ->
             (ConflictKind::ChildFailed, expected, asks_person, failure)
         }
     };
-    events.push(match asks_person && !run.is_ending() {
+    // Where a conflict ends the run, that stays the reason: this run cancelled the child because of it.
+    let is_ended_with_run = status != RunStatus::Completed && run.ending_conflict().is_some();
+    events.push(match is_ended_with_run || (asks_person && !run.is_ending()) {
         true => {
             let mut conflict = conflict(run, step, item, Part::Do, kind, &failure);
             conflict.response = shorten_value(&output);

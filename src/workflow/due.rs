@@ -5,8 +5,9 @@
 //! rehearses is offered as a [`Command::Begin`] like any other, and [`super::decide`] turns it into an intent.
 //!
 //! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody ordered
-//! a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended. *Failing*: it ends
-//! early; calls under way end, and unknown effects are probed. *Compensating*: what was done is undone. Then it ends.
+//! a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended, except over what
+//! the files lack. *Failing*: it ends early; calls under way end, and unknown effects are probed. *Compensating*: what
+//! was done is undone. Then it ends.
 
 use jiff::Timestamp;
 

@@ -2,9 +2,9 @@
 //!
 //! Always true: calls under way end first; an unknown effect is a conflict before anything is undone; the caller has
 //! its answer, where one is declared, before undoing begins; a run with something to undo ends only after each call was
-//! undone, or a person decided to leave it as it is. A run that
-//! fails only because no answer could be made undoes nothing, unless it is a child. In dark nobody decides: a run ends
-//! at its first conflict, and what it did or may have done is left, and listed.
+//! undone, or a person decided to leave it as it is. A run that fails only because no answer could be made undoes
+//! nothing, unless it is a child. In dark nobody decides: a run ends at its first conflict, and what it did or may have
+//! done is left, and listed; only for what the files lack it waits, unless it is ending already.
 
 use std::sync::Arc;
 

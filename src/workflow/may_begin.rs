@@ -54,9 +54,11 @@ pub fn is_to_be_withdrawn(run: &Run, step: &Step, item: Option<u32>, part: Part)
     }
 }
 
-/// Whether the attempt under way was asked for because it is unknown whether an earlier one took effect.
+/// Whether a person asked for the attempt under way because it is unknown whether an earlier one took effect, and has
+/// not cancelled the run without undoing since.
 pub fn is_requested_repeat(run: &Run, step: &Step, item: Option<u32>, part: Part) -> bool {
-    run.call_state(&step.id, item, part).is_some_and(|call| call.was_requested && call.unknown_effect())
+    let call = run.call_state(&step.id, item, part);
+    !run.ends_without_undoing() && call.is_some_and(|call| call.was_requested && call.unknown_effect())
 }
 
 /// Whether there is such an item (0 is the single call) and it has not begun.

@@ -199,10 +199,12 @@ impl Run {
         self.conflicts.first()
     }
     /// The conflict that ends the run, because nobody is asked to resolve it: a durable run that is not real would
-    /// otherwise stay open for ever, with its locks. What is missing in the files may be there in later ones.
+    /// otherwise stay open for ever, with its locks. What is missing in the files may be there in later ones: only a
+    /// run that is ending already does not wait for them.
     pub(super) fn ending_conflict(&self) -> Option<&Conflict> {
         let ends = self.mode() == Mode::Dark && self.pause.is_none();
-        self.conflicts.iter().find(|conflict| ends && conflict.kind != ConflictKind::Missing)
+        let ends_at = |conflict: &&Conflict| conflict.kind != ConflictKind::Missing || self.is_ending();
+        self.conflicts.iter().find(ends_at).filter(|_| ends)
     }
     /// All open conflicts, oldest first.
     pub fn conflicts(&self) -> &[Conflict] {

@@ -25,6 +25,7 @@ impl Run {
     /// Whether it was a run in dark that ended because a person would have had to decide.
     fn ended_at_conflict(&self) -> bool {
         self.mode() == Mode::Dark
+            && self.failing.is_none()
             && matches!(&self.end, Some(End::Failed(failure)) if failure.kind == FailureKind::WouldPause)
     }
 

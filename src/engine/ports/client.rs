@@ -2,7 +2,7 @@
 //!
 //! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which can only be made of a `read`;
 //! a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not followed, a reply's
-//! body is bounded, each attempt ends within its timeout.
+//! body is bounded, each attempt ends within its timeout, which begins anew at each URL.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
 //! was never sent. If one of several URLs of a service accepts no connection, the same attempt goes to the next one; it
@@ -47,8 +47,8 @@ pub(in crate::engine) struct Outgoing {
     pub other_uris: Vec<Uri>,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// How long the attempt may take from its permit to the last byte of the reply; also the longest wait for the
-    /// permit.
+    /// How long the attempt may take from its permit to the last byte of the reply, anew at each URL; also the longest
+    /// wait for the permit.
     pub timeout: Duration,
     /// The time that the step's deadline leaves for both.
     pub left: Option<Duration>,

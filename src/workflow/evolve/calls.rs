@@ -372,8 +372,8 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
             }
             call.attempt = *attempt;
             call.phase = Phase::InFlight;
-            call.was_requested = std::mem::take(&mut call.requested);
-            call.requested_by_reload = false;
+            let by_reload = std::mem::take(&mut call.requested_by_reload);
+            call.was_requested = std::mem::take(&mut call.requested) && !by_reload;
             call.move_accepted = false;
             call.until = until.or(call.until);
             call.at = *at;

@@ -72,24 +72,59 @@ fn a_dark_run_waits_for_files_that_have_what_is_missing() {
     assert_eq!((harness.status(), harness.in_flight_names()), (RunStatus::Running, vec!["look".to_owned()]));
 }
 
-/// A child that waits would keep the run and its locks for as long.
+/// It is ending, so nothing but the missing service keeps it open.
+#[test]
+fn a_dark_run_that_is_ending_waits_for_no_files() {
+    let source = json!({
+        "workflow": "w",
+        "steps": {
+            "pay": {
+                "call": "POST ${services.bank}/pay",
+                "effect": "private",
+                "probe": { "call": "GET ${services.gone}/pay", "done": "${output.done}" },
+            },
+            "other": { "call": "GET ${services.bank}/other" },
+        },
+        "respond": {},
+    });
+    let plan = Plan::from_stored(&source, &BTreeMap::new(), &Limits::default()).unwrap();
+    for fails_first in [true, false] {
+        let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
+        harness.settle();
+        for step in if fails_first { ["other", "pay"] } else { ["pay", "other"] } {
+            harness.call(step, if step == "pay" { cut_off() } else { status(400) });
+        }
+        let kind = harness.run.failure().map(|failure| failure.kind);
+        assert_eq!((harness.status(), kind), (RunStatus::Failed, Some(FailureKind::WouldPause)), "{fails_first}");
+    }
+}
+
+/// A child that waits would keep the run and its locks for as long. That it is cancelled does not fail the run, which
+/// would undo what it did.
 #[test]
 fn a_conflict_in_dark_ends_the_child_runs() {
     let source = json!({
         "workflow": "w",
         "steps": {
-            "pay": { "call": "POST ${services.bank}/pay", "effect": "private" },
+            "first": { "call": "POST ${services.bank}/first", "effect": "private", "undo": "DELETE ${services.bank}/first" },
+            "pay": { "call": "POST ${services.bank}/pay", "effect": "private", "on_conflict": "pause" },
             "sub": { "run": "other" },
         },
         "respond": {},
     });
     let plan = Plan::from_stored(&source, &BTreeMap::new(), &Limits::default()).unwrap();
-    let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
-    harness.perform_due();
-    assert_eq!((harness.children().len(), harness.orders_to_children()), (1, vec![]));
-    harness.call("pay", cut_off());
-    assert_eq!(harness.orders_to_children(), ["cancel"]);
-    let child = harness.children()[0];
-    harness.child_ends(child, RunStatus::Cancelled, Value::Null);
-    assert_eq!(harness.status(), RunStatus::Failed);
+    for (result, kind) in [(cut_off(), ConflictKind::OutcomeUnknown), (status(409), ConflictKind::Refused)] {
+        let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
+        harness.perform_due();
+        assert_eq!((harness.children().len(), harness.orders_to_children()), (1, vec![]));
+        harness.call("first", ok(json!({})));
+        harness.call("pay", result);
+        assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(kind));
+        assert_eq!(harness.orders_to_children(), ["cancel"]);
+        let child = harness.children()[0];
+        harness.child_ends(child, RunStatus::Cancelled, Value::Null);
+        let failed = harness.run.failure().map(|failure| failure.kind);
+        assert_eq!((harness.status(), failed), (RunStatus::Failed, Some(FailureKind::WouldPause)), "{kind:?}");
+        assert!(!harness.kinds().contains(&"compensation_began"));
+    }
 }

@@ -1,9 +1,9 @@
 //! Runs whose plan needs something that the files in force do not have.
 
-use super::harness::plan;
+use super::harness::{plan, timed_out};
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{Choice, ConflictKind, Missing, Part, missing};
+use crate::workflow::{Choice, ConflictKind, Missing, Part, is_requested_repeat, missing};
 
 const CHARGE: &str = "
 workflow: w
@@ -93,6 +93,42 @@ fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
     harness.plan = &keyed;
     with_gone(&mut harness);
     assert_eq!(harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().attempt, 2);
+}
+
+/// A call that waits for its turn at the service is withdrawn when the run is paused, but not a repeat that a person
+/// asked for.
+#[test]
+fn only_a_person_asks_for_a_repeat() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a: { call: 'POST ${services.stock}/a', retry: { attempts: 3, base: 1ms, max: 1ms } }
+  b: { call: 'POST ${services.bank}/b' }
+respond: { status: 200 }
+",
+    );
+    let is_asked_for = |harness: &Harness<'_>, step: &str| {
+        let (_, step) = plan.step(&step.into()).unwrap();
+        is_requested_repeat(&harness.run, step, None, Part::Do)
+    };
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("stock");
+    harness.call("a", timed_out());
+    harness.now += SignedDuration::from_secs(1);
+    harness.settle();
+    assert!(harness.run.misses_something());
+    harness.world = world();
+    harness.settle();
+    assert_eq!(harness.run.attempt(&"a".into(), None, Part::Do).unwrap().attempt, 2);
+    assert!(!is_asked_for(&harness, "a"), "a reload began it");
+    harness.call("b", timed_out());
+    harness.choose("b", None, Choice::Retry).unwrap();
+    assert_eq!(harness.run.attempt(&"b".into(), None, Part::Do).unwrap().attempt, 2);
+    assert!(is_asked_for(&harness, "b"));
+    harness.cancel(false).unwrap();
+    assert!(!is_asked_for(&harness, "b"), "it was called off");
 }
 
 /// The reload ends the pause: the attempts so far still count, and the deadline begins anew.

@@ -41,7 +41,7 @@ respond: { status: 200, body: done }
 const SHORT: &str = "
 workflow: short
 steps:
-  charge: { call: 'POST ${services.narrow}/narrow/short', timeout: 1s, deadline: 4s }
+  charge: { call: 'POST ${services.narrow}/narrow/short', timeout: 20s, deadline: 8s }
 respond: { status: 200, body: done }
 ";
 
@@ -158,6 +158,27 @@ async fn a_repeat_that_a_person_asked_for_is_not_withdrawn() {
     test.finish().await;
 }
 
+/// The person who asked for it has cancelled the run since, and nothing is to be undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_that_waits_is_not_sent_after_a_cancel_without_undoing() {
+    let test = with_narrow_service().await;
+    test.step_service.release(NARROW, 1);
+    test.step_service.script(NARROW, ScriptedReply::Close, 1);
+    let unknown = test.start_run("one", json!({})).await;
+    test.wait_for_status(&unknown, "paused").await;
+    for _ in 0..2 {
+        test.start_run("one", json!({})).await;
+    }
+    test.wait_for_calls(NARROW, 3).await;
+    test.post_accepted(&format!("{unknown}/resolve"), json!({ "step": "charge", "choice": "retry" })).await;
+    test.wait_for_explanation(&unknown, "waits for a permit").await;
+    test.post_accepted(&format!("{unknown}/cancel"), json!({ "compensate": false })).await;
+    let data = test.wait_for_status(&unknown, "cancelled").await;
+    test.step_service.release_all(NARROW);
+    assert_eq!(test.step_service.count(NARROW), 3, "{data}");
+    test.finish().await;
+}
+
 /// The pause is no part of the deadline of a call that was not sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadline_of_a_withdrawn_call_begins_anew() {
@@ -170,8 +191,10 @@ async fn the_deadline_of_a_withdrawn_call_begins_anew() {
     test.wait_for_explanation(&run, "waits for a permit").await;
     test.post_accepted(&format!("{run}/pause"), json!({})).await;
     test.wait_for_events(&run, "retry_scheduled", 1).await;
+    let scheduled = test.events_of_kind(&run, "retry_scheduled").await;
+    assert_eq!(scheduled[0]["withdrawn"], json!(true), "{scheduled:?}");
     test.step_service.release_all(NARROW);
-    until_true("its first deadline to be over", || started.elapsed() > Duration::from_secs(4)).await;
+    until_true("its first deadline to be over", || started.elapsed() > Duration::from_secs(8)).await;
     test.post_accepted(&format!("{run}/resume"), json!({})).await;
     test.wait_for_status(&run, "completed").await;
     test.finish().await;

@@ -209,6 +209,7 @@ impl Upstream {
             requested_at,
             granted_at: now.duration_since(self.started),
             span,
+            first_span: span,
             bounds,
             _in_flight: CountedCall::new(in_flight),
             _permit: permit,
@@ -289,6 +290,8 @@ pub(in crate::engine) struct CallPermit {
     granted_at: Duration,
     /// How long the call may take.
     span: Duration,
+    /// How long it could take at its first URL.
+    first_span: Duration,
     bounds: CallBounds,
     _in_flight: CountedCall,
     _permit: OwnedSemaphorePermit,
@@ -309,7 +312,7 @@ impl CallPermit {
     pub fn begin_anew(&mut self) -> bool {
         let now = Instant::now();
         let span = self.bounds.span(now);
-        let has_time = span > self.span / 2;
+        let has_time = span > self.first_span / 2;
         if has_time {
             let granted_at = now.duration_since(self.upstream.started);
             self.requested_at += granted_at.saturating_sub(self.granted_at);

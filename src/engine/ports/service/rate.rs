@@ -1,8 +1,9 @@
 //! PURE. The rate limiter of a service: when the next call may begin.
 //!
-//! Always true: in any time `t` at most `burst + t / every` calls of all runs together begin. Calls of rehearsed and
-//! dark runs are limited to a share of that and take only what real runs leave; no real run queues behind them. Time is
-//! an argument: the time since some fixed instant.
+//! Always true: in any time `t` at most `burst + t / every` calls of all runs together begin, if each begins at its
+//! time (`rate_queue` bounds how late they may be). Calls of rehearsed and dark runs are limited to a share of that and
+//! take only what real runs leave; no real run queues behind them. Time is an argument: the time since some fixed
+//! instant.
 
 use std::time::Duration;
 
@@ -44,11 +45,12 @@ impl RateLimiter {
         Ok(())
     }
 
-    /// The first call of the queue leaves it and takes a token: the time at which the call may begin. That is computed
-    /// from the time at which it was added, so that it does not matter how late the call before it gave up the turn.
-    pub fn take(&mut self, queued_at: Duration) -> Duration {
+    /// The first call of the queue leaves it and takes a token: the time at which the call may begin. `due_from` is
+    /// when it was added, or a little before now if that is later: so the calls behind it lose nothing if the call
+    /// before it gave up the turn a little late.
+    pub fn take(&mut self, due_from: Duration) -> Duration {
         self.leave();
-        let at = self.all.time_of(1, queued_at);
+        let at = self.all.time_of(1, due_from);
         self.all.take(at);
         at
     }

@@ -11,6 +11,10 @@ use tokio::time::Instant;
 use super::rate::RateLimiter;
 use crate::flag::Rate;
 
+/// How late a call may take its token: longer than a timer rounds up, and than a wake-up takes. After a longer stop (of
+/// the process, or of the machine) the calls that came due meanwhile do not begin together.
+const LATE_MAX: Duration = Duration::from_millis(10);
+
 /// The rate limiter of a service, and the calls that wait for it.
 pub(super) struct RateQueue {
     /// Times given to the limiter count from here.
@@ -94,7 +98,8 @@ struct QueuedCall<'a> {
 impl<'a> QueuedCall<'a> {
     fn become_first(mut self, turn: tokio::sync::MutexGuard<'a, ()>) -> FirstCall<'a> {
         self.is_queued = false;
-        let begins = self.queue.limiter().take(self.queued_at);
+        let due_from = self.queued_at.max(self.queue.now().saturating_sub(LATE_MAX));
+        let begins = self.queue.limiter().take(due_from);
         FirstCall { queue: self.queue, begins, has_begun: false, _turn: turn }
     }
 }

@@ -165,6 +165,32 @@ async fn calls_that_have_a_token_begin_at_once() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
+/// The calls that came due while the process was stopped do not begin together.
+#[tokio::test(start_paused = true)]
+async fn calls_keep_the_rate_after_the_process_was_stopped() {
+    let rate = Some(Rate { calls: 10, per: Duration::from_secs(1), burst: 1 });
+    let upstream = upstream(&Service { rate, calls_max: Some(100), ..service() }, None);
+    let begun = Instant::now();
+    let calls = (0..20).map(|_| {
+        let upstream = upstream.clone();
+        tokio::spawn(async move { acquire(&upstream, Mode::Real, LONG).await.map(|_| begun.elapsed()) })
+    });
+    let calls = calls.collect::<Vec<_>>();
+    while shown(&upstream).3 < 19 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(Duration::from_millis(1_500)).await;
+    let mut times = Vec::new();
+    for call in calls {
+        times.push(call.await.unwrap().unwrap());
+    }
+    times.sort_unstable();
+    // Two begin at its end: the one whose turn it was, and the next one.
+    for three in times.windows(3) {
+        assert!(three[2] - three[0] >= Duration::from_millis(90), "{times:?}");
+    }
+}
+
 /// A call that got no connection has its whole time at the next URL, unless the step's deadline leaves too little.
 #[tokio::test(start_paused = true)]
 async fn a_call_begins_anew_at_another_url() {

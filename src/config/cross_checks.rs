@@ -131,7 +131,8 @@ fn warn_unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
 fn warn_unproven_states(site: &Site, route: &Route, problems: &mut Problems) {
     if route.declared > State::Shadow && route.force.is_none() {
         let message = format!(
-            "without a recorded flip or evidence (a first start, a new route), `{}` stands at `shadow` and not at `{}`",
+            "without a recorded flip or evidence (a first start, a new route), `{}` goes no higher than `shadow`, and not \
+             to `{}`",
             route.id, route.declared
         );
         problems

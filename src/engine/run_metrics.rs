@@ -106,6 +106,8 @@ impl RunMetrics {
                 tracing::warn!(run = %run.id(), count, "conditions of `respond` have no value: they count as false");
             }
             Measure::InstanceWithoutId => {
+                let workflow = self.workflow.as_str().to_owned();
+                counter!("pointsman_instances_without_id_total", "workflow" => workflow).increment(1);
                 tracing::error!(
                     run = %run.id(),
                     "the answer has no id of the instance that the run created: follow-up requests will not find it"

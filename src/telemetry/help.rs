@@ -67,6 +67,10 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_respond_condition_errors_total",
         "Conditions (`when:`) of `respond` that had no value and counted as false.",
     ),
+    (
+        "pointsman_instances_without_id_total",
+        "Answers of the engine without the id of the instance that the run created: legacy gets its later requests.",
+    ),
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),
     (
         "pointsman_notices_total",

@@ -360,21 +360,18 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
     };
     let is_decided = run.ended_on_purpose();
     let consequence = match (run.shared_begun(), run.effects_begun()) {
-        (true, _) if is_decided => {
+        (true, _) => {
             "A shared step was done or may have been. Sending the request again with the same retry key does nothing and gets \
-             this answer; without one it is a new request, which could do work twice."
+             this answer; without one, or with another, it is a new request, which could do work twice."
         }
-        (false, true) if is_decided => {
+        (false, true) => {
             "No shared step was done. Sending the request again with the same retry key does nothing and gets this answer; \
-             without one it is a new request."
+             without one, or with another, it is a new request."
         }
-        (false, false) if is_decided => {
+        (false, false) => {
             "Nothing but reads was done. Sending the request again with the same retry key does nothing and gets this answer; \
-             without one it is a new request."
+             without one, or with another, it is a new request."
         }
-        (true, _) => "A shared step was done or may have been, so sending the request again could do work twice.",
-        (false, true) => "No shared step was done.",
-        (false, false) => "Nothing but reads was done, so sending the request again does nothing twice.",
     };
     let message = match plan {
         Some(plan) => ShownTexts::of(plan, run).failure(failure),

@@ -83,7 +83,7 @@ async fn a_caller_is_told_that_a_child_was_not_started_and_that_nothing_was_done
         async |may_fall_back| harness.send(ArmRequest { may_fall_back, ..request("w", Mode::Real, &json!({})) }).await;
     let (problem, _) = refused(send(false).await);
     assert_eq!((problem.kind.as_str(), problem.shared_step_begun), ("workflow-child-failed", Some(false)));
-    for part in ["`sub`: `below` does not take this input: ", ". Nothing but reads was done, "] {
+    for part in ["`sub`: `below` does not take this input: ", ". Nothing but reads was done. "] {
         assert!(problem.detail.contains(part), "{problem:?}");
     }
     assert_eq!(abandoned(send(true).await).reason, "engine_failed", "legacy answers in its place");

@@ -332,7 +332,7 @@ impl JsonSchema for CallerDraft {
             "items": { "type": "string" },
             "properties": {
                 "jwt": {
-                    "description": "Issuer and subject of a verified bearer token.",
+                    "description": "Issuer and subject of a verified bearer token. Headers alone are a list: `caller: [x-tenant]`.",
                     "type": "object",
                     "properties": {
                         "keys": {

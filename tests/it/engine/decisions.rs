@@ -247,7 +247,7 @@ respond: { status: 200, body: { by: engine } }
         "ada (unverified) cancelled it: not this one",
         "A shared step was done or may have been",
         "with the same retry key does nothing and gets this answer",
-        "without one it is a new request, which could do work twice",
+        "without one, or with another, it is a new request, which could do work twice",
     ] {
         assert!(detail.contains(says), "{says}: {problem}");
     }

@@ -134,6 +134,7 @@ fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
         route: route.clone(),
         inputs,
         last,
+        overrides_gate: false,
         refused: Vec::new(),
         held_until: None,
         cohorts_held_until: None,
@@ -358,6 +359,7 @@ fn judge_and_move(
             at.inputs.shares = shares;
             at.inputs.has_no_flip = false;
             at.inputs.gate = None;
+            at.overrides_gate = passed.overridden.is_some();
             Some(Move {
                 route: route.id.clone(),
                 from,

@@ -195,7 +195,9 @@ impl Gate {
         from: State,
         to: State,
     ) -> Vec<String> {
-        self.unmet(positions, at, from, to).into_iter().map(|unmet| unmet.why).collect()
+        let unmet = self.unmet(positions, at, from, to).into_iter().map(|unmet| unmet.why);
+        let of_followers = (to == State::Live).then(|| self.followers_lack(positions, at)).into_iter().flatten();
+        unmet.chain(of_followers).collect()
     }
 
     /// Why one gate is shut: first what the evidence lacks, then the other conditions.
@@ -208,26 +210,32 @@ impl Gate {
         }
         let is_live_for_all = at.inputs.shares.live == Percent::ALL;
         let missing = gate(&self.evidence_of(positions, at), from, to, is_live_for_all).err().unwrap_or_default();
-        let of_followers = (to == State::Live).then(|| self.followers_lack(positions, at)).into_iter().flatten();
         let beside_evidence = self.unmet_beside_evidence(positions, at, from, to);
-        missing.into_iter().chain(of_followers).map(Unmet::from).chain(beside_evidence).collect()
+        missing.into_iter().map(Unmet::from).chain(beside_evidence).collect()
     }
 
     /// What the evidence of a creator's followers lacks for `live`. They went there first, but the engine answers their
     /// requests only for instances that it has created: so their gate is asked again when the creator goes to `live`,
     /// since changed files may have started their evidence anew. Force that overrides a follower's gate holds here too.
+    /// This is asked of moves only: what happens to a follower later does not change what its creator has reached.
     fn followers_lack<'a>(
         &'a self,
         positions: &'a Positions,
         at: &'a RoutePosition,
     ) -> impl Iterator<Item = String> + 'a {
         let in_live = positions.followers(&at.route.id).filter(|follower| follower.rung() >= State::Live);
-        let judged = in_live.filter(|follower| self.overridden(positions, follower, State::Live).is_none());
-        judged.flat_map(|follower| {
+        let is_forced = |follower: &RoutePosition| {
+            follower.overrides_gate || self.overridden(positions, follower, State::Live).is_some()
+        };
+        in_live.filter(move |follower| !is_forced(follower)).flat_map(|follower| {
             let is_live_for_all = follower.inputs.shares.live == Percent::ALL;
             let evidence = self.evidence_of(positions, follower);
             let missing = gate(&evidence, State::Dark, State::Live, is_live_for_all).err().unwrap_or_default();
-            missing.into_iter().map(|why| format!("of its follower `{}`: {why}", follower.route.id))
+            let not_compared = match follower.rung() {
+                State::Only => ", but nothing is compared in `only`: flip it down to `live` first",
+                _ => "",
+            };
+            missing.into_iter().map(move |why| format!("of its follower `{}`: {why}{not_compared}", follower.route.id))
         })
     }
 

@@ -22,6 +22,9 @@ pub(super) struct RoutePosition {
     pub inputs: StateInputs,
     /// The last flip, if there is one.
     pub last: Option<FlipRecord>,
+    /// Whether a move that is judged together with others overrides a gate by force. `last` says so once it is
+    /// recorded.
+    pub overrides_gate: bool,
     /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
     /// The files hold the route below `live` until then; `None` if they do not.
@@ -97,6 +100,7 @@ impl RoutePosition {
         self.inputs.gate = None;
         self.inputs.is_held = false;
         self.last = Some(flip);
+        self.overrides_gate = false;
         self.refused.clear();
         self.held_until = None;
     }

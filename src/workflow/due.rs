@@ -6,8 +6,8 @@
 //!
 //! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody ordered
 //! a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended, except over what
-//! the files lack. *Failing*: it ends early; calls under way end, and unknown effects are probed. *Compensating*: what
-//! was done is undone. Then it ends.
+//! the files lack in a run that is not ending yet. *Failing*: it ends early; calls under way end, and unknown effects
+//! are probed. *Compensating*: what was done is undone. Then it ends.
 
 use jiff::Timestamp;
 

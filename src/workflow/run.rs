@@ -202,9 +202,12 @@ impl Run {
     /// otherwise stay open for ever, with its locks. What is missing in the files may be there in later ones: only a
     /// run that is ending already does not wait for them.
     pub(super) fn ending_conflict(&self) -> Option<&Conflict> {
-        let ends = self.mode() == Mode::Dark && self.pause.is_none();
+        self.undecidable_conflict().filter(|_| self.pause.is_none())
+    }
+    /// The conflict that ends the run, also if the run is paused by order: then it ends once it is resumed.
+    pub(super) fn undecidable_conflict(&self) -> Option<&Conflict> {
         let ends_at = |conflict: &&Conflict| conflict.kind != ConflictKind::Missing || self.is_ending();
-        self.conflicts.iter().find(ends_at).filter(|_| ends)
+        self.conflicts.iter().find(ends_at).filter(|_| self.mode() == Mode::Dark)
     }
     /// All open conflicts, oldest first.
     pub fn conflicts(&self) -> &[Conflict] {

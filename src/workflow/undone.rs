@@ -25,8 +25,8 @@ impl Run {
     /// Whether it was a run in dark that ended because a person would have had to decide.
     fn ended_at_conflict(&self) -> bool {
         self.mode() == Mode::Dark
-            && self.failing.is_none()
-            && matches!(&self.end, Some(End::Failed(failure)) if failure.kind == FailureKind::WouldPause)
+            && matches!(&self.end, Some(End::Failed(failure))
+                if failure.kind == FailureKind::WouldPause && self.failing.as_ref() != Some(failure))
     }
 
     fn ended_without_answer(&self) -> bool {

@@ -166,7 +166,8 @@ pub(in crate::engine) fn unstored_and_paused(run: &Run, plan: &Plan) -> ArmReply
     unstored(run, plan, 503, "workflow-stuck", "The workflow cannot go on", format!("{why}. {NOTHING_STORED}"))
 }
 
-/// The detail for a caller whose run was not stored.
+const ONLY_READS: &str = "Nothing but reads was done.";
+/// The end of the detail for a caller whose run was not stored.
 const NOTHING_STORED: &str =
     "Nothing but reads was sent, and nothing of the run is kept: sending the request again does nothing twice.";
 
@@ -187,7 +188,12 @@ fn unstored(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail
 /// Removes the run's id from the reply of a run that is not stored: nobody can look it up.
 pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
     match reply {
-        ArmReply::Refused(problem, report) => ArmReply::Refused(Problem { run: None, ..problem }, report),
+        ArmReply::Refused(mut problem, report) => {
+            if let Some((why, _of_stored_runs)) = problem.detail.split_once(ONLY_READS) {
+                problem.detail = format!("{why}{NOTHING_STORED}");
+            }
+            ArmReply::Refused(Problem { run: None, ..problem }, report)
+        }
         reply => reply,
     }
 }
@@ -359,19 +365,10 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         FailureKind::Declared => "The workflow ended early",
     };
     let is_decided = run.ended_on_purpose();
-    let consequence = match (run.shared_begun(), run.effects_begun()) {
-        (true, _) => {
-            "A shared step was done or may have been. Sending the request again with the same retry key does nothing and gets \
-             this answer; without one, or with another, it is a new request, which could do work twice."
-        }
-        (false, true) => {
-            "No shared step was done. Sending the request again with the same retry key does nothing and gets this answer; \
-             without one, or with another, it is a new request."
-        }
-        (false, false) => {
-            "Nothing but reads was done. Sending the request again with the same retry key does nothing and gets this answer; \
-             without one, or with another, it is a new request."
-        }
+    let (done, risk) = match (run.shared_begun(), run.effects_begun()) {
+        (true, _) => ("A shared step was done or may have been.", ", which could do work twice"),
+        (false, true) => ("No shared step was done.", ""),
+        (false, false) => (ONLY_READS, ""),
     };
     let message = match plan {
         Some(plan) => ShownTexts::of(plan, run).failure(failure),
@@ -387,7 +384,10 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         },
         kind: format!("workflow-{}", failure.kind.as_str().replace('_', "-")),
         title: title.into(),
-        detail: format!("{message}. {consequence}"),
+        detail: format!(
+            "{message}. {done} Sending the request again with the same retry key does nothing and gets this answer; without \
+             one, or with another, it is a new request{risk}."
+        ),
         source: Source::Workflow,
         run: Some(run.id()),
         retry_after_s: failure.retry_after_ms.map(|ms| ms.div_ceil(1_000)),

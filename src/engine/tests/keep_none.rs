@@ -87,6 +87,17 @@ async fn a_failed_run_of_a_route_with_keep_none_falls_back_or_is_an_error_withou
     assert!(harness.runs().await.is_empty() && harness.engine.stuck(9).is_empty());
 }
 
+/// No answer is kept for a retry.
+#[tokio::test]
+async fn the_problem_of_a_failed_run_that_is_not_stored_promises_no_kept_answer() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(404, json!({}))).await;
+    let harness = Harness::new(&step_service, read_plan()).await;
+    let (problem, _) = refused(harness.send(unstored_request(Mode::Real, false)).await);
+    assert_eq!(problem.run, None);
+    assert!(problem.detail.contains("nothing of the run is kept"), "{}", problem.detail);
+    assert!(!problem.detail.contains("gets this answer"), "{}", problem.detail);
+}
+
 /// `check` refuses files with such a route. If one came into force nevertheless, its effects could be repeated without
 /// anybody knowing.
 #[tokio::test]

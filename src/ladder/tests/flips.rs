@@ -227,39 +227,6 @@ async fn impossible_moves_are_refused_also_with_force() {
 }
 
 #[tokio::test]
-async fn a_family_moves_together_and_followers_go_first() {
-    let fixture = Fixture::open(files(&[])).await;
-    assert!(fixture.refusal("create", to(State::Shadow)).await.contains("followers"));
-    fixture.flip("follow", to(State::Shadow)).await.unwrap();
-    fixture.flip("create", to(State::Shadow)).await.unwrap();
-    // A follower has nothing to be compared on until its creator is dark.
-    fixture.flip("follow", to(State::Dark)).await.unwrap();
-    assert!(fixture.refusal("create", to(State::Dark)).await.contains("needs 20 more"));
-    assert!(fixture.refusal("follow", to(State::Live)).await.contains("needs 20 more"));
-    fixture.flip("follow", to(State::Off)).await.unwrap();
-}
-
-/// A changed workflow starts the evidence of the follower anew, after it went to `live`.
-#[tokio::test]
-async fn a_creator_goes_to_live_only_if_its_followers_would_too() {
-    let fixture = Fixture::open(files(&[])).await;
-    for route in ["follow", "create"] {
-        fixture.record_pairs(route);
-        fixture.flip(route, to(State::Shadow)).await.unwrap();
-        fixture.flip(route, to(State::Dark)).await.unwrap();
-    }
-    fixture.flip("follow", to(State::Live)).await.unwrap();
-    for _ in 0..3 {
-        fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout"));
-    }
-    let refused = fixture.refusal("create", to(State::Live)).await;
-    assert!(refused.contains("of its follower `follow`: ") && refused.contains("failed runs"), "{refused}");
-    fixture.flip("follow", to(State::Dark)).await.unwrap();
-    fixture.flip("follow", forced(State::Live)).await.unwrap();
-    fixture.flip("create", to(State::Live)).await.unwrap();
-}
-
-#[tokio::test]
 async fn the_way_down_shows_the_horizon() {
     let fixture = Fixture::open(files(&[])).await;
     for route in ["follow", "create"] {

@@ -2,6 +2,7 @@
 
 mod captured_log;
 mod failing_store;
+mod families;
 mod files;
 mod first_tries;
 mod flips;

@@ -96,6 +96,7 @@ fn a_dark_run_that_is_ending_waits_for_no_files() {
         }
         let kind = harness.run.failure().map(|failure| failure.kind);
         assert_eq!((harness.status(), kind), (RunStatus::Failed, Some(FailureKind::WouldPause)), "{fails_first}");
+        assert!(!harness.run.undone().is_empty(), "what is unknown is listed");
     }
 }
 

@@ -47,7 +47,7 @@ impl RateQueue {
         let turn = self.turn.lock().await;
         let mut first = place.become_first(turn);
         let now = self.now();
-        if first.begins > latest {
+        if first.begins > latest.max(now) {
             return Err(first.begins.saturating_sub(now)); // another call has overtaken it
         }
         // A timer would round up to its next tick, and the calls behind this one would wait for that.

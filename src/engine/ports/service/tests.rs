@@ -191,6 +191,31 @@ async fn calls_keep_the_rate_after_the_process_was_stopped() {
     }
 }
 
+/// A call that is due when the process goes on begins, also if its time to wait is over; the next one finds its token.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_due_after_a_stop_is_not_refused() {
+    let rate = Some(Rate { calls: 1, per: Duration::from_secs(1), burst: 1 });
+    let upstream = upstream(&Service { rate, calls_max: Some(100), ..service() }, None);
+    let begun = Instant::now();
+    let calls = (0..3).map(|_| {
+        let upstream = upstream.clone();
+        tokio::spawn(async move { acquire(&upstream, Mode::Real, 3 * LONG / 20).await.map(|_| begun.elapsed()) })
+    });
+    let calls = calls.collect::<Vec<_>>();
+    while shown(&upstream).3 < 2 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let mut begun_at = Vec::new();
+    for call in calls {
+        begun_at.push(call.await.unwrap().map(|at| at.as_secs()));
+    }
+    assert_eq!(begun_at, [Ok(0), Ok(60), Ok(60)]);
+    let at = Instant::now();
+    acquire(&upstream, Mode::Real, LONG).await.unwrap();
+    assert!(at.elapsed() <= Duration::from_secs(1));
+}
+
 /// A call that got no connection has its whole time at the next URL, unless the step's deadline leaves too little.
 #[tokio::test(start_paused = true)]
 async fn a_call_begins_anew_at_another_url() {

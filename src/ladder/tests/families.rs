@@ -1,0 +1,83 @@
+//! Moves of the routes of one family.
+
+use super::*;
+
+#[tokio::test]
+async fn a_family_moves_together_and_followers_go_first() {
+    let fixture = Fixture::open(files(&[])).await;
+    assert!(fixture.refusal("create", to(State::Shadow)).await.contains("followers"));
+    fixture.flip("follow", to(State::Shadow)).await.unwrap();
+    fixture.flip("create", to(State::Shadow)).await.unwrap();
+    // A follower has nothing to be compared on until its creator is dark.
+    fixture.flip("follow", to(State::Dark)).await.unwrap();
+    assert!(fixture.refusal("create", to(State::Dark)).await.contains("needs 20 more"));
+    assert!(fixture.refusal("follow", to(State::Live)).await.contains("needs 20 more"));
+    fixture.flip("follow", to(State::Off)).await.unwrap();
+}
+
+/// A changed workflow starts the evidence of the follower anew, after it went to `live`.
+#[tokio::test]
+async fn a_creator_goes_to_live_only_if_its_followers_would_too() {
+    let fixture = Fixture::open(files(&[])).await;
+    for route in ["follow", "create"] {
+        fixture.record_pairs(route);
+        fixture.flip(route, to(State::Shadow)).await.unwrap();
+        fixture.flip(route, to(State::Dark)).await.unwrap();
+    }
+    fixture.flip("follow", to(State::Live)).await.unwrap();
+    for _ in 0..3 {
+        fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout"));
+    }
+    let refused = fixture.refusal("create", to(State::Live)).await;
+    assert!(refused.contains("of its follower `follow`: ") && refused.contains("failed runs"), "{refused}");
+    fixture.flip("follow", to(State::Dark)).await.unwrap();
+    fixture.flip("follow", forced(State::Live)).await.unwrap();
+    fixture.flip("create", to(State::Live)).await.unwrap();
+}
+
+/// Nothing is compared in `only`, so the evidence that is asked for would never come.
+#[tokio::test]
+async fn a_follower_in_only_has_to_go_down_before_its_creator_goes_to_live() {
+    let fixture = Fixture::open(files(&[])).await;
+    for route in ["follow", "create"] {
+        fixture.record_pairs(route);
+        fixture.flip(route, to(State::Shadow)).await.unwrap();
+        fixture.flip(route, to(State::Dark)).await.unwrap();
+    }
+    fixture.flip("follow", to(State::Live)).await.unwrap();
+    fixture.flip("follow", forced(State::Only)).await.unwrap();
+    for _ in 0..3 {
+        fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout"));
+    }
+    let refused = fixture.refusal("create", to(State::Live)).await;
+    assert!(refused.contains("nothing is compared in `only`: flip it down to `live` first"), "{refused}");
+}
+
+/// The flips of one edit are recorded after all routes were judged.
+#[tokio::test]
+async fn force_of_a_follower_in_the_files_holds_for_its_creator_in_the_same_edit() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("follow", forced(State::Dark)).await.unwrap();
+    fixture.flip("create", forced(State::Dark)).await.unwrap();
+    fixture.record_pairs("create");
+    let in_live = |forced: bool| {
+        let files = files(&[("follow", State::Live), ("create", State::Live)]);
+        edited(files, "follow", |route| route.force = forced.then(|| "we know".into()))
+    };
+    fixture.ladder.reload(in_live(true), || {}).await.unwrap();
+    let states = ["follow", "create"].map(|route| fixture.state(route).state);
+    assert_eq!(states, [State::Live; 2], "{:?}", fixture.status("create").refused);
+}
+
+/// The commands of a refusal pass one after the other, with no more force than that needs.
+#[tokio::test]
+async fn the_creator_needs_no_force_of_its_own_after_that_of_its_follower() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("follow", forced(State::Dark)).await.unwrap();
+    fixture.flip("create", forced(State::Dark)).await.unwrap();
+    fixture.record_pairs("create");
+    let refused = fixture.flip("create", to(State::Live)).await.unwrap_err();
+    let FlipError::Refused { commands, .. } = refused else { panic!("{refused}") };
+    let forced: Vec<bool> = commands.iter().map(|command| command.force.is_some()).collect();
+    assert_eq!(forced, [true, false]);
+}

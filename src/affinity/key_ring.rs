@@ -31,13 +31,13 @@ pub(super) struct Outstanding {
     /// The generation of the store, if the file does not have it yet.
     pub generation: Option<u64>,
     /// Told once all of this is written, or its writes have failed.
-    waiting: Vec<oneshot::Sender<()>>,
+    told_when_written: Vec<oneshot::Sender<()>>,
 }
 
 #[cfg(test)]
 impl Outstanding {
     pub fn of_keys(keys: Vec<(RetryKey, Timestamp)>, first_seq: u64, stored: u64) -> Self {
-        Self { keys, first_seq, stored, unnoted: Vec::new(), generation: None, waiting: Vec::new() }
+        Self { keys, first_seq, stored, unnoted: Vec::new(), generation: None, told_when_written: Vec::new() }
     }
 }
 
@@ -79,13 +79,14 @@ pub(super) struct Ring {
     /// The keys of the waiting records, each with the number of its newest record.
     pub waiting_keys: HashMap<RetryKey, u64>,
     pub pending: PendingKeys,
-    /// Only with keys that the store took during a stall or soon after it.
+    /// Keys that the store took lately. Empty unless writes to the file hang or hung until a short time ago.
     just_stored: JustStored,
     pub unnoted: UnnotedTimes,
     /// The signs, found when a file was opened, that records were missing in it: this process's file, or one whose keys
     /// it took over.
     pub damage: Option<String>,
-    /// The highest generation of the store that a file of it had when it was opened.
+    /// The highest generation of the store (a number that grows at each start and every ten minutes) that a file of it
+    /// had when it was opened.
     pub generation: u64,
     /// The generation that the file is to have.
     pub generation_to_write: Option<u64>,
@@ -210,12 +211,12 @@ impl Ring {
             stored: self.stored,
             unnoted: self.unnoted.take_to_write(),
             generation: self.generation_to_write.take(),
-            waiting: std::mem::take(&mut self.told_when_written),
+            told_when_written: std::mem::take(&mut self.told_when_written),
         })
     }
 
     /// Records what became of outstanding writes, and tells those who wait.
-    pub fn set_written(&mut self, Outstanding { keys, waiting, .. }: Outstanding, written: Written) {
+    pub fn set_written(&mut self, Outstanding { keys, told_when_written, .. }: Outstanding, written: Written) {
         self.written_since_sync |= written.any;
         self.unnoted.end_write(written.unnoted_failed);
         let (mut is_one_noted, mut is_one_refused) = (false, false);
@@ -247,7 +248,7 @@ impl Ring {
             self.end_failure();
         }
         self.set_gauge();
-        for waiting in waiting {
+        for waiting in told_when_written {
             let _went_away = waiting.send(());
         }
     }

@@ -65,7 +65,7 @@ pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
 use self::look_ups::LookUps;
-use self::newer_files::NewerFiles;
+use self::newer_files::NewerFilesMarks;
 use self::owners::{owner_of, stronger};
 use self::request_locks::RequestLocks;
 use self::sets::Sets;
@@ -90,7 +90,7 @@ pub struct StoreAffinity {
     tries: Tries,
     request_locks: RequestLocks,
     look_ups: LookUps,
-    newer_files: NewerFiles,
+    newer_files: NewerFilesMarks,
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
     /// The task that builds and renews the sets.
@@ -129,7 +129,7 @@ impl StoreAffinity {
             tries,
             request_locks: RequestLocks::default(),
             look_ups: LookUps::default(),
-            newer_files: NewerFiles::new(limits),
+            newer_files: NewerFilesMarks::new(limits),
             keys,
             sets,
             maintenance,

@@ -13,7 +13,7 @@
 //! 1. `POST /orders` with `Idempotency-Key: k1` begins under version 4. Its key is K4. Nobody has taken it: the body is
 //!    still arriving.
 //! 2. Version 5 comes into force, and the client repeats the request. The retry's key is K5, and K4 by the earlier
-//!    files. The engine takes it. Now `tries` has K5 for the engine, and [`NewerFiles`] has a mark under K4: files
+//!    files. The engine takes it. Now `tries` has K5 for the engine, and [`NewerFilesMarks`] has a mark under K4: files
 //!    version 5, the engine, the digest of the request.
 //! 3. The body of the first request is complete, and legacy is to take it. `tries` has nothing under K4; the mark is of
 //!    a newer version than 4 and has the same digest. The first request is refused ([`FoundMark::Engine`]).
@@ -35,7 +35,7 @@ use crate::flag::RetryKey;
 use crate::limits::Limits;
 
 /// See the module.
-pub(super) struct NewerFiles(Mutex<Marks>);
+pub(super) struct NewerFilesMarks(Mutex<Marks>);
 
 /// The marks, under their lock.
 pub(super) struct Marks {
@@ -77,7 +77,7 @@ pub(super) enum FoundMark {
     Unknown,
 }
 
-impl NewerFiles {
+impl NewerFilesMarks {
     pub(super) fn new(limits: &Limits) -> Self {
         Self(Mutex::new(Marks::new(limits.retry_key_marks_max)))
     }
@@ -199,6 +199,6 @@ mod tests {
         assert!(marks.count < 3);
         assert_eq!(marks.find(&key, 4, KnownBody::Unread), FoundMark::Unknown);
         assert_eq!(marks.find(&key, 5, KnownBody::Unread), FoundMark::None);
-        assert_eq!(NewerFiles::new(&Limits { retry_key_marks_max: 0, ..Limits::default() }).lock().marks_max, 1);
+        assert_eq!(NewerFilesMarks::new(&Limits { retry_key_marks_max: 0, ..Limits::default() }).lock().marks_max, 1);
     }
 }

@@ -1,5 +1,5 @@
-//! The background tasks: reloading changed files, releasing routes that are held below `live` after a change of the
-//! files, and watching the store's health.
+//! The background tasks: reloading changed files, releasing routes that are held below `live` because retries may come
+//! that the engine would perform a second time, and reporting the engine's health.
 //!
 //! Always true: an invalid set of files changes nothing, and the log, the status and a metric show why; a valid set is
 //! put in force as a whole. While the store is not healthy, or the runs of the last process are not resumed yet, the
@@ -19,7 +19,7 @@ use crate::config::{Change, Loaded, ReloadStatus, Setup};
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
-/// How often the routes that are held below `live` after a change of the files are checked for release.
+/// How often the routes that are held below `live` are checked for release.
 const RELEASE_EVERY: Duration = Duration::from_secs(2);
 
 /// The pause before a valid set that the store did not record is tried again. Without it nothing would retry until a
@@ -103,13 +103,13 @@ pub(super) async fn health(parts: Parts) {
     }
 }
 
-/// Moves routes that a change of the files holds below `live` back to `live` once the holding time is over.
+/// Moves routes that are held below `live` back to `live` once the time for which they are held is over.
 pub(super) async fn release_held_routes(parts: Parts) {
     let mut ticks = tokio::time::interval(RELEASE_EVERY);
     loop {
         ticks.tick().await;
         if let Err(error) = parts.ladder.release_held().await {
-            tracing::warn!(%error, "a route that is held by the gate stays below `live`: the store did not record its return");
+            tracing::warn!(%error, "a route that is held stays below `live`: the store did not record its return");
         }
     }
 }

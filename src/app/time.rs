@@ -36,8 +36,9 @@ pub(super) async fn set(store: &StoreHandle, retry_window: Duration) -> anyhow::
     Ok(())
 }
 
-/// Tells the store at intervals that the process runs, and begins its next generation; never returns. Where the store
-/// does not take it, less time counts than has passed: retry keys are kept for longer.
+/// Tells the store at intervals that the process runs, and begins the store's next generation (see
+/// `affinity::store_generation`); never returns. Where the store does not take it, less time counts than has passed:
+/// retry keys are kept for longer.
 pub(super) async fn note_running(store: StoreHandle, affinity: Arc<StoreAffinity>) {
     loop {
         let (times, generation) = {

@@ -1,4 +1,4 @@
-//! `check` and `schema`: they read files and need no running process.
+//! `schema`, and `check` without `--against-open-runs`: they read files and need no running process.
 
 use std::path::Path;
 

@@ -36,7 +36,7 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     let mut out = String::new();
     let build = format!("pointsman {}", escape_control(&status.build.version));
     out.push_str(&format!(
-        "{}  proxy on {}  flags {} old, set {}  {} in flight  shadow {} waiting, {} in flight\n",
+        "{}  proxy on {}  flags {} old, flag set number {}  {} in flight  shadow {} waiting, {} in flight\n",
         format.tone(build, Tone::Strong),
         escape_control(&status.listen),
         duration_text(status.flags.age_s),

@@ -57,8 +57,8 @@ pub(super) fn report(report: &StoreReport, format: Formatter) -> Output {
     let count = findings.len() as u64 + unlisted;
     let verdict = match count {
         0 => format.tone("no faults", Tone::Good),
-        1 => format.tone("1 finding", Tone::Bad),
-        count => format.tone(format!("{count} findings"), Tone::Bad),
+        1 => format.tone("1 fault", Tone::Bad),
+        count => format.tone(format!("{count} faults"), Tone::Bad),
     };
     let of_them_purged = match purged {
         0 => String::new(),

@@ -83,7 +83,7 @@ fn status_shows_one_row_for_each_route() {
     assert_eq!(
         text,
         "\
-pointsman 0.1.0  proxy on 127.0.0.1:8080  flags 62 s old, set 3  1 run in flight  shadow 0 waiting, 2 in flight
+pointsman 0.1.0  proxy on 127.0.0.1:8080  flags 62 s old, flag set number 3  1 run in flight  shadow 0 waiting, 2 in flight
 
 ROUTE          MATCHES       REQUESTED  EFFECTIVE  WHY                   SHARE  PAIRS   MISMATCH  REQUESTS  OVERHEAD
 orders.create  POST /orders  live       shadow     lowered by the guard    50%  1,204  3 (0.25%)    12,345     38 µs
@@ -490,7 +490,7 @@ fn a_store_check_shows_each_fault_and_what_to_do() {
         todo: "restore a backup".into(),
     };
     let done = super::store::report(&super::StoreReport { findings: vec![finding], ..report }, Formatter(false));
-    assert!(!done.is_ok && done.text.contains("what to do: restore a backup") && done.text.contains("1 finding;"));
+    assert!(!done.is_ok && done.text.contains("what to do: restore a backup") && done.text.contains("1 fault;"));
     assert!(!done.text.contains('\u{1b}'));
     assert_eq!(done.json["findings"][0]["run"], "run_1");
     assert!(CommandLine::try_parse_from(["pointsman", "store", "check", "flags", "--store", "sqlite:x"]).is_err());

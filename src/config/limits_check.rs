@@ -41,7 +41,7 @@ pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
         }
         let max = largest(name);
         if value > max {
-            let message = format!("`{name}: {value}` is too large: it must be at most {max}{}", meaning(name));
+            let message = format!("`{name}: {value}` is too large: it must be at most {max}{}", in_days(name));
             problems.error(&site.key(name.as_str()), message);
         }
     }
@@ -71,7 +71,7 @@ fn largest(name: &str) -> u64 {
 }
 
 /// What the largest value of a time is in days.
-fn meaning(name: &str) -> String {
+fn in_days(name: &str) -> String {
     match Unit::of(name) {
         Unit::Milliseconds | Unit::Seconds => format!(" ({} days)", TIME_LIMIT_MAX.as_secs() / 86_400),
         Unit::Bytes | Unit::Number => String::new(),

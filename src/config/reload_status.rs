@@ -34,7 +34,8 @@ impl ReloadStatus {
     pub fn record_refused(&self, failed: &CheckFailed) {
         self.record_failure(failed.render(false));
     }
-    /// A set was refused for another reason (the store did not record its flips).
+    /// A valid set is not in force: the ladder refused it, or the store did not record its flips or has not answered
+    /// yet.
     pub fn record_failure(&self, text: String) {
         metrics::counter!("pointsman_flags_reload_failures_total").increment(1);
         self.error.store(Some(Arc::new(text)));

@@ -23,7 +23,7 @@ pub struct EarlierScopes {
     /// By the present id of the route, the newest first.
     pub by_route: HashMap<RouteId, Vec<EarlierScope>>,
     /// The scopes of requests that may belong to another route now, or to none, the newest first.
-    pub moved: Vec<MovedRequests>,
+    pub moved: Vec<ReassignedRequests>,
 }
 
 /// The keys of a request by the scopes of earlier files.
@@ -82,7 +82,7 @@ impl EarlierScopes {
 }
 
 /// Requests that belonged to a route with a workflow by earlier files and may belong to another route now, or to none.
-pub struct MovedRequests {
+pub struct ReassignedRequests {
     /// The route.
     pub route: RouteId,
     /// Which requests.
@@ -91,7 +91,7 @@ pub struct MovedRequests {
     scope: EarlierScope,
 }
 
-impl MovedRequests {
+impl ReassignedRequests {
     /// The requests that a route matched, and the scope of their keys.
     pub fn new(route: RouteId, matches: Match, scope: EarlierScope) -> Self {
         Self { route, matcher: Matcher::of([&matches]), matches, scope }

@@ -34,7 +34,7 @@ mod tests;
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use decide::{could_be_live, decide, decide_with_diagnostics};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
-pub use earlier::{EarlierRetryKeys, EarlierScopes, MovedRequests};
+pub use earlier::{EarlierRetryKeys, EarlierScopes, ReassignedRequests};
 pub use effective::{Effective, StateInputs, Why};
 pub use exact_text::{ByteForm, exact_text, has_raw_bytes};
 pub use facts::{HOP_BY_HOP_HEADERS, scope as facts_scope};

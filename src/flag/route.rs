@@ -46,18 +46,19 @@ pub struct Route {
     pub retry_key: Option<Template>,
     /// How the retry key is scoped by caller (default: by the header `authorization`).
     pub caller: CallerScope,
-    /// Whether the engine's runs are kept in the store. If not (`keep: none`), they only read, each is deleted once it
-    /// has answered, and its retry key is not remembered.
+    /// Whether the engine's runs are kept in the store. If not (`keep: none`), they only read, nothing of them is
+    /// written to the store, and their retry keys are not remembered.
     pub keeps_runs: bool,
     /// The caller's answer is due within this time.
     pub deadline: Option<Duration>,
-    /// Whether legacy may be called again for a comparison, in `live`.
+    /// Whether legacy may be called again for a comparison, in `live`; not acted on by this version.
     pub replay_safe: bool,
     /// Whether ambiguous paths are refused wherever they would match this route, also in `off`.
     pub strict_paths: bool,
-    /// The rule that lowers the state automatically.
+    /// The rule that lowers the state automatically; not acted on by this version.
     pub guard: Option<Guard>,
-    /// Conditions (CEL over request, reply, run) judged in `live` and `only`, by name.
+    /// Conditions (CEL over request, reply, run) to be judged in `live` and `only`, by name; not acted on by this
+    /// version.
     pub invariants: Vec<(String, Expression)>,
 }
 

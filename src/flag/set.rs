@@ -12,7 +12,7 @@ use super::key_text::AmbiguousKey;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, Ambiguity, PathRefusal, match_key, normalise, readings};
 use super::{
-    Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, MovedRequests, RequestFacts,
+    Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, ReassignedRequests, RequestFacts,
     RetryKeys, Route, Service, Shares, State,
 };
 use crate::names::{RouteId, ServiceName};
@@ -136,8 +136,8 @@ impl FlagSet {
 
     /// This set with the scopes of retry keys that earlier files had.
     pub fn with_earlier_scopes(self, earlier_scopes: Arc<EarlierScopes>) -> Self {
-        let former = |moved: &MovedRequests| {
-            let MovedRequests { route, matches, .. } = moved;
+        let former = |moved: &ReassignedRequests| {
+            let ReassignedRequests { route, matches, .. } = moved;
             let route = Route::without_workflow(route.clone(), matches.clone(), self.default_legacy.clone());
             let (inputs, family) = (StateInputs::declared(&route), Family::of(&route));
             Arc::new(RouteFlag::new(Arc::new(route), &inputs, family, self.freeze))

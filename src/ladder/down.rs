@@ -13,7 +13,7 @@ use super::passing_commands;
 use super::pending_shares::{LargerShare, PendingShare};
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipError, FlipRequest, Flipped, Move};
-use super::waiting::{Waiting, highest, lower};
+use super::unrecorded_flips::{UnrecordedFlip, highest, lower};
 use crate::clock;
 use crate::flag::State;
 use crate::names::RouteId;
@@ -83,7 +83,7 @@ impl Mover {
                 }
                 // A move up that was asked for before this, and still waits, must not raise the route after it.
                 let left = Lowered { at: asked, to, by: by.clone() };
-                if self.in_force().note_left(route, left, inputs.moves) {
+                if self.in_force().note_unchanged(route, left, inputs.moves) {
                     return Ok(Some(FlipDown::Unchanged(self.unchanged(at, by.clone()))));
                 }
                 continue;
@@ -115,21 +115,22 @@ impl Mover {
             let flip = self.flip_record(before, step, by.clone());
             let (sender, recorded) = watch::channel(None);
             let (id, stored) = (inputs.moves + 1, highest(at));
-            let mut lowered = Waiting { id, asked: Some(asked), flip, percent, stored, recorded: Arc::new(sender) };
-            let (mut positions, mut waiting) = (before.clone(), inputs.waiting.clone());
-            if let Some(earlier) = waiting.iter().position(|waiting| waiting.is_of(route)) {
-                let earlier = waiting.remove(earlier);
+            let mut lowered =
+                UnrecordedFlip { id, asked: Some(asked), flip, percent, stored, recorded: Arc::new(sender) };
+            let (mut positions, mut unrecorded) = (before.clone(), inputs.unrecorded.clone());
+            if let Some(earlier) = unrecorded.iter().position(|unrecorded| unrecorded.is_of(route)) {
+                let earlier = unrecorded.remove(earlier);
                 (lowered.stored, lowered.flip.from) = (earlier.stored, earlier.flip.from);
             }
             lower(&mut positions, route, &mut lowered, self.gate());
             let flip = lowered.flip.clone();
-            waiting.push(lowered);
+            unrecorded.push(lowered);
             // Counts as pending before the flip down is in force, so that a stop that sees the one recorded sees the
             // other.
             let of_larger = |percent| LargerShare { route: route.clone(), to, percent, by: by.clone() };
             let larger_share = larger.map(|percent| self.larger_shares.add(of_larger(percent)));
             // A flip down puts no route in `only`, so a freeze takes none back.
-            if self.set_positions(positions, waiting, inputs.moves).is_some() {
+            if self.set_positions(positions, unrecorded, inputs.moves).is_some() {
                 break (inputs.positions, from, flip, id, recorded, larger_share);
             }
         };
@@ -155,7 +156,8 @@ impl Mover {
         let effective = self.in_force().effective(&route);
         // Without a record of its own it counts as recorded once neither it nor a newer flip waits: a move that was
         // under way has lowered the route as far, or the lower flip that replaced it is recorded.
-        let recorded = found.is_some() || self.in_force().inputs().waiting.iter().all(|waiting| waiting.id < id);
+        let recorded =
+            found.is_some() || self.in_force().inputs().unrecorded.iter().all(|unrecorded| unrecorded.id < id);
         let flip = found.unwrap_or(flip);
         Flipped { flip, changed: true, recorded, share_is_pending: false, effective, horizon }
     }
@@ -183,7 +185,7 @@ impl Mover {
             overridden: None,
             evidence: serde_json::Value::Null,
         };
-        let recorded = !self.in_force().inputs().is_waiting(route);
+        let recorded = !self.in_force().inputs().has_unrecorded_flip(route);
         let effective = self.in_force().effective(route);
         Flipped { flip, changed: false, recorded, share_is_pending: false, effective, horizon: Vec::new() }
     }

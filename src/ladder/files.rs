@@ -15,7 +15,7 @@
 //! itself, if its last flip is from before the copy was started: the copy may lack a later one. Files that make a route
 //! in `only` match requests without such records are refused, unless they say `force`.
 //!
-//! How files lower a route from `only`, and what is refused then, is left to `only`.
+//! The module `only` (`ladder/only.rs`) says how files lower a route from the state `only`, and what is refused then.
 
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Posit
     (after, moves)
 }
 
-/// A creator cannot go above its followers.
+/// Sorts followers before creators: a creator cannot go above its followers, so their new rungs have to be known first.
 fn followers_first(routes: &mut [Arc<Route>]) {
     routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
 }
@@ -212,7 +212,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     } else {
         made = judge_and_move(positions, &mut at, edit, route, gate);
         if made.is_some()
-            && let Some(taken) = taken_part(remembered, now, &at)
+            && let Some(taken) = accepted_part(remembered, now, &at)
         {
             positions.remembered.insert(route.id.clone(), taken);
         }
@@ -227,7 +227,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
             let wanted = FileState { state: to, shares: edit.shares };
             if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() {
                 at.inputs.shares = lowered.inputs.shares;
-                if let Some(taken) = taken_part(remembered, now, &lowered) {
+                if let Some(taken) = accepted_part(remembered, now, &lowered) {
                     positions.remembered.insert(route.id.clone(), taken);
                 }
             }
@@ -244,10 +244,10 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         (at.inputs.requested, at.inputs.gate, at.inputs.has_no_flip) = (to, None, false);
     }
     made = made.or_else(|| flip_of_later_id(positions, &at));
-    if let Some(unrecorded) = held
+    if let Some(unknown_retries) = held
         && at.inputs.requested > HELD_AT
     {
-        set_held(&mut at, unrecorded);
+        set_held(&mut at, unknown_retries);
     }
     // The last flip may be above `off` although the file has no workflow any more.
     if route.workflow.is_none() && at.rung() > State::Off {
@@ -267,7 +267,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
 /// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused.
 /// This part is remembered, so that a later edit that takes back what was accepted counts as an edit. `None` if the
 /// gate refused something, and nothing was remembered before or this part would not differ from the declaration.
-fn taken_part(remembered: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
+fn accepted_part(remembered: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
     if moved.refused.is_empty() {
         return Some(now);
     }

@@ -11,7 +11,6 @@ use crate::names::RouteId;
 pub(super) const HELD_AT: State = State::Dark;
 
 /// Lowers a route that has lost its `key` to the highest rung that needs none.
-/// Lowers a route that has lost its `key` to the highest rung that needs none.
 pub(super) fn lower_without_key(at: &mut RoutePosition) {
     let by_key = highest_by_key(at);
     if by_key < at.rung() {
@@ -38,9 +37,9 @@ pub(super) fn set_held(at: &mut RoutePosition, UnknownRetries { until, why, .. }
 /// without force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
 pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
     let Some(mut at) = positions.routes.get(id).cloned() else { return };
-    if let Some(unrecorded) = gate.held(positions, &at) {
+    if let Some(unknown_retries) = gate.held(positions, &at) {
         at.inputs.gate = Some(HELD_AT);
-        set_held(&mut at, unrecorded);
+        set_held(&mut at, unknown_retries);
     }
     lower_without_key(&mut at);
     positions.routes.insert(id.clone(), at);
@@ -55,7 +54,7 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
                 tracing::warn!(route = %at.route.id, cohort = cohort.name, why, "this cohort is held below `live`");
             }
         }
-        let until = held.iter().map(|(_, unrecorded)| unrecorded.until).min();
+        let until = held.iter().map(|(_, unknown_retries)| unknown_retries.until).min();
         let names: Vec<String> = held.iter().map(|(cohort, _)| cohort.name.clone()).collect();
         (gate.proven(positions, at), names, until)
     };

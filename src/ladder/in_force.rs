@@ -17,8 +17,8 @@ use super::lowered_routes::{Lowered, LoweredRoutes};
 use super::overtaken::keep_below_only;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::Declared;
+use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::versioned::Versioned;
-use super::waiting::{OutstandingWrite, Waiting};
 use crate::flag::{Effective, FlagSet, Freeze, Route, State, StateInputs, Why};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
@@ -37,14 +37,17 @@ pub(super) struct Inputs {
     /// The positions of the routes, as lowered by the flips in `waiting`.
     pub positions: Positions,
     /// The flips down that the store does not have yet, in the order in which they were made.
-    pub waiting: Vec<Waiting>,
+    pub unrecorded: Vec<UnrecordedFlip>,
     /// Increases with each change of the two.
     pub moves: u64,
+    /// Which routes persons have lowered, or left where they are, since the start: a flip up that was asked for before
+    /// that does not raise them.
     pub lowered: LoweredRoutes,
     /// Whether a task records the flips that wait.
     is_recording: bool,
     /// Whether no person's flip may wait any more, because the process ends.
     pub is_ending: bool,
+    /// The states to which the write to the store that is under way moves routes: a restart may find them.
     pub outstanding: OutstandingWrite,
     kill_switch: Versioned<Freeze>,
     health: Versioned<bool>,
@@ -73,14 +76,16 @@ impl Inputs {
     }
 
     /// Whether a flip of a route waits to be recorded.
-    pub fn is_waiting(&self, route: &RouteId) -> bool {
-        self.waiting.iter().any(|waiting| waiting.is_of(route))
+    pub fn has_unrecorded_flip(&self, route: &RouteId) -> bool {
+        self.unrecorded.iter().any(|unrecorded| unrecorded.is_of(route))
     }
 
     /// Whether a restart would return the route to `live` or above, because its flip down is not recorded yet.
     fn returns_at_restart(&self, route: &Route) -> bool {
-        let Some(waiting) = self.waiting.iter().find(|waiting| waiting.is_of(&route.id)) else { return false };
-        self.outstanding.target(route).max(Some(waiting.stored)) >= Some(State::Live)
+        let Some(unrecorded) = self.unrecorded.iter().find(|unrecorded| unrecorded.is_of(&route.id)) else {
+            return false;
+        };
+        self.outstanding.target(route).max(Some(unrecorded.stored)) >= Some(State::Live)
     }
 
     fn flag_set(&self) -> FlagSet {
@@ -99,10 +104,10 @@ impl InForce {
     pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32]) -> Self {
         let kill_switch = Versioned::new(0, freeze);
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
-        let (waiting, lowered, outstanding, is_recording, is_ending) = Default::default();
+        let (unrecorded, lowered, outstanding, is_recording, is_ending) = Default::default();
         let inputs = Inputs {
             positions,
-            waiting,
+            unrecorded,
             moves: 0,
             lowered,
             is_recording,
@@ -146,7 +151,7 @@ impl InForce {
     pub fn set_positions(
         &self,
         mut positions: Positions,
-        waiting: Vec<Waiting>,
+        unrecorded: Vec<UnrecordedFlip>,
         computed_from: u64,
     ) -> Option<Vec<RouteId>> {
         let mut overtaken = None;
@@ -160,10 +165,10 @@ impl InForce {
                 false => Vec::new(),
             });
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));
-            let is_new = |waiting: &&Waiting| waiting.id > computed_from;
-            waiting.iter().filter(is_new).for_each(|waiting| inputs.lowered.note(waiting));
-            inputs.moves = waiting.iter().map(|waiting| waiting.id).fold(computed_from + 1, u64::max);
-            (inputs.positions, inputs.waiting) = (positions, waiting);
+            let is_new = |unrecorded: &&UnrecordedFlip| unrecorded.id > computed_from;
+            unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.note(unrecorded));
+            inputs.moves = unrecorded.iter().map(|unrecorded| unrecorded.id).fold(computed_from + 1, u64::max);
+            (inputs.positions, inputs.unrecorded) = (positions, unrecorded);
             true
         });
         overtaken
@@ -172,7 +177,7 @@ impl InForce {
     /// Notes that a person flipped a route to the state that it has, which was found when this many moves had been
     /// made. Returns whether it is noted: not if a route has moved since.
     #[must_use]
-    pub fn note_left(&self, route: &RouteId, left: Lowered, found_at: u64) -> bool {
+    pub fn note_unchanged(&self, route: &RouteId, left: Lowered, found_at: u64) -> bool {
         let mut inputs = self.lock();
         let is_newest = inputs.moves == found_at;
         if is_newest {
@@ -187,19 +192,21 @@ impl InForce {
     }
 
     /// Removes the flips that the store has recorded now from those that wait. Each comes with its id
-    /// ([`Waiting::id`]).
+    /// ([`UnrecordedFlip::id`]).
     pub fn set_recorded(&self, recorded: Vec<(u64, FlipRecord)>) {
         self.change(|inputs| {
             for (id, flip) in recorded {
                 let Some(route) = flip.route.clone() else { continue };
-                let Some(index) = inputs.waiting.iter().position(|waiting| waiting.is_of(&route)) else { continue };
-                if inputs.waiting[index].id == id {
+                let Some(index) = inputs.unrecorded.iter().position(|unrecorded| unrecorded.is_of(&route)) else {
+                    continue;
+                };
+                if inputs.unrecorded[index].id == id {
                     inputs.positions.set_last_flip(&route, flip.clone());
-                    inputs.waiting.remove(index).recorded.send_replace(Some(flip));
+                    inputs.unrecorded.remove(index).recorded.send_replace(Some(flip));
                 } else {
                     // A newer flip of the route waits in the place of this one. The store has this one now, so that the
                     // newer one starts from the state to which this one went.
-                    let newer = &mut inputs.waiting[index];
+                    let newer = &mut inputs.unrecorded[index];
                     newer.stored = state_of(&flip);
                     newer.flip.from = flip.to;
                 }
@@ -213,14 +220,14 @@ impl InForce {
     pub fn set_outstanding(&self, outstanding: OutstandingWrite) {
         self.change(|inputs| {
             inputs.outstanding = outstanding;
-            !inputs.waiting.is_empty()
+            !inputs.unrecorded.is_empty()
         });
     }
 
     /// Whether the caller has to start the task that records the flips that wait: there are some, and no task does.
     pub fn begin_recording(&self) -> bool {
         let mut inputs = self.lock();
-        let begins = !inputs.waiting.is_empty() && !inputs.is_recording;
+        let begins = !inputs.unrecorded.is_empty() && !inputs.is_recording;
         inputs.is_recording |= begins;
         begins
     }
@@ -228,7 +235,7 @@ impl InForce {
     /// For the task that records: whether flips still wait. If not, the task has to stop, and another one may begin.
     pub fn continue_recording(&self) -> bool {
         let mut inputs = self.lock();
-        inputs.is_recording = !inputs.waiting.is_empty();
+        inputs.is_recording = !inputs.unrecorded.is_empty();
         inputs.is_recording
     }
 
@@ -242,7 +249,7 @@ impl InForce {
 
     /// How many flips are in force that the store does not have.
     pub fn unrecorded_flips(&self) -> usize {
-        self.lock().waiting.len()
+        self.lock().unrecorded.len()
     }
 
     /// Sets the kill switch, with the number of its change. Returns whether that changed anything.
@@ -282,7 +289,7 @@ impl InForce {
             return false;
         }
         inputs.generation += 1;
-        self.unrecorded.set(inputs.waiting.len() as f64);
+        self.unrecorded.set(inputs.unrecorded.len() as f64);
         let set = Arc::new(inputs.flag_set());
         let before = self.flags.swap(Arc::clone(&set));
         let removed = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());

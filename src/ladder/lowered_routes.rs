@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::positions::state_of;
-use super::waiting::Waiting;
+use super::unrecorded_flips::UnrecordedFlip;
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 
@@ -22,9 +22,9 @@ pub(super) struct Lowered {
 pub(super) struct LoweredRoutes(BTreeMap<RouteId, Lowered>);
 
 impl LoweredRoutes {
-    pub fn note(&mut self, waiting: &Waiting) {
-        let (Some(route), Some(at)) = (&waiting.flip.route, waiting.asked) else { return };
-        self.add(route, Lowered { at, to: state_of(&waiting.flip), by: waiting.flip.by.clone() });
+    pub fn note(&mut self, unrecorded: &UnrecordedFlip) {
+        let (Some(route), Some(at)) = (&unrecorded.flip.route, unrecorded.asked) else { return };
+        self.add(route, Lowered { at, to: state_of(&unrecorded.flip), by: unrecorded.flip.by.clone() });
     }
 
     /// Records that a person lowered a route or left it where it is. Of two such flips the one that was asked for later

@@ -36,7 +36,6 @@ mod kill_switch;
 mod larger_share;
 mod later_ids;
 mod lowered_routes;
-mod moved;
 mod mover;
 mod only;
 mod orphans;
@@ -44,6 +43,7 @@ mod overtaken;
 mod passing_commands;
 mod pending_shares;
 mod positions;
+mod reassigned_requests;
 mod record;
 mod record_later;
 mod scopes;
@@ -52,8 +52,8 @@ mod status;
 mod take_back;
 mod types;
 mod unknown_retries;
+mod unrecorded_flips;
 mod versioned;
-mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use super::status::RouteStatus;
 use super::types::{
     Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, Reading,
 };
-use super::waiting::{OutstandingWrite, Waiting};
+use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::{export, files, holds, only, orphans, overtaken, passing_commands, scopes, status};
 use crate::clock;
 use crate::flag::{FlagSet, Freeze, State};
@@ -279,10 +279,10 @@ impl Mover {
     pub(super) fn put_in_force(&self, mut positions: Positions) -> Vec<RouteId> {
         positions.routes.values_mut().for_each(|at| at.inputs.returns_at_restart = false);
         loop {
-            let Inputs { mut waiting, moves, .. } = self.in_force.inputs();
+            let Inputs { mut unrecorded, moves, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();
-            waiting.retain_mut(|waiting| waiting.keep_in(&mut lowered, &self.gate));
-            if let Some(overtaken) = self.set_positions(lowered, waiting, moves) {
+            unrecorded.retain_mut(|unrecorded| unrecorded.keep_in(&mut lowered, &self.gate));
+            if let Some(overtaken) = self.set_positions(lowered, unrecorded, moves) {
                 // What was written is in the positions now.
                 self.in_force.set_outstanding(OutstandingWrite::default());
                 return overtaken;
@@ -294,11 +294,11 @@ impl Mover {
     pub(super) fn set_positions(
         &self,
         mut positions: Positions,
-        waiting: Vec<Waiting>,
+        unrecorded: Vec<UnrecordedFlip>,
         computed_from: u64,
     ) -> Option<Vec<RouteId>> {
         holds::judge_cohorts(&mut positions, &self.gate);
-        self.in_force.set_positions(positions, waiting, computed_from)
+        self.in_force.set_positions(positions, unrecorded, computed_from)
     }
 
     /// Puts a freeze in force, even if the store does not answer. Returns once everything that obeys the kill switch

@@ -54,12 +54,12 @@ impl Mover {
     /// # Errors
     /// The store did not record them: they still wait.
     pub(super) async fn record_waiting_flips(&self) -> Result<(), StoreError> {
-        let Inputs { waiting, positions, .. } = self.in_force().inputs();
-        if waiting.is_empty() {
+        let Inputs { unrecorded, positions, .. } = self.in_force().inputs();
+        if unrecorded.is_empty() {
             return Ok(());
         }
         let (ids, flips): (Vec<u64>, Vec<FlipRecord>) =
-            waiting.into_iter().map(|waiting| (waiting.id, waiting.flip)).unzip();
+            unrecorded.into_iter().map(|unrecorded| (unrecorded.id, unrecorded.flip)).unzip();
         let recorded = self.recorder.record(Recording { flips, declared: Some(positions.rows()) }).await?;
         for flip in &recorded {
             let is_by_file = flip.by == FlipSource::File.as_str();
@@ -74,8 +74,8 @@ impl Mover {
     pub(super) async fn record_waiting_first(&self, _guard: &MovesLock) -> (Positions, Result<(), StoreError>) {
         loop {
             let outcome = self.record_waiting_flips().await;
-            let Inputs { waiting, positions, .. } = self.in_force().inputs();
-            if outcome.is_err() || waiting.is_empty() {
+            let Inputs { unrecorded, positions, .. } = self.in_force().inputs();
+            if outcome.is_err() || unrecorded.is_empty() {
                 return (positions, outcome);
             }
         }
@@ -86,7 +86,7 @@ impl Mover {
     /// the store has it. Returns what is not recorded then.
     pub(super) async fn end_moves(&self, within: Duration) -> UnrecordedMoves {
         self.in_force().end();
-        let next = || self.in_force().inputs().waiting.first().map(|waiting| waiting.recorded.subscribe());
+        let next = || self.in_force().inputs().unrecorded.first().map(|unrecorded| unrecorded.recorded.subscribe());
         let all = async {
             loop {
                 while let Some(mut recorded) = next() {
@@ -108,9 +108,9 @@ impl Mover {
 
     /// What is in force and not in the store, and the larger shares that are to be set.
     pub(super) fn unrecorded_moves(&self) -> UnrecordedMoves {
-        let waiting = self.in_force().inputs().waiting;
+        let unrecorded = self.in_force().inputs().unrecorded;
         UnrecordedMoves {
-            routes: waiting.into_iter().filter_map(|waiting| waiting.flip.route).collect(),
+            routes: unrecorded.into_iter().filter_map(|unrecorded| unrecorded.flip.route).collect(),
             freeze: self.kill_switch().unrecorded().map(|pending| pending.flip.to),
             larger_shares: self.larger_shares.all(),
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::types::{Declared, UnknownRetries};
-use super::{cohort_reasons, moved};
+use super::{cohort_reasons, reassigned_requests};
 use crate::clock;
 use crate::flag::{EarlierScopes, EarlierTimes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
@@ -43,7 +43,7 @@ pub(super) fn after_files(
     now: Timestamp,
     window: Duration,
 ) -> Scopes {
-    let (mut known, mut after) = (moved::add(before, &declared.routes, now), Scopes::new());
+    let (mut known, mut after) = (reassigned_requests::add(before, &declared.routes, now), Scopes::new());
     let matches_before = MatchesBefore::of(before, &declared.routes);
     for route in &declared.routes {
         // Without a workflow no key is noted.
@@ -237,7 +237,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     *exposed = exposed.filter(|_| since.is_some());
     *accepted = accepted.filter(|_| since.is_some());
     *earlier = kept;
-    moved::prune(moved, |at_replaced| until(at_replaced, window) > at);
+    reassigned_requests::prune(moved, |at_replaced| until(at_replaced, window) > at);
     cohort_reasons::prune(dropped_reasons, |at_dropped| until(at_dropped, window) > at);
 }
 
@@ -263,7 +263,7 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
             }
         }
         for moved in &scopes.moved {
-            match moved::parse(route, moved, times(moved.at)) {
+            match reassigned_requests::parse(route, moved, times(moved.at)) {
                 Ok(moved) => all.moved.push(moved),
                 Err(why) => unreadable(route, why),
             }

@@ -4,7 +4,7 @@ use super::gate::Gate;
 use super::in_force::Inputs;
 use super::positions::RoutePosition;
 use super::types::UnknownRetries;
-use super::waiting::with_shown_number;
+use super::unrecorded_flips::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
@@ -63,7 +63,7 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> 
         forced: gate.still_forced(&inputs.positions, at),
         refused: at.refused.iter().cloned().chain(held_cohorts).collect(),
         last: at.last.clone().map(with_shown_number),
-        is_unrecorded: inputs.is_waiting(&at.route.id),
+        is_unrecorded: inputs.has_unrecorded_flip(&at.route.id),
         next: gate.next(&inputs.positions, at).map(|(to, missing)| NextRung { to, missing }),
     }
 }

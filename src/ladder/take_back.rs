@@ -9,7 +9,7 @@ use super::in_force::Inputs;
 use super::mover::Mover;
 use super::positions::{Positions, RoutePosition};
 use super::types::{FlipSource, Move};
-use super::waiting::Waiting;
+use super::unrecorded_flips::UnrecordedFlip;
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 
@@ -27,17 +27,22 @@ impl Mover {
     /// task that records them later. The caller holds the lock of moves.
     pub(super) async fn take_back(&self, overtaken: &[RouteId], before: &Positions) {
         loop {
-            let Inputs { mut positions, mut waiting, moves, .. } = self.in_force().inputs();
+            let Inputs { mut positions, mut unrecorded, moves, .. } = self.in_force().inputs();
             for id in overtaken {
                 // From here on a waiting flip whose `stored` state is `only` says so.
                 positions.routes.get_mut(id).into_iter().for_each(|at| at.inputs.returns_at_restart = false);
                 // A person has lowered it meanwhile, and that flip, which waits, takes the place of this one.
-                if waiting.iter().any(|waiting| waiting.is_of(id)) {
+                if unrecorded.iter().any(|unrecorded| unrecorded.is_of(id)) {
                     continue;
                 }
-                waiting.extend(self.lower_overtaken(&mut positions, id, before, moves + 1 + waiting.len() as u64));
+                unrecorded.extend(self.lower_overtaken(
+                    &mut positions,
+                    id,
+                    before,
+                    moves + 1 + unrecorded.len() as u64,
+                ));
             }
-            let _already_kept = match self.set_positions(positions, waiting, moves) {
+            let _already_kept = match self.set_positions(positions, unrecorded, moves) {
                 Some(kept) => kept,
                 None => continue,
             };
@@ -54,7 +59,7 @@ impl Mover {
         id: &RouteId,
         before: &Positions,
         new: u64,
-    ) -> Option<Waiting> {
+    ) -> Option<UnrecordedFlip> {
         let at = positions.routes.get(id)?;
         let (was, to) = (position_before(before, &at.route), at.rung());
         tracing::warn!(route = %id, stays = %to, "a freeze overtook the flip of this route to `only`: it is taken back");
@@ -77,9 +82,9 @@ impl Mover {
             None => positions.remembered.remove(id),
         };
         let recorded = Arc::new(watch::Sender::new(None));
-        let waiting = Waiting { id: new, asked: None, flip, percent: None, stored: State::Only, recorded };
-        positions.apply_flip(id, waiting.provisional());
+        let unrecorded = UnrecordedFlip { id: new, asked: None, flip, percent: None, stored: State::Only, recorded };
+        positions.apply_flip(id, unrecorded.provisional());
         holds::lower_after_flip(positions, id, self.gate());
-        Some(waiting)
+        Some(unrecorded)
     }
 }

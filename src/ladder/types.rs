@@ -40,7 +40,8 @@ pub struct FlipRequest {
     pub reason: Option<String>,
     /// Override the gate; requires a reason.
     pub force: bool,
-    /// The person has read the horizon; required for the way down from `only`.
+    /// The person has read which instances the engine owns that legacy does not know (the *horizon*,
+    /// [`Flipped::horizon`]); required for the way down from `only`.
     pub acknowledge: bool,
     /// Who requests it.
     pub by: String,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::gate::Gate;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::UnknownRetries;
-use super::{moved, scopes};
+use super::{reassigned_requests, scopes};
 use crate::clock;
 use crate::flag::{Cohort, State};
 use crate::names::RouteId;
@@ -24,7 +24,8 @@ impl Gate {
         let scopes = positions.scopes.get(&at.route.id);
         let forgotten = scopes.and_then(|scopes| scopes::forgotten(scopes, clock::now(), self.retry_window));
         let own: Vec<&RouteId> = at.route.ids().collect();
-        let other = moved::sources(&positions.scopes, &at.route).map(|(id, since)| (vec![id], Some(since)));
+        let other =
+            reassigned_requests::sources(&positions.scopes, &at.route).map(|(id, since)| (vec![id], Some(since)));
         let of_conditions = [(own, None)].into_iter().chain(other).flat_map(|(ids, since)| {
             let unknown = self.conditions.iter().flat_map(move |condition| condition.unknown_retries(&ids));
             unknown.map(move |unknown| {

@@ -193,7 +193,8 @@ where
                 continue;
             }
             // hyper does not read the socket while a request is in flight.
-            let in_flight = matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::Arm);
+            let in_flight =
+                matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::OwnDeadline);
             if in_flight && wait.is_request_done() && !wait.has_fin() && peeked_exchange != wait.exchange_count() {
                 match peek(stream, cx) {
                     Peek::Nothing => {}

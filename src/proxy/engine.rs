@@ -114,7 +114,7 @@ pub(super) async fn answer(
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
     let request = request(&flagged, files_version, copy, may_fall_back, reason, &shared.limits);
     let deadline = request.deadline.saturating_add(GRACE);
-    wait.enter(Phase::Arm);
+    wait.enter(Phase::OwnDeadline);
     let asked = now();
     let reply = wait.or_overdue(timeout(deadline, shared.engine.clone().oneshot(request))).await;
     let replied = now();

@@ -45,7 +45,7 @@ pub(super) enum Phase {
     /// The reply's body, or the client to take it.
     Reply,
     /// Something that has a deadline of its own: the engine's answer, or a new connection to legacy.
-    Arm,
+    OwnDeadline,
     /// For the client to close, after an early answer.
     Linger,
     /// Nothing here: the connection speaks another protocol, which has a limit of its own.
@@ -59,7 +59,7 @@ impl Phase {
         Phase::Upload,
         Phase::FirstByte,
         Phase::Reply,
-        Phase::Arm,
+        Phase::OwnDeadline,
         Phase::Linger,
         Phase::Tunnel,
     ];
@@ -125,7 +125,7 @@ impl WaitLimits {
             Phase::Head => self.head,
             Phase::Upload | Phase::Reply => self.body,
             Phase::FirstByte => first_byte,
-            Phase::Arm | Phase::Tunnel => NEVER,
+            Phase::OwnDeadline | Phase::Tunnel => NEVER,
             Phase::Linger => self.linger,
         }
     }
@@ -185,7 +185,7 @@ impl ConnectionWait {
         self.waits_for_client.store(false, Relaxed);
         self.overdue_reported.store(0, Relaxed);
         self.since.store(at, Relaxed);
-        self.phase.store(Phase::Arm as u8, Relaxed);
+        self.phase.store(Phase::OwnDeadline as u8, Relaxed);
         (exchange_number, at)
     }
     /// Sets the limit for the first byte, which a service may override.
@@ -275,12 +275,14 @@ impl ConnectionWait {
         let since = self.since.load(Relaxed);
         let mut due = since.saturating_add(wait_limits.of(phase, self.first_byte.load(Relaxed)));
         let mut why = match phase {
-            Phase::Idle | Phase::Head | Phase::Reply | Phase::Arm | Phase::Linger | Phase::Tunnel => Overdue::Cut,
+            Phase::Idle | Phase::Head | Phase::Reply | Phase::OwnDeadline | Phase::Linger | Phase::Tunnel => {
+                Overdue::Cut
+            }
             Phase::Upload if self.waits_for_client.load(Relaxed) => Overdue::Client,
             Phase::Upload => Overdue::Upload,
             Phase::FirstByte => Overdue::FirstByte,
         };
-        if matches!(phase, Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::Arm) {
+        if matches!(phase, Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::OwnDeadline) {
             let total = self.began.load(Relaxed).saturating_add(wait_limits.total);
             if total < due {
                 due = total;

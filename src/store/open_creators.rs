@@ -109,7 +109,7 @@ async fn created_by(store: &dyn Store, run: RunId) -> Option<(Option<RouteId>, O
         _ => None,
     };
     let successor = match events.last().map(|stored| &stored.event) {
-        Some(Event::Ending(EndingEvent::Superseded(superseded))) => Some(superseded.by),
+        Some(Event::Ending(EndingEvent::Superseded(superseded))) => Some(superseded.successor),
         _ => None,
     };
     Some((created, successor))

@@ -27,7 +27,8 @@ pub(super) enum StepState {
     Done {
         /// Why there is no output, where the step was rehearsed and declares none. A step that reads it fails with this
         /// reason.
-        undeclared: Option<String>,
+        #[serde(rename = "undeclared")]
+        why_no_output: Option<String>,
     },
     /// It will not run.
     Skipped,
@@ -64,7 +65,8 @@ pub(super) struct Open {
     /// By item: the fallback that runs in its place, because the item certainly did nothing.
     pub replaced: BTreeMap<u32, Replaced>,
     /// By item: the fallback that gave the result; only where the step declares a fallback.
-    pub by: Option<BTreeMap<u32, StepId>>,
+    #[serde(rename = "by")]
+    pub fallbacks_by_item: Option<BTreeMap<u32, StepId>>,
     /// Only of a fallback that runs item by item: the items that it replaces. Only these begin, and the fallback ends
     /// together with the step whose items they are.
     pub taken: Option<BTreeSet<u32>>,
@@ -211,8 +213,8 @@ pub(super) struct CallResult {
     pub headers: BTreeMap<String, String>,
     #[serde(with = "present", skip_serializing_if = "Option::is_none")]
     pub output: Option<SharedJson>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub undeclared: Option<String>,
+    #[serde(rename = "undeclared", skip_serializing_if = "Option::is_none")]
+    pub why_no_output: Option<String>,
 }
 
 /// A private or shared call that was done (or rehearsed): what an `undo` works on.
@@ -243,7 +245,7 @@ pub(super) struct DoneCall {
 
 /// A call whose effect stays unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Unsettled {
+pub(super) struct UnknownEffect {
     pub step: StepId,
     pub item: Option<u32>,
     /// Why it is unknown, in a sentence.

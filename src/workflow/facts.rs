@@ -109,8 +109,9 @@ pub struct Parent {
 /// A successor replaces the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Superseded {
-    /// The successor. It is created under this id after this event is stored.
-    pub by: RunId,
+    /// The run that replaces it. It is created under this id after this event is stored.
+    #[serde(rename = "by")]
+    pub successor: RunId,
     /// The step at which it begins.
     pub from: StepId,
     /// Steps whose results it takes over: only the successor undoes them.

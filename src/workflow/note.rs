@@ -27,8 +27,8 @@ impl Run {
             (Some(End::Abandoned(why)), _, _) => why.into(),
             (Some(End::CancelledUnread(why)), _, _) => return Some(texts.cancelled(why).into_owned()),
             (Some(End::Superseded(superseded)), _, _) => {
-                let Superseded { by, from, who, .. } = &**superseded;
-                return Some(format!("{who} reran it from `{from}` on: {by} takes over its results"));
+                let Superseded { successor, from, who, .. } = &**superseded;
+                return Some(format!("{who} reran it from `{from}` on: {successor} takes over its results"));
             }
             (None, Some(first), _) => {
                 // A conflict that a reload may resolve comes first, because it is recognised by the note.

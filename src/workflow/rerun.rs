@@ -134,8 +134,8 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         return not_applicable(format!("a {} run is not run again", old.mode().as_str()));
     }
     if let Some(superseded) = old.superseded().filter(|superseded| superseded.from != *from) {
-        let Superseded { by, from, .. } = superseded;
-        return not_applicable(format!("{by} takes its place, from `{from}`: that cannot be changed any more"));
+        let Superseded { successor, from, .. } = superseded;
+        return not_applicable(format!("{successor} takes its place, from `{from}`: that cannot be changed any more"));
     }
     match old.status() {
         RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled => {}
@@ -382,7 +382,7 @@ pub(super) fn hand_over(
         _ => None,
     });
     Ok(vec![Event::Ending(EndingEvent::Superseded(Box::new(Superseded {
-        by: to,
+        successor: to,
         from,
         handed: handed.collect(),
         sealed,

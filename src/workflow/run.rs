@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, Unsettled};
+use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, UnknownEffect};
 use super::interactions::Interactions;
 use super::performed_effects::PerformedEffects;
 use super::serde_forms::pairs;
@@ -71,7 +71,7 @@ pub struct Run {
     #[serde(skip)]
     pub(super) done: Vec<DoneCall>,
     /// Calls whose effect stays unknown, and that will not be repeated.
-    pub(super) unknown: Vec<Unsettled>,
+    pub(super) unknown: Vec<UnknownEffect>,
     pub(super) undoing: Option<Undoing>,
     /// Questions, waits, signals, lock queues and child runs.
     pub(super) interactions: Interactions,
@@ -334,9 +334,9 @@ impl Run {
         matches!(self.steps.get(step), Some(StepState::Skipped))
     }
     /// Why a rehearsed step has no output, where it has none.
-    pub(super) fn undeclared(&self, step: &str) -> Option<&str> {
+    pub(super) fn why_no_output(&self, step: &str) -> Option<&str> {
         match self.steps.get(step) {
-            Some(StepState::Done { undeclared }) => undeclared.as_deref(),
+            Some(StepState::Done { why_no_output }) => why_no_output.as_deref(),
             _ => None,
         }
     }

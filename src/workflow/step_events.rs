@@ -95,11 +95,12 @@ pub(super) fn failure(
     reads: &[ReadPath],
     error: &ExpressionError,
 ) -> Failure {
-    let undeclared = reads.iter().filter(|path| path.root() == "steps").find_map(|path| {
+    let why_no_output = reads.iter().filter(|path| path.root() == "steps").find_map(|path| {
         let read = path.part(0)?;
-        run.undeclared(read).map(|why| format!("the output of rehearsed step `{read}` is not known ({why}): {error}"))
+        run.why_no_output(read)
+            .map(|why| format!("the output of rehearsed step `{read}` is not known ({why}): {error}"))
     });
-    let (kind, message) = match undeclared {
+    let (kind, message) = match why_no_output {
         Some(message) => (FailureKind::Unresolved, message),
         None => (FailureKind::Expression, error.to_string()),
     };

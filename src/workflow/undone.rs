@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::calls::{DoneCall, Unsettled};
+use super::calls::{DoneCall, UnknownEffect};
 use super::run::{Cancel, End};
 use super::tree_effects::LeftByChildren;
 use super::undo_state::{UndoCall, Undoing, Undone};
@@ -39,7 +39,7 @@ impl Run {
         let all = self.undone_calls();
         let mut all: Vec<_> = all.map(|(done, _, undone)| (&done.step, done.item, undone)).collect();
         if self.ends_early() {
-            let unknown = |call: &Unsettled| Undone::Left(call.why.clone());
+            let unknown = |call: &UnknownEffect| Undone::Left(call.why.clone());
             all.extend(self.unknown.iter().map(|call| (&call.step, call.item, unknown(call))));
             let left = |(step, left): (_, &LeftByChildren)| Some((step, None, Undone::Left(left.in_words()?)));
             all.extend(self.left_by_children.iter().filter_map(left));

@@ -153,7 +153,7 @@ fn of_ending(event: &EndingEvent) -> NameAndData {
             ("progress", json!({ "undo": undo }))
         }
         EndingEvent::Superseded(superseded) => {
-            let (by, from) = (superseded.by.to_string(), &superseded.from);
+            let (by, from) = (superseded.successor.to_string(), &superseded.from);
             ("progress", json!({ "superseded_by": by, "from": from, "by": superseded.who }))
         }
         EndingEvent::Completed {} | EndingEvent::DeadlinePassed {} => ("progress", Value::Null),

@@ -217,7 +217,7 @@ async fn new_successor(
 
 /// The successor that the run's last event names.
 async fn recorded_successor(core: &Core, old: &Run, superseded: &Superseded) -> Result<Successor, StartError> {
-    let Superseded { by: run, sealed, who, .. } = superseded;
+    let Superseded { successor: run, sealed, who, .. } = superseded;
     let run_key = match sealed {
         Some(_) => core.ports.store.run_key(*run).await.map_err(store_error)?,
         None => None,
@@ -242,5 +242,5 @@ pub(in crate::engine) async fn hand_over_for_test(engine: &crate::engine::Engine
     let predecessor = read(&engine.core, of).await.unwrap_or_else(|error| panic!("{error}"));
     hand_over(&engine.core, &predecessor, &from.into(), "ann".into()).await.unwrap_or_else(|error| panic!("{error}"));
     let after = read(&engine.core, of).await.unwrap_or_else(|error| panic!("{error}"));
-    after.run.superseded().map(|superseded| superseded.by).unwrap_or_else(|| panic!("it is not handed over"))
+    after.run.superseded().map(|superseded| superseded.successor).unwrap_or_else(|| panic!("it is not handed over"))
 }

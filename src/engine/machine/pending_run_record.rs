@@ -29,7 +29,7 @@ pub(super) fn pending_run_of(run: RunId, at: Timestamp, event: &Event) -> Option
     let (new_run, record) = match event {
         Event::Child(ChildEvent::Started { child, .. }) => (*child, PendingRunRecord::Child),
         Event::Ending(EndingEvent::Superseded(superseded)) => {
-            (superseded.by, PendingRunRecord::Successor { from: superseded.from.clone() })
+            (superseded.successor, PendingRunRecord::Successor { from: superseded.from.clone() })
         }
         _ => return None,
     };

@@ -37,7 +37,7 @@ pub(in crate::engine) fn of_run(
         return Some(answered(answer, report));
     }
     if let Some(superseded) = run.superseded() {
-        return Some(superseded_reply(run, plan, superseded.by));
+        return Some(superseded_reply(run, plan, superseded.successor));
     }
     match status_for_caller(run) {
         RunStatus::Abandoned if may_fall_back => {

@@ -50,7 +50,8 @@ async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_i
 async fn append_hand_over(harness: &Harness, run: RunId, to: RunId) {
     let worker = harness.engine.core.schedule.worker;
     let Ok(TakeResult::Taken(owned)) = harness.store.take(worker, run).await else { panic!("no task executes it") };
-    let superseded = Superseded { by: to, from: "address".into(), handed: Vec::new(), sealed: None, who: "ann".into() };
+    let superseded =
+        Superseded { successor: to, from: "address".into(), handed: Vec::new(), sealed: None, who: "ann".into() };
     let event = Event::Ending(EndingEvent::Superseded(Box::new(superseded)));
     let mut after = fold(&harness.events(run).await).unwrap();
     after.evolve_in_place(&event).unwrap();

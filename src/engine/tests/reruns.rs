@@ -72,7 +72,7 @@ async fn a_rerun_ends_a_paused_run() {
     assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"], "the superseded run undoes nothing");
     let superseded = harness.events(run).await.pop();
     assert!(
-        matches!(superseded, Some(Event::Ending(EndingEvent::Superseded(superseded))) if superseded.by == successor.run)
+        matches!(superseded, Some(Event::Ending(EndingEvent::Superseded(superseded))) if superseded.successor == successor.run)
     );
     let Err(StartError::Invalid(why)) = rerun(&harness, run, "two").await else { panic!() };
     assert!(why.contains(&successor.run.to_string()), "only the newest run of a job is rerun: {why}");

@@ -129,12 +129,12 @@ impl Run {
                 status: Some(*status),
                 headers: headers.clone(),
                 output: Some(output.clone()),
-                undeclared: None,
+                why_no_output: None,
             },
             Outcome::Rehearsed { output, note, .. } => {
-                let undeclared = output.is_none().then(|| note.clone().unwrap_or_else(|| "no `rehearse:`".into()));
+                let why_no_output = output.is_none().then(|| note.clone().unwrap_or_else(|| "no `rehearse:`".into()));
                 let status = output.is_some().then_some(200);
-                CallResult { status, headers: BTreeMap::new(), output: output.clone(), undeclared }
+                CallResult { status, headers: BTreeMap::new(), output: output.clone(), why_no_output }
             }
             Outcome::Unfit { status, output, failure, .. } => {
                 let call = self.take_call(step, *item, *attempt)?;
@@ -290,12 +290,12 @@ impl Run {
             return self.end_complete_item_fallback(step);
         };
         if open.ended() == open.all() {
-            let (undeclared, output, mut fields) = result_fields(open);
-            if undeclared.is_none() {
+            let (why_no_output, output, mut fields) = result_fields(open);
+            if why_no_output.is_none() {
                 fields.push(("struck", Value::from(self.interactions.struck.get(step).copied().unwrap_or(0))));
             }
             self.end_item_fallbacks(step, false);
-            self.end_as_done(step, undeclared, output, fields);
+            self.end_as_done(step, why_no_output, output, fields);
         } else if ending && !self.items_under_way(step) {
             self.end_item_fallbacks(step, true);
             self.end_step(step, StepState::Failed, None, Vec::new());

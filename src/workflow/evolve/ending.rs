@@ -1,7 +1,7 @@
 //! Applies events of failures: conflicts and choices, and early ends.
 
 use crate::names::StepId;
-use crate::workflow::calls::{CallResult, CallState, Phase, StepItem, StepState, Unsettled};
+use crate::workflow::calls::{CallResult, CallState, Phase, StepItem, StepState, UnknownEffect};
 use crate::workflow::missing::RELOAD;
 use crate::workflow::run::{Cancel, End, UNDO_UNKNOWN, UNKNOWN};
 use crate::workflow::{Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Part, Run};
@@ -90,7 +90,7 @@ impl Run {
             if let Some(Outcome::Unfit { status, headers, output, .. }) = gave {
                 let (headers, output) = (headers.clone(), Some(output.clone()));
                 call.unfit_result =
-                    Some(Box::new(CallResult { status: Some(*status), headers, output, undeclared: None }));
+                    Some(Box::new(CallResult { status: Some(*status), headers, output, why_no_output: None }));
             }
             if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown) {
                 call.uncertain = true;
@@ -206,7 +206,7 @@ impl Run {
             self.note_effect(effect);
         }
         if !self.may_have_happened(step, item) {
-            self.unknown.push(Unsettled { step: step.clone(), item, why });
+            self.unknown.push(UnknownEffect { step: step.clone(), item, why });
         }
     }
 

@@ -84,7 +84,7 @@ impl Run {
         loop {
             if let Some(StepState::Open(open)) = self.steps.get_mut(&current) {
                 if open.replaced.remove(&slot).is_some()
-                    && let (Some(by), Some(_)) = (&mut open.by, &result.output)
+                    && let (Some(by), Some(_)) = (&mut open.fallbacks_by_item, &result.output)
                 {
                     by.insert(slot, step.clone());
                 }
@@ -155,7 +155,7 @@ impl Run {
         let Some(open) = self.open_step(&by).filter(|_| !failed) else {
             return self.end_step(&by, StepState::Failed, None, Vec::new());
         };
-        let (undeclared, output, fields) = result_fields(open);
-        self.end_as_done(&by, undeclared, output, fields);
+        let (why_no_output, output, fields) = result_fields(open);
+        self.end_as_done(&by, why_no_output, output, fields);
     }
 }

@@ -31,8 +31,13 @@ impl Run {
             }
             StepEvent::FanOutOpened { step, items, collect, fallback } => {
                 self.check_not_begun(step)?;
-                let by = fallback.then(BTreeMap::new);
-                let open = Open { items: Some(Arc::new(items.clone())), collect: *collect, by, ..Open::default() };
+                let fallbacks_by_item = fallback.then(BTreeMap::new);
+                let open = Open {
+                    items: Some(Arc::new(items.clone())),
+                    collect: *collect,
+                    fallbacks_by_item,
+                    ..Open::default()
+                };
                 self.steps.insert(step.clone(), StepState::Open(open));
                 self.end_step_if_complete(step);
                 Ok(())

@@ -386,7 +386,7 @@ impl Run {
             });
         }
         unknown.iter().for_each(|call| self.note_unknown(step, call.item, call.why.clone()));
-        let state = if *skipped { StepState::Skipped } else { StepState::Done { undeclared: None } };
+        let state = if *skipped { StepState::Skipped } else { StepState::Done { why_no_output: None } };
         self.end_step(step, state, None, Vec::new());
         Arc::make_mut(&mut self.outputs).insert(step.as_str(), StepFields::recorded(fields.clone()));
         Ok(())

@@ -178,12 +178,12 @@ impl Run {
     pub(in crate::workflow) fn end_as_done(
         &mut self,
         step: &StepId,
-        undeclared: Option<String>,
+        why_no_output: Option<String>,
         output: Option<SharedJson>,
         mut fields: Vec<(&'static str, Value)>,
     ) {
         fields.push(("skipped", Value::Bool(false)));
-        self.end_step(step, StepState::Done { undeclared }, output, fields);
+        self.end_step(step, StepState::Done { why_no_output }, output, fields);
     }
 
     pub(in crate::workflow) fn end_step(

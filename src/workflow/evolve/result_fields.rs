@@ -10,9 +10,9 @@ type Fields = Vec<(&'static str, Value)>;
 /// The output and the other fields under which expressions read a step whose calls have all ended: of one result, or
 /// lists in the order of the items. Where a rehearsed call has no declared output, there is only the reason.
 pub(super) fn result_fields(open: &Open) -> (Option<String>, Option<SharedJson>, Fields) {
-    let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
-    if undeclared.is_some() {
-        return (undeclared, None, Vec::new());
+    let why_no_output = open.results.values().find_map(|result| result.why_no_output.clone());
+    if why_no_output.is_some() {
+        return (why_no_output, None, Vec::new());
     }
     let headers = |result: &CallResult| {
         Value::Object(result.headers.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect())
@@ -30,7 +30,7 @@ pub(super) fn result_fields(open: &Open) -> (Option<String>, Option<SharedJson>,
     let output = |slot| open.results.get(&slot)?.output.as_ref();
     let output = SharedJson::list((0u32..).take(items.len()).map(output));
     let mut fields = vec![("status", of_all(&status)), ("headers", of_all(&headers))];
-    if let Some(by) = &open.by {
+    if let Some(by) = &open.fallbacks_by_item {
         let name = |slot: u32| by.get(&slot).map_or(Value::Null, |by| Value::String(by.as_str().to_owned()));
         fields.push(("by", (0u32..).take(items.len()).map(name).collect()));
     }

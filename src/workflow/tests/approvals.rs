@@ -1,7 +1,7 @@
 //! Approvals of all items of a step hold for these items only: another input, or a decision over a missing service,
 //! opens no way around them.
 
-use super::harness::{plan, take};
+use super::harness::{plan, take_output};
 use super::people_harness::{no, review, yes};
 use super::*;
 use crate::workflow::{CheckpointKind, Choice, ConflictKind, Order, Part, Risk};
@@ -124,7 +124,7 @@ fn a_decision_about_an_item_whose_service_is_missing_approves_no_other_item() {
     let with_fallback =
         "risk: high\n    fallback: note\n  note:\n    fallback_only: true\n    call: POST ${services.stock}/notes";
     let plan = plan(&payments_one_by_one(with_fallback, ""));
-    for choice in [Choice::Skip, take(json!({})), Choice::Fallback] {
+    for choice in [Choice::Skip, take_output(json!({})), Choice::Fallback] {
         let mut harness = of_items(&plan, json!([1, 2, 3]));
         let all = harness.world.services.clone();
         Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
@@ -178,7 +178,7 @@ fn the_outputs_of_all_items_may_be_given_where_their_risk_has_no_value() {
     let mut harness = of_items(&plan, json!([{ "level": "low" }, {}]));
     harness.perform_due();
     assert_eq!(harness.run.conflict().map(|open| (open.kind, open.item)), Some((ConflictKind::Expression, None)));
-    choose(&mut harness, None, take(json!([1, 2])));
+    choose(&mut harness, None, take_output(json!([1, 2])));
     assert_eq!((harness.status(), harness.output("pay")["output"].clone()), (RunStatus::Completed, json!([1, 2])));
     assert!(harness.sent.is_empty());
 }

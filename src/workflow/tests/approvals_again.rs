@@ -2,7 +2,7 @@
 //! moved.
 
 use super::approvals::{choose, of_items, payments, payments_one_by_one};
-use super::harness::{plan, take};
+use super::harness::{plan, take_output};
 use super::people_harness::{no, review, yes};
 use super::*;
 use crate::workflow::{Choice, Skipped, StepEvent};
@@ -41,7 +41,7 @@ fn a_decision_about_the_items_that_are_left_ends_the_fallback_of_an_item() {
         match decision {
             "struck" => drop(harness.answers("alice", review(&[], &[1, 2])).unwrap()),
             "skipped" => drop(harness.answers("alice", no()).unwrap()),
-            _ => choose(&mut harness, None, take(json!([7, 8, 9]))),
+            _ => choose(&mut harness, None, take_output(json!([7, 8, 9]))),
         }
         let ended = ["pay", "note"].map(|step| harness.run.has_ended(&step.into()));
         assert_eq!(

@@ -1,6 +1,6 @@
 //! How a parent handles the end of a child run: a fitting output, an unfitting one, and undoing.
 
-use super::harness::{breaker_open, plan, take};
+use super::harness::{breaker_open, plan, take_output};
 use super::*;
 use crate::workflow::{
     ChildEvent, Choice, ConflictKind, Order, Parent, Part, RouteAbove, TreeEffects, Undone, rerun, route_above_child,
@@ -77,7 +77,7 @@ fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
         harness
     };
     assert!(asked().choose("sub", None, Choice::Retry).is_err());
-    for choice in [take(json!(5)), Choice::Skip] {
+    for choice in [take_output(json!(5)), Choice::Skip] {
         let mut harness = asked();
         harness.choose("sub", None, choice.clone()).unwrap();
         match choice {
@@ -275,7 +275,7 @@ fn only_a_person_closes_the_conflict_over_an_unknown_outcome() {
             assert!(!harness.run.conflict().unwrap().choices.contains(&"fallback".to_owned()));
             let mut taken = paused_over_charge(&plan, parent);
             taken.order_by(&by, cancel(true)).unwrap();
-            taken.choose("charge", None, take(json!({}))).unwrap();
+            taken.choose("charge", None, take_output(json!({}))).unwrap();
             assert_eq!(taken.in_flight_names(), ["undo charge"]);
             taken.undo("charge", ok(json!({})));
             assert_eq!((taken.status(), left(&taken)), (RunStatus::Cancelled, "not undone: `letter`".to_owned()));

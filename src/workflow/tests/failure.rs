@@ -1,6 +1,6 @@
 //! Failures and their remedies: retries and deadlines, fallbacks and probes, conflicts that people resolve.
 
-use super::harness::{breaker_open, plan, take, timed_out};
+use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;
 use crate::workflow::{Choice, ConflictKind, Order, Part, Payload, Skipped, StepEvent};
 
@@ -223,7 +223,7 @@ fn a_resolved_conflict_goes_on_where_the_run_paused() {
     assert_eq!(conflict.response.as_deref(), Some(&json!({"other": 1, "password": "***"})));
     let refused = harness.choose("put", None, Choice::Retry).unwrap_err();
     assert!(refused.to_string().contains("it was done"), "{refused}");
-    harness.choose("put", None, take(json!({"id": 5}))).unwrap();
+    harness.choose("put", None, take_output(json!({"id": 5}))).unwrap();
     assert_eq!(harness.run.answer().unwrap().body.value(), json!({"id": 5}));
     assert!(harness.choose("put", None, Choice::Retry).is_err());
 }
@@ -311,7 +311,7 @@ fn several_items_may_be_in_conflict_and_each_is_resolved() {
     assert!(harness.run.note().unwrap().contains("2 conflicts"));
     harness.choose("each", Some(0), Choice::Skip).unwrap();
     assert!(harness.in_flight_names().is_empty(), "nothing begins while one is open");
-    harness.choose("each", Some(1), take(json!({"id": 1}))).unwrap();
+    harness.choose("each", Some(1), take_output(json!({"id": 1}))).unwrap();
     harness.item("each", 2, ok(json!({"id": 2})));
     assert_eq!(harness.run.answer().unwrap().body.value()["ok"], json!([null, {"id": 1}, {"id": 2}]));
 }

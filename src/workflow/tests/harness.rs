@@ -78,7 +78,7 @@ impl<'a> Harness<'a> {
     }
 }
 
-pub(super) fn take(output: Value) -> Choice {
+pub(super) fn take_output(output: Value) -> Choice {
     Choice::Take { output: Arc::new(output) }
 }
 

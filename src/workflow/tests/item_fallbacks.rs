@@ -1,6 +1,6 @@
 //! Fallbacks of single items of a `for_each`.
 
-use super::harness::{breaker_open, plan, take, timed_out};
+use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::people_harness::yes;
 use super::*;
 use crate::workflow::{
@@ -207,7 +207,7 @@ fn a_person_chooses_the_fallback_of_one_item_and_resolves_a_conflict_of_that_fal
     harness.item("letter", 0, status(409));
     let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.step.as_str(), conflict.item), ("letter", Some(0)));
-    harness.choose("letter", Some(0), take(json!({"id": "by hand"}))).unwrap();
+    harness.choose("letter", Some(0), take_output(json!({"id": "by hand"}))).unwrap();
     harness.item("mail", 1, status(404));
     harness.choose("mail", Some(1), Choice::Fallback).unwrap();
     harness.item("letter", 1, status(409));

@@ -306,7 +306,7 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
     skipped.choose("charge", None, Choice::Skip).unwrap();
     assert_eq!(skipped.run.status(), RunStatus::Completed);
     let mut taken = unknown();
-    taken.choose("charge", None, super::harness::take(json!({"id": 1}))).unwrap();
+    taken.choose("charge", None, super::harness::take_output(json!({"id": 1}))).unwrap();
     assert_eq!(taken.run.status(), RunStatus::Completed);
     for compensate in [true, false] {
         let mut cancelled = unknown();

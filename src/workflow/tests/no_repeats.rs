@@ -1,6 +1,6 @@
 //! Choices of people, reruns and answers that cannot be made: no effect is repeated, and no approval is skipped.
 
-use super::harness::{plan, take, timed_out};
+use super::harness::{plan, take_output, timed_out};
 use super::people_harness::{review, yes};
 use super::*;
 use crate::workflow::{
@@ -57,7 +57,7 @@ fn a_question_whose_text_has_no_value_cannot_be_resolved_with_an_output() {
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     assert_eq!(harness.run.conflict().unwrap().choices, ["retry", "skip", "cancel"]);
-    for choice in [take(json!({"approved": true})), retry_with(json!(1))] {
+    for choice in [take_output(json!({"approved": true})), retry_with(json!(1))] {
         let refused = harness.choose("ok", None, choice).unwrap_err();
         assert!(refused.to_string().contains("a value would replace their answer"), "{refused}");
     }
@@ -185,7 +185,7 @@ fn a_run_ends_when_its_successor_is_ordered() {
     harness.order_by("ann", over("b")).unwrap();
     assert_eq!(harness.status(), RunStatus::Cancelled);
     let superseded = harness.run.superseded().unwrap();
-    assert_eq!((superseded.by, &superseded.handed[..]), (to, &["a".into()][..]));
+    assert_eq!((superseded.successor, &superseded.handed[..]), (to, &["a".into()][..]));
     assert!(harness.run.note().unwrap().contains(&to.to_string()), "{:?}", harness.run.note());
     for order in
         [Order::Resume { reason: None }, Order::Cancel { compensate: true, reason: None, automatic: false }, over("b")]
@@ -226,7 +226,7 @@ fn when_no_answer_can_be_made_nothing_is_undone() {
     assert_eq!((harness.in_flight_names().len(), harness.status()), (0, RunStatus::Paused));
     assert_eq!(view_of(&harness).steps.len(), 1, "the answer is no step");
     assert!(harness.choose("respond", None, Choice::Skip).is_err());
-    harness.choose("respond", None, take(json!({"ref": 1}))).unwrap();
+    harness.choose("respond", None, take_output(json!({"ref": 1}))).unwrap();
     assert_eq!(
         (harness.status(), harness.run.answer().unwrap().body.value()),
         (RunStatus::Completed, json!({"ref": 1}))

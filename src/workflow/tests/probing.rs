@@ -1,6 +1,6 @@
 //! Probes of attempts with unknown outcome, and from when on a "no" counts.
 
-use super::harness::{plan, take, timed_out};
+use super::harness::{plan, take_output, timed_out};
 use super::*;
 use crate::workflow::{ConflictKind, Order, Part, rerun};
 
@@ -58,9 +58,9 @@ fn a_probe_tells_whether_an_attempt_with_unknown_outcome_took_effect() {
     let conflict = unsure.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
     assert!(conflict.message.contains("could not say"), "{}", conflict.message);
-    let bad = unsure.choose("charge", None, take(json!({}))).unwrap_err();
+    let bad = unsure.choose("charge", None, take_output(json!({}))).unwrap_err();
     assert!(matches!(bad, Refusal::BadValues(_)), "what people give is checked against the schema: {bad}");
-    unsure.choose("charge", None, take(json!({"id": 4}))).unwrap();
+    unsure.choose("charge", None, take_output(json!({"id": 4}))).unwrap();
     assert_eq!(unsure.run.answer().unwrap().body.value(), json!({"id": 4}));
 }
 

@@ -1,7 +1,7 @@
 //! Any plan with questions, risks, waits, locks and child runs, with any answers, signals, orders and times: the run
 //! always names what it waits for, comes to its end, and begins nothing without its approval and its lock.
 
-use super::harness::{plan, take, timed_out};
+use super::harness::{plan, take_output, timed_out};
 use super::locks::wait_link;
 use super::people_harness::{no, review, yes, yes_with};
 use super::*;
@@ -196,7 +196,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
                 "retry" => Choice::Retry,
                 "retry_with" => Choice::RetryWith { input: Arc::new(json!({ "n": [1] })) },
                 "skip" => Choice::Skip,
-                "take" => take(json!({ "n": 1 })),
+                "take" => take_output(json!({ "n": 1 })),
                 "wait" => Choice::Wait,
                 _ => Choice::Cancel { compensate: false },
             };

@@ -1,7 +1,7 @@
 //! Any plan with fallbacks, probes, undos and schemas, with any replies, orders and choices: the run comes to its end,
 //! and the invariants hold.
 
-use super::harness::{breaker_open, plan, take, timed_out};
+use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;
 use crate::workflow::{Choice, ConflictEvent, ConflictKind, ControlEvent, Order, Part, StepEvent, Undone};
 
@@ -104,7 +104,7 @@ fn choice(offered: &[String], pick: u8, late: bool) -> Choice {
         "retry" => Choice::Retry,
         "retry_with" => Choice::RetryWith { input: Arc::new(json!({ "n": pick })) },
         "skip" => Choice::Skip,
-        "take" => take(json!({ "of": "hand", "total": 4 })),
+        "take" => take_output(json!({ "of": "hand", "total": 4 })),
         "fallback" => Choice::Fallback,
         "cancel" => Choice::Cancel { compensate: !late && pick.is_multiple_of(2) },
         _ => Choice::Cancel { compensate: false },

@@ -1,6 +1,6 @@
 //! Undoing: its order, that each step is undone once, and conflicts over steps that cannot be undone.
 
-use super::harness::{plan, take, timed_out};
+use super::harness::{plan, take_output, timed_out};
 use super::*;
 use crate::workflow::{Choice, ConflictKind, Part, Undone};
 
@@ -87,7 +87,7 @@ fn a_failed_undo_waits_for_a_person() {
     again.undo("hotel", ok(json!({})));
     assert_eq!(end(&mut again), Some(Undone::Undone));
     let mut by_hand = failing();
-    by_hand.choose("hotel", None, take(json!(null))).unwrap();
+    by_hand.choose("hotel", None, take_output(json!(null))).unwrap();
     assert_eq!(end(&mut by_hand), Some(Undone::Undone));
     let mut left = failing();
     left.choose("hotel", None, Choice::Skip).unwrap();

@@ -1,6 +1,6 @@
 //! An undo that may have taken effect is neither "undone" nor "not undone": the run says so, and no rerun builds on it.
 
-use super::harness::{plan, take, timed_out};
+use super::harness::{plan, take_output, timed_out};
 use super::*;
 use crate::workflow::{Choice, ConflictKind, Order, Part, Undone, rerun};
 
@@ -109,7 +109,7 @@ fn an_undo_that_a_person_leaves_although_it_may_have_taken_effect_is_unknown() {
     }
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, timed_out());
-    harness.choose("reserve", None, take(json!(null))).unwrap();
+    harness.choose("reserve", None, take_output(json!(null))).unwrap();
     assert!(matches!(harness.run.undone().as_slice(), [(_, None, Undone::Undone)]));
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn check(
         check_snapshot(store, run, &events_of_run, wrong).await;
         for stored in &events_of_run {
             let successor = match &stored.event {
-                Event::Ending(EndingEvent::Superseded(superseded)) => Some(superseded.by),
+                Event::Ending(EndingEvent::Superseded(superseded)) => Some(superseded.successor),
                 _ => None,
             };
             if let Some(successor) = successor.filter(|successor| !runs.iter().any(|run| run.run_id == *successor)) {

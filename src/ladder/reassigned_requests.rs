@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::flag::{EarlierTimes, Match, MovedRequests, Route};
+use crate::flag::{EarlierTimes, Match, ReassignedRequests, Route};
 use crate::limits::MOVED_REQUESTS_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedMatch, ReplacedScope, RetryScopes};
@@ -90,8 +90,8 @@ pub(super) fn sources<'a>(
 ///
 /// # Errors
 /// Another version stored it, and this one cannot read it.
-pub(super) fn parse(route: &RouteId, moved: &ReplacedMatch, times: EarlierTimes) -> Result<MovedRequests, String> {
-    Ok(MovedRequests::new(route.clone(), moved.matches.parse()?, moved.scope.parse_earlier(times)?))
+pub(super) fn parse(route: &RouteId, moved: &ReplacedMatch, times: EarlierTimes) -> Result<ReassignedRequests, String> {
+    Ok(ReassignedRequests::new(route.clone(), moved.matches.parse()?, moved.scope.parse_earlier(times)?))
 }
 
 /// The stored match of a route, parsed.

@@ -25,7 +25,7 @@ const UNRECORDED: u64 = 1 << 52;
 
 /// A flip down that waits.
 #[derive(Clone)]
-pub(super) struct Waiting {
+pub(super) struct UnrecordedFlip {
     /// Identifies it in this process.
     pub id: u64,
     /// When a person asked for it; `None` if it takes back a flip that a freeze overtook.
@@ -40,7 +40,7 @@ pub(super) struct Waiting {
     pub recorded: Arc<watch::Sender<Option<FlipRecord>>>,
 }
 
-impl Waiting {
+impl UnrecordedFlip {
     pub fn is_of(&self, route: &RouteId) -> bool {
         self.flip.route.as_ref() == Some(route)
     }
@@ -90,22 +90,22 @@ pub(super) fn with_shown_number(last: FlipRecord) -> FlipRecord {
 
 /// Lowers a route as `waiting` says, or leaves it on a lower rung on which it is already. If no share was asked for,
 /// the share of that rung does not become larger than it was when the flip was made.
-pub(super) fn lower(positions: &mut Positions, id: &RouteId, waiting: &mut Waiting, gate: &Gate) {
+pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut UnrecordedFlip, gate: &Gate) {
     let Some(at) = positions.routes.get(id) else { return };
     let (rung, refused, declared, shares) = (at.rung(), at.refused.clone(), at.declared(), at.inputs.shares);
-    let to = state_of(&waiting.flip);
+    let to = state_of(&unrecorded.flip);
     if !at.last.as_ref().is_some_and(is_unrecorded) {
-        rung.as_str().clone_into(&mut waiting.flip.from);
-        waiting.stored = highest(at);
+        rung.as_str().clone_into(&mut unrecorded.flip.from);
+        unrecorded.stored = highest(at);
     }
-    waiting.flip.route = Some(id.clone());
-    let made_with = waiting.flip.shares.map_or(shares.of(to), |made_with| made_with.of(to));
-    let share = waiting.percent.unwrap_or(shares.of(to).min(made_with));
-    waiting.flip.shares = Some(shares.with(to, share));
+    unrecorded.flip.route = Some(id.clone());
+    let made_with = unrecorded.flip.shares.map_or(shares.of(to), |made_with| made_with.of(to));
+    let share = unrecorded.percent.unwrap_or(shares.of(to).min(made_with));
+    unrecorded.flip.shares = Some(shares.with(to, share));
     // A flip ends a move that the file requested and the gate refused: the store gets the file's present declaration,
     // so that the move is not judged again.
     positions.remembered.insert(id.clone(), declared);
-    positions.apply_flip(id, waiting.provisional());
+    positions.apply_flip(id, unrecorded.provisional());
     match positions.routes.get_mut(id) {
         Some(at) if rung < to => (at.inputs.gate, at.refused) = (Some(rung), refused),
         _ => holds::lower_after_flip(positions, id, gate),

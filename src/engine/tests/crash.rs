@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, request, request_copy};
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, request, request_copy, start};
 use crate::flag::RetryKey;
 use crate::limits::Limits;
+use crate::names::{Fence, RunId, Seq};
 use crate::secret::Secret;
-use crate::store::MemoryStore;
+use crate::store::{Append, MemoryStore, Priority};
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{EffectClass, Event, Mode, RunStatus, StepStatus};
+use crate::workflow::{EffectClass, Event, Mode, RunStatus, StepStatus, fold};
 
 fn definition() -> Value {
     json!({
@@ -238,4 +240,57 @@ async fn a_dark_run_with_a_conflict_ends_in_the_next_process() {
     let view = harness.wait_until(run, |view| view.status == RunStatus::Failed).await;
     assert!(view.note.is_some_and(|note| note.contains("a person would have to decide")));
     assert_eq!(step_service.paths().iter().filter(|path| path.contains("/pay")).count(), 1);
+}
+
+/// An earlier version left such a run paused, as if it were a real one.
+#[tokio::test]
+async fn a_dark_run_that_an_earlier_version_left_at_a_conflict_ends_at_the_next_start() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(500, json!({}))).await;
+    let plan = PlanBuilder::new()
+        .call("pay", &[], "POST /pay", json!({}))
+        .effect(EffectClass::Private)
+        .respond(201, json!({}))
+        .build("w");
+    let mut harness = Harness::new(&step_service, plan).await;
+    let real = start(&harness, json!({})).await.run;
+    harness.wait_until_idle(real).await;
+    assert_eq!(harness.view(real).await.status, RunStatus::Paused);
+    let dark = append_copy_in_dark(&harness, real).await;
+    assert_eq!(harness.view(dark).await.status, RunStatus::Paused);
+    harness.crash().await;
+    harness.recover().await;
+    let view = harness.wait_until(dark, |view| view.status == RunStatus::Failed).await;
+    assert!(view.note.is_some_and(|note| note.contains("a person would have to decide")));
+    assert_eq!(harness.view(real).await.status, RunStatus::Paused, "a person decides about the real run");
+    assert_eq!(step_service.paths(), ["POST /pay"]);
+}
+
+/// Stores a run in dark with the events of this run.
+async fn append_copy_in_dark(harness: &Harness, run: RunId) -> RunId {
+    let mut events = harness.events(run).await;
+    let Some(Event::RunStarted(started)) = events.first_mut() else { panic!("{events:?}") };
+    let started = Arc::make_mut(started);
+    (started.run, started.mode) = (RunId(Uuid::now_v7()), Mode::Dark);
+    let now = started.started;
+    let after = fold(&events).unwrap();
+    let append = Append {
+        run_id: after.id(),
+        first: Seq::FIRST,
+        events: events.into_iter().map(|event| (now, event)).collect(),
+        summary: after.summary(now),
+        batch: Uuid::now_v7(),
+        pins: Vec::new(),
+        claim: None,
+        priority: Priority::Dark,
+        worker: harness.engine.core.schedule.worker,
+        fence: Fence::FIRST,
+        release: true,
+        locks: Vec::new(),
+        webhook_messages: Vec::new(),
+        settled: Vec::new(),
+        pending_runs: Vec::new(),
+        size: Default::default(),
+    };
+    harness.store.append(append.into()).await.unwrap();
+    after.id()
 }

@@ -52,8 +52,9 @@ async fn a_dark_run_that_only_waits_for_a_time_answers_at_once_unless_an_intent_
         let intents: Vec<_> = report.intents.iter().map(|intent| intent.step.as_str()).collect();
         assert_eq!((intents, report.unresolved), (vec!["accept"], None));
         assert!(begun.elapsed() < LATE / 2, "it waited for the deadline");
-        let summary = harness.wait_until_resting(report.run.unwrap()).await;
-        assert_eq!(summary.status, RunStatus::Running, "the run goes on");
+        let run = report.run.unwrap();
+        harness.wait_until_idle(run).await;
+        assert_eq!(harness.view(run).await.status, RunStatus::Running, "the run goes on");
     }
 }
 

@@ -108,9 +108,13 @@ pub(super) async fn freeze(
         admin.parts.ladder.freeze(to, reason, by).await.map_err(ApiError::freeze)?;
     let freeze = admin.parts.ladder.flags().freeze;
     let runs_in_flight = (admin.parts.process_status)().runs_in_flight;
+    let open_runs = match tokio::time::timeout(STORE_WAIT, admin.parts.store.open_runs()).await {
+        Ok(Ok(counts)) => Some(counts.into_iter().map(|(_, count)| count).sum()),
+        Ok(Err(_)) | Err(_) => None, // the freeze is in force: a count that cannot be read must not make it look refused
+    };
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
     let note = freeze_note(recorded, admin.parts.store.is_shared());
-    Ok((status, Json(FreezeResponse { freeze, flip: flip_row(flip), recorded, note, runs_in_flight })))
+    Ok((status, Json(FreezeResponse { freeze, flip: flip_row(flip), recorded, note, runs_in_flight, open_runs })))
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]

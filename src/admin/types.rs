@@ -229,8 +229,11 @@ pub struct FreezeResponse {
     /// if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// The number of durable runs that have not ended.
+    /// The number of durable runs that have a task now; a waiting run has none.
     pub runs_in_flight: u64,
+    /// The number of durable runs that have not ended, waiting ones included; `null` if the store does not answer.
+    #[serde(default)]
+    pub open_runs: Option<u64>,
 }
 
 /// One change of a flag.

@@ -93,7 +93,12 @@ pub(crate) fn freeze(
             .tone("frozen: no new engine instances, no private or shared step begins (`only` included)", Tone::Bad),
     };
     let note = done.note.as_ref().map(|note| format.tone(format!("{}\n", escape_control(note)), Tone::Warn));
-    let text = format!("{what}\n{}{} in flight\n", note.unwrap_or_default(), run_count(done.runs_in_flight));
+    let open = match done.open_runs {
+        Some(open) => format!("{} open, waiting ones included", run_count(open)),
+        None => "the store does not say how many are open".to_owned(),
+    };
+    let in_flight = run_count(done.runs_in_flight);
+    let text = format!("{what}\n{}{in_flight} in flight; {open}\n", note.unwrap_or_default());
     Ok(Output { text, json, is_ok: true })
 }
 

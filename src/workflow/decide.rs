@@ -99,7 +99,7 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
             if run.effects_begun() {
                 return Err(Refusal::EffectsBegun);
             }
-            if run.answer.is_some() {
+            if run.answer.is_some() || run.pending.is_some() {
                 return Err(Refusal::Answered);
             }
             if run.is_decided_against() {

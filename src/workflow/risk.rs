@@ -375,10 +375,8 @@ impl RiskCheck<'_> {
                 let record = wire::call_record(call, world, run, &scope, &masked, Some(&body));
                 let record = record.map_err(cannot_show)?;
                 let note = if call.effect == EffectClass::Read { ", reads only" } else { "" };
-                let value = match (&body, item.and_then(|item| run.item(&step.id, item))) {
-                    (Value::Null, Some(item)) => (*item).clone(),
-                    _ => body,
-                };
+                let reviewed = item.filter(|_| body.is_null() && !matches!(call.body, CallBody::Json(_)));
+                let value = reviewed.and_then(|item| run.item(&step.id, item)).map_or(body, |item| (*item).clone());
                 Ok((format!("{} {}{note}", record.method, record.url), value))
             }
             StepKind::Run(child) => {

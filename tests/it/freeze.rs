@@ -163,7 +163,7 @@ async fn calls_that_wait_for_a_permit_are_not_sent() {
     let charged = || system.world.ledger().balance().total("charge");
     until("the first calls", || async { (charged() >= 2).then_some(()) }).await;
     let answer = freeze(&system, &["--effects", "--reason", "the bank is odd"]).await;
-    assert!(answer.contains("in flight"), "{answer}");
+    assert!(answer.contains("1 run in flight; 1 run open, waiting ones included"), "{answer}");
     until("the calls that were sent to be answered", || async {
         let metrics = system.pointsman.metrics().await;
         (metrics.sum("pointsman_service_calls_in_flight", &[("service", "bank")]) == 0.0).then_some(())

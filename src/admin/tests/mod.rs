@@ -152,6 +152,7 @@ async fn a_freeze_holds_effects_and_is_not_weakened_without_lifting_it() {
     let api = TestApi::new().await;
     let done = api.call(post("/api/v2/freeze", &json!({ "on": true, "effects": true }))).await.json();
     assert_eq!((&done["freeze"], &done["runs_in_flight"]), (&json!("effects"), &json!(3)));
+    assert_eq!(done["open_runs"], 0, "none in the store");
     assert_eq!(api.call(get("/api/v2/status")).await.json()["freeze"], "effects");
     let weaker = api.call(post("/api/v2/freeze", &json!({ "on": true }))).await;
     assert_eq!(weaker.status, StatusCode::CONFLICT, "it would release the held effects");

@@ -31,7 +31,10 @@ impl Machine {
         }
     }
 
+    /// Answers `respond.pending`, where the plan declares it: then outliving the deadline is no failure. Otherwise the
+    /// request goes back to legacy, or the caller is told that the run goes on.
     pub(super) fn handle_caller_deadline(&mut self) {
+        self.decide_pending_answer();
         if self.release_request("deadline") {
             return;
         }
@@ -40,7 +43,6 @@ impl Machine {
             self.discard(reply);
             return;
         }
-        self.decide_pending_answer();
         self.deadline_reply = Some(DecidedReply::from_run(&self.run));
         self.require_durable(self.run.seq());
     }
@@ -53,15 +55,16 @@ impl Machine {
         }
     }
 
-    /// Gives the request back to legacy; false where that is no longer allowed, or where a person or the plan has
-    /// decided against the request. A run of which nothing was submitted to the writer is dropped without an event.
+    /// Gives the request back to legacy; false where that is no longer allowed, where `respond.pending` was recorded,
+    /// or where a person or the plan has decided against the request. A run of which nothing was submitted to the
+    /// writer is dropped without an event.
     pub(super) fn release_request(&mut self, reason: &'static str) -> bool {
         let may_fall_back =
             self.run.mode() == Mode::Real && self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
         if !may_fall_back || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
             return false;
         }
-        if self.run.is_decided_against() {
+        if self.run.pending().is_some() || self.run.is_decided_against() {
             return false;
         }
         if self.log.is_unsubmitted() {

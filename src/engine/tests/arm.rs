@@ -244,7 +244,21 @@ async fn a_failure_after_an_effect_does_not_fall_back() {
 }
 
 #[tokio::test]
-async fn at_the_deadline_the_request_falls_back_or_is_answered_pending_and_the_run_goes_on() {
+async fn at_the_deadline_a_request_without_a_pending_answer_falls_back() {
+    let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({"n": 1}))).await;
+    let reads = || PlanBuilder::new().call("a", &[], "GET /a", Value::Null).respond(200, json!({}));
+    // The second one's answer cannot be made before the step has an output.
+    for plan in [reads().build("w"), reads().pending(202, json!({"n": "${steps.a.output.n}"})).build("w")] {
+        let harness = Harness::new(&step_service, plan).await;
+        let mut arm_request = request("w", Mode::Real, &json!({}));
+        (arm_request.deadline, arm_request.may_fall_back) = (Duration::from_millis(400), true);
+        assert_eq!(abandoned(harness.send(arm_request).await).reason, "deadline");
+    }
+}
+
+/// Also where the request could fall back: the run goes on, so legacy must not get it.
+#[tokio::test]
+async fn at_the_deadline_a_request_is_answered_pending_and_the_run_goes_on() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({"n": 1}))).await;
     let plan = PlanBuilder::new()
         .call("a", &[], "GET /a", Value::Null)
@@ -252,16 +266,19 @@ async fn at_the_deadline_the_request_falls_back_or_is_answered_pending_and_the_r
         .pending(202, json!({"run": "${run.id}"}))
         .build("w");
     let harness = Harness::new(&step_service, plan).await;
-    let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.deadline = Duration::from_millis(800);
-    arm_request.may_fall_back = true;
-    assert_eq!(abandoned(harness.send(arm_request.clone()).await).reason, "deadline");
-    arm_request.may_fall_back = false;
-    let (status, _, report) = answer(harness.send(arm_request).await);
-    assert_eq!(status, 202);
+    let mut runs = Vec::new();
+    for may_fall_back in [true, false] {
+        let mut arm_request = request("w", Mode::Real, &json!({}));
+        (arm_request.deadline, arm_request.may_fall_back) = (Duration::from_millis(800), may_fall_back);
+        let (status, _, report) = answer(harness.send(arm_request).await);
+        assert_eq!(status, 202);
+        runs.push(report.run.unwrap());
+    }
     step_service.open_gate();
-    let view = harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
-    assert_eq!(view.answered, Some(200));
+    for run in runs {
+        let view = harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
+        assert_eq!(view.answered, Some(200));
+    }
 }
 
 #[tokio::test]

@@ -285,13 +285,19 @@ impl<'a> Parts<'a> {
         if asked.kind == CheckpointKind::Question {
             self.values(&at("default"), &step.output);
         }
-        for index in 0..asked.items.len() {
-            let item = at("items").index(index);
+        for (index, item) in asked.items.iter().enumerate() {
+            let item_at = at("items").index(index);
             if step.call.url {
-                self.text(item.name("what"));
+                self.text(item_at.name("what"));
             }
-            if !(step.call.body.is_empty() && step.items.is_empty() && step.input.is_empty()) {
-                self.value(item.name("value"));
+            let of_item = step.items.iter().filter(|_| step.reviews_items);
+            let paths: Vec<_> = step.call.body.iter().chain(&step.input).chain(of_item).cloned().collect();
+            // If the step is no `for_each`, the paths do not fit: the values may be those of a list within the body. A
+            // shortened value may be a text in place of a list or a map.
+            match step.has_items && asked.item.is_none() && !item.value.is_string() {
+                true => self.values(&item_at.name("value"), &paths),
+                false if paths.is_empty() => {}
+                false => self.value(item_at.name("value")),
             }
         }
     }

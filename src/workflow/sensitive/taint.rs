@@ -35,6 +35,8 @@ pub(super) struct StepTaint {
     /// Sensitive parts of its output (of each item's output).
     pub output: Vec<SensitivePath>,
     pub has_items: bool,
+    /// Whether a review shows the items themselves, because no JSON body is made from them.
+    pub reviews_items: bool,
     /// Whether what people are asked about it is sensitive.
     pub question: bool,
     /// Whether the name of its lock is sensitive.
@@ -164,7 +166,10 @@ fn of_step(propagation: &Propagation<'_>, step: &Step) -> StepTaint {
         ..StepTaint::default()
     };
     match &step.kind {
-        StepKind::Call(call) => taint.call = of_call(propagation, step, call),
+        StepKind::Call(call) => {
+            taint.call = of_call(propagation, step, call);
+            taint.reviews_items = !matches!(call.body, CallBody::Json(_));
+        }
         StepKind::Checkpoint(question) => taint.question |= reads_sensitive(&question.asking.question),
         StepKind::Run(child) => {
             taint.runs_child = true;

@@ -6,8 +6,8 @@ use super::*;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::workflow::{
-    Choice, ConflictEvent, ControlEvent, EndingEvent, Event, Failure, FailureKind, Known, LockEvent, Part, Plan,
-    StepEvent,
+    CheckpointEvent, Choice, ConflictEvent, ControlEvent, EndingEvent, Event, Failure, FailureKind, Known, LockEvent,
+    Part, Plan, StepEvent,
 };
 
 fn plan(yaml: &str) -> Plan {
@@ -255,6 +255,43 @@ respond: { status: 200 }
     let mut known = BTreeSet::new();
     plan.sensitive_values().collect(&taken("login"), &mut known);
     assert_eq!(known, BTreeSet::from(["s-1".to_owned()]));
+}
+
+/// Who reviews the items can tell them apart.
+#[test]
+fn a_review_hides_only_the_sensitive_parts_of_each_item() {
+    let plan = plan(
+        r#"
+workflow: w
+input: { sensitive: ["$.cards[*].cvv", $.pin] }
+steps:
+  body: { for_each: "${request.body.cards}", call: "POST ${services.bank}/a", body: { pin: "${request.body.pin}", n: "${item.n}" } }
+  items: { for_each: "${request.body.cards}", call: "POST ${services.bank}/b" }
+  whole: { for_each: "${request.body.cards}", call: "POST ${services.bank}/c", body: "${size(item.cvv)}" }
+  input: { for_each: "${request.body.cards}", run: below, input: { card: "${item}", n: 1 } }
+  list: { call: "POST ${services.bank}/d", body: { cards: "${request.body.cards}" } }
+respond: { status: 200 }
+"#,
+    );
+    let taint = Taint::new(&plan, &SensitiveSources::default());
+    let found = |step: &str, value: Value| {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let asked = json!({ "checkpoint": "c", "step": step, "kind": "review", "risk": "high", "question": "Which?", "who": [],
+            "items": [{ "index": 0, "what": "POST", "value": value }], "at": at, "until": null, "on_timeout": "reject" });
+        let event = Event::Checkpoint(CheckpointEvent::Opened(serde_json::from_value(asked).unwrap()));
+        let parts = parts(&taint, &event, &BTreeMap::new());
+        parts.iter().map(|part| part.at.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("body", json!({ "pin": 1234, "n": 1 })), ["$.items[0].value.pin"]);
+    assert_eq!(found("items", json!({ "n": 1, "cvv": 123 })), ["$.items[0].value.cvv"]);
+    assert_eq!(found("whole", json!(3)), ["$.items[0].value"]);
+    assert_eq!(found("input", json!({ "card": { "cvv": 123 }, "n": 1 })), ["$.items[0].value.card.cvv"]);
+    assert_eq!(
+        found("list", json!({ "n": 1, "cvv": 123 })),
+        ["$.items[0].value"],
+        "which list of the body is not known"
+    );
+    assert_eq!(found("body", json!("…")), ["$.items[0].value"], "shortened");
 }
 
 /// Texts are hidden by their origin: these are too short to be found by value.

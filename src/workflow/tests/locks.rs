@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::people_harness::review;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, LockSeen, Order, Part, WaitLink};
+use crate::workflow::{Choice, ConflictKind, LockSeen, Order, Part, StepStatus, WaitLink};
 
 fn locked(busy: &str) -> Plan {
     plan(&format!(
@@ -284,6 +284,22 @@ fn a_busy_status_of_a_service_is_treated_as_a_held_lock() {
             }
         }
     }
+}
+
+#[test]
+fn a_step_whose_items_were_all_skipped_is_not_shown_as_waiting_for_its_lock() {
+    let plan = locked("skip");
+    let mut harness = Harness::of_api(&plan);
+    harness.perform_due();
+    let step = |harness: &Harness<'_>| {
+        let seen = crate::workflow::view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
+        seen.steps.into_iter().find(|step| step.step.as_str() == "take").map(|step| (step.status, step.note)).unwrap()
+    };
+    assert!(step(&harness).1.is_some_and(|note| note.contains("it waits for the lock")));
+    for item in 0..3 {
+        harness.see_lock("take", Some(item), held_by_other()).unwrap();
+    }
+    assert_eq!((harness.status(), step(&harness)), (RunStatus::Completed, (StepStatus::Done, None)));
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(super) fn settle(steps: &mut [StepView], run: &Run) {
         | StepStatus::Undone => false,
     };
     for view in steps.iter_mut().filter(open) {
+        let waited =
+            matches!(view.status, StepStatus::WaitingLock | StepStatus::WaitingTime | StepStatus::WaitingSignal);
         match run.steps.get(&view.step) {
             Some(StepState::Done { .. }) => view.status = StepStatus::Done,
             Some(StepState::Skipped) => view.status = StepStatus::Skipped,
@@ -41,7 +43,10 @@ pub(super) fn settle(steps: &mut [StepView], run: &Run) {
                 let unknown = run.unknown.iter().any(|call| call.step == view.step);
                 view.status = if unknown { StepStatus::Unknown } else { StepStatus::Failed };
             }
-            Some(StepState::Open(_) | StepState::Replaced { .. }) | None => {}
+            Some(StepState::Open(_) | StepState::Replaced { .. }) | None => continue,
+        }
+        if waited && run.steps.contains_key(&view.step) {
+            view.note = None; // it says what the step, or an item of it, waited for
         }
     }
     let running = child::describe_running(run);

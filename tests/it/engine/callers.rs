@@ -124,3 +124,47 @@ async fn a_caller_never_waits_for_a_person() {
     assert_eq!(test.step_service.effects("POST /charges"), 1);
     test.finish().await;
 }
+
+const WAITS: &str = "
+workflow: waits
+steps:
+  go: { wait: { signal: go } }
+  charge: { needs: [go], call: 'POST ${services.works}/charges' }
+respond:
+  - { status: 201, body: { id: '${steps.charge.output.id}' } }
+  - pending: { status: 202, body: { run: '${run.id}' } }
+";
+
+const LIVE: &str = "
+routes:
+- id: waits
+  match: { method: POST, path: /waits }
+  legacy: plain
+  workflow: waits
+  state: live
+  force: { reason: a test }
+  deadline: 500ms
+  retry_key: ${request.headers[\"idempotency-key\"]}
+";
+
+/// Nothing was done when the deadline passes, so the request could go to legacy; but the run is going on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_live_whose_run_outlives_the_deadline_gets_the_pending_answer() {
+    let mut test = EngineTest::with_settings("", &[WAITS], |flags| flags.write("routes/all.yaml", LIVE)).await;
+    let send = async |test: &EngineTest| {
+        let url = format!("{}/waits", test.pointsman.url());
+        test.client.json(Method::POST, &url, &[("idempotency-key", "a")], &json!({})).await.expect("an answer")
+    };
+    let reply = send(&test).await;
+    assert_eq!(reply.status, StatusCode::ACCEPTED, "{}", reply.json());
+    let run = format!("{RUN}/{}", reply.json()["run"].as_str().expect("an id"));
+    test.kill().await;
+    test.restart().await;
+    test.wait_for_status(&run, "waiting_signal").await;
+    test.post_accepted(&format!("{run}/signals/go"), json!({})).await;
+    test.wait_for_status(&run, "completed").await;
+    assert_eq!(send(&test).await.status, StatusCode::CREATED);
+    assert_eq!((test.step_service.effects("POST /charges"), test.step_service.count("POST /waits")), (1, 0));
+    assert_eq!(test.pointsman.metrics().await.sum("pointsman_fallbacks_total", &[("route", "waits")]), 0.0);
+    test.finish().await;
+}

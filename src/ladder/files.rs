@@ -359,7 +359,7 @@ fn judge_and_move(
             at.inputs.shares = shares;
             at.inputs.has_no_flip = false;
             at.inputs.gate = None;
-            at.overrides_gate = passed.overridden.is_some();
+            at.overrides_gate = passed.overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
             Some(Move {
                 route: route.id.clone(),
                 from,

@@ -156,7 +156,8 @@ impl Gate {
         };
         let came_later = |unmet: &Unmet| forced_at.is_some() && unmet.since > forced_at;
         let mut gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to.min(up_to));
-        let is_overridden = |pair: &&[State]| !self.unmet(positions, at, pair[0], pair[1]).iter().all(came_later);
+        let is_overridden =
+            |pair: &&[State]| !self.unmet_of_family(positions, at, pair[0], pair[1]).all(|unmet| came_later(&unmet));
         let shut = gates.find(is_overridden)?;
         Some(Overridden { from: shut[0], reason, forced_at })
     }
@@ -195,12 +196,22 @@ impl Gate {
         from: State,
         to: State,
     ) -> Vec<String> {
-        let unmet = self.unmet(positions, at, from, to).into_iter().map(|unmet| unmet.why);
-        let of_followers = (to == State::Live).then(|| self.followers_lack(positions, at)).into_iter().flatten();
-        unmet.chain(of_followers).collect()
+        self.unmet_of_family(positions, at, from, to).map(|unmet| unmet.why).collect()
     }
 
-    /// Why one gate is shut: first what the evidence lacks, then the other conditions.
+    /// Why one gate is shut: first what the route itself lacks, then what its followers lack.
+    fn unmet_of_family<'a>(
+        &'a self,
+        positions: &'a Positions,
+        at: &'a RoutePosition,
+        from: State,
+        to: State,
+    ) -> impl Iterator<Item = Unmet> + 'a {
+        let of_followers = (to == State::Live).then(|| self.followers_lack(positions, at)).into_iter().flatten();
+        self.unmet(positions, at, from, to).into_iter().chain(of_followers.map(Unmet::from))
+    }
+
+    /// What one gate lacks of the route itself: first of its evidence, then of the other conditions.
     fn unmet(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
         // Until its creator is dark, a follower has no instances on which it could be compared; and the creator cannot
         // go to dark before the follower. So this gate asks for no evidence.
@@ -217,7 +228,8 @@ impl Gate {
     /// What the evidence of a creator's followers lacks for `live`. They went there first, but the engine answers their
     /// requests only for instances that it has created: so their gate is asked again when the creator goes to `live`,
     /// since changed files may have started their evidence anew. Force that overrides a follower's gate holds here too.
-    /// This is asked of moves only: what happens to a follower later does not change what its creator has reached.
+    /// This is asked of moves, and of a creator for which force overrode this gate: what happens to a follower later
+    /// does not change what its creator has reached by evidence.
     fn followers_lack<'a>(
         &'a self,
         positions: &'a Positions,

@@ -85,6 +85,6 @@ fn raise(positions: &mut Positions, command: &FlipCommand) {
         at.inputs.requested = command.to;
         at.inputs.gate = None;
         at.inputs.is_held = false;
-        at.overrides_gate = command.force.is_some();
+        at.overrides_gate |= command.force.is_some() && command.to <= State::Live;
     }
 }

@@ -22,8 +22,8 @@ pub(super) struct RoutePosition {
     pub inputs: StateInputs,
     /// The last flip, if there is one.
     pub last: Option<FlipRecord>,
-    /// Whether a move that is judged together with others overrides a gate by force. `last` says so once it is
-    /// recorded.
+    /// Whether a move that is judged together with others overrides a gate up to `live` by force. `last` says so once
+    /// it is recorded.
     pub overrides_gate: bool,
     /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
@@ -139,6 +139,7 @@ impl Positions {
     pub fn set_last_flip(&mut self, route: &RouteId, flip: FlipRecord) {
         if let Some(position) = self.routes.get_mut(route) {
             position.last = Some(flip.clone());
+            position.overrides_gate = false;
         }
         self.flips.insert(route.clone(), flip);
     }

@@ -69,6 +69,48 @@ async fn force_of_a_follower_in_the_files_holds_for_its_creator_in_the_same_edit
     assert_eq!(states, [State::Live; 2], "{:?}", fixture.status("create").refused);
 }
 
+/// In the same process as after a restart.
+#[tokio::test]
+async fn force_of_a_follower_over_the_gate_to_only_is_none_over_that_to_live() {
+    let fixture = Fixture::open(files(&[])).await;
+    for route in ["follow", "create"] {
+        fixture.record_pairs(route);
+        fixture.flip(route, to(State::Shadow)).await.unwrap();
+        fixture.flip(route, to(State::Dark)).await.unwrap();
+    }
+    fixture.flip("follow", to(State::Live)).await.unwrap();
+    let in_only = files(&[("follow", State::Only)]);
+    let in_only = edited(in_only, "follow", |route| route.force = Some("we know".into()));
+    fixture.ladder.reload(in_only, || {}).await.unwrap();
+    assert_eq!(fixture.state("follow").state, State::Only, "{:?}", fixture.status("follow").refused);
+    for _ in 0..3 {
+        fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout"));
+    }
+    let refused = fixture.refusal("create", to(State::Live)).await;
+    assert!(refused.contains("of its follower `follow`: "), "{refused}");
+}
+
+#[tokio::test]
+async fn force_of_a_creator_over_what_its_followers_lack_stays_visible() {
+    let fixture = Fixture::open(files(&[])).await;
+    for route in ["follow", "create"] {
+        fixture.record_pairs(route);
+        fixture.flip(route, to(State::Shadow)).await.unwrap();
+        fixture.flip(route, to(State::Dark)).await.unwrap();
+    }
+    fixture.flip("follow", to(State::Live)).await.unwrap();
+    let fail = || (0..3).for_each(|_| fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout")));
+    fail();
+    fixture.flip("create", forced(State::Live)).await.unwrap();
+    assert_eq!(fixture.status("create").forced.as_deref(), Some("a drill"));
+    // A creator that went up by evidence stays where it is by evidence.
+    fixture.flip("create", to(State::Dark)).await.unwrap();
+    fixture.record_pairs("follow");
+    fixture.flip("create", to(State::Live)).await.unwrap();
+    fail();
+    assert_eq!(fixture.status("create").forced, None);
+}
+
 /// The commands of a refusal pass one after the other, with no more force than that needs.
 #[tokio::test]
 async fn the_creator_needs_no_force_of_its_own_after_that_of_its_follower() {

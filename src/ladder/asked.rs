@@ -20,7 +20,7 @@ use crate::store::FileState;
 impl Mover {
     /// Refuses a flip up, or to a larger share, if its route was lowered after it was asked for. The caller holds the
     /// lock of moves. (A flip down that is made after this check is applied again to the positions that this flip
-    /// computes, see `waiting`.)
+    /// computes, see `unrecorded_flips`.)
     pub(super) fn check_not_lowered_since(
         &self,
         asked: Instant,

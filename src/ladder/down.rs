@@ -1,4 +1,4 @@
-//! Flips down: in force at once, recorded afterwards (`waiting`).
+//! Flips down: in force at once, recorded afterwards (`unrecorded_flips`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant as Moment};

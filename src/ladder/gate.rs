@@ -1,5 +1,5 @@
 //! Whether a route may move: up one rung at a time and only through the gate, down any distance. Which routes are held
-//! below `live`, because retries may come that the engine would perform again, is left to `unrecorded`.
+//! below `live`, because retries may come that the engine would perform again, is left to `unknown_retries`.
 //!
 //! Always true: going down is refused only from `only` without an acknowledgement. Force with a reason overrides a gate
 //! whose conditions do not hold, but never an impossible move (no workflow, a share without a key, a creator above its

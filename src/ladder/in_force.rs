@@ -34,7 +34,7 @@ pub(super) struct InForce {
 /// The inputs from which the set in force is computed.
 #[derive(Clone)]
 pub(super) struct Inputs {
-    /// The positions of the routes, as lowered by the flips in `waiting`.
+    /// The positions of the routes, as lowered by the flips in `unrecorded`.
     pub positions: Positions,
     /// The flips down that the store does not have yet, in the order in which they were made.
     pub unrecorded: Vec<UnrecordedFlip>,

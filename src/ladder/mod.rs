@@ -5,8 +5,8 @@
 //! Always true:
 //!
 //! - A flip up is in the store before it is in force, and so are new files and the end of a freeze. A freeze
-//!   (`kill_switch`) and a flip down (`waiting`) are in force at once, whatever the store does, and are recorded
-//!   afterwards (`record_later`).
+//!   (`kill_switch`) and a flip down (`unrecorded_flips`) are in force at once, whatever the store does, and are
+//!   recorded afterwards (`record_later`).
 //! - The set in force was checked as a whole. Moves other than flips down happen one after the other.
 //! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is taken back (`overtaken`).
 //! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing

@@ -2,10 +2,11 @@
 //!
 //! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more,
 //! also by a route that gets requests of another one (which was removed, or matches others now), and where no route
-//! with a workflow gets them (`moved`). The number of earlier scopes is bounded: if the oldest is dropped, that is
-//! logged, and the gate to `live` stays shut for as long as a retry under it may come. The gate also stays shut for
-//! retries of requests whose keys were not recorded when legacy served them: from before the route had a workflow,
-//! matched them, or had its present `retry_key`; and of requests whose keys were removed from the store because
+//! with a workflow gets them (`reassigned_requests`). The number of earlier scopes is bounded: if the oldest is
+//! dropped, that is logged, and the gate to `live` stays shut for as long as a retry under it may come. The gate also
+//! stays shut for retries of requests whose keys were not recorded when legacy served them: from before the route had a
+//! workflow, matched them, or had its present `retry_key`; and of requests whose keys were removed from the store
+//! because
 //! `retry_window_s` was shorter. A route in `live` is held below it for the same time (`files`).
 
 use std::cmp::Reverse;

@@ -88,7 +88,7 @@ pub(super) fn with_shown_number(last: FlipRecord) -> FlipRecord {
     if is_unrecorded(&last) { FlipRecord { number: 0, ..last } } else { last }
 }
 
-/// Lowers a route as `waiting` says, or leaves it on a lower rung on which it is already. If no share was asked for,
+/// Lowers a route as `unrecorded` says, or leaves it on a lower rung on which it is already. If no share was asked for,
 /// the share of that rung does not become larger than it was when the flip was made.
 pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut UnrecordedFlip, gate: &Gate) {
     let Some(at) = positions.routes.get(id) else { return };

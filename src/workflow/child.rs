@@ -258,7 +258,7 @@ pub(super) fn ended(run: &Run, plan: &Plan, world: &World, end: ChildOutcome) ->
             (ConflictKind::ChildFailed, expected, asks_person, failure)
         }
     };
-    // Where a conflict ends the run, that stays the reason: this run cancelled the child because of it.
+    // Where a conflict ends the run, that stays the reason: usually this run cancelled the child because of it.
     let is_ended_with_run = status == RunStatus::Cancelled && run.undecidable_conflict().is_some();
     events.push(match is_ended_with_run || (asks_person && !run.is_ending()) {
         true => {

@@ -188,8 +188,8 @@ impl Upstream {
         if let Some(rates) = &self.rates {
             waiting.get_or_insert_with(|| self.waiting.add(run));
             let admitted = match mode {
-                Mode::Real => rates.admit(wait_until).await,
-                Mode::Rehearse | Mode::Dark => rates.admit_secondary(wait_until).await,
+                Mode::Real => rates.admit(wait_until, bounds.until).await,
+                Mode::Rehearse | Mode::Dark => rates.admit_secondary(wait_until, bounds.until).await,
             };
             // A call that cannot begin in time is refused at once.
             admitted.map_err(|next_in| self.over_rate(next_in))?;

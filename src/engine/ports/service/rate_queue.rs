@@ -35,16 +35,20 @@ impl RateQueue {
     }
 
     /// Waits until a call of a real run may begin, at most until `deadline`. A call that need not wait is admitted also
-    /// if its deadline has passed.
+    /// if its deadline has passed. If `until` has passed when its turn comes, the call takes no token, because it will
+    /// not be sent.
     ///
     /// # Errors
     /// It could not begin before `deadline`: how long after now it could.
-    pub async fn admit(&self, deadline: Instant) -> Result<(), Duration> {
+    pub async fn admit(&self, deadline: Instant, until: Option<Instant>) -> Result<(), Duration> {
         let queued_at = self.now();
         let latest = deadline.duration_since(self.started).max(queued_at);
         self.limiter().queue(queued_at, latest).map_err(|next| next.saturating_sub(queued_at))?;
         let place = QueuedCall { queue: self, queued_at, is_queued: true };
         let turn = self.turn.lock().await;
+        if has_passed(until) {
+            return Ok(());
+        }
         let mut first = place.become_first(turn);
         let now = self.now();
         if first.begins > latest.max(now) {
@@ -62,8 +66,11 @@ impl RateQueue {
     ///
     /// # Errors
     /// As there.
-    pub async fn admit_secondary(&self, deadline: Instant) -> Result<(), Duration> {
+    pub async fn admit_secondary(&self, deadline: Instant, until: Option<Instant>) -> Result<(), Duration> {
         loop {
+            if has_passed(until) {
+                return Ok(());
+            }
             let now = self.now();
             let admitted = self.limiter().admit_secondary(now);
             let Err(again) = admitted else { return Ok(()) };
@@ -86,6 +93,10 @@ impl RateQueue {
     fn limiter(&self) -> MutexGuard<'_, RateLimiter> {
         self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has_passed(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| until <= Instant::now())
 }
 
 /// A call in the queue. It leaves the queue when this is dropped.

@@ -216,6 +216,34 @@ async fn a_call_that_is_due_after_a_stop_is_not_refused() {
     assert!(at.elapsed() <= Duration::from_secs(1));
 }
 
+/// Calls whose steps' deadlines passed meanwhile are not sent, and leave their tokens to others.
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_too_late_after_a_stop_take_no_tokens() {
+    let rate = Some(Rate { calls: 1, per: Duration::from_secs(1), burst: 1 });
+    for mode in [Mode::Real, Mode::Dark] {
+        let upstream = upstream(&Service { rate, calls_max: Some(100), ..service() }, None);
+        let until = Some(Instant::now() + Duration::from_secs(20));
+        let bounds = CallBounds { timeout: Duration::from_secs(30), until, reserved: Duration::ZERO };
+        let calls = (0..3).map(|_| {
+            let upstream = upstream.clone();
+            tokio::spawn(async move { upstream.acquire(mode, RunId(uuid::Uuid::from_u128(7)), bounds).await.is_ok() })
+        });
+        let calls = calls.collect::<Vec<_>>();
+        while shown(&upstream).3 < 2 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let mut begun = 0;
+        for call in calls {
+            begun += usize::from(call.await.unwrap());
+        }
+        assert_eq!(begun, 1, "{mode:?}");
+        let at = Instant::now();
+        acquire(&upstream, mode, LONG).await.unwrap();
+        assert_eq!(at.elapsed(), Duration::ZERO, "{mode:?}");
+    }
+}
+
 /// A call that got no connection has its whole time at the next URL, unless the step's deadline leaves too little.
 #[tokio::test(start_paused = true)]
 async fn a_call_begins_anew_at_another_url() {

@@ -2,7 +2,8 @@
 //!
 //! Always true: a request that another web site makes a browser send is refused (by Host, Origin and content type),
 //! with tokens or without; tokens are compared by hash in constant time; without tokens only a loopback listener takes
-//! requests, and the name that a caller gives there is marked as unverified.
+//! requests (and, on any listener, the deprecated start endpoint takes those of callers on this machine), and the name
+//! that a caller gives there is marked as unverified.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -94,7 +95,8 @@ impl AccessControl {
         Self { tokens: tokens.iter().map(known).collect(), listen }
     }
 
-    /// Refuses a request whose Host or Origin header names another site. Applies to every path.
+    /// Refuses a request whose Origin header is not its Host, and on a loopback listener also one whose Host does not
+    /// name this machine. Applies to every path.
     pub(super) fn check_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         let host = host_of(uri, headers);
         if self.listen.ip().is_loopback() {

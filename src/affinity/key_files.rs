@@ -83,7 +83,7 @@ pub async fn open_key_log(
 
 /// Reads the keys of the files that a store lists, and of the file `unlisted`, which an older version may have used
 /// without listing it. Processes may be using them. Also returns a sentence about each file that cannot be read, unless
-/// its record says so already.
+/// its record says so already, or says that the store has all of its keys.
 pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryKey, Timestamp)>, Vec<String>) {
     let (mut keys, mut failures) = (Vec::new(), Vec::new());
     let unlisted = Some(absolute(unlisted)).filter(|path| Path::new(path).exists());

@@ -1,9 +1,10 @@
 //! Deletes old runs and expired retry keys.
 //!
-//! Always true: a run is deleted in the first round after it has reached the age that `retention:` gives for its
-//! status, never before; runs with a status that `retention:` leaves out are kept; without `retention:` the default of
-//! the store applies. A run is deleted after its retry keys. Deleting goes in small batches with pauses longer than the
-//! work, so that appends are hardly delayed. When the store does not answer, the next round tries again.
+//! Always true: a run is deleted in the first round after it has reached the age that `retention:` gives for its status
+//! and its retry keys have expired (after the retry window), never before; runs with a status that `retention:` leaves
+//! out are kept; without `retention:` the default of the store applies. Deleting goes in small batches with pauses
+//! longer than the work, so that appends are hardly delayed. When the store does not answer, the next round tries
+//! again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

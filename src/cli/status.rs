@@ -106,8 +106,7 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if let Some(error) = &status.flags.last_error {
         out.push_str(&format!(
             "\n{}\n{}\n",
-            format
-                .tone("the newest version of the flag files was refused; the last good set stays in force:", Tone::Bad),
+            format.tone("the newest flag files are not in force; the last good set stays in force:", Tone::Bad),
             escape_control(error).trim_end()
         ));
     }

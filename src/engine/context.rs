@@ -189,7 +189,8 @@ impl Core {
         }
     }
 
-    /// The mark of the bytes that expressions of runs of this store pass on.
+    /// Makes the values by which expressions pass raw bytes on, and tells them from JSON that only looks like them. The
+    /// same for all runs of this store.
     pub fn bytes_mark(&self) -> BytesMark {
         BytesMark::new(&self.files.key_secret)
     }

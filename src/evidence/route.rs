@@ -48,7 +48,8 @@ pub struct RouteEvidence {
     pub lost_differences: Option<Timestamp>,
     /// For each rule, how often it made a difference count as equal.
     pub rule_hits: BTreeMap<String, u64>,
-    /// Pairs that differ, by the fingerprint of their differences. All are counted; few are kept as samples.
+    /// Pairs that differ, by the fingerprint of their differences: of the 256 fingerprints that were seen last. Few
+    /// pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
 }
 

@@ -1,6 +1,7 @@
 //! Samples that are not written to the store yet.
 //!
-//! Always true: their number is bounded, and for one route and fingerprint there are no more than the store would keep.
+//! Always true: their number is bounded, and for one route and fingerprint no more are accepted than the store would
+//! keep. After a failed write those put back may come on top.
 
 use crate::limits::Limits;
 use crate::names::RouteId;

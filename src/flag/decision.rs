@@ -138,6 +138,8 @@ pub enum SkipReason {
     OverBudget,
     BodyTooLarge,
     Streaming,
+    /// The method is HEAD, or the request has a condition (such as `If-None-Match`) or a `Range`: its reply may lack
+    /// the body that the engine's has.
     Conditional,
     /// Legacy answered 429 or 503.
     LegacyRefused,

@@ -107,12 +107,13 @@ pub struct InstanceId {
 pub struct RetryKey(pub [u8; 32]);
 
 impl RetryKey {
-    /// Called on a key for any caller: derives a request's key from the request's digest. The keys of all its
-    /// requests share their first half, so that a set of first halves can answer before the body was read.
+    /// `self` is a key for any caller ([`RetryKeys::any_caller`]): derives a request's key from the request's digest.
+    /// The keys of all its requests share their first half, so that a set of first halves can answer before the body
+    /// was read.
     pub fn of_request(&self, digest: &[u8; 32]) -> Self {
         self.with_second_half_of(Self(*blake3::keyed_hash(&self.0, digest).as_bytes()))
     }
-    /// Called on a key for any caller: derives the key of a request of one verified caller, whose own key is `scoped`.
+    /// `self` is a key for any caller: derives the key of a request of one verified caller, whose own key is `scoped`.
     /// It differs from the keys of the same request of all others, so that it never conflicts with them, and shares
     /// their first three quarters, so that [`RetryKey::range_of_request`] has them all.
     pub fn of_verified_request(&self, digest: &[u8; 32], scoped: &Self) -> Self {
@@ -120,25 +121,25 @@ impl RetryKey {
         key[24..].copy_from_slice(&scoped.0[24..]);
         Self(key)
     }
-    /// Called on a key for any caller: the least and the greatest key that a request with this digest can have as an
-    /// earlier try of the same caller. If the caller is verified, its earlier tries with a verified token have its own
-    /// key, and those of other verified callers are no concern of it: only the key of unverified tries counts.
+    /// `self` is a key for any caller. Returns the least and the greatest key that a request with this digest can have
+    /// as an earlier try of the same caller. If the caller is verified, its earlier tries with a verified token have
+    /// its own key, and those of other verified callers are no concern of it: only the key of unverified tries counts.
     pub fn range_of_request(&self, digest: &[u8; 32], is_verified: bool) -> RangeInclusive<Self> {
         let of_request = self.of_request(digest);
         let with_last_quarter = |byte: u8| self.of_verified_request(digest, &Self([byte; 32]));
         if is_verified { of_request..=of_request } else { with_last_quarter(0)..=with_last_quarter(0xff) }
     }
-    /// Called on a key for any caller: derives the key under which it is recorded that legacy took a request of any
+    /// `self` is a key for any caller: derives the key under which it is recorded that legacy took a request of any
     /// verified caller.
     pub fn of_verified_callers(&self) -> Self {
         Self(*blake3::keyed_hash(&self.0, b"verified callers").as_bytes())
     }
-    /// Called on a key for any caller: derives the key of one caller. It shares its first half with keys of requests,
+    /// `self` is a key for any caller: derives the key of one caller. It shares its first half with keys of requests,
     /// so that a set of first halves needs one entry for both.
     pub(super) fn of_caller(&self, scoped: Self) -> Self {
         self.with_second_half_of(scoped)
     }
-    /// Called on a key for any caller: the least and the greatest key that its callers and requests can have.
+    /// `self` is a key for any caller. Returns the least and the greatest key that its callers and requests can have.
     pub fn range(&self) -> RangeInclusive<Self> {
         self.with_second_half_of(Self([0; 32]))..=self.with_second_half_of(Self([0xff; 32]))
     }

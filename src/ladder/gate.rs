@@ -1,8 +1,9 @@
 //! Whether a route may move: up one rung at a time and only through the gate, down any distance. Which routes are held
 //! below `live`, because retries may come that the engine would perform again, is left to `unknown_retries`.
 //!
-//! Always true: going down is refused only from `only` without an acknowledgement. Force with a reason overrides a gate
-//! whose conditions do not hold, but never an impossible move (no workflow, a share without a key, a creator above its
+//! Always true: a lower rung alone is refused only from `only` without an acknowledgement (a share that comes with it
+//! may be impossible there, and force needs a reason also on the way down). Force with a reason overrides a gate whose
+//! conditions do not hold, but never an impossible move (no workflow, a share without a key, a creator above its
 //! followers, to `only` during a freeze).
 
 use std::sync::Arc;

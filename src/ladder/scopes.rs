@@ -6,8 +6,7 @@
 //! dropped, that is logged, and the gate to `live` stays shut for as long as a retry under it may come. The gate also
 //! stays shut for retries of requests whose keys were not recorded when legacy served them: from before the route had a
 //! workflow, matched them, or had its present `retry_key`; and of requests whose keys were removed from the store
-//! because
-//! `retry_window_s` was shorter. A route in `live` is held below it for the same time (`files`).
+//! because `retry_window_s` was shorter. A route in `live` is held below it for the same time (`files`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -29,7 +29,7 @@ impl Mover {
         loop {
             let Inputs { mut positions, mut unrecorded, moves, .. } = self.in_force().inputs();
             for id in overtaken {
-                // From here on a waiting flip whose `stored` state is `only` says so.
+                // From here on this follows from the waiting flip below: its `stored` state is `only`.
                 positions.routes.get_mut(id).into_iter().for_each(|at| at.inputs.returns_at_restart = false);
                 // A person has lowered it meanwhile, and that flip, which waits, takes the place of this one.
                 if unrecorded.iter().any(|unrecorded| unrecorded.is_of(id)) {
@@ -49,7 +49,11 @@ impl Mover {
             break;
         }
         if let Err(error) = self.record_waiting_flips().await {
-            tracing::warn!(%error, "the store has not recorded it: a restart would put these routes in `only`");
+            tracing::warn!(
+                %error, routes = ?overtaken,
+                "the store has not recorded that these routes' flips to `only` were taken back: a restart would put \
+                 them in `only`"
+            );
         }
     }
 

@@ -3,7 +3,8 @@
 //! Serves each connection in a task of its own. Always true: open connections are bounded (more wait in the kernel's
 //! queue); a connection has one timer, which is never armed further ahead than `check_every`, so that it fires in
 //! time also for a wait that begins meanwhile; a request arms no timer of its own. If a client is gone, the work for
-//! its request ends; a client that only closed its sending side gets its answer.
+//! its request ends. A client that only closed its sending side is served as long as bytes move: it counts as gone if
+//! none could be sent to it for `client_half_close_ms`.
 //! During a drain nothing new is accepted, idle connections close, requests in flight finish with `connection: close`,
 //! and what is left at the time limit is cut.
 

@@ -1,8 +1,8 @@
 //! The pool of idle connections to services.
 //!
 //! Always true: a connection that was taken belongs to one exchange and returns only after both of its messages ended
-//! completely; idle connections are bounded in number and age. Each thread has a list of its own, so requests on
-//! different threads share no lock; only when that list is empty another thread's is tried, without waiting. A
+//! completely; idle connections are bounded in number and age. There are eight lists, and the threads take them in
+//! turn, so that up to eight threads share no lock; only when a thread's list is empty another one is tried. A
 //! connection that the other side closed is noticed by its task and not handed out; `legacy` handles one that is closed
 //! just after.
 

@@ -45,7 +45,8 @@ impl RequestBody {
     pub(super) fn streamed(body: Incoming, progress: BodyProgress, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
         Self { source: Source::Incoming(body), progress: Some(progress), copy }
     }
-    /// Read completely before, for the engine, which gave the request back.
+    /// Read completely before: for the engine, which gave the request back, or to compare it with a request that the
+    /// engine has under another credential.
     pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self { source: Source::Whole(Some(bytes), trailers), progress: None, copy: None }
     }

@@ -151,9 +151,9 @@ async fn answer_flagged(
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
     proxied.entry.route_metrics.count_diagnostics(diagnostics);
-    // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
-    // for the engine if legacy took the first try, and one for legacy if the engine of another process took the
-    // first try.
+    // Some first tries are known only to the store. It is asked only if its answer can change this decision: a decision
+    // for the engine is changed if legacy took the first try, a decision for legacy if the engine of another process
+    // did.
     if first_try.arm.is_none() {
         match &decision {
             Decision::Engine { .. } => first_try.ask_store_about_legacy(&*shared.affinity).await,

@@ -1,6 +1,6 @@
 //! A request's body from the client, of which a part may be read before an arm gets it.
 //!
-//! Always true: the arm gets what was read ahead too; no more than a limit is read ahead.
+//! Always true: the arm gets what was read ahead too; reading ahead stops with the frame that exceeds the limit.
 
 use std::sync::{Arc, Mutex};
 

@@ -2,15 +2,15 @@
 //!
 //! Always true: results of steps that finished and do not depend on that step are taken over, and their `undo` uses the
 //! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
-//! are asked about them again, about an input that a person gave at no lower risk than before. What people and other
-//! programs gave the earlier run holds for the new one: the inputs of steps, signals that no step has taken, and the
-//! ids of all signals but those whose `wait` runs again; a step that a person skipped stays skipped, unless the rerun
-//! begins at it. What was decided about single items cannot be taken over, because the items may be others, so the
-//! rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun begins
-//! at it. A call that was done and is not undone is repeated only if the rerun begins at its step, or if its step has a
-//! result and depends on the one where the rerun begins. A run that is not final ends when it is handed over: it
-//! records the id of its successor before that one is created, so the two are never active at the same time; if
-//! creating the successor fails, giving the same order again creates it.
+//! are asked about them again; if a person gave such a step its input, at no lower risk than before. What people and
+//! other programs gave the earlier run holds for the new one: the inputs of steps, signals that no step has taken, and
+//! the ids of all signals but those whose `wait` runs again; a step that a person skipped stays skipped, unless the
+//! rerun begins at it. What was decided about single items cannot be taken over, because the items may be others, so
+//! the rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun
+//! begins at it. A call that was done and is not undone is repeated only if the rerun begins at its step, or if its
+//! step has a result and depends on the one where the rerun begins. A run that is not final ends when it is handed
+//! over: it records the id of its successor before that one is created, so the two are never active at the same time;
+//! if creating the successor fails, giving the same order again creates it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -104,7 +104,8 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
         Event::Wait(WaitEvent::SignalReceived {
             name: signal.name.clone(),
             payload: signal.payload.clone(),
-            // Among those that the new run's first event has: it tells which delivery the step takes.
+            // The id is also among `deliveries_before` of the new run's first event. Here it tells which of those
+            // deliveries a step takes.
             id: signal.id.clone(),
             by: by.clone(),
             sensitive: handed_over.is_signal_sensitive(&signal.name, &signal.payload),

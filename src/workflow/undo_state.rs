@@ -33,8 +33,10 @@ pub(super) struct Undoing {
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct UndoProgress {
     pub undone: usize,
+    /// How many undos have not ended.
     pub to_come: usize,
-    /// Items that are not undone, each with its index in the run's list of calls that were done.
+    /// Items that are left as they are: no undo is to come for them. Each with its index in the run's list of calls
+    /// that were done.
     #[serde(with = "pairs")]
     pub left: BTreeMap<Option<u32>, usize>,
 }

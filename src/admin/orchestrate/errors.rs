@@ -36,7 +36,7 @@ impl ApiError {
             StartError::BadInput(wrong) => Self::values("The input is not what the workflow takes", wrong, "/input"),
             StartError::KeyReused(run) => {
                 let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key-of-other", TITLE, text)
-                    .hint("repeat the first start with its own body, or use another key");
+                    .hint("repeat the first start as it was (workflow and body), or use another key");
                 error.0.run_id = Some(run.to_string());
                 error
             }

@@ -117,7 +117,8 @@ pub enum Delivery {
     Stream,
 }
 
-/// Whether a run survives a restart: a run that the API shows is always on disk.
+/// Whether a run survives a restart: a run that the API shows is always in the store. (A store in memory does not
+/// survive one itself.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // a constant of the format

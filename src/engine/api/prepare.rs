@@ -1,8 +1,8 @@
 //! Prepares the run of a request to a route, or the reply that says why no run is created.
 //!
 //! Always true: nothing of the run has begun when `prepare` returns. The first event holds only those parts of the
-//! request that the plan reads; credentials in it are sealed. `arm` has decided before which arm or run owns the retry
-//! key.
+//! request that the plan reads; credentials in it are sealed. Which arm or run owns the retry key is settled before
+//! that, in the module `arm`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

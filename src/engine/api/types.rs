@@ -48,8 +48,8 @@ pub enum StartError {
     /// The schema refuses the body: JSON pointers and what is wrong there.
     #[error("the workflow does not take this input: {}", .0.join("; "))]
     BadInput(Vec<String>),
-    /// The key belongs to a start with another body.
-    #[error("the idempotency key belongs to {0}, which was started with another body")]
+    /// The key belongs to a start of another workflow or with another body.
+    #[error("the idempotency key belongs to {0}, which is of another workflow or was started with another body")]
     KeyReused(RunId),
     /// The limit of runs in flight is reached, the process is shutting down, or the runs of the last process are not
     /// resumed yet. Nothing was done.
@@ -83,6 +83,7 @@ pub struct Explanation {
     pub sentence: String,
     /// Everything that it waits for, one line each.
     pub waits: Vec<String>,
-    /// Whether nothing would ever resume it, which is a bug.
+    /// Whether nothing would ever resume it, which is a bug, or this process cannot read it, which may have another
+    /// cause (a missing `store_key`, a plan of a newer version).
     pub stuck: bool,
 }

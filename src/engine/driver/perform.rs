@@ -92,7 +92,7 @@ impl Driver {
                     registration.mark_durable();
                 }
             }
-            Output::ReleaseRetryKey => {
+            Output::GiveRetryKeyToLegacy => {
                 if let Some(registration) = &mut self.registration {
                     registration.give_to_legacy(&self.core.ports.affinity);
                 }

@@ -29,7 +29,7 @@ impl Machine {
             let status = run.status();
             if !std::mem::replace(&mut self.announced, true) {
                 if status == RunStatus::Abandoned {
-                    self.out.push(Output::ReleaseRetryKey);
+                    self.out.push(Output::GiveRetryKeyToLegacy);
                 }
                 self.out.push(Output::Announce(Announcement::Run(run.clone())));
             }

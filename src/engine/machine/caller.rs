@@ -92,7 +92,7 @@ impl Machine {
     pub(super) fn discard(&mut self, reply: ArmReply) {
         let reply = Box::new(reply);
         if matches!(*reply, ArmReply::Abandoned(_)) {
-            self.out.push(Output::ReleaseRetryKey);
+            self.out.push(Output::GiveRetryKeyToLegacy);
         }
         self.out.push(Output::Announce(Announcement::Reply(reply.clone())));
         if self.caller.take().is_some() {

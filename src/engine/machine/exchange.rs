@@ -119,7 +119,7 @@ pub(in crate::engine) enum Output {
     /// The run's first event is durable.
     FirstEventDurable,
     /// The request belongs to legacy from now on, and so does its retry key.
-    ReleaseRetryKey,
+    GiveRetryKeyToLegacy,
     /// Announce a result to requests with the same retry key.
     Announce(Announcement),
     /// Withdraw the announcement: the run goes on.

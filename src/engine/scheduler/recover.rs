@@ -5,10 +5,10 @@
 //!
 //! Acquiring runs is a write. If the store accepts no write (its disk is full, another program has locked it), the
 //! process serves without having resumed the runs, and the recovery is repeated in the background. Until it succeeds,
-//! no run begins for a request, a start or a rerun: each is refused as "not started". New runs that a resumed run needs
-//! (a child, a successor that was decided on) are part of the recovery. An order to a run that is not resumed yet, or a
-//! request with its retry key, needs the run to be acquired. The store refuses this write too, so the sender gets an
-//! error, and nothing begins a second time.
+//! no stored run begins for a request, a start or a rerun: each is refused as "not started" (rehearsals, and runs of a
+//! route with `keep: none`, do not wait). New runs that a resumed run needs (a child, a successor that was decided on)
+//! are part of the recovery. An order to a run that is not resumed yet, or a request with its retry key, needs the run
+//! to be acquired. The store refuses this write too, so the sender gets an error, and nothing begins a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub struct Recovered {
     pub waiting: usize,
 }
 
-/// How many runs are loaded at the same time.
+/// How many runs one recovery loads at the same time. (`load_permits` bounds the loads of the whole process.)
 const LOADS_MAX: usize = 16;
 /// How long the start of the process waits for the first try, which may take longer: a locked database refuses a write
 /// only after a timeout.

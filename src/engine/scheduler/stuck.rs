@@ -1,5 +1,6 @@
-//! Stuck runs: they have no next wake-up cause, cannot be loaded, or have events that contradict each other. Each is a
-//! bug, and is logged, counted and listed.
+//! Stuck runs: they have no next wake-up cause, cannot be loaded by this process, or have events that contradict each
+//! other. The first and the last are bugs; a run may be unloadable for another reason (a wrong `store_key`, a damaged
+//! store). Each is logged, counted and listed.
 //!
 //! Always true: every stuck run is listed exactly once, until it moves again. Runs that are stuck for the same reason
 //! share the reason's text, so that many runs of one unreadable plan take little more memory than their ids. On a

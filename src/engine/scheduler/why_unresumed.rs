@@ -1,4 +1,5 @@
-//! Why the runs of the last process are not resumed yet. Until they are, no new run begins.
+//! Why the runs of the last process are not resumed yet. Until they are, no new run that is stored begins, except for
+//! children and successors that a resumed run needs.
 
 use std::sync::Arc;
 

@@ -58,15 +58,15 @@ async fn the_appends_of_a_living_process_whose_runs_were_taken_over_are_refused(
 }
 
 #[tokio::test]
-async fn an_order_reaches_a_run_that_another_process_moves() {
+async fn an_order_reaches_a_run_that_another_process_executes() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
     let limits = Limits { lease_ms: 300, sweep_ms: 100, command_wait_ms: 3_000, ..Limits::default() };
-    let mover = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
+    let owner = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, plan(), store.clone(), limits, None).await;
-    mover.recover().await;
+    owner.recover().await;
     other.recover().await;
-    let run = start(&mover, json!({})).await.run;
+    let run = start(&owner, json!({})).await.run;
     step_service.wait_for_calls(1).await;
     let result = other.engine.order(run, retry(), "ann".into()).await;
     assert!(matches!(result, Err(OrderError::Refused { .. })), "{result:?}");
@@ -108,14 +108,14 @@ async fn an_order_that_no_process_carries_out_is_unknown_after_its_timeout() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
     let limits = Limits { command_wait_ms: 200, ..Limits::default() };
-    let mut mover = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
+    let mut owner = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, plan(), store.clone(), limits, None).await;
-    mover.recover().await;
+    owner.recover().await;
     other.recover().await;
-    let run = start(&mover, json!({})).await.run;
+    let run = start(&owner, json!({})).await.run;
     step_service.wait_for_calls(1).await;
-    let worker = mover.engine.core.schedule.worker;
-    mover.crash().await; // its lease is still valid for a while
+    let worker = owner.engine.core.schedule.worker;
+    owner.crash().await; // its lease is still valid for a while
     let result = other.engine.order(run, retry(), "ann".into()).await;
     assert!(matches!(result, Err(OrderError::Store { unknown: true, .. })), "{result:?}");
     store.expire_lease(worker);
@@ -131,14 +131,14 @@ async fn the_runs_of_a_dead_process_are_taken_over() {
         .call("b", &["a"], "POST /b", json!({}))
         .respond(200, json!({}))
         .build("w");
-    let mut mover = Harness::with_store(&step_service, plan.clone(), store.clone(), limits.clone(), None).await;
+    let mut owner = Harness::with_store(&step_service, plan.clone(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
-    mover.recover().await;
+    owner.recover().await;
     other.recover().await;
-    let run = start(&mover, json!({})).await.run;
+    let run = start(&owner, json!({})).await.run;
     step_service.wait_for_calls(1).await;
-    let worker = mover.engine.core.schedule.worker;
-    mover.crash().await;
+    let worker = owner.engine.core.schedule.worker;
+    owner.crash().await;
     store.expire_lease(worker);
     step_service.open_gate();
     assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
@@ -151,15 +151,15 @@ async fn the_runs_of_a_drained_process_are_taken_over_at_once() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
     let limits = Limits { sweep_ms: 60_000, ..Limits::default() };
-    let mover = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
+    let owner = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, plan(), store.clone(), limits, None).await;
-    mover.recover().await;
+    owner.recover().await;
     other.recover().await;
-    let run = start(&mover, json!({})).await.run;
+    let run = start(&owner, json!({})).await.run;
     step_service.wait_for_calls(1).await;
     let drained = async {
         step_service.open_gate();
-        mover.engine.drain(TIMEOUT).await
+        owner.engine.drain(TIMEOUT).await
     };
     assert!(drained.await);
     assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);

@@ -170,7 +170,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
         (Some(path), None) => {
             if key.is_some() {
                 let site = site.key("key").at_key();
-                problems.error(&site, "a creator has no `key`").hint("`key` goes with `follows`");
+                problems.error(&site, "a creator must not have a `key`").hint("`key` goes with `follows`");
             }
             match parse_json_path(path) {
                 Ok(_) if !selects_one_value(path) => {
@@ -236,7 +236,7 @@ pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard 
     let mut share = |key: &str, text: &Option<String>| percentage(text.as_ref()?, &site.key(key), problems);
     let (mismatch_rate, error_rate) = (share("mismatch", mismatch), share("errors", errors));
     if p99_ratio.is_some_and(|ratio| !ratio.is_finite() || ratio <= 0.0) {
-        problems.error(&site.key("p99_ratio"), "a ratio is above 0").hint("1.5: 50 % slower than legacy");
+        problems.error(&site.key("p99_ratio"), "a ratio must be above 0").hint("1.5: 50 % slower than legacy");
     }
     if mismatch.is_none() && errors.is_none() && p99_ratio.is_none() {
         problems.error(site, "this guard has no condition").hint("mismatch: 0.1%, errors: 1% or p99_ratio: 1.5");

@@ -251,7 +251,7 @@ impl Rig {
             | Output::SetSpawnPolicy(_)
             | Output::RetainRetryKey
             | Output::FirstEventDurable
-            | Output::ReleaseRetryKey
+            | Output::GiveRetryKeyToLegacy
             | Output::Announce(_)
             | Output::Retract
             | Output::Measure(_) => {}

@@ -219,8 +219,8 @@ mod tests {
         WithdrawOther,
     }
 
-    /// A queue: when its first call begins, and by when it was said that it would; of the others, when they came
-    /// instead.
+    /// A queue. Of its first call: when it begins, and by when it was said that it would. Of each other call: when it
+    /// was queued, and by when it was said that it would begin.
     #[derive(Default)]
     struct Queue {
         first: Option<(Duration, Duration)>,

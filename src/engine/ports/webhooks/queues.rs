@@ -2,8 +2,9 @@
 //! can be tested alone.
 //!
 //! Always true: a destination has at most one message in flight, and its messages are sent in the order in which they
-//! were recorded; a destination that is slow or fails delays no other one. After a failure the same message is sent
-//! again, after a pause that doubles with each failure.
+//! were recorded (one that is left to another process for now is passed over, so that it may be sent after later ones);
+//! a destination that is slow or fails delays no other one. After a failure the same message is sent again, after a
+//! pause that doubles with each failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

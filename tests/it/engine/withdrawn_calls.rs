@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::EngineTest;
 use crate::support::step_service::ScriptedReply;
-use crate::support::until_true;
+use crate::support::{until, until_true};
 
 const NARROW: &str = "POST /narrow";
 
@@ -106,7 +106,15 @@ async fn a_stop_sends_no_call_that_waits_for_its_turn() {
         test.wait_for_events(run, "step_started", 1).await;
     }
     test.pointsman.terminate();
-    until_true("the stop to have begun", || test.pointsman.log().contains("the proxy is drained")).await;
+    // The calls that were not sent are scheduled again.
+    until("four calls to be scheduled again", || async {
+        let mut count = 0;
+        for run in &runs {
+            count += test.events_of_kind(run, "retry_scheduled").await.len();
+        }
+        (count == 4).then_some(())
+    })
+    .await;
     test.step_service.release_all(NARROW);
     assert_eq!(test.pointsman.wait_for_exit().await, Some(0));
     assert_eq!(test.step_service.count(NARROW), 2);

@@ -70,7 +70,8 @@ pub struct Status {
     /// Why retry keys of requests that legacy served may be unknown, such as a missing file. Left out if all are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_keys_trouble: Option<String>,
-    /// The number of durable runs that have a task now; a waiting run has none.
+    /// The number of runs that are executed at this moment, rehearsals and runs that are not kept included; a run that
+    /// waits is not.
     pub runs_in_flight: u64,
     /// The number of durable runs that have not ended, by status; `null` if the store does not answer.
     #[serde(default)]
@@ -229,7 +230,8 @@ pub struct FreezeResponse {
     /// if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// The number of durable runs that have a task now; a waiting run has none.
+    /// The number of runs that are executed at this moment, rehearsals and runs that are not kept included; a run that
+    /// waits is not.
     pub runs_in_flight: u64,
     /// The number of durable runs that have not ended, waiting ones included; `null` if the store does not answer.
     #[serde(default)]

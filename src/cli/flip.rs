@@ -95,7 +95,7 @@ pub(crate) fn freeze(
     let note = done.note.as_ref().map(|note| format.tone(format!("{}\n", escape_control(note)), Tone::Warn));
     let open = match done.open_runs {
         Some(open) => format!("{} open, waiting ones included", run_count(open)),
-        None => "the store does not say how many are open".to_owned(),
+        None => "how many are open is not known".to_owned(),
     };
     let in_flight = run_count(done.runs_in_flight);
     let text = format!("{what}\n{}{in_flight} in flight; {open}\n", note.unwrap_or_default());

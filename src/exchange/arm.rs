@@ -110,6 +110,9 @@ pub struct RunReport {
     /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped
     /// with this reason: `unresolved_effect`, `needs_person`, `needs_signal` or `would_pause`.
     pub unresolved: Option<(crate::flag::SkipReason, String)>,
+    /// The caller got `respond.pending` because the run outlived the deadline: how it serves the request is not known
+    /// yet.
+    pub outlived_deadline: bool,
     /// The instance that was pinned.
     pub pinned: Option<PinKey>,
     /// The plan has a `volatile: true` read, which is sent after legacy acted: all differences in the body are of kind

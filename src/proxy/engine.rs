@@ -120,11 +120,13 @@ pub(super) async fn answer(
     let replied = now();
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
-            count_served(match answer.status {
-                status if status.is_server_error() => Served::Error,
-                status if status.is_client_error() => Served::Refused,
-                _ => Served::Answered,
-            });
+            match answer.status {
+                status if status.is_server_error() => count_served(Served::Error),
+                status if status.is_client_error() => count_served(Served::Refused),
+                // Neither evidence for the engine nor against it.
+                _ if answer.report.outlived_deadline => {}
+                _ => count_served(Served::Answered),
+            }
             let response = respond(&proxied, answer, rung);
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
             proxied.entry.route_metrics.record_overhead(overhead);

@@ -133,7 +133,7 @@ pub use run_status::RunStatus;
 pub use schema::Schema;
 pub use sensitive::{
     Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, ShownTexts, Taint,
-    child_paths, legacy_paths, parts,
+    child_paths, legacy_paths, parts, quotes_in_first_event,
 };
 pub use signal_delivery::SignalDelivery;
 pub use skipped::Skipped;

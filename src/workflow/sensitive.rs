@@ -27,7 +27,7 @@ mod tests;
 mod texts;
 
 pub(super) use answers::{AnswerPlace, persons_answer_with_sensitive_parts, result_paths, with_sensitive_parts};
-pub use answers::{child_paths, legacy_paths};
+pub use answers::{child_paths, legacy_paths, quotes_in_first_event};
 pub use declared::Sensitive;
 pub(super) use handed_over::HandedOver;
 pub use known::KnownValues;

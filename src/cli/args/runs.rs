@@ -62,7 +62,8 @@ pub(crate) enum Runs {
         #[command(flatten)]
         reason_args: ReasonArgs,
     },
-    /// Start the next attempt now, of one step or of all steps that wait for one.
+    /// Start the next attempt now, of one step or of all steps that wait for one. For a step whose outcome is unknown
+    /// this is the decision to send its call again.
     Retry {
         /// The run's id, or its job's.
         run: String,

@@ -24,7 +24,7 @@ use crate::names::{JobId, RunId};
 use crate::store::{RunBodies, RunFilter, StoreError};
 use crate::workflow::{
     Creates, Event, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold, input_refused,
-    may_create_instance,
+    may_create_instance, quotes_in_first_event,
 };
 
 /// The parts of a run that can be created for a request.
@@ -277,6 +277,7 @@ fn first_event(
         sensitive_paths.extend(reads.sensitive.iter().cloned());
         Arc::new(decode::legacy(legacy, &reads.paths, bounds))
     });
+    sensitive_paths.extend(quotes_in_first_event(plan, body, &facts.request, legacy.as_deref()));
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),

@@ -33,7 +33,9 @@ use crate::exchange::RequestCopy;
 use crate::limits::Limits;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, ClaimedRequest, FirstTry};
-use crate::workflow::{ApprovalAbove, BytesMark, Event, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath};
+use crate::workflow::{
+    ApprovalAbove, BytesMark, Event, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath, quotes_in_first_event,
+};
 
 /// The request path that expressions see in a run that was started through the API, not by a route.
 const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
@@ -100,8 +102,9 @@ pub(in crate::engine) fn first_event(
         traceparent,
         until,
         bytes_mark: _,
-        sensitive_paths,
+        mut sensitive_paths,
     } = origin;
+    sensitive_paths.extend(quotes_in_first_event(plan, input, &facts.request, legacy.as_deref()));
     let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,

@@ -31,11 +31,13 @@ impl Machine {
         }
     }
 
-    /// Answers `respond.pending`, where the plan declares it: then outliving the deadline is no failure. Otherwise the
-    /// request goes back to legacy, or the caller is told that the run goes on.
+    /// Answers `respond.pending`, where the plan declares it: then outliving the deadline is no failure. Otherwise, and
+    /// if the run has failed at the same moment, the request goes back to legacy, or the caller is told what is known.
     pub(super) fn handle_caller_deadline(&mut self) {
-        self.decide_pending_answer();
-        if self.release_request("deadline") {
+        if self.run.failure().is_none() {
+            self.decide_pending_answer();
+        }
+        if !self.run.failed_as_declared() && self.release_request("deadline") {
             return;
         }
         if !self.log.is_stored() {

@@ -26,7 +26,7 @@ pub(in crate::engine) fn open_children<'a>(
     run.children().map(move |open| ChildSpec {
         route_above: route_above_child(plan, run, &open.step, caller_until),
         approval_above: approval_above_child(run, &open.step, open.item),
-        sensitive_paths: child_paths(plan, run, &open.step),
+        sensitive_paths: child_paths(plan, run, &open.step, &open.input),
         child: open.run,
         step: open.step,
         item: open.item,
@@ -57,7 +57,7 @@ impl Machine {
                 let spec = ChildSpec {
                     route_above: route_above_child(&self.plan, &self.run, step, self.caller_until()),
                     approval_above: approval_above_child(&self.run, step, *item),
-                    sensitive_paths: child_paths(&self.plan, &self.run, step),
+                    sensitive_paths: child_paths(&self.plan, &self.run, step, input),
                     child: *child,
                     step: step.clone(),
                     item: *item,

@@ -133,7 +133,11 @@ pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, world: &W
         return reply;
     }
     // Not in shadow and dark: a pending answer must not be compared with legacy's final one.
-    let pending = pending(run, plan, world).filter(|_| run.mode() == Mode::Real);
+    let mut pending = pending(run, plan, world).filter(|_| run.mode() == Mode::Real);
+    let waits_for_person = matches!(status_for_caller(run), RunStatus::WaitingCheckpoint | RunStatus::Paused);
+    if let Some(ArmReply::Answer(answer)) = &mut pending {
+        answer.report.outlived_deadline = !waits_for_person;
+    }
     pending.unwrap_or_else(|| {
         let detail = "The run goes on. Sending the request again with the same retry key does nothing twice and gets the \
                       run's answer; without one it could do the work twice.";

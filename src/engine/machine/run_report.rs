@@ -53,6 +53,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         steps_without_items: compared.map(|plan| without_items(run, plan)).unwrap_or_default(),
         open_steps: compared.filter(|_| !run.is_final()).map(|plan| open_steps(run, plan)),
         unresolved,
+        outlived_deadline: false,
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
         ended_on_purpose: run.ended_on_purpose(),

@@ -88,22 +88,26 @@ impl EventSealer {
     pub fn note_clear_lock(&mut self, step: StepId, item: Option<u32>) {
         self.steps_with_clear_lock_name.insert((step, item));
     }
-    /// Replaces sensitive lock names by their hashes; `None` where that fails. A step whose row has the name in clear
-    /// leaves the queue under both names.
+    /// Replaces lock names by their hashes, if they are sensitive by their origin or contain a known value; `None` if
+    /// that fails. A step whose row may have the other form of the name leaves the queue under both: the row may be of
+    /// an earlier version, and a value may be known now that was not known when the step queued, or not be known any
+    /// more.
     fn hash_locks(&self, taint: &Taint, changes: &mut Vec<LockChange>) -> Option<()> {
-        let mut in_clear = Vec::new();
+        let mut others = Vec::new();
         for change in changes.iter_mut() {
-            let is_clear = matches!(change, LockChange::Leave { step, item, .. }
-                if self.steps_with_clear_lock_name.contains(&(step.clone(), *item)));
-            if is_clear {
-                in_clear.push(change.clone());
-            }
-            let (LockChange::Queue { name, step, .. } | LockChange::Leave { name, step, .. }) = change;
-            if taint.has_sensitive_lock(step) {
+            let before = change.clone();
+            let leaves = matches!(change, LockChange::Leave { .. });
+            let (LockChange::Queue { name, step, item, .. } | LockChange::Leave { name, step, item, .. }) = change;
+            let is_by_origin = taint.has_sensitive_lock(step);
+            if is_by_origin || leaves || self.known.are_in(name) {
                 *name = self.sealer.lock_hash(name)?;
             }
+            let may_be_clear = !is_by_origin || self.steps_with_clear_lock_name.contains(&(step.clone(), *item));
+            if leaves && may_be_clear {
+                others.push(before);
+            }
         }
-        changes.extend(in_clear);
+        changes.extend(others);
         Some(())
     }
     /// Learns sensitive values from further events.
@@ -279,6 +283,7 @@ impl EventSealer {
                 // The reason why a step was skipped is one of a few labels; all other reasons were written by people.
                 let is_free = FREE_MEMBERS.contains(&name.as_str())
                     || (name == "items" && kind == "fan_out_opened")
+                    || (name == "name" && matches!(kind, "lock_queued" | "lock_taken" | "lock_left"))
                     || (name == "reason" && kind != "step_skipped");
                 match is_free {
                     true => self.hide(member, replace),

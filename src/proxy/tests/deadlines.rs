@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use super::rig::{OK, Origin, Rig, Setup, get, post};
+use super::rig::{OK, Origin, Rig, Setup, engine_says, get, post};
 use super::wire::bounded;
+use crate::exchange::{ArmReply, Served};
+use crate::flag::State;
 use crate::limits::Limits;
 
 fn setup(limits: Limits) -> Setup {
@@ -232,4 +234,18 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     client.send(vec![b'x'; 64 << 10]).await;
     let reply = client.reply().await;
     assert!(matches!(reply.status(), 413 | 502), "{}", reply.status());
+}
+
+/// Such an answer is neither evidence for the engine nor against it.
+#[tokio::test]
+async fn a_pending_answer_at_the_deadline_does_not_count_as_served() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup { state: State::Live, ..Setup::default() }).await;
+    let ArmReply::Answer(mut pending) = engine_says("{}") else { unreachable!("an answer") };
+    pending.report.outlived_deadline = true;
+    rig.fakes.answers.lock().unwrap().extend([ArmReply::Answer(pending), engine_says("{}")]);
+    for _ in 0..2 {
+        assert_eq!(rig.ask(&post("/orders", "{}")).await.status(), 201);
+    }
+    assert_eq!(*rig.fakes.served.lock().unwrap(), [Served::Answered], "only the final answer");
 }

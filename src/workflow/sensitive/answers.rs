@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::known::KnownValues;
 use super::path::SensitivePath;
 use super::sources::SensitiveSources;
@@ -69,14 +71,36 @@ fn add_known_values(plan: &Plan, run: &Run, record: &mut AnswerRecord) {
     }
 }
 
-/// The sensitive parts of the first event of a child run that this step begins.
-pub fn child_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> {
+/// The parts of a run's first event that quote what the plan declares as sensitive in the request. `kept` is what the
+/// run keeps of the request: a declared part that nothing reads is not in there, so later only the quotes are known.
+pub fn quotes_in_first_event(plan: &Plan, body: &Value, kept: &Value, legacy: Option<&Value>) -> Vec<SensitivePath> {
+    let mut known = KnownValues::default();
+    plan.sensitive_values().body.iter().for_each(|path| path.texts(body, &mut |text| known.add(text)));
+    known.sort();
+    let body = SensitivePath::of(["request", "body"]);
+    let declared: Vec<_> = plan.sensitive_values().body.iter().map(|path| body.then(path)).collect();
+    let mut paths = known.paths_in(kept, &SensitivePath::of(["request"]), &declared);
+    paths.extend(legacy.into_iter().flat_map(|legacy| known.paths_in(legacy, &SensitivePath::of(["legacy"]), &[])));
+    paths
+}
+
+/// The sensitive parts of the first event of a child run that this step begins with this input: those that are
+/// sensitive by their origin, and the texts and numbers that hold a known sensitive value, because a service may have
+/// returned one at a place that is not declared.
+pub fn child_paths(plan: &Plan, run: &Run, step: &StepId, input: &Value) -> Vec<SensitivePath> {
     let Some(taint) = Taint::of(plan, run) else { return Vec::new() };
     let body = SensitivePath::of(["request", "body"]);
-    let input = taint.steps.get(step).into_iter().flat_map(|step| &step.input).map(|path| body.then(path));
+    let inputs = taint.steps.get(step).into_iter().flat_map(|step| &step.input).map(|path| body.then(path));
     // The child run gets legacy's reply, too.
-    let legacy = taint.first_event.iter().filter(|path| path.root() == "legacy").cloned();
-    input.chain(legacy).collect()
+    let of_legacy = taint.first_event.iter().filter(|path| path.root() == "legacy").cloned();
+    let mut paths: Vec<_> = inputs.chain(of_legacy).collect();
+    let known = KnownValues::of_run(plan, run, &taint);
+    let mut quotes = known.paths_in(input, &body, &paths);
+    if let Some(legacy) = &run.started().legacy {
+        quotes.extend(known.paths_in(legacy, &SensitivePath::of(["legacy"]), &paths));
+    }
+    paths.extend(quotes);
+    paths
 }
 
 /// The parts of legacy's reply from which runs of this plan rehearse outputs that it declares as sensitive.

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
+use super::path::SensitivePath;
+use super::taint::Taint;
 use crate::secret::forms_in_texts;
+use crate::workflow::{Plan, Run};
 
 /// Shorter values are replaced only where they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
@@ -23,7 +28,52 @@ pub struct KnownValues {
     is_sorted: bool,
 }
 
+/// If a value holds sensitive ones at more places than this, all of it counts as sensitive.
+const PATHS_MAX: usize = 64;
+
 impl KnownValues {
+    /// The declared values of a run, and those that it got or computed from sensitive ones.
+    pub(super) fn of_run(plan: &Plan, run: &Run, taint: &Taint) -> Self {
+        let mut declared = BTreeSet::new();
+        plan.sensitive_values().collect_run(run, &mut declared);
+        let mut known = Self::default();
+        declared.into_iter().for_each(|value| known.add(value));
+        if let Ok(started) = serde_json::to_value(&**run.started()) {
+            taint.first_event.iter().for_each(|path| path.texts(&started, &mut |text| known.add_computed(text)));
+        }
+        for step in taint.steps.keys() {
+            taint.output_texts(run, step, &mut |text| known.add_computed(text));
+        }
+        known.sort();
+        known
+    }
+    /// The paths, below `at`, of the texts and numbers that are or contain one of the values, except those that are
+    /// `covered` already.
+    pub(super) fn paths_in(&self, value: &Value, at: &SensitivePath, covered: &[SensitivePath]) -> Vec<SensitivePath> {
+        let mut found = Vec::new();
+        if !self.is_empty() {
+            self.add_paths(value, at, covered, &mut found);
+        }
+        if found.len() > PATHS_MAX { vec![at.clone()] } else { found }
+    }
+    fn add_paths(&self, value: &Value, at: &SensitivePath, covered: &[SensitivePath], found: &mut Vec<SensitivePath>) {
+        let holds = match value {
+            Value::String(text) => self.are_in(text),
+            Value::Number(number) => self.contains(&number.to_string()),
+            Value::Array(items) => {
+                let items = items.iter().enumerate();
+                return items.for_each(|(index, item)| self.add_paths(item, &at.index(index), covered, found));
+            }
+            Value::Object(members) => {
+                let members = members.iter();
+                return members.for_each(|(name, member)| self.add_paths(member, &at.name(name), covered, found));
+            }
+            Value::Null | Value::Bool(_) => false,
+        };
+        if holds && !covered.iter().any(|path| path.covers(at)) {
+            found.push(at.clone());
+        }
+    }
     /// Adds a declared value.
     pub fn add(&mut self, value: String) {
         if value.is_empty() || self.whole.contains(&value) {

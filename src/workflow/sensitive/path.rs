@@ -130,6 +130,10 @@ impl SensitivePath {
             (Segment::Name(_), Segment::Index(_)) | (Segment::Index(_), Segment::Name(_)) => false,
         })
     }
+    /// Whether the other path leads to or below what this one leads to.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        self.0.len() <= other.0.len() && self.meets(other)
+    }
     /// Visits every value at the path.
     pub fn visit(&self, value: &Value, visit: &mut dyn FnMut(&Value)) {
         fn walk(value: &Value, path: &[Segment], visit: &mut dyn FnMut(&Value)) {

@@ -1,6 +1,5 @@
 //! Replaces the sensitive values of a run by asterisks in everything that people are shown.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -30,17 +29,8 @@ impl Redaction {
     /// The redaction for a run; `None` where it has no sensitive values.
     pub fn of(plan: &Plan, run: &Run) -> Option<Self> {
         let taint = Taint::of(plan, run)?;
-        let mut declared = BTreeSet::new();
-        plan.sensitive_values().collect_run(run, &mut declared);
-        let mut known = KnownValues::default();
-        declared.into_iter().for_each(|value| known.add(value));
-        if let Ok(started) = serde_json::to_value(&**run.started()) {
-            taint.first_event.iter().for_each(|path| path.texts(&started, &mut |text| known.add_computed(text)));
-        }
+        let mut known = KnownValues::of_run(plan, run, &taint);
         taint.sensitive_lock_names(run).for_each(|name| known.add_computed(name.to_owned()));
-        for step in taint.steps.keys() {
-            taint.output_texts(run, step, &mut |text| known.add_computed(text));
-        }
         let answer = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
         if let Some(record) = run.answer() {
             let body = record.body.value();

@@ -34,6 +34,7 @@ mod run_information;
 mod sealed;
 mod sealed_answers;
 mod sealed_once;
+mod sealed_quotes;
 mod service_failures;
 mod structure;
 mod undoing;

@@ -93,6 +93,26 @@ fn a_deadline_before_the_first_append_discards_the_run_without_an_event() {
     assert_eq!((rig.end, rig.stored.len()), (Some(End::Discarded), 0));
 }
 
+/// A failure that is known at the deadline is a failure, also where the plan declares `pending:`.
+#[test]
+fn a_run_that_fails_at_the_deadline_goes_back_to_legacy_in_spite_of_a_pending_answer() {
+    let plan = plan(&json!({
+        "workflow": "w",
+        "steps": { "look": { "call": "GET ${services.bank}/a" } },
+        "respond": [{ "status": 200, "body": {} }, { "pending": { "status": 202, "body": {} } }],
+    }));
+    for (status, gives_back) in [(404, true), (200, false)] {
+        let mut rig = Rig::new(&plan);
+        rig.begin();
+        let Some(Pending::Call(look)) = rig.pending.pop_front() else { panic!("a call is under way") };
+        rig.now = rig.timer.expect("the caller's deadline");
+        rig.step(Input::CallFinished { call: look.id, result: reply(status, json!({})) });
+        rig.finish();
+        let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("one reply: {:?}", rig.caller) };
+        assert_eq!(matches!(**reply, ArmReply::Abandoned(_)), gives_back, "{reply:?}");
+    }
+}
+
 /// The caller's deadline comes while the append of a shared step is in flight: whatever its outcome, the caller is not
 /// told that nothing was done.
 #[test]

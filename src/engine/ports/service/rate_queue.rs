@@ -47,6 +47,7 @@ impl RateQueue {
         let place = QueuedCall { queue: self, queued_at, is_queued: true };
         let turn = self.turn.lock().await;
         if has_passed(until) {
+            drop(place); // before the turn, so that the next call does not count it
             return Ok(());
         }
         let mut first = place.become_first(turn);

@@ -1,25 +1,22 @@
 //! Copies a request and legacy's reply for the comparison.
 //!
 //! Always true: the caller's frames are passed on first and unchanged; a copy is kept up to the capture limit; the
-//! ticket is settled exactly once, and the exchange is offered only when the reply has ended completely, after its last
-//! frame was passed on. Offering is not async and never waits; `shadow` runs the engine.
+//! ticket is settled exactly once, and the exchange is offered only after the client's socket has taken the last byte
+//! of the reply (see `completion`), on the thread of `settler`. `shadow` runs the engine.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 
-use super::wait::now;
+use super::monotonic::now;
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::{Affinity, Answered, ComparisonTicket, KeysOfLegacy, Offer, RequestCopy};
 use crate::expression::parse_json;
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
 use crate::workflow::{Mode, may_create_instance};
 
-/// Replies up to this size are searched for the created instance's id at once; larger ones on another thread.
-const INLINE_BYTES_MAX: usize = 16 << 10;
 /// Compressed replies are searched up to this decompressed size.
 const UNPACKED_BYTES_MAX: usize = 4 << 20;
 
@@ -93,6 +90,7 @@ impl CapturedRequest {
                     status,
                     headers: headers.clone(),
                     bytes: Some(bytes),
+                    ended: 0,
                 }));
             }
         };
@@ -108,6 +106,8 @@ pub(super) struct CapturedReply {
     headers: HeaderMap,
     /// `None` once it is larger than the limit.
     bytes: Option<BytesMut>,
+    /// When its last frame came, in microseconds of `monotonic::now`.
+    ended: u64,
 }
 
 impl CapturedReply {
@@ -127,15 +127,27 @@ impl CapturedReply {
         self.captured.skip(SkipReason::LegacyFailed);
     }
 
-    /// The reply has ended completely. Dropping without this means that the client went away, and settles the ticket
-    /// so.
-    pub(super) fn finish(self: Box<Self>) {
-        let CapturedReply { mut captured, status, headers, bytes } = *self;
+    /// hyper has the last frame of the reply, which is complete.
+    pub(super) fn ended(mut self: Box<Self>) -> Box<Self> {
+        self.ended = now();
+        self
+    }
+
+    /// The bytes of both bodies.
+    pub(super) fn bytes(&self) -> usize {
+        let request = self.captured.body.as_ref();
+        let request = request.map_or(0, |copy| copy.lock().unwrap_or_else(PoisonError::into_inner).bytes.len());
+        self.bytes.as_ref().map_or(0, BytesMut::len) + request
+    }
+
+    /// Searches the reply for the id of a created instance, and settles the ticket: offers the exchange, or skips it
+    /// for this reason. Dropping without this means that the client went away, and settles the ticket so.
+    pub(super) fn finish(self: Box<Self>, skip: Option<SkipReason>) {
+        let CapturedReply { mut captured, status, headers, bytes, ended } = *self;
         let reply = bytes.map(BytesMut::freeze);
-        if let Some(reply) = &reply
-            && may_create_instance(status.as_u16())
-        {
-            note_instance(&captured, &headers, reply);
+        note_instance(&captured, status, &headers, reply.as_ref());
+        if let Some(reason) = skip {
+            return captured.skip(reason);
         }
         let Some((ticket, mode)) = captured.compare.take() else { return };
         let (body, sent) = match &captured.body {
@@ -151,7 +163,7 @@ impl CapturedReply {
             }
         };
         let Some(reply) = reply else { return ticket.skip(SkipReason::BodyTooLarge) };
-        let latency = Duration::from_micros(now().saturating_sub(sent));
+        let latency = Duration::from_micros(ended.saturating_sub(sent));
         let legacy = Observation::new(status, headers, Body::Whole(reply), latency, Vec::new());
         captured.request.body = body;
         let answered = Answered {
@@ -168,26 +180,16 @@ impl CapturedReply {
 }
 
 /// Records the instance that legacy created.
-fn note_instance(captured: &CapturedRequest, headers: &HeaderMap, reply: &Bytes) {
-    if !matches!(captured.flag.route.instance, Some(Instance::Creates { .. })) || reply.is_empty() {
-        return;
-    }
-    // A compressed reply may be large once it is decompressed.
-    let large = reply.len() > INLINE_BYTES_MAX || headers.contains_key(CONTENT_ENCODING);
-    let (flag, affinity, reply, headers) =
-        (captured.flag.clone(), captured.affinity.clone(), reply.clone(), headers.clone());
-    let note = move || {
-        if let Some(Instance::Creates { id }) = &flag.route.instance
-            && let Some(reply) = unpacked(&headers, &reply, UNPACKED_BYTES_MAX)
-            && let Ok(json) = parse_json(&reply)
-            && let Some(id) = id.query(&json).first().and_then(id_text)
-        {
-            affinity.note_legacy_instance(InstanceKey { family: flag.family.clone(), id: id.into() });
-        }
-    };
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) if large => drop(runtime.spawn_blocking(note)),
-        _ => note(),
+fn note_instance(captured: &CapturedRequest, status: StatusCode, headers: &HeaderMap, reply: Option<&Bytes>) {
+    if may_create_instance(status.as_u16())
+        && let Some(Instance::Creates { id }) = &captured.flag.route.instance
+        && let Some(reply) = reply.filter(|reply| !reply.is_empty())
+        && let Some(reply) = unpacked(headers, reply, UNPACKED_BYTES_MAX)
+        && let Ok(json) = parse_json(&reply)
+        && let Some(id) = id.query(&json).first().and_then(id_text)
+    {
+        let family = captured.flag.family.clone();
+        captured.affinity.note_legacy_instance(InstanceKey { family, id: id.into() });
     }
 }
 

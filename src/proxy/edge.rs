@@ -29,12 +29,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::headers::Forwarder;
+use super::monotonic::{instant, now};
 use super::proxied_request::Client;
 use super::reply_body::ReplyBody;
 use super::shared::{Drained, Shared};
 use super::socket::{ClientIo, Peek, peek};
 use super::switch;
-use super::wait::{ConnectionWait, Overdue, Phase, instant, now};
+use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::limits::Limits;
 
 /// After a drain begins: how long a new connection may take to send its first request. The connection waited in
@@ -111,6 +112,7 @@ async fn drain_connections(shared: &Shared) -> Drained {
     if !finished && timeout(CUT_WAIT, shared.tasks.wait()).await.is_err() {
         tracing::warn!(left = shared.tasks.len(), "connections are still open after the drain cut them");
     }
+    shared.settler.settled().await;
     Drained { cut, took: began.elapsed() }
 }
 
@@ -128,9 +130,10 @@ fn spawn_connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, p
         let client =
             Arc::new(Client { shared: shared.clone(), wait: wait.clone(), forwarder, peer, connection_permit });
         let service = service_fn(move |request: Request<Incoming>| switch::serve(client.clone(), request));
-        let io = TokioIo::new(ClientIo::new(stream.clone(), wait.clone()));
+        let io = TokioIo::new(ClientIo::new(stream.clone(), wait.clone(), shared.settler.clone()));
         let connection = builder(&shared.limits).serve_connection(io, service).with_upgrades();
         drive(connection, &shared, &wait, &stream).await;
+        wait.unflushed.abandon(&shared.settler);
     });
 }
 

@@ -12,6 +12,7 @@ use http::{Response, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::monotonic::now;
 use super::plan_capture::capture_fallback;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::relay::answer_from_legacy;
@@ -21,7 +22,7 @@ use super::respond::{Failure, Refused};
 use super::retry_keys;
 use super::route_metrics::AnsweredBy;
 use super::upload::{ReadBody, Upload};
-use super::wait::{Phase, now};
+use super::wait::Phase;
 use crate::compare::AwaitedIntents;
 use crate::exchange::{
     ABANDONED_BEFORE, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody, LEGACY_TOOK_FIRST_TRY,

@@ -12,9 +12,10 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 
+use super::monotonic::now;
 use super::pool::{ConnectError, Target, Upstream};
 use super::request_body::RequestBody;
-use super::wait::{ConnectionWait, now};
+use super::wait::ConnectionWait;
 
 /// A connection to legacy that one exchange holds.
 pub(super) struct LegacyConnection {

@@ -3,7 +3,8 @@
 //! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
 //! `hygiene` (is its head unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay`
 //! (with `legacy` over `pool`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and
-//! `capture` copy them, and `respond` is the one place where errors become answers.
+//! `capture` copy them, and `respond` is the one place where errors become answers. What remains to be done when the
+//! client's socket has taken the last byte waits in `completion` until then, and is done by `settler`.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
@@ -17,11 +18,13 @@
 //! completed; the proxy itself retries only where that cannot do the work twice.
 
 mod capture;
+mod completion;
 mod edge;
 mod engine;
 mod headers;
 mod hygiene;
 mod legacy;
+mod monotonic;
 mod open_connections;
 mod plan_capture;
 mod pool;
@@ -32,6 +35,7 @@ mod request_body;
 mod respond;
 mod retry_keys;
 mod route_metrics;
+mod settler;
 mod shared;
 mod socket;
 mod switch;
@@ -99,6 +103,7 @@ impl Proxy {
             affinity,
             offer,
             served_observer,
+            settler: Arc::new(settler::Settler::start()),
             open_connections: open_connections::OpenConnections::default(),
             tasks: TaskTracker::new(),
             noted_look_ups: Arc::new(Semaphore::new(retry_keys::NOTED_LOOK_UPS_MAX)),

@@ -17,8 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::monotonic::now;
 use super::request_body::RequestBody;
-use super::wait::now;
 use crate::flag::Service;
 use crate::limits::Limits;
 

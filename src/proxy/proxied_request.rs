@@ -36,7 +36,7 @@ pub(super) struct ProxiedRequest<'a> {
     pub client: &'a Client,
     pub table: &'a Table,
     pub entry: &'a Arc<RouteEntry>,
-    /// When the head was complete, in microseconds of `wait::now`.
+    /// When the head was complete, in microseconds of `monotonic::now`.
     pub began: u64,
     /// Set if the client asks for another protocol.
     pub upgrade: Option<OnUpgrade>,

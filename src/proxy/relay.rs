@@ -11,13 +11,14 @@ use hyper::upgrade::OnUpgrade;
 use super::capture::CapturedRequest;
 use super::headers::strip_reply;
 use super::legacy::{self, CallError};
+use super::monotonic::now;
 use super::proxied_request::{Client, ProxiedRequest};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::{Failure, Refused};
 use super::route_metrics::AnsweredBy;
 use super::tunnel;
-use super::wait::{Overdue, Phase, now};
+use super::wait::{Overdue, Phase};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 

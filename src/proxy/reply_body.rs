@@ -1,8 +1,8 @@
 //! The body of a reply to the client.
 //!
 //! Always true: frames are passed on as they come; an error on legacy's side becomes an error on the client's, so that
-//! a truncated reply is never completed. The end of a reply is handled when its body is dropped: by then hyper has the
-//! last frame.
+//! a truncated reply is never completed. When hyper drops the body it has the last frame: then legacy's connection
+//! returns to the pool, and what remains to be done waits in `completion` until the socket has taken the last byte.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::capture::CapturedReply;
+use super::completion::Completion;
 use super::legacy::LegacyConnection;
 use super::request_body::BoxError;
 use super::route_metrics::AnswerToCount;
@@ -130,16 +131,9 @@ impl Drop for ReplyBody {
         {
             connection.return_to_pool();
         }
-        if let Some(capture) = self.capture.take()
-            && whole
-        {
-            capture.finish();
-        }
-        if let Some(answer) = self.answer_to_count.take() {
-            answer.record();
-        }
-        if self.wait.is_request_done() {
-            self.wait.enter(super::wait::Phase::Idle);
-        }
+        // Dropped if the reply was cut.
+        let captured = self.capture.take().filter(|_| whole).map(CapturedReply::ended);
+        let completion = Completion::new(self.wait.exchange_count(), captured, self.answer_to_count.take());
+        self.wait.unflushed.push(completion);
     }
 }

@@ -13,7 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::capture::BodyCopy;
-use super::wait::{ConnectionWait, now};
+use super::monotonic::now;
+use super::wait::ConnectionWait;
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use http::StatusCode;
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::wait::now;
+use super::monotonic::now;
 use crate::flag::{DecisionDiagnostics, State};
 
 /// Who answered: the label `answered_by`.

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 
 use super::open_connections::OpenConnections;
+use super::settler::Settler;
 use super::table::Table;
 use super::wait::WaitLimits;
 use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
+    /// Settles exchanges that were captured.
+    pub settler: Arc<Settler>,
     pub open_connections: OpenConnections,
     /// The tasks of connections, tunnels and `noted_look_ups`; a drain waits for them.
     pub tasks: TaskTracker,

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::settler::Settler;
 use super::wait::{ConnectionWait, Phase};
 
 /// Bytes that are read and discarded after an early answer.
@@ -22,13 +23,14 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 pub(super) struct ClientIo {
     pub(super) stream: Arc<TcpStream>,
     pub(super) wait: Arc<ConnectionWait>,
+    settler: Arc<Settler>,
     shut: bool,
     discarded: usize,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: Arc<TcpStream>, wait: Arc<ConnectionWait>) -> Self {
-        Self { stream, wait, shut: false, discarded: 0 }
+    pub(super) fn new(stream: Arc<TcpStream>, wait: Arc<ConnectionWait>, settler: Arc<Settler>) -> Self {
+        Self { stream, wait, settler, shut: false, discarded: 0 }
     }
 }
 
@@ -129,6 +131,8 @@ impl AsyncWrite for ClientIo {
         true
     }
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper calls this when it has written all that it had.
+        self.wait.flushed(&self.settler);
         Poll::Ready(Ok(()))
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

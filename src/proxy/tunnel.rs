@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::sync::CancellationToken;
 
-use super::wait::now;
+use super::monotonic::{instant, now};
 
 /// Passes bytes between two upgraded connections.
 pub(super) async fn copy_both_ways(client: OnUpgrade, legacy: OnUpgrade, idle: Duration, cut: CancellationToken) {
@@ -46,7 +46,7 @@ async fn stalled(moved: &AtomicU64, idle: Duration) {
         if due <= now() {
             return;
         }
-        tokio::time::sleep_until(super::wait::instant(due)).await;
+        tokio::time::sleep_until(instant(due)).await;
     }
 }
 

@@ -1,31 +1,19 @@
 //! What a client connection waits for, and since when.
 //!
 //! One [`ConnectionWait`] per client connection, updated with plain atomics by the connection's own task and by the
-//! task that sends the request's body to legacy. Always true: each phase has one limit, and progress restarts it;
-//! nothing here allocates, locks or arms a timer. `edge` has one timer per connection that reads it, so a request needs
-//! no timer of its own. `respond` turns an overrun into an answer.
+//! task that sends the request's body to legacy. Always true: each phase has one limit, and progress restarts it; no
+//! update of a wait allocates, locks or arms a timer. `edge` has one timer per connection that reads it, so a request
+//! needs no timer of its own. `respond` turns an overrun into an answer.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
-use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use tokio::time::Instant;
 
+use super::completion::Unflushed;
+use super::monotonic::now;
+use super::settler::Settler;
 use crate::limits::Limits;
-
-static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// Microseconds since the first call in this process.
-pub(super) fn now() -> u64 {
-    BASE.elapsed().as_micros() as u64
-}
-
-/// The point in time after so many microseconds, for a timer.
-pub(super) fn instant(micros: u64) -> Instant {
-    *BASE + Duration::from_micros(micros)
-}
 
 /// No limit.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -146,6 +134,8 @@ pub(super) struct ConnectionWait {
     /// When the client closed its sending side; 0 before.
     fin: AtomicU64,
     overdue_reported: AtomicU8,
+    /// Replies that the client's socket has not taken completely.
+    pub(super) unflushed: Unflushed,
     /// Wakes the connection's task, which registers itself at each poll.
     pub(super) waker: AtomicWaker,
 }
@@ -243,6 +233,16 @@ impl ConnectionWait {
     }
     pub(super) fn has_fin(&self) -> bool {
         self.fin.load(Relaxed) != 0
+    }
+    /// The client's socket has taken all bytes that hyper had.
+    pub(super) fn flushed(&self, settler: &Settler) {
+        if let Some(exchange_number) = self.unflushed.flushed(settler)
+            && exchange_number == self.exchange_count()
+            && self.is_request_done()
+            && self.phase() != Phase::Tunnel
+        {
+            self.enter(Phase::Idle);
+        }
     }
     /// Reports to the exchange that it is overdue; it answers when it is polled next.
     pub(super) fn report_overdue(&self, why: Overdue) {

@@ -277,6 +277,7 @@ pub struct Rig {
     pub address: SocketAddr,
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub fakes: Arc<Fakes>,
+    pub proxy: Proxy,
     pub shutdown: CancellationToken,
     pub serving: JoinHandle<Drained>,
 }
@@ -357,8 +358,9 @@ impl Rig {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let serving = tokio::spawn(async move { proxy.serve(listener, stop).await });
-        Self { address, flags, fakes, shutdown, serving }
+        let served = proxy.clone();
+        let serving = tokio::spawn(async move { served.serve(listener, stop).await });
+        Self { address, flags, fakes, proxy, shutdown, serving }
     }
     pub async fn connect(&self) -> Wire {
         Wire::new(bounded("connecting", TcpStream::connect(self.address)).await.unwrap())

@@ -250,7 +250,7 @@ async fn a_request_that_the_engine_gives_back_reaches_legacy_completely() {
         assert_eq!((reply.status(), reply.text().as_str()), (200, "{\"id\":\"o-17\"}"));
         assert_eq!(origin.only_request().text(), ORDER);
         assert_eq!(*rig.fakes.served.lock().unwrap(), [Served::FellBack]);
-        assert_eq!(rig.fakes.created.lock().unwrap().len(), 1);
+        rig.fakes.until("the id", |fakes| (fakes.created.lock().unwrap().len() == 1).then_some(())).await;
         // The connection is still usable.
         rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
         assert_eq!(client.ask(&request).await.status(), 201);

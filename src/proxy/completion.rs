@@ -1,0 +1,93 @@
+//! What remains to be done for an exchange when hyper has its whole reply.
+//!
+//! hyper drops a reply's body when it has the last frame, and writes what it holds of it afterwards: to a client that
+//! reads slowly much later, and perhaps never. Always true: an exchange is compared only if the client's socket took
+//! the last byte of the reply; its answer is counted exactly once, then or when its connection ends before.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use super::capture::CapturedReply;
+use super::route_metrics::AnswerToCount;
+use super::settler::Settler;
+use crate::flag::SkipReason;
+
+/// An exchange of which hyper has the whole reply, or which was cut.
+pub(super) struct Completion {
+    exchange_number: u32,
+    /// What was captured, if the reply was not cut.
+    captured: Option<Box<CapturedReply>>,
+    answer: Option<AnswerToCount>,
+}
+
+impl Completion {
+    pub(super) fn new(
+        exchange_number: u32,
+        captured: Option<Box<CapturedReply>>,
+        answer: Option<AnswerToCount>,
+    ) -> Self {
+        Self { exchange_number, captured, answer }
+    }
+    fn settle(mut self, settler: &Settler, skip: Option<SkipReason>) {
+        if let Some(captured) = self.captured.take() {
+            settler.settle(captured, skip);
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            answer.record();
+        }
+    }
+}
+
+/// The completions of one connection that wait until hyper's buffer is written. Nearly always none or one; a client
+/// that pipelines requests may have as many as there are replies in hyper's buffer.
+#[derive(Default)]
+pub(super) struct Unflushed {
+    is_any: AtomicBool,
+    // Only the connection's own task takes the lock.
+    completions: Mutex<(Option<Completion>, Vec<Completion>)>,
+}
+
+impl Unflushed {
+    /// hyper has the whole reply of an exchange.
+    pub(super) fn push(&self, completion: Completion) {
+        let mut completions = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *completions {
+            (first @ None, _) => *first = Some(completion),
+            (Some(_), later) => later.push(completion),
+        }
+        self.is_any.store(true, Relaxed);
+    }
+
+    /// The socket has taken all bytes that hyper held. Returns the number of the last exchange that this completes.
+    pub(super) fn flushed(&self, settler: &Settler) -> Option<u32> {
+        let (first, later) = self.take()?;
+        let last = later.last().unwrap_or(&first).exchange_number;
+        first.settle(settler, None);
+        later.into_iter().for_each(|completion| completion.settle(settler, None));
+        Some(last)
+    }
+
+    /// The connection has ended: what was not flushed never will be. It is not compared; but legacy has done its work,
+    /// and may have created an instance.
+    pub(super) fn abandon(&self, settler: &Settler) {
+        let Some((first, later)) = self.take() else { return };
+        for completion in [first].into_iter().chain(later) {
+            completion.settle(settler, Some(SkipReason::ClientWentAway));
+        }
+    }
+
+    fn take(&self) -> Option<(Completion, Vec<Completion>)> {
+        if !self.is_any.load(Relaxed) {
+            return None;
+        }
+        self.is_any.store(false, Relaxed);
+        let mut completions = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, later) = std::mem::take(&mut *completions);
+        first.map(|first| (first, later))
+    }
+}

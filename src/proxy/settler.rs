@@ -1,0 +1,93 @@
+//! Settles exchanges that were captured, on a thread of its own.
+//!
+//! What follows a reply (searching it for the id of a created instance, building the observation, offering it to the
+//! shadow executor) takes locks that other threads hold and parses bodies: no thread that serves clients does it.
+//! Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here; an exchange that finds no
+//! room is not compared, and counted as skipped, but its reply is searched for an id all the same.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use tokio::sync::oneshot;
+
+use super::capture::CapturedReply;
+use crate::flag::SkipReason;
+
+/// The most exchanges that wait.
+pub(super) const WAITING_MAX: usize = 1_024;
+/// The most bytes of bodies that wait.
+pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
+
+enum Job {
+    Settle {
+        captured: Box<CapturedReply>,
+        bytes: usize,
+        skip: Option<SkipReason>,
+    },
+    /// Tells when all jobs before it are done.
+    Report(oneshot::Sender<()>),
+}
+
+/// Settles captured exchanges. Its thread ends when this is dropped.
+pub(super) struct Settler {
+    jobs: SyncSender<Job>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl Settler {
+    /// Starts the thread. If it cannot be started, exchanges are settled by the caller.
+    pub(super) fn start() -> Self {
+        let (jobs, received) = sync_channel(WAITING_MAX);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let bytes = waiting_bytes.clone();
+        let run = move || settle_all(&received, &bytes);
+        if let Err(error) = std::thread::Builder::new().name("settler".into()).spawn(run) {
+            tracing::warn!(%error, "the thread that settles comparisons cannot be started; clients wait for it");
+        }
+        Self { jobs, waiting_bytes }
+    }
+
+    /// Settles a captured exchange, as skipped if there is a reason. Never waits.
+    pub(super) fn settle(&self, captured: Box<CapturedReply>, skip: Option<SkipReason>) {
+        let bytes = captured.bytes();
+        let add = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= WAITING_BYTES_MAX);
+        if self.waiting_bytes.fetch_update(Relaxed, Relaxed, add).is_err() {
+            return captured.finish(skip.or(Some(SkipReason::QueueFull)));
+        }
+        match self.jobs.try_send(Job::Settle { captured, bytes, skip }) {
+            Ok(()) => return,
+            Err(TrySendError::Full(Job::Settle { captured, skip, .. })) => {
+                captured.finish(skip.or(Some(SkipReason::QueueFull)));
+            }
+            Err(TrySendError::Disconnected(Job::Settle { captured, skip, .. })) => captured.finish(skip),
+            Err(TrySendError::Full(Job::Report(_)) | TrySendError::Disconnected(Job::Report(_))) => {}
+        }
+        self.waiting_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Returns when everything that was given to it before is settled.
+    pub(super) async fn settled(&self) {
+        let (report, reported) = oneshot::channel();
+        let jobs = self.jobs.clone();
+        // `send` waits while the queue is full. If the thread has ended, nothing waits.
+        let sent = tokio::task::spawn_blocking(move || jobs.send(Job::Report(report)).is_ok()).await;
+        if sent.is_ok_and(|sent| sent) {
+            let _ = reported.await; // an error says that the thread has ended
+        }
+    }
+}
+
+fn settle_all(jobs: &Receiver<Job>, waiting_bytes: &AtomicUsize) {
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Settle { captured, bytes, skip } => {
+                captured.finish(skip);
+                waiting_bytes.fetch_sub(bytes, Relaxed);
+            }
+            Job::Report(report) => {
+                let _ = report.send(()); // whoever asked may have stopped waiting
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What follows a reply: only once the client's socket has taken its last byte, and on no thread that serves clients.
+
+use std::sync::{Arc, mpsc};
+
+use http::StatusCode;
+use tokio::sync::Notify;
+
+use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_says, post};
+use super::wire::bounded;
+use crate::exchange::{ArmReply, Outcome};
+use crate::flag::{SkipReason, State};
+use crate::limits::Limits;
+use crate::proxy::Proxy;
+use crate::proxy::settler::WAITING_MAX;
+
+const ORDER: &str = "{\"items\":[1]}";
+/// More than the sockets between two processes hold.
+const LARGE: usize = 32 << 20;
+
+fn counted(proxy: &Proxy) -> u64 {
+    proxy.traffic_counts(&"orders.create".into()).0
+}
+
+#[tokio::test]
+async fn a_reply_is_counted_when_the_socket_has_taken_its_last_byte() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup { state: State::Only, ..Setup::default() }).await;
+    let ArmReply::Answer(mut large) = engine_says("") else { unreachable!("an answer") };
+    large.body = vec![b'x'; LARGE].into();
+    rig.fakes.answers.lock().unwrap().extend([ArmReply::Answer(large), engine_says("{}")]);
+    let mut client = rig.connect().await;
+    client.send(post("/orders", ORDER)).await;
+    let head = client.head().await.expect("the head");
+    assert!(head.starts_with("HTTP/1.1 201"), "{head}");
+    assert_eq!(counted(&rig.proxy), 0, "hyper has the whole reply, and the socket does not");
+    client.exactly(LARGE).await.expect("the whole body");
+    // Its last byte was flushed before this reply.
+    assert_eq!(client.ask(&post("/orders", ORDER)).await.status(), StatusCode::CREATED);
+    assert!(counted(&rig.proxy) >= 1);
+    drop(client);
+    rig.shutdown.cancel();
+    bounded("the drain", rig.serving).await.unwrap();
+    assert_eq!(counted(&rig.proxy), 2);
+}
+
+#[tokio::test]
+async fn a_reply_that_the_client_never_reads_is_counted_once() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup { state: State::Only, ..Setup::default() }).await;
+    let ArmReply::Answer(mut large) = engine_says("") else { unreachable!("an answer") };
+    large.body = vec![b'x'; LARGE].into();
+    rig.fakes.answers.lock().unwrap().push_back(ArmReply::Answer(large));
+    let mut client = rig.connect().await;
+    client.send(post("/orders", ORDER)).await;
+    client.head().await.expect("the head");
+    drop(client);
+    rig.shutdown.cancel();
+    bounded("the drain", rig.serving).await.unwrap();
+    assert_eq!(counted(&rig.proxy), 1);
+}
+
+/// hyper has taken the whole reply from legacy, and holds the part of it that the client's socket has not taken.
+#[tokio::test]
+async fn a_reply_that_hyper_has_and_the_client_has_not_is_not_compared() {
+    let all_taken = Arc::new(Notify::new());
+    let taken = all_taken.clone();
+    let origin = Origin::script(move |mut wire, _| {
+        let taken = taken.clone();
+        async move {
+            wire.message(true).await;
+            wire.send(format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {LARGE}\r\n\r\n")).await;
+            wire.send(vec![b'x'; LARGE]).await;
+            // The proxy closes once it has the last byte.
+            wire.rest().await;
+            taken.notify_one();
+        }
+    })
+    .await;
+    let large = LARGE as u64;
+    let limits = Limits { head_bytes_max: large, body_capture_bytes_max: large, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { state: State::Shadow, limits, ..Setup::default() }).await;
+    let mut client = rig.connect().await;
+    client.send(post("/orders", ORDER)).await;
+    client.head().await.expect("the head");
+    bounded("the whole reply in the proxy", all_taken.notified()).await;
+    drop(client);
+    assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::ClientWentAway));
+}
+
+/// Keeps the shadow executor from taking anything until what this returns is dropped.
+fn hang_shadow_executor(fakes: &Arc<Fakes>) -> mpsc::Sender<()> {
+    let (release, released) = mpsc::channel();
+    let (hangs, is_hanging) = mpsc::channel();
+    let fakes = fakes.clone();
+    std::thread::spawn(move || {
+        let _offered = fakes.offered.lock().unwrap();
+        hangs.send(()).unwrap();
+        let _ = released.recv(); // the error says that the other end was dropped
+    });
+    is_hanging.recv().expect("the lock is taken");
+    release
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_do_not_wait_for_a_shadow_executor_that_hangs() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
+    let release = hang_shadow_executor(&rig.fakes);
+    let mut client = rig.connect().await;
+    // One is being settled, as many as may wait do, and the others find no room.
+    let requests = WAITING_MAX + 4;
+    for _ in 0..requests {
+        assert_eq!(client.ask(&post("/orders", ORDER)).await.status(), 200);
+    }
+    rig.fakes.until("a request that found no room", |fakes| fakes.outcomes.lock().unwrap().first().copied()).await;
+    drop(release);
+    drop(client);
+    rig.shutdown.cancel();
+    bounded("the drain", rig.serving).await.unwrap();
+    let outcomes = rig.fakes.outcomes.lock().unwrap().clone();
+    assert_eq!(outcomes.len(), requests, "each request has one outcome");
+    let of = |wanted: Outcome| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    let (full, matched) = (of(Outcome::Skipped(SkipReason::QueueFull)), of(Outcome::Matched));
+    assert!((1..=4).contains(&full), "{full} found no room");
+    assert_eq!(full + matched, requests);
+    assert_eq!(rig.fakes.created.lock().unwrap().len(), requests, "each reply is searched for an id");
+}

@@ -32,6 +32,7 @@ use super::headers::Forwarder;
 use super::monotonic::{instant, now};
 use super::proxied_request::Client;
 use super::reply_body::ReplyBody;
+use super::respond::record_unreadable;
 use super::shared::{Drained, Shared};
 use super::socket::{ClientIo, Peek, peek};
 use super::switch;
@@ -112,7 +113,9 @@ async fn drain_connections(shared: &Shared) -> Drained {
     if !finished && timeout(CUT_WAIT, shared.tasks.wait()).await.is_err() {
         tracing::warn!(left = shared.tasks.len(), "connections are still open after the drain cut them");
     }
-    shared.settler.settled().await;
+    if timeout(Limits::ms(shared.limits.drain_ms), shared.settler.settled()).await.is_err() {
+        tracing::warn!("captured exchanges were not settled in time; their comparisons are missing");
+    }
     Drained { cut, took: began.elapsed() }
 }
 
@@ -189,6 +192,7 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 if let Err(error) = ended {
                     tracing::trace!(%error, "a client connection ended");
+                    record_unreadable(shared.table().no_route(), &error);
                 }
                 return Poll::Ready(());
             }

@@ -24,6 +24,7 @@ mod engine;
 mod headers;
 mod hygiene;
 mod legacy;
+mod line_limit;
 mod monotonic;
 mod open_connections;
 mod plan_capture;

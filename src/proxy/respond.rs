@@ -11,6 +11,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
+use super::line_limit::LineLimit;
+use super::monotonic::now;
 use super::pool::ConnectError;
 use super::reply_body::ReplyBody;
 use super::route_metrics::{AnswerToCount, AnsweredBy, RouteMetrics};
@@ -76,6 +78,14 @@ const PERHAPS_DONE: &str =
     "The request was sent to it and may have been carried out: trying again could do the work twice.";
 /// The end of a detail where the request was refused before any arm got it.
 const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
+
+/// The reason of a request whose head is larger than `head_bytes_max`, or its target longer than 65,534 bytes.
+const HEAD_TOO_LARGE: &str = "head-too-large";
+/// The reason of a request whose head is not HTTP/1.1.
+const MALFORMED_HEAD: &str = "malformed-head";
+
+/// Refused requests that are logged.
+static LINES: LineLimit = LineLimit::new();
 
 /// The problem's parts: status, kind, title, detail, and whether the connection must be closed.
 fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, bool) {
@@ -207,12 +217,20 @@ fn source(failure: &Failure) -> Source {
     }
 }
 
-/// The answer.
-pub(super) fn refuse(refused: Refused, wait: &Arc<ConnectionWait>, began: u64) -> Response<ReplyBody> {
+/// The answer. A request that was refused before its route was known is counted with those that match no route.
+pub(super) fn refuse(
+    refused: Refused,
+    no_route: &Arc<RouteMetrics>,
+    wait: &Arc<ConnectionWait>,
+    began: u64,
+) -> Response<ReplyBody> {
     let Refused { failure, counted } = refused;
-    log(&failure, counted.as_ref().map(|(route_metrics, _)| route_metrics.route()));
     let (status, kind, title, detail, close) = describe(&failure);
     let source = source(&failure);
+    let (route_metrics, rung) = counted.unwrap_or_else(|| (no_route.clone(), State::Off));
+    let reason = reason(&failure, kind);
+    route_metrics.count_refusal(reason);
+    log(&failure, reason, route_metrics.route());
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
@@ -232,10 +250,9 @@ pub(super) fn refuse(refused: Refused, wait: &Arc<ConnectionWait>, began: u64) -
         }
     };
     let answered_by = if source == Source::Workflow { AnsweredBy::Engine } else { AnsweredBy::Proxy };
-    let answer_to_count =
-        counted.map(|(route_metrics, rung)| AnswerToCount { route_metrics, rung, answered_by, status, began });
+    let answer_to_count = AnswerToCount { route_metrics, rung, answered_by, status, began };
     wait.enter(Phase::Reply);
-    let mut response = Response::new(ReplyBody::full(body, wait.clone(), answer_to_count));
+    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answer_to_count)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
@@ -268,29 +285,109 @@ fn document(problem: &Problem, status: StatusCode) -> Bytes {
     Bytes::from(text)
 }
 
-/// Logs what the answer does not contain.
-fn log(failure: &Failure, route: Option<&str>) {
+/// The reason for which a refused request is counted and logged: the last part of its problem's type.
+fn reason<'a>(failure: &'a Failure, kind: &'static str) -> &'a str {
+    match failure {
+        Failure::Engine(problem) => &problem.kind,
+        _ => kind,
+    }
+}
+
+/// Counts and logs a request whose head hyper could not read and has refused.
+pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) {
+    let reason = match error {
+        error if error.is_parse_too_large() => HEAD_TOO_LARGE,
+        error if error.is_parse() => MALFORMED_HEAD,
+        _ => return,
+    };
+    no_route.count_refusal(reason);
+    if let Some(left_out) = LINES.next_line(now() / 1_000_000) {
+        tracing::info!(reason, left_out, %error, "a request was refused");
+    }
+}
+
+/// Logs a refused request, with what the answer does not contain.
+fn log(failure: &Failure, reason: &str, route: &str) {
+    let Some(left_out) = LINES.next_line(now() / 1_000_000) else { return };
     match failure {
         Failure::Legacy(CallError::Unreachable(ConnectError::Refused(error))) => {
-            tracing::warn!(route, %error, "no connection to legacy could be made; nothing was sent");
+            tracing::warn!(route, reason, left_out, %error, "no connection to legacy could be made; nothing was sent");
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::Handshake(error))) => {
-            tracing::warn!(route, %error, "no connection to legacy could be made; nothing was sent");
+            tracing::warn!(route, reason, left_out, %error, "no connection to legacy could be made; nothing was sent");
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
-            tracing::warn!(route, "no connection to legacy could be made in time; nothing was sent");
+            tracing::warn!(route, reason, left_out, "no connection to legacy could be made in time; nothing was sent");
         }
         Failure::Legacy(CallError::Closed(error) | CallError::Invalid(error)) => {
-            tracing::warn!(route, %error, "legacy gave no valid reply; the request may have been carried out");
+            tracing::warn!(
+                route,
+                reason,
+                left_out,
+                %error,
+                "legacy gave no valid reply; the request may have been carried out"
+            );
         }
-        Failure::Overdue(why) => tracing::info!(route, ?why, "a wait exceeded its limit"),
         Failure::EngineSilent | Failure::EngineGaveBack => {
             tracing::error!(
                 route,
+                reason,
+                left_out,
                 ?failure,
                 "the engine gave no answer by its deadline, or gave back a request that legacy may not answer"
             );
         }
-        other => tracing::debug!(route, failure = ?other, "refused"),
+        other => tracing::info!(route, reason, left_out, failure = ?other, "a request was refused"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag::PathRefusal;
+
+    /// The reasons of answers that the proxy makes itself.
+    fn reasons() -> Vec<&'static str> {
+        let refused = || ConnectError::Refused(std::io::Error::other("refused"));
+        let failures = [
+            Failure::Head(HeadRefusal::Ambiguous("two Host fields")),
+            Failure::Head(HeadRefusal::Connect),
+            Failure::Head(HeadRefusal::Expectation),
+            Failure::Head(HeadRefusal::Loop),
+            Failure::Path(PathRefusal::Ambiguous),
+            Failure::Target,
+            Failure::Body,
+            Failure::TooLarge,
+            Failure::RetryTooLarge,
+            Failure::Overdue(Overdue::Client),
+            Failure::Overdue(Overdue::Upload),
+            Failure::Overdue(Overdue::FirstByte),
+            Failure::Overdue(Overdue::Total),
+            Failure::Legacy(CallError::Unreachable(refused())),
+            Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)),
+            Failure::Switched,
+            Failure::Nobody("the store did not answer"),
+            Failure::FirstTryUnknown,
+            Failure::KeyNotNoted,
+            Failure::EngineSilent,
+            Failure::EngineGaveBack,
+        ];
+        // A `hyper::Error` cannot be made here.
+        let closed = "legacy-closed";
+        let kinds = failures.iter().map(|failure| describe(failure).1);
+        let mut reasons: Vec<_> = kinds.chain([closed, HEAD_TOO_LARGE, MALFORMED_HEAD]).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        reasons
+    }
+
+    #[test]
+    fn the_reference_lists_every_reason() {
+        let page = include_str!("../docs/failures.md");
+        let (_, section) = page.split_once("## Problems that Pointsman answers itself").expect("the section");
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
+        let mut listed: Vec<_> = rows.filter(|first| *first != "reason").collect();
+        listed.sort_unstable();
+        assert_eq!(listed, reasons());
     }
 }

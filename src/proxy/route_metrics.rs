@@ -110,6 +110,10 @@ impl RouteMetrics {
             counter!("pointsman_cohort_errors_total", "route" => self.label()).increment(u64::from(cohort_errors));
         }
     }
+    /// Counts a request that was answered with a problem, by its reason. Rare, so the series is looked up by name.
+    pub(super) fn count_refusal(&self, reason: &str) {
+        counter!("pointsman_refusals_total", "route" => self.label(), "reason" => reason.to_owned()).increment(1);
+    }
     /// Counts a request that the engine gave back to legacy.
     pub(super) fn count_fallback(&self) {
         self.fallbacks.get_or_init(|| counter!("pointsman_fallbacks_total", "route" => self.label())).increment(1);

@@ -8,8 +8,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::capture::CapturedReply;
 use crate::flag::SkipReason;
@@ -18,6 +20,9 @@ use crate::flag::SkipReason;
 pub(super) const WAITING_MAX: usize = 1_024;
 /// The most bytes of bodies that wait.
 pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// During a drain: the pause after the queue was found full.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 enum Job {
     Settle {
@@ -69,12 +74,12 @@ impl Settler {
     /// Returns when everything that was given to it before is settled.
     pub(super) async fn settled(&self) {
         let (report, reported) = oneshot::channel();
-        let jobs = self.jobs.clone();
-        // `send` waits while the queue is full. If the thread has ended, nothing waits.
-        let sent = tokio::task::spawn_blocking(move || jobs.send(Job::Report(report)).is_ok()).await;
-        if sent.is_ok_and(|sent| sent) {
-            let _ = reported.await; // an error says that the thread has ended
+        let mut job = Job::Report(report);
+        while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
+            job = back;
+            sleep(FULL_PAUSE).await;
         }
+        let _ = reported.await; // an error says that the thread has ended
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
     Ok(match answer(&client, head, Upload::new(incoming, progress), began).await {
         Ok(response) => response,
-        Err(refused) => refuse(*refused, &client.wait, began),
+        Err(refused) => refuse(*refused, client.shared.table().no_route(), &client.wait, began),
     })
 }
 

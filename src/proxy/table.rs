@@ -65,6 +65,11 @@ impl Table {
         flag.and_then(|flag| self.entries.get(&address(flag))).unwrap_or(&self.default)
     }
 
+    /// The metrics of requests that no route matches.
+    pub(super) fn no_route(&self) -> &Arc<RouteMetrics> {
+        &self.default.route_metrics
+    }
+
     /// The metrics of a route.
     pub(super) fn route_metrics(&self, route: &RouteId) -> Option<&Arc<RouteMetrics>> {
         self.route_metrics.get(route)

@@ -29,6 +29,10 @@ pub type MetricDescriptions = &'static [(&'static str, &'static str)];
 const COUNTERS: MetricDescriptions = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
     (
+        "pointsman_refusals_total",
+        "Requests answered with a problem of Pointsman's own, by its reason: `pointsman help failures` lists them.",
+    ),
+    (
         "pointsman_unkeyed_total",
         "Requests for which the route's `key:` had no value: a share of `dark` or `live` left them out.",
     ),

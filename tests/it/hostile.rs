@@ -86,6 +86,43 @@ async fn ambiguous_requests_never_reach_legacy() {
     assert_eq!(pointsman.stop().await, Some(0));
 }
 
+/// Requests that the proxy answers itself leave a count and a line in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_requests_are_counted_and_logged_by_reason() {
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", gone.local_addr().expect("an address"));
+    drop(gone);
+    let flags = FlagsDir::passthrough(&url);
+    let dir = tempfile::tempdir().expect("a directory");
+    let start =
+        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let mut pointsman = Pointsman::start(&start).await;
+    let large = format!("GET /x HTTP/1.1\r\nhost: a\r\nx-big: {}\r\n\r\n", "y".repeat(200_000));
+    let broken = "POST /x HTTP/1.1\r\nhost: a\r\nexpect: more\r\ncontent-length: 0\r\n\r\n";
+    for (request, status, reason) in [
+        ("GET /x HTTP/1.1\r\nhost : a\r\n\r\n", 400, "malformed-head"),
+        (&large, 431, "head-too-large"),
+        ("GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "ambiguous-request"),
+        ("GET /%zz HTTP/1.1\r\nhost: a\r\n\r\n", 400, "bad-path"),
+        ("CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n", 501, "no-tunnel"),
+        (broken, 417, "expectation-failed"),
+        ("GET /x HTTP/1.1\r\nhost: a\r\n\r\n", 502, "legacy-unreachable"),
+    ] {
+        let reply = RawConnection::connect(pointsman.listen).await.send(request).await.reply().await;
+        assert_eq!(reply.status, status, "{reason}");
+        let labels = [("route", "default"), ("reason", reason)];
+        pointsman.until_metric(reason, |metrics| metrics.sum("pointsman_refusals_total", &labels) == 1.0).await;
+        let line = pointsman.log().lines().find(|line| line.contains(reason)).map(str::to_owned);
+        assert!(line.as_ref().is_some_and(|line| line.contains("left_out")), "{reason}: {line:?}");
+    }
+    // hyper answers a head that it cannot read, before there is a request. A reply counts once its last byte was written,
+    // which may be after the client has read it.
+    let by_proxy = [("route", "default"), ("answered_by", "proxy")];
+    let answered = |metrics: &crate::support::Metrics| metrics.sum("pointsman_requests_total", &by_proxy);
+    pointsman.until_metric("all answers", |metrics| answered(metrics) == 5.0).await;
+    assert_eq!(pointsman.stop().await, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_paths_do_not_bypass_a_route() {
     let system = TestSystem::start().await;

@@ -1,0 +1,51 @@
+//! A limit for log lines that clients or a failing service can cause at any rate.
+//!
+//! Always true: at most [`LINES_PER_SECOND_MAX`] lines are written in a second; the next line says how many were left
+//! out since the last one.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The most lines in a second.
+const LINES_PER_SECOND_MAX: u64 = 20;
+
+/// Counts lines. All threads share one.
+pub(super) struct LineLimit {
+    second: AtomicU64,
+    written: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl LineLimit {
+    pub(super) const fn new() -> Self {
+        Self { second: AtomicU64::new(0), written: AtomicU64::new(0), left_out: AtomicU64::new(0) }
+    }
+
+    /// Whether a line may be written in this second, and how many were left out since the last one. Threads that ask at
+    /// the turn of a second may write a few lines more.
+    pub(super) fn next_line(&self, second: u64) -> Option<u64> {
+        if self.second.swap(second, Relaxed) != second {
+            self.written.store(0, Relaxed);
+        }
+        if self.written.fetch_add(1, Relaxed) < LINES_PER_SECOND_MAX {
+            return Some(self.left_out.swap(0, Relaxed));
+        }
+        self.left_out.fetch_add(1, Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_above_the_limit_are_counted_in_the_next_line() {
+        let limit = LineLimit::new();
+        for _ in 0..LINES_PER_SECOND_MAX {
+            assert_eq!(limit.next_line(7), Some(0));
+        }
+        assert_eq!((limit.next_line(7), limit.next_line(7)), (None, None));
+        assert_eq!(limit.next_line(8), Some(2));
+        assert_eq!(limit.next_line(8), Some(0));
+    }
+}

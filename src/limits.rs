@@ -64,12 +64,19 @@ pub struct Limits {
     pub head_bytes_max: u64,
     /// Header fields of one request; 4,096 at most.
     pub head_fields_max: u64,
-    /// Open client connections; more wait in the kernel's queue.
+    /// Open client connections. A new one takes the place of the one that has been idle longest, or waits.
     pub client_connections_max: u64,
+    /// Requests that wait until legacy may get them (`requests_max` of a service), for one service.
+    pub legacy_waiting_max: u64,
+    /// How long such a request waits before it is refused.
+    pub legacy_turn_ms: u64,
     /// Idle connections kept to one service.
     pub service_idle_connections_max: u64,
     /// How long an idle connection to a service is kept.
     pub service_idle_ms: u64,
+    /// How long a connection to a service is used, within a tenth; for the next one the name is resolved again.
+    /// 0: as long as it lasts.
+    pub service_connection_age_ms: u64,
     /// A call that must not be repeated is not sent over a connection that was idle for longer than this; 0: each such
     /// call opens a new connection.
     pub service_unrepeatable_idle_ms: u64,
@@ -255,8 +262,11 @@ impl Default for Limits {
             head_bytes_max: 64 << 10,
             head_fields_max: 100,
             client_connections_max: 10_000,
+            legacy_waiting_max: 1_000,
+            legacy_turn_ms: 5_000,
             service_idle_connections_max: 256,
             service_idle_ms: 30_000,
+            service_connection_age_ms: 300_000,
             service_unrepeatable_idle_ms: 250, // servers' keep-alive time-outs begin at about 1 s
             head_read_ms: 10_000,
             client_idle_ms: 75_000,

@@ -310,6 +310,7 @@ mod tests {
             connect: None,
             first_byte: None,
             calls_max: None,
+            requests_max: None,
             breaker: None,
             rate: None,
         };

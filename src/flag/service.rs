@@ -20,6 +20,9 @@ pub struct Service {
     pub first_byte: Option<Duration>,
     /// Overrides the limit on steps' calls in flight at the same time.
     pub calls_max: Option<u64>,
+    /// The most requests that are forwarded to it at the same time, where it is a route's legacy; others wait for their
+    /// turn. `None`: any number.
+    pub requests_max: Option<u64>,
     /// When steps' calls are refused without being tried; `None` means `breaker: off`.
     pub breaker: Option<Breaker>,
     /// The highest rate at which calls of steps may begin.

@@ -1,10 +1,11 @@
 //! Client connections: accepting, serving and draining them.
 //!
-//! Serves each connection in a task of its own. Always true: open connections are bounded (more wait in the kernel's
-//! queue); a connection has one timer, which is never armed further ahead than `check_every`, so that it fires in
-//! time also for a wait that begins meanwhile; a request arms no timer of its own. If a client is gone, the work for
-//! its request ends. A client that only closed its sending side is served as long as bytes move: it counts as gone if
-//! none could be sent to it for `client_half_close_ms`.
+//! Serves each connection in a task of its own. Always true: open connections are bounded: at the limit a new one takes
+//! the place of one that is idle, or waits (one here, more in the kernel's queue); a connection has one timer, which is
+//! never armed further ahead than `check_every`, so that it fires in time also for a wait that begins meanwhile; a
+//! request arms no timer of its own. If a client is gone, the work for its request ends. A client that only closed its
+//! sending side is served as long as bytes move: it counts as gone if none could be sent to it for
+//! `client_half_close_ms`.
 //! During a drain nothing new is accepted, idle connections close, requests in flight finish with `connection: close`,
 //! and what is left at the time limit is cut.
 
@@ -44,6 +45,13 @@ use crate::limits::Limits;
 const FIRST_REQUEST_MICROS: u64 = 250_000;
 /// The pause after accepting failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// When a new connection finds no room, this fraction of all connections is closed at once, if so many are idle: the
+/// search for the ones that have been idle longest looks at all connections, and is not repeated for each new one.
+const IDLE_CLOSED_SHARE: usize = 64;
+/// The most idle connections that are closed at once.
+const IDLE_CLOSED_MAX: usize = 32;
+/// How long after a search for idle connections the next one begins, if there is still no room.
+const IDLE_SEARCH_PAUSE: Duration = Duration::from_millis(20);
 /// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
 
@@ -64,34 +72,50 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
     let period = Limits::ms(shared.limits.service_idle_ms / 4).max(Duration::from_millis(100));
     let mut sweep = interval(period);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The one accepted connection for which there is no room yet.
+    let mut waiting = None;
     loop {
-        let accept = async {
-            let permit = room.clone().acquire_owned().await;
-            (listener.accept().await, permit)
-        };
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            (accepted, permit) = accept => match (accepted, permit) {
-                (Ok((stream, peer)), Ok(permit)) => spawn_connection(&shared, stream, peer, permit),
-                (Err(error), _) if is_transient(&error) => tracing::debug!(%error, "a connection ended before it began"),
-                (Err(error), _) => {
+            permit = wait_for_room(&shared, &room, limit), if waiting.is_some() => {
+                if let Some((stream, peer)) = waiting.take() {
+                    spawn_connection(&shared, stream, peer, permit);
+                }
+            }
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok((stream, peer)) => match room.clone().try_acquire_owned() {
+                    Ok(permit) => spawn_connection(&shared, stream, peer, permit),
+                    Err(_) => waiting = Some((stream, peer)),
+                },
+                Err(error) if is_transient(&error) => tracing::debug!(%error, "a connection ended before it began"),
+                Err(error) => {
                     tracing::warn!(%error, "connections cannot be accepted; trying again after a pause");
                     sleep(ACCEPT_PAUSE).await;
                 }
-                // The semaphore is never closed.
-                (_, Err(_)) => break,
             },
             _ = sweep.tick() => shared.table().sweep(),
         }
     }
     // Connections in the kernel's queue are established for their clients, who expect an answer.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+    while let Some((stream, peer)) = waiting.take().or_else(|| listener.accept().now_or_never()?.ok()) {
         let Ok(permit) = room.clone().try_acquire_owned() else { break };
         spawn_connection(&shared, stream, peer, permit);
     }
     drop(listener);
     drain_connections(&shared).await
+}
+
+/// Waits until one more connection may be open. Meanwhile the connections that have been idle longest are closed.
+async fn wait_for_room(shared: &Shared, room: &Arc<Semaphore>, limit: usize) -> OwnedSemaphorePermit {
+    let at_once = (limit / IDLE_CLOSED_SHARE).clamp(1, IDLE_CLOSED_MAX);
+    loop {
+        shared.open_connections.close_idle(at_once);
+        // The semaphore is never closed.
+        if let Ok(Ok(permit)) = timeout(IDLE_SEARCH_PAUSE, room.clone().acquire_owned()).await {
+            return permit;
+        }
+    }
 }
 
 /// Whether the error concerns one connection, whose client caused it: the next one can be accepted at once.
@@ -195,6 +219,13 @@ where
                     record_unreadable(shared.table().no_route(), &error);
                 }
                 return Poll::Ready(());
+            }
+            // hyper has read what the client has sent by now.
+            if !closing && wait.takes_close_request() {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+                shared.open_connections.count_idle_closed();
+                continue;
             }
             // The poll began a request during a drain: loop, so that the connection closes after this request.
             if drain == drain::FINISH && !closing && wait.exchange_count() > exchange_count {

@@ -12,13 +12,14 @@ use http::{Response, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::failure::Failure;
 use super::monotonic::now;
 use super::plan_capture::capture_fallback;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::relay::answer_from_legacy;
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
-use super::respond::{Failure, Refused};
+use super::respond::Refused;
 use super::retry_keys;
 use super::route_metrics::AnsweredBy;
 use super::upload::{ReadBody, Upload};

@@ -93,6 +93,13 @@ impl Forwarder {
     }
 }
 
+/// Whether the only transfer coding of a reply, if it has any, is `chunked`. The body under another one would be passed
+/// on under a framing that the client does not expect.
+pub(super) fn has_known_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter().flat_map(tokens);
+    codings.next().is_none_or(|coding| coding.eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
 /// Removes hop-by-hop fields from a reply, and keeps one framing if the reply has two. Returns `false` if it had both a
 /// transfer coding and a length: then its connection is not reused.
 pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {

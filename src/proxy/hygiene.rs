@@ -15,6 +15,8 @@ pub(super) enum HeadRefusal {
     Ambiguous(&'static str),
     /// CONNECT is not served.
     Connect,
+    /// TRACE is not served: it would return the fields that the client's request has on the way, credentials included.
+    Trace,
     /// An `Expect` other than `100-continue`.
     Expectation,
     /// It has passed through too many Pointsman processes: the addresses of their services form a loop.
@@ -35,6 +37,9 @@ pub(super) struct CheckedHead {
 pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     if head.method == Method::CONNECT {
         return Err(HeadRefusal::Connect);
+    }
+    if head.method == Method::TRACE {
+        return Err(HeadRefusal::Trace);
     }
     if head.version != Version::HTTP_11 && head.version != Version::HTTP_10 {
         return Err(HeadRefusal::Ambiguous("the version is neither HTTP/1.1 nor HTTP/1.0"));

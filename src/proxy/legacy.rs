@@ -10,16 +10,16 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 
 use super::monotonic::now;
-use super::pool::{ConnectError, Target, Upstream};
+use super::pool::{ConnectError, Connection, Target, Upstream};
 use super::request_body::RequestBody;
-use super::wait::ConnectionWait;
+use super::turns::{Busy, Turn};
+use super::wait::{ConnectionWait, Phase};
 
 /// A connection to legacy that one exchange holds.
 pub(super) struct LegacyConnection {
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
     target: Arc<Target>,
     /// Microseconds that it took to get a connection.
     pub connecting: u64,
@@ -27,13 +27,15 @@ pub(super) struct LegacyConnection {
     pub sent: u64,
     /// Whether the connection may return to the pool after this exchange.
     pub reusable: bool,
+    /// Its turn at the service.
+    pub turn: Option<Turn>,
 }
 
 impl LegacyConnection {
     /// Returns the connection for reuse. To be called only when both messages have ended completely.
     pub(super) fn return_to_pool(self) {
         if self.reusable {
-            self.target.return_to_pool(self.sender);
+            self.target.return_to_pool(self.connection);
         }
     }
 }
@@ -41,6 +43,8 @@ impl LegacyConnection {
 /// Why there is no reply.
 #[derive(Debug)]
 pub(super) enum CallError {
+    /// The service has as many requests as it may get: nothing was sent.
+    Busy,
     /// There was no connection: nothing was sent.
     Unreachable(ConnectError),
     /// The request was sent, in part or whole, and the connection ended before a reply.
@@ -59,9 +63,16 @@ pub(super) async fn call(
     let origin = request.uri().clone();
     let has_host = request.headers().contains_key(HOST);
     let mut stale = 0;
+    let mut turn = match &upstream.turns {
+        Some(turns) => {
+            wait.enter(Phase::OwnDeadline);
+            Some(turns.take().await.map_err(|Busy| CallError::Busy)?)
+        }
+        None => None,
+    };
     loop {
         let asked_at = now();
-        let (mut sender, target, reused) = connection(upstream, stale > 0).await?;
+        let (mut connection, target, reused) = connection(upstream, stale > 0).await?;
         if let Some(uri) = target.uri(&origin) {
             *request.uri_mut() = uri;
         }
@@ -72,10 +83,13 @@ pub(super) async fn call(
         wait.set_first_byte_limit(upstream.first_byte);
         let sent = now();
         wait.start_sending();
-        let mut failed = match sender.try_send_request(request).await {
+        let mut failed = match connection.sender.try_send_request(request).await {
             Ok(response) => {
                 let connecting = sent.saturating_sub(asked_at);
-                return Ok((response, LegacyConnection { sender, target, connecting, sent, reusable: true }));
+                return Ok((
+                    response,
+                    LegacyConnection { connection, target, connecting, sent, reusable: true, turn: turn.take() },
+                ));
             }
             Err(failed) => failed,
         };
@@ -99,17 +113,14 @@ pub(super) async fn call(
     }
 }
 
-async fn connection(
-    upstream: &Upstream,
-    must_be_new: bool,
-) -> Result<(SendRequest<RequestBody>, Arc<Target>, bool), CallError> {
+async fn connection(upstream: &Upstream, must_be_new: bool) -> Result<(Connection, Arc<Target>, bool), CallError> {
     let mut why = None;
     for target in upstream.in_turn() {
-        if !must_be_new && let Some(sender) = target.take().await {
-            return Ok((sender, target.clone(), true));
+        if !must_be_new && let Some(connection) = target.take().await {
+            return Ok((connection, target.clone(), true));
         }
         match target.connect(upstream.connect).await {
-            Ok(sender) => return Ok((sender, target.clone(), false)),
+            Ok(connection) => return Ok((connection, target.clone(), false)),
             Err(e) => why = Some(e),
         }
     }
@@ -119,10 +130,8 @@ async fn connection(
 
 /// A copy of a request, if sending the request twice is harmless.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    );
+    let idempotent =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     if !idempotent || !http_body::Body::is_end_stream(request.body()) {
         return None;
     }

@@ -3,8 +3,8 @@
 //! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
 //! `hygiene` (is its head unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay`
 //! (with `legacy` over `pool`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and
-//! `capture` copy them, and `respond` is the one place where errors become answers. What remains to be done when the
-//! client's socket has taken the last byte waits in `completion` until then, and is done by `settler`.
+//! `capture` copy them, and `respond` is the one place where errors (`failure`) become answers. What remains to be done
+//! when the client's socket has taken the last byte waits in `completion` until then, and is done by `settler`.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
@@ -21,6 +21,7 @@ mod capture;
 mod completion;
 mod edge;
 mod engine;
+mod failure;
 mod headers;
 mod hygiene;
 mod legacy;
@@ -42,6 +43,7 @@ mod socket;
 mod switch;
 mod table;
 mod tunnel;
+mod turns;
 mod upload;
 mod wait;
 
@@ -94,6 +96,7 @@ impl Proxy {
     pub fn new(parts: ProxyParts) -> Self {
         let ProxyParts { flags, limits, trust_forwarded, engine, affinity, offer, served_observer } = parts;
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
+        let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
         let shared = Shared {
             flags,
             table,
@@ -105,7 +108,7 @@ impl Proxy {
             offer,
             served_observer,
             settler: Arc::new(settler::Settler::start()),
-            open_connections: open_connections::OpenConnections::default(),
+            open_connections,
             tasks: TaskTracker::new(),
             noted_look_ups: Arc::new(Semaphore::new(retry_keys::NOTED_LOOK_UPS_MAX)),
             drain: AtomicU8::new(edge::drain::NO),

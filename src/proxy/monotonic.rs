@@ -16,3 +16,6 @@ pub(super) fn now() -> u64 {
 pub(super) fn instant(micros: u64) -> Instant {
     *BASE + Duration::from_micros(micros)
 }
+
+/// A time that never comes.
+pub(super) const NEVER: u64 = u64::MAX;

@@ -1,21 +1,25 @@
 //! The open client connections.
 //!
-//! Registered only so that a drain can wake them. Always true: a connection is registered once and removed when its
-//! task ends; requests do not touch the registry.
+//! Registered so that a drain can wake them, and so that the ones that have been idle longest can be closed when a new
+//! connection finds no room. Always true: a connection is registered once and removed when its task ends; requests do
+//! not touch the registry.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::{Counter, Gauge, counter, gauge};
 
 use super::wait::ConnectionWait;
 
 const SHARDS: usize = 16;
 
 /// The open client connections.
-#[derive(Default)]
 pub(super) struct OpenConnections {
     shards: [Mutex<HashMap<u64, Arc<ConnectionWait>>>; SHARDS],
     next: AtomicU64,
+    open: Gauge,
+    idle_closed: Counter,
 }
 
 /// The registration of one connection; dropping it removes it.
@@ -25,9 +29,20 @@ pub(super) struct OpenConnection<'a> {
 }
 
 impl OpenConnections {
+    /// The registry of a process that may have this many open.
+    pub(super) fn new(connections_max: u64) -> Self {
+        gauge!("pointsman_client_connections_max").set(connections_max as f64);
+        Self {
+            shards: Default::default(),
+            next: AtomicU64::new(0),
+            open: gauge!("pointsman_client_connections"),
+            idle_closed: counter!("pointsman_idle_connections_closed_total"),
+        }
+    }
     pub(super) fn register(&self, wait: Arc<ConnectionWait>) -> OpenConnection<'_> {
         let id = self.next.fetch_add(1, Relaxed);
         self.shard(id).lock().unwrap_or_else(PoisonError::into_inner).insert(id, wait);
+        self.open.increment(1.0);
         OpenConnection { open: self, id }
     }
     fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<ConnectionWait>>> {
@@ -41,10 +56,28 @@ impl OpenConnections {
             }
         }
     }
+    /// Closes the connections that have been idle longest, `count_max` at most.
+    pub(super) fn close_idle(&self, count_max: usize) {
+        let mut idle = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.extend(shard.values().filter_map(|wait| Some((wait.idle_since()?, wait.clone()))));
+        }
+        if idle.len() > count_max {
+            idle.select_nth_unstable_by_key(count_max, |(since, _)| *since);
+            idle.truncate(count_max);
+        }
+        idle.iter().for_each(|(_, wait)| wait.request_close());
+    }
+    /// An idle connection is closed to make room.
+    pub(super) fn count_idle_closed(&self) {
+        self.idle_closed.increment(1);
+    }
 }
 
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.open.shard(self.id).lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.open.open.decrement(1.0);
     }
 }

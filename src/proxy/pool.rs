@@ -1,8 +1,9 @@
 //! The pool of idle connections to services.
 //!
 //! Always true: a connection that was taken belongs to one exchange and returns only after both of its messages ended
-//! completely; idle connections are bounded in number and age. There are eight lists, and the threads take them in
-//! turn, so that up to eight threads share no lock; only when a thread's list is empty another one is tried. A
+//! completely; idle connections are bounded in number and age, and each connection is replaced by a new one after a
+//! time, so that a changed address of its service's name is noticed. There are eight lists, and the threads take them
+//! in turn, so that up to eight threads share no lock; only when a thread's list is empty another one is tried. A
 //! connection that the other side closed is noticed by its task and not handed out; `legacy` handles one that is closed
 //! just after.
 
@@ -17,8 +18,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::monotonic::now;
+use super::monotonic::{NEVER, now};
 use super::request_body::RequestBody;
+use super::turns::Turns;
 use crate::flag::Service;
 use crate::limits::Limits;
 
@@ -29,8 +31,15 @@ thread_local! {
     static SHARD: Cell<usize> = Cell::new(THREADS.fetch_add(1, Relaxed) % SHARDS);
 }
 
+/// A connection to a service.
+pub(super) struct Connection {
+    pub sender: SendRequest<RequestBody>,
+    /// When it is no longer given to an exchange, in microseconds of `monotonic::now`.
+    retires: u64,
+}
+
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
     since: u64,
 }
 
@@ -46,6 +55,7 @@ pub(super) struct Target {
     idle_count: AtomicUsize,
     idle_max: usize,
     idle_micros: u64,
+    age_micros: u64,
     head_bytes_max: usize,
 }
 
@@ -70,6 +80,7 @@ impl Target {
             idle_count: AtomicUsize::new(0),
             idle_max: usize::try_from(limits.service_idle_connections_max).unwrap_or(usize::MAX),
             idle_micros: limits.service_idle_ms.saturating_mul(1_000),
+            age_micros: limits.service_connection_age_ms.saturating_mul(1_000),
             head_bytes_max: usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10),
         }
     }
@@ -84,16 +95,17 @@ impl Target {
     }
 
     /// An idle connection that is not known to be closed.
-    pub(super) async fn take(&self) -> Option<SendRequest<RequestBody>> {
+    pub(super) async fn take(&self) -> Option<Connection> {
         let home = SHARD.with(Cell::get);
         for step in 0..SHARDS {
-            while let Some(mut idle) = self.pop((home + step) % SHARDS) {
-                let is_fresh = now().saturating_sub(idle.since) < self.idle_micros;
+            while let Some(Idle { mut connection, since }) = self.pop((home + step) % SHARDS) {
+                let at = now();
+                let is_fresh = at.saturating_sub(since) < self.idle_micros && at < connection.retires;
+                let sender = &mut connection.sender;
                 // A connection returns to the pool when its reply ends, possibly before its own task has noticed that
                 // end: `ready` waits for the task.
-                if is_fresh && !idle.sender.is_closed() && (idle.sender.is_ready() || idle.sender.ready().await.is_ok())
-                {
-                    return Some(idle.sender);
+                if is_fresh && !sender.is_closed() && (sender.is_ready() || sender.ready().await.is_ok()) {
+                    return Some(connection);
                 }
             }
         }
@@ -113,13 +125,15 @@ impl Target {
         idle
     }
 
-    pub(super) fn return_to_pool(&self, sender: SendRequest<RequestBody>) {
-        if sender.is_closed() || self.idle_count.load(Relaxed) >= self.idle_max {
+    pub(super) fn return_to_pool(&self, connection: Connection) {
+        let since = now();
+        let is_full = self.idle_count.load(Relaxed) >= self.idle_max;
+        if is_full || connection.sender.is_closed() || connection.retires <= since {
             return;
         }
         let shard = SHARD.with(Cell::get);
         let mut list = self.idle[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        list.push(Idle { sender, since: now() });
+        list.push(Idle { connection, since });
         self.idle_count.fetch_add(1, Relaxed);
     }
 
@@ -129,13 +143,16 @@ impl Target {
         for shard in &self.idle {
             let mut list = shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let before = list.len();
-            list.retain(|idle| !idle.sender.is_closed() && now.saturating_sub(idle.since) < self.idle_micros);
+            list.retain(|Idle { connection, since }| {
+                let is_fresh = now.saturating_sub(*since) < self.idle_micros && now < connection.retires;
+                is_fresh && !connection.sender.is_closed()
+            });
             self.idle_count.fetch_sub(before - list.len(), Relaxed);
         }
     }
 
     /// A new connection.
-    pub(super) async fn connect(&self, within: Duration) -> Result<SendRequest<RequestBody>, ConnectError> {
+    pub(super) async fn connect(&self, within: Duration) -> Result<Connection, ConnectError> {
         let stream = match timeout(within, TcpStream::connect((self.host.as_str(), self.port))).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) => return Err(ConnectError::Refused(e)),
@@ -153,7 +170,12 @@ impl Target {
         // The task ends when the sender and the bodies are dropped, or the other side closes. Errors reach the exchange
         // that uses the connection.
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(sender)
+        // Spread, so that connections that were opened together do not end together.
+        let retires = match self.age_micros {
+            0 => NEVER,
+            age => now().saturating_add(age - fastrand::u64(0..=age / 10)),
+        };
+        Ok(Connection { sender, retires })
     }
 }
 
@@ -162,6 +184,8 @@ pub(super) struct Upstream {
     pub service: Arc<Service>,
     pub targets: Vec<Arc<Target>>,
     next: AtomicUsize,
+    /// `None` if it gets any number of requests at the same time.
+    pub turns: Option<Turns>,
     pub connect: Duration,
     /// The limit for the first byte of a reply, in microseconds.
     pub first_byte: u64,
@@ -173,6 +197,7 @@ impl Upstream {
         Self {
             targets: service.urls.iter().map(|url| Arc::new(Target::new(url, limits))).collect(),
             next: AtomicUsize::new(0),
+            turns: Turns::of(&service, limits),
             connect: service.connect.unwrap_or(Limits::ms(limits.connect_ms)),
             first_byte: u64::try_from(first_byte.as_micros()).unwrap_or(u64::MAX),
             service,

@@ -12,8 +12,9 @@ use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::failure::Failure;
 use super::headers::Forwarder;
-use super::respond::{Failure, Refused};
+use super::respond::Refused;
 use super::route_metrics::{AnswerToCount, AnsweredBy};
 use super::shared::Shared;
 use super::table::{RouteEntry, Table};

@@ -9,15 +9,17 @@ use http::{Request, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 
 use super::capture::CapturedRequest;
-use super::headers::strip_reply;
+use super::failure::Failure;
+use super::headers::{has_known_coding, strip_reply};
 use super::legacy::{self, CallError};
 use super::monotonic::now;
 use super::proxied_request::{Client, ProxiedRequest};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
-use super::respond::{Failure, Refused};
+use super::respond::Refused;
 use super::route_metrics::AnsweredBy;
 use super::tunnel;
+use super::turns::Turn;
 use super::wait::{Overdue, Phase};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
@@ -39,7 +41,7 @@ pub(super) async fn answer_from_legacy(
     client.forwarder.forward(request.headers_mut());
     let called = wait.or_overdue(legacy::call(&entry.upstream, request, wait)).await;
     let failure = match called {
-        Ok(Ok((response, connection))) => {
+        Ok(Ok((response, mut connection))) => {
             let (mut parts, incoming) = response.into_parts();
             let replied = now();
             wait.enter(Phase::Reply);
@@ -47,11 +49,16 @@ pub(super) async fn answer_from_legacy(
             if switching {
                 let legacy = on_upgrade_reply(&mut parts);
                 match proxied.upgrade.take() {
-                    Some(upgrade) => tunnel(client, upgrade, legacy),
+                    Some(upgrade) => tunnel(client, upgrade, legacy, connection.turn.take()),
                     None => return Err(proxied.refused(rung, Failure::Switched)),
                 }
             }
-            let mut connection = connection;
+            if !has_known_coding(&parts.headers) {
+                if let Some(captured) = captured {
+                    captured.skip(SkipReason::LegacyFailed);
+                }
+                return Err(proxied.refused(rung, Failure::TransferCoding));
+            }
             connection.reusable = strip_reply(&mut parts.headers, switching) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
             let capture = captured.and_then(|captured| captured.on_reply_head(parts.status, &parts.headers, length));
@@ -75,6 +82,7 @@ pub(super) async fn answer_from_legacy(
             Failure::Body | Failure::Overdue(Overdue::Client) => {
                 captured.skip(SkipReason::ClientWentAway);
             }
+            Failure::Legacy(CallError::Busy) => captured.skip(SkipReason::LegacyRefused),
             _ => captured.skip(SkipReason::LegacyFailed),
         }
     }
@@ -88,13 +96,13 @@ fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
 }
 
 /// Passes bytes of another protocol until it ends; the client still counts as an open connection.
-fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade) {
+fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade, turn: Option<Turn>) {
     let shared = &client.shared;
     let idle = Limits::ms(shared.limits.client_idle_ms);
     let (cut, wait, connection_permit) = (shared.cut.clone(), client.wait.clone(), client.connection_permit.clone());
     shared.tasks.spawn(async move {
         wait.enter(Phase::Tunnel);
         tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
-        drop(connection_permit);
+        drop((connection_permit, turn));
     });
 }

@@ -9,54 +9,19 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-use super::hygiene::HeadRefusal;
+use super::failure::{Failure, HEAD_TOO_LARGE, MALFORMED_HEAD, describe, reason, source};
 use super::legacy::CallError;
 use super::line_limit::LineLimit;
 use super::monotonic::now;
 use super::pool::ConnectError;
 use super::reply_body::ReplyBody;
 use super::route_metrics::{AnswerToCount, AnsweredBy, RouteMetrics};
-use super::wait::{ConnectionWait, Overdue, Phase};
+use super::wait::{ConnectionWait, Phase};
 use crate::exchange::{Problem, Source};
-use crate::flag::{PathRefusal, State};
+use crate::flag::State;
 
 const SOURCE: HeaderName = HeaderName::from_static("x-pointsman-source");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
-
-/// Why a request has no answer from an arm.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The head is refused.
-    Head(HeadRefusal),
-    /// The path is refused.
-    Path(PathRefusal),
-    /// The normalised path and the query do not form a valid target.
-    Target,
-    /// The client's body ended early or is framed wrongly.
-    Body,
-    /// The body is larger than the engine takes, and legacy may not be called.
-    TooLarge,
-    /// As [`Failure::TooLarge`], and the engine may have taken an earlier try of the request.
-    RetryTooLarge,
-    /// A wait was too long.
-    Overdue(Overdue),
-    /// Legacy gave no reply.
-    Legacy(CallError),
-    /// Legacy switched to another protocol that nobody asked for.
-    Switched,
-    /// No arm can answer safely.
-    Nobody(&'static str),
-    /// It is not known which arm took the first try.
-    FirstTryUnknown,
-    /// Legacy would be called, and the retry key cannot be recorded.
-    KeyNotNoted,
-    /// The engine has no answer.
-    Engine(Problem),
-    /// The engine did not answer by its own deadline.
-    EngineSilent,
-    /// The engine gave back a request that legacy may not answer.
-    EngineGaveBack,
-}
 
 /// A request that is answered with a problem.
 pub(super) struct Refused {
@@ -68,152 +33,6 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) fn early(failure: Failure) -> Self {
         Self { failure, counted: None }
-    }
-}
-
-/// The end of a detail where nothing was sent.
-const NOTHING_SENT: &str = "Nothing was sent to it, so trying again cannot do the work twice.";
-/// The end of a detail where the request was sent and may have been performed.
-const PERHAPS_DONE: &str =
-    "The request was sent to it and may have been carried out: trying again could do the work twice.";
-/// The end of a detail where the request was refused before any arm got it.
-const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
-
-/// The reason of a request whose head is larger than `head_bytes_max`, or its target longer than 65,534 bytes.
-const HEAD_TOO_LARGE: &str = "head-too-large";
-/// The reason of a request whose head is not HTTP/1.1.
-const MALFORMED_HEAD: &str = "malformed-head";
-
-/// Refused requests that are logged.
-static LINES: LineLimit = LineLimit::new();
-
-/// The problem's parts: status, kind, title, detail, and whether the connection must be closed.
-fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, bool) {
-    use StatusCode as S;
-    let bad = |kind, title, why: String| (S::BAD_REQUEST, kind, title, format!("{why}. Nothing was forwarded."), true);
-    match failure {
-        Failure::Head(HeadRefusal::Ambiguous(why)) => {
-            bad("ambiguous-request", "The request is ambiguous", capitalise(why))
-        }
-        Failure::Head(HeadRefusal::Connect) => {
-            let detail = "CONNECT is not served; nothing was forwarded.".into();
-            (S::NOT_IMPLEMENTED, "no-tunnel", "CONNECT is not served", detail, true)
-        }
-        Failure::Head(HeadRefusal::Expectation) => {
-            let detail = format!("Only `Expect: 100-continue` can be met. {NOT_BEGUN}");
-            (S::EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met", detail, true)
-        }
-        Failure::Head(HeadRefusal::Loop) => {
-            let detail = format!(
-                "The request has passed through Pointsman too many times: a service's address leads back to it. {NOT_BEGUN}"
-            );
-            (S::LOOP_DETECTED, "loop", "The request came back to this proxy", detail, true)
-        }
-        Failure::Path(why) => bad("bad-path", "The path is ambiguous or broken", capitalise(&why.to_string())),
-        Failure::Target => bad("bad-path", "The path is ambiguous or broken", "The target cannot be read".into()),
-        Failure::Body => {
-            let detail =
-                "The request's body ended early or is framed wrongly. No workflow was begun. If a part of it was \
-                 forwarded, the service may have acted on that, and trying again could do the work twice."
-                    .into();
-            (S::BAD_REQUEST, "bad-body", "The body is broken", detail, true)
-        }
-        Failure::TooLarge => {
-            let detail =
-                format!("The body is larger than a workflow takes (limits: body_engine_bytes_max). {NOT_BEGUN}");
-            (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail, true)
-        }
-        Failure::RetryTooLarge => {
-            let detail =
-                "The body is larger than a workflow takes now (limits: body_engine_bytes_max), and the engine \
-                          may have taken an earlier try of this request. Nothing was begun now; that try may have been \
-                          carried out, so trying again under another key could do the work twice."
-                    .into();
-            (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail, true)
-        }
-        Failure::Overdue(Overdue::Client) => {
-            let detail = "No more of the request's body arrived (limits: body_idle_ms). No workflow was begun. If a \
-                          part of it was forwarded, the service may have acted on that, and trying again could do the \
-                          work twice."
-                .into();
-            (S::REQUEST_TIMEOUT, "body-timeout", "The body did not arrive in time", detail, true)
-        }
-        Failure::Overdue(Overdue::Upload) => {
-            let detail = format!("The service stopped taking the body (limits: body_idle_ms). {PERHAPS_DONE}");
-            (S::GATEWAY_TIMEOUT, "legacy-upload-timeout", "The service stopped reading", detail, true)
-        }
-        Failure::Overdue(Overdue::FirstByte) => {
-            let detail = format!("The service did not answer in time (limits: first_byte_ms). {PERHAPS_DONE}");
-            (S::GATEWAY_TIMEOUT, "legacy-timeout", "The service did not answer in time", detail, false)
-        }
-        Failure::Overdue(Overdue::Total | Overdue::Cut) => {
-            let detail =
-                "The request took longer than it may in all (limits: total_ms). It may have been carried out: \
-                          trying again could do the work twice."
-                    .into();
-            (S::GATEWAY_TIMEOUT, "timeout", "The request took too long", detail, true)
-        }
-        Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
-            let detail = format!("No connection to the service could be made in time. {NOTHING_SENT}");
-            (S::GATEWAY_TIMEOUT, "legacy-connect-timeout", "The service cannot be reached", detail, false)
-        }
-        Failure::Legacy(CallError::Unreachable(ConnectError::Refused(_) | ConnectError::Handshake(_))) => {
-            let detail = format!("No connection to the service could be made. {NOTHING_SENT}");
-            (S::BAD_GATEWAY, "legacy-unreachable", "The service cannot be reached", detail, false)
-        }
-        Failure::Legacy(CallError::Closed(_)) => {
-            let detail = format!("The service closed the connection before it answered. {PERHAPS_DONE}");
-            (S::BAD_GATEWAY, "legacy-closed", "The service closed the connection", detail, false)
-        }
-        Failure::Legacy(CallError::Invalid(_)) => {
-            let detail = format!("The service's reply is not HTTP. {PERHAPS_DONE}");
-            (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
-        }
-        Failure::Switched => {
-            let detail = format!("The service switched to another protocol without being asked. {PERHAPS_DONE}");
-            (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
-        }
-        Failure::Nobody(why) => {
-            let detail = format!("{}.", capitalise(why));
-            (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Neither arm can answer safely now", detail, false)
-        }
-        Failure::FirstTryUnknown => {
-            let detail = format!("It is not known now which arm took the first try of this request. {NOT_BEGUN}");
-            (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Neither arm can answer safely now", detail, false)
-        }
-        Failure::KeyNotNoted => {
-            let detail = format!(
-                "Legacy would answer this request, but its retry key cannot be recorded, so on a retry the workflow \
-                 could perform it a second time (limits: retry_keys_file_bytes_max). {NOT_BEGUN}"
-            );
-            (S::SERVICE_UNAVAILABLE, "retry-key-not-noted", "Not started", detail, false)
-        }
-        Failure::EngineSilent => {
-            let detail =
-                "The workflow gave no answer in time and may continue: trying again could do the work twice.".into();
-            (S::GATEWAY_TIMEOUT, "engine-timeout", "The workflow did not answer in time", detail, false)
-        }
-        Failure::EngineGaveBack => {
-            let detail = format!("The engine cannot run this now, and legacy may not be called. {NOT_BEGUN}");
-            (S::SERVICE_UNAVAILABLE, "engine-unavailable", "The engine cannot run this now", detail, false)
-        }
-        Failure::Engine(problem) => {
-            let status = S::from_u16(problem.status).unwrap_or(S::INTERNAL_SERVER_ERROR);
-            (status, "", "", String::new(), false)
-        }
-    }
-}
-
-fn capitalise(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
-}
-
-/// Where the error came from.
-fn source(failure: &Failure) -> Source {
-    match failure {
-        Failure::Engine(problem) => problem.source,
-        _ => Source::Proxy,
     }
 }
 
@@ -234,8 +53,10 @@ pub(super) fn refuse(
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
-            // The store may answer again, or have room for keys again.
-            let retry_after = matches!(failure, Failure::FirstTryUnknown | Failure::KeyNotNoted).then_some(1);
+            // The store may answer again or have room for keys again, or legacy take requests.
+            let soon =
+                matches!(failure, Failure::FirstTryUnknown | Failure::KeyNotNoted | Failure::Legacy(CallError::Busy));
+            let retry_after = soon.then_some(1);
             let problem = Problem {
                 status: status.as_u16(),
                 kind: kind.into(),
@@ -285,13 +106,8 @@ fn document(problem: &Problem, status: StatusCode) -> Bytes {
     Bytes::from(text)
 }
 
-/// The reason for which a refused request is counted and logged: the last part of its problem's type.
-fn reason<'a>(failure: &'a Failure, kind: &'static str) -> &'a str {
-    match failure {
-        Failure::Engine(problem) => &problem.kind,
-        _ => kind,
-    }
-}
+/// Refused requests that are logged.
+static LINES: LineLimit = LineLimit::new();
 
 /// Counts and logs a request whose head hyper could not read and has refused.
 pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) {
@@ -338,56 +154,5 @@ fn log(failure: &Failure, reason: &str, route: &str) {
             );
         }
         other => tracing::info!(route, reason, left_out, failure = ?other, "a request was refused"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flag::PathRefusal;
-
-    /// The reasons of answers that the proxy makes itself.
-    fn reasons() -> Vec<&'static str> {
-        let refused = || ConnectError::Refused(std::io::Error::other("refused"));
-        let failures = [
-            Failure::Head(HeadRefusal::Ambiguous("two Host fields")),
-            Failure::Head(HeadRefusal::Connect),
-            Failure::Head(HeadRefusal::Expectation),
-            Failure::Head(HeadRefusal::Loop),
-            Failure::Path(PathRefusal::Ambiguous),
-            Failure::Target,
-            Failure::Body,
-            Failure::TooLarge,
-            Failure::RetryTooLarge,
-            Failure::Overdue(Overdue::Client),
-            Failure::Overdue(Overdue::Upload),
-            Failure::Overdue(Overdue::FirstByte),
-            Failure::Overdue(Overdue::Total),
-            Failure::Legacy(CallError::Unreachable(refused())),
-            Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)),
-            Failure::Switched,
-            Failure::Nobody("the store did not answer"),
-            Failure::FirstTryUnknown,
-            Failure::KeyNotNoted,
-            Failure::EngineSilent,
-            Failure::EngineGaveBack,
-        ];
-        // A `hyper::Error` cannot be made here.
-        let closed = "legacy-closed";
-        let kinds = failures.iter().map(|failure| describe(failure).1);
-        let mut reasons: Vec<_> = kinds.chain([closed, HEAD_TOO_LARGE, MALFORMED_HEAD]).collect();
-        reasons.sort_unstable();
-        reasons.dedup();
-        reasons
-    }
-
-    #[test]
-    fn the_reference_lists_every_reason() {
-        let page = include_str!("../docs/failures.md");
-        let (_, section) = page.split_once("## Problems that Pointsman answers itself").expect("the section");
-        let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
-        let mut listed: Vec<_> = rows.filter(|first| *first != "reason").collect();
-        listed.sort_unstable();
-        assert_eq!(listed, reasons());
     }
 }

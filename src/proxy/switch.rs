@@ -14,6 +14,7 @@ use http::{Method, Request, Response, Uri, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::failure::Failure;
 use super::headers::end_to_end_in_connection;
 use super::hygiene::{self, HeadRefusal};
 use super::plan_capture::plan_capture;
@@ -21,7 +22,7 @@ use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest, declared_le
 use super::relay::answer_from_legacy;
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
-use super::respond::{Failure, Refused, refuse};
+use super::respond::{Refused, refuse};
 use super::retry_keys::{self, FirstTry};
 use super::upload::Upload;
 use super::wait::Phase;

@@ -11,12 +11,9 @@ use std::task::Poll;
 use futures_util::task::AtomicWaker;
 
 use super::completion::Unflushed;
-use super::monotonic::now;
+use super::monotonic::{NEVER, now};
 use super::settler::Settler;
 use crate::limits::Limits;
-
-/// No limit.
-pub(super) const NEVER: u64 = u64::MAX;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +131,8 @@ pub(super) struct ConnectionWait {
     /// When the client closed its sending side; 0 before.
     fin: AtomicU64,
     overdue_reported: AtomicU8,
+    /// The connection is to close if it is idle.
+    close_requested: AtomicBool,
     /// Replies that the client's socket has not taken completely.
     pub(super) unflushed: Unflushed,
     /// Wakes the connection's task, which registers itself at each poll.
@@ -233,6 +232,20 @@ impl ConnectionWait {
     }
     pub(super) fn has_fin(&self) -> bool {
         self.fin.load(Relaxed) != 0
+    }
+    /// Since when it has been idle; `None` if it is not, or is to close already.
+    pub(super) fn idle_since(&self) -> Option<u64> {
+        let is_idle = self.phase() == Phase::Idle && !self.close_requested.load(Relaxed);
+        is_idle.then(|| self.since.load(Relaxed))
+    }
+    /// Asks the connection's task to close the connection if it is still idle.
+    pub(super) fn request_close(&self) {
+        self.close_requested.store(true, Relaxed);
+        self.waker.wake();
+    }
+    /// Whether it is to close and idle. If a request has begun meanwhile, it stays open.
+    pub(super) fn takes_close_request(&self) -> bool {
+        self.close_requested.load(Relaxed) && self.close_requested.swap(false, Relaxed) && self.phase() == Phase::Idle
     }
     /// The client's socket has taken all bytes that hyper had.
     pub(super) fn flushed(&self, settler: &Settler) {

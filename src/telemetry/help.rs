@@ -29,6 +29,10 @@ pub type MetricDescriptions = &'static [(&'static str, &'static str)];
 const COUNTERS: MetricDescriptions = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
     (
+        "pointsman_idle_connections_closed_total",
+        "Idle client connections that were closed to make room for new ones (`client_connections_max`).",
+    ),
+    (
         "pointsman_refusals_total",
         "Requests answered with a problem of Pointsman's own, by its reason: `pointsman help failures` lists them.",
     ),
@@ -101,6 +105,11 @@ const COUNTERS: MetricDescriptions = &[
 ];
 
 const GAUGES: MetricDescriptions = &[
+    ("pointsman_client_connections", "Open client connections."),
+    ("pointsman_legacy_requests_max", "The most requests that a service gets at the same time (`requests_max`)."),
+    ("pointsman_legacy_requests_in_flight", "Requests that a service with `requests_max` has now."),
+    ("pointsman_legacy_requests_waiting", "Requests that wait for their turn at a service with `requests_max`."),
+    ("pointsman_client_connections_max", "The most client connections that may be open (`client_connections_max`)."),
     (
         "pointsman_freeze_unrecorded",
         "1 while a freeze is in force that the store has not recorded: a restart would not find it.",

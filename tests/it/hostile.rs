@@ -105,6 +105,7 @@ async fn refused_requests_are_counted_and_logged_by_reason() {
         ("GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "ambiguous-request"),
         ("GET /%zz HTTP/1.1\r\nhost: a\r\n\r\n", 400, "bad-path"),
         ("CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n", 501, "no-tunnel"),
+        ("TRACE /x HTTP/1.1\r\nhost: a\r\n\r\n", 501, "no-trace"),
         (broken, 417, "expectation-failed"),
         ("GET /x HTTP/1.1\r\nhost: a\r\n\r\n", 502, "legacy-unreachable"),
     ] {
@@ -119,7 +120,7 @@ async fn refused_requests_are_counted_and_logged_by_reason() {
     // which may be after the client has read it.
     let by_proxy = [("route", "default"), ("answered_by", "proxy")];
     let answered = |metrics: &crate::support::Metrics| metrics.sum("pointsman_requests_total", &by_proxy);
-    pointsman.until_metric("all answers", |metrics| answered(metrics) == 5.0).await;
+    pointsman.until_metric("all answers", |metrics| answered(metrics) == 6.0).await;
     assert_eq!(pointsman.stop().await, Some(0));
 }
 

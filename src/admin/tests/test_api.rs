@@ -32,6 +32,7 @@ fn service() -> Arc<Service> {
         connect: None,
         first_byte: None,
         calls_max: None,
+        requests_max: None,
         breaker: None,
         rate: None,
     })

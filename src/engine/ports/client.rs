@@ -28,7 +28,6 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::engine::bounds::usize_of;
 use crate::engine::kill_switch::{KillSwitch, Operation};
 use crate::engine::ports::connections::{self, ConnectionPool, ExchangeError, Exchanged};
 use crate::engine::ports::decode;
@@ -176,14 +175,7 @@ struct Transport {
 
 impl Transport {
     fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
-        Self {
-            pool: ConnectionPool::new(
-                usize_of(limits.service_idle_connections_max),
-                Limits::ms(limits.service_idle_ms),
-                Limits::ms(limits.service_unrepeatable_idle_ms),
-            ),
-            bounds: decode::Bounds::of(limits, key_secret),
-        }
+        Self { pool: ConnectionPool::new(limits), bounds: decode::Bounds::of(limits, key_secret) }
     }
 
     async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {

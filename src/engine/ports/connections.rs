@@ -34,6 +34,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use crate::limits::Limits;
+
 /// A reply's head and its body. `Err` holds the first bytes of a body that is larger than the bound.
 pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
 
@@ -53,6 +55,8 @@ pub(in crate::engine) struct ConnectionPool {
     idle_for: Duration,
     /// A connection that has been idle for longer carries only requests that may be repeated.
     unrepeatable_idle: Duration,
+    /// How long a connection is used; 0: as long as it lasts.
+    age: Duration,
 }
 
 #[derive(Default)]
@@ -96,8 +100,12 @@ impl Origin {
 }
 
 impl ConnectionPool {
-    pub fn new(idle_max: usize, idle_for: Duration, unrepeatable_idle: Duration) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), idle_max, idle_for, unrepeatable_idle })
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        let idle_max = usize::try_from(limits.service_idle_connections_max).unwrap_or(usize::MAX);
+        let idle_for = Limits::ms(limits.service_idle_ms);
+        let unrepeatable_idle = Limits::ms(limits.service_unrepeatable_idle_ms);
+        let age = Limits::ms(limits.service_connection_age_ms);
+        Arc::new(Self { idle: Mutex::default(), idle_max, idle_for, unrepeatable_idle, age })
     }
 
     /// A connection for a request: an idle one if it may carry the request, else a new one.
@@ -108,7 +116,7 @@ impl ConnectionPool {
         let authority = uri.authority().ok_or("its URL names no host")?;
         match poll_fn(|cx| Poll::Ready(self.pop(authority, repeatable, cx))).await {
             Some(connection) => Ok(connection),
-            None => PooledConnection::open(uri.clone(), connect).await,
+            None => PooledConnection::open(uri.clone(), connect, self.age).await,
         }
     }
 
@@ -142,10 +150,11 @@ impl ConnectionPool {
         None
     }
 
-    /// Returns a connection to the pool; closes it where it cannot be used again, or too many are idle.
+    /// Returns a connection to the pool; closes it where it cannot be used again, was used for long enough, or too many
+    /// are idle.
     pub async fn give_back(self: &Arc<Self>, uri: &Uri, mut connection: PooledConnection) {
         let Some(authority) = uri.authority() else { return };
-        if !poll_fn(|cx| Poll::Ready(connection.is_idle(cx))).await || self.idle_max == 0 {
+        if !poll_fn(|cx| Poll::Ready(connection.is_idle(cx))).await || self.idle_max == 0 || connection.is_retired() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,16 +205,24 @@ pub(in crate::engine) struct PooledConnection {
     connection: Option<Connection<TokioIo<TcpStream>, Full<Bytes>>>,
     /// Whether it was taken from the pool.
     pub reused: bool,
+    /// When it is to be replaced by a new one; `None` if never.
+    retires: Option<Instant>,
 }
 
 impl PooledConnection {
-    async fn open(uri: Uri, connect: Duration) -> Result<Self, String> {
+    async fn open(uri: Uri, connect: Duration, age: Duration) -> Result<Self, String> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(connect));
         let stream = connector.oneshot(uri).await.map_err(|error| with_sources(&error))?;
         let (sender, connection) = http1::handshake(stream).await.map_err(|error| with_sources(&error))?;
-        Ok(Self { sender, connection: Some(connection), reused: false })
+        // Spread, so that connections that were opened together do not end together.
+        let retires = (!age.is_zero()).then(|| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 10.0));
+        Ok(Self { sender, connection: Some(connection), reused: false, retires })
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retires.is_some_and(|retires| retires <= Instant::now())
     }
 
     /// Sends a request and reads its reply, with a body of at most `bytes_max` bytes. If this is dropped before it is

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::harness::TIMEOUT;
 use crate::engine::ports::connections::{ConnectionPool, ExchangeError, Exchanged, PooledConnection, to_origin_form};
+use crate::limits::Limits;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -34,8 +35,18 @@ struct TestClient {
 
 impl TestClient {
     async fn of(listener: &TcpListener, idle_max: usize, idle_for: Duration) -> Self {
+        let ms = idle_for.as_millis() as u64;
+        let limits = Limits {
+            service_idle_connections_max: idle_max as u64,
+            service_idle_ms: ms,
+            service_unrepeatable_idle_ms: ms,
+            ..Limits::default()
+        };
+        Self::with_limits(listener, &limits)
+    }
+    fn with_limits(listener: &TcpListener, limits: &Limits) -> Self {
         let uri = format!("http://{}/a/b?c=d", listener.local_addr().unwrap()).parse().unwrap();
-        Self { uri, pool: ConnectionPool::new(idle_max, idle_for, idle_for) }
+        Self { uri, pool: ConnectionPool::new(limits) }
     }
     async fn take(&self) -> PooledConnection {
         self.pool.take(&self.uri, true, TIMEOUT).await.unwrap()
@@ -67,6 +78,27 @@ impl TestClient {
 
 async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// For the new one the name is resolved again.
+#[tokio::test]
+async fn a_connection_that_was_used_for_long_enough_is_replaced() {
+    let listener = listener().await;
+    let client = TestClient::with_limits(&listener, &Limits { service_connection_age_ms: 200, ..Limits::default() });
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while read_request(&mut stream).await.is_some() {
+                stream.write_all(OK.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let opened = Instant::now();
+    assert!(!client.succeed().await);
+    let replaced = async { while client.succeed().await {} };
+    timeout(TIMEOUT, replaced).await.expect("a new connection");
+    assert!(opened.elapsed() >= Duration::from_millis(180), "not before a tenth less than its age");
+    server.abort();
 }
 
 #[tokio::test]

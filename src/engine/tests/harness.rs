@@ -222,6 +222,7 @@ fn services(step_service: &StepService) -> BTreeMap<ServiceName, Arc<Service>> {
         connect: None,
         first_byte: None,
         calls_max: None,
+        requests_max: None,
         breaker: None,
         rate: None,
     };

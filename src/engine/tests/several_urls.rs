@@ -28,6 +28,7 @@ fn service(urls: &[&Uri]) -> Arc<Upstream> {
         connect: None,
         first_byte: None,
         calls_max: None,
+        requests_max: None,
         breaker: Some(Breaker { min: 9, ..Breaker::default() }),
         rate: None,
     };

@@ -9,7 +9,6 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::BreakerDraft;
 use crate::flag::State;
 
 /// A file of `flags/routes/`.
@@ -164,29 +163,6 @@ pub struct GuardDraft {
     pub over: Option<u64>,
 }
 
-/// A named HTTP base with its settings.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceMapDraft {
-    /// `http://host:port`, and a base path where there is one.
-    pub urls: Vec<String>,
-    /// Whether the service honours `Idempotency-Key`.
-    #[serde(default)]
-    pub keyed: bool,
-    /// The longest time to connect, whether a request is forwarded to it or a step calls it: `2s`.
-    pub connect: Option<String>,
-    /// The longest time until a reply's first byte, in both cases (within a step's `timeout`): `30s`.
-    pub first_byte: Option<String>,
-    /// The most calls of steps that may be in flight at the same time.
-    pub calls_max: Option<u64>,
-    /// When calls of steps are refused without being tried; on by default, `off` switches it off.
-    pub breaker: Option<BreakerDraft>,
-    /// How many calls of steps may begin: `100/s`, `600/m`, `1000/h`.
-    pub rate: Option<String>,
-    /// How many of them may begin at once after a pause.
-    pub burst: Option<u64>,
-}
-
 /// The share of the rung in `state`, or the share of each rung.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PercentDraft {
@@ -244,15 +220,6 @@ pub enum InvariantsDraft {
     Named(BTreeMap<String, String>),
 }
 
-/// A service: one base URL, or a map with more settings.
-#[derive(Clone, Debug)]
-pub enum ServiceDraft {
-    /// One base URL.
-    Url(String),
-    /// A map of settings.
-    Map(Box<ServiceMapDraft>),
-}
-
 fn read<T: serde::de::DeserializeOwned, E: serde::de::Error>(value: Value) -> Result<T, E> {
     serde_json::from_value(value).map_err(E::custom)
 }
@@ -292,15 +259,6 @@ impl<'de> Deserialize<'de> for InvariantsDraft {
         match Value::deserialize(deserializer)? {
             value @ Value::Array(_) => read(value).map(Self::List),
             value => read(value).map(Self::Named),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for ServiceDraft {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::String(text) => Ok(Self::Url(text)),
-            value => read(value).map(Self::Map),
         }
     }
 }
@@ -384,17 +342,5 @@ impl JsonSchema for InvariantsDraft {
             "items": { "type": "string" },
             "additionalProperties": { "type": "string" }
         })
-    }
-}
-
-impl JsonSchema for ServiceDraft {
-    fn schema_name() -> Cow<'static, str> {
-        "Service".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = ServiceMapDraft::json_schema(generator);
-        schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
-        schema.insert("description".to_owned(), "A named HTTP base: one URL, or a map with more settings.".into());
-        schema
     }
 }

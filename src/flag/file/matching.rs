@@ -23,13 +23,17 @@ pub fn check_match(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> 
 }
 
 /// The common methods; a similar name is probably a spelling mistake.
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 fn check_method(text: &str, site: &Site, problems: &mut Problems) -> Option<Method> {
     let upper = text.to_ascii_uppercase();
     match Method::from_bytes(upper.as_bytes()) {
         Ok(Method::CONNECT) => {
             problems.error(site, "CONNECT opens a tunnel and has no path to match");
+            None
+        }
+        Ok(Method::TRACE) => {
+            problems.error(site, "TRACE is not served, so no request would match");
             None
         }
         Ok(method) if upper == text => {

@@ -21,10 +21,10 @@ mod tests;
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
     CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,
-    OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, ServiceDraft, ServiceMapDraft, TokenDraft,
+    OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft,
 };
 pub use routes::check_routes;
-pub use services::check_service;
+pub use services::{ServiceDraft, ServiceMapDraft, check_service};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,12 +1,72 @@
-//! The check of a service.
+//! A service: its form in the files, and its check.
+
+use std::borrow::Cow;
 
 use http::Uri;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
+use super::BreakerDraft;
 use super::breaker;
 use super::values::{check_name, duration};
-use super::{ServiceDraft, ServiceMapDraft};
 use crate::flag::{Ambiguity, Service, normalise};
 use crate::problem::{Problems, Site};
+
+/// A service: one base URL, or a map with more settings.
+#[derive(Clone, Debug)]
+pub enum ServiceDraft {
+    /// One base URL.
+    Url(String),
+    /// A map of settings.
+    Map(Box<ServiceMapDraft>),
+}
+
+/// A named HTTP base with its settings.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceMapDraft {
+    /// `http://host:port`, and a base path where there is one.
+    pub urls: Vec<String>,
+    /// Whether the service honours `Idempotency-Key`.
+    #[serde(default)]
+    pub keyed: bool,
+    /// The longest time to connect, whether a request is forwarded to it or a step calls it: `2s`.
+    pub connect: Option<String>,
+    /// The longest time until a reply's first byte, in both cases (within a step's `timeout`): `30s`.
+    pub first_byte: Option<String>,
+    /// The most calls of steps that may be in flight at the same time.
+    pub calls_max: Option<u64>,
+    /// The most requests that are forwarded to it at the same time; others wait for their turn.
+    pub requests_max: Option<u64>,
+    /// When calls of steps are refused without being tried; on by default, `off` switches it off.
+    pub breaker: Option<BreakerDraft>,
+    /// How many calls of steps may begin: `100/s`, `600/m`, `1000/h`.
+    pub rate: Option<String>,
+    /// How many of them may begin at once after a pause.
+    pub burst: Option<u64>,
+}
+
+impl<'de> Deserialize<'de> for ServiceDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self::Url(text)),
+            value => serde_json::from_value(value).map(Self::Map).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for ServiceDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Service".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = ServiceMapDraft::json_schema(generator);
+        schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
+        schema.insert("description".to_owned(), "A named HTTP base: one URL, or a map with more settings.".into());
+        schema
+    }
+}
 
 /// Checks one entry of `services:`; `site` is where its value stands.
 pub fn check_service(name: &str, draft: &ServiceDraft, site: &Site, problems: &mut Problems) -> Option<Service> {
@@ -31,19 +91,23 @@ fn build_service(
     at: impl Fn(usize) -> Site,
     problems: &mut Problems,
 ) -> Service {
-    let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max, breaker, rate, burst } = draft;
+    let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max, requests_max, breaker, rate, burst } = draft;
     if urls.is_empty() {
         problems.error(&site.key("urls"), format!("service `{name}` has no URL"));
     }
     if *calls_max == Some(0) {
         problems.error(&site.key("calls_max"), "with 0 no call could ever be made").hint("at least 1");
     }
+    if *requests_max == Some(0) {
+        problems.error(&site.key("requests_max"), "with 0 no request could ever be forwarded").hint("at least 1");
+    }
     let mut time = |key: &str, text: &Option<String>| duration(text.as_ref()?, &site.key(key), problems);
     let (connect, first_byte) = (time("connect", connect), time("first_byte", first_byte));
     let breaker = breaker::breaker(breaker.as_ref(), &site.key("breaker"), problems);
     let rate = breaker::rate(rate.as_ref(), *burst, site, problems);
     let urls = urls.iter().enumerate().filter_map(|(index, url)| base_url(url, &at(index), problems)).collect();
-    Service { name: name.into(), urls, keyed: *keyed, connect, first_byte, calls_max: *calls_max, breaker, rate }
+    let (name, keyed, calls_max, requests_max) = (name.into(), *keyed, *calls_max, *requests_max);
+    Service { name, urls, keyed, connect, first_byte, calls_max, requests_max, breaker, rate }
 }
 
 /// A base URL, without a slash at its end.

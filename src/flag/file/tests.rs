@@ -305,9 +305,14 @@ fn services_are_checked() {
     let (shop, _) = service(json!("http://127.0.0.1:9000"));
     assert_eq!(shop.unwrap().urls[0].authority().unwrap(), "127.0.0.1:9000");
     let (stock, messages) = service(json!({ "urls": ["http://a:1", "http://b:2"], "keyed": true, "connect": "1s",
-        "first_byte": "2s", "calls_max": 7 }));
+        "first_byte": "2s", "calls_max": 7, "requests_max": 9 }));
     let stock = stock.unwrap();
-    assert!(stock.keyed && stock.urls.len() == 2 && stock.calls_max == Some(7) && messages.is_empty());
+    assert!(
+        stock.keyed
+            && stock.urls.len() == 2
+            && (stock.calls_max, stock.requests_max) == (Some(7), Some(9))
+            && messages.is_empty()
+    );
     for (draft, message) in [
         (json!("https://shop"), "https is not supported by this version"),
         (json!("ftp://shop"), "is not an http URL"),
@@ -318,6 +323,7 @@ fn services_are_checked() {
         (json!("http://"), "is not a URL"),
         (json!({ "urls": [] }), "has no URL"),
         (json!({ "urls": ["http://a"], "calls_max": 0 }), "no call could ever be made"),
+        (json!({ "urls": ["http://a"], "requests_max": 0 }), "no request could ever be forwarded"),
         (json!({ "urls": ["http://a"], "connect": "soon" }), "is not a duration"),
     ] {
         let (service, messages) = service(draft.clone());

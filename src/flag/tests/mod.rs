@@ -21,6 +21,7 @@ pub fn service(name: &str) -> Arc<Service> {
         connect: None,
         first_byte: None,
         calls_max: None,
+        requests_max: None,
         breaker: None,
         rate: None,
     })

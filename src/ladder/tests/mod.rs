@@ -45,6 +45,7 @@ fn files(states: &[(&str, State)]) -> Declared {
         connect: None,
         first_byte: None,
         calls_max: None,
+        requests_max: None,
         breaker: None,
         rate: None,
     });

@@ -6,11 +6,11 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::rig::{OK, Origin, Rig, Setup, get};
-use super::wire::{Wire, bounded};
+use super::wire::bounded;
 use crate::limits::Limits;
 
 /// An origin that answers when it is told to.
-async fn origin_that_waits() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
+pub(super) async fn origin_that_waits() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
     let (may_answer, receiver) = watch::channel(false);
     let (asked, count) = watch::channel(0);
     let asked = std::sync::Arc::new(asked);
@@ -81,19 +81,4 @@ async fn requests_that_do_not_finish_are_cut_at_the_time_limit() {
     rig.shutdown.cancel();
     busy.ends().await;
     assert_eq!(bounded("the drain", rig.serving).await.unwrap().cut, 1);
-}
-
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_in_the_kernels_queue() {
-    let origin = Origin::always_answers(OK).await;
-    let limits = Limits { client_connections_max: 1, ..Limits::default() };
-    let rig = Rig::new(&origin, Setup { limits, ..Setup::default() }).await;
-    let mut first = rig.connect().await;
-    assert_eq!(first.ask(&get("/1")).await.status(), 200);
-    let mut second: Wire = rig.connect().await;
-    second.send(get("/2")).await;
-    assert_eq!(first.ask(&get("/1")).await.status(), 200);
-    assert_eq!(origin.requests().len(), 2, "the second waits in the kernel's queue");
-    drop(first);
-    assert_eq!(second.reply().await.status(), 200);
 }

@@ -262,6 +262,7 @@ pub struct Setup {
     pub freeze: Freeze,
     /// Whether the routes were lowered, and the store does not have that yet.
     pub returns_at_restart: bool,
+    pub requests_max: Option<u64>,
     pub edit_route: fn(&mut Route),
 }
 
@@ -269,7 +270,16 @@ impl Default for Setup {
     fn default() -> Self {
         let limits = Limits::default();
         let (trust_forwarded, freeze, returns_at_restart) = (false, Freeze::No, false);
-        Self { state: State::Off, limits, trust_forwarded, freeze, returns_at_restart, edit_route: |_| {} }
+        let requests_max = None;
+        Self {
+            state: State::Off,
+            limits,
+            trust_forwarded,
+            freeze,
+            returns_at_restart,
+            requests_max,
+            edit_route: |_| {},
+        }
     }
 }
 
@@ -282,7 +292,7 @@ pub struct Rig {
     pub serving: JoinHandle<Drained>,
 }
 
-fn service(address: SocketAddr) -> Arc<Service> {
+fn service(address: SocketAddr, requests_max: Option<u64>) -> Arc<Service> {
     Arc::new(Service {
         name: "shop".into(),
         urls: vec![format!("http://{address}").parse().unwrap()],
@@ -290,6 +300,7 @@ fn service(address: SocketAddr) -> Arc<Service> {
         connect: None,
         first_byte: None,
         calls_max: None,
+        requests_max,
         breaker: None,
         rate: None,
     })
@@ -308,7 +319,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
 
 /// `POST /orders` creates, `GET /orders/{id}` follows.
 pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
-    let legacy = service(origin);
+    let legacy = service(origin, setup.requests_max);
     let mut create = Route::clone(&route("orders.create", Method::POST, "/orders", &legacy, setup));
     let id = || serde_json_path::JsonPath::parse("$.id").unwrap();
     create.instance.get_or_insert_with(|| Instance::Creates { id: id() });

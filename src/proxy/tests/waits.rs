@@ -1,8 +1,8 @@
 //! Limits of waits, and which side is overdue.
 
 use crate::limits::Limits;
-use crate::proxy::monotonic::now;
-use crate::proxy::wait::{ConnectionWait, NEVER, Overdue, Phase, WaitLimits};
+use crate::proxy::monotonic::{NEVER, now};
+use crate::proxy::wait::{ConnectionWait, Overdue, Phase, WaitLimits};
 
 #[test]
 fn updates_from_an_earlier_exchange_are_ignored() {

@@ -41,6 +41,7 @@ fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
         connect: None,
         first_byte: None,
         calls_max: None,
+        requests_max: None,
         breaker: None,
         rate: None,
     });

@@ -21,6 +21,7 @@ fn service() -> Service {
         connect: None,
         first_byte: None,
         calls_max: Some(2),
+        requests_max: None,
         breaker: Some(Breaker { failures: 1.0, min: 1, open: LONG, probes: 1, ..Breaker::default() }),
         rate: None,
     }

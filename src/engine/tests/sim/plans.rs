@@ -122,6 +122,7 @@ pub(super) fn services() -> BTreeMap<ServiceName, Arc<Service>> {
             connect: None,
             first_byte: None,
             calls_max: None,
+            requests_max: None,
             breaker: None,
             rate: None,
         };

@@ -1,0 +1,42 @@
+//! Connections to legacy, and replies that cannot be passed on.
+
+use std::time::{Duration, Instant};
+
+use super::rig::{OK, Origin, Rig, Setup, get};
+use super::wire::bounded;
+use crate::limits::Limits;
+
+#[tokio::test]
+async fn a_reply_with_an_unknown_transfer_coding_is_refused() {
+    for coding in ["gzip", "gzip, chunked", "chunked, chunked", "xchunked", "chunked\r\nTransfer-Encoding: gzip"] {
+        let reply = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+        let origin = Origin::script(move |mut wire, _| {
+            let reply = reply.clone();
+            async move {
+                wire.message(true).await;
+                wire.send(reply).await;
+            }
+        })
+        .await;
+        let rig = Rig::new(&origin, Setup::default()).await;
+        let answer = rig.ask(&get("/any")).await;
+        assert_eq!((answer.status(), answer.field("x-pointsman-source")), (502, Some("proxy")), "{coding}");
+    }
+}
+
+/// For the new one the service's name is resolved again.
+#[tokio::test]
+async fn a_connection_to_legacy_that_was_used_for_long_enough_is_replaced() {
+    let origin = Origin::always_answers(OK).await;
+    let limits = Limits { service_connection_age_ms: 200, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { limits, ..Setup::default() }).await;
+    let opened = Instant::now();
+    let mut client = rig.connect().await;
+    bounded("a second connection", async {
+        while *origin.connections.lock().unwrap() < 2 {
+            assert_eq!(client.ask(&get("/any")).await.status(), 200);
+        }
+    })
+    .await;
+    assert!(opened.elapsed() >= Duration::from_millis(180), "not before a tenth less than its age");
+}

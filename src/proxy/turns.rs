@@ -1,0 +1,95 @@
+//! How many requests a legacy service gets at the same time.
+//!
+//! Always true: a request holds its turn from before a connection is chosen until legacy's reply has ended or was cut,
+//! a tunnel until it ends; those that wait get their turns in the order in which they came, are bounded in number and
+//! time, and nothing of them was sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use metrics::{Gauge, gauge};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::flag::Service;
+use crate::limits::Limits;
+
+/// The turns of one service.
+pub(super) struct Turns {
+    turns: Arc<Semaphore>,
+    waiting: AtomicU64,
+    waiting_max: u64,
+    wait_max: Duration,
+    in_flight_gauge: Gauge,
+    waiting_gauge: Gauge,
+}
+
+/// One request's turn, until it is dropped.
+pub(super) struct Turn {
+    _permit: OwnedSemaphorePermit,
+    in_flight: Gauge,
+}
+
+/// The request did not get its turn in time, or too many wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Busy;
+
+impl Turns {
+    /// `None` for a service that gets any number of requests.
+    pub(super) fn of(service: &Service, limits: &Limits) -> Option<Self> {
+        let requests_max = usize::try_from(service.requests_max?).unwrap_or(usize::MAX);
+        let name = || service.name.to_string();
+        gauge!("pointsman_legacy_requests_max", "service" => name()).set(requests_max as f64);
+        Some(Self {
+            turns: Arc::new(Semaphore::new(requests_max.clamp(1, Semaphore::MAX_PERMITS))),
+            waiting: AtomicU64::new(0),
+            waiting_max: limits.legacy_waiting_max,
+            wait_max: Limits::ms(limits.legacy_turn_ms),
+            in_flight_gauge: gauge!("pointsman_legacy_requests_in_flight", "service" => name()),
+            waiting_gauge: gauge!("pointsman_legacy_requests_waiting", "service" => name()),
+        })
+    }
+
+    /// Waits for a turn.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub(super) async fn take(&self) -> Result<Turn, Busy> {
+        let permit = match self.turns.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _place = self.place().ok_or(Busy)?;
+                let permit = timeout(self.wait_max, self.turns.clone().acquire_owned()).await;
+                permit.map_err(|_| Busy)?.map_err(|_| Busy)?
+            }
+        };
+        self.in_flight_gauge.increment(1.0);
+        Ok(Turn { _permit: permit, in_flight: self.in_flight_gauge.clone() })
+    }
+
+    fn place(&self) -> Option<Place<'_>> {
+        let add = |waiting: u64| (waiting < self.waiting_max).then_some(waiting + 1);
+        self.waiting.fetch_update(Relaxed, Relaxed, add).ok()?;
+        self.waiting_gauge.increment(1.0);
+        Some(Place { turns: self })
+    }
+}
+
+/// A place among those that wait, until it is dropped.
+struct Place<'a> {
+    turns: &'a Turns,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.turns.waiting.fetch_sub(1, Relaxed);
+        self.turns.waiting_gauge.decrement(1.0);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.in_flight.decrement(1.0);
+    }
+}

@@ -64,7 +64,8 @@ pub struct Limits {
     pub head_bytes_max: u64,
     /// Header fields of one request; 4,096 at most.
     pub head_fields_max: u64,
-    /// Open client connections. A new one takes the place of the one that has been idle longest, or waits.
+    /// Open client connections. When a new one finds no room, those that have been idle longest are closed, up to 32 at
+    /// once; if none is idle, it waits.
     pub client_connections_max: u64,
     /// Requests that wait until legacy may get them (`requests_max` of a service), for one service.
     pub legacy_waiting_max: u64,
@@ -77,6 +78,8 @@ pub struct Limits {
     /// How long a connection to a service is used, within a tenth; for the next one the name is resolved again.
     /// 0: as long as it lasts.
     pub service_connection_age_ms: u64,
+    /// How often the addresses of services' names are looked up, for requests that are forwarded to them.
+    pub service_resolve_ms: u64,
     /// A call that must not be repeated is not sent over a connection that was idle for longer than this; 0: each such
     /// call opens a new connection.
     pub service_unrepeatable_idle_ms: u64,
@@ -212,7 +215,7 @@ pub struct Limits {
     /// that began before the change get 503, and neither arm begins them.
     pub retry_key_marks_max: u64,
     /// The set in memory of the retry keys that the engine took within the window, about 2 bytes each; when it is full
-    /// every keyed request asks the store.
+    /// every request with a retry key asks the store.
     pub engine_keys_set_bytes_max: u64,
     /// The set in memory of all instances that the engine created and owns, about 2 bytes each; a second set of this
     /// size holds legacy's instances of which the engine has a twin. When a set is full, every follow-up of a family
@@ -267,6 +270,7 @@ impl Default for Limits {
             service_idle_connections_max: 256,
             service_idle_ms: 30_000,
             service_connection_age_ms: 300_000,
+            service_resolve_ms: 30_000,
             service_unrepeatable_idle_ms: 250, // servers' keep-alive time-outs begin at about 1 s
             head_read_ms: 10_000,
             client_idle_ms: 75_000,

@@ -122,7 +122,7 @@ impl Basis {
         let urls = service.map_or(&[][..], |service| &service.urls);
         self.add_count(urls.len());
         for url in urls {
-            self.add(&url.to_string());
+            self.add(&url.uri.to_string());
         }
     }
 }

@@ -303,17 +303,7 @@ mod tests {
     #[tokio::test]
     async fn a_pin_collision_shuts_the_gates_to_live_and_only() {
         let affinity = StoreAffinity::load(Arc::new(MemoryStore::default()), &Limits::default()).await.unwrap();
-        let service = Service {
-            name: "shop".into(),
-            urls: vec![http::Uri::from_static("http://127.0.0.1:9000")],
-            keyed: false,
-            connect: None,
-            first_byte: None,
-            calls_max: None,
-            requests_max: None,
-            breaker: None,
-            rate: None,
-        };
+        let service = Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]);
         let matches = Match { method: Method::POST, path: "/orders".into(), host: None };
         let follower = Route::without_workflow("orders.get".into(), matches.clone(), Arc::new(service));
         let id = serde_json_path::JsonPath::parse("$.id").unwrap();

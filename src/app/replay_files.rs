@@ -82,7 +82,7 @@ impl ReplayFiles {
         Ok(Self::of(loaded.setup, secret))
     }
     fn of(setup: Setup, secret: Option<[u8; 32]>) -> Self {
-        let base_url = |uri: &http::Uri| uri.to_string().trim_end_matches('/').to_owned();
+        let base_url = |url: &crate::flag::BaseUrl| url.uri.to_string().trim_end_matches('/').to_owned();
         let base_urls =
             setup.services.iter().map(|(name, service)| (name, service.urls.first().map_or(String::new(), base_url)));
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);

@@ -1,4 +1,5 @@
-//! Reads a store that no process uses, for the command line.
+//! Reads a store for the command line: a SQLite file that no process uses, or a PostgreSQL database, also while
+//! processes use it.
 //!
 //! Always true: nothing in a store is changed. Opening a missing store creates nothing and fails. A SQLite file that a
 //! process uses is an error too, since it belongs to that process, and so is one that an older version wrote, since it

@@ -15,7 +15,7 @@ use super::checked_files::{MainFile, PlacedRoute, Workflows};
 use super::effects::workflows_with_shared_steps;
 use super::setup::{Settings, StoreUrl};
 use crate::expression::Template;
-use crate::flag::{Instance, Percent, Route, State};
+use crate::flag::{BaseUrl, Instance, Percent, Route, State};
 use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site, nearest};
 use crate::workflow::{EffectClass, Plan, StepKind, Until, may_create_instance};
@@ -33,7 +33,7 @@ pub(crate) fn check_loops(
         let site = site.key(name.as_str());
         let is_legacy =
             main.default_legacy.as_ref() == Some(name) || routes.iter().any(|(_, route)| route.legacy.name == *name);
-        for uri in &service.urls {
+        for BaseUrl { uri, .. } in &service.urls {
             let api = settings.api.map(|api| ("api.listen", api));
             let mut ours = [("listen", settings.listen), ("admin.listen", settings.admin)].into_iter().chain(api);
             let Some((which, _)) = ours.find(|(_, listener)| reaches(uri, *listener)) else { continue };

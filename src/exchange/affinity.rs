@@ -93,7 +93,7 @@ impl LegacyTake {
     /// Legacy takes the first try, and only this process knows.
     pub const NOT_NOTED: Self = Self::Taken { noted: false, again: false };
 
-    /// Whether legacy has it and that is not recorded.
+    /// Whether legacy has it, and its keys are noted neither in the file nor in the store.
     pub fn is_not_noted(self) -> bool {
         matches!(self, Self::Taken { noted: false, .. })
     }

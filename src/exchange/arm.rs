@@ -63,7 +63,7 @@ pub enum MayBegin {
     Always,
     /// Unless new instances are frozen.
     UnlessFrozen,
-    /// Not at all: it was given to the engine only as the retry of a first try that the engine was about to take. If no
+    /// Not at all: it was given to the engine only as the retry of a first try that the engine took. If no
     /// run came of that first try, legacy takes the retry.
     Never,
 }

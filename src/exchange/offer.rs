@@ -147,7 +147,7 @@ pub enum Served {
     Unknown,
 }
 
-/// Is told of every answer of the engine.
+/// Is told how the engine served callers; not of retries, of pending answers, or of runs that ended on purpose.
 pub trait ServedObserver: Send + Sync {
     /// The engine served one request of a route, which this version of the files decided.
     fn served(&self, route: &RouteId, files_version: u64, served: Served);

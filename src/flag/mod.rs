@@ -44,6 +44,6 @@ pub use path::{Ambiguity, Normalised, PathRefusal, normalise};
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys, lower_case_uuid};
 pub use retry::{EarlierScope, EarlierTimes, KeyForm, RetryScope};
 pub use route::{Cohort, Guard, Instance, Match, Route};
-pub use service::{Breaker, Rate, Service};
+pub use service::{BaseUrl, Breaker, Eject, HealthCheck, Rate, Service};
 pub use set::{FlagSet, FoundRoute, ResolvedPath, RouteFlag};
 pub use state::{Freeze, Percent, Shares, State};

@@ -63,17 +63,7 @@ mod tests {
     fn the_reason_of_each_state_is_a_metric() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        let shop = Arc::new(Service {
-            name: "shop".into(),
-            urls: vec![Uri::from_static("http://127.0.0.1:9000")],
-            keyed: false,
-            connect: None,
-            first_byte: None,
-            calls_max: None,
-            requests_max: None,
-            breaker: None,
-            rate: None,
-        });
+        let shop = Arc::new(Service::at("shop", [Uri::from_static("http://127.0.0.1:9000")]));
         let matches = Match { method: Method::GET, path: "/a".into(), host: None };
         let route = Route { declared: State::Live, ..Route::without_workflow("a".into(), matches, Arc::clone(&shop)) };
         let set = |freeze| {

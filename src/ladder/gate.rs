@@ -93,7 +93,8 @@ impl Gate {
                 Err(Refusal::GateShut(missing))
             };
         };
-        // With more callers on the same rung or a lower one, the gate of that rung is what force overrides.
+        // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
+        // this or a lower rung, the one below that rung; `shadow` if the gate of `dark` is shut too.
         let below = match requested.to > at.rung() {
             _ if is_dark_shut => State::Shadow,
             true => at.rung(),

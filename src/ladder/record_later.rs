@@ -90,7 +90,7 @@ impl Mover {
         let all = async {
             loop {
                 while let Some(mut recorded) = next() {
-                    // An error means that it waits no more, because the route is as low without it.
+                    // An error: this flip waits no more. A newer one replaces it, or the route is as low without it.
                     let _ = recorded.wait_for(Option::is_some).await;
                 }
                 self.kill_switch().wait_all_recorded().await;

@@ -53,6 +53,8 @@ pub(super) struct CapturedRequest {
     pub instance: Option<InstanceId>,
     pub legacy_keys: KeysOfLegacy,
     pub began: u64,
+    /// When it got its turn at legacy, after it had to wait for that; 0 otherwise.
+    pub turn_at: u64,
     pub bytes_max: usize,
     pub offer: Arc<dyn Offer>,
     pub affinity: Arc<dyn Affinity>,
@@ -163,7 +165,7 @@ impl CapturedReply {
             }
         };
         let Some(reply) = reply else { return ticket.skip(SkipReason::BodyTooLarge) };
-        let latency = Duration::from_micros(ended.saturating_sub(sent));
+        let latency = Duration::from_micros(ended.saturating_sub(sent.max(captured.turn_at)));
         let legacy = Observation::new(status, headers, Body::Whole(reply), latency, Vec::new());
         captured.request.body = body;
         let answered = Answered {

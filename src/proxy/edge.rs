@@ -30,12 +30,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::headers::Forwarder;
-use super::monotonic::{instant, now};
+use super::monotonic::{NEVER, instant, now};
 use super::proxied_request::Client;
 use super::reply_body::ReplyBody;
 use super::respond::record_unreadable;
 use super::shared::{Drained, Shared};
-use super::socket::{ClientIo, Peek, peek};
+use super::socket::{ClientIo, Peek, has_bytes, has_stopped_sending, peek};
 use super::switch;
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::limits::Limits;
@@ -52,6 +52,13 @@ const IDLE_CLOSED_SHARE: usize = 64;
 const IDLE_CLOSED_MAX: usize = 32;
 /// How long after a search for idle connections the next one begins, if there is still no room.
 const IDLE_SEARCH_PAUSE: Duration = Duration::from_millis(20);
+/// How often a connection is asked whether its client has stopped sending while nobody reads the request's body.
+const UNREAD_BODY_LOOK_MICROS: u64 = 500_000;
+/// A connection that has been idle for less is not closed for a new one, because its client's next request may be on
+/// its way …
+const IDLE_MICROS_MIN: u64 = 100_000;
+/// … unless the new connection has waited for so many searches.
+const PATIENT_SEARCHES: u32 = 25;
 /// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
 
@@ -109,8 +116,11 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
 /// Waits until one more connection may be open. Meanwhile the connections that have been idle longest are closed.
 async fn wait_for_room(shared: &Shared, room: &Arc<Semaphore>, limit: usize) -> OwnedSemaphorePermit {
     let at_once = (limit / IDLE_CLOSED_SHARE).clamp(1, IDLE_CLOSED_MAX);
+    let mut searches = 0_u32;
     loop {
-        shared.open_connections.close_idle(at_once);
+        let idle_for = if searches < PATIENT_SEARCHES { IDLE_MICROS_MIN } else { 0 };
+        searches = searches.saturating_add(1);
+        shared.open_connections.close_idle(at_once, now().saturating_sub(idle_for));
         // The semaphore is never closed.
         if let Ok(Ok(permit)) = timeout(IDLE_SEARCH_PAUSE, room.clone().acquire_owned()).await {
             return permit;
@@ -194,6 +204,7 @@ where
     let mut closing = false;
     let (mut overdue_exchange, mut peeked_exchange) = (0, 0);
     let mut drain_since = None;
+    let mut next_look = 0;
     poll_fn(|cx: &mut Context<'_>| {
         // Registered before the drain's state is read: the drain writes the state and then wakes.
         wait.waker.register(cx.waker());
@@ -220,8 +231,7 @@ where
                 }
                 return Poll::Ready(());
             }
-            // hyper has read what the client has sent by now.
-            if !closing && wait.takes_close_request() {
+            if !closing && wait.takes_close_request() && !has_bytes(stream) {
                 closing = true;
                 connection.as_mut().graceful_shutdown();
                 shared.open_connections.count_idle_closed();
@@ -242,6 +252,21 @@ where
                     Peek::Reset => return Poll::Ready(()),
                 }
             }
+            // Nobody reads a body while its request waits for its turn or for the engine.
+            let is_body_unread = wait.phase() == Phase::OwnDeadline && !wait.is_request_done();
+            if is_body_unread && !wait.has_fin() {
+                let at = now();
+                if at >= next_look {
+                    next_look = at + UNREAD_BODY_LOOK_MICROS;
+                    if has_stopped_sending(stream) {
+                        wait.saw_fin();
+                    }
+                }
+                if next_look < armed {
+                    armed = next_look;
+                    timer.as_mut().reset(instant(armed));
+                }
+            }
             let (due, _) = wait.due(wait_limits);
             if due < armed {
                 armed = due;
@@ -260,7 +285,8 @@ where
                 overdue_exchange = wait.exchange_count();
                 wait.report_overdue(why);
             }
-            armed = due.max(at + 1).min(at.saturating_add(wait_limits.check_every));
+            let latest = if is_body_unread && !wait.has_fin() { next_look } else { NEVER };
+            armed = due.min(latest).max(at + 1).min(at.saturating_add(wait_limits.check_every));
             timer.as_mut().reset(instant(armed));
         }
     })

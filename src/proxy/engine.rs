@@ -200,7 +200,8 @@ fn request(
         may_begin: flagged.may_begin,
         earlier: flagged.earlier.clone(),
         legacy_keys: None,
-        // A retry comes to the engine because of its first try, whose stored run is from before `keep: none`.
+        // A retry is always kept: it comes because the engine took its first try, and under `keep: none` no keys are
+        // remembered, so that try has a stored run from before `keep: none`.
         keep: route.keeps_runs || reason == EngineReason::Retry,
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),

@@ -5,9 +5,9 @@
 
 use http::StatusCode;
 
+use super::address::ConnectError;
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
-use super::pool::ConnectError;
 use super::wait::Overdue;
 use crate::exchange::{Problem, Source};
 use crate::flag::PathRefusal;
@@ -139,6 +139,10 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             );
             (S::SERVICE_UNAVAILABLE, "legacy-busy", "The service is busy", detail, false)
         }
+        Failure::Legacy(CallError::Unreachable(ConnectError::Unresolved(_))) => {
+            let detail = format!("The address of the service cannot be looked up now. {NOTHING_SENT}");
+            (S::BAD_GATEWAY, "legacy-unresolved", "The service has no address", detail, false)
+        }
         Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
             let detail = format!("No connection to the service could be made in time. {NOTHING_SENT}");
             (S::GATEWAY_TIMEOUT, "legacy-connect-timeout", "The service cannot be reached", detail, false)
@@ -239,6 +243,7 @@ mod tests {
             Failure::Overdue(Overdue::Total),
             Failure::Legacy(CallError::Busy),
             Failure::Legacy(CallError::Unreachable(refused())),
+            Failure::Legacy(CallError::Unreachable(ConnectError::Unresolved(std::io::Error::other("no such name")))),
             Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)),
             Failure::Switched,
             Failure::Nobody("the store did not answer"),

@@ -1,7 +1,8 @@
 //! Header fields that are removed from messages, and those that are added.
 //!
 //! Always true: hop-by-hop fields and those that `Connection` names are removed, in both directions; framing fields
-//! (`content-length`, `transfer-encoding`) are never among them. The client's `Host` is passed on unchanged, so that
+//! (`content-length`, `transfer-encoding`) are never among them, except that a reply with two framings keeps one
+//! (`strip_reply`). The client's `Host` is passed on unchanged, so that
 //! legacy answers as it would without the proxy. Values that are the same for all requests of a connection are built
 //! once.
 

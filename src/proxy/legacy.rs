@@ -1,9 +1,10 @@
 //! Sends a request to legacy.
 //!
-//! Always true: a request is sent again only where its first connection had been idle in the pool, no byte of a reply
-//! came, and a repeat is harmless: hyper returned the request unsent, or it is idempotent and without a body. Every
-//! failure says whether anything was sent. When legacy is slow, the limits in `wait` end the wait; when the caller goes
-//! away, dropping this future closes legacy's connection.
+//! Always true: a request is sent again only if no byte of a reply came and a repeat is harmless: hyper returned the
+//! request unsent; or it is idempotent, without a body, and its connection had been idle in the pool; or it is safe,
+//! without a body, another address can take it, and the retry budget allows that. Every failure says whether anything
+//! was sent. An address that gave no answer is told so. When legacy is slow, the limits in `wait` end the wait; when
+//! the caller goes away, dropping this future closes legacy's connection.
 
 use std::sync::Arc;
 
@@ -11,16 +12,18 @@ use http::header::HOST;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
+use super::address::{Address, ConnectError, InFlight};
 use super::monotonic::now;
-use super::pool::{ConnectError, Connection, Target, Upstream};
+use super::pool::Connection;
 use super::request_body::RequestBody;
 use super::turns::{Busy, Turn};
-use super::wait::{ConnectionWait, Phase};
+use super::upstream::Upstream;
+use super::wait::{ConnectionWait, Overdue, Phase};
 
 /// A connection to legacy that one exchange holds.
 pub(super) struct LegacyConnection {
     connection: Connection,
-    target: Arc<Target>,
+    in_flight: InFlight,
     /// Microseconds that it took to get a connection.
     pub connecting: u64,
     /// When the request was handed to the connection.
@@ -35,7 +38,7 @@ impl LegacyConnection {
     /// Returns the connection for reuse. To be called only when both messages have ended completely.
     pub(super) fn return_to_pool(self) {
         if self.reusable {
-            self.target.return_to_pool(self.connection);
+            self.in_flight.address.idle.put(self.connection);
         }
     }
 }
@@ -55,14 +58,18 @@ pub(super) enum CallError {
 
 /// Sends a request to legacy and awaits the head of the reply.
 pub(super) async fn call(
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
     wait: &ConnectionWait,
 ) -> Result<(Response<Incoming>, LegacyConnection), CallError> {
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
     let has_host = request.headers().contains_key(HOST);
-    let mut stale = 0;
+    let (mut must_be_new, mut is_repeated) = (false, false);
+    // Addresses that gave no connection or no answer to this request.
+    let mut tried = Vec::new();
+    upstream.start();
+    upstream.retry_budget.count_request();
     let mut turn = match &upstream.turns {
         Some(turns) => {
             wait.enter(Phase::OwnDeadline);
@@ -72,38 +79,56 @@ pub(super) async fn call(
     };
     loop {
         let asked_at = now();
-        let (mut connection, target, reused) = connection(upstream, stale > 0).await?;
+        let connected = upstream.connection(&mut tried, must_be_new, asked_at).await;
+        let (mut connection, in_flight, reused) = connected.map_err(CallError::Unreachable)?;
+        let target = &in_flight.address.target;
         if let Some(uri) = target.uri(&origin) {
             *request.uri_mut() = uri;
         }
         if !has_host {
             request.headers_mut().insert(HOST, target.authority.clone());
         }
-        let repeat = if reused { repeatable(&request) } else { None };
+        let may_go_elsewhere = !reused && !is_repeated && request.method().is_safe() && upstream.has_another(&tried);
+        let mut repeat = if reused || may_go_elsewhere { repeatable(&request) } else { None };
         wait.set_first_byte_limit(upstream.first_byte);
         let sent = now();
         wait.start_sending();
-        let mut failed = match connection.sender.try_send_request(request).await {
+        let awaited = Awaited { address: &in_flight.address, wait };
+        let sending = connection.sender.try_send_request(request).await;
+        drop(awaited);
+        let mut failed = match sending {
             Ok(response) => {
+                in_flight.address.answered();
                 let connecting = sent.saturating_sub(asked_at);
                 return Ok((
                     response,
-                    LegacyConnection { connection, target, connecting, sent, reusable: true, turn: turn.take() },
+                    LegacyConnection { connection, in_flight, connecting, sent, reusable: true, turn: turn.take() },
                 ));
             }
             Err(failed) => failed,
         };
         if reused {
             // The idle connection was closed meanwhile. After one such failure a new connection is opened.
-            stale += 1;
+            must_be_new = true;
             if let Some(untouched) = failed.take_message() {
                 request = untouched;
                 continue;
             }
-            if let Some(copy) = repeat.filter(|_| is_closed(failed.error())) {
+            if let Some(copy) = repeat.take().filter(|_| is_closed(failed.error())) {
                 request = copy;
                 continue;
             }
+        }
+        if !wait.is_request_broken() {
+            in_flight.address.unanswered();
+        }
+        if let Some(copy) = repeat.filter(|_| may_go_elsewhere && is_closed(failed.error()))
+            && upstream.retry_budget.take()
+        {
+            upstream.retries.increment(1);
+            (request, is_repeated) = (copy, true);
+            tried.push(in_flight.address.clone());
+            continue;
         }
         let error = failed.into_error();
         return Err(match is_closed(&error) {
@@ -113,19 +138,18 @@ pub(super) async fn call(
     }
 }
 
-async fn connection(upstream: &Upstream, must_be_new: bool) -> Result<(Connection, Arc<Target>, bool), CallError> {
-    let mut why = None;
-    for target in upstream.in_turn() {
-        if !must_be_new && let Some(connection) = target.take().await {
-            return Ok((connection, target.clone(), true));
-        }
-        match target.connect(upstream.connect).await {
-            Ok(connection) => return Ok((connection, target.clone(), false)),
-            Err(e) => why = Some(e),
+/// A request whose answer is awaited. If the wait ends because it is too long, the address is told so.
+struct Awaited<'a> {
+    address: &'a Arc<Address>,
+    wait: &'a ConnectionWait,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if matches!(self.wait.overdue_reported(), Some(Overdue::FirstByte | Overdue::Upload)) {
+            self.address.unanswered();
         }
     }
-    let nowhere = || ConnectError::Refused(std::io::Error::other("the service has no address"));
-    Err(CallError::Unreachable(why.unwrap_or_else(nowhere)))
 }
 
 /// A copy of a request, if sending the request twice is harmless.

@@ -1,6 +1,7 @@
 //! A limit for log lines that clients or a failing service can cause at any rate.
 //!
-//! Always true: at most [`LINES_PER_SECOND_MAX`] lines are written in a second; the next line says how many were left
+//! At most [`LINES_PER_SECOND_MAX`] lines are written in a second (a few more if threads ask at its turn); the next
+//! line says how many were left
 //! out since the last one.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

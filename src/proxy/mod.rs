@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
 //! `hygiene` (is its head unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay`
-//! (with `legacy` over `pool`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and
+//! (with `legacy` over `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and
 //! `capture` copy them, and `respond` is the one place where errors (`failure`) become answers. What remains to be done
 //! when the client's socket has taken the last byte waits in `completion` until then, and is done by `settler`.
 //!
@@ -17,12 +17,16 @@
 //! When a side is slow, a limit in `wait` ends the wait; when one is gone, the other is cut and its message never
 //! completed; the proxy itself retries only where that cannot do the work twice.
 
+mod address;
+mod balance;
 mod capture;
 mod completion;
 mod edge;
+mod ejection;
 mod engine;
 mod failure;
 mod headers;
+mod health_check;
 mod hygiene;
 mod legacy;
 mod line_limit;
@@ -34,7 +38,9 @@ mod proxied_request;
 mod relay;
 mod reply_body;
 mod request_body;
+mod resolver;
 mod respond;
+mod retry_budget;
 mod retry_keys;
 mod route_metrics;
 mod settler;
@@ -45,6 +51,7 @@ mod table;
 mod tunnel;
 mod turns;
 mod upload;
+mod upstream;
 mod wait;
 
 #[cfg(test)]

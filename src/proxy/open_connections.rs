@@ -56,12 +56,14 @@ impl OpenConnections {
             }
         }
     }
-    /// Closes the connections that have been idle longest, `count_max` at most.
-    pub(super) fn close_idle(&self, count_max: usize) {
+    /// Closes the connections that have been idle longest, `count_max` at most, and only those that have been idle
+    /// since before a time.
+    pub(super) fn close_idle(&self, count_max: usize, before: u64) {
         let mut idle = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.extend(shard.values().filter_map(|wait| Some((wait.idle_since()?, wait.clone()))));
+            let idle_since = |wait: &Arc<ConnectionWait>| wait.idle_since().filter(|since| *since <= before);
+            idle.extend(shard.values().filter_map(|wait| Some((idle_since(wait)?, wait.clone()))));
         }
         if idle.len() > count_max {
             idle.select_nth_unstable_by_key(count_max, |(since, _)| *since);

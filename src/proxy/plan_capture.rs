@@ -1,7 +1,8 @@
 //! Decides whether a request is compared, and what is copied for that.
 //!
 //! Always true: for a request that should be compared one ticket is opened, before legacy is called; if it is known by
-//! then that the request cannot be compared, the ticket is settled at once and nothing is copied.
+//! then that the request cannot be compared, the ticket is settled at once and nothing is copied for a comparison (the
+//! reply of a creator is copied all the same, for the id of the instance).
 
 use std::sync::{Arc, Mutex};
 
@@ -91,6 +92,7 @@ fn captured_request(
         instance: flagged.instance.clone(),
         legacy_keys: flagged.keys_of_legacy(),
         began: proxied.began,
+        turn_at: 0,
         bytes_max: usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX),
         offer: shared.offer.clone(),
         affinity: shared.affinity.clone(),

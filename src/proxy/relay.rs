@@ -1,7 +1,8 @@
 //! Calls legacy for a request, and passes its reply on to the client.
 //!
 //! Always true: the reply's bytes are passed on as they come, without hop-by-hop fields; a reply that was framed twice
-//! ends its connection; a switch to a protocol that nobody asked for is an error. `legacy` chooses the connection,
+//! (with a transfer coding and a length) is the last one on its connection; a switch to a protocol that nobody asked
+//! for is an error. `legacy` chooses the connection,
 //! `capture` copies.
 
 use http::header::CONTENT_LENGTH;
@@ -45,6 +46,12 @@ pub(super) async fn answer_from_legacy(
             let (mut parts, incoming) = response.into_parts();
             let replied = now();
             wait.enter(Phase::Reply);
+            if !has_known_coding(&parts.headers) {
+                if let Some(captured) = captured {
+                    captured.skip(SkipReason::LegacyFailed);
+                }
+                return Err(proxied.refused(rung, Failure::TransferCoding));
+            }
             let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
             if switching {
                 let legacy = on_upgrade_reply(&mut parts);
@@ -53,18 +60,17 @@ pub(super) async fn answer_from_legacy(
                     None => return Err(proxied.refused(rung, Failure::Switched)),
                 }
             }
-            if !has_known_coding(&parts.headers) {
-                if let Some(captured) = captured {
-                    captured.skip(SkipReason::LegacyFailed);
-                }
-                return Err(proxied.refused(rung, Failure::TransferCoding));
-            }
             connection.reusable = strip_reply(&mut parts.headers, switching) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
+            let turn_at = connection.turn.as_ref().map_or(0, |turn| turn.taken_at);
+            let captured = captured.map(|captured| CapturedRequest { turn_at, ..captured });
             let capture = captured.and_then(|captured| captured.on_reply_head(parts.status, &parts.headers, length));
             let answer_to_count = proxied.answer_to_count(rung, AnsweredBy::Legacy, parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
-            entry.route_metrics.record_overhead(asked.saturating_sub(proxied.began) + now().saturating_sub(replied));
+            // The wait for a turn is legacy's, which has as many requests as it may get.
+            let waited = connection.turn.as_ref().map_or(0, |turn| turn.waited);
+            let before = asked.saturating_sub(proxied.began).saturating_sub(waited);
+            entry.route_metrics.record_overhead(before + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
             let unmodified = parts.status == StatusCode::NOT_MODIFIED && parts.headers.contains_key(CONTENT_LENGTH);
             let mut body = ReplyBody::legacy(incoming, connection, capture, wait.clone(), Some(answer_to_count));

@@ -13,7 +13,6 @@ use super::failure::{Failure, HEAD_TOO_LARGE, MALFORMED_HEAD, describe, reason, 
 use super::legacy::CallError;
 use super::line_limit::LineLimit;
 use super::monotonic::now;
-use super::pool::ConnectError;
 use super::reply_body::ReplyBody;
 use super::route_metrics::{AnswerToCount, AnsweredBy, RouteMetrics};
 use super::wait::{ConnectionWait, Phase};
@@ -82,7 +81,8 @@ pub(super) fn refuse(
     if let Some(seconds) = retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if close {
+    // Without this the connection would wait for a body that nobody reads, and could not be used or count as idle.
+    if close || !wait.is_request_done() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -106,8 +106,17 @@ fn document(problem: &Problem, status: StatusCode) -> Bytes {
     Bytes::from(text)
 }
 
-/// Refused requests that are logged.
-static LINES: LineLimit = LineLimit::new();
+/// Refused requests that are logged, for each level: many bad requests do not suppress the lines about legacy.
+static INFO_LINES: LineLimit = LineLimit::new();
+static WARN_LINES: LineLimit = LineLimit::new();
+static ERROR_LINES: LineLimit = LineLimit::new();
+
+/// The number of lines that were left out before, if a line may be written now.
+macro_rules! next_line {
+    ($level:ident, $lines:ident) => {
+        tracing::enabled!(tracing::Level::$level).then(|| $lines.next_line(now() / 1_000_000)).flatten()
+    };
+}
 
 /// Counts and logs a request whose head hyper could not read and has refused.
 pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) {
@@ -117,42 +126,36 @@ pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) {
         _ => return,
     };
     no_route.count_refusal(reason);
-    if let Some(left_out) = LINES.next_line(now() / 1_000_000) {
+    if let Some(left_out) = next_line!(INFO, INFO_LINES) {
         tracing::info!(reason, left_out, %error, "a request was refused");
     }
 }
 
 /// Logs a refused request, with what the answer does not contain.
 fn log(failure: &Failure, reason: &str, route: &str) {
-    let Some(left_out) = LINES.next_line(now() / 1_000_000) else { return };
     match failure {
-        Failure::Legacy(CallError::Unreachable(ConnectError::Refused(error))) => {
-            tracing::warn!(route, reason, left_out, %error, "no connection to legacy could be made; nothing was sent");
-        }
-        Failure::Legacy(CallError::Unreachable(ConnectError::Handshake(error))) => {
-            tracing::warn!(route, reason, left_out, %error, "no connection to legacy could be made; nothing was sent");
-        }
-        Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
-            tracing::warn!(route, reason, left_out, "no connection to legacy could be made in time; nothing was sent");
+        Failure::Legacy(CallError::Unreachable(why)) => {
+            if let Some(left_out) = next_line!(WARN, WARN_LINES) {
+                tracing::warn!(route, reason, left_out, %why, "no connection to legacy could be made; nothing was sent");
+            }
         }
         Failure::Legacy(CallError::Closed(error) | CallError::Invalid(error)) => {
-            tracing::warn!(
-                route,
-                reason,
-                left_out,
-                %error,
-                "legacy gave no valid reply; the request may have been carried out"
-            );
+            if let Some(left_out) = next_line!(WARN, WARN_LINES) {
+                let message = "legacy gave no valid reply; the request may have been carried out";
+                tracing::warn!(route, reason, left_out, %error, "{message}");
+            }
         }
         Failure::EngineSilent | Failure::EngineGaveBack => {
-            tracing::error!(
-                route,
-                reason,
-                left_out,
-                ?failure,
-                "the engine gave no answer by its deadline, or gave back a request that legacy may not answer"
-            );
+            if let Some(left_out) = next_line!(ERROR, ERROR_LINES) {
+                let message =
+                    "the engine gave no answer by its deadline, or gave back a request that legacy may not answer";
+                tracing::error!(route, reason, left_out, ?failure, "{message}");
+            }
         }
-        other => tracing::info!(route, reason, left_out, failure = ?other, "a request was refused"),
+        other => {
+            if let Some(left_out) = next_line!(INFO, INFO_LINES) {
+                tracing::info!(route, reason, left_out, failure = ?other, "a request was refused");
+            }
+        }
     }
 }

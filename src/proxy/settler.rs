@@ -1,9 +1,10 @@
 //! Settles exchanges that were captured, on a thread of its own.
 //!
 //! What follows a reply (searching it for the id of a created instance, building the observation, offering it to the
-//! shadow executor) takes locks that other threads hold and parses bodies: no thread that serves clients does it.
-//! Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here; an exchange that finds no
-//! room is not compared, and counted as skipped, but its reply is searched for an id all the same.
+//! shadow executor) takes locks that other threads hold and parses bodies, so threads that serve clients leave it to
+//! this one. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here; an exchange that
+//! finds no room is not compared, and counted as skipped, but its reply is searched for an id all the same, by the
+//! thread that served it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -48,7 +49,7 @@ impl Settler {
         let bytes = waiting_bytes.clone();
         let run = move || settle_all(&received, &bytes);
         if let Err(error) = std::thread::Builder::new().name("settler".into()).spawn(run) {
-            tracing::warn!(%error, "the thread that settles comparisons cannot be started; clients wait for it");
+            tracing::warn!(%error, "the thread that settles comparisons cannot be started; the threads that serve clients do its work");
         }
         Self { jobs, waiting_bytes }
     }

@@ -10,6 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -57,6 +59,23 @@ pub(super) fn peek(stream: &TcpStream, cx: &mut Context<'_>) -> Peek {
     }
 }
 
+/// Whether bytes of the client wait in its socket. Asks the system, not the runtime: that learns of bytes a little
+/// later, and a connection that is closed meanwhile loses its client's next request.
+pub(super) fn has_bytes(stream: &TcpStream) -> bool {
+    let mut byte = [0_u8; 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    rustix::net::recv(stream, &mut byte[..], flags).is_ok_and(|(_, length)| length > 0)
+}
+
+/// Whether the client has closed its sending side or is gone. Unlike [`peek`] it sees that behind bytes that nobody has
+/// read yet; costs a system call.
+pub(super) fn has_stopped_sending(stream: &TcpStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_ready = rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0);
+    is_ready && polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
+
 /// Reads once. A read that leaves room in the buffer has emptied the socket: its readiness is cleared at once (by
 /// returning `WouldBlock` to `try_io`), which saves the system call that would find it empty.
 fn read(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
@@ -83,8 +102,9 @@ impl AsyncRead for ClientIo {
                     self.wait.saw_fin();
                     return Poll::Ready(Ok(()));
                 }
-                Ok(_) => {
-                    self.wait.on_client_bytes();
+                Ok(count) => {
+                    let filled = buf.filled();
+                    self.wait.on_client_bytes(ends_message(&filled[filled.len() - count..]));
                     return Poll::Ready(Ok(()));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -92,6 +112,13 @@ impl AsyncRead for ClientIo {
             }
         }
     }
+}
+
+/// Whether a message may end with these bytes: a head or a chunked body does, with an empty line. Fewer bytes than that
+/// may be the end of it.
+fn ends_message(bytes: &[u8]) -> bool {
+    let tail = &bytes[bytes.len().saturating_sub(4)..];
+    tail.ends_with(b"\r\n\r\n") || tail.ends_with(b"\n\n") || bytes.len() < 4
 }
 
 impl ClientIo {

@@ -176,7 +176,7 @@ async fn answer_flagged(
     // In two cases the request is answered although it is not known who took the first try. First: the engine answers
     // by its rung, and its workflow only reads. Second: only the engine of another process may have taken it; the route
     // is at most in `shadow`, where legacy answers even while the store does not; and the caller is in no cohort that
-    // is in `live` or returns there. While the store does not have a route's flip down, a restart returns it to `live`,
+    // is in `live` or returns there. While a route's flip down is not in the store yet, a restart returns it to `live`,
     // and another process may have it in `live` and have taken the first try.
     if first_try.is_unknown {
         let is_by_rung = matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });

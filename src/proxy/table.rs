@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::pool::Upstream;
 use super::route_metrics::RouteMetrics;
+use super::upstream::Upstream;
 use crate::flag::{FlagSet, RouteFlag, Service};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
@@ -75,9 +75,13 @@ impl Table {
         self.route_metrics.get(route)
     }
 
-    /// Closes connections to services that have been idle for too long.
+    /// Closes connections to services that have been idle for too long. Starts the lookups and health checks of
+    /// services that have had no request yet.
     pub(super) fn sweep(&self) {
-        self.upstreams.values().for_each(|upstream| upstream.sweep());
+        for upstream in self.upstreams.values() {
+            upstream.start();
+            upstream.sweep();
+        }
     }
 }
 

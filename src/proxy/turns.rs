@@ -12,12 +12,15 @@ use metrics::{Gauge, gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::monotonic::now;
 use crate::flag::Service;
 use crate::limits::Limits;
 
 /// The turns of one service.
 pub(super) struct Turns {
     turns: Arc<Semaphore>,
+    requests_max: usize,
+    max_gauge: Gauge,
     waiting: AtomicU64,
     waiting_max: u64,
     wait_max: Duration,
@@ -29,6 +32,10 @@ pub(super) struct Turns {
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
     in_flight: Gauge,
+    /// When the request got it, in microseconds of `monotonic::now`; 0 if it did not have to wait.
+    pub taken_at: u64,
+    /// How long the request waited for it, in microseconds.
+    pub waited: u64,
 }
 
 /// The request did not get its turn in time, or too many wait.
@@ -40,8 +47,11 @@ impl Turns {
     pub(super) fn of(service: &Service, limits: &Limits) -> Option<Self> {
         let requests_max = usize::try_from(service.requests_max?).unwrap_or(usize::MAX);
         let name = || service.name.to_string();
-        gauge!("pointsman_legacy_requests_max", "service" => name()).set(requests_max as f64);
+        let max_gauge = gauge!("pointsman_legacy_requests_max", "service" => name());
+        max_gauge.increment(requests_max as f64);
         Some(Self {
+            requests_max,
+            max_gauge,
             turns: Arc::new(Semaphore::new(requests_max.clamp(1, Semaphore::MAX_PERMITS))),
             waiting: AtomicU64::new(0),
             waiting_max: limits.legacy_waiting_max,
@@ -56,35 +66,44 @@ impl Turns {
     /// # Errors
     /// There is none in time.
     pub(super) async fn take(&self) -> Result<Turn, Busy> {
-        let permit = match self.turns.clone().try_acquire_owned() {
-            Ok(permit) => permit,
+        let (permit, taken_at, waited) = match self.turns.clone().try_acquire_owned() {
+            Ok(permit) => (permit, 0, 0),
             Err(_) => {
-                let _place = self.place().ok_or(Busy)?;
+                let _waiting = self.begin_waiting().ok_or(Busy)?;
+                let asked_at = now();
                 let permit = timeout(self.wait_max, self.turns.clone().acquire_owned()).await;
-                permit.map_err(|_| Busy)?.map_err(|_| Busy)?
+                let taken_at = now();
+                (permit.map_err(|_| Busy)?.map_err(|_| Busy)?, taken_at, taken_at.saturating_sub(asked_at))
             }
         };
         self.in_flight_gauge.increment(1.0);
-        Ok(Turn { _permit: permit, in_flight: self.in_flight_gauge.clone() })
+        Ok(Turn { _permit: permit, in_flight: self.in_flight_gauge.clone(), taken_at, waited })
     }
 
-    fn place(&self) -> Option<Place<'_>> {
+    fn begin_waiting(&self) -> Option<WaitingRequest<'_>> {
         let add = |waiting: u64| (waiting < self.waiting_max).then_some(waiting + 1);
         self.waiting.fetch_update(Relaxed, Relaxed, add).ok()?;
         self.waiting_gauge.increment(1.0);
-        Some(Place { turns: self })
+        Some(WaitingRequest { turns: self })
     }
 }
 
-/// A place among those that wait, until it is dropped.
-struct Place<'a> {
+/// One request that waits for its turn, until it is dropped.
+struct WaitingRequest<'a> {
     turns: &'a Turns,
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingRequest<'_> {
     fn drop(&mut self) {
         self.turns.waiting.fetch_sub(1, Relaxed);
         self.turns.waiting_gauge.decrement(1.0);
+    }
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        // Newer files may have given the service another bound already, and both gauges are one.
+        self.max_gauge.decrement(self.requests_max as f64);
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) enum Phase {
     FirstByte,
     /// The reply's body, or the client to take it.
     Reply,
-    /// Something that has a deadline of its own: the engine's answer, or a new connection to legacy.
+    /// Something that has a deadline of its own: the engine's answer, a turn at legacy, or a new connection to it.
     OwnDeadline,
     /// For the client to close, after an early answer.
     Linger,
@@ -127,6 +127,11 @@ pub(super) struct ConnectionWait {
     exchange_number: AtomicU32,
     request_done: AtomicBool,
     request_broken: AtomicBool,
+    /// Whether it had no body.
+    has_no_body: AtomicBool,
+    /// Whether the bytes that were read last may be the end of a message. If not, the beginning of the next request may
+    /// have come with a request without a body.
+    ends_message: AtomicBool,
     waits_for_client: AtomicBool,
     /// When the client closed its sending side; 0 before.
     fin: AtomicU64,
@@ -156,8 +161,9 @@ impl ConnectionWait {
     pub(super) fn progress(&self) {
         self.since.store(now(), Relaxed);
     }
-    /// Bytes arrived from the client.
-    pub(super) fn on_client_bytes(&self) {
+    /// Bytes arrived from the client; `ends_message` is whether a head or a chunked body may end with them.
+    pub(super) fn on_client_bytes(&self, ends_message: bool) {
+        self.ends_message.store(ends_message, Relaxed);
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head);
         }
@@ -170,6 +176,7 @@ impl ConnectionWait {
         self.began.store(at, Relaxed);
         self.first_byte.store(first_byte, Relaxed);
         self.request_done.store(no_body, Relaxed);
+        self.has_no_body.store(no_body, Relaxed);
         self.request_broken.store(false, Relaxed);
         self.waits_for_client.store(false, Relaxed);
         self.overdue_reported.store(0, Relaxed);
@@ -243,7 +250,8 @@ impl ConnectionWait {
         self.close_requested.store(true, Relaxed);
         self.waker.wake();
     }
-    /// Whether it is to close and idle. If a request has begun meanwhile, it stays open.
+    /// Takes the request to close, if there is one, and returns whether the connection is to close now: not if a
+    /// request has begun meanwhile.
     pub(super) fn takes_close_request(&self) -> bool {
         self.close_requested.load(Relaxed) && self.close_requested.swap(false, Relaxed) && self.phase() == Phase::Idle
     }
@@ -254,7 +262,9 @@ impl ConnectionWait {
             && self.is_request_done()
             && self.phase() != Phase::Tunnel
         {
-            self.enter(Phase::Idle);
+            // The reader may have a part of the next head already, and then it is not idle.
+            let has_part_of_next = self.has_no_body.load(Relaxed) && !self.ends_message.load(Relaxed);
+            self.enter(if has_part_of_next { Phase::Head } else { Phase::Idle });
         }
     }
     /// Reports to the exchange that it is overdue; it answers when it is polled next.

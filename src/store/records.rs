@@ -33,7 +33,7 @@ pub struct Append {
     pub pins: Vec<NewPin>,
     /// A retry key that the run claims: a conflict if another run or legacy holds it.
     pub claim: Option<Claim>,
-    /// Live appends are written before dark ones.
+    /// Appends of real runs are written before those of dark runs.
     pub priority: Priority,
     /// The worker that executes the run. The first append makes it the owner.
     pub worker: WorkerId,

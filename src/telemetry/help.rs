@@ -102,10 +102,23 @@ const COUNTERS: MetricDescriptions = &[
          one was closed, or the new one waited because requests were in progress on all.",
     ),
     ("pointsman_service_refused_total", "Calls that were not sent to a service, by reason."),
+    ("pointsman_legacy_connect_failures_total", "Connections to legacy that could not be made."),
+    (
+        "pointsman_legacy_ejections_total",
+        "Times that an address of a service was ejected, by reason (no_connection, no_answer).",
+    ),
+    ("pointsman_legacy_lookup_failures_total", "Lookups of a service's name that found no address."),
+    (
+        "pointsman_legacy_retries_total",
+        "Requests that were sent to a second address because their connection ended without an answer.",
+    ),
 ];
 
 const GAUGES: MetricDescriptions = &[
     ("pointsman_client_connections", "Open client connections."),
+    ("pointsman_legacy_addresses", "Addresses of a service that gets forwarded requests."),
+    ("pointsman_legacy_addresses_ejected", "Those that get no requests for a while (`eject`)."),
+    ("pointsman_legacy_addresses_unhealthy", "Those that fail their health checks (`health`)."),
     ("pointsman_legacy_requests_max", "The most requests that a service gets at the same time (`requests_max`)."),
     ("pointsman_legacy_requests_in_flight", "Requests that a service with `requests_max` has now."),
     ("pointsman_legacy_requests_waiting", "Requests that wait for their turn at a service with `requests_max`."),

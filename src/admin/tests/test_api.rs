@@ -24,18 +24,7 @@ use crate::store::tests::at;
 use crate::store::{MemoryStore, SqliteStore, Store as _, StoreHandle};
 
 fn service() -> Arc<Service> {
-    let urls = vec![http::Uri::from_static("http://127.0.0.1:9000")];
-    Arc::new(Service {
-        name: "shop".into(),
-        urls,
-        keyed: false,
-        connect: None,
-        first_byte: None,
-        calls_max: None,
-        requests_max: None,
-        breaker: None,
-        rate: None,
-    })
+    Arc::new(Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]))
 }
 
 fn route(id: &str, method: Method, path: &str) -> Arc<Route> {

@@ -134,11 +134,11 @@ impl Machine {
     pub fn withdraws(&self, call: &CallId) -> bool {
         let CallId { step, item, part, attempt: _, may_be_repeat } = *call;
         if may_be_repeat || !(self.run.is_paused() || self.run.is_ending() || self.draining) {
-            return false; // of a repeat it is not known whether it was sent before
+            return false; // the previous process may have sent it: it cannot be recorded as not sent
         }
         let Some(step) = self.plan.steps.get(step.0) else { return false };
         let is_deferred = self.draining && self.caller.is_none() && part != Part::Probe;
-        // Withdrawn, such a repeat would leave the same question open.
+        // A repeat that a person asked for settles an unknown outcome: withdrawn, it would leave that outcome unknown.
         !is_requested_repeat(&self.run, step, item, part)
             && (is_deferred || is_to_be_withdrawn(&self.run, step, item, part))
     }

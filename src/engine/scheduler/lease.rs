@@ -1,7 +1,8 @@
 //! The lease under which this process owns runs in a shared store, as far as this process knows.
 //!
 //! Always true: appends are guarded by fencing tokens, and the lease only keeps other processes from taking runs that
-//! are moved here. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only where
+//! this process executes. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only
+//! where
 //! the lease certainly did not run out between the append of its `StepStarted` and the sending. Times are those of the
 //! steady clock, which counts the machine's sleep: the database's clock goes on meanwhile.
 //!

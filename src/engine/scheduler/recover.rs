@@ -137,7 +137,8 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     }
     supervisor::refill(core).await?;
     to_be_paused.into_iter().for_each(|run| core.wake(run));
-    // A conflict ends a run in dark, unless it waits for what the files lack and is not ending. The last process did
+    // Woken, because a conflict ends a run in dark (unless the run waits for what the files lack and is not ending).
+    // These are still paused because the last process did
     // not get that far, or was of a version in which it did not end.
     paused_in_dark.into_iter().for_each(|run| core.wake(run));
     let why = opened_events::why_none_opens(&core.ports.sealer);

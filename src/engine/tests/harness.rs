@@ -215,17 +215,7 @@ impl Harness {
 
 fn services(step_service: &StepService) -> BTreeMap<ServiceName, Arc<Service>> {
     let name = ServiceName::from("world");
-    let service = Service {
-        name: name.clone(),
-        urls: vec![format!("http://{}", step_service.address).parse().unwrap()],
-        keyed: false,
-        connect: None,
-        first_byte: None,
-        calls_max: None,
-        requests_max: None,
-        breaker: None,
-        rate: None,
-    };
+    let service = Service::at(name.clone(), [format!("http://{}", step_service.address).parse().unwrap()]);
     BTreeMap::from([(name, Arc::new(service))])
 }
 

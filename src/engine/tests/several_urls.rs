@@ -21,17 +21,8 @@ use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A service with these URLs.
 fn service(urls: &[&Uri]) -> Arc<Upstream> {
-    let service = Service {
-        name: "bank".into(),
-        urls: urls.iter().map(|uri| (*uri).clone()).collect(),
-        keyed: false,
-        connect: None,
-        first_byte: None,
-        calls_max: None,
-        requests_max: None,
-        breaker: Some(Breaker { min: 9, ..Breaker::default() }),
-        rate: None,
-    };
+    let breaker = Some(Breaker { min: 9, ..Breaker::default() });
+    let service = Service { breaker, ..Service::at("bank", urls.iter().map(|uri| (*uri).clone())) };
     Upstream::of(&service, &Limits::default()).or_existing(None)
 }
 

@@ -5,6 +5,7 @@
 //! [`Service`](super::Service). Every problem is reported, not only the first. Unknown keys and wrong types are found
 //! before, by the JSON Schema of the drafts; `compare:` is passed on unread.
 
+mod addresses;
 mod breaker;
 mod draft;
 mod family;
@@ -18,6 +19,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use addresses::{EjectDraft, EjectMapDraft, HealthDraft, UrlDraft};
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
     CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,

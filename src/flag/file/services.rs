@@ -7,10 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::BreakerDraft;
-use super::breaker;
 use super::values::{check_name, duration};
-use crate::flag::{Ambiguity, Service, normalise};
+use super::{BreakerDraft, EjectDraft, HealthDraft, UrlDraft};
+use super::{addresses, breaker};
+use crate::flag::{Ambiguity, BaseUrl, Service, normalise};
 use crate::problem::{Problems, Site};
 
 /// A service: one base URL, or a map with more settings.
@@ -26,8 +26,8 @@ pub enum ServiceDraft {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceMapDraft {
-    /// `http://host:port`, and a base path where there is one.
-    pub urls: Vec<String>,
+    /// `http://host:port`, and a base path where there is one; or `{ url: …, weight: 3 }`.
+    pub urls: Vec<UrlDraft>,
     /// Whether the service honours `Idempotency-Key`.
     #[serde(default)]
     pub keyed: bool,
@@ -45,6 +45,12 @@ pub struct ServiceMapDraft {
     pub rate: Option<String>,
     /// How many of them may begin at once after a pause.
     pub burst: Option<u64>,
+    /// When an address gets no forwarded requests for a while; on by default, `off` switches it off.
+    pub eject: Option<EjectDraft>,
+    /// A request that is sent to each address again and again; an address that fails it gets no forwarded requests.
+    pub health: Option<HealthDraft>,
+    /// The time over which an address that gets forwarded requests again gets its full share of them: `30s`.
+    pub slow_start: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for ServiceDraft {
@@ -74,7 +80,8 @@ pub fn check_service(name: &str, draft: &ServiceDraft, site: &Site, problems: &m
     check_name("name for a service", name, &site.clone().at_key(), &mut own);
     let service = match draft {
         ServiceDraft::Url(url) => {
-            let draft = ServiceMapDraft { urls: vec![url.clone()], ..ServiceMapDraft::default() };
+            let url = UrlDraft { url: url.clone(), weight: None, is_map: false };
+            let draft = ServiceMapDraft { urls: vec![url], ..ServiceMapDraft::default() };
             build_service(name, &draft, site, |_| site.clone(), &mut own)
         }
         ServiceDraft::Map(draft) => build_service(name, draft, site, |index| site.key("urls").index(index), &mut own),
@@ -91,7 +98,7 @@ fn build_service(
     at: impl Fn(usize) -> Site,
     problems: &mut Problems,
 ) -> Service {
-    let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max, requests_max, breaker, rate, burst } = draft;
+    let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max, requests_max, breaker, rate, burst, .. } = draft;
     if urls.is_empty() {
         problems.error(&site.key("urls"), format!("service `{name}` has no URL"));
     }
@@ -105,9 +112,31 @@ fn build_service(
     let (connect, first_byte) = (time("connect", connect), time("first_byte", first_byte));
     let breaker = breaker::breaker(breaker.as_ref(), &site.key("breaker"), problems);
     let rate = breaker::rate(rate.as_ref(), *burst, site, problems);
-    let urls = urls.iter().enumerate().filter_map(|(index, url)| base_url(url, &at(index), problems)).collect();
+    let eject = addresses::eject(draft.eject.as_ref(), &site.key("eject"), problems);
+    let health = draft.health.as_ref().map(|health| addresses::health(health, &site.key("health"), problems));
+    let slow_start = draft.slow_start.as_ref().and_then(|text| duration(text, &site.key("slow_start"), problems));
+    let url = |(index, draft): (usize, &UrlDraft)| {
+        let site = at(index);
+        let weight = addresses::weight(draft, &site, problems);
+        let at_url = if draft.is_map { site.key("url") } else { site };
+        Some(BaseUrl { uri: base_url(&draft.url, &at_url, problems)?, weight })
+    };
+    let urls = urls.iter().enumerate().filter_map(url).collect();
     let (name, keyed, calls_max, requests_max) = (name.into(), *keyed, *calls_max, *requests_max);
-    Service { name, urls, keyed, connect, first_byte, calls_max, requests_max, breaker, rate }
+    Service {
+        name,
+        urls,
+        keyed,
+        connect,
+        first_byte,
+        calls_max,
+        requests_max,
+        breaker,
+        rate,
+        eject,
+        health,
+        slow_start,
+    }
 }
 
 /// A base URL, without a slash at its end.

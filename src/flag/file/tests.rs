@@ -301,9 +301,9 @@ fn services_are_checked() {
         (service, messages(&problems))
     };
     let (shop, messages) = service(json!("http://127.0.0.1:9000/api/"));
-    assert_eq!(shop.unwrap().urls[0].to_string(), "http://127.0.0.1:9000/api", "{messages:?}");
+    assert_eq!(shop.unwrap().urls[0].uri.to_string(), "http://127.0.0.1:9000/api", "{messages:?}");
     let (shop, _) = service(json!("http://127.0.0.1:9000"));
-    assert_eq!(shop.unwrap().urls[0].authority().unwrap(), "127.0.0.1:9000");
+    assert_eq!(shop.unwrap().urls[0].uri.authority().unwrap(), "127.0.0.1:9000");
     let (stock, messages) = service(json!({ "urls": ["http://a:1", "http://b:2"], "keyed": true, "connect": "1s",
         "first_byte": "2s", "calls_max": 7, "requests_max": 9 }));
     let stock = stock.unwrap();

@@ -14,17 +14,7 @@ use super::*;
 use crate::names::RouteId;
 
 pub fn service(name: &str) -> Arc<Service> {
-    Arc::new(Service {
-        name: name.into(),
-        urls: vec![http::Uri::from_static("http://127.0.0.1:9000")],
-        keyed: false,
-        connect: None,
-        first_byte: None,
-        calls_max: None,
-        requests_max: None,
-        breaker: None,
-        rate: None,
-    })
+    Arc::new(Service::at(name, [http::Uri::from_static("http://127.0.0.1:9000")]))
 }
 
 pub fn route(id: &str, method: Method, path: &str) -> Route {

@@ -38,17 +38,7 @@ use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, W
 /// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The
 /// route `plain` has a key.
 fn files(states: &[(&str, State)]) -> Declared {
-    let shop = Arc::new(Service {
-        name: "shop".into(),
-        urls: vec![http::Uri::from_static("http://127.0.0.1:9000")],
-        keyed: false,
-        connect: None,
-        first_byte: None,
-        calls_max: None,
-        requests_max: None,
-        breaker: None,
-        rate: None,
-    });
+    let shop = Arc::new(Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]));
     let route = |id: &str, method: Method, path: &str| Route {
         workflow: Some("work".into()),
         declared: states.iter().find(|(name, _)| *name == id).map_or(State::Off, |(_, state)| *state),

@@ -1,5 +1,6 @@
 //! The proxy against real sockets: raw clients, scripted origins, fakes for everything behind the traits.
 
+mod addresses;
 mod completions;
 mod corpus;
 mod created_ids;

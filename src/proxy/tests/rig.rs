@@ -220,7 +220,15 @@ impl Origin {
         F: Fn(Wire, Arc<Mutex<Vec<Message>>>) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::script_at("127.0.0.1:0".parse().unwrap(), script).await
+    }
+    /// Runs the script on each connection to this address.
+    pub async fn script_at<F, Fut>(address: SocketAddr, script: F) -> Self
+    where
+        F: Fn(Wire, Arc<Mutex<Vec<Message>>>) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
         let origin = Self { address, seen: seen.clone(), connections: connections.clone() };
@@ -234,7 +242,10 @@ impl Origin {
     }
     /// Answers each request with the same bytes, and keeps its connections open.
     pub async fn always_answers(reply: &'static str) -> Self {
-        Self::script(move |mut wire, seen| async move {
+        Self::always_answers_at("127.0.0.1:0".parse().unwrap(), reply).await
+    }
+    pub async fn always_answers_at(address: SocketAddr, reply: &'static str) -> Self {
+        Self::script_at(address, move |mut wire, seen| async move {
             while let Some(request) = wire.message(true).await {
                 seen.lock().unwrap().push(request);
                 wire.send(reply).await;
@@ -263,6 +274,8 @@ pub struct Setup {
     /// Whether the routes were lowered, and the store does not have that yet.
     pub returns_at_restart: bool,
     pub requests_max: Option<u64>,
+    /// Legacy, if it is not a service without settings at the origin's address.
+    pub service: Option<Service>,
     pub edit_route: fn(&mut Route),
 }
 
@@ -270,7 +283,7 @@ impl Default for Setup {
     fn default() -> Self {
         let limits = Limits::default();
         let (trust_forwarded, freeze, returns_at_restart) = (false, Freeze::No, false);
-        let requests_max = None;
+        let (requests_max, service) = (None, None);
         Self {
             state: State::Off,
             limits,
@@ -278,6 +291,7 @@ impl Default for Setup {
             freeze,
             returns_at_restart,
             requests_max,
+            service,
             edit_route: |_| {},
         }
     }
@@ -292,18 +306,10 @@ pub struct Rig {
     pub serving: JoinHandle<Drained>,
 }
 
-fn service(address: SocketAddr, requests_max: Option<u64>) -> Arc<Service> {
-    Arc::new(Service {
-        name: "shop".into(),
-        urls: vec![format!("http://{address}").parse().unwrap()],
-        keyed: false,
-        connect: None,
-        first_byte: None,
-        calls_max: None,
-        requests_max,
-        breaker: None,
-        rate: None,
-    })
+fn service(address: SocketAddr, setup: &Setup) -> Arc<Service> {
+    let url = format!("http://{address}").parse().unwrap();
+    let service = setup.service.clone().unwrap_or_else(|| Service::at("shop", [url]));
+    Arc::new(Service { requests_max: setup.requests_max, ..service })
 }
 
 fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Setup) -> Arc<Route> {
@@ -319,7 +325,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
 
 /// `POST /orders` creates, `GET /orders/{id}` follows.
 pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
-    let legacy = service(origin, setup.requests_max);
+    let legacy = service(origin, setup);
     let mut create = Route::clone(&route("orders.create", Method::POST, "/orders", &legacy, setup));
     let id = || serde_json_path::JsonPath::parse("$.id").unwrap();
     create.instance.get_or_insert_with(|| Instance::Creates { id: id() });

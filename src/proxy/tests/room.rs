@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::drains::origin_that_waits;
-use super::rig::{OK, Origin, Rig, Setup, get};
+use super::rig::{OK, Origin, Rig, Setup, get, post};
 use super::wire::{Wire, bounded};
 use crate::limits::Limits;
 
@@ -74,4 +74,36 @@ async fn many_new_connections_find_room_among_idle_ones() {
     for wire in &mut idle[..800] {
         wire.ends().await;
     }
+}
+
+/// The reader of heads has the beginning already, so nothing of it is left in the socket.
+#[tokio::test]
+async fn a_connection_with_a_part_of_the_next_head_is_not_idle() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = rig_with_room_for(2, &origin).await;
+    let mut pipelining = rig.connect().await;
+    let (begin, end) = ("GET /next HTTP/1.1\r\nHo", "st: shop.test\r\n\r\n");
+    pipelining.send(format!("{}{begin}", get("/"))).await;
+    assert_eq!(pipelining.reply().await.status(), 200);
+    let mut idle = rig.connect().await;
+    ask(&mut idle).await;
+    let mut third = rig.connect().await;
+    ask(&mut third).await;
+    idle.ends().await;
+    pipelining.send(end).await;
+    assert_eq!(pipelining.reply().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_refused_request_whose_body_nobody_reads_does_not_keep_its_place() {
+    let origin = Origin::always_answers(OK).await;
+    let refusing = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let service = crate::flag::Service::at("shop", [format!("http://{refusing}").parse().unwrap()]);
+    let limits = Limits { client_connections_max: 1, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { limits, service: Some(service), ..Setup::default() }).await;
+    let mut first = rig.connect().await;
+    let refused = first.ask(&post("/any", "{}")).await;
+    assert_eq!((refused.status(), refused.field("connection")), (502, Some("close")));
+    let mut second = rig.connect().await;
+    assert_eq!(second.ask(&get("/any")).await.status(), 502);
 }

@@ -16,7 +16,7 @@ fn one_at_a_time(limits: Limits) -> Setup {
 }
 
 #[tokio::test]
-async fn requests_wait_for_their_turn_in_the_order_in_which_they_came() {
+async fn requests_wait_for_their_turn() {
     let (origin, may_answer, mut asked) = origin_that_waits().await;
     let rig = Rig::new(&origin, one_at_a_time(Limits::default())).await;
     let mut first = rig.connect().await;
@@ -56,7 +56,6 @@ async fn a_request_without_a_turn_in_time_is_refused_and_not_sent() {
     may_answer.send_replace(true);
     assert_eq!(first.reply().await.status(), 200);
     assert_eq!(rig.ask(&get("/next")).await.status(), 200);
-    assert_eq!(origin.requests().len(), 0, "this origin records nothing");
     assert_eq!(*asked.borrow(), 2, "the refused request was not sent");
 }
 
@@ -81,6 +80,39 @@ async fn only_so_many_requests_wait_and_one_whose_client_is_gone_does_not() {
     assert_eq!(refused.await.reply().await.status(), 503);
     drop((second, third));
     // Its place is free again.
+    let mut fourth = rig.connect().await;
+    let waits = async {
+        loop {
+            fourth.send(get("/fourth")).await;
+            if timeout(Duration::from_millis(50), fourth.stream.readable()).await.is_err() {
+                return;
+            }
+            assert_eq!(fourth.reply().await.status(), 503);
+        }
+    };
+    bounded("a place", waits).await;
+    may_answer.send_replace(true);
+    for wire in [&mut first, &mut fourth] {
+        assert_eq!(wire.reply().await.status(), 200);
+    }
+    assert_eq!(*asked.borrow(), 2, "first and fourth");
+}
+
+/// Nobody reads the body of a request that waits.
+#[tokio::test]
+async fn a_client_that_leaves_before_its_body_was_read_gives_up_its_place_and_is_not_forwarded() {
+    let (origin, may_answer, mut asked) = origin_that_waits().await;
+    let limits = Limits { legacy_waiting_max: 1, client_half_close_ms: 50, ..Limits::default() };
+    let rig = Rig::new(&origin, one_at_a_time(limits)).await;
+    let mut first = rig.connect().await;
+    first.send(get("/first")).await;
+    bounded("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
+    let mut gone = rig.connect().await;
+    gone.send(post("/gone", "{}")).await;
+    // Until it waits there is a place for another one.
+    let waits = async { while timeout(Duration::from_millis(50), rig.ask(&get("/probe"))).await.is_err() {} };
+    bounded("it waits", waits).await;
+    drop(gone);
     let mut fourth = rig.connect().await;
     let waits = async {
         loop {

@@ -40,3 +40,20 @@ async fn a_connection_to_legacy_that_was_used_for_long_enough_is_replaced() {
     .await;
     assert!(opened.elapsed() >= Duration::from_millis(180), "not before a tenth less than its age");
 }
+
+/// A connection that waits for the bytes of another protocol would never count as idle.
+#[tokio::test]
+async fn after_a_switch_of_protocols_with_a_transfer_coding_the_connection_is_closed_when_it_is_idle() {
+    let origin = Origin::script(|mut wire, _| async move {
+        wire.message(true).await;
+        wire.send("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: chat\r\nTransfer-Encoding: gzip\r\n\r\n").await;
+        wire.rest().await;
+    })
+    .await;
+    let limits = Limits { client_idle_ms: 200, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { limits, ..Setup::default() }).await;
+    let mut client = rig.connect().await;
+    client.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n").await;
+    assert_eq!(client.reply().await.status(), 502);
+    client.ends().await;
+}

@@ -34,17 +34,7 @@ pub fn id() -> RouteId {
 }
 
 fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
-    let shop = Arc::new(Service {
-        name: "shop".into(),
-        urls: vec![http::Uri::from_static("http://127.0.0.1:9")],
-        keyed: false,
-        connect: None,
-        first_byte: None,
-        calls_max: None,
-        requests_max: None,
-        breaker: None,
-        rate: None,
-    });
+    let shop = Arc::new(Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9")]));
     let route = Route {
         workflow: Some("create-order".into()),
         declared: State::Shadow,

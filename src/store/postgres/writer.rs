@@ -38,7 +38,8 @@ pub(super) struct Writer {
     committer: Committer,
     run_taker: RunTaker,
     healthy: Arc<AtomicBool>,
-    /// Covers commits and requests. A probe runs only while the store is not healthy, and has a bound of its own.
+    /// Measures commits and requests; not probes, which run only while the store is not healthy and have a bound of
+    /// their own.
     commit_age: Arc<CommitAge>,
     batch_events_max: usize,
     dark_events_max: usize,

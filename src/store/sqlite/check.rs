@@ -48,14 +48,14 @@ impl SqliteStore {
 }
 
 /// Checks a copy. If its tables are older than this binary can check, only the file's integrity is checked.
-pub(super) async fn check_copy(path: &Path, since: i64) -> Result<StoreChecked> {
+pub(super) async fn check_copy(path: &Path, purgeable_until: i64) -> Result<StoreChecked> {
     let mut conn = read_only::open(path).await?;
     let older = open::is_older(&mut conn, path).await?;
     let mut checked = StoreChecked::default();
     let done = if older { check_older(&mut conn, &mut checked).await } else { Ok(()) };
     let _ = conn.close().await; // it was only read
     if !older {
-        return check(path, since).await;
+        return check(path, purgeable_until).await;
     }
     if let Err(error) = done {
         checked.add_finding(None, format!("the database cannot be read to its end: {error}"), RESTORE);
@@ -96,8 +96,8 @@ async fn open_current(path: &Path) -> Result<SqliteConnection> {
     Ok(conn)
 }
 
-/// Checks a database. The run of a retry key that was claimed at `since` or earlier may have been purged.
-pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
+/// Checks a database. The run of a retry key that was claimed at `purgeable_until` or earlier may have been purged.
+pub(super) async fn check(path: &Path, purgeable_until: i64) -> Result<StoreChecked> {
     let mut checked = StoreChecked::default();
     let mut conn = match open_current(path).await {
         Ok(conn) => conn,
@@ -108,7 +108,7 @@ pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
         }
         Err(error) => return Err(error),
     };
-    let done = check_all(&mut conn, &mut checked, since).await;
+    let done = check_all(&mut conn, &mut checked, purgeable_until).await;
     let closed = conn.close().await;
     if let Err(error) = done {
         checked.add_finding(None, format!("the database cannot be read to its end: {error}"), RESTORE);
@@ -118,7 +118,7 @@ pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
     Ok(checked)
 }
 
-async fn check_all(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
+async fn check_all(conn: &mut SqliteConnection, checked: &mut StoreChecked, purgeable_until: i64) -> sqlx::Result<()> {
     check_integrity(conn, checked).await?;
     let mut after = Vec::new();
     loop {
@@ -131,7 +131,7 @@ async fn check_all(conn: &mut SqliteConnection, checked: &mut StoreChecked, sinc
     }
     let (payloads,): (i64,) = sqlx::query_as("SELECT count(*) FROM payloads").fetch_one(&mut *conn).await?;
     checked.payloads = payloads.cast_unsigned();
-    check_references(conn, checked, since).await
+    check_references(conn, checked, purgeable_until).await
 }
 
 /// Checks one page of runs; returns how many.
@@ -287,12 +287,16 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-async fn check_references(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
+async fn check_references(
+    conn: &mut SqliteConnection,
+    checked: &mut StoreChecked,
+    purgeable_until: i64,
+) -> sqlx::Result<()> {
     for (text, what, todo) in REFERENCE_CHECKS {
         let text = format!("{text} LIMIT {}", read::FOUND_MAX);
         let mut query = sqlx::query(AssertSqlSafe(text.clone()).into_sql_str());
         if text.contains("?1") {
-            query = query.bind(since);
+            query = query.bind(purgeable_until);
         }
         for row in query.fetch_all(&mut *conn).await? {
             let run = row.try_get::<Option<Vec<u8>>, _>(0)?.and_then(run_id);

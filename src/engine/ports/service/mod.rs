@@ -84,7 +84,7 @@ impl Upstream {
     pub fn of(service: &Service, limits: &Limits) -> Self {
         let calls_max = permits(service.calls_max.unwrap_or(limits.service_calls_max));
         let config = Config {
-            urls: service.urls.iter().map(|uri| uri.to_string().trim_end_matches('/').to_owned()).collect(),
+            urls: service.urls.iter().map(|url| url.uri.to_string().trim_end_matches('/').to_owned()).collect(),
             calls_max,
             secondary_max: secondary_share(calls_max, limits),
             connect: service.connect.unwrap_or_else(|| Limits::ms(limits.connect_ms)),

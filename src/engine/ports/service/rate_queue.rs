@@ -34,26 +34,26 @@ impl RateQueue {
         }
     }
 
-    /// Waits until a call of a real run may begin, at most until `deadline`. A call that need not wait is admitted also
-    /// if its deadline has passed. If `until` has passed when its turn comes, the call takes no token, because it will
-    /// not be sent.
+    /// Waits until a call of a real run may begin, at most until `wait_until`. A call that need not wait is admitted
+    /// also if that has passed. If `step_deadline` has passed when its turn comes, the call takes no token, because it
+    /// will not be sent.
     ///
     /// # Errors
-    /// It could not begin before `deadline`: how long after now it could.
-    pub async fn admit(&self, deadline: Instant, until: Option<Instant>) -> Result<(), Duration> {
+    /// It could not begin before `wait_until`: how long after now it could.
+    pub async fn admit(&self, wait_until: Instant, step_deadline: Option<Instant>) -> Result<(), Duration> {
         let queued_at = self.now();
-        let latest = deadline.duration_since(self.started).max(queued_at);
+        let latest = wait_until.duration_since(self.started).max(queued_at);
         self.limiter().queue(queued_at, latest).map_err(|next| next.saturating_sub(queued_at))?;
         let place = QueuedCall { queue: self, queued_at, is_queued: true };
         let turn = self.turn.lock().await;
-        if has_passed(until) {
+        if has_passed(step_deadline) {
             drop(place); // before the turn, so that the next call does not count it
             return Ok(());
         }
         let mut first = place.become_first(turn);
         let now = self.now();
         if first.begins > latest.max(now) {
-            return Err(first.begins.saturating_sub(now)); // another call has overtaken it
+            return Err(first.begins.saturating_sub(now)); // between `queue` and `lock` another call got ahead of it
         }
         // A timer would round up to its next tick, and the calls behind this one would wait for that.
         if first.begins > now {
@@ -67,15 +67,15 @@ impl RateQueue {
     ///
     /// # Errors
     /// As there.
-    pub async fn admit_secondary(&self, deadline: Instant, until: Option<Instant>) -> Result<(), Duration> {
+    pub async fn admit_secondary(&self, wait_until: Instant, step_deadline: Option<Instant>) -> Result<(), Duration> {
         loop {
-            if has_passed(until) {
+            if has_passed(step_deadline) {
                 return Ok(());
             }
             let now = self.now();
             let admitted = self.limiter().admit_secondary(now);
             let Err(again) = admitted else { return Ok(()) };
-            if again > deadline.duration_since(self.started).max(now) {
+            if again > wait_until.duration_since(self.started).max(now) {
                 return Err(again.saturating_sub(now));
             }
             tokio::time::sleep_until(self.started + again).await;

@@ -14,16 +14,11 @@ const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(20);
 
 fn service() -> Service {
+    let urls = [http::Uri::from_static("http://a:1"), http::Uri::from_static("http://b:2")];
     Service {
-        name: "bank".into(),
-        urls: vec![http::Uri::from_static("http://a:1"), http::Uri::from_static("http://b:2")],
-        keyed: false,
-        connect: None,
-        first_byte: None,
         calls_max: Some(2),
-        requests_max: None,
         breaker: Some(Breaker { failures: 1.0, min: 1, open: LONG, probes: 1, ..Breaker::default() }),
-        rate: None,
+        ..Service::at("bank", urls)
     }
 }
 

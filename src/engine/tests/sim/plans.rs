@@ -115,17 +115,8 @@ pub(super) fn all() -> BTreeMap<WorkflowName, Arc<Plan>> {
 pub(super) fn services() -> BTreeMap<ServiceName, Arc<Service>> {
     let service = |(name, keyed): &(&str, bool)| {
         let name = ServiceName::from(*name);
-        let service = Service {
-            urls: vec![format!("http://{name}").parse().unwrap()],
-            name: name.clone(),
-            keyed: *keyed,
-            connect: None,
-            first_byte: None,
-            calls_max: None,
-            requests_max: None,
-            breaker: None,
-            rate: None,
-        };
+        let url = format!("http://{name}").parse().unwrap();
+        let service = Service { keyed: *keyed, ..Service::at(name.clone(), [url]) };
         (name, Arc::new(service))
     };
     SERVICES.iter().map(service).collect()

@@ -224,8 +224,9 @@ pub struct Limits {
     /// The retry-key file, which holds the keys of requests that legacy took until the store has them; it has this size
     /// from the start, 1 GiB at most.
     pub retry_keys_file_bytes_max: u64,
-    /// How long a flip up, or the end of a freeze, waits for the store before its outcome is reported as not known yet.
-    /// A flip down and a freeze are in force at once, and are answered within about a second.
+    /// How long a flip up, a reload that was asked for, or the end of a freeze waits for the store before its outcome
+    /// is reported as not known yet. A flip down and a freeze are in force at once, and are answered within about a
+    /// second.
     pub move_answer_ms: u64,
     /// A commit that has been under way for longer than this counts as stalled: the process is not ready, `live` falls
     /// back, and no run is begun until the commit has ended.

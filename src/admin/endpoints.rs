@@ -14,10 +14,11 @@ use super::access::Scope;
 use super::state::ApiState;
 use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EventRow, EvidenceView, ExplanationView, FlipRequest,
-    FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, RerunRequest, ResolveRequest,
-    RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status,
+    FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, ReloadRequest, ReloadResponse,
+    RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest,
+    StartRequest, Status,
 };
-use super::{differences, flips, orchestrate as runs, process, reference, routes, services};
+use super::{differences, flips, orchestrate as runs, process, reference, reload, routes, services};
 
 /// Generates the schema of a type.
 pub(super) type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
@@ -216,6 +217,10 @@ fn flag_endpoints() -> Vec<Endpoint> {
         read("/api/v2/flips", get(flips::flips), "flips", "The history of flips and freezes: who, when, why")
             .query::<flips::FlipsQuery>()
             .returns::<Vec<FlipRow>>(),
+        flip("/api/v2/reload", post(reload::reload), "reload", "Read the files again now")
+            .body::<ReloadRequest>()
+            .returns::<ReloadResponse>()
+            .errors(&[422]),
         read("/api/v2/services", get(services::list), "services", "Breakers, calls in flight, rates")
             .returns::<Vec<ServiceRow>>(),
     ]

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-use super::types::ApiProblem;
+use super::types::{ApiProblem, FileProblem};
 use crate::exchange::Source;
 use crate::ladder::{FlipCommand, FlipError, FreezeError, StoreSilent};
 use crate::names::RouteId;
@@ -25,6 +25,7 @@ impl ApiError {
             reasons: Vec::new(),
             commands: Vec::new(),
             errors: Vec::new(),
+            problems: Vec::new(),
             run_id: None,
             run_status: None,
             first: None,
@@ -38,6 +39,11 @@ impl ApiError {
 
     pub(super) fn reasons(mut self, reasons: Vec<String>) -> Self {
         self.0.reasons = reasons;
+        self
+    }
+
+    pub(super) fn problems(mut self, problems: Vec<FileProblem>) -> Self {
+        self.0.problems = problems;
         self
     }
 

@@ -21,6 +21,7 @@ mod orchestrate;
 mod parts;
 mod process;
 mod reference;
+mod reload;
 pub mod replay;
 mod route_lookup;
 mod routes;
@@ -42,7 +43,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 
-pub use self::parts::{AdminParts, EngineControl, LadderControl, ProcessStatus, RouteTraffic};
+pub use self::parts::{AdminParts, EngineControl, LadderControl, ProcessStatus, Reloaded, RouteTraffic};
 pub use self::serve::serve;
 
 use self::access::{AccessControl, Scope};

@@ -219,7 +219,7 @@ fn status_text(status: u16) -> &'static str {
         413 => "The body is too large",
         415 => "The body is not JSON",
         422 => {
-            "A schema refuses the values, they contradict each other, they name an unknown step, or the idempotency key belongs to another start"
+            "A schema refuses the values, they contradict each other, they name an unknown step, the idempotency key belongs to another start, or the files are refused"
         }
         429 => "Too many streams are open",
         500 => "The run's events cannot be read",
@@ -316,6 +316,6 @@ pub(super) fn index(endpoints: &[Endpoint]) -> String {
         let method = if endpoint.method == Method::GET { "GET " } else { "POST" };
         text.push_str(&format!("{method} {:<56} {}\n", endpoint.path, endpoint.about));
     }
-    text.push_str("On the command line: pointsman status | flip | freeze | diffs | evidence | services | runs | explain | replay\n");
+    text.push_str("On the command line: pointsman status | flip | freeze | reload | diffs | evidence | services | runs | explain | replay\n");
     text
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -10,15 +10,16 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::types::{ServiceRow, ShadowLoad, StuckRun};
-use crate::config::Token;
+use crate::config::{CheckFailed, Findings, Token};
 use crate::engine::{Engine, Explanation, OrderError, Start, StartError, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
 use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
-use crate::store::{StoreHandle, StoredEvent};
+use crate::store::{FlipRecord, StoreHandle, StoredEvent};
 use crate::workflow::{Order, RunSummary};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Everything that the API shows and changes.
@@ -56,6 +57,34 @@ pub struct AdminParts {
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services that steps call, by name.
     pub services: Arc<dyn Fn() -> Vec<ServiceRow> + Send + Sync>,
+    /// Has the files read now. The outcome is that of a reading that begins after the call; there is none if the
+    /// process stops.
+    pub reload: Arc<dyn Fn() -> oneshot::Receiver<Reloaded> + Send + Sync>,
+}
+
+/// The outcome of a reading of the files.
+#[derive(Clone, Debug)]
+pub enum Reloaded {
+    /// The files are in force.
+    InForce {
+        /// Whether they differ from those that were in force before.
+        changed: bool,
+        /// When files with this content came into force.
+        since: Instant,
+        /// The flips that they made.
+        flips: Vec<FlipRecord>,
+        /// The warnings of `check`.
+        warnings: Findings,
+        /// The settings that differ from those that the process was started with, and take effect at the next start.
+        needs_restart: Vec<&'static str>,
+    },
+    /// The check refuses them: the last good set stays in force.
+    Refused(CheckFailed),
+    /// They are valid, but would do harm, for the reasons in these sentences: the last good set stays in force.
+    WouldDoHarm(Vec<String>),
+    /// They are valid, but the store did not record what they declare: the last good set stays in force, and they are
+    /// tried again.
+    NotRecorded(String),
 }
 
 /// The state of the process at one moment.

@@ -8,8 +8,10 @@
 //!
 //! Which endpoint takes and returns which type is in the table of endpoints (`endpoints`).
 
+mod file_problem;
 mod flips;
 mod orchestration;
+mod reload;
 mod run_requests;
 mod runs;
 mod services;
@@ -25,12 +27,14 @@ use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
 pub use crate::workflow::{Mode, Part, RunStatus};
+pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse};
 pub use orchestration::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
+pub use reload::{HeldRoute, ReloadRequest, ReloadResponse};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
@@ -335,7 +339,8 @@ pub struct ApiProblem {
     /// What a person can do about it.
     #[serde(default)]
     pub hint: Option<String>,
-    /// For a shut gate: the conditions that do not hold. For an unknown name: the names that exist.
+    /// For a shut gate: the conditions that do not hold. For an unknown name: the names that exist. For refused files:
+    /// what is wrong with them, a line each.
     #[serde(default)]
     pub reasons: Vec<String>,
     /// Commands that would pass if they were given one after the other.
@@ -344,6 +349,9 @@ pub struct ApiProblem {
     /// What is wrong with the values that were sent, by JSON pointer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ValueError>,
+    /// What is wrong with the files, if they were refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<FileProblem>,
     /// The run that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,

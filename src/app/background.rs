@@ -8,13 +8,16 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::parts::{Parts, RefusedFiles};
+use super::reload_requests::ReloadRequests;
 use super::stall_report::StallReport;
-use crate::config::{Change, Loaded, ReloadStatus, Setup};
+use crate::admin::Reloaded;
+use crate::config::{Change, Loaded, Reading, ReloadStatus, Setup};
+use crate::store::FlipRecord;
 
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
@@ -29,41 +32,58 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long the store may take to record a set before the delay is logged and shown in the status.
 const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
 
-/// Puts valid sets in force and reports invalid ones, for as long as the files are watched.
+/// Puts valid sets in force and reports invalid ones, for as long as the files are watched. `in_force` is the hash of
+/// the files that the process was started with.
 pub(super) async fn reload(
     parts: Parts,
     started_with: Setup,
+    mut in_force: [u8; 32],
     reload_status: Arc<ReloadStatus>,
-    mut changes: mpsc::Receiver<Change>,
+    requests: Arc<ReloadRequests>,
+    mut readings: mpsc::Receiver<Reading>,
 ) {
-    let mut to_retry = None;
+    let (mut to_retry, mut since) = (None, Instant::now());
     loop {
-        let change = tokio::select! {
-            change = changes.recv() => change,
-            () = tokio::time::sleep(RETRY_AFTER), if to_retry.is_some() => to_retry.take().map(Change::Loaded),
+        let reading = tokio::select! {
+            reading = readings.recv() => reading,
+            () = tokio::time::sleep(RETRY_AFTER), if to_retry.is_some() => to_retry.take(),
         };
-        let Some(change) = change else { return };
+        let Some(Reading { change, asked }) = reading else { return requests.close() };
         to_retry = None;
-        match change {
+        let outcome = match change {
             Change::Loaded(loaded) => match put_in_force(&parts, &loaded, &reload_status).await {
-                Ok(()) => {
-                    reload_status.record_accepted(loaded.warnings);
+                Ok(flips) => {
+                    let Loaded { setup, warnings, hash, read_at: _ } = *loaded;
+                    reload_status.record_accepted(warnings.clone());
                     tracing::info!("a new set of flag files is in force");
-                    let mut waiting = started_with.settings.settings_needing_restart(&loaded.setup.settings);
-                    waiting.extend((started_with.limits != loaded.setup.limits).then_some("limits"));
-                    if !waiting.is_empty() {
-                        tracing::warn!(keys = waiting.join(", "), "changed settings take effect only after a restart");
+                    let mut needs_restart = started_with.settings.settings_needing_restart(&setup.settings);
+                    needs_restart.extend((started_with.limits != setup.limits).then_some("limits"));
+                    if !needs_restart.is_empty() {
+                        let keys = needs_restart.join(", ");
+                        tracing::warn!(keys, "changed settings take effect only after a restart");
                     }
+                    let changed = std::mem::replace(&mut in_force, hash) != hash;
+                    if changed {
+                        since = Instant::now();
+                    }
+                    Reloaded::InForce { changed, since, flips, warnings, needs_restart }
                 }
                 Err(error) => {
+                    let text = format!("{error:#}");
                     tracing::error!(
-                        error = format!("{error:#}"),
+                        error = text,
                         "the new flag files are valid but could not be put in force: the last good set stays in force"
                     );
-                    reload_status.record_failure(format!("{error:#}"));
-                    // A store error may be transient, so the set is tried again. Refused
-                    // files would be refused again.
-                    to_retry = (!error.is::<RefusedFiles>()).then_some(loaded);
+                    reload_status.record_failure(text.clone());
+                    match error.downcast::<RefusedFiles>() {
+                        // Refused files would be refused again.
+                        Ok(RefusedFiles(sentences)) => Reloaded::WouldDoHarm(sentences),
+                        // A store error may be transient, so the set is tried again.
+                        Err(_) => {
+                            to_retry = Some(Reading { change: Change::Loaded(loaded), asked });
+                            Reloaded::NotRecorded(text)
+                        }
+                    }
                 }
             },
             Change::Refused(failed) => {
@@ -72,14 +92,16 @@ pub(super) async fn reload(
                     failed.render(false)
                 );
                 reload_status.record_refused(&failed);
+                Reloaded::Refused(failed)
             }
-        }
+        };
+        requests.answer(asked, &outcome);
     }
 }
 
 /// Puts a set in force. Reports a delay where the store does not answer within `REPORT_DELAY_AFTER`, and goes on
 /// waiting.
-async fn put_in_force(parts: &Parts, loaded: &Loaded, reload_status: &ReloadStatus) -> anyhow::Result<()> {
+async fn put_in_force(parts: &Parts, loaded: &Loaded, reload_status: &ReloadStatus) -> anyhow::Result<Vec<FlipRecord>> {
     let mut applying = pin!(parts.apply(loaded.read_at, &loaded.setup));
     if let Ok(outcome) = tokio::time::timeout(REPORT_DELAY_AFTER, &mut applying).await {
         return outcome;

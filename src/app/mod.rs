@@ -18,6 +18,7 @@ mod memory;
 mod parts;
 mod process;
 mod process_status;
+mod reload_requests;
 mod replay_files;
 mod retention;
 mod runtimes;

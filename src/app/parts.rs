@@ -21,12 +21,12 @@ use crate::ladder::{
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
-use crate::store::{MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle};
+use crate::store::{FlipRecord, MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle};
 
 /// A set of files must not be put in force, whatever the store answers ([`FilesError::Refused`]).
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct RefusedFiles(String);
+#[error("{}", .0.join("\n"))]
+pub(super) struct RefusedFiles(pub Vec<String>);
 
 /// The parts that live as long as the process.
 #[derive(Clone)]
@@ -104,7 +104,7 @@ impl Parts {
         };
         let ladder = Ladder::open(declared(setup, 0), ladder).await.map_err(|error| match error {
             FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
-            FilesError::Refused(sentences) => RefusedFiles(sentences.join("\n")).into(),
+            FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
         })?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
@@ -135,11 +135,11 @@ impl Parts {
     /// Puts a checked set in force as a whole: records the flips that it makes, then swaps workflows, rules and the
     /// basis of evidence, and the flags last, so that no request finds a route without its workflow and rules. A
     /// request that is decided by the flags of one version is run with the workflows of the same version, also during
-    /// the swap. Returns once the outcome is known.
+    /// the swap. Returns the flips once the outcome is known.
     ///
     /// # Errors
     /// The store did not record the flips, or the set must not be put in force ([`FilesError`]). Nothing was changed.
-    pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<()> {
+    pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let declared = declared(setup, files_version);
         let routes =
@@ -159,7 +159,7 @@ impl Parts {
             FilesError::Store(error) => {
                 anyhow::Error::new(error).context("the store did not record what the files declare, nothing changed")
             }
-            FilesError::Refused(sentences) => RefusedFiles(sentences.join("\n")).into(),
+            FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
         })
     }
 

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::{OpenedStore, Parts};
+use super::reload_requests::ReloadRequests;
 use super::{background, memory, process_status, retention, services, time};
 use crate::admin::{self, AdminParts, RouteTraffic};
 use crate::clock;
@@ -80,9 +81,10 @@ impl App {
         };
 
         let reload_status = Arc::new(ReloadStatus::new(warnings));
-        let (watch, changes) = FlagFileWatcher::start(&flags, overrides, hash, WatchTiming::default())
+        let (watch, readings) = FlagFileWatcher::start(&flags, overrides, hash, WatchTiming::default())
             .context("watching the flag files")?;
         watch.reload_on_hangup(hangups);
+        let reload_requests = Arc::new(ReloadRequests::new(watch.trigger()));
 
         {
             let parts = parts.clone();
@@ -133,6 +135,10 @@ impl App {
                 let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
                 Arc::new(move || process_status::of(&parts, &reload_status, stop.is_cancelled()))
             },
+            reload: {
+                let requests = reload_requests.clone();
+                Arc::new(move || requests.ask())
+            },
             services: {
                 let engine = parts.engine.clone();
                 Arc::new(move || services::rows(&engine))
@@ -155,7 +161,14 @@ impl App {
         };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
-        tasks.push(engine.spawn(background::reload(parts.clone(), setup.clone(), reload_status, changes)));
+        tasks.push(engine.spawn(background::reload(
+            parts.clone(),
+            setup.clone(),
+            hash,
+            reload_status,
+            reload_requests,
+            readings,
+        )));
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(time::track_machine_clock()));

@@ -2,8 +2,8 @@
 //!
 //! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code is
 //! 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`,
-//! `freeze`, `diffs`, `evidence`, `flips`, `services`, `runs` and `explain` are clients of the API of a running
-//! process; `replay` and `check --against-open-runs` are too, or read a store (`--store`); `check` without that
+//! `freeze`, `reload`, `diffs`, `evidence`, `flips`, `services`, `runs` and `explain` are clients of the API of a
+//! running process; `replay` and `check --against-open-runs` are too, or read a store (`--store`); `check` without that
 //! option and `schema` read files only; `help` shows the reference; `serve`, `demo` and `store` call functions of
 //! `app`, which `main` passes in [`ProcessCommands`].
 
@@ -19,6 +19,7 @@ mod help;
 mod open_runs;
 mod output;
 mod process_commands;
+mod reload;
 mod replay;
 mod run_source;
 mod runs;
@@ -100,6 +101,7 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Freeze { effects, off, reason, server } => {
             with_client(&server, |client| flip::freeze(client, &server, !off, effects, reason, out))
         }
+        Command::Reload { server } => with_client(&server, |client| reload::reload(client, &server, out)),
         Command::Diffs { route, limit, server } => {
             with_client(&server, |client| diffs::show(client, &route, limit, out))
         }

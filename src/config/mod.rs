@@ -47,7 +47,7 @@ pub use schema::schema;
 pub use settings::parse_address;
 pub use setup::{Loaded, Overrides, Settings, Setup, StoreUrl, Token};
 pub use store_url::parse_store;
-pub use watcher::{Change, FlagFileWatcher, ReloadTrigger, WatchTiming};
+pub use watcher::{Change, FlagFileWatcher, Reading, ReloadTrigger, WatchTiming};
 
 /// Reads and checks a directory of flag files.
 ///

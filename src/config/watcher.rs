@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,15 @@ pub enum Change {
     Loaded(Box<Loaded>),
     /// An invalid set: what is in force stays.
     Refused(CheckFailed),
+}
+
+/// One reading of the files: they had changed, or somebody asked for it.
+pub struct Reading {
+    /// What was read.
+    pub change: Change,
+    /// The number of the last call of [`ReloadTrigger::force`] before the files were read: this reading answers it, and
+    /// all before it.
+    pub asked: u64,
 }
 
 /// How soon changes are noticed.
@@ -56,15 +65,18 @@ pub struct FlagFileWatcher {
 #[derive(Clone)]
 pub struct ReloadTrigger {
     wake: SyncSender<()>,
-    force: Arc<AtomicBool>,
+    /// How often a reading was asked for.
+    asked: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl ReloadTrigger {
-    /// Reads the files again and reports the result even if they are the same (secrets may have changed).
-    pub fn force(&self) {
-        self.force.store(true, Ordering::Release);
+    /// Reads the files again and reports the result even if they are the same (secrets may have changed). Returns the
+    /// number by which [`Reading::asked`] names this call.
+    pub fn force(&self) -> u64 {
+        let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         let _ = self.wake.try_send(()); // if the channel is full, the thread wakes anyway
+        number
     }
 }
 
@@ -78,14 +90,14 @@ impl FlagFileWatcher {
         overrides: Overrides,
         seen_hash: [u8; 32],
         timing: WatchTiming,
-    ) -> std::io::Result<(Self, mpsc::Receiver<Change>)> {
+    ) -> std::io::Result<(Self, mpsc::Receiver<Reading>)> {
         let (wake, woken) = sync_channel(1);
-        let trigger = ReloadTrigger { wake, force: Arc::default(), stop: Arc::default() };
-        let (report, changes) = mpsc::channel(1);
-        let thread =
-            WatcherThread { dir: dir.to_owned(), overrides, seen_hash, timing, trigger: trigger.clone(), report };
+        let trigger = ReloadTrigger { wake, asked: Arc::default(), stop: Arc::default() };
+        let (report, readings) = mpsc::channel(1);
+        let (dir, own_trigger) = (dir.to_owned(), trigger.clone());
+        let thread = WatcherThread { dir, overrides, seen_hash, answered: 0, timing, trigger: own_trigger, report };
         std::thread::Builder::new().name("flags-watch".into()).spawn(move || thread.run(&woken))?;
-        Ok((Self { trigger }, changes))
+        Ok((Self { trigger }, readings))
     }
     /// A handle that makes the watcher read the files at once.
     pub fn trigger(&self) -> ReloadTrigger {
@@ -114,9 +126,11 @@ struct WatcherThread {
     dir: PathBuf,
     overrides: Overrides,
     seen_hash: [u8; 32],
+    /// `asked` of the last reading.
+    answered: u64,
     timing: WatchTiming,
     trigger: ReloadTrigger,
-    report: mpsc::Sender<Change>,
+    report: mpsc::Sender<Reading>,
 }
 
 impl WatcherThread {
@@ -164,17 +178,17 @@ impl WatcherThread {
 
     /// Reads the files and reports a change. Returns `false` if the receiver was dropped.
     fn check_for_change(&mut self) -> bool {
-        let forced = self.trigger.force.swap(false, Ordering::AcqRel);
+        let asked = self.trigger.asked.load(Ordering::Acquire);
         let read = files::read(&self.dir);
-        if read.hash == self.seen_hash && !forced {
+        if read.hash == self.seen_hash && asked == self.answered {
             return true;
         }
-        self.seen_hash = read.hash;
+        (self.seen_hash, self.answered) = (read.hash, asked);
         let change = match load::check(&self.dir, read, &self.overrides) {
             Ok(loaded) => Change::Loaded(Box::new(loaded)),
             Err(failed) => Change::Refused(failed),
         };
-        self.report.blocking_send(change).is_ok()
+        self.report.blocking_send(Reading { change, asked }).is_ok()
     }
 
     /// Watches the directories to which the paths lead now. Called before each reading, since a symlink may be swapped

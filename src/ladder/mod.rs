@@ -84,7 +84,7 @@ use crate::clock;
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
-use crate::store::{StoreError, StoreHandle};
+use crate::store::{FlipRecord, StoreError, StoreHandle};
 
 /// How long a call that sets the kill switch waits until it is recorded. It is in force before that.
 const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
@@ -150,8 +150,8 @@ impl Ladder {
     /// Puts a newly checked set of files in force as one transaction: the set is judged as a whole, its moves and
     /// declarations are recorded together, `recorded` is called, and the flag set is swapped. `recorded` puts in force
     /// what the files have beside flags (workflows, rules); it is called once, or not at all if nothing was recorded.
-    /// Returns once the outcome is known, however long the store takes. The files do not raise a route that a person
-    /// has lowered since they were `read`.
+    /// Returns the flips that the files made once the outcome is known, however long the store takes. The files do not
+    /// raise a route that a person has lowered since they were `read`.
     ///
     /// # Errors
     /// See [`FilesError`]. Nothing was recorded and nothing changed.
@@ -160,7 +160,7 @@ impl Ladder {
         read: Moment,
         declared: Declared,
         recorded: impl FnOnce() + Send + 'static,
-    ) -> Result<(), FilesError> {
+    ) -> Result<Vec<FlipRecord>, FilesError> {
         let mover = Arc::clone(&self.mover);
         let reloading = Arc::clone(&self.reload_lock).lock_owned().await;
         let searched = mover.search(declared).await?;

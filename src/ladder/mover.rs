@@ -126,7 +126,7 @@ impl Mover {
         read: Instant,
         searched: SearchedFiles,
         recorded: impl FnOnce() + Send,
-    ) -> Result<(), FilesError> {
+    ) -> Result<Vec<FlipRecord>, FilesError> {
         // If that fails, files that need nothing recorded come into force all the same.
         let (before, all_recorded) = self.record_waiting_first(&guard).await;
         let searched = searched.brought_up_to_date(&self.store, &before).await?;
@@ -134,7 +134,7 @@ impl Mover {
         let CheckedFiles { after, moves, may_orphan } =
             check_and_adopt(&self.gate, &judged, searched, Reading::Reload)?;
         let routes = after.declared.routes.clone();
-        self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
+        let flips = self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
         drop(guard);
         // Requests that were decided by the set before may have begun runs since the check.
         if may_orphan {
@@ -145,7 +145,7 @@ impl Mover {
                 Err(error) => tracing::warn!(%error, "it is not known whether the new files follow up all instances"),
             }
         }
-        Ok(())
+        Ok(flips)
     }
 
     /// Judges again the routes that are held below `live` and whose time of being held is over.
@@ -157,12 +157,12 @@ impl Mover {
             return Ok(());
         }
         let (after, moves) = files::release(&before, now, &self.gate);
-        self.record_and_apply(&before, after, moves, Ok(()), || {}).await
+        self.record_and_apply(&before, after, moves, Ok(()), || {}).await.map(drop)
     }
 
     /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. `all_recorded` is an
     /// error while flips down wait that the store did not record. Then nothing is recorded, because it would come
-    /// before them: the error is returned if there is something to record.
+    /// before them: the error is returned if there is something to record. Returns the flips.
     async fn record_and_apply(
         &self,
         before: &Positions,
@@ -170,7 +170,7 @@ impl Mover {
         moves: Vec<Move>,
         all_recorded: Result<(), StoreError>,
         recorded: impl FnOnce() + Send,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<FlipRecord>, StoreError> {
         let mut flips = Vec::new();
         for step in moves {
             let route = step.route.clone();
@@ -205,7 +205,7 @@ impl Mover {
         if !overtaken.is_empty() {
             self.take_back(&overtaken, before).await;
         }
-        Ok(())
+        Ok(flips)
     }
 
     /// Judges a flip, apart from the acknowledgement on the way down from `only`.

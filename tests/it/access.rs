@@ -74,6 +74,8 @@ async fn changes_require_a_token_with_the_scope() {
         assert_eq!(flip.status, status, "flip with {what}: {}", String::from_utf8_lossy(&flip.body));
         let freeze = send(&pointsman, "POST /api/v2/freeze", headers, &json!({ "on": true })).await;
         assert_eq!(freeze.status, status, "freeze with {what}: {}", String::from_utf8_lossy(&freeze.body));
+        let reload = send(&pointsman, "POST /api/v2/reload", headers, &json!({})).await;
+        assert_eq!(reload.status, status, "reload with {what}: {}", String::from_utf8_lossy(&reload.body));
     }
     for path in ["status", "routes", "routes/things", "routes/things/diffs", "flips", "services", "orchestrate/runs"] {
         let line = format!("GET /api/v2/{path}");

@@ -35,6 +35,7 @@ mod overload;
 mod postgres;
 mod random_operations;
 mod reload;
+mod reload_command;
 mod renames;
 mod restored;
 mod rotated_keys;

@@ -15,6 +15,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use self::test_api::{TestApi, get, post};
+use super::Reloaded;
 
 #[tokio::test]
 async fn the_index_and_the_probes_are_plain_text() {
@@ -221,4 +222,23 @@ async fn differences_are_grouped_by_fingerprint() {
     assert_eq!(diffs.json()["groups"].as_array().unwrap().len(), 1);
     let evidence = api.call(get("/api/v2/routes/orders.create/evidence")).await.json();
     assert_eq!((&evidence["route"], &evidence["next"]["to"]), (&json!("orders.create"), &json!("shadow")));
+}
+
+#[tokio::test]
+async fn a_reload_answers_with_the_outcome_of_the_reading() {
+    let mut api = TestApi::new().await;
+    let reload = async |api: &TestApi| api.call(post("/api/v2/reload", &json!({ "as": "ada" }))).await;
+    let stopping = reload(&api).await;
+    assert_eq!(stopping.status, StatusCode::SERVICE_UNAVAILABLE, "{}", stopping.text);
+    assert_eq!(stopping.json()["type"], "urn:pointsman:problem:stopping");
+    let sentences = vec!["`a` would do harm".to_owned(), "`b` too".to_owned()];
+    api.reloaded = Some(Reloaded::WouldDoHarm(sentences));
+    let refused = reload(&api).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.text);
+    assert_eq!(refused.json()["reasons"], json!(["`a` would do harm", "`b` too"]));
+    api.reloaded = Some(Reloaded::NotRecorded("the disk is full".to_owned()));
+    let failed = reload(&api).await;
+    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE, "{}", failed.text);
+    assert!(failed.text.contains("the disk is full; the last good set stays in force"), "{}", failed.text);
+    assert_eq!(api.call(post("/api/v2/reload", &json!({ "to": "off" }))).await.status, StatusCode::BAD_REQUEST);
 }

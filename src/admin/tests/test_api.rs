@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use super::fake_engine::FakeEngine;
 use crate::admin::serve::PeerAddress;
-use crate::admin::{AdminParts, ProcessStatus, RouteTraffic, applications, router};
+use crate::admin::{AdminParts, ProcessStatus, Reloaded, RouteTraffic, applications, router};
 use crate::config::Token;
 use crate::evidence::Evidence;
 use crate::flag::{Match, Route, Service};
@@ -43,6 +43,8 @@ pub struct TestApi {
     pub engine: Arc<FakeEngine>,
     pub limits: Limits,
     pub deprecated_start: bool,
+    /// The outcome of a reading of the files; without one the process stops.
+    pub reloaded: Option<Reloaded>,
     ladder: Arc<Ladder>,
     evidence: Arc<Evidence>,
 }
@@ -75,7 +77,8 @@ impl TestApi {
         let listen = "127.0.0.1:8081".parse().unwrap();
         let engine = Arc::new(FakeEngine::new(store.clone()));
         let limits = Limits { api_wait_ms: 50, ..Limits::default() };
-        Self { store, process, listen, tokens: Vec::new(), engine, limits, deprecated_start: true, ladder, evidence }
+        let (tokens, deprecated_start, reloaded) = (Vec::new(), true, None);
+        Self { store, process, listen, tokens, engine, limits, deprecated_start, reloaded, ladder, evidence }
     }
 
     /// From now on the API reads from a store that does not answer. The engine keeps its store.
@@ -88,7 +91,7 @@ impl TestApi {
     }
 
     fn parts(&self) -> AdminParts {
-        let process = self.process.clone();
+        let (process, reloaded) = (self.process.clone(), self.reloaded.clone());
         AdminParts {
             engine: self.engine.clone(),
             deprecated_start: self.deprecated_start,
@@ -106,6 +109,13 @@ impl TestApi {
             process_status: Arc::new(move || process.clone()),
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
+            reload: Arc::new(move || {
+                let (answer, outcome) = tokio::sync::oneshot::channel();
+                if let Some(reloaded) = reloaded.clone() {
+                    answer.send(reloaded).expect("it waits");
+                }
+                outcome
+            }),
         }
     }
 

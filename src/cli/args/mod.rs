@@ -97,6 +97,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Have the running process read its files again now, and show what came of it.
+    Reload {
+        #[command(flatten)]
+        server: Server,
+    },
     /// Show where legacy and engine differ, grouped, with one sample each.
     Diffs {
         /// The route's id.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::set::{POINTSMAN, ROUTES, Set, WORKFLOW, write};
-use crate::config::{Change, FlagFileWatcher, Overrides, WatchTiming, read};
+use crate::config::{Change, FlagFileWatcher, Overrides, Reading, WatchTiming, read};
 use crate::flag::State;
 
 /// Polls so rarely that only an event can report a change within `WAIT`.
@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(20);
 
 struct Watched {
     watcher: FlagFileWatcher,
-    changes: tokio::sync::mpsc::Receiver<Change>,
+    changes: tokio::sync::mpsc::Receiver<Reading>,
 }
 
 impl Watched {
@@ -27,7 +27,7 @@ impl Watched {
         let (watcher, changes) = FlagFileWatcher::start(dir, Overrides::default(), hash, timing).expect("a thread");
         Self { watcher, changes }
     }
-    async fn next(&mut self) -> Change {
+    async fn next(&mut self) -> Reading {
         tokio::time::timeout(WAIT, self.changes.recv())
             .await
             .expect("a change in time")
@@ -35,7 +35,7 @@ impl Watched {
     }
     /// The state of the first route of the next set, or the refusal's text.
     async fn state(&mut self) -> Result<State, String> {
-        match self.next().await {
+        match self.next().await.change {
             Change::Loaded(loaded) => Ok(loaded.setup.routes[0].declared),
             Change::Refused(failed) => Err(failed.render(false)),
         }

@@ -107,7 +107,7 @@ async fn orphans_of(ladder: &Ladder, store: &Arc<FailingStore>, files: &Declared
 impl Ladder {
     /// Files that are read now.
     async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), FilesError> {
-        self.reload_files(Moment::now(), declared, recorded).await
+        self.reload_files(Moment::now(), declared, recorded).await.map(drop)
     }
 }
 

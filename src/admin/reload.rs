@@ -1,0 +1,94 @@
+//! Reads the files again on request.
+
+use axum::Json;
+use http::StatusCode;
+use tokio::time::timeout;
+
+use super::error::ApiError;
+use super::extract::JsonBody;
+use super::flips::flip_row;
+use super::parts::Reloaded;
+use super::state::{Admin, ApiState, JsonResult};
+use super::types::{FileProblem, HeldRoute, ReloadRequest, ReloadResponse};
+use crate::config::{Finding, Findings};
+use crate::ladder::RouteStatus;
+use crate::limits::Limits;
+use crate::problem::Severity;
+
+const TITLE: &str = "The files are not in force";
+
+/// Has the files read and waits for the outcome of that very reading, up to `move_answer_ms`.
+pub(super) async fn reload(
+    admin: Admin,
+    JsonBody(request, caller): JsonBody<ReloadRequest>,
+) -> JsonResult<ReloadResponse> {
+    let by = caller.recorded_name(request.by.as_deref())?;
+    tracing::info!(by, "the flag files are read again, as requested");
+    let wait_ms = admin.parts.limits.move_answer_ms;
+    match timeout(Limits::ms(wait_ms), (admin.parts.reload)()).await {
+        Ok(Ok(reloaded)) => answer(&admin, reloaded),
+        Ok(Err(_)) => {
+            let detail = "the process is stopping and no longer reads its files; nothing was changed";
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", TITLE, detail))
+        }
+        Err(_) => {
+            let title = "It is not known yet whether the files are in force";
+            let detail = format!(
+                "the files were not read, or the store did not record what they declare, within {wait_ms} ms \
+                 (move_answer_ms); once the store answers they come into force as a whole or not at all"
+            );
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "outcome-unknown", title, detail)
+                .hint("`pointsman status` shows the age of the files in force, and what is wrong with the newest ones"))
+        }
+    }
+}
+
+fn answer(admin: &ApiState, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
+    let refused = |detail: &str, reasons: Vec<String>| {
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "files-refused", TITLE, detail).reasons(reasons)
+    };
+    match reloaded {
+        Reloaded::InForce { changed, since, flips, warnings, needs_restart } => Ok(Json(ReloadResponse {
+            changed,
+            in_force_s: since.elapsed().as_secs_f64(),
+            generation: admin.parts.ladder.flags().generation,
+            flips: flips.into_iter().map(flip_row).collect(),
+            held: admin.parts.ladder.status().into_iter().filter_map(held_route).collect(),
+            warnings: file_problems(&warnings),
+            needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
+        })),
+        Reloaded::Refused(failed) => {
+            let lines = failed.findings.0.iter().map(Finding::one_line).collect();
+            let detail = format!("{}; the last good set stays in force", failed.findings.summary());
+            Err(refused(&detail, lines).problems(file_problems(&failed.findings)))
+        }
+        Reloaded::WouldDoHarm(sentences) => {
+            Err(refused("the files are valid and would do harm; the last good set stays in force", sentences))
+        }
+        Reloaded::NotRecorded(why) => {
+            let detail = format!("{why}; the last good set stays in force, and the files are tried again");
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, detail))
+        }
+    }
+}
+
+fn held_route(status: RouteStatus) -> Option<HeldRoute> {
+    let RouteStatus { route, declared, effective, refused, .. } = status;
+    (!refused.is_empty()).then_some(HeldRoute { route, declared, state: effective.state, reasons: refused })
+}
+
+fn file_problems(findings: &Findings) -> Vec<FileProblem> {
+    let problem = |finding: &Finding| FileProblem {
+        severity: match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+        .to_owned(),
+        file: finding.file.clone(),
+        line: finding.line,
+        column: finding.column,
+        message: finding.message.clone(),
+        hint: finding.hint.clone(),
+    };
+    findings.0.iter().map(problem).collect()
+}

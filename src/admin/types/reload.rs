@@ -1,0 +1,51 @@
+//! A reading of the files that was asked for, and its outcome.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::file_problem::FileProblem;
+use super::{FlipRow, run_requests};
+use crate::flag::State;
+use crate::names::RouteId;
+
+/// A request to read the files now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// The caller's name, where the listener requires no token: logged as unverified.
+    #[serde(default, rename = "as")]
+    #[schemars(with = "Option<run_requests::PersonName>")]
+    pub by: Option<String>,
+}
+
+/// The files were read and are in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReloadResponse {
+    /// Whether they differ from those that were in force before. If not, secrets and key files were read again.
+    pub changed: bool,
+    /// For how many seconds files with this content have been in force.
+    pub in_force_s: f64,
+    /// Counts the swaps of the flag set, by files or by flips.
+    pub generation: u64,
+    /// The flips that the files made.
+    pub flips: Vec<FlipRow>,
+    /// The routes that do not have the state that is requested for them.
+    pub held: Vec<HeldRoute>,
+    /// The warnings of `check`.
+    pub warnings: Vec<FileProblem>,
+    /// The settings that differ from those that the process was started with, and take effect at the next start.
+    pub needs_restart: Vec<String>,
+}
+
+/// A route that does not have the state that is requested for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HeldRoute {
+    /// The route.
+    pub route: RouteId,
+    /// The state in the file.
+    pub declared: State,
+    /// The state in force.
+    pub state: State,
+    /// Why, as sentences.
+    pub reasons: Vec<String>,
+}

@@ -1,0 +1,65 @@
+//! `reload`: has the running process read its files again, and says what came of it.
+
+use super::args::Server;
+use super::client::{CallError, Client};
+use super::format::{Formatter, Tone, escape_control};
+use super::output::Output;
+use crate::admin::types::{FileProblem, FlipRow, HeldRoute, ReloadRequest, ReloadResponse};
+use crate::flag::State;
+
+pub(crate) fn reload(client: &Client, server: &Server, format: Formatter) -> Result<Output, CallError> {
+    let request = ReloadRequest { by: server.caller_name() };
+    let (done, json) = client.post::<ReloadResponse>("/api/v2/reload", &request)?;
+    let mut text = if done.changed {
+        format.tone("the files are in force\n", Tone::Good)
+    } else {
+        let seconds = done.in_force_s;
+        format!("unchanged: these files have been in force for {seconds:.0} s; secrets and key files were read again\n")
+    };
+    done.flips.iter().for_each(|flip| text.push_str(&flipped(flip, format)));
+    done.held.iter().for_each(|held| text.push_str(&held_back(held, format)));
+    for warning in &done.warnings {
+        text.push_str(&format!("{} {}\n", format.tone("warning:", Tone::Warn), escape_control(&line(warning))));
+    }
+    if !done.needs_restart.is_empty() {
+        let keys = escape_control(&done.needs_restart.join(", "));
+        text.push_str(&format.tone(format!("changed, and takes effect only after a restart: {keys}\n"), Tone::Warn));
+    }
+    Ok(Output { text, json, is_ok: true })
+}
+
+fn flipped(flip: &FlipRow, format: Formatter) -> String {
+    let route = flip.route.as_ref().map_or("(kill switch)", |route| route.as_str());
+    let to = flip.to.parse::<State>();
+    let share = match (&to, flip.shares) {
+        (Ok(state @ (State::Shadow | State::Dark | State::Live)), Some(shares)) => format!(" at {}", shares.of(*state)),
+        _ => String::new(),
+    };
+    let forced = if flip.forced { format.tone(" (forced)", Tone::Warn) } else { String::new() };
+    format!(
+        "{} {} -> {}{share}, by {}{forced}\n",
+        format.tone(escape_control(route), Tone::Strong),
+        escape_control(&flip.from),
+        format.tone(escape_control(&flip.to), to.map_or(Tone::Plain, Tone::of)),
+        escape_control(&flip.by),
+    )
+}
+
+fn held_back(held: &HeldRoute, format: Formatter) -> String {
+    let HeldRoute { route, declared, state, reasons } = held;
+    let (route, declared) = (format.tone(route, Tone::Strong), format.tone(declared, Tone::of(*declared)));
+    let mut text = format!("{route} is {}; its file says {declared}:\n", format.tone(state, Tone::of(*state)));
+    reasons.iter().for_each(|reason| text.push_str(&format!("  - {}\n", escape_control(reason))));
+    text
+}
+
+/// `flags/routes/orders.yaml:7:5: … (…)`.
+fn line(problem: &FileProblem) -> String {
+    let FileProblem { severity: _, file, line, column, message, hint } = problem;
+    let position = match (line, column) {
+        (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+        _ => file.clone(),
+    };
+    let hint = hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
+    format!("{position}: {message}{hint}")
+}

@@ -228,6 +228,7 @@ fn declared(setup: &Setup, files_version: u64) -> Declared {
         routes: setup.routes.clone(),
         default_legacy: setup.default_legacy.clone(),
         services: setup.services.clone(),
+        exposes_arm: setup.settings.exposes_arm,
         bases: bases(setup).into_iter().collect(),
         read_only: setup
             .routes

@@ -52,6 +52,9 @@ pub(crate) struct PointsmanDraft {
     pub limits: Limits,
     /// Trust the incoming `X-Forwarded-*` headers and add to them, instead of replacing them.
     pub trust_forwarded: bool,
+    /// Whether each answer says which arm gave it, where the route does not say otherwise: `pointsman-arm: legacy`,
+    /// `engine` or `proxy`.
+    pub expose: bool,
 }
 
 /// The listener of the whole API, with flips and metrics.
@@ -225,6 +228,7 @@ pub(crate) fn check(
         secrets,
         retention,
         trust_forwarded: draft.trust_forwarded,
+        exposes_arm: draft.expose,
     })
 }
 

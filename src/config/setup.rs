@@ -83,6 +83,8 @@ pub struct Settings {
     pub retention: Option<Retention>,
     /// Incoming `X-Forwarded-*` are trusted and added to; otherwise they are replaced.
     pub trust_forwarded: bool,
+    /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
+    pub exposes_arm: bool,
 }
 
 impl Settings {

@@ -55,6 +55,8 @@ pub struct Route {
     pub replay_safe: bool,
     /// Whether ambiguous paths are refused wherever they would match this route, also in `off`.
     pub strict_paths: bool,
+    /// Whether each answer says which arm gave it; `None`: as for requests that no route matches.
+    pub exposes_arm: Option<bool>,
     /// The rule that lowers the state automatically; not acted on by this version.
     pub guard: Option<Guard>,
     /// Conditions (CEL over request, reply, run) to be judged in `live` and `only`, by name; not acted on by this
@@ -83,6 +85,7 @@ impl Route {
             deadline: None,
             replay_safe: false,
             strict_paths: false,
+            exposes_arm: None,
             guard: None,
             invariants: Vec::new(),
         }

@@ -31,6 +31,8 @@ pub struct FlagSet {
     pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// The kill switch.
     pub freeze: Freeze,
+    /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
+    pub exposes_arm: bool,
     matcher: Matcher,
     by_id: HashMap<RouteId, usize>,
     salts: Salts,
@@ -120,6 +122,7 @@ impl FlagSet {
             default_legacy,
             services,
             freeze,
+            exposes_arm: false,
             matcher,
             by_id,
             salts,
@@ -132,6 +135,11 @@ impl FlagSet {
     /// This set with the version of its files.
     pub fn with_files_version(self, files_version: u64) -> Self {
         Self { files_version, ..self }
+    }
+
+    /// This set, with answers that say which arm gave them where the route does not say otherwise.
+    pub fn with_exposed_arms(self, exposes_arm: bool) -> Self {
+        Self { exposes_arm, ..self }
     }
 
     /// This set with the scopes of retry keys that earlier files had.

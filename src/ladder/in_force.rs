@@ -91,10 +91,11 @@ impl Inputs {
     fn flag_set(&self) -> FlagSet {
         let positions = &self.positions;
         let inputs = positions.routes.iter().map(|(id, position)| (id.clone(), self.state_inputs(position))).collect();
-        let Declared { files_version, routes, default_legacy, services, bases: _, read_only: _ } =
+        let Declared { files_version, routes, default_legacy, services, exposes_arm, bases: _, read_only: _ } =
             positions.declared.clone();
         FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
             .with_files_version(files_version)
+            .with_exposed_arms(exposes_arm)
             .with_earlier_scopes(Arc::clone(&positions.earlier_scopes))
     }
 }

@@ -22,6 +22,8 @@ pub struct Declared {
     pub default_legacy: Arc<Service>,
     /// All services.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
+    pub exposes_arm: bool,
     /// The basis of each route's evidence under these files: evidence of another basis does not count. A route without
     /// an entry is judged by all evidence.
     pub bases: BTreeMap<RouteId, String>,

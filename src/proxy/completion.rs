@@ -7,8 +7,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+use super::answered_exchange::AnsweredExchange;
 use super::capture::CapturedReply;
-use super::route_metrics::AnswerToCount;
 use super::settler::Settler;
 use crate::flag::SkipReason;
 
@@ -17,16 +17,16 @@ pub(super) struct Completion {
     exchange_number: u32,
     /// What was captured, if the reply was not cut.
     captured: Option<Box<CapturedReply>>,
-    answer: Option<AnswerToCount>,
+    answered: Option<AnsweredExchange>,
 }
 
 impl Completion {
     pub(super) fn new(
         exchange_number: u32,
         captured: Option<Box<CapturedReply>>,
-        answer: Option<AnswerToCount>,
+        answered: Option<AnsweredExchange>,
     ) -> Self {
-        Self { exchange_number, captured, answer }
+        Self { exchange_number, captured, answered }
     }
     fn settle(mut self, settler: &Settler, skip: Option<SkipReason>) {
         if let Some(captured) = self.captured.take() {
@@ -37,8 +37,8 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            answer.record();
+        if let Some(answered) = self.answered.take() {
+            answered.end();
         }
     }
 }

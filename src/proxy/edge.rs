@@ -227,7 +227,7 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 if let Err(error) = ended {
                     tracing::trace!(%error, "a client connection ended");
-                    record_unreadable(shared.table().no_route(), &error);
+                    record_unreadable(&shared.table().no_route().route_metrics, &error);
                 }
                 return Poll::Ready(());
             }

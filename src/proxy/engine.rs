@@ -228,8 +228,8 @@ fn respond(proxied: &ProxiedRequest<'_>, answer: ArmAnswer, rung: State) -> Resp
     }
     let wait = &proxied.client.wait;
     wait.enter(Phase::Reply);
-    let answer_to_count = proxied.answer_to_count(rung, AnsweredBy::Engine, status);
-    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answer_to_count)));
+    let answered = proxied.answered(rung, AnsweredBy::Engine, status);
+    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answered)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -18,6 +18,7 @@
 //! completed; the proxy itself retries only where that cannot do the work twice.
 
 mod address;
+mod answered_exchange;
 mod balance;
 mod capture;
 mod completion;

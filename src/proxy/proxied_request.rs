@@ -12,10 +12,11 @@ use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::answered_exchange::AnsweredExchange;
 use super::failure::Failure;
 use super::headers::Forwarder;
 use super::respond::Refused;
-use super::route_metrics::{AnswerToCount, AnsweredBy};
+use super::route_metrics::AnsweredBy;
 use super::shared::Shared;
 use super::table::{RouteEntry, Table};
 use super::wait::ConnectionWait;
@@ -45,10 +46,10 @@ pub(super) struct ProxiedRequest<'a> {
 
 impl ProxiedRequest<'_> {
     pub(super) fn refused(&self, rung: State, failure: Failure) -> Refused {
-        Refused { failure, counted: Some((self.entry.route_metrics.clone(), rung)) }
+        Refused { failure, route: Some((self.entry.clone(), rung)) }
     }
-    pub(super) fn answer_to_count(&self, rung: State, answered_by: AnsweredBy, status: StatusCode) -> AnswerToCount {
-        AnswerToCount { route_metrics: self.entry.route_metrics.clone(), rung, answered_by, status, began: self.began }
+    pub(super) fn answered(&self, rung: State, answered_by: AnsweredBy, status: StatusCode) -> AnsweredExchange {
+        self.entry.answered(rung, answered_by, status, self.began)
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn answer_from_legacy(
             let turn_at = connection.turn.as_ref().map_or(0, |turn| turn.taken_at);
             let captured = captured.map(|captured| CapturedRequest { turn_at, ..captured });
             let capture = captured.and_then(|captured| captured.on_reply_head(parts.status, &parts.headers, length));
-            let answer_to_count = proxied.answer_to_count(rung, AnsweredBy::Legacy, parts.status);
+            let answered = proxied.answered(rung, AnsweredBy::Legacy, parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
             // The wait for a turn is legacy's, which has as many requests as it may get.
             let waited = connection.turn.as_ref().map_or(0, |turn| turn.waited);
@@ -73,7 +73,7 @@ pub(super) async fn answer_from_legacy(
             entry.route_metrics.record_overhead(before + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
             let unmodified = parts.status == StatusCode::NOT_MODIFIED && parts.headers.contains_key(CONTENT_LENGTH);
-            let mut body = ReplyBody::legacy(incoming, connection, capture, wait.clone(), Some(answer_to_count));
+            let mut body = ReplyBody::legacy(incoming, connection, capture, wait.clone(), Some(answered));
             if unmodified {
                 body = body.unmodified();
             }

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::answered_exchange::AnsweredExchange;
 use super::capture::CapturedReply;
 use super::completion::Completion;
 use super::legacy::LegacyConnection;
 use super::request_body::BoxError;
-use super::route_metrics::AnswerToCount;
+use super::route_metrics::AnsweredBy;
 use super::wait::ConnectionWait;
 
 enum Reply {
@@ -32,15 +33,15 @@ pub(super) struct ReplyBody {
     reply: Reply,
     connection: Option<LegacyConnection>,
     capture: Option<Box<CapturedReply>>,
-    answer_to_count: Option<AnswerToCount>,
+    answered: Option<AnsweredExchange>,
     wait: Arc<ConnectionWait>,
     ended: bool,
 }
 
 impl ReplyBody {
     /// The proxy's problem document, or the engine's answer.
-    pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, answer_to_count: Option<AnswerToCount>) -> Self {
-        Self { reply: Reply::Full(Some(bytes)), connection: None, capture: None, answer_to_count, wait, ended: false }
+    pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, answered: Option<AnsweredExchange>) -> Self {
+        Self { reply: Reply::Full(Some(bytes)), connection: None, capture: None, answered, wait, ended: false }
     }
     /// Legacy's reply, streamed.
     pub(super) fn legacy(
@@ -48,9 +49,9 @@ impl ReplyBody {
         connection: LegacyConnection,
         capture: Option<Box<CapturedReply>>,
         wait: Arc<ConnectionWait>,
-        answer_to_count: Option<AnswerToCount>,
+        answered: Option<AnsweredExchange>,
     ) -> Self {
-        Self { reply: Reply::Legacy(body), connection: Some(connection), capture, answer_to_count, wait, ended: false }
+        Self { reply: Reply::Legacy(body), connection: Some(connection), capture, answered, wait, ended: false }
     }
     /// The body of a 304 whose head declares a length.
     pub(super) fn unmodified(mut self) -> Self {
@@ -58,6 +59,11 @@ impl ReplyBody {
             self.reply = Reply::Unmodified(false);
         }
         self
+    }
+
+    /// Which arm gave this answer, if the answer is to say so.
+    pub(super) fn exposed_arm(&self) -> Option<AnsweredBy> {
+        self.answered.as_ref().filter(|answered| answered.exposes_arm).map(|answered| answered.answered_by)
     }
 
     fn is_whole(&self) -> bool {
@@ -133,7 +139,7 @@ impl Drop for ReplyBody {
         }
         // Dropped if the reply was cut.
         let captured = self.capture.take().filter(|_| whole).map(CapturedReply::ended);
-        let completion = Completion::new(self.wait.exchange_count(), captured, self.answer_to_count.take());
+        let completion = Completion::new(self.wait.exchange_count(), captured, self.answered.take());
         self.wait.unflushed.push(completion);
     }
 }

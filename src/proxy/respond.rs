@@ -14,7 +14,8 @@ use super::legacy::CallError;
 use super::line_limit::LineLimit;
 use super::monotonic::now;
 use super::reply_body::ReplyBody;
-use super::route_metrics::{AnswerToCount, AnsweredBy, RouteMetrics};
+use super::route_metrics::{AnsweredBy, RouteMetrics};
+use super::table::RouteEntry;
 use super::wait::{ConnectionWait, Phase};
 use crate::exchange::{Problem, Source};
 use crate::flag::State;
@@ -25,30 +26,30 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// A request that is answered with a problem.
 pub(super) struct Refused {
     pub failure: Failure,
-    /// The route's metrics and the rung, once they are known.
-    pub counted: Option<(Arc<RouteMetrics>, State)>,
+    /// The route's entry and the rung, once they are known.
+    pub route: Option<(Arc<RouteEntry>, State)>,
 }
 
 impl Refused {
     pub(super) fn early(failure: Failure) -> Self {
-        Self { failure, counted: None }
+        Self { failure, route: None }
     }
 }
 
 /// The answer. A request that was refused before its route was known is counted with those that match no route.
 pub(super) fn refuse(
     refused: Refused,
-    no_route: &Arc<RouteMetrics>,
+    no_route: &Arc<RouteEntry>,
     wait: &Arc<ConnectionWait>,
     began: u64,
 ) -> Response<ReplyBody> {
-    let Refused { failure, counted } = refused;
+    let Refused { failure, route } = refused;
     let (status, kind, title, detail, close) = describe(&failure);
     let source = source(&failure);
-    let (route_metrics, rung) = counted.unwrap_or_else(|| (no_route.clone(), State::Off));
+    let (entry, rung) = route.unwrap_or_else(|| (no_route.clone(), State::Off));
     let reason = reason(&failure, kind);
-    route_metrics.count_refusal(reason);
-    log(&failure, reason, route_metrics.route());
+    entry.route_metrics.count_refusal(reason);
+    log(&failure, reason, entry.route_metrics.route());
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
@@ -70,9 +71,9 @@ pub(super) fn refuse(
         }
     };
     let answered_by = if source == Source::Workflow { AnsweredBy::Engine } else { AnsweredBy::Proxy };
-    let answer_to_count = AnswerToCount { route_metrics, rung, answered_by, status, began };
+    let answered = entry.answered(rung, answered_by, status, began);
     wait.enter(Phase::Reply);
-    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answer_to_count)));
+    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answered)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);

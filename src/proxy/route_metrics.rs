@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 use http::StatusCode;
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::monotonic::now;
 use crate::flag::{DecisionDiagnostics, State};
 
 /// Who answered: the label `answered_by`.
@@ -20,6 +19,13 @@ pub(super) enum AnsweredBy {
     Engine,
     /// The proxy itself, with a problem.
     Proxy,
+}
+
+impl AnsweredBy {
+    /// The label's value.
+    pub(super) fn as_str(self) -> &'static str {
+        ANSWERED_BY[self as usize]
+    }
 }
 
 const ANSWERED_BY: [&str; 3] = ["legacy", "engine", "proxy"];
@@ -78,19 +84,20 @@ impl RouteMetrics {
     fn label(&self) -> String {
         self.route.as_ref().to_owned()
     }
-    fn count_answer(&self, rung: State, answered_by: AnsweredBy, status: StatusCode, micros: u64) {
+    /// Counts an answer that took so many microseconds.
+    pub(super) fn count_answer(&self, rung: State, answered_by: AnsweredBy, status: StatusCode, micros: u64) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         let index = (usize::from(rung.rank()) * ANSWERED_BY.len() + answered_by as usize) * CLASSES.len() + class;
         let requests = self.requests[index].get_or_init(|| {
             counter!(
                 "pointsman_requests_total", "route" => self.label(), "state" => rung.as_str(),
-                "answered_by" => ANSWERED_BY[answered_by as usize], "code_class" => CLASSES[class]
+                "answered_by" => answered_by.as_str(), "code_class" => CLASSES[class]
             )
         });
         requests.increment(1);
         self.traffic_counts.requests.fetch_add(1, Ordering::Relaxed);
         let duration = self.duration[answered_by as usize].get_or_init(
-            || histogram!("pointsman_request_duration_seconds", "route" => self.label(), "arm" => ANSWERED_BY[answered_by as usize]),
+            || histogram!("pointsman_request_duration_seconds", "route" => self.label(), "arm" => answered_by.as_str()),
         );
         duration.record(seconds(micros));
     }
@@ -122,22 +129,6 @@ impl RouteMetrics {
 
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
-}
-
-/// One answer, to be counted when its last byte has been passed on.
-pub(super) struct AnswerToCount {
-    pub route_metrics: Arc<RouteMetrics>,
-    pub rung: State,
-    pub answered_by: AnsweredBy,
-    pub status: StatusCode,
-    pub began: u64,
-}
-
-impl AnswerToCount {
-    pub(super) fn record(self) {
-        let AnswerToCount { route_metrics, rung, answered_by, status, began } = self;
-        route_metrics.count_answer(rung, answered_by, status, now().saturating_sub(began));
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::{Method, Request, Response, Uri, request};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -33,16 +33,24 @@ use crate::flag::{
     RequestFacts, ResolvedPath, RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
 };
 
+/// Says which arm gave the answer, where the files ask for it.
+const ARM: HeaderName = HeaderName::from_static("pointsman-arm");
+
 /// Answers one request.
 pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
     let no_body = http_body::Body::is_end_stream(request.body());
     let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.first_byte, no_body);
     let (head, incoming) = request.into_parts();
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
-    Ok(match answer(&client, head, Upload::new(incoming, progress), began).await {
+    let mut response = match answer(&client, head, Upload::new(incoming, progress), began).await {
         Ok(response) => response,
         Err(refused) => refuse(*refused, client.shared.table().no_route(), &client.wait, began),
-    })
+    };
+    // After the reply's head was captured: it is compared as legacy sent it.
+    if let Some(arm) = response.body().exposed_arm() {
+        response.headers_mut().insert(ARM, HeaderValue::from_static(arm.as_str()));
+    }
+    Ok(response)
 }
 
 type ReplyOrRefusal = Result<Response<ReplyBody>, Box<Refused>>;

@@ -6,9 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::route_metrics::RouteMetrics;
+use http::StatusCode;
+
+use super::answered_exchange::AnsweredExchange;
+use super::route_metrics::{AnsweredBy, RouteMetrics};
 use super::upstream::Upstream;
-use crate::flag::{FlagSet, RouteFlag, Service};
+use crate::flag::{FlagSet, RouteFlag, Service, State};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
 
@@ -19,6 +22,22 @@ const DEFAULT: &str = "default";
 pub(super) struct RouteEntry {
     pub route_metrics: Arc<RouteMetrics>,
     pub upstream: Arc<Upstream>,
+    /// Whether each answer says which arm gave it.
+    pub exposes_arm: bool,
+}
+
+impl RouteEntry {
+    /// An exchange of the route that has its answer.
+    pub(super) fn answered(
+        &self,
+        rung: State,
+        answered_by: AnsweredBy,
+        status: StatusCode,
+        began: u64,
+    ) -> AnsweredExchange {
+        let (route_metrics, exposes_arm) = (self.route_metrics.clone(), self.exposes_arm);
+        AnsweredExchange { route_metrics, rung, answered_by, status, began, exposes_arm }
+    }
 }
 
 /// A flag set with the handles of its routes.
@@ -49,14 +68,16 @@ impl Table {
         for flag in &set.routes {
             let id = &flag.route.id;
             let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(id)).clone();
-            entries
-                .insert(address(flag), Arc::new(RouteEntry { route_metrics, upstream: upstream(&flag.route.legacy) }));
+            let exposes_arm = flag.route.exposes_arm.unwrap_or(set.exposes_arm);
+            let entry = RouteEntry { route_metrics, upstream: upstream(&flag.route.legacy), exposes_arm };
+            entries.insert(address(flag), Arc::new(entry));
         }
         let route_metrics = match before {
             Some(before) => before.default.route_metrics.clone(),
             None => Arc::new(RouteMetrics::new(DEFAULT)),
         };
-        let default = Arc::new(RouteEntry { route_metrics, upstream: upstream(&set.default_legacy) });
+        let (upstream, exposes_arm) = (upstream(&set.default_legacy), set.exposes_arm);
+        let default = Arc::new(RouteEntry { route_metrics, upstream, exposes_arm });
         Self { set, entries, default, route_metrics: all_metrics, upstreams }
     }
 
@@ -65,9 +86,9 @@ impl Table {
         flag.and_then(|flag| self.entries.get(&address(flag))).unwrap_or(&self.default)
     }
 
-    /// The metrics of requests that no route matches.
-    pub(super) fn no_route(&self) -> &Arc<RouteMetrics> {
-        &self.default.route_metrics
+    /// The entry of requests that no route matches.
+    pub(super) fn no_route(&self) -> &Arc<RouteEntry> {
+        &self.default
     }
 
     /// The metrics of a route.

@@ -14,6 +14,7 @@ mod drivers;
 mod duplicates;
 mod engine;
 mod evidence;
+mod expose;
 mod flips_on_full_disk;
 mod flips_on_silent_store;
 mod freeze;

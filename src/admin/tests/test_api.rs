@@ -61,6 +61,7 @@ impl TestApi {
             routes: vec![create, show],
             default_legacy: service(),
             services,
+            exposes_arm: false,
             bases: BTreeMap::new(),
             read_only: Default::default(),
         };

@@ -63,6 +63,9 @@ pub struct RouteDraft {
     pub replay_safe: bool,
     /// `strict` refuses paths that servers interpret differently.
     pub paths: Option<PathsDraft>,
+    /// Whether each answer says which arm gave it (`pointsman-arm: legacy`, `engine` or `proxy`). Default: `expose` of
+    /// pointsman.yaml.
+    pub expose: Option<bool>,
     /// How pairs are compared.
     #[serde(default)]
     #[schemars(schema_with = "anything")]

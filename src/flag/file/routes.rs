@@ -53,6 +53,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         deadline,
         replay_safe,
         paths,
+        expose,
         compare: _,
         guard,
         invariants,
@@ -121,6 +122,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         deadline,
         replay_safe: *replay_safe,
         strict_paths: *paths == Some(PathsDraft::Strict),
+        exposes_arm: *expose,
         guard,
         invariants: invariants.unwrap_or_default(),
     })

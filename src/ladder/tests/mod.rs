@@ -59,6 +59,7 @@ fn files(states: &[(&str, State)]) -> Declared {
         routes,
         default_legacy: Arc::clone(&shop),
         services: BTreeMap::from([("shop".into(), shop)]),
+        exposes_arm: false,
         bases: BTreeMap::new(),
         read_only: Default::default(),
     }

@@ -21,6 +21,7 @@
 //! Not on that journey:
 //!
 //! - [`config`]: reads the files and builds a checked set, or reports everything that is wrong with them
+//! - [`access_log`]: writes one line per exchange with a client
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
@@ -39,6 +40,7 @@
 //! - every request that should be compared ends in exactly one outcome: `exchange::ComparisonTicket`.
 #![warn(missing_docs)]
 
+pub mod access_log;
 pub mod admin;
 pub mod affinity;
 pub mod app;

@@ -48,6 +48,11 @@ pub const NUMBER_LIMIT_MAX: u64 = u32::MAX as u64;
 pub const HEAD_FIELDS_LIMIT_MAX: u64 = 4_096;
 /// The largest value of `shadow_threads`, all of which are started with the process.
 pub const SHADOW_THREADS_LIMIT_MAX: u64 = 1_024;
+/// The largest value of `access_log_lines_max`: the queue has room for so many lines from the start.
+pub const ACCESS_LOG_LINES_LIMIT_MAX: u64 = 1 << 20;
+/// Each text of a client in a line of the access log: target, user agent, referer, `x-forwarded-for`. What is beyond it
+/// becomes `...`.
+pub const ACCESS_LOG_TEXT_BYTES_MAX: usize = 2 << 10;
 /// The largest value of `retry_keys_file_bytes_max`: 1 GiB, which the start of the process takes from the disk.
 pub const RETRY_KEYS_FILE_LIMIT_BYTES_MAX: u64 = 1 << 30;
 
@@ -102,6 +107,8 @@ pub struct Limits {
     pub total_ms: u64,
     /// After SIGTERM: how long requests may take to finish.
     pub drain_ms: u64,
+    /// Lines of the access log that wait until they are written; more are dropped and counted. 1,048,576 at most.
+    pub access_log_lines_max: u64,
 
     // shadow
     /// Entries waiting for the other arm.
@@ -282,6 +289,7 @@ impl Default for Limits {
             body_idle_ms: 30_000,
             total_ms: 0,
             drain_ms: 20_000,
+            access_log_lines_max: 8_192,
             shadow_queue_entries_max: 1_024,
             shadow_queue_bytes_max: 64 << 20,
             shadow_in_flight_max: 64,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::process::App;
+use super::process::{App, Signals};
 use super::runtimes::{admin_runtime, engine_runtime, runtime};
 use crate::cli;
 use crate::clock;
@@ -45,11 +45,11 @@ pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     raise_open_files_limit();
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
-        // Before anything that takes long: without a handler SIGHUP ends the process.
-        let hangups = signal(SignalKind::hangup())?;
+        // Before anything that takes long: without a handler SIGHUP and SIGUSR1 end the process.
+        let signals = Signals::handle()?;
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
-        let app = App::start(flags, overrides, hangups, engine.handle(), admin.handle()).await?;
+        let app = App::start(flags, overrides, signals, engine.handle(), admin.handle()).await?;
         let mut addresses = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
         if let Some(api) = app.api {
             addresses["api"] = api.to_string().into();
@@ -85,8 +85,8 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
             store: Some(format!("sqlite:{}", product.store.display())),
             ..Overrides::default()
         };
-        let hangups = signal(SignalKind::hangup())?;
-        let app = App::start(product.flags, overrides, hangups, engine.handle(), admin.handle()).await?;
+        let signals = Signals::handle()?;
+        let app = App::start(product.flags, overrides, signals, engine.handle(), admin.handle()).await?;
         Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
     }))?;
     anyhow::ensure!(promises_held, "a promise was broken; the lines above say which");

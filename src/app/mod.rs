@@ -29,7 +29,7 @@ mod stores;
 mod time;
 
 pub use commands::{demo, serve};
-pub use process::App;
+pub use process::{App, Signals};
 pub use replay_files::{MovedCall, ReplayFiles, ReplayResult, StoredPlan};
 pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many_events};
 pub use stores::{store_backup, store_check};

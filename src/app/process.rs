@@ -8,13 +8,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::signal::unix::Signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::{OpenedStore, Parts};
 use super::reload_requests::ReloadRequests;
 use super::{background, memory, process_status, retention, services, time};
+use crate::access_log::{AccessLog, AccessLogSettings, LogFile};
 use crate::admin::{self, AdminParts, RouteTraffic};
 use crate::clock;
 use crate::config::{self, FlagFileWatcher, Loaded, Overrides, ReloadStatus, WatchTiming};
@@ -24,6 +25,24 @@ use crate::telemetry;
 
 /// How often evidence is written to the store.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
+
+/// The signals that a running process obeys, apart from those that end it. Without a handler each of them would end it.
+pub struct Signals {
+    /// SIGHUP: read the files again.
+    pub hangups: Signal,
+    /// SIGUSR1: open the access log again.
+    pub reopens: Signal,
+}
+
+impl Signals {
+    /// Handles the signals from now on.
+    ///
+    /// # Errors
+    /// A handler cannot be installed.
+    pub fn handle() -> std::io::Result<Self> {
+        Ok(Self { hangups: signal(SignalKind::hangup())?, reopens: signal(SignalKind::user_defined1())? })
+    }
+}
 
 /// A running process: its addresses, and how to stop it.
 pub struct App {
@@ -42,7 +61,8 @@ impl App {
     /// until the store accepts the writes that this needs, the process serves as it does with an unhealthy store.
     ///
     /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
-    /// caller's. The files are read again after a SIGHUP that `hangups` receives, now or during the start.
+    /// caller's. The files are read again after a SIGHUP, the access log is opened again after a SIGUSR1 that `signals`
+    /// receives, now or during the start.
     ///
     /// # Errors
     /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, or
@@ -50,7 +70,7 @@ impl App {
     pub async fn start(
         flags: PathBuf,
         overrides: Overrides,
-        hangups: Signal,
+        signals: Signals,
         engine: &Handle,
         admin: &Handle,
     ) -> anyhow::Result<Self> {
@@ -75,6 +95,7 @@ impl App {
         };
         let (listen, admin_listen) = (listener.local_addr()?, admin_listener.local_addr()?);
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let access_log = access_log(setup.settings.access_log.as_ref(), &limits)?;
         let parts = {
             let setup = setup.clone();
             engine.spawn(async move { Parts::start(opened, &setup).await }).await??
@@ -83,7 +104,7 @@ impl App {
         let reload_status = Arc::new(ReloadStatus::new(warnings));
         let (watch, readings) = FlagFileWatcher::start(&flags, overrides, hash, WatchTiming::default())
             .context("watching the flag files")?;
-        watch.reload_on_hangup(hangups);
+        watch.reload_on_hangup(signals.hangups);
         let reload_requests = Arc::new(ReloadRequests::new(watch.trigger()));
 
         {
@@ -113,6 +134,7 @@ impl App {
             affinity: parts.affinity.clone(),
             offer: parts.shadow.clone(),
             served_observer: parts.evidence.clone(),
+            access_log: access_log.clone(),
         });
         let admin_parts = AdminParts {
             engine: parts.engine.clone(),
@@ -169,6 +191,7 @@ impl App {
             reload_requests,
             readings,
         )));
+        tasks.push(engine.spawn(reopen_on_signal(signals.reopens, access_log)));
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(time::track_machine_clock()));
@@ -222,6 +245,25 @@ impl App {
     pub async fn stop(self) {
         self.stop.cancel();
         self.ended().await;
+    }
+}
+
+/// Opens the access log, if there is to be one.
+fn access_log(settings: Option<&AccessLogSettings>, limits: &Limits) -> anyhow::Result<Option<Arc<AccessLog>>> {
+    let Some(settings) = settings else { return Ok(None) };
+    let named = || match &settings.file {
+        LogFile::Stdout => "opening the access log on stdout".to_owned(),
+        LogFile::Path(path) => format!("opening the access log {} (`access_log.file`)", path.display()),
+    };
+    AccessLog::start(settings, limits).map(Some).with_context(named)
+}
+
+/// Opens the access log again whenever the process gets SIGUSR1. Without an access log the signal does nothing.
+async fn reopen_on_signal(mut reopens: Signal, access_log: Option<Arc<AccessLog>>) {
+    while reopens.recv().await.is_some() {
+        if let Some(access_log) = &access_log {
+            access_log.reopen();
+        }
     }
 }
 

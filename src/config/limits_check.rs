@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use crate::limits::{
-    BYTES_LIMIT_MAX, HEAD_FIELDS_LIMIT_MAX, Limits, NUMBER_LIMIT_MAX, RETRY_KEYS_FILE_LIMIT_BYTES_MAX,
-    SHADOW_THREADS_LIMIT_MAX, TIME_LIMIT_MAX,
+    ACCESS_LOG_LINES_LIMIT_MAX, BYTES_LIMIT_MAX, HEAD_FIELDS_LIMIT_MAX, Limits, NUMBER_LIMIT_MAX,
+    RETRY_KEYS_FILE_LIMIT_BYTES_MAX, SHADOW_THREADS_LIMIT_MAX, TIME_LIMIT_MAX,
 };
 use crate::problem::{Problems, Site};
 
@@ -59,6 +59,7 @@ pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
 fn largest(name: &str) -> u64 {
     match name {
         "head_fields_max" => HEAD_FIELDS_LIMIT_MAX,
+        "access_log_lines_max" => ACCESS_LOG_LINES_LIMIT_MAX,
         "shadow_threads" => SHADOW_THREADS_LIMIT_MAX,
         "shadow_service_share_percent" => 100,
         "retry_keys_file_bytes_max" => RETRY_KEYS_FILE_LIMIT_BYTES_MAX,

@@ -14,6 +14,7 @@
 //! A slow disk delays loading and nothing else: files are read on the caller's thread at the start and on the watcher's
 //! own thread later. A set that changes while it is read is read again.
 
+mod access_log;
 mod check_files;
 mod checked_files;
 mod child_undo;

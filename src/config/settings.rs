@@ -11,11 +11,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::limits_check;
+use super::access_log::AccessLogDraft;
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token};
 use super::store_url::{STORE_FORMS, mask_password, parse_store};
+use super::{access_log, limits_check};
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
@@ -55,6 +56,8 @@ pub(crate) struct PointsmanDraft {
     /// Whether each answer says which arm gave it, where the route does not say otherwise: `pointsman-arm: legacy`,
     /// `engine` or `proxy`.
     pub expose: bool,
+    /// One line per exchange with a client; without it there is no access log.
+    pub access_log: Option<AccessLogDraft>,
 }
 
 /// The listener of the whole API, with flips and metrics.
@@ -211,6 +214,9 @@ pub(crate) fn check(
         }),
     }
     .ok();
+    let access_log_site = site.key("access_log");
+    let access_log = draft.access_log.as_ref();
+    let access_log = access_log.and_then(|draft| access_log::check(draft, dir, &access_log_site, problems));
     limits_check::check(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);
     let retention = retention::check(draft.retention.as_ref(), window, &site.key("retention"), problems);
@@ -229,6 +235,7 @@ pub(crate) fn check(
         retention,
         trust_forwarded: draft.trust_forwarded,
         exposes_arm: draft.expose,
+        access_log,
     })
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::render::Findings;
 use super::retention::Retention;
+use crate::access_log::AccessLogSettings;
 use crate::flag::{Route, Service};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
@@ -85,6 +86,8 @@ pub struct Settings {
     pub trust_forwarded: bool,
     /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
     pub exposes_arm: bool,
+    /// The access log; `None` if there is none.
+    pub access_log: Option<AccessLogSettings>,
 }
 
 impl Settings {
@@ -101,6 +104,7 @@ impl Settings {
             ("store_key", key(self) != key(newer)),
             ("admin.tokens", self.tokens != newer.tokens),
             ("trust_forwarded", self.trust_forwarded != newer.trust_forwarded),
+            ("access_log", self.access_log != newer.access_log),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

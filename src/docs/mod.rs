@@ -35,6 +35,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "postgresql", source: include_str!("postgresql.md") },
     Topic { name: "security", source: include_str!("security.md") },
     Topic { name: "metrics", source: include_str!("metrics.md") },
+    Topic { name: "access_log", source: include_str!("access_log.md") },
     Topic { name: "limits", source: include_str!("limits.md") },
     Topic { name: "commands", source: include_str!("commands.md") },
     Topic { name: "versions", source: include_str!("versions.md") },

@@ -103,6 +103,30 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// The rung that the request is on.
+    pub fn rung(&self) -> State {
+        let (Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } | Decision::Nobody { rung, .. }) = self;
+        *rung
+    }
+    /// Who answers.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Decision::Legacy { .. } => Arm::Legacy.as_str(),
+            Decision::Engine { .. } => Arm::Engine.as_str(),
+            Decision::Nobody { .. } => "nobody",
+        }
+    }
+    /// Why the engine answers, or what it does after legacy has answered; `None` if nobody answers.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Decision::Legacy { engine_work, .. } => Some(engine_work.as_str()),
+            Decision::Engine { reason, .. } => Some(reason.as_str()),
+            Decision::Nobody { .. } => None,
+        }
+    }
+}
+
 /// What the engine does after legacy has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineWork {
@@ -116,6 +140,18 @@ pub enum EngineWork {
     Dark,
 }
 
+impl EngineWork {
+    /// The name in the access log: that of the work, or the reason why there is none.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EngineWork::None => "none",
+            EngineWork::Skip(reason) => reason.as_str(),
+            EngineWork::Rehearse => "rehearse",
+            EngineWork::Dark => "dark",
+        }
+    }
+}
+
 /// Why the engine answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineReason {
@@ -125,6 +161,17 @@ pub enum EngineReason {
     Pin,
     /// The engine took the first try of this request.
     Retry,
+}
+
+impl EngineReason {
+    /// The name in the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EngineReason::Rung => "rung",
+            EngineReason::Pin => "pin",
+            EngineReason::Retry => "retry",
+        }
+    }
 }
 
 /// Why a request that should be compared was not: the metric label `reason` where `outcome` is `skipped`.

@@ -1,12 +1,15 @@
 //! An exchange that has its answer.
 //!
-//! Always true: it is counted once, when the client's socket has taken the last byte of the answer or its connection
-//! has ended before.
+//! Always true: it is counted once, and its record handed to the access log, when the client's socket has taken the
+//! last byte of the answer or its connection has ended before.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::cut::Cut;
+use super::exchange_record::ExchangeRecord;
 use super::monotonic::now;
 use super::route_metrics::{AnsweredBy, RouteMetrics};
 use crate::flag::State;
@@ -21,12 +24,26 @@ pub(super) struct AnsweredExchange {
     pub began: u64,
     /// Whether the answer is to say which arm gave it.
     pub exposes_arm: bool,
+    /// Why it was answered with a problem, if it was.
+    pub refused: Option<Cow<'static, str>>,
+    /// Why the answer was cut, if it was.
+    pub cut: Option<Cut>,
+    /// What the access log gets, if there is one.
+    pub record: Option<ExchangeRecord>,
 }
 
 impl AnsweredExchange {
     /// The exchange has ended.
     pub(super) fn end(self) {
-        let AnsweredExchange { route_metrics, rung, answered_by, status, began, exposes_arm: _ } = self;
+        let AnsweredExchange { route_metrics, rung, answered_by, status, began, exposes_arm: _, refused, cut, record } =
+            self;
         route_metrics.count_answer(rung, answered_by, status, now().saturating_sub(began));
+        if let Some(mut record) = record {
+            record.note(|record| {
+                (record.status, record.arm) = (Some(status.as_u16()), Some(answered_by.as_str()));
+                record.failure = refused;
+            });
+            record.end(cut);
+        }
     }
 }

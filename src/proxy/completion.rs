@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::answered_exchange::AnsweredExchange;
 use super::capture::CapturedReply;
+use super::cut::Cut;
 use super::settler::Settler;
 use crate::flag::SkipReason;
 
@@ -28,9 +29,13 @@ impl Completion {
     ) -> Self {
         Self { exchange_number, captured, answered }
     }
-    fn settle(mut self, settler: &Settler, skip: Option<SkipReason>) {
+    /// The exchange has ended; `cut` says why if the socket did not take the last byte.
+    fn settle(mut self, settler: &Settler, cut: Option<Cut>) {
         if let Some(captured) = self.captured.take() {
-            settler.settle(captured, skip);
+            settler.settle(captured, cut.map(|_| SkipReason::ClientWentAway));
+        }
+        if let Some(answered) = &mut self.answered {
+            answered.cut = answered.cut.or(cut);
         }
     }
 }
@@ -72,12 +77,12 @@ impl Unflushed {
         Some(last)
     }
 
-    /// The connection has ended: what was not flushed never will be. It is not compared; but legacy has done its work,
-    /// and may have created an instance.
-    pub(super) fn abandon(&self, settler: &Settler) {
+    /// The connection has ended, for this reason: what was not flushed never will be. It is not compared; but legacy
+    /// has done its work, and may have created an instance.
+    pub(super) fn abandon(&self, settler: &Settler, cut: Cut) {
         let Some((first, later)) = self.take() else { return };
         for completion in [first].into_iter().chain(later) {
-            completion.settle(settler, Some(SkipReason::ClientWentAway));
+            completion.settle(settler, Some(cut));
         }
     }
 

@@ -29,6 +29,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::cut::Cut;
+use super::exchange_record::CurrentRecord;
 use super::headers::Forwarder;
 use super::monotonic::{NEVER, instant, now};
 use super::proxied_request::Client;
@@ -61,6 +63,9 @@ const IDLE_MICROS_MIN: u64 = 100_000;
 const PATIENT_SEARCHES: u32 = 25;
 /// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
+
+/// At the end of a drain: how long the last lines of the access log may take to be written.
+const LAST_LINES_WAIT: Duration = Duration::from_secs(2);
 
 /// The state of a drain.
 pub(super) mod drain {
@@ -150,6 +155,9 @@ async fn drain_connections(shared: &Shared) -> Drained {
     if timeout(Limits::ms(shared.limits.drain_ms), shared.settler.settled()).await.is_err() {
         tracing::warn!("captured exchanges were not settled in time; their comparisons are missing");
     }
+    if let Some(access_log) = &shared.access_log {
+        access_log.flush(LAST_LINES_WAIT).await;
+    }
     Drained { cut, took: began.elapsed() }
 }
 
@@ -164,13 +172,19 @@ fn spawn_connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, p
         let peer = peer.ip();
         let forwarder = Forwarder::new(peer, shared.trust_forwarded);
         let connection_permit = Arc::new(permit);
+        let record = CurrentRecord::new(shared.access_log.clone());
         let client =
-            Arc::new(Client { shared: shared.clone(), wait: wait.clone(), forwarder, peer, connection_permit });
-        let service = service_fn(move |request: Request<Incoming>| switch::serve(client.clone(), request));
+            Arc::new(Client { shared: shared.clone(), wait: wait.clone(), forwarder, peer, record, connection_permit });
+        let service = service_fn(|request: Request<Incoming>| switch::serve(client.clone(), request));
         let io = TokioIo::new(ClientIo::new(stream.clone(), wait.clone(), shared.settler.clone()));
         let connection = builder(&shared.limits).serve_connection(io, service).with_upgrades();
-        drive(connection, &shared, &wait, &stream).await;
-        wait.unflushed.abandon(&shared.settler);
+        let cut = drive(connection, &client, &stream).await;
+        wait.unflushed.abandon(&shared.settler, cut);
+        // An exchange without an answer: the client is gone, or the drain did not wait for it any longer.
+        if let Some(mut record) = client.record.take() {
+            record.note(|record| record.request_bytes = wait.request_bytes());
+            record.end(Some(cut));
+        }
     });
 }
 
@@ -191,12 +205,13 @@ fn builder(limits: &Limits) -> http1::Builder {
 
 type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
 
-/// Serves one connection to its end.
-async fn drive<S>(connection: Connection<S>, shared: &Shared, wait: &ConnectionWait, stream: &TcpStream)
+/// Serves one connection to its end. Returns why an exchange that is not complete by then was cut.
+async fn drive<S>(connection: Connection<S>, client: &Client, stream: &TcpStream) -> Cut
 where
     S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible>,
     S::Future: Send + 'static,
 {
+    let (shared, wait) = (&client.shared, &client.wait);
     let wait_limits = &shared.wait_limits;
     let mut armed = wait.due(wait_limits).0.min(now().saturating_add(wait_limits.check_every));
     let mut connection = pin!(connection);
@@ -211,7 +226,7 @@ where
         loop {
             let drain = shared.drain.load(Acquire);
             if drain == drain::CUT {
-                return Poll::Ready(());
+                return Poll::Ready(Cut::Drain);
             }
             if drain == drain::FINISH && !closing {
                 let since = *drain_since.get_or_insert_with(now);
@@ -227,9 +242,12 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 if let Err(error) = ended {
                     tracing::trace!(%error, "a client connection ended");
-                    record_unreadable(&shared.table().no_route().route_metrics, &error);
+                    let refused = record_unreadable(&shared.table().no_route().route_metrics, &error);
+                    if let Some((reason, status)) = refused {
+                        client.record.unreadable(client.peer, status, reason);
+                    }
                 }
-                return Poll::Ready(());
+                return Poll::Ready(Cut::ClientGone);
             }
             if !closing && wait.takes_close_request() && !has_bytes(stream) {
                 closing = true;
@@ -249,7 +267,7 @@ where
                     Peek::Nothing => {}
                     Peek::Bytes => peeked_exchange = wait.exchange_count(),
                     Peek::Fin => wait.saw_fin(),
-                    Peek::Reset => return Poll::Ready(()),
+                    Peek::Reset => return Poll::Ready(Cut::ClientGone),
                 }
             }
             // Nobody reads a body while its request waits for its turn or for the engine.
@@ -280,7 +298,7 @@ where
             if due <= at {
                 // An exchange is answered once; another overrun cuts the connection.
                 if why == Overdue::Cut || overdue_exchange == wait.exchange_count() {
-                    return Poll::Ready(());
+                    return Poll::Ready(wait.why_cut(wait_limits));
                 }
                 overdue_exchange = wait.exchange_count();
                 wait.report_overdue(why);
@@ -290,5 +308,5 @@ where
             timer.as_mut().reset(instant(armed));
         }
     })
-    .await;
+    .await
 }

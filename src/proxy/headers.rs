@@ -19,7 +19,7 @@ use crate::flag::HOP_BY_HOP_HEADERS;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -177,6 +177,13 @@ fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Option<He
     }
     all.extend_from_slice(last.as_bytes());
     HeaderValue::from_bytes(&all).ok()
+}
+
+/// The id of the trace that a message belongs to, if its `traceparent` is valid.
+pub(super) fn trace_id(headers: &HeaderMap) -> Option<u128> {
+    let value = headers.get(TRACEPARENT)?.as_bytes();
+    let digits = is_traceparent(value).then(|| std::str::from_utf8(&value[3..35]).ok())??;
+    u128::from_str_radix(digits, 16).ok()
 }
 
 fn is_traceparent(value: &[u8]) -> bool {

@@ -4,7 +4,8 @@
 //! `hygiene` (is its head unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay`
 //! (with `legacy` over `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and
 //! `capture` copy them, and `respond` is the one place where errors (`failure`) become answers. What remains to be done
-//! when the client's socket has taken the last byte waits in `completion` until then, and is done by `settler`.
+//! when the client's socket has taken the last byte waits in `completion` until then, and is done by `settler`; the
+//! access log gets its record then too (`exchange_record`), with the reason if the exchange was cut (`cut`).
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
@@ -22,9 +23,11 @@ mod answered_exchange;
 mod balance;
 mod capture;
 mod completion;
+mod cut;
 mod edge;
 mod ejection;
 mod engine;
+mod exchange_record;
 mod failure;
 mod headers;
 mod health_check;
@@ -67,6 +70,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access_log::AccessLog;
 use crate::exchange::{Affinity, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
@@ -91,6 +95,8 @@ pub struct ProxyParts {
     pub offer: Arc<dyn Offer>,
     /// Is told how the engine served callers.
     pub served_observer: Arc<dyn ServedObserver>,
+    /// Gets a record of each exchange; `None` if there is no access log.
+    pub access_log: Option<Arc<AccessLog>>,
 }
 
 /// The proxy. Cheap to clone; one may serve several listeners, which then drain together.
@@ -102,7 +108,7 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that serves no listener yet.
     pub fn new(parts: ProxyParts) -> Self {
-        let ProxyParts { flags, limits, trust_forwarded, engine, affinity, offer, served_observer } = parts;
+        let ProxyParts { flags, limits, trust_forwarded, engine, affinity, offer, served_observer, access_log } = parts;
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
         let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
         let shared = Shared {
@@ -115,6 +121,7 @@ impl Proxy {
             affinity,
             offer,
             served_observer,
+            access_log,
             settler: Arc::new(settler::Settler::start()),
             open_connections,
             tasks: TaskTracker::new(),

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answered_exchange::AnsweredExchange;
+use super::exchange_record::CurrentRecord;
 use super::failure::Failure;
 use super::headers::Forwarder;
 use super::respond::Refused;
@@ -29,6 +30,8 @@ pub(super) struct Client {
     pub wait: Arc<ConnectionWait>,
     pub forwarder: Forwarder,
     pub peer: IpAddr,
+    /// The access log's record of the exchange that has no answer yet.
+    pub record: CurrentRecord,
     /// Counts the connection among the open ones. A tunnel keeps the permit.
     pub connection_permit: Arc<OwnedSemaphorePermit>,
 }

@@ -5,6 +5,8 @@
 //! for is an error. `legacy` chooses the connection,
 //! `capture` copies.
 
+use std::time::Duration;
+
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
@@ -19,7 +21,7 @@ use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::route_metrics::AnsweredBy;
-use super::tunnel;
+use super::tunnel::{self, TunnelEnd};
 use super::turns::Turn;
 use super::wait::{Overdue, Phase};
 use crate::flag::{SkipReason, State};
@@ -40,12 +42,19 @@ pub(super) async fn answer_from_legacy(
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;
     client.forwarder.forward(request.headers_mut());
+    client
+        .record
+        .note(|record| (record.rung, record.service) = (Some(rung), Some(entry.upstream.service.name.clone())));
     let called = wait.or_overdue(legacy::call(&entry.upstream, request, wait)).await;
     let failure = match called {
         Ok(Ok((response, mut connection))) => {
             let (mut parts, incoming) = response.into_parts();
             let replied = now();
             wait.enter(Phase::Reply);
+            client.record.note(|record| {
+                record.connect = Some(Duration::from_micros(connection.connecting));
+                record.first_byte = Some(Duration::from_micros(replied.saturating_sub(connection.sent)));
+            });
             if !has_known_coding(&parts.headers) {
                 if let Some(captured) = captured {
                     captured.skip(SkipReason::LegacyFailed);
@@ -106,9 +115,20 @@ fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade, turn:
     let shared = &client.shared;
     let idle = Limits::ms(shared.limits.client_idle_ms);
     let (cut, wait, connection_permit) = (shared.cut.clone(), client.wait.clone(), client.connection_permit.clone());
+    // The exchange ends with the tunnel, not with its head.
+    let record = client.record.take();
     shared.tasks.spawn(async move {
         wait.enter(Phase::Tunnel);
-        tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
+        let TunnelEnd { from_client, from_legacy, cut } =
+            tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
+        if let Some(mut record) = record {
+            record.note(|record| {
+                record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+                record.arm = Some(AnsweredBy::Legacy.as_str());
+                (record.request_bytes, record.reply_bytes) = (from_client, from_legacy);
+            });
+            record.end(cut);
+        }
         drop((connection_permit, turn));
     });
 }

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -15,6 +15,8 @@ use hyper::body::Incoming;
 use super::answered_exchange::AnsweredExchange;
 use super::capture::CapturedReply;
 use super::completion::Completion;
+use super::cut::Cut;
+use super::exchange_record::ExchangeRecord;
 use super::legacy::LegacyConnection;
 use super::request_body::BoxError;
 use super::route_metrics::AnsweredBy;
@@ -35,13 +37,23 @@ pub(super) struct ReplyBody {
     capture: Option<Box<CapturedReply>>,
     answered: Option<AnsweredExchange>,
     wait: Arc<ConnectionWait>,
+    /// Bytes that were passed on.
+    bytes: u64,
     ended: bool,
 }
 
 impl ReplyBody {
     /// The proxy's problem document, or the engine's answer.
     pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, answered: Option<AnsweredExchange>) -> Self {
-        Self { reply: Reply::Full(Some(bytes)), connection: None, capture: None, answered, wait, ended: false }
+        Self {
+            reply: Reply::Full(Some(bytes)),
+            connection: None,
+            capture: None,
+            answered,
+            wait,
+            bytes: 0,
+            ended: false,
+        }
     }
     /// Legacy's reply, streamed.
     pub(super) fn legacy(
@@ -51,7 +63,15 @@ impl ReplyBody {
         wait: Arc<ConnectionWait>,
         answered: Option<AnsweredExchange>,
     ) -> Self {
-        Self { reply: Reply::Legacy(body), connection: Some(connection), capture, answered, wait, ended: false }
+        Self {
+            reply: Reply::Legacy(body),
+            connection: Some(connection),
+            capture,
+            answered,
+            wait,
+            bytes: 0,
+            ended: false,
+        }
     }
     /// The body of a 304 whose head declares a length.
     pub(super) fn unmodified(mut self) -> Self {
@@ -59,6 +79,13 @@ impl ReplyBody {
             self.reply = Reply::Unmodified(false);
         }
         self
+    }
+
+    /// What the access log gets of the exchange.
+    pub(super) fn set_record(&mut self, record: Option<ExchangeRecord>) {
+        if let Some(answered) = &mut self.answered {
+            answered.record = record;
+        }
     }
 
     /// Which arm gave this answer, if the answer is to say so.
@@ -81,6 +108,7 @@ impl Body for ReplyBody {
         match &mut this.reply {
             Reply::Full(bytes) => {
                 this.ended = true;
+                this.bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
             }
             Reply::Unmodified(polled) => {
@@ -88,9 +116,11 @@ impl Body for ReplyBody {
                 this.ended = true;
                 Poll::Ready(None)
             }
-            Reply::Legacy(body) => match ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
+            Reply::Legacy(body) => match this.wait.for_legacy(Pin::new(body).poll_frame(cx)) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => {
                     this.wait.progress();
+                    this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                     if frame.is_trailers() {
                         this.ended = true;
                     }
@@ -99,13 +129,17 @@ impl Body for ReplyBody {
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
-                Some(Err(e)) => {
+                Poll::Ready(Some(Err(e))) => {
+                    let is_client_gone = this.wait.is_request_broken();
+                    if let Some(answered) = &mut this.answered {
+                        answered.cut = Some(if is_client_gone { Cut::ClientGone } else { Cut::LegacyReplyBroken });
+                    }
                     if let Some(capture) = this.capture.take() {
                         capture.on_legacy_error();
                     }
                     Poll::Ready(Some(Err(e.into())))
                 }
-                None => {
+                Poll::Ready(None) => {
                     this.ended = true;
                     Poll::Ready(None)
                 }
@@ -136,6 +170,10 @@ impl Drop for ReplyBody {
             && self.wait.is_request_done()
         {
             connection.return_to_pool();
+        }
+        if let Some(record) = self.answered.as_mut().and_then(|answered| answered.record.as_mut()) {
+            let (reply_bytes, request_bytes) = (self.bytes, self.wait.request_bytes());
+            record.note(|record| (record.reply_bytes, record.request_bytes) = (reply_bytes, request_bytes));
         }
         // Dropped if the reply was cut.
         let captured = self.capture.take().filter(|_| whole).map(CapturedReply::ended);

@@ -115,7 +115,8 @@ impl Body for RequestBody {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(progress) = &self.progress {
-                    progress.wait.uploaded(progress.exchange_number);
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    progress.wait.uploaded(progress.exchange_number, bytes);
                 }
                 if let (Some(copy), Some(data)) = (&self.copy, frame.data_ref()) {
                     copy.lock().unwrap_or_else(PoisonError::into_inner).take(data);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
+use super::answered_exchange::AnsweredExchange;
 use super::failure::{Failure, HEAD_TOO_LARGE, MALFORMED_HEAD, describe, reason, source};
 use super::legacy::CallError;
 use super::line_limit::LineLimit;
@@ -48,8 +49,8 @@ pub(super) fn refuse(
     let source = source(&failure);
     let (entry, rung) = route.unwrap_or_else(|| (no_route.clone(), State::Off));
     let reason = reason(&failure, kind);
-    entry.route_metrics.count_refusal(reason);
-    log(&failure, reason, entry.route_metrics.route());
+    entry.route_metrics.count_refusal(&reason);
+    log(&failure, &reason, entry.route_metrics.route());
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
@@ -71,7 +72,8 @@ pub(super) fn refuse(
         }
     };
     let answered_by = if source == Source::Workflow { AnsweredBy::Engine } else { AnsweredBy::Proxy };
-    let answered = entry.answered(rung, answered_by, status, began);
+    let refused = Some(reason);
+    let answered = AnsweredExchange { refused, ..entry.answered(rung, answered_by, status, began) };
     wait.enter(Phase::Reply);
     let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answered)));
     *response.status_mut() = status;
@@ -119,17 +121,20 @@ macro_rules! next_line {
     };
 }
 
-/// Counts and logs a request whose head hyper could not read and has refused.
-pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) {
-    let reason = match error {
-        error if error.is_parse_too_large() => HEAD_TOO_LARGE,
-        error if error.is_parse() => MALFORMED_HEAD,
-        _ => return,
+/// Counts and logs a request whose head hyper could not read and has refused. Returns the reason and the status.
+pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) -> Option<(&'static str, u16)> {
+    let (reason, status) = match error {
+        // hyper has no other way to tell these two apart.
+        error if error.is_parse_too_large() && error.to_string() == "URI too long" => (HEAD_TOO_LARGE, 414),
+        error if error.is_parse_too_large() => (HEAD_TOO_LARGE, 431),
+        error if error.is_parse() => (MALFORMED_HEAD, 400),
+        _ => return None,
     };
     no_route.count_refusal(reason);
     if let Some(left_out) = next_line!(INFO, INFO_LINES) {
         tracing::info!(reason, left_out, %error, "a request was refused");
     }
+    Some((reason, status))
 }
 
 /// Logs a refused request, with what the answer does not contain.

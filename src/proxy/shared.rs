@@ -15,6 +15,7 @@ use super::open_connections::OpenConnections;
 use super::settler::Settler;
 use super::table::Table;
 use super::wait::WaitLimits;
+use crate::access_log::AccessLog;
 use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
+    pub access_log: Option<Arc<AccessLog>>,
     /// Settles exchanges that were captured.
     pub settler: Arc<Settler>,
     pub open_connections: OpenConnections,

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::failure::Failure;
-use super::headers::end_to_end_in_connection;
+use super::headers::{end_to_end_in_connection, trace_id};
 use super::hygiene::{self, HeadRefusal};
 use super::plan_capture::plan_capture;
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest, declared_length};
@@ -40,6 +40,7 @@ const ARM: HeaderName = HeaderName::from_static("pointsman-arm");
 pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
     let no_body = http_body::Body::is_end_stream(request.body());
     let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.first_byte, no_body);
+    client.record.begin(client.peer, client.shared.trust_forwarded, &request, began);
     let (head, incoming) = request.into_parts();
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
     let mut response = match answer(&client, head, Upload::new(incoming, progress), began).await {
@@ -50,6 +51,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     if let Some(arm) = response.body().exposed_arm() {
         response.headers_mut().insert(ARM, HeaderValue::from_static(arm.as_str()));
     }
+    response.body_mut().set_record(client.record.take());
     Ok(response)
 }
 
@@ -72,6 +74,9 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     let resolved = resolved.map_err(|why| Refused::early(Failure::Path(why)))?;
     let found = resolved.found;
     let entry = table.entry(found.as_ref().map(|found| found.flag));
+    if let Some(FoundRoute { flag, .. }) = &found {
+        client.record.note(|record| record.set_route(flag));
+    }
     let found = match found {
         Some(found) if found.flag.route.workflow.is_some() => Some(found),
         // Under earlier files a route with a workflow got such requests: the engine may have the first try of this one.
@@ -99,6 +104,7 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     }
     let upgrade = checked.upgrade.then(|| on_upgrade(&mut head));
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
+    client.record.note(|record| record.trace_id = trace_id(&head.headers));
     let proxied = ProxiedRequest { client, table: &table, entry, began, upgrade };
     match found {
         Some(found) => answer_flagged(proxied, found, head, upload).await,
@@ -246,6 +252,7 @@ async fn answer_flagged(
         break;
     }
     let may_begin = may_begin(&mut decision, &table.set, flag, facts);
+    client.record.note(|record| record.set_decision(&decision));
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);
     let FirstTry { keys: retry_keys, is_unknown, .. } = first_try;

@@ -36,7 +36,17 @@ impl RouteEntry {
         began: u64,
     ) -> AnsweredExchange {
         let (route_metrics, exposes_arm) = (self.route_metrics.clone(), self.exposes_arm);
-        AnsweredExchange { route_metrics, rung, answered_by, status, began, exposes_arm }
+        AnsweredExchange {
+            route_metrics,
+            rung,
+            answered_by,
+            status,
+            began,
+            exposes_arm,
+            refused: None,
+            cut: None,
+            record: None,
+        }
     }
 }
 

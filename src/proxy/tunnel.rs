@@ -14,28 +14,57 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::sync::CancellationToken;
 
+use super::cut::Cut;
 use super::monotonic::{instant, now};
 
+/// How a tunnel ended.
+#[derive(Debug, Default)]
+pub(super) struct TunnelEnd {
+    /// Bytes that came from the client.
+    pub from_client: u64,
+    /// Bytes that came from legacy.
+    pub from_legacy: u64,
+    /// Why it was cut; `None` if one side ended it.
+    pub cut: Option<Cut>,
+}
+
 /// Passes bytes between two upgraded connections.
-pub(super) async fn copy_both_ways(client: OnUpgrade, legacy: OnUpgrade, idle: Duration, cut: CancellationToken) {
+pub(super) async fn copy_both_ways(
+    client: OnUpgrade,
+    legacy: OnUpgrade,
+    idle: Duration,
+    cut: CancellationToken,
+) -> TunnelEnd {
+    let not_begun = |cut| TunnelEnd { cut: Some(cut), ..TunnelEnd::default() };
     let upgraded = tokio::time::timeout(idle, async { tokio::try_join!(client, legacy) });
     let (client, legacy) = match upgraded.await {
         Ok(Ok(both)) => both,
-        Ok(Err(error)) => return tracing::debug!(%error, "an upgrade failed"),
-        Err(_) => return tracing::debug!("an upgrade was not completed in time"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "an upgrade failed");
+            return not_begun(Cut::ClientGone);
+        }
+        Err(_) => {
+            tracing::debug!("an upgrade was not completed in time");
+            return not_begun(Cut::TunnelIdle);
+        }
     };
     let moved = Arc::new(AtomicU64::new(now()));
-    let mut client = ActivityIo { io: TokioIo::new(client), moved: moved.clone() };
-    let mut legacy = ActivityIo { io: TokioIo::new(legacy), moved: moved.clone() };
-    tokio::select! {
+    let mut client = ActivityIo { io: TokioIo::new(client), moved: moved.clone(), bytes_read: 0 };
+    let mut legacy = ActivityIo { io: TokioIo::new(legacy), moved: moved.clone(), bytes_read: 0 };
+    let cut = tokio::select! {
         ended = copy_bidirectional(&mut client, &mut legacy) => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a tunnel ended with an error");
             }
+            None
         }
-        () = stalled(&moved, idle) => tracing::debug!("a tunnel was idle for too long"),
-        () = cut.cancelled() => {}
-    }
+        () = stalled(&moved, idle) => {
+            tracing::debug!("a tunnel was idle for too long");
+            Some(Cut::TunnelIdle)
+        }
+        () = cut.cancelled() => Some(Cut::Drain),
+    };
+    TunnelEnd { from_client: client.bytes_read, from_legacy: legacy.bytes_read, cut }
 }
 
 /// Returns when no bytes have moved for the idle limit.
@@ -50,16 +79,19 @@ async fn stalled(moved: &AtomicU64, idle: Duration) {
     }
 }
 
-/// Records when bytes last moved.
+/// Records when bytes last moved, and how many came.
 struct ActivityIo {
     io: TokioIo<Upgraded>,
     moved: Arc<AtomicU64>,
+    bytes_read: u64,
 }
 
 impl AsyncRead for ActivityIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if polled.is_ready() {
+            self.bytes_read += (buf.filled().len() - before) as u64;
             self.moved.store(now(), Relaxed);
         }
         polled

@@ -97,7 +97,7 @@ async fn read(incoming: &mut Incoming, progress: &BodyProgress, bytes_max: usize
     progress.wait.set_waits_for_client(progress.exchange_number);
     while let Some(frame) = incoming.frame().await {
         let Ok(frame) = frame else { return ReadAhead::Broken };
-        progress.wait.uploaded(progress.exchange_number);
+        progress.wait.uploaded(progress.exchange_number, frame.data_ref().map_or(0, Bytes::len));
         progress.wait.set_waits_for_client(progress.exchange_number);
         match frame.into_data() {
             Ok(data) => {

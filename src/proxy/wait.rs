@@ -11,6 +11,7 @@ use std::task::Poll;
 use futures_util::task::AtomicWaker;
 
 use super::completion::Unflushed;
+use super::cut::Cut;
 use super::monotonic::{NEVER, now};
 use super::settler::Settler;
 use crate::limits::Limits;
@@ -133,6 +134,10 @@ pub(super) struct ConnectionWait {
     /// have come with a request without a body.
     ends_message: AtomicBool,
     waits_for_client: AtomicBool,
+    /// The reply's next frame has not come from legacy.
+    waits_for_legacy: AtomicBool,
+    /// Bytes of the request's body that came. Written by one task at a time.
+    request_bytes: AtomicU64,
     /// When the client closed its sending side; 0 before.
     fin: AtomicU64,
     overdue_reported: AtomicU8,
@@ -179,6 +184,8 @@ impl ConnectionWait {
         self.has_no_body.store(no_body, Relaxed);
         self.request_broken.store(false, Relaxed);
         self.waits_for_client.store(false, Relaxed);
+        self.waits_for_legacy.store(false, Relaxed);
+        self.request_bytes.store(0, Relaxed);
         self.overdue_reported.store(0, Relaxed);
         self.since.store(at, Relaxed);
         self.phase.store(Phase::OwnDeadline as u8, Relaxed);
@@ -196,12 +203,22 @@ impl ConnectionWait {
     pub(super) fn start_sending(&self) {
         self.enter(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload });
     }
-    /// A frame of the request's body was read ahead, or passed on to legacy.
-    pub(super) fn uploaded(&self, exchange_number: u32) {
+    /// A frame of the request's body was read ahead, or passed on to legacy: so many bytes.
+    pub(super) fn uploaded(&self, exchange_number: u32, bytes: usize) {
         if self.exchange_number.load(Relaxed) == exchange_number {
+            self.request_bytes.store(self.request_bytes() + bytes as u64, Relaxed);
             self.waits_for_client.store(false, Relaxed);
             self.progress();
         }
+    }
+    /// Bytes of the request's body that came.
+    pub(super) fn request_bytes(&self) -> u64 {
+        self.request_bytes.load(Relaxed)
+    }
+    /// Notes whether the next frame of legacy's reply has come.
+    pub(super) fn for_legacy<T>(&self, polled: Poll<T>) -> Poll<T> {
+        self.waits_for_legacy.store(polled.is_pending(), Relaxed);
+        polled
     }
     /// No body frame is available: the wait is for the client, not for legacy.
     pub(super) fn set_waits_for_client(&self, exchange_number: u32) {
@@ -290,6 +307,21 @@ impl ConnectionWait {
             None => future.as_mut().poll(cx).map(Ok),
         })
         .await
+    }
+
+    /// Why the connection is cut now, as its wait is overdue.
+    pub(super) fn why_cut(&self, wait_limits: &WaitLimits) -> Cut {
+        let (at, fin) = (now(), self.fin.load(Relaxed));
+        let gone = fin.max(self.since.load(Relaxed)).saturating_add(wait_limits.half_close);
+        match self.phase() {
+            _ if self.began.load(Relaxed).saturating_add(wait_limits.total) <= at => Cut::Timeout,
+            _ if fin != 0 && gone <= at => Cut::ClientGone,
+            Phase::Reply if self.waits_for_legacy.load(Relaxed) => Cut::LegacyReplyStalled,
+            Phase::Reply | Phase::Linger => Cut::ClientStalled,
+            // An exchange that is told that it is overdue answers; one that does not is overdue twice.
+            Phase::Upload | Phase::FirstByte | Phase::OwnDeadline => Cut::Timeout,
+            Phase::Idle | Phase::Head | Phase::Tunnel => Cut::ClientGone,
+        }
     }
 
     /// When the current wait is overdue, and as what.

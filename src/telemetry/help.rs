@@ -37,6 +37,10 @@ const COUNTERS: MetricDescriptions = &[
         "Requests answered with a problem of Pointsman's own, by its reason: `pointsman help failures` lists them.",
     ),
     (
+        "pointsman_access_log_dropped_total",
+        "Lines of the access log that are lost: the queue was full (`queue`), or the file could not be written (`write`).",
+    ),
+    (
         "pointsman_unkeyed_total",
         "Requests for which the route's `key:` had no value: a share of `dark` or `live` left them out.",
     ),

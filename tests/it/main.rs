@@ -1,6 +1,7 @@
 //! The integration tests: rules for the source, and end-to-end tests of the real binary.
 
 mod access;
+mod access_log;
 mod breaker;
 mod caller_changes;
 mod checker_tests;

@@ -370,6 +370,7 @@ impl Rig {
             affinity: fakes.clone(),
             offer: Arc::new(FakeOffer(fakes.clone())),
             served_observer: fakes.clone(),
+            access_log: None,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

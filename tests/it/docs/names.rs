@@ -217,3 +217,48 @@ async fn every_path_of_the_api_that_is_named_is_served() {
     assert!(found > 15, "paths were found: {found}");
     assert_eq!(pointsman.stop().await, Some(0));
 }
+
+/// The string literals that follow `marker` in the sources of a folder or file, each within its own call.
+fn literals_after(path: &str, marker: &str) -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path);
+    let mut found = BTreeSet::new();
+    let mut paths = vec![root];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            let inside = std::fs::read_dir(&path).expect("readable").map(|entry| entry.expect("readable").path());
+            paths.extend(inside.filter(|path| !path.ends_with("tests")));
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("source is UTF-8");
+        for (at, _) in text.match_indices(marker) {
+            let call = text[at + marker.len()..].split(';').next().unwrap_or_default();
+            let word =
+                |text: &&str| text.len() > 1 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'-');
+            found.extend(call.split('"').nth(1).filter(word).map(|word| word.replace('_', "-")));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_reason_of_the_engine_is_listed() {
+    let mut reasons: BTreeSet<String> = ["not_started(", "may_not_begin(", "unstored(", "kind: "]
+        .into_iter()
+        .flat_map(|marker| literals_after("engine", marker))
+        .collect();
+    for constant in ["FROZEN", "FILES_CHANGED", "NO_FIRST_TRY", "ABANDONED_BEFORE", "LEGACY_TOOK_FIRST_TRY", "HELD"] {
+        let found = literals_after("exchange/arm.rs", &format!("const {constant}: &str ="));
+        assert_eq!(found.len(), 1, "{constant}");
+        reasons.extend(found);
+    }
+    let kinds = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/workflow/failure.rs"));
+    let kinds = kinds.expect("readable");
+    let kinds = kinds.lines().filter_map(|line| line.trim().strip_prefix("FailureKind::")?.split_once(" => \""));
+    reasons.extend(kinds.map(|(_, name)| format!("workflow-{}", name.trim_end_matches("\",").replace('_', "-"))));
+    assert!(reasons.contains("workflow-timed-out") && reasons.contains("too-many-runs"), "{reasons:?}");
+    let text = document("failures").text;
+    let (_, section) = text.split_once("## Problems of the engine and its runs").expect("the section");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
+    let listed: BTreeSet<String> = rows.filter(|first| *first != "reason").map(str::to_owned).collect();
+    assert_eq!(listed, reasons);
+}

@@ -1,0 +1,103 @@
+//! A line in Apache's Combined Log Format, with more fields at its end.
+//!
+//! Always true: a line is printable ASCII; within it a client's quotes and backslashes are preceded by a backslash, and
+//! every other byte that is not printable is `\xHH` (or `\n`, `\r`, `\t`), as Apache writes them.
+
+use super::record::{Record, RequestHead, Text, version_name};
+use super::text::{lossy, milliseconds, redacted};
+
+/// Appends the line of a record.
+pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
+    // Destructured whole, so that a new field does not compile until it is written.
+    let Record {
+        ended,
+        duration,
+        client,
+        head,
+        request_bytes,
+        trace_id,
+        route,
+        state,
+        rung,
+        decision,
+        reason,
+        arm,
+        service,
+        connect,
+        first_byte,
+        status,
+        reply_bytes,
+        failure,
+    } = record;
+    let time = ended.strftime("%d/%b/%Y:%H:%M:%S +0000");
+    push(to, &format!("{} - - [{time}] ", client.to_canonical()));
+    match head {
+        Some(RequestHead { method, target, version, .. }) => {
+            let line = format!("{method} {} HTTP/{}", redacted(target), version_name(*version));
+            quoted(line.as_bytes(), to);
+        }
+        None => push(to, "\"-\""),
+    }
+    push(to, &format!(" {} ", status.map_or("-".to_owned(), |status| status.to_string())));
+    push(to, &if *reply_bytes == 0 { "-".to_owned() } else { reply_bytes.to_string() });
+    let head = head.as_ref();
+    let referer = head.and_then(|head| head.referer.as_ref()).map(redacted);
+    for text in [referer.as_deref().map(str::as_bytes), head.and_then(|head| head.user_agent.as_ref()).map(Text::bytes)]
+    {
+        push(to, " ");
+        quoted(text.unwrap_or(b"-"), to);
+    }
+    let forwarded_for = head.and_then(|head| head.forwarded_for.as_ref()).map(lossy);
+    let trace_id = trace_id.map(|trace| format!("{trace:032x}"));
+    let (request_bytes, duration) = (request_bytes.to_string(), milliseconds(*duration));
+    let (connect, first_byte) = (connect.map(milliseconds), first_byte.map(milliseconds));
+    let fields = [
+        ("route", route.as_ref().map(|route| route.as_str())),
+        ("state", state.map(|state| state.as_str())),
+        ("rung", rung.map(|rung| rung.as_str())),
+        ("decision", *decision),
+        ("reason", *reason),
+        ("arm", *arm),
+        ("request_bytes", Some(request_bytes.as_str())),
+        ("duration_ms", Some(duration.as_str())),
+        ("service", service.as_ref().map(|service| service.as_str())),
+        ("connect_ms", connect.as_deref()),
+        ("first_byte_ms", first_byte.as_deref()),
+        ("trace_id", trace_id.as_deref()),
+        ("forwarded_for", forwarded_for.as_deref()),
+        ("failure", failure.as_deref()),
+    ];
+    for (name, value) in fields {
+        push(to, &format!(" {name}="));
+        match value {
+            Some(value) if value.bytes().all(is_plain) && !value.is_empty() => push(to, value),
+            Some(value) => quoted(value.as_bytes(), to),
+            None => push(to, "-"),
+        }
+    }
+    to.push(b'\n');
+}
+
+fn push(to: &mut Vec<u8>, text: &str) {
+    to.extend_from_slice(text.as_bytes());
+}
+
+/// Whether a value needs no quotes.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/')
+}
+
+fn quoted(bytes: &[u8], to: &mut Vec<u8>) {
+    to.push(b'"');
+    for &byte in bytes {
+        match byte {
+            b'"' | b'\\' => to.extend_from_slice(&[b'\\', byte]),
+            b'\n' => push(to, "\\n"),
+            b'\r' => push(to, "\\r"),
+            b'\t' => push(to, "\\t"),
+            b' '..=b'~' => to.push(byte),
+            _ => push(to, &format!("\\x{byte:02x}")),
+        }
+    }
+    to.push(b'"');
+}

@@ -1,0 +1,105 @@
+//! The access log: one line per exchange with a client.
+//!
+//! The question it answers: "what did this client ask, who answered it, how, and why did it fail?" The proxy fills in a
+//! [`Record`] while the exchange lasts and hands it over when the exchange is complete: after the client's socket took
+//! the last byte, or when the exchange was cut.
+//!
+//! Always true: handing a record over never waits and never writes. Its line is formatted and written by a thread of
+//! its own (`writer`); at most `access_log_lines_max` records wait for it, and one that finds no room is dropped and
+//! counted. A line is written for every exchange that failed, and for the share of the others that the files ask for.
+//! No byte of a request can end a line or a field (`json`, `common`).
+//!
+//! When the disk is full, the lines of the failed write are dropped and counted, and the next ones are tried again.
+//! When the file hangs, the queue fills, and lines are dropped; requests go on. A file that cannot be opened anew after
+//! SIGUSR1 leaves the old one in use.
+
+mod common;
+mod json;
+mod record;
+mod settings;
+mod text;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use metrics::{Counter, counter};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use crate::limits::Limits;
+pub use record::{Record, RequestHead, Text};
+pub use settings::{AccessLogSettings, LineFormat, LogFile};
+use writer::{Job, Writer};
+
+/// At the end of the process: the pause after the queue was found full.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// The access log of the process.
+pub struct AccessLog {
+    jobs: SyncSender<Job>,
+    sample: f64,
+    reopen: Arc<AtomicBool>,
+    /// Records that found no room.
+    overflowed: Arc<AtomicU64>,
+    dropped: Counter,
+}
+
+impl AccessLog {
+    /// Opens the file and starts the thread that writes it, which ends when this is dropped.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the thread cannot be started.
+    pub fn start(settings: &AccessLogSettings, limits: &Limits) -> std::io::Result<Arc<Self>> {
+        let AccessLogSettings { file, format, sample } = settings.clone();
+        let lines_max = usize::try_from(limits.access_log_lines_max).unwrap_or(usize::MAX);
+        let (jobs, received) = sync_channel(lines_max);
+        let [dropped, unwritten] =
+            ["queue", "write"].map(|reason| counter!("pointsman_access_log_dropped_total", "reason" => reason));
+        let (reopen, overflowed) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        dropped.absolute(0);
+        unwritten.absolute(0);
+        let writer = Writer::open(file, format, reopen.clone(), overflowed.clone(), unwritten)?;
+        std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&received))?;
+        Ok(Arc::new(Self { jobs, sample, reopen, overflowed, dropped }))
+    }
+
+    /// Takes the record of an exchange that has ended. Never waits.
+    pub fn log(&self, record: Box<Record>) {
+        if !record.has_failed() && self.sample < 1.0 && fastrand::f64() >= self.sample {
+            return;
+        }
+        if self.jobs.try_send(Job::Line(record)).is_err() {
+            self.overflowed.fetch_add(1, Relaxed);
+            self.dropped.increment(1);
+        }
+    }
+
+    /// Opens the file again under its name, before the next line is written.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Release);
+        // If the queue is full, the writer is at work and looks before its next write.
+        let _ = self.jobs.try_send(Job::Wake);
+    }
+
+    /// Returns when every line that was handed over before is written, or after `within`.
+    pub async fn flush(&self, within: Duration) {
+        let (report, reported) = oneshot::channel();
+        let flushed = async {
+            let mut job = Job::Report(report);
+            while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
+                job = back;
+                sleep(FULL_PAUSE).await;
+            }
+            let _ = reported.await; // an error says that the thread has ended
+        };
+        if timeout(within, flushed).await.is_err() {
+            tracing::error!("the last lines of the access log were not written in time");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

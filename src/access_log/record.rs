@@ -1,0 +1,141 @@
+//! The facts of one exchange.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{Method, Version};
+use jiff::Timestamp;
+
+use crate::flag::{Decision, RouteFlag, State};
+use crate::limits::ACCESS_LOG_TEXT_BYTES_MAX;
+use crate::names::{RouteId, ServiceName};
+
+/// The facts of one exchange, as they become known. What is not known, or does not apply, is `None`.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// When the exchange ended.
+    pub ended: Timestamp,
+    /// From the complete head of the request to the end of the exchange.
+    pub duration: Duration,
+    /// The address of the client's side of the connection.
+    pub client: IpAddr,
+    /// What the request's head says; `None` if it could not be read.
+    pub head: Option<RequestHead>,
+    /// Bytes of the request's body that came.
+    pub request_bytes: u64,
+    /// The trace that the request belongs to.
+    pub trace_id: Option<u128>,
+    /// The route.
+    pub route: Option<RouteId>,
+    /// The state of the route that is in force.
+    pub state: Option<State>,
+    /// The rung that the request was on.
+    pub rung: Option<State>,
+    /// Who should answer, by the decision.
+    pub decision: Option<&'static str>,
+    /// Why the decision was made, or what the other arm does.
+    pub reason: Option<&'static str>,
+    /// Who answered.
+    pub arm: Option<&'static str>,
+    /// The legacy service that was called.
+    pub service: Option<ServiceName>,
+    /// How long it took to get a connection to it.
+    pub connect: Option<Duration>,
+    /// From the moment when it was sent the request to the first byte of its reply.
+    pub first_byte: Option<Duration>,
+    /// The status of the reply; `None` if none was begun.
+    pub status: Option<u16>,
+    /// Bytes of the reply's body that were passed on.
+    pub reply_bytes: u64,
+    /// Why the exchange failed.
+    pub failure: Option<Cow<'static, str>>,
+}
+
+/// What a request's head says.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The target as it came.
+    pub target: Text,
+    /// The version of HTTP.
+    pub version: Version,
+    /// The header `user-agent`.
+    pub user_agent: Option<Text>,
+    /// The header `referer`.
+    pub referer: Option<Text>,
+    /// The header `x-forwarded-for`, where it is trusted.
+    pub forwarded_for: Option<Text>,
+}
+
+/// A copy of bytes that a client sent, of bounded size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(Box<[u8]>);
+
+impl Text {
+    /// Copies the bytes; what is beyond the bound becomes `...`.
+    pub fn copy(bytes: &[u8]) -> Self {
+        match bytes.get(..ACCESS_LOG_TEXT_BYTES_MAX) {
+            Some(beginning) if beginning.len() < bytes.len() => Self([beginning, b"..."].concat().into()),
+            _ => Self(bytes.into()),
+        }
+    }
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Record {
+    /// The record of an exchange that begins.
+    pub fn new(client: IpAddr, head: Option<RequestHead>) -> Self {
+        Self {
+            ended: Timestamp::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            client,
+            head,
+            request_bytes: 0,
+            trace_id: None,
+            route: None,
+            state: None,
+            rung: None,
+            decision: None,
+            reason: None,
+            arm: None,
+            service: None,
+            connect: None,
+            first_byte: None,
+            status: None,
+            reply_bytes: 0,
+            failure: None,
+        }
+    }
+
+    /// Its route is known.
+    pub fn set_route(&mut self, flag: &RouteFlag) {
+        self.route = Some(flag.route.id.clone());
+        self.state = Some(flag.effective.state);
+    }
+
+    /// Its decision was made.
+    pub fn set_decision(&mut self, decision: &Decision) {
+        self.rung = Some(decision.rung());
+        (self.decision, self.reason) = (Some(decision.as_str()), decision.reason());
+    }
+
+    /// Whether it is logged whatever the sample: it was refused, cut, or answered with a 5xx.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some() || self.status.is_none_or(|status| status >= 500)
+    }
+}
+
+/// The name of a version of HTTP, without `HTTP/`.
+pub(super) fn version_name(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "0.9",
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    }
+}

@@ -1,0 +1,33 @@
+//! What the files ask for.
+
+use std::path::PathBuf;
+
+/// What the files ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLogSettings {
+    /// Where the lines go.
+    pub file: LogFile,
+    /// How a line looks.
+    pub format: LineFormat,
+    /// The share of successful exchanges that are logged, from 0 to 1.
+    pub sample: f64,
+}
+
+/// Where the lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogFile {
+    /// The process's standard output.
+    Stdout,
+    /// A file, relative to the working directory. Lines are appended to it.
+    Path(PathBuf),
+}
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LineFormat {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// Apache's Combined Log Format, and more fields at its end.
+    Common,
+}

@@ -1,0 +1,22 @@
+//! What both formats do to a client's texts.
+
+use std::borrow::Cow;
+
+use super::record::Text;
+use crate::secret::redact_line;
+
+/// A target or a referer, with the values of secret parameters replaced. Bytes that are not UTF-8 become U+FFFD.
+pub(super) fn redacted(text: &Text) -> String {
+    redact_line(&lossy(text))
+}
+
+/// The text; bytes that are not UTF-8 become U+FFFD.
+pub(super) fn lossy(text: &Text) -> Cow<'_, str> {
+    String::from_utf8_lossy(text.bytes())
+}
+
+/// A time in milliseconds, to the microsecond.
+pub(super) fn milliseconds(time: std::time::Duration) -> String {
+    let micros = time.as_micros();
+    format!("{}.{:03}", micros / 1_000, micros % 1_000)
+}

@@ -1,0 +1,62 @@
+//! Why an exchange was cut: its client did not get a whole answer, or did not take it.
+//!
+//! Always true: the reasons are a closed set, which `pointsman help access_log` lists; requests that are answered with
+//! a problem have the reasons of `failure` instead.
+
+/// Why an exchange was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The client closed or reset its connection, or only its sending side and then took nothing for
+    /// `client_half_close_ms`.
+    ClientGone,
+    /// The client took nothing of the answer for `body_idle_ms`.
+    ClientStalled,
+    /// Legacy's connection ended before its reply did.
+    LegacyReplyBroken,
+    /// Legacy sent nothing more of its reply for `body_idle_ms`.
+    LegacyReplyStalled,
+    /// The exchange took longer than `total_ms`.
+    Timeout,
+    /// The process stopped, and the exchange did not end within `drain_ms`.
+    Drain,
+    /// Nothing moved in a tunnel for `client_idle_ms`.
+    TunnelIdle,
+}
+
+impl Cut {
+    /// The name in the access log.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Cut::ClientGone => "client-gone",
+            Cut::ClientStalled => "client-stalled",
+            Cut::LegacyReplyBroken => "legacy-reply-cut",
+            Cut::LegacyReplyStalled => "legacy-reply-stalled",
+            Cut::Timeout => "timeout",
+            Cut::Drain => "drain-cut",
+            Cut::TunnelIdle => "tunnel-idle",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_lists_every_reason() {
+        let all = [
+            Cut::ClientGone,
+            Cut::ClientStalled,
+            Cut::LegacyReplyBroken,
+            Cut::LegacyReplyStalled,
+            Cut::Timeout,
+            Cut::Drain,
+            Cut::TunnelIdle,
+        ];
+        let page = include_str!("../docs/access_log.md");
+        let (_, section) = page.split_once("## Why an exchange failed").expect("the section");
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
+        let listed: Vec<_> = rows.filter(|first| *first != "failure").collect();
+        assert_eq!(listed, all.map(Cut::as_str));
+    }
+}

@@ -23,6 +23,7 @@
 //! - [`config`]: reads the files and builds a checked set, or reports everything that is wrong with them
 //! - [`access_log`]: writes one line per exchange with a client
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
+//! - [`listener`]: on which addresses clients are accepted, and what precedes their HTTP
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
 //! - [`slot_file`]: files of slots with checksums, where `affinity` and `evidence` write what is not in the store yet
@@ -57,6 +58,7 @@ pub mod expression;
 pub mod flag;
 pub mod ladder;
 pub mod limits;
+pub mod listener;
 pub mod names;
 pub mod problem;
 pub mod proxy;

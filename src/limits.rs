@@ -18,6 +18,8 @@ pub const FLAG_FILE_DEPTH_MAX: usize = 64;
 pub const FLAG_FILE_VALUES_MAX: usize = 100_000;
 /// The text of all values in one flag file; an alias counts as often as it is used.
 pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
+/// The size of one file of certificates, or of a key.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Earlier ids of one route (`was`).
 pub const EARLIER_IDS_MAX: usize = 16;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
@@ -37,6 +39,15 @@ pub const CHECKED_RUN_EVENTS_MAX: u64 = 100_000;
 pub const CHECKED_RUNS_SHOWN_MAX: usize = 1_000;
 /// How long `check --against-open-runs` checks runs.
 pub const CHECKED_RUNS_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Listeners of the proxy.
+pub const LISTENERS_MAX: usize = 64;
+/// The value of one header field that says who a client is by its certificate.
+pub const IDENTITY_BYTES_MAX: usize = 8 << 10;
+/// TLS sessions that each listener keeps in memory, so that clients without tickets can resume them.
+pub const TLS_SESSIONS_MAX: usize = 1_024;
+/// The header of the PROXY protocol, version 2; one of version 1 has at most 107 bytes.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
 
 /// The largest value of a limit that is a time: ten years. Times of this size can be added to one another.
 pub const TIME_LIMIT_MAX: Duration = Duration::from_secs(3_653 * 86_400);
@@ -88,6 +99,12 @@ pub struct Limits {
     /// A call that must not be repeated is not sent over a connection that was idle for longer than this; 0: each such
     /// call opens a new connection.
     pub service_unrepeatable_idle_ms: u64,
+    /// How long the PROXY header of a new connection may take to arrive, where a listener expects one.
+    pub proxy_header_ms: u64,
+    /// How long the TLS handshake of a new connection may take, its wait for others included.
+    pub tls_handshake_ms: u64,
+    /// TLS handshakes in progress; each has its place among the open client connections. Further ones wait.
+    pub tls_handshakes_max: u64,
     /// How long a client may take to send the head of a request.
     pub head_read_ms: u64,
     /// A connection without a request is closed after this time.
@@ -280,6 +297,9 @@ impl Default for Limits {
             service_connection_age_ms: 300_000,
             service_resolve_ms: 30_000,
             service_unrepeatable_idle_ms: 250, // servers' keep-alive time-outs begin at about 1 s
+            proxy_header_ms: 5_000,
+            tls_handshake_ms: 10_000,
+            tls_handshakes_max: 1_000,
             head_read_ms: 10_000,
             client_idle_ms: 75_000,
             client_half_close_ms: 2_000,

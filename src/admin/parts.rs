@@ -45,8 +45,8 @@ pub struct AdminParts {
     pub workflows: Arc<dyn Fn() -> Vec<WorkflowName> + Send + Sync>,
     /// Cancelled when the listener stops: streams and waits end then.
     pub stopping: CancellationToken,
-    /// The address on which the proxy listens.
-    pub proxy_listen: SocketAddr,
+    /// The addresses on which the proxy listens.
+    pub proxy_listen: Vec<SocketAddr>,
     /// When the process started.
     pub started: Timestamp,
     /// The limits in force.

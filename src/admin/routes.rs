@@ -17,6 +17,7 @@ use crate::names::RouteId;
 pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
     let parts = &admin.parts;
     let process = (parts.process_status)();
+    let addresses: Vec<_> = parts.proxy_listen.iter().map(ToString::to_string).collect();
     let set = parts.ladder.flags();
     let runs = match tokio::time::timeout(STORE_WAIT, parts.store.open_runs()).await {
         Ok(found) => found.map_err(|error| error.to_string()),
@@ -24,7 +25,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
     };
     Ok(Json(Status {
         build: Build { version: env!("CARGO_PKG_VERSION").to_owned(), started: parts.started },
-        listen: parts.proxy_listen.to_string(),
+        listen: addresses.join(", "),
         freeze: set.freeze,
         freeze_unrecorded: parts.ladder.freeze_is_unrecorded(),
         flips_unrecorded: parts.ladder.unrecorded_flips(),

@@ -47,7 +47,7 @@ pub use services::{BreakerRow, BreakerStateName, ServiceRow};
 pub struct Status {
     /// The version of the process, and when it started.
     pub build: Build,
-    /// The address on which the proxy listens.
+    /// The addresses on which the proxy listens, with commas between them.
     pub listen: String,
     /// The kill switch.
     pub freeze: Freeze,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::listener_tls::TlsInForce;
 use super::parts::{Parts, RefusedFiles};
 use super::reload_requests::ReloadRequests;
 use super::stall_report::StallReport;
@@ -38,6 +39,7 @@ pub(super) async fn reload(
     parts: Parts,
     started_with: Setup,
     mut in_force: [u8; 32],
+    tls: TlsInForce,
     reload_status: Arc<ReloadStatus>,
     requests: Arc<ReloadRequests>,
     mut readings: mpsc::Receiver<Reading>,
@@ -53,7 +55,8 @@ pub(super) async fn reload(
         let outcome = match change {
             Change::Loaded(loaded) => match put_in_force(&parts, &loaded, &reload_status).await {
                 Ok(flips) => {
-                    let Loaded { setup, warnings, hash, read_at: _ } = *loaded;
+                    tls.replace(&loaded.setup.settings.listen);
+                    let Loaded { setup, warnings, hash, .. } = *loaded;
                     reload_status.record_accepted(warnings.clone());
                     tracing::info!("a new set of flag files is in force");
                     let mut needs_restart = started_with.settings.settings_needing_restart(&setup.settings);

@@ -50,7 +50,12 @@ pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let app = App::start(flags, overrides, signals, engine.handle(), admin.handle()).await?;
-        let mut addresses = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
+        let mut addresses = serde_json::json!({ "admin": app.admin.to_string() });
+        // The first one where there is one key for it, as before there could be several.
+        addresses["listen"] = app.listen.first().map(ToString::to_string).into();
+        if app.listen.len() > 1 {
+            addresses["listeners"] = app.listen.iter().map(ToString::to_string).collect();
+        }
         if let Some(api) = app.api {
             addresses["api"] = api.to_string().into();
         }
@@ -87,7 +92,8 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
         };
         let signals = Signals::handle()?;
         let app = App::start(product.flags, overrides, signals, engine.handle(), admin.handle()).await?;
-        Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
+        let listen = *app.listen.first().ok_or_else(|| anyhow::anyhow!("the proxy has no listener"))?;
+        Ok(Product { listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
     }))?;
     anyhow::ensure!(promises_held, "a promise was broken; the lines above say which");
     Ok(())

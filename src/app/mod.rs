@@ -14,6 +14,7 @@
 mod background;
 mod basis;
 mod commands;
+mod listener_tls;
 mod memory;
 mod parts;
 mod process;

@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::listener_tls::TlsInForce;
 use super::parts::{OpenedStore, Parts};
 use super::reload_requests::ReloadRequests;
 use super::{background, memory, process_status, retention, services, time};
@@ -20,7 +21,7 @@ use crate::admin::{self, AdminParts, RouteTraffic};
 use crate::clock;
 use crate::config::{self, FlagFileWatcher, Loaded, Overrides, ReloadStatus, WatchTiming};
 use crate::limits::Limits;
-use crate::proxy::{Proxy, ProxyParts};
+use crate::proxy::{Proxy, ProxyListener, ProxyParts};
 use crate::telemetry;
 
 /// How often evidence is written to the store.
@@ -46,8 +47,8 @@ impl Signals {
 
 /// A running process: its addresses, and how to stop it.
 pub struct App {
-    /// The address of the proxy.
-    pub listen: SocketAddr,
+    /// The addresses of the proxy, in the order of the files.
+    pub listen: Vec<SocketAddr>,
     /// The address of the API and the metrics.
     pub admin: SocketAddr,
     /// The address of the listener for applications, if there is one.
@@ -74,7 +75,7 @@ impl App {
         engine: &Handle,
         admin: &Handle,
     ) -> anyhow::Result<Self> {
-        let Loaded { setup, warnings, hash, read_at: _ } = config::read(&flags, &overrides)?;
+        let Loaded { setup, warnings, hash, other_files, read_at: _ } = config::read(&flags, &overrides)?;
         for warning in &warnings.0 {
             tracing::warn!(problem = %warning.one_line(), "the flag files are valid, with a warning");
         }
@@ -87,13 +88,18 @@ impl App {
 
         // After the store: a predecessor that is ending still has the addresses until it releases the store. Before the
         // files are recorded: a start that fails must leave no flips behind.
-        let listener = bind(setup.settings.listen, "listen").await?;
+        let mut listeners = Vec::new();
+        for declared in &setup.settings.listen {
+            listeners.push(ProxyListener::new(bind(declared.address, "listen").await?, declared));
+        }
+        let tls = TlsInForce::new(&setup.settings.listen, &listeners);
+        let listen = listeners.iter().map(ProxyListener::address).collect::<std::io::Result<Vec<_>>>()?;
         let admin_listener = admin.spawn(bind(setup.settings.admin, "admin.listen")).await??;
         let api_listener = match setup.settings.api {
             Some(address) => Some(admin.spawn(bind(address, "api.listen")).await??),
             None => None,
         };
-        let (listen, admin_listen) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let admin_listen = admin_listener.local_addr()?;
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let access_log = access_log(setup.settings.access_log.as_ref(), &limits)?;
         let parts = {
@@ -102,7 +108,7 @@ impl App {
         };
 
         let reload_status = Arc::new(ReloadStatus::new(warnings));
-        let (watch, readings) = FlagFileWatcher::start(&flags, overrides, hash, WatchTiming::default())
+        let (watch, readings) = FlagFileWatcher::start(&flags, overrides, hash, other_files, WatchTiming::default())
             .context("watching the flag files")?;
         watch.reload_on_hangup(signals.hangups);
         let reload_requests = Arc::new(ReloadRequests::new(watch.trigger()));
@@ -117,11 +123,13 @@ impl App {
         let admin_stop = CancellationToken::new();
         let render = {
             let (parts, reload_status, recorder) = (parts.clone(), reload_status.clone(), recorder.clone());
+            let tls = tls.clone();
             move || {
                 parts.evidence.scrape(|| {
                     parts.shadow.publish();
                     parts.affinity.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
                     reload_status.publish_age();
+                    tls.publish();
                     recorder.as_ref().map(telemetry::render).unwrap_or_default()
                 })
             }
@@ -130,6 +138,7 @@ impl App {
             flags: parts.ladder.flags().clone(),
             limits: limits.clone(),
             trust_forwarded: setup.settings.trust_forwarded,
+            identity_headers: setup.settings.identity_headers.clone(),
             engine: parts.engine.arm(),
             affinity: parts.affinity.clone(),
             offer: parts.shadow.clone(),
@@ -150,7 +159,7 @@ impl App {
             render_metrics: Arc::new(render),
             tokens: setup.settings.tokens.clone(),
             listen: admin_listen,
-            proxy_listen: listen,
+            proxy_listen: listen.clone(),
             started: clock::now(),
             limits: limits.clone(),
             process_status: {
@@ -173,13 +182,13 @@ impl App {
                 })
             },
         };
-        let mut listeners = vec![(admin_listener, admin::router(admin_parts.clone()))];
+        let mut admin_listeners = vec![(admin_listener, admin::router(admin_parts.clone()))];
         if let (Some(listener), Some(listen)) = (api_listener, api) {
-            listeners.push((listener, admin::applications(AdminParts { listen, ..admin_parts })));
+            admin_listeners.push((listener, admin::applications(AdminParts { listen, ..admin_parts })));
         }
-        let listeners: JoinHandle<()> = {
+        let admin_listeners: JoinHandle<()> = {
             let (stop, max) = (admin_stop.clone(), limits.api_connections_max);
-            admin.spawn(async move { admin::serve(listeners, max, stop.cancelled()).await })
+            admin.spawn(async move { admin::serve(admin_listeners, max, stop.cancelled()).await })
         };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
@@ -187,6 +196,7 @@ impl App {
             parts.clone(),
             setup.clone(),
             hash,
+            tls,
             reload_status,
             reload_requests,
             readings,
@@ -209,7 +219,7 @@ impl App {
         let ended = tokio::spawn({
             let stop = stop.clone();
             async move {
-                let drained = proxy.serve(listener, stop).await;
+                let drained = proxy.serve(listeners, stop).await;
                 drop(watch);
                 tracing::info!(cut_off = drained.cut, took = ?drained.took, "the proxy is drained");
                 let recorded_until = parts.drain(&limits).await;
@@ -217,7 +227,7 @@ impl App {
                     task.abort();
                 }
                 admin_stop.cancel();
-                let _ = listeners.await; // a panic in there was logged by its own task
+                let _ = admin_listeners.await; // a panic in there was logged by its own task
                 parts.ladder.end_freezes(recorded_until).await;
                 if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
                     tracing::error!("the store did not close in time; everything that it acknowledged is durable");
@@ -225,7 +235,7 @@ impl App {
                 tracing::info!("stopped");
             }
         });
-        tracing::info!(%listen, admin = %admin_listen, "listening");
+        tracing::info!(?listen, admin = %admin_listen, "listening");
         Ok(Self { listen, admin: admin_listen, api, stop, ended })
     }
 

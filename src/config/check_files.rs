@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::checked_files::{MainFile, Routes, Services, Workflows};
 use super::effects::workflows_with_shared_steps;
 use super::files::FileKind;
+use super::other_files::OtherFiles;
 use super::schema::schema;
 use super::schema_check::{self, SchemaCheck};
 use super::settings::{self, PointsmanDraft};
@@ -22,7 +23,14 @@ use crate::problem::{Problems, Segment, Severity, Site, nearest};
 use crate::workflow::{Known, Plan};
 
 /// Checks `pointsman.yaml`.
-pub(crate) fn main(node: &Node, site: &Site, dir: &Path, overrides: &Overrides, problems: &mut Problems) -> MainFile {
+pub(crate) fn main(
+    node: &Node,
+    site: &Site,
+    dir: &Path,
+    overrides: &Overrides,
+    other_files: &mut OtherFiles,
+    problems: &mut Problems,
+) -> MainFile {
     let by_schema = schema_check::check(node, schema(FileKind::Pointsman), site);
     let draft = pruned::<PointsmanDraft>(node.to_value(), site, &by_schema);
     problems.extend(by_schema.problems);
@@ -49,7 +57,7 @@ pub(crate) fn main(node: &Node, site: &Site, dir: &Path, overrides: &Overrides, 
             None => problem.hint("it is one of the names under `services:`"),
         };
     }
-    let settings = settings::check(&draft, site, dir, overrides, problems);
+    let settings = settings::check(&draft, site, dir, overrides, other_files, problems);
     let secrets = draft.secrets.keys().cloned().collect();
     MainFile { settings, services, default_legacy, limits: draft.limits, secrets, store_key: draft.store_key.is_some() }
 }

@@ -35,7 +35,8 @@ pub(crate) fn check_loops(
             main.default_legacy.as_ref() == Some(name) || routes.iter().any(|(_, route)| route.legacy.name == *name);
         for BaseUrl { uri, .. } in &service.urls {
             let api = settings.api.map(|api| ("api.listen", api));
-            let mut ours = [("listen", settings.listen), ("admin.listen", settings.admin)].into_iter().chain(api);
+            let of_proxy = settings.listen.iter().map(|listener| ("listen", listener.address));
+            let mut ours = of_proxy.chain([("admin.listen", settings.admin)]).chain(api);
             let Some((which, _)) = ours.find(|(_, listener)| reaches(uri, *listener)) else { continue };
             let message = format!("{uri} is our own listener (`{which}`)");
             if is_legacy {

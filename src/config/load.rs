@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::files::{FileKind, Files};
+use super::other_files::OtherFiles;
 use super::parse::parse;
 use super::render::{CheckFailed, Finding, Findings};
 use super::setup::{Loaded, Overrides, Setup};
@@ -30,9 +31,12 @@ pub(crate) fn check(dir: &Path, read: Files, overrides: &Overrides) -> Result<Lo
     }
     let setup = builder.build(dir, overrides);
     let findings = builder.report();
+    let other_files = builder.other_files.0;
     match setup {
-        Some(setup) if !findings.has_errors() => Ok(Loaded { setup, warnings: findings, hash: read.hash, read_at }),
-        _ => Err(CheckFailed { findings: with_some_error(findings, dir) }),
+        Some(setup) if !findings.has_errors() => {
+            Ok(Loaded { setup, warnings: findings, hash: read.hash, other_files, read_at })
+        }
+        _ => Err(CheckFailed { findings: with_some_error(findings, dir), other_files }),
     }
 }
 
@@ -51,6 +55,7 @@ struct SetBuilder {
     sources: Vec<(FileKind, Source)>,
     findings: Findings,
     problems: Problems,
+    other_files: OtherFiles,
 }
 
 impl SetBuilder {
@@ -111,7 +116,8 @@ impl SetBuilder {
             // Without services every name would be unknown; the missing or invalid file is reported already.
             return None;
         };
-        let main = check_files::main(node, &main_site, dir, overrides, &mut problems);
+        let mut other_files = OtherFiles::default();
+        let main = check_files::main(node, &main_site, dir, overrides, &mut other_files, &mut problems);
         let mut workflows = check_files::workflows(self.trees_of(FileKind::Workflow), &main, &mut problems);
         for (_, source) in self.sources.iter().filter(|(kind, _)| *kind == FileKind::Workflow) {
             if source.root.as_ref().and_then(|root| root.get("workflow")).and_then(Node::text).is_none() {
@@ -133,6 +139,7 @@ impl SetBuilder {
         child_undo::check(&workflows, &mut problems);
         cross_checks::check_routes(&routes.routes, &workflows, &mut problems);
         self.problems = problems;
+        self.other_files = other_files;
         let services: Option<BTreeMap<_, _>> =
             main.services.into_iter().map(|(name, service)| Some((name, service?))).collect();
         let workflows: Option<BTreeMap<_, _>> =

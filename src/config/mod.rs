@@ -12,9 +12,11 @@
 //! by `ladder` and `app`.
 //!
 //! A slow disk delays loading and nothing else: files are read on the caller's thread at the start and on the watcher's
-//! own thread later. A set that changes while it is read is read again.
+//! own thread later. A set that changes while it is read is read again. Certificates and keys of listeners
+//! (`other_files`) are read and watched with the files that name them.
 
 mod access_log;
+mod addresses;
 mod check_files;
 mod checked_files;
 mod child_undo;
@@ -22,8 +24,11 @@ mod cross_checks;
 mod effects;
 mod files;
 mod limits_check;
+mod listener_tls;
+mod listeners;
 mod load;
 mod messages;
+mod other_files;
 mod parse;
 mod plain_scalar;
 mod reload_status;
@@ -40,12 +45,13 @@ mod watcher;
 
 use std::path::Path;
 
+pub use addresses::parse_address;
 pub use files::FileKind;
+pub use other_files::OtherFile;
 pub use reload_status::ReloadStatus;
 pub use render::{CheckFailed, Finding, Findings};
 pub use retention::Retention;
 pub use schema::schema;
-pub use settings::parse_address;
 pub use setup::{Loaded, Overrides, Settings, Setup, StoreUrl, Token};
 pub use store_url::parse_store;
 pub use watcher::{Change, FlagFileWatcher, Reading, ReloadTrigger, WatchTiming};

@@ -10,6 +10,7 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, renderer::DecorStyle};
 use serde::{Serialize, Serializer};
 
+use super::other_files::OtherFile;
 use crate::problem::Severity;
 
 /// One thing that is wrong with the files, with its position.
@@ -149,6 +150,8 @@ impl fmt::Display for Findings {
 pub struct CheckFailed {
     /// All findings, warnings included.
     pub findings: Findings,
+    /// The certificates and keys that were looked for.
+    pub other_files: Vec<OtherFile>,
 }
 
 impl CheckFailed {

@@ -11,12 +11,17 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::access_log;
 use super::access_log::AccessLogDraft;
+use super::addresses::{address, addresses_collide};
+use super::limits_check;
+use super::listener_tls::Context;
+use super::listeners::{self, ListenDraft};
+use super::other_files::OtherFiles;
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token};
 use super::store_url::{STORE_FORMS, mask_password, parse_store};
-use super::{access_log, limits_check};
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
@@ -25,8 +30,8 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PointsmanDraft {
-    /// The proxy's address, `ADDRESS:PORT`. Default `127.0.0.1:8080`.
-    pub listen: Option<String>,
+    /// The proxy's listeners: an address (`ADDRESS:PORT`), a map, or a list of both. Default `127.0.0.1:8080`.
+    pub listen: Option<ListenDraft>,
     /// The API, the metrics, and the help topics as pages.
     pub admin: AdminDraft,
     /// The listener on which applications start runs and read them.
@@ -133,32 +138,32 @@ pub(crate) fn check(
     site: &Site,
     dir: &Path,
     overrides: &Overrides,
+    files: &mut OtherFiles,
     problems: &mut Problems,
 ) -> Option<Settings> {
     let errors_before = problems.iter().filter(|p| p.severity == Severity::Error).count();
     let listen_site = site.key("listen");
-    let listen = match overrides.listen {
-        Some(listen) => Some(listen),
-        None => address(draft.listen.as_deref().unwrap_or("127.0.0.1:8080"), &listen_site, problems),
-    };
+    let mut context = Context { dir, overrides, files };
+    let listen = listeners::check(draft.listen.as_ref(), &listen_site, &mut context, problems);
     let admin_site = site.key("admin").key("listen");
     let admin = match overrides.admin {
         Some(admin) => Some(admin),
         None => address(draft.admin.listen.as_deref().unwrap_or("127.0.0.1:8081"), &admin_site, problems),
     };
-    if let (Some(listen), Some(admin)) = (listen, admin)
-        && addresses_collide(listen, admin)
-    {
+    let colliding = |address: SocketAddr| {
+        let mut of_proxy = listen.iter().map(|(_, listener)| listener.address);
+        of_proxy.find(|listener| addresses_collide(*listener, address))
+    };
+    if let Some(of_proxy) = admin.and_then(colliding) {
         problems
-            .error(&admin_site, format!("the API has the proxy's address, {listen}"))
+            .error(&admin_site, format!("the API has the proxy's address, {of_proxy}"))
             .hint("give one of `listen` and `admin.listen` another port");
     }
     let api_site = site.key("api").key("listen");
     let api = draft.api.listen.as_deref().and_then(|text| address(text, &api_site, problems));
-    for (key, other) in [("listen", listen), ("admin.listen", admin)] {
-        if let (Some(api), Some(other)) = (api, other)
-            && addresses_collide(api, other)
-        {
+    let of_admin = admin.filter(|admin| api.is_some_and(|api| addresses_collide(api, *admin)));
+    for (key, other) in [("listen", api.and_then(colliding)), ("admin.listen", of_admin)] {
+        if let Some(other) = other {
             problems
                 .error(&api_site, format!("`api.listen` has the address of `{key}`, {other}"))
                 .hint("give `api.listen` another port, or leave it out: `admin.listen` serves the same paths");
@@ -223,7 +228,8 @@ pub(crate) fn check(
     let errors_after = problems.iter().filter(|p| p.severity == Severity::Error).count();
     (errors_before == errors_after).then_some(())?;
     Some(Settings {
-        listen: listen?,
+        identity_headers: listeners::identity_headers(draft.listen.as_ref(), &listen_site),
+        listen: listen.into_iter().map(|(_, listener)| listener).collect(),
         admin: admin?,
         api,
         deprecated_start: draft.api.maestro,
@@ -237,43 +243,6 @@ pub(crate) fn check(
         exposes_arm: draft.expose,
         access_log,
     })
-}
-
-/// Whether two listeners cannot both be bound.
-fn addresses_collide(one: SocketAddr, other: SocketAddr) -> bool {
-    one.port() != 0
-        && one.port() == other.port()
-        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
-}
-
-/// An address to listen on.
-///
-/// # Errors
-/// What is wrong with it, and what to do.
-pub fn parse_address(text: &str) -> Result<SocketAddr, (String, String)> {
-    let example = "write `ADDRESS:PORT`, for example `127.0.0.1:8080` or `[::]:8080`".to_owned();
-    let numeric = match text.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => text.to_owned(),
-    };
-    if let Ok(address) = numeric.parse() {
-        return Ok(address);
-    }
-    let hint = match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
-        Ok(port) => format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for all addresses of this machine"),
-        Err(_) => example,
-    };
-    Err((format!("`{text}` is not an address to listen on"), hint))
-}
-
-fn address(text: &str, site: &Site, problems: &mut Problems) -> Option<SocketAddr> {
-    match parse_address(text) {
-        Ok(address) => Some(address),
-        Err((message, hint)) => {
-            problems.error(site, message).hint(hint);
-            None
-        }
-    }
 }
 
 fn tokens(

@@ -5,11 +5,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http::HeaderName;
+
+use super::other_files::OtherFile;
 use super::render::Findings;
 use super::retention::Retention;
 use crate::access_log::AccessLogSettings;
 use crate::flag::{Route, Service};
 use crate::limits::Limits;
+use crate::listener::Listener;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::workflow::Plan;
@@ -17,7 +21,7 @@ use crate::workflow::Plan;
 /// Settings that the command line overrides.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Replaces `listen`.
+    /// Replaces `listen`, by one address for plain HTTP.
     pub listen: Option<SocketAddr>,
     /// Replaces `admin.listen`.
     pub admin: Option<SocketAddr>,
@@ -36,6 +40,8 @@ pub struct Loaded {
     pub warnings: Findings,
     /// A hash of names and contents: equal for equal files.
     pub hash: [u8; 32],
+    /// The certificates and keys that were read with them.
+    pub other_files: Vec<OtherFile>,
     /// When the files were read.
     pub read_at: std::time::Instant,
 }
@@ -62,8 +68,10 @@ pub struct Setup {
 /// `pointsman.yaml` except its services and limits.
 #[derive(Clone)]
 pub struct Settings {
-    /// The proxy's listener.
-    pub listen: SocketAddr,
+    /// The proxy's listeners; there is at least one.
+    pub listen: Vec<Listener>,
+    /// The header fields for clients' certificates, of all listeners.
+    pub identity_headers: Vec<HeaderName>,
     /// The listener of the API and the metrics.
     pub admin: SocketAddr,
     /// The listener for applications, which serves runs only.
@@ -95,7 +103,7 @@ impl Settings {
     pub fn settings_needing_restart(&self, newer: &Settings) -> Vec<&'static str> {
         let key = |settings: &Settings| settings.store_key.as_ref().map(|key| key.reveal().to_owned());
         let differs = [
-            ("listen", self.listen != newer.listen),
+            ("listen", self.listeners_need_restart(newer)),
             ("admin.listen", self.admin != newer.admin),
             ("api.listen", self.api != newer.api),
             ("api.maestro", self.deprecated_start != newer.deprecated_start),
@@ -107,6 +115,15 @@ impl Settings {
             ("access_log", self.access_log != newer.access_log),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
+impl Settings {
+    fn listeners_need_restart(&self, newer: &Settings) -> bool {
+        let mut pairs = self.listen.iter().zip(&newer.listen);
+        self.listen.len() != newer.listen.len()
+            || pairs.any(|(old, new)| old.needs_restart(new))
+            || self.identity_headers != newer.identity_headers
     }
 }
 

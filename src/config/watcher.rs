@@ -18,6 +18,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
+use super::other_files::OtherFile;
 use super::render::CheckFailed;
 use super::setup::{Loaded, Overrides};
 use super::{files, load};
@@ -81,7 +82,8 @@ impl ReloadTrigger {
 }
 
 impl FlagFileWatcher {
-    /// Watches a directory for files whose hash differs from `seen_hash` (that of the set in force).
+    /// Watches a directory for files whose hash differs from `seen_hash` (that of the set in force), and the files that
+    /// were read with them.
     ///
     /// # Errors
     /// The thread cannot be started. A directory that cannot be watched is polled instead.
@@ -89,13 +91,22 @@ impl FlagFileWatcher {
         dir: &Path,
         overrides: Overrides,
         seen_hash: [u8; 32],
+        other_files: Vec<OtherFile>,
         timing: WatchTiming,
     ) -> std::io::Result<(Self, mpsc::Receiver<Reading>)> {
         let (wake, woken) = sync_channel(1);
         let trigger = ReloadTrigger { wake, asked: Arc::default(), stop: Arc::default() };
         let (report, readings) = mpsc::channel(1);
-        let (dir, own_trigger) = (dir.to_owned(), trigger.clone());
-        let thread = WatcherThread { dir, overrides, seen_hash, answered: 0, timing, trigger: own_trigger, report };
+        let thread = WatcherThread {
+            dir: dir.to_owned(),
+            overrides,
+            seen_hash,
+            answered: 0,
+            other_files,
+            timing,
+            trigger: trigger.clone(),
+            report,
+        };
         std::thread::Builder::new().name("flags-watch".into()).spawn(move || thread.run(&woken))?;
         Ok((Self { trigger }, readings))
     }
@@ -128,6 +139,8 @@ struct WatcherThread {
     seen_hash: [u8; 32],
     /// `asked` of the last reading.
     answered: u64,
+    /// The certificates and keys that the last check looked for.
+    other_files: Vec<OtherFile>,
     timing: WatchTiming,
     trigger: ReloadTrigger,
     report: mpsc::Sender<Reading>,
@@ -180,13 +193,20 @@ impl WatcherThread {
     fn check_for_change(&mut self) -> bool {
         let asked = self.trigger.asked.load(Ordering::Acquire);
         let read = files::read(&self.dir);
-        if read.hash == self.seen_hash && asked == self.answered {
+        let is_unchanged = read.hash == self.seen_hash && self.other_files.iter().all(OtherFile::is_unchanged);
+        if is_unchanged && asked == self.answered {
             return true;
         }
         (self.seen_hash, self.answered) = (read.hash, asked);
         let change = match load::check(&self.dir, read, &self.overrides) {
-            Ok(loaded) => Change::Loaded(Box::new(loaded)),
-            Err(failed) => Change::Refused(failed),
+            Ok(loaded) => {
+                self.other_files.clone_from(&loaded.other_files);
+                Change::Loaded(Box::new(loaded))
+            }
+            Err(failed) => {
+                self.other_files.clone_from(&failed.other_files);
+                Change::Refused(failed)
+            }
         };
         self.report.blocking_send(Reading { change, asked }).is_ok()
     }
@@ -194,7 +214,17 @@ impl WatcherThread {
     /// Watches the directories to which the paths lead now. Called before each reading, since a symlink may be swapped
     /// or a directory replaced.
     fn watch_directories(&self, watcher: &mut RecommendedWatcher, watched: &mut BTreeMap<PathBuf, PathBuf>) {
-        for dir in [self.dir.clone(), self.dir.join("routes"), self.dir.join("workflows")] {
+        let mut dirs = vec![self.dir.clone(), self.dir.join("routes"), self.dir.join("workflows")];
+        dirs.extend(self.other_files.iter().filter_map(|file| file.path().parent()).map(Path::to_owned));
+        dirs.sort();
+        dirs.dedup();
+        // Directories of certificates that no file names any more.
+        let gone: Vec<_> = watched.keys().filter(|dir| !dirs.contains(dir)).cloned().collect();
+        for dir in gone {
+            watched.remove(&dir);
+            let _ = watcher.unwatch(&dir); // fails where the directory was removed
+        }
+        for dir in dirs {
             let real = identity(&dir);
             if watched.get(&dir) == real.as_ref() {
                 continue;

@@ -30,6 +30,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "failures", source: include_str!("failures.md") },
     Topic { name: "people", source: include_str!("people.md") },
     Topic { name: "runs", source: include_str!("runs.md") },
+    Topic { name: "listeners", source: include_str!("listeners.md") },
     Topic { name: "services", source: include_str!("services.md") },
     Topic { name: "store", source: include_str!("store.md") },
     Topic { name: "postgresql", source: include_str!("postgresql.md") },

@@ -9,7 +9,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -30,21 +31,50 @@ static HOP: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_A
 static FOR_PROXY: [HeaderName; 3] = [TE, EXPECT, HTTP2_SETTINGS];
 
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
 /// Removes and adds header fields in the requests of one client connection.
 pub(super) struct Forwarder {
     peer: HeaderValue,
+    /// The value of `X-Forwarded-Proto`.
+    proto: HeaderValue,
+    /// The header fields for the client's certificate.
+    identity: Vec<(HeaderName, HeaderValue)>,
     /// Incoming `X-Forwarded-*` fields are believed and added to, instead of replaced.
     trust: bool,
 }
 
 impl Forwarder {
-    pub(super) fn new(peer: IpAddr, trust: bool) -> Self {
+    pub(super) fn new(peer: IpAddr, scheme: Scheme, trust: bool, identity: Vec<(HeaderName, HeaderValue)>) -> Self {
         let peer = HeaderValue::from_str(&peer.to_canonical().to_string());
-        Self { peer: peer.unwrap_or(HeaderValue::from_static("unknown")), trust }
+        let proto = match scheme {
+            Scheme::Http => HTTP,
+            Scheme::Https => HTTPS,
+        };
+        Self { peer: peer.unwrap_or(HeaderValue::from_static("unknown")), proto, identity, trust }
+    }
+
+    /// Removes the header fields for clients' certificates as the client sent them, and adds this client's.
+    pub(super) fn set_identity(&self, headers: &mut HeaderMap, of_listeners: &[HeaderName]) {
+        if of_listeners.is_empty() {
+            return;
+        }
+        remove_identity(headers, of_listeners);
+        for (name, value) in &self.identity {
+            headers.insert(name, value.clone());
+        }
     }
 
     /// Removes hop-by-hop fields from a request, and adds a `traceparent` where it has none.
@@ -75,7 +105,7 @@ impl Forwarder {
         if self.trust {
             let known = join(headers, &X_FORWARDED_FOR, &self.peer);
             headers.insert(X_FORWARDED_FOR, known.unwrap_or_else(|| self.peer.clone()));
-            headers.entry(X_FORWARDED_PROTO).or_insert(HTTP);
+            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.proto.clone());
             if !headers.contains_key(X_FORWARDED_HOST)
                 && let Some(host) = headers.get(HOST).cloned()
             {
@@ -84,7 +114,7 @@ impl Forwarder {
         } else {
             headers.remove(FORWARDED);
             headers.insert(X_FORWARDED_FOR, self.peer.clone());
-            headers.insert(X_FORWARDED_PROTO, HTTP);
+            headers.insert(X_FORWARDED_PROTO, self.proto.clone());
             match headers.get(HOST).cloned() {
                 Some(host) => headers.insert(X_FORWARDED_HOST, host),
                 None => headers.remove(X_FORWARDED_HOST),
@@ -92,6 +122,26 @@ impl Forwarder {
         }
         headers.append(VIA, POINTSMAN);
     }
+}
+
+/// Removes the header fields for clients' certificates, also where their names have `_` for `-`: many servers read both
+/// as the same field. If one is announced as a trailer, no trailer is forwarded.
+fn remove_identity(headers: &mut HeaderMap, of_listeners: &[HeaderName]) {
+    let is_one = |name: &[u8]| of_listeners.iter().any(|other| is_read_as(name, other.as_str().as_bytes()));
+    let sent: Vec<HeaderName> = headers.keys().filter(|name| is_one(name.as_str().as_bytes())).cloned().collect();
+    for name in sent {
+        headers.remove(name);
+    }
+    // Only announced trailers are forwarded.
+    if headers.get_all(TRAILER).iter().flat_map(tokens).any(is_one) {
+        headers.remove(TRAILER);
+    }
+}
+
+/// Whether some servers take these names for the same one.
+fn is_read_as(name: &[u8], other: &[u8]) -> bool {
+    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == other.len() && name.iter().map(folded).eq(other.iter().map(folded))
 }
 
 /// Whether the only transfer coding of a reply, if it has any, is `chunked`. The body under another one would be passed

@@ -1,11 +1,12 @@
 //! The reverse proxy: takes a client's request, carries out the decision, and returns the reply.
 //!
-//! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
-//! `hygiene` (is its head unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay`
-//! (with `legacy` over `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and
-//! `capture` copy them, and `respond` is the one place where errors (`failure`) become answers. What remains to be done
-//! when the client's socket has taken the last byte waits in `completion` until then, and is done by `settler`; the
-//! access log gets its record then too (`exchange_record`), with the reason if the exchange was cut (`cut`).
+//! The question it answers: "what does this caller get?" Its connection is accepted in `edge` and served by
+//! `connection`, after what precedes HTTP on some listeners (`preamble`). A request passes `hygiene` (is its head
+//! unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with `legacy` over
+//! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and `capture` copy them, and
+//! `respond` is the one place where errors (`failure`) become answers. What remains to be done when the client's socket
+//! has taken the last byte waits in `completion` until then, and is done by `settler`; the access log gets its record
+//! then too (`exchange_record`), with the reason if the exchange was cut (`cut`).
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
@@ -23,9 +24,12 @@ mod answered_exchange;
 mod balance;
 mod capture;
 mod completion;
+mod connection;
 mod cut;
+mod drain;
 mod edge;
 mod ejection;
+mod endpoint;
 mod engine;
 mod exchange_record;
 mod failure;
@@ -38,7 +42,10 @@ mod monotonic;
 mod open_connections;
 mod plan_capture;
 mod pool;
+mod preamble;
 mod proxied_request;
+mod proxy_header;
+mod raw_socket;
 mod relay;
 mod reply_body;
 mod request_body;
@@ -52,6 +59,8 @@ mod shared;
 mod socket;
 mod switch;
 mod table;
+mod tls_handshake;
+mod tls_stream;
 mod tunnel;
 mod turns;
 mod upload;
@@ -65,7 +74,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use http::HeaderName;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,6 +84,7 @@ use crate::exchange::{Affinity, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::names::RouteId;
+pub use endpoint::ProxyListener;
 use shared::Shared;
 pub use shared::{Drained, EngineArm};
 use table::Table;
@@ -87,6 +97,8 @@ pub struct ProxyParts {
     pub limits: Arc<Limits>,
     /// Incoming `X-Forwarded-*` fields are believed and added to, instead of replaced.
     pub trust_forwarded: bool,
+    /// The header fields for clients' certificates, of all listeners.
+    pub identity_headers: Vec<HeaderName>,
     /// The engine.
     pub engine: EngineArm,
     /// Looks up the owners of instances and retry keys.
@@ -99,7 +111,7 @@ pub struct ProxyParts {
     pub access_log: Option<Arc<AccessLog>>,
 }
 
-/// The proxy. Cheap to clone; one may serve several listeners, which then drain together.
+/// The proxy. Cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
     shared: Arc<Shared>,
@@ -108,9 +120,21 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that serves no listener yet.
     pub fn new(parts: ProxyParts) -> Self {
-        let ProxyParts { flags, limits, trust_forwarded, engine, affinity, offer, served_observer, access_log } = parts;
+        let ProxyParts {
+            flags,
+            limits,
+            trust_forwarded,
+            identity_headers,
+            engine,
+            affinity,
+            offer,
+            served_observer,
+            access_log,
+        } = parts;
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
         let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
+        let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
+        let handshakes = usize::try_from(limits.tls_handshakes_max).unwrap_or(usize::MAX);
         let shared = Shared {
             flags,
             table,
@@ -124,9 +148,12 @@ impl Proxy {
             access_log,
             settler: Arc::new(settler::Settler::start()),
             open_connections,
+            room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
+            handshakes: Semaphore::new(handshakes.clamp(1, Semaphore::MAX_PERMITS)),
+            identity_headers,
             tasks: TaskTracker::new(),
             noted_look_ups: Arc::new(Semaphore::new(retry_keys::NOTED_LOOK_UPS_MAX)),
-            drain: AtomicU8::new(edge::drain::NO),
+            drain: AtomicU8::new(drain::NO),
             cut: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -138,10 +165,10 @@ impl Proxy {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
     }
 
-    /// Serves a listener until `shutdown`, then drains: nothing new is accepted, requests in flight finish within
+    /// Serves listeners until `shutdown`, then drains: nothing new is accepted, requests in flight finish within
     /// `limits.drain_ms`. When this returns, no request is in flight; what they offered may still wait in the shadow
-    /// queue.
-    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
-        edge::serve(self.shared.clone(), listener, shutdown).await
+    /// queue. The listeners share the room for connections.
+    pub async fn serve(&self, listeners: Vec<ProxyListener>, shutdown: CancellationToken) -> Drained {
+        edge::serve(self.shared.clone(), listeners, shutdown).await
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,11 +48,17 @@ pub(super) struct Shared {
     /// Settles exchanges that were captured.
     pub settler: Arc<Settler>,
     pub open_connections: OpenConnections,
+    /// The room for client connections, all listeners together.
+    pub room: Arc<Semaphore>,
+    /// The permits for TLS handshakes in progress.
+    pub handshakes: Semaphore,
+    /// The header fields for clients' certificates: those that a client sends are removed, on every listener.
+    pub identity_headers: Vec<HeaderName>,
     /// The tasks of connections, tunnels and `noted_look_ups`; a drain waits for them.
     pub tasks: TaskTracker,
     /// The permits for look-ups of whether keys were noted earlier (`retry_keys::record_unless_noted_earlier`).
     pub noted_look_ups: Arc<Semaphore>,
-    /// A constant of `edge::drain`: whether connections stay open, end after their request, or are cut.
+    /// A constant of `drain`: whether connections stay open, end after their request, or are cut.
     pub drain: AtomicU8,
     /// Cancelled when connections are cut whose requests did not finish in time.
     pub cut: CancellationToken,

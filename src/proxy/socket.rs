@@ -3,114 +3,87 @@
 //! Always true: moving bytes restart the limit in [`ConnectionWait`]; closing after an early answer waits for the
 //! client to stop sending (bounded in time and bytes), because closing a socket with unread bytes sends a reset that
 //! can destroy the answer on its way. hyper with half-closing allowed does not read the socket while a request is in
-//! flight, so [`peek`] finds out whether the client is gone.
+//! flight, so [`Transport::peek`] finds out whether the client is gone. With TLS all this holds for the bytes on the
+//! socket, not for those in the session's buffer (`tls_stream`).
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::raw_socket::{self, LINGER_BYTES_MAX, Peek};
 use super::settler::Settler;
+use super::tls_stream::TlsStream;
 use super::wait::{ConnectionWait, Phase};
 
-/// Bytes that are read and discarded after an early answer.
-const LINGER_BYTES_MAX: usize = 1 << 20;
+/// What carries a connection's HTTP.
+pub(super) enum Transport {
+    /// The socket itself.
+    Plain(TcpStream),
+    /// A TLS session over it. Boxed, so that a plain connection has no room for it.
+    Tls(Box<TlsStream>),
+}
+
+impl Transport {
+    pub(super) fn socket(&self) -> &TcpStream {
+        match self {
+            Transport::Plain(socket) => socket,
+            Transport::Tls(tls) => &tls.socket,
+        }
+    }
+
+    /// Looks whether the client has sent something, or has gone, without consuming bytes of requests; costs no system
+    /// call while nothing has arrived.
+    pub(super) fn peek(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Peek {
+        match self {
+            Transport::Plain(socket) => raw_socket::peek(socket, cx),
+            Transport::Tls(tls) => tls.poll_peek(wait, cx),
+        }
+    }
+}
 
 /// The client's side of one connection.
 pub(super) struct ClientIo {
-    pub(super) stream: Arc<TcpStream>,
-    pub(super) wait: Arc<ConnectionWait>,
+    transport: Arc<Transport>,
+    wait: Arc<ConnectionWait>,
     settler: Arc<Settler>,
     shut: bool,
     discarded: usize,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: Arc<TcpStream>, wait: Arc<ConnectionWait>, settler: Arc<Settler>) -> Self {
-        Self { stream, wait, settler, shut: false, discarded: 0 }
+    pub(super) fn new(transport: Arc<Transport>, wait: Arc<ConnectionWait>, settler: Arc<Settler>) -> Self {
+        Self { transport, wait, settler, shut: false, discarded: 0 }
     }
 }
 
-/// What peeking at a socket during an exchange shows.
-pub(super) enum Peek {
-    /// Nothing to read: the client is waiting.
-    Nothing,
-    /// Bytes of the next request; what comes after them cannot be seen.
-    Bytes,
-    /// It closed its sending side.
-    Fin,
-    /// It is gone.
-    Reset,
-}
-
-/// Peeks without consuming; costs no system call while nothing has arrived.
-pub(super) fn peek(stream: &TcpStream, cx: &mut Context<'_>) -> Peek {
-    let mut byte = [0_u8; 1];
-    match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-        Poll::Pending => Peek::Nothing,
-        Poll::Ready(Ok(0)) => Peek::Fin,
-        Poll::Ready(Ok(_)) => Peek::Bytes,
-        Poll::Ready(Err(_)) => Peek::Reset,
-    }
-}
-
-/// Whether bytes of the client wait in its socket. Asks the system, not the runtime: that learns of bytes a little
-/// later, and a connection that is closed meanwhile loses its client's next request.
-pub(super) fn has_bytes(stream: &TcpStream) -> bool {
-    let mut byte = [0_u8; 1];
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    rustix::net::recv(stream, &mut byte[..], flags).is_ok_and(|(_, length)| length > 0)
-}
-
-/// Whether the client has closed its sending side or is gone. Unlike [`peek`] it sees that behind bytes that nobody has
-/// read yet; costs a system call.
-pub(super) fn has_stopped_sending(stream: &TcpStream) -> bool {
-    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let is_ready = rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0);
-    is_ready && polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
-}
-
-/// Reads once. A read that leaves room in the buffer has emptied the socket: its readiness is cleared at once (by
-/// returning `WouldBlock` to `try_io`), which saves the system call that would find it empty.
-fn read(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
-    let mut got = Err(io::ErrorKind::WouldBlock.into());
-    let outer = stream.try_io(Interest::READABLE, || {
-        got = stream.try_read_buf(buf);
-        match got {
-            Ok(n) if n > 0 && buf.remaining() > 0 => Err(io::ErrorKind::WouldBlock.into()),
-            _ => Ok(()),
+fn poll_read_socket(socket: &TcpStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_read_ready(cx))?;
+        match raw_socket::read(socket, buf) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Poll::Ready(read),
         }
-    });
-    match (outer, got) {
-        (Err(error), Err(_)) => Err(error),
-        (_, got) => got,
     }
 }
 
 impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match read(&self.stream, buf) {
-                Ok(0) => {
-                    self.wait.saw_fin();
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(count) => {
-                    let filled = buf.filled();
-                    self.wait.on_client_bytes(ends_message(&filled[filled.len() - count..]));
-                    return Poll::Ready(Ok(()));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
+        let read = match &*self.transport {
+            Transport::Plain(socket) => ready!(poll_read_socket(socket, cx, buf))?,
+            Transport::Tls(tls) => ready!(tls.poll_read(&self.wait, cx, buf))?,
+        };
+        match read {
+            0 => self.wait.saw_fin(),
+            count => {
+                let filled = buf.filled();
+                self.wait.on_client_bytes(ends_message(&filled[filled.len() - count..]));
             }
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -122,14 +95,15 @@ fn ends_message(bytes: &[u8]) -> bool {
 }
 
 impl ClientIo {
-    fn poll_writing(
+    fn poll_write_socket(
         &self,
+        socket: &TcpStream,
         cx: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match write(&self.stream) {
+            ready!(socket.poll_write_ready(cx))?;
+            match write(socket) {
                 Ok(n) => {
                     if self.wait.phase() == Phase::Reply {
                         self.wait.progress();
@@ -145,28 +119,44 @@ impl ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_writing(cx, |stream| stream.try_write(buf))
+        match &*self.transport {
+            Transport::Plain(socket) => self.poll_write_socket(socket, cx, |socket| socket.try_write(buf)),
+            Transport::Tls(tls) => tls.poll_write(&self.wait, cx, &[io::IoSlice::new(buf)]),
+        }
     }
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_writing(cx, |stream| stream.try_write_vectored(bufs))
+        match &*self.transport {
+            Transport::Plain(socket) => self.poll_write_socket(socket, cx, |socket| socket.try_write_vectored(bufs)),
+            Transport::Tls(tls) => tls.poll_write(&self.wait, cx, bufs),
+        }
     }
     fn is_write_vectored(&self) -> bool {
         true
     }
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Transport::Tls(tls) = &*self.transport {
+            ready!(tls.poll_flush(&self.wait, cx))?;
+        }
         // hyper calls this when it has written all that it had.
         self.wait.flushed(&self.settler);
         Poll::Ready(Ok(()))
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
-            self.shut = true;
             let idle = matches!(self.wait.phase(), Phase::Idle | Phase::Tunnel);
-            let result = rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write);
+            if let Transport::Tls(tls) = &*self.transport {
+                let said = tls.poll_goodbye(&self.wait, cx);
+                // An idle client that takes no bytes is not waited for.
+                if !idle && said.is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            self.shut = true;
+            let result = rustix::net::shutdown(self.transport.socket(), rustix::net::Shutdown::Write);
             if result.is_err() || idle || self.wait.has_fin() {
                 return Poll::Ready(Ok(()));
             }
@@ -174,9 +164,9 @@ impl AsyncWrite for ClientIo {
         }
         // The limit of `Phase::Linger` ends this where the client goes on sending or never closes.
         loop {
-            ready!(self.stream.poll_read_ready(cx))?;
+            ready!(self.transport.socket().poll_read_ready(cx))?;
             let mut waste = [0_u8; 8 << 10];
-            match self.stream.try_read(&mut waste) {
+            match self.transport.socket().try_read(&mut waste) {
                 Ok(0) => return Poll::Ready(Ok(())),
                 Ok(n) => {
                     self.discarded += n;

@@ -104,6 +104,7 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     }
     let upgrade = checked.upgrade.then(|| on_upgrade(&mut head));
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
+    client.forwarder.set_identity(&mut head.headers, &client.shared.identity_headers);
     client.record.note(|record| record.trace_id = trace_id(&head.headers));
     let proxied = ProxiedRequest { client, table: &table, entry, began, upgrade };
     match found {

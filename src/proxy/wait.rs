@@ -2,7 +2,7 @@
 //!
 //! One [`ConnectionWait`] per client connection, updated with plain atomics by the connection's own task and by the
 //! task that sends the request's body to legacy. Always true: each phase has one limit, and progress restarts it; no
-//! update of a wait allocates, locks or arms a timer. `edge` has one timer per connection that reads it, so a request
+//! update of a wait allocates, locks or arms a timer. `connection` has one timer that reads it, so a request
 //! needs no timer of its own. `respond` turns an overrun into an answer.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -299,7 +299,7 @@ impl ConnectionWait {
         }
     }
 
-    /// The future's output, or the reported overrun. Polled by the connection's own task, which `edge` wakes.
+    /// The future's output, or the reported overrun. Polled by the connection's own task, which `connection` wakes.
     pub(super) async fn or_overdue<F: Future>(&self, future: F) -> Result<F::Output, Overdue> {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| match self.overdue_reported() {

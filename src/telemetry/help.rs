@@ -33,6 +33,23 @@ const COUNTERS: MetricDescriptions = &[
         "Idle client connections that were closed to make room for new ones (`client_connections_max`).",
     ),
     (
+        "pointsman_client_connections_total",
+        "Client connections that began to speak HTTP, by listener and protocol: `http`, `tls1.2`, `tls1.3`.",
+    ),
+    (
+        "pointsman_tls_handshakes_total",
+        "TLS handshakes with clients that were completed, by listener and kind: `full`, `resumed`.",
+    ),
+    (
+        "pointsman_tls_handshake_failures_total",
+        "TLS handshakes with clients that failed, by listener and reason: `pointsman help listeners` lists them.",
+    ),
+    (
+        "pointsman_proxy_headers_total",
+        "PROXY headers, by listener and outcome: `proxied`, `local`, or why the connection was closed \
+         (`pointsman help listeners`).",
+    ),
+    (
         "pointsman_refusals_total",
         "Requests answered with a problem of Pointsman's own, by its reason: `pointsman help failures` lists them.",
     ),
@@ -123,6 +140,10 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_legacy_addresses", "Addresses of a service that gets forwarded requests."),
     ("pointsman_legacy_addresses_ejected", "Those that get no requests for a while (`eject`)."),
     ("pointsman_legacy_addresses_unhealthy", "Those that fail their health checks (`health`)."),
+    (
+        "pointsman_certificate_expires_seconds",
+        "Seconds until the first of a listener's certificates expires; negative once it has.",
+    ),
     ("pointsman_legacy_requests_max", "The most requests that a service gets at the same time (`requests_max`)."),
     ("pointsman_legacy_requests_in_flight", "Requests that a service with `requests_max` has now."),
     ("pointsman_legacy_requests_waiting", "Requests that wait for their turn at a service with `requests_max`."),

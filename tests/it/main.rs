@@ -28,6 +28,7 @@ mod kills;
 mod ladder;
 mod legacy_faults;
 mod legacy_keys;
+mod listeners;
 mod lost_replies;
 mod many_keys;
 mod match_changes;

@@ -104,7 +104,7 @@ impl TestApi {
             render_metrics: Arc::new(|| "up 1\n".to_owned()),
             tokens: self.tokens.clone(),
             listen: self.listen,
-            proxy_listen: "127.0.0.1:8080".parse().unwrap(),
+            proxy_listen: vec!["127.0.0.1:8080".parse().unwrap()],
             started: at(0),
             limits: Arc::new(self.limits.clone()),
             process_status: Arc::new(move || process.clone()),

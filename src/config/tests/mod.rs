@@ -1,4 +1,5 @@
 mod gate_keys;
+mod listeners;
 mod mutations;
 mod refusals;
 mod rehearsals;

@@ -23,8 +23,10 @@ struct Watched {
 
 impl Watched {
     fn new(dir: &Path, timing: WatchTiming) -> Self {
-        let hash = read(dir, &Overrides::default()).map(|loaded| loaded.hash).unwrap_or_default();
-        let (watcher, changes) = FlagFileWatcher::start(dir, Overrides::default(), hash, timing).expect("a thread");
+        let seen = read(dir, &Overrides::default()).map(|loaded| (loaded.hash, loaded.other_files));
+        let (hash, others) = seen.unwrap_or_default();
+        let watcher = FlagFileWatcher::start(dir, Overrides::default(), hash, others, timing);
+        let (watcher, changes) = watcher.expect("a thread");
         Self { watcher, changes }
     }
     async fn next(&mut self) -> Reading {

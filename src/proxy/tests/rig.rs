@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-use super::super::{Drained, Proxy, ProxyParts};
+use super::super::{Drained, Proxy, ProxyListener, ProxyParts};
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
     Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonTicket, EarlierKeys,
@@ -27,6 +27,7 @@ use crate::flag::{
     StateInputs,
 };
 use crate::limits::Limits;
+use crate::listener::Listener;
 use crate::names::{RouteId, RunId};
 
 /// Fakes behind the proxy's traits, which record their calls.
@@ -276,22 +277,23 @@ pub struct Setup {
     pub requests_max: Option<u64>,
     /// Legacy, if it is not a service without settings at the origin's address.
     pub service: Option<Service>,
+    pub listeners: Vec<Listener>,
+    pub identity_headers: Vec<http::HeaderName>,
     pub edit_route: fn(&mut Route),
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        let limits = Limits::default();
-        let (trust_forwarded, freeze, returns_at_restart) = (false, Freeze::No, false);
-        let (requests_max, service) = (None, None);
         Self {
             state: State::Off,
-            limits,
-            trust_forwarded,
-            freeze,
-            returns_at_restart,
-            requests_max,
-            service,
+            limits: Limits::default(),
+            trust_forwarded: false,
+            freeze: Freeze::No,
+            returns_at_restart: false,
+            requests_max: None,
+            service: None,
+            listeners: vec![Listener::plain("127.0.0.1:0".parse().unwrap())],
+            identity_headers: Vec::new(),
             edit_route: |_| {},
         }
     }
@@ -299,6 +301,8 @@ impl Default for Setup {
 
 pub struct Rig {
     pub address: SocketAddr,
+    /// Of all listeners.
+    pub addresses: Vec<SocketAddr>,
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub fakes: Arc<Fakes>,
     pub proxy: Proxy,
@@ -366,19 +370,24 @@ impl Rig {
             flags: flags.clone(),
             limits: Arc::new(setup.limits),
             trust_forwarded: setup.trust_forwarded,
+            identity_headers: setup.identity_headers,
             engine: BoxCloneSyncService::new(engine),
             affinity: fakes.clone(),
             offer: Arc::new(FakeOffer(fakes.clone())),
             served_observer: fakes.clone(),
             access_log: None,
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let mut listeners = Vec::new();
+        for listener in &setup.listeners {
+            listeners.push(ProxyListener::new(TcpListener::bind(listener.address).await.unwrap(), listener));
+        }
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().unwrap()).collect();
+        let address = addresses[0];
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let served = proxy.clone();
-        let serving = tokio::spawn(async move { served.serve(listener, stop).await });
-        Self { address, flags, fakes, proxy, shutdown, serving }
+        let serving = tokio::spawn(async move { served.serve(listeners, stop).await });
+        Self { address, addresses, flags, fakes, proxy, shutdown, serving }
     }
     pub async fn connect(&self) -> Wire {
         Wire::new(bounded("connecting", TcpStream::connect(self.address)).await.unwrap())

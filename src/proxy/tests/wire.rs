@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// The longest wait in these tests.
@@ -18,8 +18,8 @@ pub async fn bounded<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// One end of a connection.
-pub struct Wire {
-    pub stream: TcpStream,
+pub struct Wire<S = TcpStream> {
+    pub stream: S,
     seen: Vec<u8>,
 }
 
@@ -52,8 +52,8 @@ impl Message {
     }
 }
 
-impl Wire {
-    pub fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub fn new(stream: S) -> Self {
         Self { stream, seen: Vec::new() }
     }
     pub async fn send(&mut self, text: impl AsRef<[u8]>) {

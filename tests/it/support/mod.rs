@@ -5,6 +5,7 @@
 //! unfinished fails the test. Every wait is bounded and polls a condition; everything listens on port 0.
 
 pub mod bulk_server;
+pub mod certificates;
 pub mod checker;
 pub mod faketime;
 pub mod faulty_link;

@@ -21,6 +21,8 @@ pub struct Pointsman {
     child: Child,
     /// The proxy.
     pub listen: SocketAddr,
+    /// The proxy's listeners, if there are several.
+    pub listeners: Vec<SocketAddr>,
     /// API and metrics.
     pub admin: SocketAddr,
     /// Where applications reach runs, if they have a listener.
@@ -53,9 +55,17 @@ impl Pointsman {
     }
     /// As [`Pointsman::try_start`]; `meanwhile` gets the id of the process as soon as there is one.
     pub async fn try_start_with(start: &Start, meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
+        Self::spawn(start, &["--listen", "127.0.0.1:0"], meanwhile).await
+    }
+    /// As [`Pointsman::try_start`], with the listeners of the files.
+    pub async fn try_start_with_own_listeners(start: &Start) -> Result<Self, String> {
+        Self::spawn(start, &[], async |_| {}).await
+    }
+    async fn spawn(start: &Start, listen: &[&str], meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&start.log).expect("a log file");
         let mut child = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--store", &start.store])
+            .args(["serve", "--admin", "127.0.0.1:0", "--store", &start.store])
+            .args(listen)
             .arg("--flags")
             .arg(&start.flags)
             // With a store that is not a file, the file of retry keys is here.
@@ -90,6 +100,7 @@ impl Pointsman {
         Ok(Self {
             child,
             listen: address("listen"),
+            listeners: serde_json::from_value(addresses["listeners"].clone()).unwrap_or_default(),
             admin: address("admin"),
             api: addresses["api"].as_str().and_then(|text| text.parse().ok()),
             log: start.log.clone(),

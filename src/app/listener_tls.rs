@@ -1,0 +1,71 @@
+//! The certificates of the listeners in force: replaced when files change, and published as a metric.
+//!
+//! Always true: a listener whose files are unchanged keeps what it has, so that its sessions can be resumed; open
+//! connections are not touched.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use metrics::gauge;
+
+use crate::listener::{Listener, ServerTls};
+use crate::proxy::ProxyListener;
+
+/// The certificates of the listeners in force.
+#[derive(Clone)]
+pub(super) struct TlsInForce(Arc<[ListenerInForce]>);
+
+struct ListenerInForce {
+    /// Its place in the list of the files.
+    index: usize,
+    /// As the files declare it.
+    address: SocketAddr,
+    /// What new handshakes use.
+    server: Arc<ArcSwap<ServerTls>>,
+}
+
+impl TlsInForce {
+    /// Those of the listeners that are about to be served.
+    pub(super) fn new(declared: &[Listener], bound: &[ProxyListener]) -> Self {
+        let pairs = declared.iter().zip(bound).enumerate();
+        let with_tls = pairs.filter_map(|(index, (declared, bound))| {
+            Some(ListenerInForce { index, address: declared.address, server: bound.tls()? })
+        });
+        Self(with_tls.collect())
+    }
+
+    /// Puts the certificates of a new set of files in force, for new handshakes. A listener that the set does not have
+    /// any more keeps its own until the next start.
+    pub(super) fn replace(&self, declared: &[Listener]) {
+        for ListenerInForce { index, address, server: in_force } in &*self.0 {
+            let is_this = |listener: &&Listener| listener.address == *address;
+            // Several listeners may have the address 0.0.0.0:0.
+            let newer = declared.get(*index).filter(is_this).or_else(|| declared.iter().find(is_this));
+            let Some(newer) = newer.and_then(|listener| listener.tls.as_ref()?.server.clone()) else { continue };
+            if newer.is_same(&in_force.load()) {
+                continue;
+            }
+            match Timestamp::try_from(newer.expires()) {
+                Ok(expires) => tracing::info!(listener = %address, %expires, "new certificates are in force"),
+                Err(_) => tracing::info!(listener = %address, "new certificates are in force"),
+            }
+            in_force.store(newer);
+        }
+    }
+
+    /// Writes the time until certificates expire to its metric; called before each scrape.
+    pub(super) fn publish(&self) {
+        let now = SystemTime::now();
+        for ListenerInForce { address, server, .. } in &*self.0 {
+            let expires = server.load().expires();
+            let seconds = match expires.duration_since(now) {
+                Ok(left) => left.as_secs_f64(),
+                Err(expired) => -expired.duration().as_secs_f64(),
+            };
+            gauge!("pointsman_certificate_expires_seconds", "listener" => address.to_string()).set(seconds);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A listener of the proxy, as the files declare it.
+//!
+//! The question it answers: "on which address are clients accepted, and what precedes their HTTP?" `config` builds a
+//! [`Listener`] from the files, and `proxy` serves it. Always true: a PROXY header is expected only where it is
+//! declared, and is required there; what handshakes need was checked, and is replaced as a whole.
+
+mod certificate;
+mod identity;
+mod network;
+mod proxy_protocol;
+mod tls;
+
+#[cfg(test)]
+#[path = "../../tests/it/support/certificates.rs"]
+pub(crate) mod test_certificates;
+
+use std::net::SocketAddr;
+
+pub use certificate::{Certificate, CertificateError, read_certificates};
+pub use identity::{ClientIdentity, IdentityHeaders};
+pub use network::Network;
+pub use proxy_protocol::{ProxyProtocol, ProxyVersion};
+pub use tls::{ClientVerification, ListenerTls, ServerTls, TlsParts, crypto};
+
+/// A listener of the proxy.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// The address.
+    pub address: SocketAddr,
+    /// Set if each connection begins with a PROXY header.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Set if HTTP is spoken over TLS.
+    pub tls: Option<ListenerTls>,
+}
+
+impl Listener {
+    /// A listener for plain HTTP.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, proxy_protocol: None, tls: None }
+    }
+
+    /// Whether the process has to be started again for `newer` to replace this one. Other settings of TLS, and
+    /// certificates, can be replaced at any time.
+    pub fn needs_restart(&self, newer: &Self) -> bool {
+        let identity = |listener: &Self| listener.tls.as_ref().map(|tls| tls.identity.clone());
+        self.address != newer.address
+            || self.proxy_protocol != newer.proxy_protocol
+            || identity(self) != identity(newer)
+    }
+}

@@ -1,0 +1,215 @@
+//! One client connection, from its first byte to its end.
+//!
+//! Always true: a connection has one timer, which is never armed further ahead than `check_every`, so that it fires in
+//! time also for a wait that begins meanwhile; a request arms no timer of its own. If a client is gone, the work for
+//! its request ends. A client that only closed its sending side is served as long as bytes move: it counts as gone if
+//! none could be sent to it for `client_half_close_ms`.
+//! During a drain idle connections close, requests in flight finish with `connection: close`, and what is left at the
+//! time limit is cut.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep_until;
+
+use super::cut::Cut;
+use super::drain;
+use super::endpoint::Endpoint;
+use super::exchange_record::CurrentRecord;
+use super::headers::{Forwarder, Scheme};
+use super::monotonic::{NEVER, instant, now};
+use super::preamble::{self, Secured};
+use super::proxied_request::Client;
+use super::raw_socket::{self, Peek};
+use super::reply_body::ReplyBody;
+use super::respond::record_unreadable;
+use super::shared::Shared;
+use super::socket::{ClientIo, Transport};
+use super::switch;
+use super::wait::{ConnectionWait, Overdue, Phase};
+use crate::limits::Limits;
+
+/// How often a connection is asked whether its client has stopped sending while nobody reads the request's body.
+const UNREAD_BODY_LOOK_MICROS: u64 = 500_000;
+
+/// Serves one connection to its end.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
+    stream: TcpStream,
+    peer: IpAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let wait = Arc::new(ConnectionWait::new());
+    let _open = shared.open_connections.register(wait.clone());
+    let mut peer = peer;
+    if let Some(proxy_protocol) = &endpoint.proxy_protocol {
+        // Boxed, so that other connections have no room for it.
+        let source = Box::pin(preamble::read_source(&shared, &endpoint, proxy_protocol, &stream, peer, &wait)).await;
+        let Some(source) = source else { return };
+        peer = source;
+    }
+    let (transport, scheme, identity) = match &endpoint.tls {
+        None => {
+            endpoint.count_plain();
+            (Transport::Plain(stream), Scheme::Http, Vec::new())
+        }
+        Some(tls) => {
+            let secured = Box::pin(preamble::secure(&shared, &endpoint, tls, stream, peer, &wait)).await;
+            let Some(Secured { stream, identity }) = secured else { return };
+            (Transport::Tls(Box::new(stream)), Scheme::Https, identity)
+        }
+    };
+    let transport = Arc::new(transport);
+    let forwarder = Forwarder::new(peer, scheme, shared.trust_forwarded, identity);
+    let connection_permit = Arc::new(permit);
+    let record = CurrentRecord::new(shared.access_log.clone());
+    let client =
+        Arc::new(Client { shared: shared.clone(), wait: wait.clone(), forwarder, peer, record, connection_permit });
+    let service = service_fn(|request: Request<Incoming>| switch::serve(client.clone(), request));
+    let io = TokioIo::new(ClientIo::new(transport.clone(), wait.clone(), shared.settler.clone()));
+    let connection = builder(&shared.limits).serve_connection(io, service).with_upgrades();
+    let cut = drive(connection, &client, &transport).await;
+    wait.unflushed.abandon(&shared.settler, cut);
+    // An exchange without an answer: the client is gone, or the drain did not wait for it any longer.
+    if let Some(mut record) = client.record.take() {
+        record.note(|record| record.request_bytes = wait.request_bytes());
+        record.end(Some(cut));
+    }
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let head = usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10);
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_header_size(head)
+        .max_buf_size(head.saturating_mul(2).max(128 << 10));
+    // hyper parses up to 100 fields without allocating, unless a limit is set.
+    if limits.head_fields_max != 100 {
+        builder.max_headers(usize::try_from(limits.head_fields_max).unwrap_or(100).max(1));
+    }
+    builder
+}
+
+type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
+
+/// Polls a connection until it ends, is overdue, or is cut. Returns why an exchange that is not complete by then was
+/// cut.
+async fn drive<S>(connection: Connection<S>, client: &Client, transport: &Transport) -> Cut
+where
+    S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    let (shared, wait) = (&client.shared, &client.wait);
+    let wait_limits = &shared.wait_limits;
+    let mut armed = wait.due(wait_limits).0.min(now().saturating_add(wait_limits.check_every));
+    let mut connection = pin!(connection);
+    let mut timer = pin!(sleep_until(instant(armed)));
+    let mut closing = false;
+    let (mut overdue_exchange, mut peeked_exchange) = (0, 0);
+    let mut drain_since = None;
+    let mut next_look = 0;
+    poll_fn(|cx: &mut Context<'_>| {
+        // Registered before the drain's state is read: the drain writes the state and then wakes.
+        wait.waker.register(cx.waker());
+        loop {
+            let drain = shared.drain.load(Acquire);
+            if drain == drain::CUT {
+                return Poll::Ready(Cut::Drain);
+            }
+            if drain == drain::FINISH && !closing {
+                let since = *drain_since.get_or_insert_with(now);
+                if wait.exchange_count() > 0 || now() >= since + drain::FIRST_REQUEST_MICROS {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                } else if since + drain::FIRST_REQUEST_MICROS < armed {
+                    armed = since + drain::FIRST_REQUEST_MICROS;
+                    timer.as_mut().reset(instant(armed));
+                }
+            }
+            let exchange_count = wait.exchange_count();
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                if let Err(error) = ended {
+                    tracing::trace!(%error, "a client connection ended");
+                    let refused = record_unreadable(&shared.table().no_route().route_metrics, &error);
+                    if let Some((reason, status)) = refused {
+                        client.record.unreadable(client.peer, status, reason);
+                    }
+                }
+                return Poll::Ready(Cut::ClientGone);
+            }
+            if !closing && wait.takes_close_request() && !raw_socket::has_bytes(transport.socket()) {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+                shared.open_connections.count_idle_closed();
+                continue;
+            }
+            // The poll began a request during a drain: loop, so that the connection closes after this request.
+            if drain == drain::FINISH && !closing && wait.exchange_count() > exchange_count {
+                continue;
+            }
+            // hyper does not read the socket while a request is in flight.
+            let in_flight =
+                matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::OwnDeadline);
+            if in_flight && wait.is_request_done() && !wait.has_fin() && peeked_exchange != wait.exchange_count() {
+                match transport.peek(wait, cx) {
+                    Peek::Nothing => {}
+                    Peek::Bytes => peeked_exchange = wait.exchange_count(),
+                    Peek::Fin => wait.saw_fin(),
+                    Peek::Reset => return Poll::Ready(Cut::ClientGone),
+                }
+            }
+            // Nobody reads a body while its request waits for its turn or for the engine.
+            let is_body_unread = wait.phase() == Phase::OwnDeadline && !wait.is_request_done();
+            if is_body_unread && !wait.has_fin() {
+                let at = now();
+                if at >= next_look {
+                    next_look = at + UNREAD_BODY_LOOK_MICROS;
+                    if raw_socket::has_stopped_sending(transport.socket()) {
+                        wait.saw_fin();
+                    }
+                }
+                if next_look < armed {
+                    armed = next_look;
+                    timer.as_mut().reset(instant(armed));
+                }
+            }
+            let (due, _) = wait.due(wait_limits);
+            if due < armed {
+                armed = due;
+                timer.as_mut().reset(instant(armed));
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let (due, why) = wait.due(wait_limits);
+            let at = now();
+            if due <= at {
+                // An exchange is answered once; another overrun cuts the connection.
+                if why == Overdue::Cut || overdue_exchange == wait.exchange_count() {
+                    return Poll::Ready(wait.why_cut(wait_limits));
+                }
+                overdue_exchange = wait.exchange_count();
+                wait.report_overdue(why);
+            }
+            let latest = if is_body_unread && !wait.has_fin() { next_look } else { NEVER };
+            armed = due.min(latest).max(at + 1).min(at.saturating_add(wait_limits.check_every));
+            timer.as_mut().reset(instant(armed));
+        }
+    })
+    .await
+}

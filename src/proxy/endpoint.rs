@@ -1,0 +1,87 @@
+//! A listener that is bound, with what its connections have in common.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use metrics::{Counter, counter};
+use tokio::net::TcpListener;
+
+use crate::listener::{IdentityHeaders, Listener, ProxyProtocol, ServerTls};
+
+/// A bound socket, and what is declared for it.
+pub struct ProxyListener {
+    pub(super) socket: TcpListener,
+    pub(super) endpoint: Arc<Endpoint>,
+}
+
+/// What the connections of one listener have in common.
+pub(super) struct Endpoint {
+    /// The address as the files have it: the label of metrics.
+    name: String,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    pub(super) tls: Option<EndpointTls>,
+    plain_connections: Counter,
+}
+
+/// The TLS of a listener.
+pub(super) struct EndpointTls {
+    /// What new handshakes use; replaced at a reload.
+    pub(super) server: Arc<ArcSwap<ServerTls>>,
+    pub(super) identity: IdentityHeaders,
+}
+
+impl ProxyListener {
+    /// A bound socket with its declaration.
+    pub fn new(socket: TcpListener, declared: &Listener) -> Self {
+        let Listener { address, proxy_protocol, tls } = declared;
+        let name = address.to_string();
+        let tls = tls.as_ref().and_then(|tls| {
+            let server = Arc::new(ArcSwap::new(tls.server.clone()?));
+            Some(EndpointTls { server, identity: tls.identity.clone() })
+        });
+        let plain_connections = connections(&name, "http");
+        let endpoint = Endpoint { name, proxy_protocol: proxy_protocol.clone(), tls, plain_connections };
+        Self { socket, endpoint: Arc::new(endpoint) }
+    }
+    /// The address on which it listens.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+    /// What new handshakes use, to be replaced while the listener is served.
+    pub fn tls(&self) -> Option<Arc<ArcSwap<ServerTls>>> {
+        self.endpoint.tls.as_ref().map(|tls| tls.server.clone())
+    }
+}
+
+fn connections(listener: &str, protocol: &'static str) -> Counter {
+    counter!("pointsman_client_connections_total", "listener" => listener.to_owned(), "protocol" => protocol)
+}
+
+impl Endpoint {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+    /// A connection begins to speak plain HTTP.
+    pub(super) fn count_plain(&self) {
+        self.plain_connections.increment(1);
+    }
+    /// A handshake is complete.
+    pub(super) fn count_handshake(&self, version: &'static str, is_resumed: bool) {
+        connections(&self.name, version).increment(1);
+        let kind = if is_resumed { "resumed" } else { "full" };
+        counter!("pointsman_tls_handshakes_total", "listener" => self.name.clone(), "kind" => kind).increment(1);
+    }
+    /// A handshake failed.
+    pub(super) fn count_failed_handshake(&self, reason: &'static str) {
+        let listener = self.name.clone();
+        counter!("pointsman_tls_handshake_failures_total", "listener" => listener, "reason" => reason).increment(1);
+    }
+    /// A PROXY header was read, or a connection was closed for want of one.
+    pub(super) fn count_proxy_header(&self, outcome: &'static str) {
+        counter!("pointsman_proxy_headers_total", "listener" => self.name.clone(), "outcome" => outcome).increment(1);
+    }
+}

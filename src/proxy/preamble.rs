@@ -1,0 +1,178 @@
+//! What precedes HTTP on a connection: the PROXY header, then the TLS handshake.
+//!
+//! Always true: each is bounded in time, ends with a drain, and counts among the open connections; a connection on
+//! which one fails gets no answer but an alert of TLS.
+
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::Ordering::Acquire;
+use std::task::Poll;
+use std::time::SystemTime;
+
+use http::{HeaderName, HeaderValue};
+use rustls::{HandshakeKind, ServerConnection};
+use tokio::net::TcpStream;
+use tokio::time::sleep_until;
+
+use super::drain;
+use super::endpoint::{Endpoint, EndpointTls};
+use super::line_limit::LineLimit;
+use super::monotonic::{instant, now};
+use super::proxy_header::{self, BadHeader};
+use super::shared::Shared;
+use super::tls_handshake::{self, HandshakeFailure, handshake, version_name};
+use super::tls_stream::TlsStream;
+use super::wait::{ConnectionWait, Phase};
+use crate::limits::Limits;
+use crate::listener::{ClientIdentity, ProxyProtocol};
+
+static REFUSED_LINES: LineLimit = LineLimit::new();
+
+/// Reads the PROXY header, and returns the address of the client: the load balancer's own if the header names none.
+/// `None` if the connection is to be closed.
+pub(super) async fn read_source(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    declared: &ProxyProtocol,
+    stream: &TcpStream,
+    peer: IpAddr,
+    wait: &ConnectionWait,
+) -> Option<IpAddr> {
+    let outcome = match declared.trusts(peer) {
+        false => Err("untrusted"),
+        true => match within(shared, wait, shared.limits.proxy_header_ms, proxy_header::read(stream, declared.version))
+            .await
+        {
+            Ok(read) => read.map_err(BadHeader::as_str),
+            Err(interrupted) => Err(interrupted.as_str()),
+        },
+    };
+    match outcome {
+        Ok(source) => {
+            endpoint.count_proxy_header(if source.is_some() { "proxied" } else { "local" });
+            // The wait for the first request begins.
+            wait.enter(Phase::Head);
+            Some(source.unwrap_or(peer))
+        }
+        Err(reason) => {
+            endpoint.count_proxy_header(reason);
+            if let Some(left_out) = REFUSED_LINES.next_line(now() / 1_000_000) {
+                let listener = endpoint.name();
+                tracing::warn!(listener, %peer, reason, left_out, "a connection was closed: it has no valid PROXY header");
+            }
+            None
+        }
+    }
+}
+
+/// A connection whose handshake is complete.
+pub(super) struct Secured {
+    pub(super) stream: TlsStream,
+    /// The header fields for the client's certificate.
+    pub(super) identity: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Performs the TLS handshake. `None` if it failed; the connection is closed then.
+pub(super) async fn secure(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    tls: &EndpointTls,
+    socket: TcpStream,
+    peer: IpAddr,
+    wait: &ConnectionWait,
+) -> Option<Secured> {
+    let step = async {
+        // The semaphore is never closed.
+        let _in_progress = shared.handshakes.acquire().await;
+        let connection = handshake(&socket, tls.server.load().config()).await?;
+        let identity = identity_of(&connection, tls)?;
+        Ok((connection, identity))
+    };
+    let outcome = within(shared, wait, shared.limits.tls_handshake_ms, step).await;
+    let (reason, why) = match outcome {
+        Ok(Ok((connection, identity))) => {
+            let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+            endpoint.count_handshake(version_name(&connection), is_resumed);
+            // The wait for the first request begins.
+            wait.enter(Phase::Head);
+            return Some(Secured { stream: TlsStream::new(socket, connection), identity });
+        }
+        Ok(Err((failure, why))) => (failure.as_str(), why),
+        Err(interrupted) => (interrupted.as_str(), "the handshake was not completed in time".to_owned()),
+    };
+    endpoint.count_failed_handshake(reason);
+    if let Some(left_out) = REFUSED_LINES.next_line(now() / 1_000_000) {
+        let listener = endpoint.name();
+        tracing::info!(listener, %peer, reason, why, left_out, "a TLS handshake failed");
+    }
+    tokio::select! {
+        () = tls_handshake::close(&socket, Limits::ms(shared.limits.linger_ms)) => {}
+        () = shared.cut.cancelled() => {}
+    }
+    None
+}
+
+/// The header fields for the client's certificate, if it has sent one.
+fn identity_of(
+    connection: &ServerConnection,
+    tls: &EndpointTls,
+) -> Result<Vec<(HeaderName, HeaderValue)>, (HandshakeFailure, String)> {
+    let Some(certificate) = connection.peer_certificates().and_then(<[_]>::first) else { return Ok(Vec::new()) };
+    let refused = |why: String| (HandshakeFailure::ClientCertificate, format!("the client's certificate: {why}"));
+    let identity = ClientIdentity::of(certificate).map_err(refused)?;
+    // The certificate of a session that is resumed was verified when the session began.
+    if !identity.is_valid_at(SystemTime::now()) {
+        return Err((HandshakeFailure::ClientCertificateExpired, "the client's certificate has expired".to_owned()));
+    }
+    Ok(identity.fields(&tls.identity))
+}
+
+/// Why a step was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interrupted {
+    /// It took too long.
+    TimedOut,
+    /// The process stops.
+    Stopping,
+}
+
+impl Interrupted {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Interrupted::TimedOut => "timeout",
+            Interrupted::Stopping => "stopping",
+        }
+    }
+}
+
+/// Runs a step that precedes HTTP, within its limit. During a drain it has no longer than a first request.
+pub(super) async fn within<F: Future>(
+    shared: &Shared,
+    wait: &ConnectionWait,
+    limit_ms: u64,
+    step: F,
+) -> Result<F::Output, Interrupted> {
+    let mut step = pin!(step);
+    let mut deadline = now().saturating_add(limit_ms.saturating_mul(1_000));
+    let mut timer = pin!(sleep_until(instant(deadline)));
+    let mut why = Interrupted::TimedOut;
+    poll_fn(|cx| {
+        // Registered before the drain's state is read: the drain writes the state and then wakes.
+        wait.waker.register(cx.waker());
+        match shared.drain.load(Acquire) {
+            drain::CUT => return Poll::Ready(Err(Interrupted::Stopping)),
+            drain::FINISH if why == Interrupted::TimedOut => {
+                why = Interrupted::Stopping;
+                deadline = deadline.min(now() + drain::FIRST_REQUEST_MICROS);
+                timer.as_mut().reset(instant(deadline));
+            }
+            _ => {}
+        }
+        match step.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => timer.as_mut().poll(cx).map(|()| Err(why)),
+        }
+    })
+    .await
+}

@@ -1,0 +1,69 @@
+//! Reading a client's socket, whatever is spoken over it.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::RecvFlags;
+use tokio::io::{Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes that are read and discarded after an early answer.
+pub(super) const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// What peeking at a socket during an exchange shows.
+pub(super) enum Peek {
+    /// Nothing to read: the client is waiting.
+    Nothing,
+    /// Bytes of the next request; what comes after them cannot be seen.
+    Bytes,
+    /// It closed its sending side.
+    Fin,
+    /// It is gone.
+    Reset,
+}
+
+/// Peeks without consuming; costs no system call while nothing has arrived.
+pub(super) fn peek(stream: &TcpStream, cx: &mut Context<'_>) -> Peek {
+    let mut byte = [0_u8; 1];
+    match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+        Poll::Pending => Peek::Nothing,
+        Poll::Ready(Ok(0)) => Peek::Fin,
+        Poll::Ready(Ok(_)) => Peek::Bytes,
+        Poll::Ready(Err(_)) => Peek::Reset,
+    }
+}
+
+/// Whether bytes of the client wait in its socket. Asks the system, not the runtime: that learns of bytes a little
+/// later, and a connection that is closed meanwhile loses its client's next request.
+pub(super) fn has_bytes(stream: &TcpStream) -> bool {
+    let mut byte = [0_u8; 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    rustix::net::recv(stream, &mut byte[..], flags).is_ok_and(|(_, length)| length > 0)
+}
+
+/// Whether the client has closed its sending side or is gone. Unlike [`peek`] it sees that behind bytes that nobody has
+/// read yet; costs a system call.
+pub(super) fn has_stopped_sending(stream: &TcpStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_ready = rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0);
+    is_ready && polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
+
+/// Reads once. A read that leaves room in the buffer has emptied the socket: its readiness is cleared at once (by
+/// returning `WouldBlock` to `try_io`), which saves the system call that would find it empty.
+pub(super) fn read(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    let mut got = Err(io::ErrorKind::WouldBlock.into());
+    let outer = stream.try_io(Interest::READABLE, || {
+        got = stream.try_read_buf(buf);
+        match got {
+            Ok(n) if n > 0 && buf.remaining() > 0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    });
+    match (outer, got) {
+        (Err(error), Err(_)) => Err(error),
+        (_, got) => got,
+    }
+}

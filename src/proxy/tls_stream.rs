@@ -1,0 +1,201 @@
+//! A client's TLS session over its socket.
+//!
+//! Always true: what is flushed has left for the socket, not only for the session's buffer; bytes that move on the
+//! socket restart the limits in [`ConnectionWait`], also where they do not complete a record; the session's buffer is
+//! bounded. While a request is in flight hyper does not read; [`TlsStream::poll_peek`] then reads records itself, at
+//! most one read ahead of hyper, so that a client that says goodbye is noticed.
+//!
+//! The end of a client's bytes without `close_notify` counts as with it: every message has its own framing, so that
+//! nothing is lost by a connection that was cut short.
+
+use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use rustls::ServerConnection;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+use super::raw_socket::{self, Peek};
+use super::wait::{ConnectionWait, Phase};
+
+/// A TLS session and its socket.
+pub(super) struct TlsStream {
+    pub(super) socket: TcpStream,
+    // Taken by one task at a time: the connection's own, or the one of its tunnel.
+    session: Mutex<Session>,
+}
+
+struct Session {
+    connection: ServerConnection,
+    /// The client has ended its bytes, with or without `close_notify`.
+    is_ended: bool,
+    said_goodbye: bool,
+}
+
+impl TlsStream {
+    /// A session whose handshake is complete.
+    pub(super) fn new(socket: TcpStream, connection: ServerConnection) -> Self {
+        Self { socket, session: Mutex::new(Session { connection, is_ended: false, said_goodbye: false }) }
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads decrypted bytes; none at the end of the client's.
+    pub(super) fn poll_read(
+        &self,
+        wait: &ConnectionWait,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut session = self.session();
+        // A tunnel does not flush what hyper wrote before it.
+        let _ = session.poll_drain(&self.socket, wait, cx)?;
+        loop {
+            let read = session.take_decrypted(buf);
+            if read > 0 || session.is_ended {
+                return Poll::Ready(Ok(read));
+            }
+            ready!(session.poll_fill(&self.socket, wait, cx))?;
+        }
+    }
+
+    /// Encrypts bytes, and writes as much to the socket as it takes.
+    pub(super) fn poll_write(
+        &self,
+        wait: &ConnectionWait,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut session = self.session();
+        let drained = session.poll_drain(&self.socket, wait, cx)?;
+        let written = session.connection.writer().write_vectored(bufs)?;
+        if written == 0 && drained.is_pending() {
+            // The session's buffer is full.
+            return Poll::Pending;
+        }
+        // The rest leaves with the next write or flush.
+        let _ = session.poll_drain(&self.socket, wait, cx)?;
+        Poll::Ready(Ok(written))
+    }
+
+    /// Completes when the socket has taken all that was written.
+    pub(super) fn poll_flush(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.session().poll_drain(&self.socket, wait, cx)
+    }
+
+    /// Sends `close_notify`. Completes when the socket has taken it.
+    pub(super) fn poll_goodbye(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut session = self.session();
+        if !session.said_goodbye {
+            session.said_goodbye = true;
+            session.connection.send_close_notify();
+        }
+        session.poll_drain(&self.socket, wait, cx)
+    }
+
+    /// Looks whether the client has sent something, or has gone, without consuming bytes of requests.
+    pub(super) fn poll_peek(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Peek {
+        let mut session = self.session();
+        loop {
+            if session.has_decrypted() {
+                return Peek::Bytes;
+            }
+            if session.is_ended {
+                return Peek::Fin;
+            }
+            match session.poll_fill(&self.socket, wait, cx) {
+                Poll::Pending => return Peek::Nothing,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Peek::Reset,
+            }
+        }
+    }
+}
+
+impl Session {
+    fn has_decrypted(&mut self) -> bool {
+        self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty())
+    }
+
+    /// Takes decrypted bytes; 0 if there are none, and notes the end of the client's bytes.
+    fn take_decrypted(&mut self, buf: &mut ReadBuf<'_>) -> usize {
+        let mut reader = self.connection.reader();
+        let taken = match reader.fill_buf() {
+            Ok(bytes) => {
+                let taken = bytes.len().min(buf.remaining());
+                buf.put_slice(&bytes[..taken]);
+                taken
+            }
+            Err(_) => 0,
+        };
+        reader.consume(taken);
+        taken
+    }
+
+    /// Reads from the socket once and decrypts what is complete.
+    fn poll_fill(&mut self, socket: &TcpStream, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(socket.poll_read_ready(cx))?;
+            match self.connection.read_tls(&mut SocketIo(socket)) {
+                Ok(read) => {
+                    if read > 0 && wait.phase() == Phase::Upload {
+                        wait.progress();
+                    }
+                    let state = self.connection.process_new_packets();
+                    // An alert, or the answer to a change of keys.
+                    let sent = self.poll_drain(socket, wait, cx);
+                    let state = state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                    self.is_ended |= read == 0 || state.peer_has_closed();
+                    if let Poll::Ready(Err(error)) = sent {
+                        return Poll::Ready(Err(error));
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Writes what the session holds to the socket.
+    fn poll_drain(&mut self, socket: &TcpStream, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.connection.wants_write() {
+            ready!(socket.poll_write_ready(cx))?;
+            match self.connection.write_tls(&mut SocketIo(socket)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {
+                    if wait.phase() == Phase::Reply {
+                        wait.progress();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A socket that does not wait, for rustls.
+pub(super) struct SocketIo<'a>(pub(super) &'a TcpStream);
+
+impl Read for SocketIo<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        raw_socket::read(self.0, &mut ReadBuf::new(bytes))
+    }
+}
+
+impl Write for SocketIo<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(bufs)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -176,3 +176,22 @@ async fn a_renewed_certificate_is_a_change_and_a_missing_key_is_noticed_when_it_
     assert!(!server(&loaded).is_same(&server(&with_tls("", &first.cert, &first.key).read().unwrap())));
     assert!(server(&loaded).is_same(&server(&set.read().unwrap())));
 }
+
+#[test]
+fn only_what_handshakes_do_not_need_waits_for_the_next_start() {
+    let authority = Authority::new("Test");
+    let Issued { cert, key } = authority.issue_for("shop.test");
+    let renewed = authority.issue_for("shop.test");
+    let settings = |set: Set| set.read().unwrap_or_else(|failed| panic!("{failed}")).setup.settings;
+    let base = settings(with_tls("", &cert, &key));
+    let waiting = |set: Set| base.settings_needing_restart(&settings(set));
+    assert!(waiting(with_tls("    min_version: 1.3\n", &renewed.cert, &renewed.key)).is_empty());
+    let clients = |more: &str| {
+        with_tls(&format!("    clients: {{ ca: ca.pem{more} }}\n"), &cert, &key).put("ca.pem", authority.pem())
+    };
+    assert!(waiting(clients("")).is_empty());
+    assert_eq!(waiting(clients(", header: x-a")), ["listen"]);
+    assert_eq!(waiting(with_tls("  proxy_protocol: v1\n", &cert, &key)), ["listen"]);
+    assert_eq!(waiting(listening("listen: 127.0.0.1:8443")), ["listen"]);
+    assert_eq!(waiting(listening("listen: 127.0.0.1:8444")), ["listen"]);
+}

@@ -3,10 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustls::ProtocolVersion;
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
+
+use super::super::settler::Settler;
+use super::super::socket::{ClientIo, Transport};
+use super::super::tls_handshake::handshake;
+use super::super::tls_stream::TlsStream;
+use super::super::wait::ConnectionWait;
 
 use super::drains::origin_that_waits;
 use super::rig::{OK, Origin, Rig, engine_says, get, post};
@@ -81,6 +90,35 @@ async fn a_reply_is_complete_when_the_socket_has_its_last_byte() {
     bounded("the drain", rig.serving).await.unwrap();
 }
 
+/// hyper holds nothing any more then, and the session much.
+#[tokio::test]
+async fn a_flush_ends_when_the_socket_has_taken_what_the_session_holds() {
+    let authority = Authority::new("Test");
+    let server = server(&[&authority.issue_for(SHOP)], None, false);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let connector = TlsConnector::from(Arc::new(client(&authority, None)));
+    let shaking = connector.connect(ServerName::try_from(SHOP).unwrap(), stream);
+    let (session, client) = tokio::join!(handshake(&socket, server.config()), shaking);
+    let transport = Transport::Tls(Box::new(TlsStream::new(socket, session.unwrap())));
+    let (wait, settler) = (Arc::new(ConnectionWait::new()), Arc::new(Settler::start()));
+    let mut io = ClientIo::new(Arc::new(transport), wait, settler);
+    let mut written = 0;
+    // Until neither the socket nor the session takes more.
+    while let Some(taken) = io.write(&[b'x'; 10_000]).now_or_never() {
+        written += taken.unwrap();
+    }
+    assert!(io.flush().now_or_never().is_none(), "the session holds bytes");
+    let reading = async {
+        let mut client = client.unwrap();
+        bounded("all of it", client.read_exact(&mut vec![0; written])).await.unwrap();
+    };
+    let (flushed, ()) = tokio::join!(bounded("the flush", io.flush()), reading);
+    flushed.unwrap();
+    assert!(io.flush().now_or_never().is_some());
+}
+
 /// The whole reply is in the buffers of hyper and of the session.
 #[tokio::test]
 async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
@@ -115,7 +153,7 @@ async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
 /// Nobody reads its socket while its request is in flight; what arrives is encrypted.
 #[tokio::test]
 async fn a_client_that_leaves_during_a_request_is_noticed() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let authority = Authority::new("Test");
     let trusting = Arc::new(client(&authority, None));
     let mut setup = setup(server(&[&authority.issue_for(SHOP)], None, false));
@@ -217,10 +255,12 @@ async fn idle_connections_make_room_and_drain() {
     assert_eq!(first.ask(&get("/")).await.status(), 200);
     let mut second = connect(&rig, &trusting, SHOP).await;
     assert_eq!(second.ask(&get("/")).await.status(), 200);
-    // With `close_notify`, or reading would fail.
-    first.ends().await;
     rig.shutdown.cancel();
-    second.ends().await;
+    for wire in [&mut first, &mut second] {
+        // Without `close_notify` this would be an error.
+        let read = bounded("the end", wire.stream.read(&mut [0])).await;
+        assert!(matches!(read, Ok(0)), "{read:?}");
+    }
     let drained = bounded("the drain", rig.serving).await.unwrap();
     assert!(drained.cut == 0 && drained.took < Duration::from_secs(5), "{drained:?}");
 }

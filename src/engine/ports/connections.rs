@@ -2,8 +2,9 @@
 //!
 //! Always true: a connection belongs to one call at a time, and returns to the pool only after request and reply are
 //! complete; the call polls the connection itself, without a task in between; idle connections are bounded in number
-//! and age. A request of which certainly nothing was handed to the socket is returned with [`ExchangeError::NotSent`].
-//! What an outcome means, and how long a call may take, is decided by `client`.
+//! and age; none is given another request after `service_connection_age_ms`. A request of which certainly nothing was
+//! handed to the socket is returned with [`ExchangeError::NotSent`]. What an outcome means, and how long a call may
+//! take, is decided by `client`.
 //!
 //! When the other side is slow, the call waits until its deadline, and its connection is closed. A closed idle
 //! connection is detected before a request is given to it, except if it is closed at that very moment. A connection
@@ -124,6 +125,7 @@ impl ConnectionPool {
     fn pop(&self, authority: &Authority, repeatable: bool, cx: &mut Context<'_>) -> Option<PooledConnection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = idle.by_authority.get_mut(authority)?;
+        origin.idle.retain(|(connection, _)| !connection.is_retired());
         if !repeatable && !origin.is_trusted() {
             // The state of the longest idle connection shows whether the server keeps connections open.
             let (mut connection, since) = origin.idle.pop_front_if(|(_, since)| since.elapsed() >= KEEPS_OPEN_AFTER)?;
@@ -171,12 +173,14 @@ impl ConnectionPool {
         }
     }
 
-    /// Removes expired connections and those that the server has closed; returns whether any is left.
+    /// Removes expired and retired connections, and those that the server has closed; returns whether any is left.
     async fn sweep_once(&self) -> bool {
         poll_fn(|cx| {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.by_authority.retain(|_, origin| {
-                origin.idle.retain_mut(|(connection, since)| since.elapsed() < self.idle_for && connection.is_idle(cx));
+                origin.idle.retain_mut(|(connection, since)| {
+                    since.elapsed() < self.idle_for && !connection.is_retired() && connection.is_idle(cx)
+                });
                 !origin.idle.is_empty()
             });
             idle.has_sweeper = !idle.by_authority.is_empty();
@@ -221,6 +225,7 @@ impl PooledConnection {
         Ok(Self { sender, connection: Some(connection), reused: false, retires })
     }
 
+    /// Whether it was used for long enough.
     fn is_retired(&self) -> bool {
         self.retires.is_some_and(|retires| retires <= Instant::now())
     }

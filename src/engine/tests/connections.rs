@@ -101,6 +101,40 @@ async fn a_connection_that_was_used_for_long_enough_is_replaced() {
     server.abort();
 }
 
+/// It is asked for its age when it is taken, too: it may have been idle since it was returned.
+#[tokio::test]
+async fn an_idle_connection_that_has_become_too_old_carries_no_further_request() {
+    // Less than the five seconds after which the sweeper looks, and more.
+    for (pause, is_swept) in [(Duration::from_secs(2), false), (Duration::from_secs(6), true)] {
+        let listener = listener().await;
+        let limits =
+            Limits { service_connection_age_ms: 1_000, service_unrepeatable_idle_ms: 60_000, ..Limits::default() };
+        let client = TestClient::with_limits(&listener, &limits);
+        let (closed_sender, closed) = tokio::sync::oneshot::channel();
+        let server = tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            read_request(&mut first).await.unwrap();
+            first.write_all(OK.as_bytes()).await.unwrap();
+            let further = read_request(&mut first).await;
+            closed_sender.send(()).unwrap();
+            assert_eq!(further, None, "closed without a further request");
+            let (mut second, _) = listener.accept().await.unwrap();
+            read_request(&mut second).await.unwrap();
+            second.write_all(OK.as_bytes()).await.unwrap();
+        });
+        client.succeed().await;
+        tokio::task::yield_now().await; // the sweeper begins to wait
+        tokio::time::pause();
+        tokio::time::advance(pause).await;
+        tokio::time::resume();
+        if is_swept {
+            timeout(TIMEOUT, closed).await.expect("the sweeper closes it").unwrap();
+        }
+        assert!(!client.succeed().await, "a new connection");
+        timeout(TIMEOUT, server).await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_connection_is_reused_and_requests_name_the_host() {
     let listener = listener().await;

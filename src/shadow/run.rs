@@ -203,7 +203,11 @@ impl Runner {
         report: &RunReport,
         mut comparison: Comparison,
     ) -> Sample {
-        let redaction = report.redaction.as_deref();
+        let request = &answered.request;
+        let with_request =
+            |redaction: &Arc<Redaction>| redaction.with_request(&request.headers, &request_value(request)["body"]);
+        let redaction = report.redaction.as_ref().map(with_request);
+        let redaction = redaction.as_ref();
         let bounds = Bounds::of(&self.limits);
         let bytes_max = usize::try_from(self.limits.sample_bytes_max / 3).unwrap_or(usize::MAX);
         let reply = |seen: &Observation| {
@@ -211,7 +215,6 @@ impl Runner {
             let body = redacted(body, redaction, Redaction::answer_body);
             shorten(&format!("{}\n{body}", seen.status().as_u16()), bytes_max)
         };
-        let request = &answered.request;
         let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         let line = redact_line(&format!("{} {}{query}", request.method, request.path));
         let line = redaction.map_or(line.clone(), |redaction| redaction.text(&line));

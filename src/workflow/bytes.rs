@@ -113,8 +113,8 @@ impl AnswerRecord {
         describe_bytes(&mut shown);
         shown
     }
-    /// Whether two answers are the same for the caller. How the body was made is not compared: earlier versions
-    /// recorded nothing about that.
+    /// Whether two answers are the same for the caller. How the body was made, and which parts are sensitive, is not
+    /// compared: earlier versions recorded nothing or less about that.
     pub(super) fn is_same_for_caller(&self, other: &Self) -> bool {
         let AnswerRecord {
             status,
@@ -123,9 +123,9 @@ impl AnswerRecord {
             bytes_as_text: _,
             is_plain_text: _,
             is_type_of_unsent_body: _,
-            sensitive,
+            sensitive: _,
         } = self;
-        (status, headers, body, sensitive) == (&other.status, &other.headers, &other.body, &other.sensitive)
+        (status, headers, body) == (&other.status, &other.headers, &other.body)
     }
 }
 

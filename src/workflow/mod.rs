@@ -131,9 +131,11 @@ pub use run::Run;
 pub use run_snapshot::FOLD;
 pub use run_status::RunStatus;
 pub use schema::Schema;
+#[cfg(test)]
+pub(crate) use sensitive::parts;
 pub use sensitive::{
-    Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, ShownTexts, Taint,
-    child_paths, legacy_paths, parts, quotes_in_first_event,
+    FirstValues, Form, Knowledge, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources,
+    ShownTexts, Taint, child_paths, event_content, legacy_paths, quotes_in_first_event,
 };
 pub use signal_delivery::SignalDelivery;
 pub use skipped::Skipped;

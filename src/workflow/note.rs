@@ -24,7 +24,7 @@ impl Run {
             (Some(End::Completed), _, _) => texts.failure(self.failing.as_ref()?),
             (Some(End::Failed(failure)), _, _) => texts.failure(failure),
             (Some(End::Cancelled(why)), _, _) => texts.cancelled(why),
-            (Some(End::Abandoned(why)), _, _) => why.into(),
+            (Some(End::Abandoned(why)), _, _) => texts.text(why),
             (Some(End::CancelledUnread(why)), _, _) => return Some(texts.cancelled(why).into_owned()),
             (Some(End::Superseded(superseded)), _, _) => {
                 let Superseded { successor, from, who, .. } = &**superseded;
@@ -41,7 +41,7 @@ impl Run {
             }
             (None, None, Some(Pause { by, reason, at: _ })) => {
                 return Some(match reason {
-                    Some(reason) => format!("{by} paused it: {reason}"),
+                    Some(reason) => format!("{by} paused it: {}", texts.text(reason)),
                     None => format!("{by} paused it"),
                 });
             }

@@ -15,10 +15,11 @@ use super::attempt_result;
 use super::bytes::as_recorded_earlier;
 use super::due::due;
 use super::respond::ANSWER;
+use super::sensitive::reads_sealed;
 use super::{
     Action, AnswerEvent, AttemptResult, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
     EndingEvent, Event, FailureKind, LockEvent, Misfit, OpenCheckpoint, Outcome, Part, Plan, Run, Skipped, StepEvent,
-    StepFinished, StepKind, Taint, WaitEvent, World, decide, evolve,
+    StepFinished, StepKind, WaitEvent, World, decide, evolve,
 };
 use crate::expression::SharedJson;
 use crate::names::{RunId, Seq, StepId};
@@ -125,15 +126,6 @@ fn is_end_of_child_step(before: &Event, event: &Event) -> bool {
     matches!(before, Event::Child(ChildEvent::Ended { .. }))
         && matches!(event, Event::StepFinished(_))
         && before.subject() == event.subject()
-}
-
-/// Whether an event was decided by values that its history may hold only sealed.
-fn reads_sealed(run: &Run, plan: &Plan, event: &Event) -> bool {
-    let Some(taint) = Taint::of(plan, run) else { return false };
-    match event {
-        Event::Answer(_) => taint.is_read_by_answer(),
-        event => event.subject().is_some_and(|(step, _)| taint.is_read_by(step)),
-    }
 }
 
 fn check_input(event: &Event, plan: &Plan) -> Vec<FoundDivergence> {
@@ -246,6 +238,10 @@ impl DecisionCheck<'_> {
                 Event::Step(StepEvent::FanOutOpened { items: was, .. }),
                 Event::Step(StepEvent::FanOutOpened { items: would, .. }),
             ) => was == would,
+            (
+                Event::Step(StepEvent::FailReached { answer: was, .. }),
+                Event::Step(StepEvent::FailReached { answer: would, .. }),
+            ) => was.is_same_for_caller(would),
             (was, would) => was == would,
         };
         (!same).then(|| (DivergenceKind::Decision, describe(was), describe(would)))

@@ -25,7 +25,7 @@ use super::undo::undo_groups;
 use super::undo_state::Undone;
 use super::{
     ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run,
-    RunStatus, SensitivePath, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
+    RunStatus, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
 };
 use crate::names::{RunId, StepId};
 
@@ -39,7 +39,6 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
 /// Why this run cannot be run again from this step.
 pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusal> {
     let to_rerun = steps_to_rerun(old, plan, from)?;
-    let handed_over = HandedOver::of(old, plan, to_rerun.iter().map(|index| &plan.steps[index.0].id));
     let not_rerun = (0..plan.steps.len()).map(StepIndex).filter(|index| !to_rerun.contains(index));
     let mut taken: Vec<(StepIndex, bool)> =
         not_rerun.map(|index| (index, old.was_skipped(&plan.steps[index.0].id))).collect();
@@ -71,10 +70,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
                 group: undo_groups.get(&(&done.step, done.item)).copied(),
             })
             .collect();
-        let mut sensitive = result_paths(plan, old, &step);
-        if fields.get("output").is_some_and(|output| handed_over.holds_sensitive(output)) {
-            sensitive.push(SensitivePath::whole());
-        }
+        let sensitive = result_paths(plan, old, &step);
         let by_hand = old.skipped_by_hand.contains(&(step.clone(), None));
         let decided_item = decided_item(old, &step);
         let unknown = old.unknown.iter().filter(|call| call.step == step);
@@ -83,18 +79,13 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
         let by_children =
             by_children.map(|_| UnknownBefore { item: None, why: format!("{UNKNOWN}: a child run of {}", old.id()) });
         let unknown = unknown.chain(by_children).collect();
-        Event::Step(StepEvent::ResultTaken(Box::new(ResultTaken {
-            step,
-            origin,
-            skipped,
-            by_hand,
-            decided_item,
-            fields: Arc::new(fields),
-            done,
-            unknown,
-            sensitive,
-        })))
+        let fields = Arc::new(fields);
+        ResultTaken { step, origin, skipped, by_hand, decided_item, fields, done, unknown, sensitive }
     });
+    let results: Vec<_> = results.collect();
+    let handed_over = HandedOver::of(old, plan, &results);
+    let results =
+        results.into_iter().map(|taken| Event::Step(StepEvent::ResultTaken(Box::new(handed_over.marked(taken)))));
     let by = old.id().to_string();
     // The inputs come before the results: a step with a result accepts no input, and a later rerun that performs it may
     // need the input.

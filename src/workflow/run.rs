@@ -1,8 +1,9 @@
 //! The state of a run: the fold of its events.
 //!
 //! Always true: only [`super::evolve`] creates or changes a run, live and in replay; a snapshot of a run may be stored
-//! and read back ([`super::run_snapshot`]); two folds of the same events are equal. A run does not hold its plan:
-//! [`super::due`] takes the run and the plan and returns the actions that come next.
+//! and read back ([`super::run_snapshot`]); two folds of the same events are equal. Its plan is no part of a run's
+//! state: [`super::due`] takes the run and the plan and returns the actions that come next. Who decides about a run or
+//! shows it gives it its plan once ([`Run::collect_sensitive`]), so that it knows which of its values are sensitive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, UnknownEffect};
 use super::interactions::Interactions;
 use super::performed_effects::PerformedEffects;
+use super::sensitive::CollectorOfRun;
 use super::serde_forms::pairs;
 use super::tree_effects::LeftByChildren;
 use super::undo_state::Undoing;
@@ -86,6 +88,9 @@ pub struct Run {
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
     /// Sensitive values that the run was handed.
     pub(super) sensitive: SensitiveSources,
+    /// Collects the sensitive values that it knows, which only its plan tells.
+    #[serde(skip)]
+    pub(super) collector: CollectorOfRun,
 }
 
 /// The reason shown for a call with unknown effect, where there is no other.

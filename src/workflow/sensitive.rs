@@ -7,13 +7,15 @@
 //! whole, whatever they look like. So is what is computed from them, what people enter in place of them, and what
 //! another run gets of them.
 //!
-//! Always true: the result is a function of the plan and the run's events ([`SensitiveSources`]), so whoever reads the
-//! events finds the same places. The engine seals them.
+//! Always true: the result is a function of the plan and the run's events ([`SensitiveSources`], [`Knowledge`]), so
+//! whoever reads the events finds the same places and the same values. The engine seals them.
 
 mod answers;
 mod collect;
+mod collector;
 mod declared;
 mod handed_over;
+mod knowledge;
 mod known;
 mod parts;
 mod path;
@@ -21,20 +23,26 @@ mod propagation;
 mod quotes;
 mod shown;
 mod sources;
+mod stored;
 mod taint;
 #[cfg(test)]
 mod tests;
 mod texts;
 
 pub(super) use answers::{AnswerPlace, persons_answer_with_sensitive_parts, result_paths, with_sensitive_parts};
-pub use answers::{child_paths, legacy_paths, quotes_in_first_event};
+pub use answers::{FirstValues, child_paths, legacy_paths, quotes_in_first_event};
+pub(super) use collector::CollectorOfRun;
 pub use declared::Sensitive;
 pub(super) use handed_over::HandedOver;
+pub use knowledge::{Knowledge, event_content};
 pub use known::KnownValues;
-pub use parts::{Form, Part as SensitivePart, parts};
+#[cfg(test)]
+pub use parts::parts;
+pub use parts::{Form, Part as SensitivePart};
 pub use path::SensitivePath;
 pub use shown::Redaction;
 pub(super) use shown::answer_for_others;
 pub use sources::SensitiveSources;
+pub(super) use stored::reads_sealed;
 pub use taint::Taint;
 pub use texts::ShownTexts;

@@ -103,8 +103,19 @@ struct Harness<'a> {
 impl<'a> Harness<'a> {
     fn new(plan: &'a Plan, mode: Mode, request: Value) -> Self {
         let first = Event::RunStarted(Arc::new(started(plan, mode, request)));
-        let run = evolve(None, &first).unwrap();
+        Self::of_first_event(plan, first)
+    }
+    fn of_first_event(plan: &'a Plan, first: Event) -> Self {
+        let run = Self::collecting(plan, evolve(None, &first).unwrap(), std::slice::from_ref(&first));
         Self { plan, world: world(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
+    }
+    /// The run with the sensitive values that these events tell.
+    fn collecting(plan: &Plan, mut run: Run, events: &[Event]) -> Run {
+        if !plan.sensitive_values().is_empty() {
+            let same = Plan::from_stored(&plan.source, &BTreeMap::new(), &crate::limits::Limits::default()).unwrap();
+            run.collect_sensitive(&Arc::new(same), events);
+        }
+        run
     }
     fn conditions(&self) -> Conditions {
         Conditions { now: self.now, hold_effects: false }
@@ -125,7 +136,12 @@ impl<'a> Harness<'a> {
             assert_eq!(serde_json::from_str::<Event>(&written.to_string()).unwrap(), event);
             self.run = evolve(Some(self.run.clone()), &event).unwrap();
             self.events.push(event);
-            assert_eq!(fold(&self.events).unwrap(), self.run, "the fold of the events is the live state");
+            let folded = fold(&self.events).unwrap();
+            assert_eq!(folded, self.run, "the fold of the events is the live state");
+            if !self.plan.sensitive_values().is_empty() {
+                let read = Self::collecting(self.plan, folded, &self.events).known_values();
+                assert_eq!(read, self.run.known_values(), "who reads the events knows the same values");
+            }
             self.check_cancelled_unread();
             assert!(self.run.undo_counts_agree(), "{:?}", self.run.note());
         }

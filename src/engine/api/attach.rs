@@ -132,6 +132,9 @@ async fn stored_run(core: &Core, id: RunId) -> Result<Option<Run>, Box<ArmReply>
     if events.is_empty() {
         return Ok(None);
     }
-    let run = fold(events.iter().map(|stored| &stored.event));
-    run.map(Some).map_err(|_| Box::new(unknown_outcome(id, "the run's events cannot be read")))
+    let mut run = fold(events.iter().map(|stored| &stored.event))
+        .map_err(|_| Box::new(unknown_outcome(id, "the run's events cannot be read")))?;
+    let collected = load::collect_sensitive(core, &mut run, &events).await;
+    collected.map_err(|error| Box::new(unknown_outcome(id, &error.to_string())))?;
+    Ok(Some(run))
 }

@@ -23,12 +23,12 @@ use crate::engine::driver;
 use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, SpawnPolicy, StartAnswer};
 use crate::engine::ports::decode;
 use crate::engine::scheduler::children::end_of;
-use crate::engine::scheduler::load::{self, LoadError};
+use crate::engine::scheduler::load;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{FailureKind, Mode, Parent, Plan, Run, RunStarted, RunStatus, TreeEffects, fold};
+use crate::workflow::{FailureKind, Mode, Parent, Run, RunStarted, RunStatus, TreeEffects, fold};
 
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -154,7 +154,10 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
     };
     let end = match core.events(spec.child).await {
         Ok(events) => match fold(events.iter().map(|stored| &stored.event)) {
-            Ok(run) => end_of(&run, plan_of_sensitive(core, &run).await?.as_deref(), core.bytes_mark()),
+            Ok(mut run) => {
+                let plan = load::collect_sensitive(core, &mut run, &events).await?;
+                end_of(&run, plan.as_deref(), core.bytes_mark())
+            }
             Err(misfit) => unreadable(misfit.to_string()),
         },
         // If the child did not complete, its parent needs no result.
@@ -164,18 +167,6 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
         Err(error) => return Err(error),
     };
     Ok(Some(ChildState::Ended(Box::new(end))))
-}
-
-/// The plan of a run, where the run has sensitive values and this process can read the plan.
-async fn plan_of_sensitive(core: &Core, run: &Run) -> Result<Option<Arc<Plan>>, StoreError> {
-    if !run.holds_sensitive() {
-        return Ok(None);
-    }
-    match load::plan_of(core, &core.files.snapshot.load_full(), &run.started().plan).await {
-        Ok(plan) => Ok(Some(plan)),
-        Err(LoadError::Store(error)) => Err(error),
-        Err(LoadError::Unreadable(_) | LoadError::EventsUnavailable(_)) => Ok(None),
-    }
 }
 
 fn depth_error(core: &Core) -> String {

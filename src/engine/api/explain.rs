@@ -66,7 +66,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
             return Ok(unreadable(summary, format!("its events cannot be read: {error}")));
         }
     };
-    let run = match fold(events.iter().map(|stored| &stored.event)) {
+    let mut run = match fold(events.iter().map(|stored| &stored.event)) {
         Ok(run) => run,
         Err(misfit) => return Ok(unreadable(summary, format!("its events cannot be read: {misfit}"))),
     };
@@ -76,6 +76,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
         Err(LoadError::Store(error)) => return Err(store_error(error)),
         Err(LoadError::Unreadable(why) | LoadError::EventsUnavailable(why)) => return Ok(unreadable(summary, why)),
     };
+    run.collect_sensitive(&plan, events.iter().map(|stored| &stored.event));
     let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
     let hold_effects = core.process.kill_switch.freeze() == Freeze::Effects;
     let conditions = Conditions { now: core.process.clock.now(), hold_effects };

@@ -23,8 +23,8 @@ use crate::flag::SkipReason;
 use crate::names::{JobId, RunId};
 use crate::store::{RunBodies, RunFilter, StoreError};
 use crate::workflow::{
-    Creates, Event, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold, input_refused,
-    may_create_instance, quotes_in_first_event,
+    Creates, Event, FirstValues, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold,
+    input_refused, may_create_instance, quotes_in_first_event,
 };
 
 /// The parts of a run that can be created for a request.
@@ -213,19 +213,25 @@ impl CreatorRun {
 async fn read_creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
     let (input, output) = (SensitivePath::of(["instance", "input"]), SensitivePath::of(["instance", "output"]));
     let events = core.events(run).await?;
-    if let Ok(creator) = fold(events.iter().map(|stored| &stored.event)) {
+    if let Ok(mut creator) = fold(events.iter().map(|stored| &stored.event)) {
         let mut sensitive_paths = Vec::new();
-        if creator.started().sensitive || creator.sensitive_sources().is_active() {
-            let plan = load::plan_of(core, &core.files.snapshot.load_full(), &creator.started().plan).await;
-            let body = plan.ok().and_then(|plan| Taint::of(&plan, &creator)).map(|taint| taint.request_body());
+        let bodies = RunBodies::of_run(&creator);
+        if creator.holds_sensitive() {
+            let plan = load::collect_sensitive(core, &mut creator, &events).await?;
+            let taint = plan.and_then(|plan| Taint::of(&plan, &creator));
             // Without the run's plan it is not known which parts are sensitive, so all count as sensitive.
-            let body = body.unwrap_or_else(|| vec![SensitivePath::whole()]);
+            let body = taint.map_or_else(|| vec![SensitivePath::whole()], |taint| taint.request_body());
             sensitive_paths.extend(body.iter().map(|path| input.then(path)));
             let answer = creator.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
             sensitive_paths.extend(answer.iter().map(|path| output.then(path)));
+            // The answer of a run of an earlier version does not say where it quotes what the run knew.
+            for (value, at) in [(&bodies.input, &input), (&bodies.output, &output)] {
+                let quotes = value.as_ref().map(|value| creator.quotes_in(value, at, &sensitive_paths));
+                sensitive_paths.extend(quotes.unwrap_or_default());
+            }
         }
         return Ok(Some(CreatorRun {
-            bodies: RunBodies::of_run(&creator),
+            bodies,
             mode: creator.started().mode,
             status: creator.status(),
             sensitive_paths,
@@ -277,7 +283,14 @@ fn first_event(
         sensitive_paths.extend(reads.sensitive.iter().cloned());
         Arc::new(decode::legacy(legacy, &reads.paths, bounds))
     });
-    sensitive_paths.extend(quotes_in_first_event(plan, body, &facts.request, legacy.as_deref()));
+    let first = FirstValues {
+        body,
+        headers: &request.request.headers,
+        kept: &facts.request,
+        legacy: legacy.as_deref(),
+        instance: instance.as_deref(),
+    };
+    sensitive_paths.extend(quotes_in_first_event(plan, &first));
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),

@@ -21,13 +21,15 @@ use crate::engine::scheduler::registry::Registration;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{Fence, Seq};
 use crate::store::Claim;
-use crate::workflow::{Event, Misfit, Mode, Plan, Run, RunStarted, evolve};
+use crate::workflow::{Event, Knowledge, Misfit, Mode, Plan, Run, RunStarted, evolve};
 
 /// The parts from which the driver of a new run is made.
 pub(in crate::engine) struct PreparedRun {
     pub plan: Arc<Plan>,
     /// The run after its first event.
     pub run: Run,
+    /// What the run knows of sensitive values after its first event.
+    pub knowledge: Knowledge,
     pub snapshot: Arc<FilesSnapshot>,
     pub credentials: BTreeMap<String, String>,
     /// Opens the run's sealed credentials.
@@ -59,16 +61,19 @@ impl PreparedRun {
     /// # Errors
     /// The first event is invalid.
     pub fn new(plan: Arc<Plan>, started: RunStarted, snapshot: Arc<FilesSnapshot>) -> Result<Self, Misfit> {
-        let run = evolve(None, &Event::RunStarted(Arc::new(started)))?;
+        let first = Event::RunStarted(Arc::new(started));
+        let mut run = evolve(None, &first)?;
+        let knowledge = run.collect_sensitive(&plan, [&first]);
         let (credentials, run_key, claim, registration, slot, depth) = Default::default();
         let keep = run.mode() != Mode::Rehearse;
-        Ok(Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep })
+        Ok(Self { plan, run, knowledge, snapshot, credentials, run_key, claim, registration, slot, depth, keep })
     }
 
     /// The run's driver, with the first event recorded.
     pub fn driver(self, core: &Arc<Core>, waiter: Waiter) -> Driver {
-        let Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep } = self;
-        let sealer = EventSealer::of(&core.ports.sealer, &plan, &run, []);
+        let Self { plan, run, knowledge, snapshot, credentials, run_key, claim, registration, slot, depth, keep } =
+            self;
+        let sealer = EventSealer::new(&core.ports.sealer, run.id(), knowledge);
         let (executor, writer) = core.executor_and_writer(run.mode(), &plan, run_key, Fence::FIRST, None, sealer);
         let (caller, starter) = match waiter {
             Waiter::Caller(caller) => (Some(caller), None),

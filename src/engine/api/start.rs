@@ -34,7 +34,8 @@ use crate::limits::Limits;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, ClaimedRequest, FirstTry};
 use crate::workflow::{
-    ApprovalAbove, BytesMark, Event, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath, quotes_in_first_event,
+    ApprovalAbove, BytesMark, Event, FirstValues, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath,
+    quotes_in_first_event,
 };
 
 /// The request path that expressions see in a run that was started through the API, not by a route.
@@ -104,7 +105,9 @@ pub(in crate::engine) fn first_event(
         bytes_mark: _,
         mut sensitive_paths,
     } = origin;
-    sensitive_paths.extend(quotes_in_first_event(plan, input, &facts.request, legacy.as_deref()));
+    let (kept, legacy_kept) = (&*facts.request, legacy.as_deref());
+    let first = FirstValues { body: input, headers: &request.headers, kept, legacy: legacy_kept, instance: None };
+    sensitive_paths.extend(quotes_in_first_event(plan, &first));
     let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,

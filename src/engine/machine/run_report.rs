@@ -7,7 +7,9 @@ use crate::compare::Intent;
 use crate::exchange::RunReport;
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
-use crate::workflow::{FailureKind, Lack, Mode, Part, Plan, Redaction, Run, RunStatus, Step, StepKind, sends};
+use crate::workflow::{
+    Failure, FailureKind, Lack, Mode, Part, Plan, Redaction, Run, RunStatus, ShownTexts, Step, StepKind, sends,
+};
 
 /// What a run did apart from its answer, for comparison and for metrics.
 pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
@@ -33,7 +35,14 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
             body: record.body.value(),
         })
         .collect();
-    let failed = run.failure().and_then(|failure| Some((skip_reason(failure.kind)?, failure.message.clone())));
+    let texts = plan.map(|plan| ShownTexts::of(plan, run));
+    let shown = |failure: &Failure| match &texts {
+        Some(texts) => texts.failure(failure).into_owned(),
+        // Without the run's plan it is not known which texts may be shown.
+        None if run.holds_sensitive() => String::new(),
+        None => failure.message.clone(),
+    };
+    let failed = run.failure().and_then(|failure| Some((skip_reason(failure.kind)?, shown(failure))));
     let is_paused = run.status() == RunStatus::Paused && run.mode() != Mode::Real;
     let unresolved =
         failed.or_else(|| is_paused.then(|| (SkipReason::WouldPause, shown_note(run, plan).unwrap_or_default())));
@@ -41,10 +50,6 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         StepKind::Call(call) => call.volatile && sends(run.mode(), call),
         _ => false,
     };
-    let unresolved = unresolved.map(|(reason, detail)| match &redaction {
-        Some(redaction) => (reason, redaction.text(&detail)),
-        None => (reason, detail),
-    });
     let compared = plan.filter(|_| run.mode() != Mode::Real);
     RunReport {
         run: Some(run.id()),

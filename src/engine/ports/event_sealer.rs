@@ -1,13 +1,13 @@
 //! Seals the sensitive values in a run's events when they are stored, and opens them when they are read.
 //!
 //! Always true: a run's events hold clear values in memory and sealed ones in the store. `workflow` says which parts of
-//! an event are sensitive by their origin, and which sensitive values are known by now. All texts and numbers in such
-//! parts are replaced by `«sealed:…»`, and so is every occurrence of a known value, as a whole or within a longer text.
-//! The replacement holds ciphertext under a key derived from `store_key`, bound to the run. Parts may overlap, because
-//! paths may overlap; nevertheless each value is sealed only once. The ciphertext is deleted together with the run's
-//! events.
+//! an event are sensitive by their origin, and which sensitive values the run knows by now ([`Knowledge`]). All texts
+//! and numbers in such parts are replaced by `«sealed:…»`, and so is every occurrence of a known value, as a whole or
+//! within a longer text. The replacement holds ciphertext under a key derived from `store_key`, bound to the run. Parts
+//! may overlap, because paths may overlap; nevertheless each value is sealed only once. The ciphertext is deleted
+//! together with the run's events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Number, Value};
@@ -17,12 +17,12 @@ use crate::engine::ports::sealed_values::{
     Piece, open_text, pieces, seal_number, seal_text, seal_value, text_has_sealed_form,
 };
 use crate::expression::parse_json;
-use crate::names::{CheckpointId, RunId, StepId};
+use crate::names::{RunId, StepId};
 use crate::secret::STARS;
 use crate::store::{Append, LockChange, StoredEvent};
 use crate::workflow::{
-    CheckpointEvent, ChildEvent, ControlEvent, Event, Form, KnownValues, Plan, Run, SensitivePart, SensitivePath,
-    SensitiveSources, StepEvent, Taint, WaitEvent, parts,
+    ChildEvent, ControlEvent, Event, Form, Knowledge, KnownValues, Run, SensitivePart, SensitivePath, StepEvent, Taint,
+    WaitEvent, event_content,
 };
 
 /// Enclose the placeholder that stands for a value while JSON is sealed; from Unicode's private use area.
@@ -38,50 +38,24 @@ const FREE_MEMBERS: [&str; 21] = [
 #[derive(Clone)]
 pub(in crate::engine) struct EventSealer {
     run: RunId,
-    plan: Arc<Plan>,
     sealer: Arc<Sealer>,
-    sources: SensitiveSources,
-    /// `None` while the run has no sensitive values.
-    taint: Option<Arc<Taint>>,
-    known: KnownValues,
-    /// The step that each checkpoint is about.
-    checkpoint_steps: BTreeMap<CheckpointId, StepId>,
+    knowledge: Knowledge,
     /// Steps (items) whose rows in lock queues were written by an earlier version, with the lock's name in clear.
     steps_with_clear_lock_name: BTreeSet<(StepId, Option<u32>)>,
 }
 
 impl EventSealer {
-    /// The sealer of a run in its present state. Sensitive values are learnt from `events`, which may be only some of
-    /// the run's events.
-    pub fn of<'a>(
-        sealer: &Arc<Sealer>,
-        plan: &Arc<Plan>,
-        run: &Run,
-        events: impl IntoIterator<Item = &'a Event>,
-    ) -> Self {
-        let mut sealer = Self {
-            run: run.id(),
-            plan: plan.clone(),
-            sealer: sealer.clone(),
-            sources: run.sensitive_sources().clone(),
-            taint: Taint::of(plan, run).map(Arc::new),
-            known: KnownValues::default(),
-            checkpoint_steps: run
-                .open_checkpoints()
-                .map(|asked| (asked.checkpoint.clone(), asked.step.clone()))
-                .collect(),
-            steps_with_clear_lock_name: BTreeSet::new(),
-        };
-        sealer.learn(events);
-        sealer
+    /// The sealer of a run in its present state; `knowledge` is what the run knows by now.
+    pub fn new(sealer: &Arc<Sealer>, run: RunId, knowledge: Knowledge) -> Self {
+        Self { run, sealer: sealer.clone(), knowledge, steps_with_clear_lock_name: BTreeSet::new() }
     }
     /// Whether the run has sensitive values.
     pub fn is_active(&self) -> bool {
-        self.taint.is_some()
+        self.knowledge.taint().is_some()
     }
     /// The locks with a sensitive name that the run holds or queues for, each with the step (the item).
     pub fn sensitive_locks<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = (&'a StepId, Option<u32>, &'a str)> {
-        let taint = self.taint.as_deref();
+        let taint = self.knowledge.taint();
         run.queued_locks().filter(move |(step, ..)| taint.is_some_and(|taint| taint.has_sensitive_lock(step)))
     }
     /// Records that the row of this step (item) in a lock's queue has the name in clear.
@@ -99,7 +73,7 @@ impl EventSealer {
             let leaves = matches!(change, LockChange::Leave { .. });
             let (LockChange::Queue { name, step, item, .. } | LockChange::Leave { name, step, item, .. }) = change;
             let is_by_origin = taint.has_sensitive_lock(step);
-            if is_by_origin || leaves || self.known.are_in(name) {
+            if is_by_origin || leaves || self.known().are_in(name) {
                 *name = self.sealer.lock_hash(name)?;
             }
             let may_be_clear = !is_by_origin || self.steps_with_clear_lock_name.contains(&(step.clone(), *item));
@@ -110,44 +84,17 @@ impl EventSealer {
         changes.extend(others);
         Some(())
     }
-    /// Learns sensitive values from further events.
-    fn learn<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
-        let mut declared = BTreeSet::new();
-        for event in events {
-            if let Event::Checkpoint(CheckpointEvent::Opened(asked)) = event {
-                self.checkpoint_steps.insert(asked.checkpoint.clone(), asked.step.clone());
-            }
-            if self.sources.learn(event) && (self.is_active() || self.sources.is_active()) {
-                self.taint = Some(Arc::new(Taint::new(&self.plan, &self.sources)));
-            }
-            let Some(taint) = self.taint.clone() else { continue };
-            self.plan.sensitive_values().collect(event, &mut declared);
-            std::mem::take(&mut declared).into_iter().for_each(|value| self.known.add(value));
-            let Ok(written) = serde_json::to_value(event) else { continue };
-            let Some(content) = content(&written) else { continue };
-            for part in parts(&taint, event, &self.checkpoint_steps) {
-                match &part.form {
-                    Form::Value | Form::Text => part.at.texts(content, &mut |text| self.known.add_computed(text)),
-                    Form::Json(paths) => part.at.texts(content, &mut |text| match parse_json(text.as_bytes()) {
-                        Ok(body) => {
-                            paths.iter().for_each(|path| path.texts(&body, &mut |text| self.known.add_computed(text)))
-                        }
-                        Err(_) => self.known.add_computed(text),
-                    }),
-                }
-            }
-        }
-        self.known.sort();
+    fn known(&self) -> &KnownValues {
+        self.knowledge.known()
     }
     /// Whether a sensitive part of these events, which are as they are stored, has the form of a sealed value. If it
     /// has, it was sealed: a caller's text that only looks sealed was sealed too before it was stored in such a part.
     pub fn has_sealed_parts<'a>(&self, events: impl IntoIterator<Item = &'a Event>) -> bool {
-        let Some(taint) = self.taint.as_deref() else { return false };
         events.into_iter().any(|event| {
             let written = serde_json::to_value(event).ok();
-            let Some(content) = written.as_ref().and_then(content) else { return false };
+            let Some(content) = written.as_ref().and_then(event_content) else { return false };
             let mut found = false;
-            for part in parts(taint, event, &self.checkpoint_steps) {
+            for part in self.knowledge.parts(event) {
                 part.at.texts(content, &mut |text| {
                     found |= match (&part.form, parse_json(text.as_bytes())) {
                         (Form::Json(paths), Ok(body)) => {
@@ -167,14 +114,14 @@ impl EventSealer {
     }
     /// The append as it is stored; `None` if a sensitive value cannot be sealed.
     pub fn seal(&mut self, append: Arc<Append>) -> Option<Arc<Append>> {
-        self.learn(append.events.iter().map(|(_, event)| event));
-        let Some(taint) = self.taint.clone() else { return Some(append) };
+        append.events.iter().for_each(|(_, event)| self.knowledge.learn(event));
+        let Some(taint) = self.knowledge.taint().cloned() else { return Some(append) };
         let mut sealed = Append::clone(&append);
         for (_, event) in &mut sealed.events {
-            *event = self.sealed(&taint, event)?;
+            *event = self.sealed(event)?;
         }
         self.hash_locks(&taint, &mut sealed.locks)?;
-        let stars = |_: KnownValue<'_>| Some(STARS.to_owned());
+        let stars = |_: FoundValue<'_>| Some(STARS.to_owned());
         for message in &mut sealed.webhook_messages {
             self.hide(&mut message.body, &stars)?;
         }
@@ -182,23 +129,23 @@ impl EventSealer {
             self.hide(answer, &stars)?;
         }
         if let Some(note) = &mut sealed.summary.note {
-            *note = self.known.hide(note, &|_| Some(STARS.to_owned()))?;
+            *note = self.known().hide(note, &|_| Some(STARS.to_owned()))?;
         }
         Some(Arc::new(sealed))
     }
     fn seal_text(&self, text: &str) -> Option<String> {
         seal_text(&self.sealer, self.run, text)
     }
-    fn seal_found(&self, found: KnownValue<'_>) -> Option<String> {
+    fn seal_found(&self, found: FoundValue<'_>) -> Option<String> {
         match found {
-            KnownValue::Text(text) => self.seal_text(text),
-            KnownValue::Number(number) => seal_number(&self.sealer, self.run, number),
+            FoundValue::Text(text) => self.seal_text(text),
+            FoundValue::Number(number) => seal_number(&self.sealer, self.run, number),
         }
     }
-    fn sealed(&self, taint: &Taint, event: &Event) -> Option<Event> {
+    fn sealed(&self, event: &Event) -> Option<Event> {
         let mut written = serde_json::to_value(event).ok()?;
         let content = written.as_object_mut()?.values_mut().next()?;
-        self.seal_parts(content, &parts(taint, event, &self.checkpoint_steps))?;
+        self.seal_parts(content, &self.knowledge.parts(event))?;
         self.hide_in_free_members(event.kind(), content, &|found| self.seal_found(found))?;
         serde_json::from_value(written).ok()
     }
@@ -304,8 +251,8 @@ impl EventSealer {
                 // A sealed number becomes text. That does no harm, because sensitive values are in outputs and bodies,
                 // where any type may be.
                 let text = number.to_string();
-                if text.len() >= NUMBER_DIGITS_MIN && self.known.contains(&text) {
-                    *value = Value::String(replace(KnownValue::Number(number))?);
+                if text.len() >= NUMBER_DIGITS_MIN && self.known().contains(&text) {
+                    *value = Value::String(replace(FoundValue::Number(number))?);
                 }
             }
             Value::Null | Value::Bool(_) => {}
@@ -314,35 +261,30 @@ impl EventSealer {
     }
     /// Replaces every occurrence of a known value in a text, except in parts that are sealed already.
     fn hide_text(&self, text: &str, replace: &Replace<'_>) -> Option<String> {
-        let replace = |text: &str| replace(KnownValue::Text(text));
+        let replace = |text: &str| replace(FoundValue::Text(text));
         let pieces = pieces(&self.sealer, self.run, text);
         if let [Piece::Clear(text)] = pieces.as_slice() {
-            return self.known.hide(text, &replace);
+            return self.known().hide(text, &replace);
         }
         let hidden = pieces.into_iter().map(|piece| match piece {
             Piece::Sealed(sealed, _) => Some(sealed.to_owned()),
-            Piece::Clear(text) => self.known.hide_within(text, &replace),
+            Piece::Clear(text) => self.known().hide_within(text, &replace),
         });
         hidden.collect()
     }
 }
 
 /// A known value that was found in an event.
-enum KnownValue<'a> {
+enum FoundValue<'a> {
     Text(&'a str),
     Number(&'a Number),
 }
 
 /// Gives the text that replaces a known value; `None` if that fails.
-type Replace<'a> = dyn Fn(KnownValue<'_>) -> Option<String> + 'a;
+type Replace<'a> = dyn Fn(FoundValue<'_>) -> Option<String> + 'a;
 
 /// Shorter numbers are not searched for: they would match by chance.
 const NUMBER_DIGITS_MIN: usize = 6;
-
-/// The content of a serialised event, below the name of its kind.
-fn content(written: &Value) -> Option<&Value> {
-    written.as_object()?.values().next()
-}
 
 /// Takes every text and number out of a value and leaves placeholders.
 fn take_values(value: &mut Value, values: &mut Vec<Value>) {

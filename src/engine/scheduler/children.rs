@@ -15,7 +15,7 @@ use crate::engine::scheduler::mailbox::Message;
 use crate::engine::scheduler::order_error::OrderError;
 use crate::engine::scheduler::orders;
 use crate::names::RunId;
-use crate::workflow::{BytesMark, Mode, Order, Plan, Run, RunStatus};
+use crate::workflow::{BytesMark, Mode, Order, Plan, Run, RunStatus, SensitivePath};
 
 /// The pause before an order is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -28,7 +28,12 @@ pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>, mark: BytesMark)
     // For the parent, a `fail` step of the child is a failure, although the child counts as completed.
     let early = run.status() == RunStatus::Completed && run.failed_as_declared();
     let status = if early { RunStatus::Failed } else { run.status() };
-    let sensitive = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
+    let mut sensitive = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
+    if run.holds_sensitive() {
+        // The answer of a run of an earlier version does not say where it quotes what the run knew.
+        let quotes = run.quotes_in(&output, &SensitivePath::whole(), &sensitive);
+        sensitive.extend(quotes);
+    }
     let (child, output) = (run.id(), Arc::new(output));
     let note = match plan {
         Some(plan) => run.shown_note(plan),

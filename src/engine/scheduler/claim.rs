@@ -127,10 +127,13 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
 /// The summary of a run as its events give it.
 async fn rebuild_summary(core: &Core, run: RunId) -> Result<RunSummary, String> {
     let stored = stored_run::read(core, run, Beginning::FirstEvent).await.map_err(|error| error.to_string())?;
-    let StoredRun { run, last_event_at, .. } = stored;
+    let StoredRun { mut run, last_event_at, events, .. } = stored;
     let snapshot = core.files.snapshot.load_full();
     Ok(match plan_of(core, &snapshot, &run.started().plan).await {
-        Ok(plan) => run.shown_summary(last_event_at, &plan),
+        Ok(plan) => {
+            run.collect_sensitive(&plan, events.iter().map(|stored| &stored.event));
+            run.shown_summary(last_event_at, &plan)
+        }
         Err(_) => RunSummary { note: None, ..run.summary(last_event_at) },
     })
 }

@@ -13,8 +13,8 @@ use crate::engine::scheduler::acquired_run::LoadedRun;
 use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
 use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{PlanId, RunId, StepId};
-use crate::store::StoreError;
-use crate::workflow::Plan;
+use crate::store::{StoreError, StoredEvent};
+use crate::workflow::{Plan, Run};
 
 /// Why a run cannot be executed here.
 pub(in crate::engine) enum LoadError {
@@ -30,7 +30,7 @@ pub(in crate::engine) enum LoadError {
 /// Reads a run, whether or not this process owns it.
 pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<LoadedRun, LoadError> {
     let _permit = core.schedule.load_permits.0.acquire().await; // never closed
-    let StoredRun { run, last_event_at, events, from_run_snapshot, no_sealed_value_opens } =
+    let StoredRun { mut run, last_event_at, events, from_run_snapshot, no_sealed_value_opens } =
         match stored_run::read(core, id, beginning).await {
             Ok(stored) => stored,
             Err(error @ ReadError::Misfit(_)) => return Err(LoadError::Unreadable(error.to_string())),
@@ -47,7 +47,8 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let started = run.started().clone();
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
-    let mut sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
+    let knowledge = run.collect_sensitive(&plan, events.iter().map(|stored| &stored.event));
+    let mut sealer = EventSealer::new(&core.ports.sealer, id, knowledge);
     if no_sealed_value_opens && sealer.has_sealed_parts(events.iter().map(|stored| &stored.event)) {
         return Err(LoadError::Unreadable(opened_events::why_none_opens(&core.ports.sealer).to_owned()));
     }
@@ -81,6 +82,29 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
 
 fn into_owned((step, item, name): (&StepId, Option<u32>, &str)) -> (StepId, Option<u32>, String) {
     (step.clone(), item, name.to_owned())
+}
+
+/// Gives a run with sensitive values that was read from these events its plan, so that it knows which of its values are
+/// sensitive. `None` where it has none, or its plan cannot be read: then everything in it counts as sensitive.
+///
+/// # Errors
+/// The store does not answer.
+pub(in crate::engine) async fn collect_sensitive(
+    core: &Core,
+    run: &mut Run,
+    events: &[StoredEvent],
+) -> Result<Option<Arc<Plan>>, StoreError> {
+    if !run.holds_sensitive() {
+        return Ok(None);
+    }
+    match plan_of(core, &core.files.snapshot.load_full(), &run.started().plan).await {
+        Ok(plan) => {
+            run.collect_sensitive(&plan, events.iter().map(|stored| &stored.event));
+            Ok(Some(plan))
+        }
+        Err(LoadError::Store(error)) => Err(error),
+        Err(LoadError::Unreadable(_) | LoadError::EventsUnavailable(_)) => Ok(None),
+    }
 }
 
 /// The plan that a run was started with: the plan in force if it has the same id, else one built from the stored plan.

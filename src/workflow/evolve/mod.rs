@@ -98,6 +98,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         left_by_children: Default::default(),
         intents: BTreeMap::new(),
         sensitive: SensitiveSources::of_start(started),
+        collector: Default::default(),
     }
 }
 
@@ -115,6 +116,7 @@ impl Run {
         applied.map_err(|why| Misfit { seq, kind: event.kind(), why })?;
         self.seq = seq;
         self.sensitive.learn(event);
+        self.collector.learn(event);
         Ok(())
     }
 

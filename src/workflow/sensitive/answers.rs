@@ -1,7 +1,6 @@
 //! Which parts of an answer, and of the input of a child run, are sensitive.
 
-use std::collections::BTreeSet;
-
+use http::HeaderMap;
 use serde_json::Value;
 
 use super::known::KnownValues;
@@ -35,7 +34,7 @@ pub(in crate::workflow) fn with_sensitive_parts(
         AnswerPlace::Pending => taint.pending,
         AnswerPlace::Fail(step) => taint.steps.get(step).map(|step| step.answer.clone()).unwrap_or_default(),
     };
-    add_known_values(plan, run, &mut record);
+    add_quotes(run, &mut record);
     record
 }
 
@@ -49,44 +48,65 @@ pub(in crate::workflow) fn persons_answer_with_sensitive_parts(
     if taint.answer {
         record.sensitive = vec![SensitivePath::of(["body"])];
     }
-    add_known_values(plan, run, &mut record);
+    add_quotes(run, &mut record);
     record
 }
 
-/// Adds the body where it holds a known sensitive value: a service may have returned one at a place that is not
-/// declared.
-fn add_known_values(plan: &Plan, run: &Run, record: &mut AnswerRecord) {
-    let mut declared = BTreeSet::new();
-    plan.sensitive_values().collect_run(run, &mut declared);
-    let mut values = KnownValues::default();
-    declared.into_iter().for_each(|value| values.add(value));
-    values.sort();
-    let body = match &record.body {
-        Payload::Text(text) => values.are_in(text),
-        Payload::Empty | Payload::Base64(_) => false,
+/// Adds the parts that hold a sensitive value which the run knows: a service may have returned one at a place that is
+/// not declared.
+fn add_quotes(run: &Run, record: &mut AnswerRecord) {
+    let (known, body) = (run.known_values(), SensitivePath::of(["body"]));
+    let quotes = match &record.body {
+        // The parent gets bytes as one value.
+        Payload::Text(text) if record.bytes_as_text => match known.are_in(text) {
+            true => vec![body],
+            false => Vec::new(),
+        },
+        Payload::Text(_) => known.paths_in(&record.value(), &body, &record.sensitive),
+        Payload::Empty | Payload::Base64(_) => Vec::new(),
     };
-    let is_covered = record.sensitive.iter().any(|path| path.under(&["body"]).is_some());
-    if body && !is_covered {
-        record.sensitive.push(SensitivePath::of(["body"]));
+    record.sensitive.extend(quotes);
+    for (name, value) in &record.headers {
+        let at = SensitivePath::of(["headers", name]);
+        if known.are_in(value) && !record.sensitive.iter().any(|path| path.covers(&at)) {
+            record.sensitive.push(at);
+        }
     }
 }
 
-/// The parts of a run's first event that quote what the plan declares as sensitive in the request. `kept` is what the
-/// run keeps of the request: a declared part that nothing reads is not in there, so later only the quotes are known.
-pub fn quotes_in_first_event(plan: &Plan, body: &Value, kept: &Value, legacy: Option<&Value>) -> Vec<SensitivePath> {
+/// From what the first event of a run is made.
+pub struct FirstValues<'a> {
+    /// The body of the request.
+    pub body: &'a Value,
+    /// The headers of the request.
+    pub headers: &'a HeaderMap,
+    /// What the run keeps of the request.
+    pub kept: &'a Value,
+    /// What it keeps of legacy's reply.
+    pub legacy: Option<&'a Value>,
+    /// What is known of the instance that it follows up.
+    pub instance: Option<&'a Value>,
+}
+
+/// The parts of a run's first event that quote what the plan declares as sensitive in the request. A declared part that
+/// nothing reads is not kept, so later only the quotes are known.
+pub fn quotes_in_first_event(plan: &Plan, first: &FirstValues<'_>) -> Vec<SensitivePath> {
+    let declared = plan.sensitive_values();
     let mut known = KnownValues::default();
-    plan.sensitive_values().body.iter().for_each(|path| path.texts(body, &mut |text| known.add(text)));
-    known.sort();
+    declared.body.iter().for_each(|path| path.texts(first.body, &mut |text| known.add(text)));
+    let of_headers = declared.headers.iter().flat_map(|name| first.headers.get_all(name));
+    of_headers.filter_map(|value| value.to_str().ok()).for_each(|value| known.add(value.to_owned()));
     let body = SensitivePath::of(["request", "body"]);
-    let declared: Vec<_> = plan.sensitive_values().body.iter().map(|path| body.then(path)).collect();
-    let mut paths = known.paths_in(kept, &SensitivePath::of(["request"]), &declared);
-    paths.extend(legacy.into_iter().flat_map(|legacy| known.paths_in(legacy, &SensitivePath::of(["legacy"]), &[])));
-    paths
+    let headers = declared.headers.iter().map(|name| SensitivePath::of(["request", "headers", name]));
+    let covered: Vec<_> = declared.body.iter().map(|path| body.then(path)).chain(headers).collect();
+    let places = [("request", Some(first.kept)), ("legacy", first.legacy), ("instance", first.instance)];
+    let found = places.into_iter().filter_map(|(root, value)| Some((SensitivePath::of([root]), value?)));
+    found.flat_map(|(at, value)| known.paths_in(value, &at, &covered)).collect()
 }
 
 /// The sensitive parts of the first event of a child run that this step begins with this input: those that are
-/// sensitive by their origin, and the texts and numbers that hold a known sensitive value, because a service may have
-/// returned one at a place that is not declared.
+/// sensitive by their origin, and the texts and numbers that hold a sensitive value which the run knows, because a
+/// service may have returned one at a place that is not declared.
 pub fn child_paths(plan: &Plan, run: &Run, step: &StepId, input: &Value) -> Vec<SensitivePath> {
     let Some(taint) = Taint::of(plan, run) else { return Vec::new() };
     let body = SensitivePath::of(["request", "body"]);
@@ -94,7 +114,7 @@ pub fn child_paths(plan: &Plan, run: &Run, step: &StepId, input: &Value) -> Vec<
     // The child run gets legacy's reply, too.
     let of_legacy = taint.first_event.iter().filter(|path| path.root() == "legacy").cloned();
     let mut paths: Vec<_> = inputs.chain(of_legacy).collect();
-    let known = KnownValues::of_run(plan, run, &taint);
+    let known = run.known_values();
     let mut quotes = known.paths_in(input, &body, &paths);
     if let Some(legacy) = &run.started().legacy {
         quotes.extend(known.paths_in(legacy, &SensitivePath::of(["legacy"]), &paths));
@@ -139,6 +159,14 @@ impl Plan {
     /// The sensitive values that it declares.
     pub fn sensitive_values(&self) -> &super::Sensitive {
         &self.sensitive
+    }
+}
+
+impl Run {
+    /// The parts of a value, below `at`, that hold a sensitive value which the run knows; those under `covered` are
+    /// left out.
+    pub fn quotes_in(&self, value: &Value, at: &SensitivePath, covered: &[SensitivePath]) -> Vec<SensitivePath> {
+        self.known_values().paths_in(value, at, covered)
     }
 }
 

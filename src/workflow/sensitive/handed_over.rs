@@ -1,46 +1,49 @@
 //! What a rerun takes over and has to be sealed in the new run, although that run's plan and events do not say so.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 use super::known::KnownValues;
 use super::path::SensitivePath;
 use super::taint::{StepTaint, Taint};
 use crate::names::StepId;
-use crate::workflow::{Plan, Run};
+use crate::workflow::{Event, Plan, ResultTaken, Run, StepEvent};
 
 /// What was sensitive in a run that is run again.
 pub(in crate::workflow) struct HandedOver<'a> {
     run: &'a Run,
     /// `None` where the run has no sensitive values.
     taint: Option<Taint>,
-    /// The sensitive values in the results of steps that run again: the new run does not know them.
+    /// The sensitive values that the run knows and the new run does not.
     lost: KnownValues,
 }
 
 impl<'a> HandedOver<'a> {
-    /// What was sensitive in `run`, of which the steps `run_again` run again.
-    pub fn of<'s>(run: &'a Run, plan: &Plan, run_again: impl Iterator<Item = &'s StepId>) -> Self {
-        let (taint, mut lost) = (Taint::of(plan, run), KnownValues::default());
-        if let Some(taint) = &taint {
-            for step in run_again {
-                let mut declared = BTreeSet::new();
-                if let Some(fields) = run.outputs.get(step.as_str()) {
-                    plan.sensitive_values().collect_result(step, fields.whole(), &mut declared);
-                }
-                declared.into_iter().for_each(|value| lost.add(value));
-                taint.output_texts(run, step, &mut |text| lost.add_computed(text));
+    /// What was sensitive in `run`, whose successor takes over these results.
+    pub fn of(run: &'a Run, plan: &Plan, results: &[ResultTaken]) -> Self {
+        let taint = Taint::of(plan, run);
+        let lost = match (&taint, &run.collector.0) {
+            (None, _) => KnownValues::default(),
+            (Some(_), None) => KnownValues::everything(),
+            (Some(_), Some(collector)) => {
+                let results = results.iter().map(|taken| StepEvent::ResultTaken(Box::new(taken.clone())));
+                let first = Event::RunStarted(run.started().clone());
+                let events: Vec<_> = std::iter::once(first).chain(results.map(Event::Step)).collect();
+                collector.known().without(&collector.known_after(&events))
             }
-            lost.sort();
-        }
+        };
         Self { run, taint, lost }
     }
     /// Whether a value holds something sensitive that the new run does not know.
     pub fn holds_sensitive(&self, value: &Value) -> bool {
-        let mut found = false;
-        SensitivePath::whole().texts(value, &mut |text| found |= self.lost.are_in(&text));
-        found
+        !self.lost.paths_in(value, &SensitivePath::whole(), &[]).is_empty()
+    }
+    /// Marks a result as sensitive as a whole where it quotes what the new run does not know.
+    pub fn marked(&self, mut taken: ResultTaken) -> ResultTaken {
+        let quotes = |name: &str| taken.fields.get(name).is_some_and(|value| self.holds_sensitive(value));
+        if ["output", "headers", "errors"].into_iter().any(quotes) {
+            taken.sensitive.push(SensitivePath::whole());
+        }
+        taken
     }
     /// Whether an input that somebody gave is to be sealed.
     pub fn is_input_sensitive(&self, step: &StepId, input: &Value) -> bool {

@@ -1,51 +1,58 @@
-//! Values that are known to be sensitive, and the search for them in texts.
+//! A set of values that are known to be sensitive, and the search for them in texts.
+//!
+//! Always true: the set grows only; its order does not depend on the order in which values were added. Which values a
+//! run knows is decided by [`super::knowledge`].
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::path::SensitivePath;
-use super::taint::Taint;
 use crate::secret::forms_in_texts;
-use crate::workflow::{Plan, Run};
 
 /// Shorter values are replaced only where they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
-/// Shorter computed values are not searched for at all: common words are among them.
+/// Shorter values that no workflow declares are not searched for at all: common words are among them.
 const COMPUTED_CHARS_MIN: usize = 8;
-/// Longer computed values are not searched for: only whole bodies are that long.
+/// Longer ones are not searched for: only whole bodies are that long.
 const COMPUTED_BYTES_MAX: usize = 4_096;
 /// At most this many computed values are searched for, because every text is compared with each of them.
 const COMPUTED_MAX: usize = 256;
+/// At most this many values from other runs are searched for, for the same reason. They do not compete with computed
+/// ones: a long `for_each` may compute many before a child run returns a token.
+const FROM_OTHERS_MAX: usize = 256;
 
 /// A set of values, with the encodings in which they may occur in texts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct KnownValues {
+    /// It is not known which values are sensitive, so every text is.
+    is_everything: bool,
     whole: BTreeSet<String>,
     computed: usize,
-    /// Longest value first, and of each its longest form first.
+    from_others: usize,
+    /// Longest value first, and of each its longest form first: a form may contain a shorter one of the same value.
     forms: Vec<(usize, String)>,
-    is_sorted: bool,
 }
 
 /// If a value holds sensitive ones at more places than this, all of it counts as sensitive.
 const PATHS_MAX: usize = 64;
 
+impl std::fmt::Debug for KnownValues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KnownValues") // without the values, which must not be shown
+    }
+}
+
 impl KnownValues {
-    /// The declared values of a run, and those that it got or computed from sensitive ones.
-    pub(super) fn of_run(plan: &Plan, run: &Run, taint: &Taint) -> Self {
-        let mut declared = BTreeSet::new();
-        plan.sensitive_values().collect_run(run, &mut declared);
-        let mut known = Self::default();
-        declared.into_iter().for_each(|value| known.add(value));
-        if let Ok(started) = serde_json::to_value(&**run.started()) {
-            taint.first_event.iter().for_each(|path| path.texts(&started, &mut |text| known.add_computed(text)));
-        }
-        for step in taint.steps.keys() {
-            taint.output_texts(run, step, &mut |text| known.add_computed(text));
-        }
-        known.sort();
-        known
+    /// Stands for a set that nobody has collected: every text counts as sensitive.
+    pub(super) fn everything() -> Self {
+        Self { is_everything: true, ..Self::default() }
+    }
+    /// The values that the other set does not hold.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        let mut left = Self { is_everything: self.is_everything, ..Self::default() };
+        self.whole.difference(&other.whole).for_each(|value| left.add(value.clone()));
+        left
     }
     /// The paths, below `at`, of the texts and numbers that are or contain one of the values, except those that are
     /// `covered` already.
@@ -80,35 +87,42 @@ impl KnownValues {
             return;
         }
         if value.chars().count() >= WITHIN_CHARS_MIN {
-            self.forms.extend(forms_in_texts(&value).into_iter().map(|form| (value.len(), form)));
-            self.is_sorted = false;
+            for form in forms_in_texts(&value) {
+                let key = (value.len(), form.len(), form.as_str());
+                let place = self.forms.partition_point(|(of, known)| (*of, known.len(), known.as_str()) > key);
+                self.forms.insert(place, (value.len(), form));
+            }
         }
         self.whole.insert(value);
     }
     /// Adds a value that was computed from sensitive ones, or entered by a person. It is searched for only
     /// within the bounds at the top of this file.
     pub fn add_computed(&mut self, value: String) {
-        let fits = value.len() <= COMPUTED_BYTES_MAX && value.chars().count() >= COMPUTED_CHARS_MIN;
-        if fits && self.computed < COMPUTED_MAX && !self.whole.contains(&value) {
+        if self.computed < COMPUTED_MAX && self.add_within_bounds(value) {
             self.computed += 1;
-            self.add(value);
         }
     }
-    /// To be called after the last value is added and before the first search.
-    pub fn sort(&mut self) {
-        if !self.is_sorted {
-            // A form may contain a shorter one of the same value.
-            self.forms.sort_by_key(|(value, form)| std::cmp::Reverse((*value, form.len())));
-            self.is_sorted = true;
+    /// As [`KnownValues::add_computed`], for a value that another run marked as sensitive.
+    pub(super) fn add_from_other(&mut self, value: String) {
+        if self.from_others < FROM_OTHERS_MAX && self.add_within_bounds(value) {
+            self.from_others += 1;
         }
+    }
+    fn add_within_bounds(&mut self, value: String) -> bool {
+        let fits = value.len() <= COMPUTED_BYTES_MAX && value.chars().count() >= COMPUTED_CHARS_MIN;
+        let is_new = fits && !self.whole.contains(&value);
+        if is_new {
+            self.add(value);
+        }
+        is_new
     }
     /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
-        self.whole.is_empty()
+        self.whole.is_empty() && !self.is_everything
     }
     /// Whether this text is one of the values.
     pub fn contains(&self, text: &str) -> bool {
-        self.whole.contains(text)
+        self.is_everything || self.whole.contains(text)
     }
     /// Whether a text contains one of the values.
     pub fn are_in(&self, text: &str) -> bool {
@@ -123,6 +137,9 @@ impl KnownValues {
     }
     /// As [`KnownValues::hide`], for a piece of a longer text, where short values are not searched for.
     pub fn hide_within(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        if self.is_everything {
+            return replace(text);
+        }
         let mut pieces = vec![(text.to_owned(), false)];
         for (_, form) in self.forms.iter().filter(|(_, form)| text.contains(form.as_str())) {
             let mut next = Vec::with_capacity(pieces.len());
@@ -154,7 +171,6 @@ mod tests {
     fn a_value_is_found_whole_within_texts_and_encoded() {
         let mut values = KnownValues::default();
         ["tok/en 1\"", "17"].into_iter().for_each(|value| values.add(value.to_owned()));
-        values.sort();
         let stars = |text: &str| values.hide(text, &|_| Some("*".to_owned())).unwrap();
         assert_eq!(stars("Bearer tok/en 1\""), "Bearer *");
         assert_eq!(stars(&json!({ "t": "tok/en 1\"" }).to_string()), "{\"t\":\"*\"}");
@@ -166,11 +182,24 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_value_is_replaced_first_in_whatever_order_they_come() {
+        for order in [["token-1", "token-1-long"], ["token-1-long", "token-1"]] {
+            let mut values = KnownValues::default();
+            order.into_iter().for_each(|value| values.add(value.to_owned()));
+            let stars = values.hide("x token-1-long token-1", &|_| Some("*".to_owned()));
+            assert_eq!(stars.unwrap(), "x * *");
+        }
+        let every = KnownValues::everything();
+        assert_eq!(every.hide("anything", &|_| Some("*".to_owned())).unwrap(), "*");
+    }
+
+    #[test]
     fn computed_values_are_looked_for_within_bounds() {
         let mut values = KnownValues::default();
         values.add_computed("short".to_owned());
         (0..COMPUTED_MAX + 5).for_each(|n| values.add_computed(format!("computed {n:05}")));
-        values.sort();
         assert!(!values.are_in("short") && values.are_in("x computed 00255 y") && !values.are_in("computed 00256"));
+        values.add_from_other("a token of a child run".to_owned());
+        assert!(values.are_in("Bearer a token of a child run"), "it does not compete with computed values");
     }
 }

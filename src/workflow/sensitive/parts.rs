@@ -147,6 +147,9 @@ impl<'a> Parts<'a> {
                     // Of a `for_each` it is a list, with the headers of each item.
                     self.value(at("fields.headers").each().name(name));
                 }
+                if taken.sensitive.contains(&SensitivePath::whole()) {
+                    self.value(at("fields.headers"));
+                }
                 if self.step(&taken.step).is_some_and(StepTaint::hides_entered_values) {
                     self.text(at("fields.errors").each().name("message"));
                 }

@@ -1,21 +1,23 @@
 //! Replaces the sensitive values of a run by asterisks in everything that people are shown.
 
 use std::fmt;
+use std::sync::Arc;
 
+use http::HeaderMap;
 use serde_json::Value;
 
 use super::known::KnownValues;
 use super::parts::{Form, of_request};
 use super::path::SensitivePath;
-use super::quotes::{conflict_quotes, failure_quotes, question_quotes};
 use super::taint::Taint;
 use crate::names::StepId;
 use crate::workflow::{CallRecord, CheckpointAnswer, Part, Payload, Plan, Run, STARS};
 
 /// Replaces the sensitive values of one run by asterisks.
 pub struct Redaction {
-    taint: Taint,
-    known: KnownValues,
+    taint: Arc<Taint>,
+    known: Arc<KnownValues>,
+    /// The sensitive parts of the answer: `$.headers.location`, `$.body.token`.
     answer: Vec<SensitivePath>,
 }
 
@@ -28,26 +30,20 @@ impl fmt::Debug for Redaction {
 impl Redaction {
     /// The redaction for a run; `None` where it has no sensitive values.
     pub fn of(plan: &Plan, run: &Run) -> Option<Self> {
-        let taint = Taint::of(plan, run)?;
-        let mut known = KnownValues::of_run(plan, run, &taint);
-        taint.sensitive_lock_names(run).for_each(|name| known.add_computed(name.to_owned()));
-        let answer = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
-        if let Some(record) = run.answer() {
-            let body = record.body.value();
-            answer.iter().for_each(|path| path.texts(&body, &mut |text| known.add_computed(text)));
-        }
-        let messages = run.conflicts().iter().filter(|conflict| conflict_quotes(&taint, conflict));
-        messages.for_each(|conflict| known.add_computed(conflict.message.clone()));
-        if let Some(failure) = run.failure().filter(|failure| failure_quotes(&taint, failure)) {
-            known.add_computed(failure.message.clone());
-        }
-        for asked in run.open_checkpoints() {
-            if taint.steps.get(&asked.step).is_some_and(|step| question_quotes(step, asked)) {
-                known.add_computed(asked.question.clone());
-            }
-        }
-        known.sort();
+        let taint = Arc::new(Taint::of(plan, run)?);
+        let answer = run.answer().map(|answer| answer.sensitive.clone()).unwrap_or_default();
+        let known = run.known_values();
         Some(Self { taint, known, answer })
+    }
+    /// The redaction for a sample with this request, of which the run keeps only what it reads: what its plan declares
+    /// in the rest is redacted, too.
+    pub fn with_request(&self, headers: &HeaderMap, body: &Value) -> Self {
+        let Self { taint, known, answer } = self;
+        let mut known = KnownValues::clone(known);
+        taint.request_body().iter().for_each(|path| path.texts(body, &mut |text| known.add(text)));
+        let of_headers = taint.headers.iter().flat_map(|name| headers.get_all(name));
+        of_headers.filter_map(|value| value.to_str().ok()).for_each(|value| known.add(value.to_owned()));
+        Self { taint: taint.clone(), known: Arc::new(known), answer: answer.clone() }
     }
     /// Redacts a text.
     pub fn text(&self, text: &str) -> String {
@@ -75,15 +71,21 @@ impl Redaction {
     }
     /// Redacts the body of an answer, of either arm.
     pub fn answer_body(&self, body: &mut Value) {
-        self.answer.iter().for_each(|path| path.visit_mut(body, &mut stars));
+        let answer = self.answer.iter().filter_map(|path| path.under(&["body"]));
+        answer.for_each(|path| path.visit_mut(body, &mut stars));
         self.value(body);
     }
-    /// Whether a difference at this path (`$.token`) shows something sensitive.
+    /// Whether a difference at this path (`$.token`, `headers.x-session`) shows something sensitive.
     pub fn hides_answer_at(&self, path: &str) -> bool {
-        match SensitivePath::parse(path) {
-            Ok(path) => self.answer.iter().any(|hidden| hidden.meets(&path)),
-            // A path of another kind (of an intent or a header) is judged only by the value at it.
-            Err(_) => false,
+        let of_answer = |at: &SensitivePath| self.answer.iter().any(|hidden| hidden.meets(at));
+        match (SensitivePath::parse(path), path.strip_prefix("headers.")) {
+            (Ok(path), _) => of_answer(&SensitivePath::of(["body"]).then(&path)),
+            (Err(_), Some(name)) => {
+                let is_declared = self.taint.headers.iter().any(|header| header.eq_ignore_ascii_case(name));
+                is_declared || of_answer(&SensitivePath::of(["headers", name]))
+            }
+            // A path of another kind (of an intent) is judged only by the value at it.
+            (Err(_), None) => false,
         }
     }
     /// Redacts a recorded request.
@@ -125,12 +127,16 @@ pub(in crate::workflow) fn answer_for_others(
     step: &StepId,
     said: &CheckpointAnswer,
 ) -> CheckpointAnswer {
-    let hides_entered_values = Taint::of(plan, run)
-        .is_some_and(|taint| taint.steps.get(step).is_some_and(super::taint::StepTaint::hides_entered_values));
+    let Some(redaction) = Redaction::of(plan, run) else { return said.clone() };
+    let step = redaction.taint.steps.get(step);
+    let is_hidden = step.is_some_and(super::taint::StepTaint::hides_entered_values);
     let mut said = said.clone();
-    if hides_entered_values {
-        said.values = said.values.map(|_| std::sync::Arc::new(Value::from(STARS)));
-        said.note = said.note.map(|_| STARS.to_owned());
+    if let Some(values) = &mut said.values {
+        match is_hidden {
+            true => *values = Arc::new(Value::from(STARS)),
+            false => redaction.value(Arc::make_mut(values)),
+        }
     }
+    said.note = said.note.map(|note| if is_hidden { STARS.to_owned() } else { redaction.text(&note) });
     said
 }

@@ -138,13 +138,6 @@ impl Taint {
     pub fn sensitive_lock_names<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = &'a str> {
         run.queued_locks().filter(|(step, ..)| self.has_sensitive_lock(step)).map(|(_, _, name)| name)
     }
-    /// Visits the sensitive texts in a step's output.
-    pub(super) fn output_texts(&self, run: &Run, step: &StepId, visit: &mut dyn FnMut(String)) {
-        let (Some(taint), Some(output)) = (self.steps.get(step), run.output_of(step.as_str())) else { return };
-        let each = taint.output.iter().map(|path| SensitivePath::whole().each().then(path));
-        let paths = taint.output.iter().cloned().chain(each.filter(|_| taint.has_items));
-        paths.for_each(|path| path.texts(output, visit));
-    }
     /// The sensitive parts of the request's body.
     pub fn request_body(&self) -> Vec<SensitivePath> {
         self.first_event.iter().filter_map(|path| path.under(&["request", "body"])).collect()

@@ -25,9 +25,7 @@ impl<'a> Harness<'a> {
     pub fn started_with(plan: &'a Plan, change: impl FnOnce(&mut RunStarted)) -> Self {
         let mut first = started(plan, Mode::Real, json!({"body": {"items": [1, 2, 3]}}));
         change(&mut first);
-        let first = Event::RunStarted(Arc::new(first));
-        let run = evolve(None, &first).unwrap();
-        Self { plan, world: world(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
+        Self::of_first_event(plan, Event::RunStarted(Arc::new(first)))
     }
     /// Records the result of a call's attempt, and performs all actions that need no reply.
     pub fn record_result(&mut self, step: &str, item: Option<u32>, part: Part, result: AttemptResult) {

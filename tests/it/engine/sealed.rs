@@ -303,10 +303,14 @@ async fn what_runs_hand_to_each_other_stays_sealed_where_only_one_of_them_declar
 const MEMO: &str = "memo-1187 of a caller";
 const LEGACY_MEMO: &str = "legacy-memo-2298";
 const LEGACY_NOTE: &str = "legacy-note-3309";
+/// No expression reads them; legacy quotes them.
+const PIN: &str = "pin-5567-of a caller";
+const SESSION: &str = "sess-8891-of-a-caller";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn samples_do_not_show_sensitive_values_of_either_arm() {
-    let reply = json!({ "id": 1, "memo": LEGACY_MEMO, "note": LEGACY_NOTE, "total": 5 }).to_string();
+    let quote = format!("{PIN} in {SESSION}");
+    let reply = json!({ "id": 1, "memo": LEGACY_MEMO, "note": LEGACY_NOTE, "total": 5, "quote": quote }).to_string();
     let legacy = Origin::start(OriginReply::Json(Box::leak(reply.into_boxed_str()))).await;
     let flags = FlagsDir::passthrough(&legacy.url());
     let shop = legacy.url();
@@ -317,7 +321,7 @@ async fn samples_do_not_show_sensitive_values_of_either_arm() {
     flags.write(
         "workflows/make.yaml",
         r#"workflow: make
-input: { sensitive: [$.memo] }
+input: { sensitive: [$.memo, $.pin], sensitive_headers: [x-session] }
 steps:
   note:
     call: POST ${services.shop}/notes/${request.body.memo}
@@ -342,11 +346,9 @@ respond:
         env: vec![("KEY".into(), "ab".repeat(32)), ("POINTSMAN_LOG".into(), "debug".into())],
     };
     let mut pointsman = Pointsman::start(&start).await;
-    let body = json!({ "memo": MEMO, "name": "me" }).to_string();
-    let request = format!(
-        "POST /things HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let body = json!({ "memo": MEMO, "name": "me", "pin": PIN }).to_string();
+    let head = format!("POST /things HTTP/1.1\r\nhost: a\r\nx-session: {SESSION}\r\ncontent-type: application/json");
+    let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     for state in ["shadow", "dark"] {
         let flipped = pointsman.cli(&["flip", "things", state, "--force", "--reason", "only samples matter"]).await;
         assert!(flipped.status.success(), "{}", output_text(&flipped));
@@ -366,7 +368,8 @@ respond:
     })
     .await;
     assert_eq!(pointsman.stop().await, Some(0));
-    for text in [MEMO, "MEMO-1187", LEGACY_MEMO, LEGACY_NOTE, "memo-1187"] {
+    assert!(shown.contains("$.quote"), "{shown}");
+    for text in [MEMO, "MEMO-1187", LEGACY_MEMO, LEGACY_NOTE, "memo-1187", PIN, SESSION] {
         assert!(!shown.contains(text), "{text} is shown: {shown}");
         assert!(!is_in_files(dir.path(), "db", text), "{text} is in the store");
         assert!(!pointsman.log().contains(text), "{text} is in the log");

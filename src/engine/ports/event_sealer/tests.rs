@@ -3,12 +3,14 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::engine::ports::sealed_values::open_value;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::Secret;
-use crate::workflow::Known;
+use crate::workflow::{Known, Plan};
 
 const RUN: RunId = RunId(uuid::Uuid::from_u128(1));
 
@@ -23,16 +25,7 @@ fn event_sealer(paths: &[String]) -> EventSealer {
     let known =
         Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
     let plan = Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    EventSealer {
-        run: RUN,
-        taint: Some(Arc::new(Taint::new(&plan, &SensitiveSources::default()))),
-        plan: Arc::new(plan),
-        sealer: Arc::new(Sealer::new(Some(&Secret::new("k")))),
-        sources: SensitiveSources::default(),
-        known: KnownValues::default(),
-        checkpoint_steps: BTreeMap::new(),
-        steps_with_clear_lock_name: BTreeSet::new(),
-    }
+    EventSealer::new(&Arc::new(Sealer::new(Some(&Secret::new("k")))), RUN, Knowledge::for_test(plan))
 }
 
 fn computed(output: Value) -> Event {
@@ -40,7 +33,7 @@ fn computed(output: Value) -> Event {
 }
 
 fn sealed_event(sealer: &EventSealer, event: &Event) -> Event {
-    sealer.sealed(sealer.taint.as_ref().unwrap(), event).unwrap()
+    sealer.sealed(event).unwrap()
 }
 
 fn opened_event(sealer: &EventSealer, event: &Event) -> Event {
@@ -94,7 +87,7 @@ proptest! {
     fn an_event_is_opened_as_it_was_whichever_paths_are_declared(paths in paths(), output in value()) {
         let event = computed(output);
         let mut sealer = event_sealer(&paths);
-        sealer.learn([&event]);
+        sealer.knowledge.learn(&event);
         let once = sealed_event(&sealer, &event);
         prop_assert_eq!(&opened_event(&sealer, &once), &event);
         prop_assert_eq!(&sealed_event(&sealer, &once), &once);
@@ -151,7 +144,7 @@ fn nothing_sensitive_stays_in_clear_where_paths_overlap() {
         [["$.card", "$.card.number"], ["$.card.number", "$['card']"], ["$.card[*]", "$.card"], ["$", "$.plain"]]
     {
         let mut sealer = event_sealer(&paths.map(str::to_owned));
-        sealer.learn([&event]);
+        sealer.knowledge.learn(&event);
         let once = sealed_event(&sealer, &event);
         let written = serde_json::to_string(&once).unwrap();
         assert!(

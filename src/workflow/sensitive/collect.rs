@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::declared::Sensitive;
 use super::path::SensitivePath;
 use crate::names::StepId;
-use crate::workflow::{ChildEvent, Choice, ConflictEvent, Event, Outcome, Run, StepEvent, WaitEvent};
+use crate::workflow::{ChildEvent, Choice, ConflictEvent, Event, Outcome, StepEvent, WaitEvent};
 
 impl Sensitive {
     fn add_output(&self, step: &StepId, output: &Value, into: &mut BTreeSet<String>) {
@@ -34,7 +34,7 @@ impl Sensitive {
         }
     }
     /// Adds the declared values in the fields that expressions see of a step.
-    pub fn collect_result(&self, step: &StepId, fields: &Value, into: &mut BTreeSet<String>) {
+    fn collect_result(&self, step: &StepId, fields: &Value, into: &mut BTreeSet<String>) {
         match fields.get("output") {
             // Of a `for_each` this is the list of its items' outputs.
             Some(Value::Array(items)) => items.iter().for_each(|item| self.add_output(step, item, into)),
@@ -48,17 +48,6 @@ impl Sensitive {
         };
         let headers = headers.iter().filter_map(Value::as_object).flatten();
         self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
-    }
-    /// Adds the declared values in a run's request and in the outputs of its steps.
-    pub fn collect_run(&self, run: &Run, into: &mut BTreeSet<String>) {
-        self.collect(&Event::RunStarted(run.started().clone()), into);
-        for (step, _) in &self.steps {
-            match run.output_of(step.as_str()) {
-                Some(Value::Array(items)) => items.iter().for_each(|item| self.add_output(step, item, into)),
-                Some(output) => self.add_output(step, output, into),
-                None => {}
-            }
-        }
     }
     /// Adds the declared values in an event.
     pub fn collect(&self, event: &Event, into: &mut BTreeSet<String>) {

@@ -48,6 +48,7 @@ mod people;
 mod performed_effects;
 mod plan;
 mod probe;
+mod recorded_input;
 mod replay;
 mod reply_headers;
 mod rerun;

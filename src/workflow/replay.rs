@@ -2,18 +2,19 @@
 //!
 //! Always true: it only reads. Every decision of the history is repeated, at its own time and from the state of the run
 //! at that time, and compared with the recorded events. Answers of people and services are taken from the history.
-//! Where the history holds sealed values, decisions that read them are not repeated. After a difference it continues
-//! with what did happen, so that each difference is found, and none is counted twice.
+//! Where the history holds sealed values, neither decisions that read them nor what the input's schema says of them are
+//! checked. After a difference it continues with what did happen, so that each difference is found, and none is counted
+//! twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 
 use super::attempt_result;
 use super::bytes::as_recorded_earlier;
 use super::due::due;
+use super::recorded_input::check_recorded_input;
 use super::respond::ANSWER;
 use super::sensitive::reads_sealed;
 use super::{
@@ -130,8 +131,7 @@ fn is_end_of_child_step(before: &Event, event: &Event) -> bool {
 
 fn check_input(event: &Event, plan: &Plan) -> Vec<FoundDivergence> {
     let Event::RunStarted(started) = event else { return Vec::new() };
-    let body = started.request.get("body").unwrap_or(&Value::Null);
-    match plan.check_input(body) {
+    match check_recorded_input(started, plan) {
         Ok(()) => Vec::new(),
         Err(wrong) => {
             let would = format!("its input would be refused: {}", wrong.join("; "));

@@ -1,5 +1,6 @@
 //! JSON Schemas that a workflow declares for inputs, outputs and answers.
 
+use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 /// A compiled JSON Schema.
@@ -21,9 +22,19 @@ impl Schema {
     /// # Errors
     /// What is wrong with it, at most a few sentences, each with its JSON pointer.
     pub fn check(&self, value: &Value) -> Result<(), Vec<String>> {
+        self.check_where(value, |_| true)
+    }
+
+    /// As [`Schema::check`]; only errors that `counts` takes are errors.
+    pub(super) fn check_where(
+        &self,
+        value: &Value,
+        counts: impl Fn(&SchemaError<'_>) -> bool,
+    ) -> Result<(), Vec<String>> {
         let errors: Vec<String> = self
             .0
             .iter_errors(value)
+            .filter(|error| counts(&SchemaError(error)))
             .take(8)
             .map(|error| {
                 let pointer = error.instance_path().to_string();
@@ -33,6 +44,35 @@ impl Schema {
             })
             .collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+/// One thing that a schema has against a value.
+pub(super) struct SchemaError<'a>(&'a jsonschema::ValidationError<'a>);
+
+impl SchemaError<'_> {
+    /// Which part of the value it is about, as a JSON pointer.
+    pub(super) fn at(&self) -> &str {
+        self.0.instance_path().as_str()
+    }
+    /// The name of the property that is missing there.
+    pub(super) fn missing_property(&self) -> Option<&str> {
+        match self.0.kind() {
+            ValidationErrorKind::Required { property } => property.as_str(),
+            _ => None,
+        }
+    }
+    /// Whether it follows from the type of that part, or from the number or names of its members, and not from their
+    /// values.
+    pub(super) fn is_about_members(&self) -> bool {
+        const ABOUT_MEMBERS: [&str; 7] =
+            ["type", "required", "additionalProperties", "minProperties", "maxProperties", "minItems", "maxItems"];
+        ABOUT_MEMBERS.contains(&self.0.kind().keyword())
+    }
+    /// Whether the schema has it against the value only because of an `if`, which may read other parts.
+    pub(super) fn is_conditional(&self) -> bool {
+        let path = self.0.evaluation_path();
+        ["/then/", "/else/"].iter().any(|keyword| path.as_str().contains(keyword))
     }
 }
 

@@ -25,6 +25,7 @@ mod probing;
 mod random_people;
 mod random_plans;
 mod rates;
+mod recorded_inputs;
 mod rehearsals;
 mod repeats_while_ending;
 mod rerun_decisions;

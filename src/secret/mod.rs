@@ -1,10 +1,12 @@
 //! Values that must not be shown, and what is shown instead.
 
+mod cut;
 mod escaped;
 mod redact;
 
 use std::sync::Arc;
 
+pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, hide_cut_values, masked_and_cut};
 pub use escaped::forms_in_texts;
 pub use redact::{SEALED, STARS, is_secret, redact_line};
 

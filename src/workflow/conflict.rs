@@ -12,7 +12,7 @@ use super::bytes::{describe_bytes, is_marked_bytes};
 use super::choices::choices;
 use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, Part, PauseOrFail, Payload, Run, Step};
 use crate::expression::parse_json;
-use crate::secret::{STARS, is_secret, redact_line};
+use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 
 /// Whether the run pauses for a person. Where the file does not say, a run that the API started pauses, because no
 /// caller waits for its answer; a run that a route started does not. Child runs do as the run at the top of their tree.
@@ -113,11 +113,8 @@ fn shorten(value: &Value, depth: usize) -> Value {
     }
 }
 
-/// Redacts before it cuts: half of a secret would not be recognised as one.
+/// What names its secret is redacted before the text is cut. Which values of the run are sensitive is not known here:
+/// where the text is sealed or shown, the beginning of one that stands before the cut is hidden too.
 pub(super) fn cut(text: &str) -> String {
-    let text = &redact_line(text);
-    match text.char_indices().nth(TEXT_MAX) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
+    masked_and_cut(text, redact_line, LengthMax::Chars(TEXT_MAX))
 }

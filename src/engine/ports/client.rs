@@ -301,7 +301,7 @@ impl Transport {
                 return secrets.masked(AttemptResult::Unreadable {
                     status,
                     why,
-                    body_start: decode::excerpt(&body_start),
+                    body_start: secrets.excerpt(&body_start, true),
                 });
             }
         };
@@ -315,7 +315,7 @@ impl Transport {
             },
             Err(why) => {
                 let why = format!("its body {why}");
-                AttemptResult::Unreadable { status, why, body_start: decode::excerpt(&bytes) }
+                AttemptResult::Unreadable { status, why, body_start: secrets.excerpt(&bytes, false) }
             }
         })
     }

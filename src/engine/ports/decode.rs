@@ -107,20 +107,6 @@ pub(in crate::engine) fn body_with_headers(
     }
 }
 
-/// How much of an unreadable body is shown.
-const EXCERPT_CHARS_MAX: usize = 200;
-
-/// The beginning of an unreadable body, for people.
-pub(in crate::engine) fn excerpt(bytes: &[u8]) -> String {
-    let prefix = &bytes[..bytes.len().min(EXCERPT_CHARS_MAX * 4)];
-    let text = String::from_utf8_lossy(prefix);
-    let mut shown: String = text.chars().take(EXCERPT_CHARS_MAX).collect();
-    if shown.len() < text.len() || prefix.len() < bytes.len() {
-        shown.push('…');
-    }
-    shown
-}
-
 /// Headers as expressions see them: names in lower case, repeated ones joined.
 pub(in crate::engine) fn headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();

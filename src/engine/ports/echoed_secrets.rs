@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::secret::forms_in_texts;
+use crate::secret::{CUT, LengthMax, STARS, forms_in_texts, hide_cut_values, masked_and_cut};
 use crate::workflow::AttemptResult;
 
-/// The text that replaces a secret.
-const STARS: &str = "***";
 /// Shorter values are not looked for: they may occur by chance.
 const BYTES_MIN: usize = 12;
+/// How much of an unreadable body is shown.
+const EXCERPT_CHARS_MAX: usize = 200;
 
 /// The secrets and credentials that the URL and the headers of a call may contain.
 #[derive(Default)]
@@ -35,6 +35,29 @@ impl EchoedSecrets {
         Self(values)
     }
 
+    /// The beginning of an unreadable body, for people, without the secrets. With `continues`, these bytes are not the
+    /// whole body.
+    pub fn excerpt(&self, bytes: &[u8], continues: bool) -> String {
+        let text = String::from_utf8_lossy(bytes);
+        if !continues {
+            return masked_and_cut(&text, |text| self.masked_text(text), LengthMax::Chars(EXCERPT_CHARS_MAX));
+        }
+        // The body was cut too, perhaps within a secret, or within a character.
+        let text = format!("{}{CUT}", text.trim_end_matches(char::REPLACEMENT_CHARACTER));
+        let mask = |text: &str| {
+            let pieces = vec![(self.masked_text(text), false)];
+            let forms = self.0.iter().map(String::as_str);
+            hide_cut_values(pieces, forms, &|_| Some(STARS.to_owned())).unwrap_or_else(|| STARS.to_owned())
+        };
+        masked_and_cut(&text, mask, LengthMax::Chars(EXCERPT_CHARS_MAX))
+    }
+
+    fn masked_text(&self, text: &str) -> String {
+        let mut masked = text.to_owned();
+        self.mask(&mut masked);
+        masked
+    }
+
     /// The result without the secrets.
     pub fn masked(&self, mut result: AttemptResult) -> AttemptResult {
         if self.0.is_empty() {
@@ -47,10 +70,8 @@ impl EchoedSecrets {
                     self.mask_value(std::sync::Arc::make_mut(output));
                 }
             }
-            AttemptResult::Unreadable { why, body_start, .. } => {
-                self.mask(why);
-                self.mask(body_start);
-            }
+            // Its excerpt is masked already.
+            AttemptResult::Unreadable { why, .. } => self.mask(why),
             _ => {}
         }
         result
@@ -150,13 +171,31 @@ mod tests {
         let reply = AttemptResult::Reply { status: 200, headers: BTreeMap::new(), output, retry_after_ms: None };
         let AttemptResult::Reply { output, .. } = sent_cookie.masked(reply) else { panic!("it stays a reply") };
         assert_eq!(*output, json!({"next": "/list?locale=en", "error": "no session ***"}));
-        let unreadable = AttemptResult::Unreadable {
-            status: 200,
-            why: "its body is not JSON".into(),
-            body_start: "<k-1234567890>".into(),
-        };
-        assert!(
-            matches!(sent.masked(unreadable), AttemptResult::Unreadable { body_start, .. } if body_start == "<***>")
-        );
+        let why = "its body `k-1234567890` is not JSON".into();
+        let unreadable = AttemptResult::Unreadable { status: 200, why, body_start: String::new() };
+        assert!(matches!(sent.masked(unreadable), AttemptResult::Unreadable { why, .. } if why.contains("`***`")));
+    }
+
+    #[test]
+    fn no_part_of_a_secret_stands_before_the_cut_of_an_excerpt() {
+        let secret = "banktoken-AABBCCDD-11223344";
+        let sent = EchoedSecrets::new(&json!({ "bank": secret }), &BTreeMap::new());
+        assert_eq!(sent.excerpt(b"<banktoken-AABBCCDD-11223344>", false), "<***>");
+        for filled in 170..=205 {
+            let body = format!("{}{secret} and more{}", "z".repeat(filled), "y".repeat(300));
+            for continues in [false, true] {
+                let shown = sent.excerpt(body.as_bytes(), continues);
+                assert!(!shown.contains('b') && shown.ends_with('…'), "{filled}: {shown}");
+                assert_eq!(shown.chars().count(), 201, "{filled}");
+            }
+        }
+        // The bytes that were read end within the secret, or within a character.
+        for bytes in 5..secret.len() {
+            let body = format!("<{}", &secret[..bytes]);
+            assert_eq!(sent.excerpt(body.as_bytes(), true), "<***…", "{bytes}");
+        }
+        assert_eq!(sent.excerpt(b"<banktoken-AAB\xe2\x82", true), "<***…");
+        assert_eq!(sent.excerpt(b"<bank-note\xe2\x82", true), "<bank-note…", "another text");
+        assert_eq!(sent.excerpt("äö".as_bytes(), false), "äö");
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::path::SensitivePath;
-use crate::secret::forms_in_texts;
+use crate::secret::{forms_in_texts, hide_cut_values};
 
 /// Shorter values are replaced only where they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
@@ -157,7 +157,7 @@ impl KnownValues {
             }
             pieces = next;
         }
-        Some(pieces.into_iter().map(|(piece, _)| piece).collect())
+        hide_cut_values(pieces, self.forms.iter().map(|(_, form)| form.as_str()), replace)
     }
 }
 

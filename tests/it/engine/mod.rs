@@ -33,6 +33,7 @@ mod run_commands;
 mod run_information;
 mod sealed;
 mod sealed_answers;
+mod sealed_cuts;
 mod sealed_once;
 mod sealed_quotes;
 mod service_failures;

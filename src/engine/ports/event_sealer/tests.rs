@@ -136,6 +136,22 @@ fn a_number_in_a_text_that_holds_json_is_sealed_once() {
     }
 }
 
+/// The pure core cuts replies that people are shown, before it is known which values in them are sensitive.
+#[test]
+fn the_beginning_of_a_known_value_before_a_cut_is_sealed() {
+    let mut sealer = event_sealer(&["$.card".to_owned()]);
+    sealer.learn([&computed(json!({ "card": "CARD-4111-2222-3333" }))]);
+    for text in ["no such card: CARD-4111-22…", r#"{"note":"zz CARD-4111…","n":1}"#, "CARD…"] {
+        let event = computed(json!({ "text": text }));
+        let once = sealed_event(&sealer, &event);
+        let stored = serde_json::to_value(&once).unwrap().to_string();
+        assert!(!stored.contains("CARD") && stored.contains("«sealed:"), "{text}: {stored}");
+        assert_eq!((opened_event(&sealer, &once), sealed_event(&sealer, &once)), (event, once), "{text}");
+    }
+    let event = computed(json!({ "text": "a CAR… and a CARD-9…" }));
+    assert_eq!(sealed_event(&sealer, &event), event, "too short, and another value");
+}
+
 #[test]
 fn nothing_sensitive_stays_in_clear_where_paths_overlap() {
     let card = json!({ "number": "4111-2222-3333", "cvc": "CVC99", "n": 7 });

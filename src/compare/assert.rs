@@ -12,7 +12,7 @@ use super::pair::Pair;
 use super::parsed_body::ParsedBody;
 use super::redact;
 use super::rules::Rules;
-use super::verdict::Kind;
+use super::verdict::{CANNOT_BE_EVALUATED, Kind};
 use crate::expression::Scope;
 use crate::names::StepId;
 
@@ -57,13 +57,8 @@ pub(super) fn evaluate(
             }
             Ok(false) => findings.add_text(&path(source), Kind::Assert, Some("holds"), Some("does not hold")),
             Err(e) => {
-                let error = redact::shorten(&e.message, redact::VALUE_BYTES_MAX);
-                findings.add_text(
-                    &path(source),
-                    Kind::Assert,
-                    Some("holds"),
-                    Some(&format!("cannot be evaluated: {error}")),
-                );
+                let engine = format!("{CANNOT_BE_EVALUATED}{}", e.message);
+                findings.add_text(&path(source), Kind::Assert, Some("holds"), Some(&engine));
             }
         }
     }

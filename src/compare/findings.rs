@@ -85,7 +85,7 @@ impl<'a> ComparisonFindings<'a> {
         self.in_intents = on;
     }
 
-    /// A difference of two values: redacted and shortened here.
+    /// A difference of two values: what names its secret is redacted here.
     pub(super) fn add_values(
         &mut self,
         path: &ValuePath<'_>,
@@ -111,13 +111,8 @@ impl<'a> ComparisonFindings<'a> {
             self.truncated = true;
             return;
         }
-        let shorten = |text: &str| redact::shorten(text, redact::VALUE_BYTES_MAX);
-        self.differences.push(Difference {
-            path: path.to_owned(),
-            kind,
-            legacy: legacy.map(shorten),
-            engine: engine.map(shorten),
-        });
+        let (path, legacy, engine) = (path.to_owned(), legacy.map(str::to_owned), engine.map(str::to_owned));
+        self.differences.push(Difference { path, kind, legacy, engine });
     }
 
     /// Whether it is listed already: the same difference in another element of an array has the same path.

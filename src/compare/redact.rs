@@ -8,10 +8,7 @@ use serde_json::{Map, Value};
 
 use super::digest::digest;
 use super::value_path::ValuePath;
-use crate::secret::{STARS, is_secret, redact_line};
-
-/// The longest value that a difference shows.
-pub(super) const VALUE_BYTES_MAX: usize = 512;
+use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 
 /// A value with everything secret replaced. A value without keys becomes its digest.
 pub fn redact(value: &Value) -> Value {
@@ -40,7 +37,9 @@ fn under_key(value: &Value) -> Value {
     }
 }
 
-/// A value at this path, as a difference shows it.
+/// A value at this path, as a difference shows it; not cut yet ([`Difference::show`]).
+///
+/// [`Difference::show`]: super::Difference::show
 pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
     let mut keyed = false;
     for key in path.keys() {
@@ -50,7 +49,7 @@ pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
         keyed = true;
     }
     let value = if keyed { under_key(value) } else { redact(value) };
-    shorten(&value.to_string(), VALUE_BYTES_MAX)
+    value.to_string()
 }
 
 /// A header's value, as a difference shows it.
@@ -58,16 +57,9 @@ pub(super) fn header(name: &str, value: &str) -> String {
     if is_secret(name) { STARS.to_owned() } else { redact_line(value) }
 }
 
-/// At most so many bytes, cut between characters.
+/// At most so many bytes of a text in which everything is masked already.
 pub fn shorten(text: &str, bytes_max: usize) -> String {
-    if text.len() <= bytes_max {
-        return text.to_owned();
-    }
-    let mut end = bytes_max.saturating_sub('…'.len_utf8());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
+    masked_and_cut(text, str::to_owned, LengthMax::Bytes(bytes_max))
 }
 
 fn scalar(value: &Value) -> String {

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::secret::{LengthMax, STARS, masked_and_cut};
+
 /// Match, ignored (equal only because a rule said so), or mismatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,10 +61,32 @@ pub struct Difference {
     pub path: String,
     /// What kind.
     pub kind: Kind,
-    /// Legacy's value, shortened.
+    /// Legacy's value.
     pub legacy: Option<String>,
-    /// The engine's value, shortened.
+    /// The engine's value.
     pub engine: Option<String>,
+}
+
+/// The longest value that is stored and shown of a difference.
+const VALUE_BYTES_MAX: usize = 512;
+/// How the engine's side of an assert begins that cannot be evaluated; the error follows.
+pub(super) const CANNOT_BE_EVALUATED: &str = "cannot be evaluated: ";
+
+impl Difference {
+    /// As it is stored and shown: each value masked as a whole, and then cut. A comparison gives the values whole, so
+    /// that none is cut before it is masked.
+    pub fn show(&mut self, mask: impl Fn(&str) -> String) {
+        for value in [&mut self.legacy, &mut self.engine].into_iter().flatten() {
+            *value = masked_and_cut(value, &mask, LengthMax::Bytes(VALUE_BYTES_MAX));
+        }
+    }
+    /// Leaves out why an assert cannot be evaluated: the error may quote what the assert read.
+    pub fn hide_error_of_assert(&mut self) {
+        let error = self.engine.as_mut().filter(|value| value.starts_with(CANNOT_BE_EVALUATED));
+        if let (Kind::Assert, Some(value)) = (self.kind, error) {
+            *value = format!("{CANNOT_BE_EVALUATED}{STARS}");
+        }
+    }
 }
 
 /// The result of comparing two observations.
@@ -70,7 +94,7 @@ pub struct Difference {
 pub struct Comparison {
     /// The verdict.
     pub verdict: Verdict,
-    /// Where they differ; empty unless a mismatch.
+    /// Where they differ, the values neither masked nor cut ([`Difference::show`]); empty unless a mismatch.
     pub differences: Vec<Difference>,
     /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
     /// two texts were too long to align.
@@ -79,4 +103,49 @@ pub struct Comparison {
     pub ignored_by: Vec<(String, u32)>,
     /// Equal for equal sets of paths and kinds.
     pub fingerprint: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::compare;
+    use super::super::pair::Pair;
+    use super::super::tests::{BOUNDS, json_reply, rules};
+    use super::*;
+
+    const SECRET: &str = "CARD-4111-2222-3333";
+
+    /// Everything that is stored of the differences of a pair.
+    fn shown(legacy: &serde_json::Value, draft: serde_json::Value) -> Vec<Difference> {
+        let (legacy, engine) = (json_reply(legacy), json_reply(&json!({})));
+        let request = json!({ "card": SECRET });
+        let pair = Pair { legacy: &legacy, engine: &engine, request: &request, stale_reads: false };
+        let mut found = compare(&pair, &rules(draft), &BOUNDS, &|| false).unwrap().differences;
+        found.iter_mut().for_each(|difference| {
+            difference.hide_error_of_assert();
+            difference.show(|text| text.replace(SECRET, "***"));
+        });
+        found
+    }
+
+    #[test]
+    fn a_difference_is_masked_as_a_whole_before_it_is_cut() {
+        for filled in (VALUE_BYTES_MAX - 30)..VALUE_BYTES_MAX {
+            let body = json!({ "doc": { "pad": "x".repeat(filled), "v": SECRET } });
+            let text = json!({ "text": format!("{}{SECRET}{}", "x".repeat(filled), "y".repeat(99)) });
+            for legacy in [body, text] {
+                let found = shown(&legacy, json!({}));
+                let value = found[0].legacy.as_deref().unwrap();
+                assert!(!value.contains('C') && value.len() <= VALUE_BYTES_MAX, "{filled}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_error_of_an_assert_is_left_out_where_it_may_quote_something_sensitive() {
+        let found = shown(&json!({}), json!({ "assert": ["${int(request.card) == 7}", "${request.card == ''}"] }));
+        let engine: Vec<_> = found.iter().filter_map(|difference| difference.engine.as_deref()).collect();
+        assert_eq!(engine, ["cannot be evaluated: ***", "does not hold"]);
+    }
 }

@@ -100,7 +100,8 @@ pub struct RunReport {
     pub run: Option<RunId>,
     /// The run's status.
     pub status: Option<RunStatus>,
-    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order.
+    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order. It is
+    /// compared, with the sensitive values in clear, and neither stored nor shown.
     pub intents: Vec<Intent>,
     /// In [`Mode::Rehearse`] and [`Mode::Dark`]: the steps with a call whose `for_each` had no items.
     pub steps_without_items: Vec<StepId>,

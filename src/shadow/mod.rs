@@ -17,6 +17,7 @@ mod parts;
 mod queue;
 mod request_value;
 mod run;
+mod sample;
 
 #[cfg(test)]
 mod tests;

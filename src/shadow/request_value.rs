@@ -2,9 +2,11 @@
 //! `.peer` and `.body`. In query, form and headers different bytes are different texts, also where they are not UTF-8.
 //! A body that is not UTF-8 is null.
 
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
+use crate::compare::{Bounds, unpacked};
 use crate::exchange::RequestCopy;
 use crate::expression::{parse_form_with, parse_json};
 use crate::flag::exact_text;
@@ -24,14 +26,25 @@ pub(super) fn request_value(request: &RequestCopy) -> Value {
         "query": parse_form_with(request.query.as_deref().unwrap_or_default(), exact_text),
         "headers": headers,
         "peer": request.peer.to_string(),
-        "body": body(request),
+        "body": body(request, &request.body),
     })
 }
 
-fn body(request: &RequestCopy) -> Value {
+/// The body in which a workflow declares sensitive parts: as `request.body` of an assert, with its `Content-Encoding`
+/// decoded within the bounds. If it cannot be read, it is a text.
+pub(super) fn declared_body(request: &RequestCopy, bounds: &Bounds) -> Value {
+    let plain = unpacked(&request.headers, &request.body, bounds.bytes);
+    let bytes = plain.as_ref().unwrap_or(&request.body);
+    match body(request, bytes) {
+        Value::Null if std::str::from_utf8(bytes).is_err() => String::from_utf8_lossy(bytes).into(),
+        body => body,
+    }
+}
+
+fn body(request: &RequestCopy, bytes: &Bytes) -> Value {
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match std::str::from_utf8(&request.body) {
+    match std::str::from_utf8(bytes) {
         Err(_) | Ok("") => Value::Null,
         Ok(text) if content_type == "application/x-www-form-urlencoded" => parse_form_with(text, exact_text),
         Ok(text) if content_type.ends_with("/json") || content_type.ends_with("+json") || content_type.is_empty() => {

@@ -12,18 +12,14 @@ use tower::ServiceExt;
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::QueuedRequest;
 use super::request_value::request_value;
-use crate::clock;
-use crate::compare::{
-    Body, BoundExceeded, Bounds, Comparison, Observation, Pair, Rules, Verdict, compare, sample_text, shorten,
-};
-use crate::evidence::{Evidence, EvidenceGeneration, Sample};
+use super::sample::sample;
+use crate::compare::{Body, BoundExceeded, Bounds, Observation, Pair, Rules, Verdict, compare};
+use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{Answered, ArmReply, ArmRequest, EarlierKeys, MayBegin, Outcome, Problem, RunReport};
-use crate::expression::parse_json;
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
 use crate::names::{RouteId, StepId};
-use crate::secret::{STARS, redact_line};
-use crate::workflow::{Mode, Redaction};
+use crate::workflow::Mode;
 
 /// What every run needs.
 pub(super) struct Runner {
@@ -188,67 +184,12 @@ impl Runner {
             Verdict::Ignored => Outcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
-                    self.evidence.keep_sample(generation, self.sample(answered, &engine, &report, comparison));
+                    let sample = sample(answered, &engine, &report, comparison, &self.limits);
+                    self.evidence.keep_sample(generation, sample);
                 }
                 Outcome::Mismatched
             }
         }
-    }
-
-    /// The redacted sample of a pair that differs.
-    fn sample(
-        &self,
-        answered: &Answered,
-        engine: &Observation,
-        report: &RunReport,
-        mut comparison: Comparison,
-    ) -> Sample {
-        let request = &answered.request;
-        let with_request =
-            |redaction: &Arc<Redaction>| redaction.with_request(&request.headers, &request_value(request)["body"]);
-        let redaction = report.redaction.as_ref().map(with_request);
-        let redaction = redaction.as_ref();
-        let bounds = Bounds::of(&self.limits);
-        let bytes_max = usize::try_from(self.limits.sample_bytes_max / 3).unwrap_or(usize::MAX);
-        let reply = |seen: &Observation| {
-            let body = sample_text(seen.headers(), seen.body(), &bounds);
-            let body = redacted(body, redaction, Redaction::answer_body);
-            shorten(&format!("{}\n{body}", seen.status().as_u16()), bytes_max)
-        };
-        let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-        let line = redact_line(&format!("{} {}{query}", request.method, request.path));
-        let line = redaction.map_or(line.clone(), |redaction| redaction.text(&line));
-        let body = sample_text(&request.headers, &Body::Whole(request.body.clone()), &bounds);
-        let body = redacted(body, redaction, Redaction::request_body);
-        for difference in &mut comparison.differences {
-            let Some(redaction) = redaction else { break };
-            let is_hidden = redaction.hides_answer_at(&difference.path);
-            for shown in [&mut difference.legacy, &mut difference.engine].into_iter().flatten() {
-                *shown = if is_hidden { STARS.to_owned() } else { redaction.text(shown) };
-            }
-        }
-        Sample {
-            route: answered.flag.route.id.clone(),
-            fingerprint: comparison.fingerprint,
-            at: clock::now(),
-            run: report.run,
-            differences: comparison.differences,
-            legacy: reply(&answered.legacy),
-            engine: reply(engine),
-            request: shorten(&format!("{line}\n{body}"), bytes_max),
-        }
-    }
-}
-
-/// A body for a sample, without the run's sensitive values.
-fn redacted(text: String, redaction: Option<&Redaction>, of_body: fn(&Redaction, &mut Value)) -> String {
-    let Some(redaction) = redaction else { return text };
-    match parse_json(text.as_bytes()) {
-        Ok(mut body) => {
-            of_body(redaction, &mut body);
-            serde_json::to_string_pretty(&body).unwrap_or_else(|_| STARS.to_owned())
-        }
-        Err(_) => redaction.text(&text),
     }
 }
 

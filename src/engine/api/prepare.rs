@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::compare::{Body, Observation};
 use crate::engine::api::start;
 use crate::engine::context::Core;
-use crate::engine::machine::replies;
+use crate::engine::machine::{refused_input, replies};
 use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
 use crate::engine::snapshot::FilesSnapshot;
@@ -24,7 +24,7 @@ use crate::names::{JobId, RunId};
 use crate::store::{RunBodies, RunFilter, StoreError};
 use crate::workflow::{
     Creates, Event, FirstValues, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold,
-    input_refused, may_create_instance, quotes_in_first_event,
+    may_create_instance, quotes_in_first_event,
 };
 
 /// The parts of a run that can be created for a request.
@@ -109,16 +109,9 @@ fn bad_input(
     body: &Value,
     why: &[String],
 ) -> ArmReply {
-    let declared = first_event(core, snapshot, plan, request, run, body, InstanceFacts::default()).ok().and_then(
-        |(started, ..)| {
-            let refused_run = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
-            input_refused(&refused_run, plan, &snapshot.world, &why.join("; "))
-        },
-    );
-    match declared {
-        Some(answer) => replies::answered(&answer, Default::default()),
-        None => replies::bad_input(why),
-    }
+    let begun = first_event(core, snapshot, plan, request, run, body, InstanceFacts::default()).ok();
+    let refused_run = begun.and_then(|(started, ..)| evolve(None, &Event::RunStarted(Arc::new(started))).ok());
+    refused_input::reply(refused_run.as_ref(), plan, &snapshot.world, why)
 }
 
 /// What is known about the instance that a request follows up.

@@ -24,6 +24,7 @@ pub(super) mod order_record;
 mod outside;
 mod pending_run_record;
 mod query_state;
+pub(super) mod refused_input;
 pub(super) mod replies;
 mod rest;
 mod run_report;

@@ -234,25 +234,6 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
     ArmReply::Answer(ArmAnswer { status, headers, body: Bytes::from(body), report })
 }
 
-/// The answer to a request that the workflow's input schema refuses; no run was made.
-pub(in crate::engine) fn bad_input(why: &[String]) -> ArmReply {
-    let body = serde_json::json!({
-        "type": "urn:pointsman:problem:bad-input",
-        "title": "The workflow does not accept the request",
-        "status": 422,
-        "detail": why.join("; "),
-    });
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert("x-pointsman-source", HeaderValue::from_static(Source::Workflow.as_str()));
-    ArmReply::Answer(ArmAnswer {
-        status: StatusCode::UNPROCESSABLE_ENTITY,
-        headers,
-        body: Bytes::from(body.to_string()),
-        report: RunReport::default(),
-    })
-}
-
 /// The reply to a request for which no run was started.
 pub(in crate::engine) fn not_started(may_fall_back: bool, status: u16, reason: &'static str, detail: &str) -> ArmReply {
     if may_fall_back {

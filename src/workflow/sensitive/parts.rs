@@ -328,7 +328,7 @@ impl<'a> Parts<'a> {
 }
 
 /// The sensitive parts of a recorded request.
-pub(super) fn of_request(at: &SensitivePath, taint: &CallTaint, request: &CallRecord) -> Vec<Part> {
+fn of_request(at: &SensitivePath, taint: &CallTaint, request: &CallRecord) -> Vec<Part> {
     if taint.is_empty() {
         return Vec::new();
     }

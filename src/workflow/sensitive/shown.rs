@@ -7,18 +7,24 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::known::KnownValues;
-use super::parts::{Form, of_request};
 use super::path::SensitivePath;
+use super::sources::SensitiveSources;
 use super::taint::Taint;
 use crate::names::StepId;
-use crate::workflow::{CallRecord, CheckpointAnswer, Part, Payload, Plan, Run, STARS};
+use crate::workflow::{AnswerRecord, CheckpointAnswer, Plan, Run, STARS};
 
 /// Replaces the sensitive values of one run by asterisks.
+#[derive(Clone)]
 pub struct Redaction {
     taint: Arc<Taint>,
     known: Arc<KnownValues>,
-    /// The sensitive parts of the answer: `$.headers.location`, `$.body.token`.
+    /// Declared parts of the request's body.
+    declared: Vec<SensitivePath>,
+    /// Sensitive parts of the answer: `$.body.token`, `$.headers.x-token`.
     answer: Vec<SensitivePath>,
+    /// The request's body cannot be read, so that it is not known which texts quote its declared parts: all are
+    /// replaced.
+    replaces_all: bool,
 }
 
 impl fmt::Debug for Redaction {
@@ -30,29 +36,70 @@ impl fmt::Debug for Redaction {
 impl Redaction {
     /// The redaction for a run; `None` where it has no sensitive values.
     pub fn of(plan: &Plan, run: &Run) -> Option<Self> {
-        let taint = Arc::new(Taint::of(plan, run)?);
-        let answer = run.answer().map(|answer| answer.sensitive.clone()).unwrap_or_default();
-        let known = run.known_values();
-        Some(Self { taint, known, answer })
+        Self::with_answer(plan, run, run.answer().map(|answer| &**answer))
     }
-    /// The redaction for a sample with this request, of which the run keeps only what it reads: what its plan declares
-    /// in the rest is redacted, too.
+    /// The redaction for a request that the workflow refuses, and for the answer to it. `run` was never begun; without
+    /// it only what the plan declares is known.
+    pub fn of_refused(plan: &Plan, run: Option<&Run>, answer: Option<&AnswerRecord>) -> Option<Self> {
+        match run {
+            Some(run) => Self::with_answer(plan, run, answer),
+            None if plan.sensitive_values().is_empty() => None,
+            None => {
+                Some(Self::new(plan, Taint::new(plan, &SensitiveSources::default()), KnownValues::default(), answer))
+            }
+        }
+    }
+    fn with_answer(plan: &Plan, run: &Run, answer: Option<&AnswerRecord>) -> Option<Self> {
+        let taint = Taint::of(plan, run)?;
+        Some(Self::new(plan, taint, KnownValues::clone(&run.known_values()), answer))
+    }
+    fn new(plan: &Plan, taint: Taint, mut known: KnownValues, answer: Option<&AnswerRecord>) -> Self {
+        if let Some(record) = answer {
+            let body = record.body.value();
+            record.sensitive_body().iter().for_each(|path| path.texts(&body, &mut |text| known.add_computed(text)));
+            let headers = record.headers.iter().filter(|(name, _)| is_header_in(&record.sensitive, name));
+            headers.for_each(|(_, value)| known.add_computed(value.clone()));
+        }
+        // An answer that is not recorded yet is that of `respond.pending`.
+        let answer = answer.map_or_else(|| taint.pending.clone(), |answer| answer.sensitive.clone());
+        Self {
+            taint: Arc::new(taint),
+            known: Arc::new(known),
+            declared: plan.sensitive_values().body.clone(),
+            answer,
+            replaces_all: false,
+        }
+    }
+    /// Also replaces what the plan declares in this request, of which the run keeps only the parts that its plan reads.
+    /// A `body` that cannot be read is a text.
+    #[must_use]
     pub fn with_request(&self, headers: &HeaderMap, body: &Value) -> Self {
-        let Self { taint, known, answer } = self;
-        let mut known = KnownValues::clone(known);
-        taint.request_body().iter().for_each(|path| path.texts(body, &mut |text| known.add(text)));
-        let of_headers = taint.headers.iter().flat_map(|name| headers.get_all(name));
-        of_headers.filter_map(|value| value.to_str().ok()).for_each(|value| known.add(value.to_owned()));
-        Self { taint: taint.clone(), known: Arc::new(known), answer: answer.clone() }
+        let mut known = KnownValues::clone(&self.known);
+        let replaces_all = body.is_string() && self.declared.iter().any(|path| *path != SensitivePath::whole());
+        let declared = self.declared.iter().chain(self.taint.request_body().iter()).cloned().collect::<Vec<_>>();
+        declared.iter().for_each(|path| path.texts(body, &mut |text| known.add(text)));
+        for name in &self.taint.headers {
+            let values: Vec<_> =
+                headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+            if values.len() > 1 {
+                known.add(values.join(", ")); // as expressions see it
+            }
+            values.into_iter().for_each(|value| known.add(value.into_owned()));
+        }
+        Self { known: Arc::new(known), replaces_all, ..self.clone() }
     }
     /// Redacts a text.
     pub fn text(&self, text: &str) -> String {
+        if self.replaces_all {
+            return STARS.to_owned();
+        }
         self.known.hide(text, &|_| Some(STARS.to_owned())).unwrap_or_else(|| STARS.to_owned())
     }
     /// Redacts any value.
     pub fn value(&self, value: &mut Value) {
         match value {
             Value::String(text) => *text = self.text(text),
+            Value::Number(_) if self.replaces_all => stars(value),
             Value::Number(number) => {
                 let text = number.to_string();
                 if text.len() >= super::known::WITHIN_CHARS_MIN && self.known.contains(&text) {
@@ -71,46 +118,35 @@ impl Redaction {
     }
     /// Redacts the body of an answer, of either arm.
     pub fn answer_body(&self, body: &mut Value) {
-        let answer = self.answer.iter().filter_map(|path| path.under(&["body"]));
-        answer.for_each(|path| path.visit_mut(body, &mut stars));
+        self.answer_paths().for_each(|path| path.visit_mut(body, &mut stars));
         self.value(body);
     }
-    /// Whether a difference at this path (`$.token`, `headers.x-session`) shows something sensitive.
-    pub fn hides_answer_at(&self, path: &str) -> bool {
-        let of_answer = |at: &SensitivePath| self.answer.iter().any(|hidden| hidden.meets(at));
-        match (SensitivePath::parse(path), path.strip_prefix("headers.")) {
-            (Ok(path), _) => of_answer(&SensitivePath::of(["body"]).then(&path)),
-            (Err(_), Some(name)) => {
-                let is_declared = self.taint.headers.iter().any(|header| header.eq_ignore_ascii_case(name));
-                is_declared || of_answer(&SensitivePath::of(["headers", name]))
-            }
-            // A path of another kind (of an intent) is judged only by the value at it.
-            (Err(_), None) => false,
+    /// Whether a difference at this path shows something sensitive: `$.token`, `text`, `headers.x-token`,
+    /// `intents.charge.url`.
+    pub fn hides_difference_at(&self, path: &str) -> bool {
+        if let Some(name) = path.strip_prefix("headers.") {
+            let is_declared = self.taint.headers.iter().any(|declared| declared.eq_ignore_ascii_case(name));
+            return is_declared || is_header_in(&self.answer, name);
+        }
+        if path.starts_with("intents.") || path.starts_with("intents[") {
+            // Which step it is about cannot be told from every path.
+            return self.taint.steps.values().any(|step| !(step.call.is_empty() && step.undo.is_empty()));
+        }
+        match SensitivePath::parse(path) {
+            Ok(path) => self.answer_paths().any(|hidden| hidden.meets(&path)),
+            // The path of a difference may be cut; `body` and `text` are the whole body.
+            Err(_) if path.starts_with('$') || matches!(path, "body" | "text") => self.answer_paths().next().is_some(),
+            Err(_) => false,
         }
     }
-    /// Redacts a recorded request.
-    pub fn request(&self, step: &StepId, part: Part, record: &CallRecord) -> CallRecord {
-        let mut shown = record.clone();
-        let taint = self.taint.steps.get(step).map(|step| step.of_part(part).clone()).unwrap_or_default();
-        for found in of_request(&SensitivePath::whole(), &taint, record) {
-            let Form::Json(paths) = &found.form else { continue };
-            let mut body = shown.body.value();
-            paths.iter().for_each(|path| path.visit_mut(&mut body, &mut stars));
-            shown.body = match body {
-                Value::String(text) => Payload::Text(text),
-                body => Payload::Text(body.to_string()),
-            };
-        }
-        let hidden = |name: &str| taint.headers.iter().any(|header| header.eq_ignore_ascii_case(name));
-        for (name, value) in &mut shown.headers {
-            *value = if hidden(name) { STARS.to_owned() } else { self.text(value) };
-        }
-        shown.url = if taint.url { STARS.to_owned() } else { self.text(&shown.url) };
-        if let Payload::Text(text) = &mut shown.body {
-            *text = self.text(text);
-        }
-        shown
+    fn answer_paths(&self) -> impl Iterator<Item = SensitivePath> {
+        self.answer.iter().filter_map(|path| path.under(&["body"]))
     }
+}
+
+/// Whether these parts of an answer contain this header.
+fn is_header_in(answer: &[SensitivePath], name: &str) -> bool {
+    answer.iter().any(|path| path.under(&["headers", name]).is_some())
 }
 
 fn stars(value: &mut Value) {

@@ -6,8 +6,8 @@ use super::*;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::workflow::{
-    CheckpointEvent, Choice, ConflictEvent, ControlEvent, EndingEvent, Event, Failure, FailureKind, Known, LockEvent,
-    Part, Plan, StepEvent,
+    AnswerRecord, CheckpointEvent, Choice, ConflictEvent, ControlEvent, EndingEvent, Event, Failure, FailureKind,
+    Known, LockEvent, Part, Payload, Plan, StepEvent,
 };
 
 fn plan(yaml: &str) -> Plan {
@@ -318,4 +318,71 @@ fn texts_that_are_made_from_sensitive_values_are_shown_as_stars() {
     assert_eq!(&*texts.failure(&cancelled("ann")), "ann cancelled it: 7");
     let url = |step: &str| texts.url(&step.into(), Part::Do, "u/7").into_owned();
     assert_eq!((url("a"), url("b")), ("***".to_owned(), "u/7".to_owned()));
+}
+
+const REDACTED: &str = r#"
+workflow: w
+input: { sensitive: [$.card, $.unread], sensitive_headers: [X-Session] }
+steps:
+  use: { call: "POST ${services.bank}/uses", body: "${request.body.card}" }
+respond:
+  - when: ${input_error != null}
+    status: 422
+    headers: { x-last: "${'last ' + request.body.card}", x-plain: plain }
+    body: { last: "${'last ' + request.body.card}" }
+  - { status: 200 }
+"#;
+
+/// A run keeps of the request what its plan reads; the request has more.
+#[test]
+fn all_that_is_declared_in_a_request_is_redacted_where_the_run_never_began() {
+    let plan = plan(REDACTED);
+    let body = json!({ "card": "CARD-4111-2222", "unread": 8_765_432, "note": "see CARD-4111-2222" });
+    let headers = [("x-session", "session-77"), ("x-other", "other-99")];
+    let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).into_iter().collect();
+    let redaction = Redaction::of_refused(&plan, None, None).unwrap().with_request(&headers, &body);
+    let text = redaction.text("CARD-4111-2222, 8765432, session-77, other-99, CARD-4111…");
+    assert_eq!(text, "***, ***, ***, other-99, ***…");
+    let mut shown = body.clone();
+    redaction.request_body(&mut shown);
+    assert_eq!(shown, json!({ "card": "***", "unread": "***", "note": "see ***" }));
+    let mut answer = json!({ "echo": 8_765_432, "n": 7 });
+    redaction.answer_body(&mut answer);
+    assert_eq!(answer, json!({ "echo": "***", "n": 7 }));
+    // It is not known which parts of a body are sensitive that cannot be read.
+    let unreadable = redaction.with_request(&headers, &json!("{\"card\": \"CARD-1\",}"));
+    let mut answer = json!({ "echo": "CARD-1", "n": 7, "ok": true });
+    unreadable.answer_body(&mut answer);
+    assert_eq!(
+        (answer, unreadable.text("CARD-1")),
+        (json!({ "echo": "***", "n": "***", "ok": true }), "***".to_owned())
+    );
+    let nothing = self::plan("workflow: w\nsteps:\n  a: { set: 1 }\nrespond: { status: 200 }\n");
+    assert!(Redaction::of_refused(&nothing, None, None).is_none());
+}
+
+#[test]
+fn differences_at_sensitive_headers_and_parts_of_the_answer_are_hidden() {
+    let plan = plan(REDACTED);
+    let paths = Taint::new(&plan, &SensitiveSources::default()).respond[0].clone();
+    assert_eq!(shown(&paths), ["$.body.last", "$.headers.x-last"]);
+    let answer = AnswerRecord {
+        status: 422,
+        headers: vec![("X-Last".into(), "last CARD-4111".into()), ("x-plain".into(), "plain-plain".into())],
+        body: Payload::Empty,
+        bytes_as_text: false,
+        is_plain_text: false,
+        is_type_of_unsent_body: false,
+        sensitive: paths,
+    };
+    let redaction = Redaction::of_refused(&plan, None, Some(&answer)).unwrap();
+    let hidden =
+        ["headers.x-last", "headers.X-Session", "$.last", "$.last.deep", "$", "text", "intents.use.body", "$.a…"];
+    for path in hidden {
+        assert!(redaction.hides_difference_at(path), "{path}");
+    }
+    for path in ["headers.x-plain", "headers.x-las", "$.other", "$.items[*].n", "status", "assert ${a == b}"] {
+        assert!(!redaction.hides_difference_at(path), "{path}");
+    }
+    assert_eq!(redaction.text("quoted: last CARD-4111; plain-plain"), "quoted: ***; plain-plain");
 }

@@ -36,6 +36,7 @@ mod sealed_answers;
 mod sealed_cuts;
 mod sealed_once;
 mod sealed_quotes;
+mod sealed_samples;
 mod service_failures;
 mod structure;
 mod undoing;

@@ -40,7 +40,7 @@ pub(super) fn is_in_store(test: &EngineTest, text: &str) -> bool {
 }
 
 /// Whether a text is in any file of this directory whose file name starts with `prefix`.
-fn is_in_files(dir: &Path, prefix: &str, text: &str) -> bool {
+pub(super) fn is_in_files(dir: &Path, prefix: &str, text: &str) -> bool {
     let files = std::fs::read_dir(dir).expect("readable").flatten();
     let found = files.filter(|file| file.file_name().to_string_lossy().starts_with(prefix));
     found

@@ -140,7 +140,7 @@ fn a_number_in_a_text_that_holds_json_is_sealed_once() {
 #[test]
 fn the_beginning_of_a_known_value_before_a_cut_is_sealed() {
     let mut sealer = event_sealer(&["$.card".to_owned()]);
-    sealer.learn([&computed(json!({ "card": "CARD-4111-2222-3333" }))]);
+    sealer.knowledge.learn(&computed(json!({ "card": "CARD-4111-2222-3333" })));
     for text in ["no such card: CARD-4111-22…", r#"{"note":"zz CARD-4111…","n":1}"#, "CARD…"] {
         let event = computed(json!({ "text": text }));
         let once = sealed_event(&sealer, &event);

@@ -1,0 +1,37 @@
+//! The reply to a request whose body the workflow refuses or cannot read. No run is made for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use crate::engine::machine::replies::answered;
+use crate::exchange::{ArmAnswer, ArmReply, RunReport, Source};
+use crate::workflow::{Plan, Redaction, Run, World, input_refused};
+
+/// The answer that `respond` declares for such a request, or a problem document. `run` is the run as it would have
+/// begun. Although none was made, a sample of the request must not show its sensitive values.
+pub(in crate::engine) fn reply(run: Option<&Run>, plan: &Plan, world: &World, why: &[String]) -> ArmReply {
+    let declared = run.and_then(|run| input_refused(run, plan, world, &why.join("; ")));
+    let redaction = Redaction::of_refused(plan, run, declared.as_ref()).map(Arc::new);
+    let report = RunReport { redaction, ..RunReport::default() };
+    match declared {
+        Some(answer) => answered(&answer, report),
+        None => problem(why, report),
+    }
+}
+
+fn problem(why: &[String], report: RunReport) -> ArmReply {
+    let body = serde_json::json!({
+        "type": "urn:pointsman:problem:bad-input",
+        "title": "The workflow does not accept the request",
+        "status": 422,
+        "detail": why.join("; "),
+    });
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert("x-pointsman-source", HeaderValue::from_static(Source::Workflow.as_str()));
+    let (status, body) = (StatusCode::UNPROCESSABLE_ENTITY, Bytes::from(body.to_string()));
+    ArmReply::Answer(ArmAnswer { status, headers, body, report })
+}

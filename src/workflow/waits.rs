@@ -162,8 +162,8 @@ fn pause_ends(run: &Run) -> Option<&'static str> {
     match (run.conflicts().is_empty(), run.pause.is_some()) {
         (true, false) => None,
         (false, false) => Some("the decision about the conflict, before which no attempt begins"),
-        (true, true) => Some("resume the run (no attempt begins before that)"),
-        (false, true) => Some("decide the conflict, then resume the run (no attempt begins before that)"),
+        (true, true) => Some("to resume the run, before which no attempt begins"),
+        (false, true) => Some("the decision about the conflict, and then to resume the run: no attempt begins before"),
     }
 }
 

@@ -103,14 +103,19 @@ pub(in crate::engine) async fn prepare(
 fn bad_input(
     core: &Core,
     snapshot: &FilesSnapshot,
-    plan: &Plan,
+    plan: &Arc<Plan>,
     request: &ArmRequest,
     run: RunId,
     body: &Value,
     why: &[String],
 ) -> ArmReply {
     let begun = first_event(core, snapshot, plan, request, run, body, InstanceFacts::default()).ok();
-    let refused_run = begun.and_then(|(started, ..)| evolve(None, &Event::RunStarted(Arc::new(started))).ok());
+    let refused_run = begun.and_then(|(started, ..)| {
+        let event = Event::RunStarted(Arc::new(started));
+        let mut run = evolve(None, &event).ok()?;
+        run.collect_sensitive(plan, [&event]);
+        Some(run)
+    });
     refused_input::reply(refused_run.as_ref(), plan, &snapshot.world, why)
 }
 

@@ -8,6 +8,7 @@ mod deadlines;
 mod drains;
 mod listeners;
 mod many_clients;
+mod origin;
 mod proxied_connections;
 mod retries;
 mod rig;

@@ -99,9 +99,10 @@ async fn samples_hide_all_that_is_declared_and_asserts_judge_the_values_themselv
     assert_eq!(judged("intents.charge.body.full == intents.charge.body.part"), "does not hold");
     assert_eq!(judged("int(intents.charge.body.part) == 1"), "cannot be evaluated: ***");
     // The workflow's schema refuses this request, legacy does not.
-    legacy.script(reply(&json!({ "echo": LONG_MEMO })), 1);
+    legacy.script(reply(&json!({ "echo": LONG_MEMO, "note": "plain-refused" })), 1);
     post(json!({ "memo": LONG_MEMO, "extra": EXTRA })).await;
     let shown = groups(2).await.to_string();
+    assert!(shown.contains("plain-refused"), "only what is sensitive is hidden: {shown}");
     let log = output_text(&pointsman.cli(&["diffs", "things"]).await);
     assert_eq!(pointsman.stop().await, Some(0));
     for value in [&MEMO[..8], &MEMO[4..15], &LONG_MEMO[..12], &EXTRA[..10], &MARK[..10]] {

@@ -128,6 +128,8 @@ pub(super) struct Address {
     used_since: AtomicU64,
     /// Whether a task checks its health.
     pub is_checked: AtomicBool,
+    /// Whether it is no address of its service any more. A request that takes long may hold it for long.
+    is_removed: AtomicBool,
 }
 
 impl Address {
@@ -141,6 +143,33 @@ impl Address {
             ejection: Ejection::default(),
             used_since: AtomicU64::new(used_since),
             is_checked: AtomicBool::new(false),
+            is_removed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it is no address of its service any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.is_removed.load(Relaxed)
+    }
+    /// It is no address of its service any more: closes its idle connections, and ends its tasks and counts.
+    pub(super) fn remove(&self) {
+        if self.is_removed.swap(true, Relaxed) {
+            return;
+        }
+        self.idle.close_all();
+        let Common { ejected_count, ejected_gauge, unhealthy_gauge, .. } = &*self.common;
+        let (is_ejected, is_unhealthy) = self.ejection.leave(ejected_count);
+        if is_ejected {
+            ejected_gauge.decrement(1.0);
+        }
+        if is_unhealthy {
+            unhealthy_gauge.decrement(1.0);
+        }
+    }
+    /// Keeps a connection for the next request.
+    pub(super) fn keep(&self, connection: Connection) {
+        if !self.is_removed() {
+            self.idle.put(connection);
         }
     }
 
@@ -203,16 +232,20 @@ impl Address {
     /// A request got an answer.
     pub(super) fn answered(&self) {
         self.ejection.answered();
+        // It was tried although it is ejected.
+        if self.ejection.is_ejected() {
+            self.readmit();
+        }
     }
     /// A request was sent to it and got no answer: not in time, or the connection ended.
     pub(super) fn unanswered(self: &Arc<Self>) {
-        let Some(settings) = &self.common.eject else { return };
+        let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
         if let Some(time) = self.ejection.unanswered(settings, &self.common.ejected_count, now()) {
             self.ejected(Why::NoAnswer, time);
         }
     }
     fn eject(self: &Arc<Self>, why: Why) {
-        let Some(settings) = &self.common.eject else { return };
+        let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
         if let Some(time) = self.ejection.eject(why, settings, &self.common.ejected_count, now()) {
             self.ejected(why, time);
         }
@@ -233,9 +266,20 @@ impl Address {
         }
     }
 
+    /// It gets requests again, if it was ejected.
+    fn readmit(&self) {
+        let Common { service, eject: Some(settings), ejected_count, ejected_gauge, .. } = &*self.common else { return };
+        if self.ejection.readmit(settings, ejected_count, now()) {
+            self.used_since.store(now(), Relaxed);
+            ejected_gauge.decrement(1.0);
+            let (service, address) = (service.as_str(), self.socket);
+            tracing::info!(service, %address, "an address of a service gets requests again");
+        }
+    }
+
     /// Records what the health checks found.
     pub(super) fn set_healthy(&self, is_healthy: bool) {
-        if !self.ejection.set_healthy(is_healthy) {
+        if self.is_removed() || !self.ejection.set_healthy(is_healthy) {
             return;
         }
         let Common { service, unhealthy_gauge, .. } = &*self.common;
@@ -255,18 +299,12 @@ impl Address {
 async fn readmit(address: Weak<Address>, mut time: Duration) {
     loop {
         sleep(time).await;
-        let Some(address) = address.upgrade() else { return };
+        let Some(address) = address.upgrade().filter(|address| address.ejection.is_ejected()) else { return };
         let Some(settings) = &address.common.eject else { return };
         match address.open().await {
             Ok(connection) => {
-                let Common { service, ejected_count, ejected_gauge, .. } = &*address.common;
-                address.idle.put(connection);
-                address.used_since.store(now(), Relaxed);
-                ejected_gauge.decrement(1.0);
-                address.ejection.readmit(settings, ejected_count, now());
-                let socket = address.socket;
-                tracing::info!(service = service.as_str(), address = %socket, "an address of a service gets requests again");
-                return;
+                address.keep(connection);
+                return address.readmit();
             }
             Err(error) => {
                 time = address.ejection.stay_ejected(settings);
@@ -278,14 +316,7 @@ async fn readmit(address: Weak<Address>, mut time: Duration) {
 
 impl Drop for Address {
     fn drop(&mut self) {
-        let Common { ejected_count, ejected_gauge, unhealthy_gauge, .. } = &*self.common;
-        let (is_ejected, is_unhealthy) = self.ejection.leave(ejected_count);
-        if is_ejected {
-            ejected_gauge.decrement(1.0);
-        }
-        if is_unhealthy {
-            unhealthy_gauge.decrement(1.0);
-        }
+        self.remove();
     }
 }
 

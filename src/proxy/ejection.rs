@@ -124,13 +124,20 @@ impl Ejection {
         time
     }
 
-    /// It gets requests again; the first one without an answer ejects it again.
-    pub(super) fn readmit(&self, settings: &Eject, count: &EjectedCount, at: u64) {
+    /// It gets requests again; the first one without an answer ejects it again. Returns whether it was ejected.
+    pub(super) fn readmit(&self, settings: &Eject, count: &EjectedCount, at: u64) -> bool {
+        if !self.ejected.swap(false, Relaxed) {
+            return false;
+        }
+        count.remove();
         self.past.lock().unwrap_or_else(PoisonError::into_inner).readmitted_at = at;
         self.unanswered.store(settings.after.saturating_sub(1), Relaxed);
-        if self.ejected.swap(false, Relaxed) {
-            count.remove();
-        }
+        true
+    }
+
+    /// Whether it gets no requests for a while.
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
     }
 
     /// Records what the health checks found; returns whether that is a change.
@@ -140,11 +147,11 @@ impl Ejection {
 
     /// It is no address of its service any more. Returns whether it was ejected, and whether it was unhealthy.
     pub(super) fn leave(&self, count: &EjectedCount) -> (bool, bool) {
-        let is_ejected = self.ejected.load(Relaxed);
+        let is_ejected = self.ejected.swap(false, Relaxed);
         if is_ejected {
             count.remove();
         }
-        (is_ejected, self.unhealthy.load(Relaxed))
+        (is_ejected, self.unhealthy.swap(false, Relaxed))
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn start(address: &Arc<Address>) {
 async fn check_repeatedly(address: Weak<Address>, check: HealthCheck) {
     let (mut failures, mut successes) = (0_u32, 0_u32);
     loop {
-        let Some(checked) = address.upgrade() else { return };
+        let Some(checked) = address.upgrade().filter(|address| !address.is_removed()) else { return };
         let passed = timeout(check.timeout, passes(&checked, &check.path)).await.unwrap_or(false);
         if passed {
             (failures, successes) = (0, successes.saturating_add(1));

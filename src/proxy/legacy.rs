@@ -1,9 +1,10 @@
 //! Sends a request to legacy.
 //!
-//! Always true: a request is sent again only if no byte of a reply came and a repeat is harmless: hyper returned the
-//! request unsent; or it is idempotent, without a body, and its connection had been idle in the pool; or it is safe,
-//! without a body, another address can take it, and the retry budget allows that. Every failure says whether anything
-//! was sent. An address that gave no answer is told so. When legacy is slow, the limits in `wait` end the wait; when
+//! Always true: a request is sent a second time only if no whole head of a reply came and a repeat is harmless: it is
+//! idempotent, without a body, and its connection had been idle in the pool; or it is safe, without a body, another
+//! address can take it, and the retry budget allows that. It is never sent a third time, save that hyper has returned
+//! it unsent. Every failure says whether anything was sent. An address that gave no answer to a whole request is told
+//! so. When legacy is slow, the limits in `wait` end the wait; when
 //! the caller goes away, dropping this future closes legacy's connection.
 
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl LegacyConnection {
     /// Returns the connection for reuse. To be called only when both messages have ended completely.
     pub(super) fn return_to_pool(self) {
         if self.reusable {
-            self.in_flight.address.idle.put(self.connection);
+            self.in_flight.address.keep(self.connection);
         }
     }
 }
@@ -65,7 +66,9 @@ pub(super) async fn call(
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
     let has_host = request.headers().contains_key(HOST);
-    let (mut must_be_new, mut is_repeated) = (false, false);
+    let mut must_be_new = false;
+    // Why the first sending of this request, or of its copy, failed.
+    let mut sent_before = None;
     // Addresses that gave no connection or no answer to this request.
     let mut tried = Vec::new();
     upstream.start();
@@ -80,7 +83,14 @@ pub(super) async fn call(
     loop {
         let asked_at = now();
         let connected = upstream.connection(&mut tried, must_be_new, asked_at).await;
-        let (mut connection, in_flight, reused) = connected.map_err(CallError::Unreachable)?;
+        let (mut connection, in_flight, reused) = match (connected, sent_before.take()) {
+            (Ok(connected), before) => {
+                sent_before = before;
+                connected
+            }
+            (Err(_), Some(before)) => return Err(CallError::Closed(before)),
+            (Err(why), None) => return Err(CallError::Unreachable(why)),
+        };
         let target = &in_flight.address.target;
         if let Some(uri) = target.uri(&origin) {
             *request.uri_mut() = uri;
@@ -88,8 +98,9 @@ pub(super) async fn call(
         if !has_host {
             request.headers_mut().insert(HOST, target.authority.clone());
         }
-        let may_go_elsewhere = !reused && !is_repeated && request.method().is_safe() && upstream.has_another(&tried);
-        let mut repeat = if reused || may_go_elsewhere { repeatable(&request) } else { None };
+        let is_first = sent_before.is_none();
+        let may_go_elsewhere = is_first && !reused && request.method().is_safe() && upstream.has_another(&tried);
+        let mut repeat = if is_first && (reused || may_go_elsewhere) { repeatable(&request) } else { None };
         wait.set_first_byte_limit(upstream.first_byte);
         let sent = now();
         wait.start_sending();
@@ -116,17 +127,20 @@ pub(super) async fn call(
             }
             if let Some(copy) = repeat.take().filter(|_| is_closed(failed.error())) {
                 request = copy;
+                sent_before = Some(failed.into_error());
                 continue;
             }
         }
-        if !wait.is_request_broken() {
+        // A service may refuse a body before all of it has come, and close.
+        if wait.is_request_done() {
             in_flight.address.unanswered();
         }
         if let Some(copy) = repeat.filter(|_| may_go_elsewhere && is_closed(failed.error()))
             && upstream.retry_budget.take()
         {
             upstream.retries.increment(1);
-            (request, is_repeated) = (copy, true);
+            request = copy;
+            sent_before = Some(failed.into_error());
             tried.push(in_flight.address.clone());
             continue;
         }
@@ -146,7 +160,7 @@ struct Awaited<'a> {
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        if matches!(self.wait.overdue_reported(), Some(Overdue::FirstByte | Overdue::Upload)) {
+        if self.wait.overdue_reported() == Some(Overdue::FirstByte) {
             self.address.unanswered();
         }
     }

@@ -107,6 +107,14 @@ impl IdleConnections {
         self.bounds.count.fetch_add(1, Relaxed);
     }
 
+    /// Closes all.
+    pub(super) fn close_all(&self) {
+        for list in &self.lists {
+            let closed = std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
+            self.bounds.count.fetch_sub(closed.len(), Relaxed);
+        }
+    }
+
     /// Closes those that have been idle for too long.
     pub(super) fn sweep(&self) {
         let now = now();

@@ -66,8 +66,11 @@ impl Table {
         let mut all_metrics = HashMap::new();
         let mut upstreams = HashMap::new();
         let mut upstream = |service: &Arc<Service>| {
-            let known = before.and_then(|b| b.upstreams.get(&service.name)).filter(|u| *u.service == **service);
-            let made = || known.cloned().unwrap_or_else(|| Arc::new(Upstream::new(service.clone(), limits)));
+            let known = before.and_then(|b| b.upstreams.get(&service.name));
+            let made = || match known.filter(|known| *known.service == **service) {
+                Some(same) => same.clone(),
+                None => Arc::new(Upstream::new(service.clone(), limits, known.map(|known| &**known))),
+            };
             upstreams.entry(service.name.clone()).or_insert_with(made).clone()
         };
         let metrics_of = |route: &RouteId| {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -61,8 +62,27 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(service: Arc<Service>, limits: &Limits) -> Self {
-        Self::with_resolver(service, limits, Resolver::system())
+    /// `before` is the service as earlier files had it: until its names are looked up again, they have the addresses
+    /// that they had.
+    pub(super) fn new(service: Arc<Service>, limits: &Limits, before: Option<&Upstream>) -> Self {
+        let upstream = Self::with_resolver(service, limits, Resolver::system());
+        if let Some(before) = before {
+            upstream.take_addresses(before);
+        }
+        upstream
+    }
+
+    fn take_addresses(&self, before: &Upstream) {
+        let known = before.addresses.load();
+        let is_same = |a: &Target, b: &Target| (&a.host, a.port) == (&b.host, b.port);
+        let mut has_all = true;
+        for target in self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err()) {
+            let of_target = known.iter().filter(|address| is_same(&address.target, target));
+            let found: Vec<_> = of_target.map(|address| (address.socket, target.clone())).collect();
+            has_all &= !found.is_empty();
+            self.replace(|address| Arc::ptr_eq(&address.target, target), found.into_iter());
+        }
+        self.is_looked_up.store(has_all, Relaxed);
     }
 
     pub(super) fn with_resolver(service: Arc<Service>, limits: &Limits, resolver: Resolver) -> Self {
@@ -122,8 +142,10 @@ impl Upstream {
             self.first_lookup().await?;
         }
         let mut why = None;
+        // Whether the connections that failed did so at once.
+        let mut costs_nothing = true;
         for _ in 0..CONNECTS_MAX {
-            let Some(address) = self.choose(tried, asked_at) else { break };
+            let Some(address) = self.choose(tried, costs_nothing, asked_at) else { break };
             // In flight already while connecting, so that others choose less often an address that connects slowly.
             let in_flight = InFlight::new(address);
             let address = &in_flight.address;
@@ -132,7 +154,10 @@ impl Upstream {
             }
             match address.connect().await {
                 Ok(connection) => return Ok((connection, in_flight, false)),
-                Err(error) => why = Some(error),
+                Err(error) => {
+                    costs_nothing &= matches!(error, ConnectError::Refused(_));
+                    why = Some(error);
+                }
             }
             tried.push(address.clone());
             // The name may lead elsewhere by now.
@@ -148,7 +173,9 @@ impl Upstream {
         addresses.len() > 1 && addresses.iter().any(|address| address.is_available() && is_untried(address, tried))
     }
 
-    fn choose(&self, tried: &[Arc<Address>], at: u64) -> Option<Arc<Address>> {
+    /// An address that is not among `tried`. One that gets no requests is chosen only if there is no other one, and if
+    /// `may_be_ejected` or none has been tried.
+    fn choose(&self, tried: &[Arc<Address>], may_be_ejected: bool, at: u64) -> Option<Arc<Address>> {
         let addresses = self.addresses.load();
         if let [only] = &addresses[..] {
             return tried.is_empty().then(|| only.clone());
@@ -161,9 +188,10 @@ impl Upstream {
         };
         let random = |below: u64| fastrand::u64(..below);
         let chosen = choose(addresses.len(), |index| candidate(true, index), random);
-        // Those that get no requests are tried only if there is no other one, and then one of them.
         let chosen = match chosen {
-            None if tried.is_empty() => choose(addresses.len(), |index| candidate(false, index), random),
+            None if may_be_ejected || tried.is_empty() => {
+                choose(addresses.len(), |index| candidate(false, index), random)
+            }
             chosen => chosen,
         };
         chosen.map(|index| addresses[index].clone())
@@ -181,8 +209,7 @@ impl Upstream {
             if let Some((_, why)) = failed.as_ref().filter(|(at, _)| now().saturating_sub(*at) < pause) {
                 return Err(unresolved(why));
             }
-            let looked_up = timeout(self.common.connect, self.look_up_all()).await;
-            *failed = looked_up.unwrap_or_else(|_| Some(TOO_SLOW.to_owned())).map(|why| (now(), why));
+            *failed = self.look_up_all().await.map(|why| (now(), why));
             if self.addresses.load().is_empty() {
                 let why = failed.as_ref().map_or("the service's name has no address", |(_, why)| why);
                 return Err(unresolved(why));
@@ -190,21 +217,25 @@ impl Upstream {
             self.is_looked_up.store(true, Relaxed);
             Ok(())
         };
-        let in_time = timeout(self.common.connect, look_up).await;
+        // Each lookup has that time, and another request may have to wait for it first.
+        let in_time = timeout(self.common.connect * 2, look_up).await;
         in_time.unwrap_or_else(|_| Err(unresolved(TOO_SLOW)))
     }
 
     /// Looks up all names. Returns why one could not be looked up.
     async fn look_up_all(&self) -> Option<String> {
+        let names = self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err());
+        let look_up = async |target: &Arc<Target>| {
+            let found = timeout(self.common.connect, self.resolver.look_up(&target.host, target.port)).await;
+            let too_slow = |_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, TOO_SLOW));
+            (target.clone(), found.unwrap_or_else(too_slow))
+        };
         let mut failure = None;
-        for target in &self.targets {
-            if target.host.parse::<IpAddr>().is_ok() {
-                continue;
-            }
-            match self.resolver.look_up(&target.host, target.port).await {
+        for (target, found) in join_all(names.map(look_up)).await {
+            match found {
                 Ok(sockets) => {
                     let found = sockets.into_iter().map(|socket| (socket, target.clone()));
-                    self.replace(|address| Arc::ptr_eq(&address.target, target), found);
+                    self.replace(|address| Arc::ptr_eq(&address.target, &target), found);
                 }
                 Err(error) => {
                     self.lookup_failures.increment(1);
@@ -233,6 +264,8 @@ impl Upstream {
             let made = || Arc::new(Address::new(socket, target, self.common.clone(), used_since));
             after.push(stays.cloned().unwrap_or_else(made));
         }
+        let is_gone = |address: &&Arc<Address>| !after.iter().any(|kept| Arc::ptr_eq(kept, address));
+        old.iter().filter(is_gone).for_each(|address| address.remove());
         if self.is_started.load(Relaxed) {
             after.iter().for_each(health_check::start);
         }
@@ -244,6 +277,12 @@ impl Upstream {
     /// Closes connections that have been idle for too long.
     pub(super) fn sweep(&self) {
         self.addresses.load().iter().for_each(|address| address.idle.sweep());
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.addresses.load().iter().for_each(|address| address.remove());
     }
 }
 
@@ -285,6 +324,28 @@ mod tests {
             let connected = upstream.connection(&mut Vec::new(), true, now()).await;
             assert!(connected.is_ok_and(|(_, in_flight, _)| in_flight.address.socket == socket));
         }
+    }
+
+    /// A long exchange may hold one that is gone.
+    #[tokio::test]
+    async fn a_removed_address_no_longer_counts_and_a_changed_service_keeps_those_of_its_names() {
+        let (a, b) = ("127.0.0.1:1", "127.0.0.1:2");
+        let answers = Arc::new(Mutex::new(vec![vec![a, b], vec![b]]));
+        let resolver = Resolver::new(move |_, _| {
+            let answer = answers.lock().unwrap().remove(0);
+            Box::pin(async move { Ok(answer.iter().map(|socket| socket.parse().unwrap()).collect()) })
+        });
+        let service = Service::at("shop", ["http://shop.test:9000".parse().unwrap()]);
+        let upstream = Upstream::with_resolver(Arc::new(service.clone()), &Limits::default(), resolver);
+        upstream.look_up_all().await;
+        let held = upstream.addresses.load()[0].clone();
+        assert!(held.connect().await.is_err() && !held.is_available(), "ejected");
+        upstream.look_up_all().await;
+        assert_eq!(sockets(&upstream), [b]);
+        assert!(held.is_removed() && held.is_available(), "it is not among the ejected ones any more");
+        let changed = Arc::new(Service { slow_start: Some(Duration::from_secs(9)), ..service });
+        let changed = Upstream::new(changed, &Limits::default(), Some(&upstream));
+        assert_eq!((sockets(&changed), changed.is_looked_up.load(Relaxed)), (vec![b.to_owned()], true));
     }
 
     #[tokio::test]

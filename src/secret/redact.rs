@@ -63,20 +63,10 @@ pub fn redact_line(text: &str) -> String {
     if text.split('.').count() == 3 && text.starts_with("eyJ") {
         return STARS.to_owned();
     }
+    let text = without_user_info(text);
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    // `user:password@` in a URL.
-    if let Some((before, after)) = rest.split_once("://") {
-        let authority = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
-        if let Some(at) = authority.rfind('@') {
-            out.push_str(before);
-            out.push_str("://");
-            out.push_str(STARS);
-            rest = &after[at..];
-        }
-    }
     // `key=value` in queries and forms.
-    for piece in rest.split_inclusive(['?', '&', ';', '#']) {
+    for piece in text.split_inclusive(['?', '&', ';', '#']) {
         let (body, end) = match piece.char_indices().last() {
             Some((at, '?' | '&' | ';' | '#')) => piece.split_at(at),
             _ => (piece, ""),
@@ -94,9 +84,39 @@ pub fn redact_line(text: &str) -> String {
     out
 }
 
+/// The text with each `user:password@` of a URL replaced. What stands between `://` and the last `@` before the path is
+/// taken for it, so that more may be replaced where a URL is a value in a query.
+fn without_user_info(text: &str) -> String {
+    let mut pieces = text.split("://");
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let authority = &piece[..piece.find(['/', '?', '#']).unwrap_or(piece.len())];
+        out.push_str("://");
+        match authority.rfind('@') {
+            Some(at) => {
+                out.push_str(STARS);
+                out.push_str(&piece[at..]);
+            }
+            None => out.push_str(piece),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_before_and_after_a_url_in_a_query_are_replaced() {
+        for (line, redacted) in [
+            ("/cb?token=T1&redirect=https://example.com&email=a@b.c", "/cb?token=***&redirect=https://***@b.c"),
+            ("/cb?to=https://u:p@x/y&password=T2", "/cb?to=https://***@x/y&password=***"),
+            ("/a?b=http://x/1&c=http://u:p@y/2", "/a?b=http://x/1&c=http://***@y/2"),
+        ] {
+            assert_eq!(redact_line(line), redacted);
+        }
+    }
 
     #[test]
     fn keys_with_secret_values_are_recognised() {

@@ -203,3 +203,38 @@ async fn a_name_without_an_address_is_502_and_the_next_request_is_not_slower() {
         assert!(refused.text().contains("legacy-unresolved") && refused.text().contains("Nothing was sent"));
     }
 }
+
+/// They are tried all the same, and the one that answers gets requests again at once.
+#[tokio::test]
+async fn where_all_addresses_are_ejected_one_that_is_back_fails_no_request() {
+    let unused = Origin::always_answers(OK).await;
+    let (back, dead) = (refusing().await, refusing().await);
+    let service = Service { eject: ejecting(Duration::from_secs(600)), ..at(&[back, dead]) };
+    let rig = Rig::new(&unused, Setup { service: Some(service), ..Setup::default() }).await;
+    assert_eq!(statuses(&rig, 3).await, [502; 3]);
+    let origin = Origin::always_answers_at(back, OK).await;
+    assert_eq!(statuses(&rig, 20).await, [200; 20]);
+    assert_eq!(origin.requests().len(), 20);
+}
+
+#[tokio::test]
+async fn a_repeat_without_a_connection_does_not_hide_that_the_request_was_sent_before() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = at(&[listener.local_addr().unwrap()]);
+    let unused = Origin::always_answers(OK).await;
+    let rig = Rig::new(&unused, Setup { service: Some(service), ..Setup::default() }).await;
+    let served = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let mut wire = super::wire::Wire::new(stream);
+        wire.message(true).await.expect("the first request");
+        wire.send(OK).await;
+        wire.message(true).await.expect("the second request")
+    });
+    let mut client = rig.connect().await;
+    assert_eq!(client.ask(&get("/first")).await.status(), 200);
+    let refused = client.ask("DELETE /second HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    assert!(served.await.unwrap().line().starts_with("DELETE /second"));
+    assert_eq!(refused.status(), 502);
+    assert!(refused.text().contains("legacy-closed") && refused.text().contains("may have been carried out"));
+}

@@ -160,7 +160,9 @@ struct Awaited<'a> {
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        if self.wait.overdue_reported() == Some(Overdue::FirstByte) {
+        // A service may be slow to take a body because its client is slow to send it.
+        let is_late = matches!(self.wait.overdue_reported(), Some(Overdue::FirstByte | Overdue::Total));
+        if is_late && self.wait.is_request_done() {
             self.address.unanswered();
         }
     }

@@ -103,7 +103,8 @@ pub struct Limits {
     pub proxy_header_ms: u64,
     /// How long the TLS handshake of a new connection may take, its wait for others included.
     pub tls_handshake_ms: u64,
-    /// TLS handshakes in progress; each has its place among the open client connections. Further ones wait.
+    /// TLS handshakes whose clients have sent the first bytes, at the same time; each has its place among the open
+    /// client connections. Further ones wait.
     pub tls_handshakes_max: u64,
     /// How long a client may take to send the head of a request.
     pub head_read_ms: u64,

@@ -102,11 +102,16 @@ async fn handshakes_in_progress_are_bounded_and_count_as_connections() {
     let origin = Origin::always_answers(OK).await;
     let limits = Limits { tls_handshakes_max: 1, ..Limits::default() };
     let (rig, trusting) = rig_with(&origin, |setup| setup.limits = limits).await;
-    let silent = rig.connect().await;
+    // One that has not begun is not in progress.
+    let _silent = rig.connect().await;
+    assert_eq!(connect(&rig, &trusting, SHOP).await.ask(&get("/")).await.status(), 200);
+    let mut begun = rig.connect().await;
+    // The beginning of a handshake message.
+    begun.send([22, 3, 1, 2, 0, 1, 0]).await;
     let mut second = Box::pin(connect(&rig, &trusting, SHOP));
     let early = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
     assert!(early.is_err(), "another one is in progress");
-    drop(silent);
+    drop(begun);
     assert_eq!(second.await.ask(&get("/")).await.status(), 200);
 
     let limits = Limits { client_connections_max: 1, tls_handshake_ms: 300, linger_ms: 20, ..Limits::default() };

@@ -83,8 +83,8 @@ pub(super) async fn secure(
     wait: &ConnectionWait,
 ) -> Option<Secured> {
     let step = async {
-        // A client that sends nothing keeps no other one waiting. `readable` may return before there are bytes; an error
-        // shows when the first ones are read.
+        // A client that sends nothing keeps no other one waiting. `readable` may return before there are bytes. An
+        // error shows when the first ones are read.
         let _ = socket.peek(&mut [0_u8; 1]).await;
         // The semaphore is never closed.
         let _in_progress = shared.handshakes.acquire().await;

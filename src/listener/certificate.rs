@@ -51,7 +51,7 @@ impl Certificate {
     /// Reads a chain, the certificate of the key first, and the key.
     ///
     /// # Errors
-    /// What is wrong with which of the two.
+    /// The chain or the key cannot be used, or they do not belong together: the error says which file, and why.
     pub fn read(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Self, CertificateError> {
         let chain = read_certificates(chain)
             .map_err(|message| CertificateError::of_chain(message, "it must begin with the listener's certificate"))?;

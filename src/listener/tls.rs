@@ -60,7 +60,7 @@ pub struct ServerTls {
     digest: [u8; 32],
 }
 
-/// The cryptography of this process.
+/// The cipher suites, signatures and random numbers that TLS uses here: those of aws-lc.
 pub fn crypto() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

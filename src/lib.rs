@@ -24,6 +24,7 @@
 //! - [`access_log`]: writes one line per exchange with a client
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
 //! - [`listener`]: on which addresses clients are accepted, and what precedes their HTTP
+//! - [`transport`]: connections to services, below HTTP
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
 //! - [`slot_file`]: files of slots with checksums, where `affinity` and `evidence` write what is not in the store yet
@@ -67,4 +68,5 @@ pub mod shadow;
 pub mod slot_file;
 pub mod store;
 pub mod telemetry;
+pub mod transport;
 pub mod workflow;

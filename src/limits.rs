@@ -49,6 +49,32 @@ pub const TLS_SESSIONS_MAX: usize = 1_024;
 /// The header of the PROXY protocol, version 2; one of version 1 has at most 107 bytes.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
 
+/// Requests at the same time on one HTTP/2 connection to a service, where the service accepts as many. Beyond that one
+/// more connection is cheaper than one that all wait for.
+pub const SERVICE_HTTP2_STREAMS_MAX: usize = 100;
+/// HTTP/2 connections to one address of a service: with the requests above, more than clients' connections.
+pub const SERVICE_HTTP2_CONNECTIONS_MAX: usize = 128;
+/// What a service may send ahead of its client on one stream. The connection takes as much for all of its streams, so
+/// that a client that does not read holds up no other one.
+pub const SERVICE_HTTP2_WINDOW_BYTES: u32 = 128 << 10;
+/// What is kept of a request's body that goes over HTTP/2, so that the request can be sent again if the service says
+/// that it has not processed it.
+pub const KEPT_BODY_BYTES_MAX: usize = 64 << 10;
+/// How often one request is sent, if each time the service says that it has not processed it.
+pub const NOT_PROCESSED_MAX: usize = 3;
+/// The payload of one frame that an HTTP/2 client may send: the protocol's smallest value, so that no frame delays
+/// others for long.
+pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 << 10;
+/// Streams of one HTTP/2 connection that its client may have reset before they were looked at; with more the connection
+/// is closed.
+pub const HTTP2_PENDING_RESETS_MAX: usize = 50;
+/// Streams of one HTTP/2 connection that may be reset because of the client's errors; with more it is closed.
+pub const HTTP2_LOCAL_RESETS_MAX: usize = 200;
+/// Streams that were reset here and are remembered for a second, because frames of the client may be on their way.
+pub const HTTP2_KEPT_RESETS_MAX: usize = 50;
+/// The largest value of a window of HTTP/2, which the protocol gives.
+pub const HTTP2_WINDOW_LIMIT_BYTES_MAX: u64 = (1 << 31) - 1;
+
 /// The largest value of a limit that is a time: ten years. Times of this size can be added to one another.
 pub const TIME_LIMIT_MAX: Duration = Duration::from_secs(3_653 * 86_400);
 /// The largest value of a limit that is a size, unless it has a smaller one below: 1 TiB.
@@ -101,15 +127,28 @@ pub struct Limits {
     pub service_unrepeatable_idle_ms: u64,
     /// How long the PROXY header of a new connection may take to arrive, where a listener expects one.
     pub proxy_header_ms: u64,
-    /// How long the TLS handshake of a new connection may take, its wait for others included.
+    /// How long the TLS handshake of a new connection may take.
     pub tls_handshake_ms: u64,
-    /// TLS handshakes whose clients have sent the first bytes, at the same time; each has its place among the open
-    /// client connections. Further ones wait.
-    pub tls_handshakes_max: u64,
     /// How long a client may take to send the head of a request.
     pub head_read_ms: u64,
     /// A connection without a request is closed after this time.
     pub client_idle_ms: u64,
+    /// Requests at the same time on one HTTP/2 connection of a client; a client that begins more gets REFUSED_STREAM.
+    pub client_http2_streams_max: u64,
+    /// The body of one request that a client may send over HTTP/2 before it is read (the window of a stream).
+    /// 2,147,483,647 at most.
+    pub client_http2_stream_window_bytes_max: u64,
+    /// The same for all requests of one connection (the window of the connection). 2,147,483,647 at most.
+    pub client_http2_window_bytes_max: u64,
+    /// The part of one answer over HTTP/2 that waits until the client's socket takes it; 2,147,483,647 at most.
+    pub client_http2_send_buffer_bytes_max: u64,
+    /// Requests over HTTP/2 that a client may reset in ten seconds on one connection, beyond as many as were answered;
+    /// with more the connection is closed (ENHANCE_YOUR_CALM).
+    pub client_http2_resets_max: u64,
+    /// Frames that carry no part of a request (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA) that a client may
+    /// send in ten seconds on one HTTP/2 connection, beyond three for each frame of a head or body in either direction;
+    /// with more the connection is closed.
+    pub client_http2_control_frames_max: u64,
     /// A client that closed its sending side counts as gone if no byte could be sent to it for this time.
     pub client_half_close_ms: u64,
     /// After an early answer: how long further bytes of the client are read and discarded before the connection is
@@ -129,11 +168,11 @@ pub struct Limits {
     pub access_log_lines_max: u64,
 
     // shadow
-    /// Entries waiting for the other arm.
+    /// Answered requests that wait until the engine runs them for the comparison.
     pub shadow_queue_entries_max: u64,
-    /// Bytes waiting for the other arm.
+    /// Bytes of the answered requests that wait.
     pub shadow_queue_bytes_max: u64,
-    /// Runs of the other arm at the same time.
+    /// Runs of the engine for the comparison, rehearsed or dark, at the same time.
     pub shadow_in_flight_max: u64,
     /// Threads of the shadow executor; 1,024 at most.
     pub shadow_threads: u64,
@@ -300,9 +339,14 @@ impl Default for Limits {
             service_unrepeatable_idle_ms: 250, // servers' keep-alive time-outs begin at about 1 s
             proxy_header_ms: 5_000,
             tls_handshake_ms: 10_000,
-            tls_handshakes_max: 1_000,
             head_read_ms: 10_000,
             client_idle_ms: 75_000,
+            client_http2_streams_max: 100,
+            client_http2_stream_window_bytes_max: 128 << 10,
+            client_http2_window_bytes_max: 1 << 20,
+            client_http2_send_buffer_bytes_max: 64 << 10,
+            client_http2_resets_max: 200,
+            client_http2_control_frames_max: 1_000,
             client_half_close_ms: 2_000,
             linger_ms: 2_000,
             connect_ms: 2_000,

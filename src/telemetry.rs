@@ -1,43 +1,34 @@
 //! The process's log and its metrics recorder.
 //!
 //! Each process has one log and one recorder, installed once; a second call gets the handle of the first. Each module
-//! records its own metrics; this one sets the histogram buckets, the descriptions, and the metric of the version.
+//! records its own metrics; this one has the recorder, the descriptions, and the metric of the version.
 
 mod help;
+mod histogram;
+mod recorder;
 
 pub use help::metrics;
+pub use recorder::MetricsHandle;
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tracing_subscriber::EnvFilter;
 
-/// Upper bounds of every histogram of seconds: from the 50 µs of the proxy's own work to a minute.
-const SECONDS_BUCKETS: [f64; 22] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75,
-    1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
-/// Upper bounds of counts of events in one commit.
-const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-/// The interval at which recorded samples are added to their buckets, scraped or not. Otherwise they would accumulate
-/// in memory: 24 bytes for each step and each append.
-const UPKEEP: Duration = Duration::from_secs(1);
+use recorder::Recorder;
 
-static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+static RECORDER: OnceLock<Option<MetricsHandle>> = OnceLock::new();
 
 /// The handle of the process's metrics recorder, installed on first use. `None` where the embedding program installed
 /// another recorder.
-pub fn recorder() -> Option<PrometheusHandle> {
+pub fn recorder() -> Option<MetricsHandle> {
     RECORDER
         .get_or_init(|| {
-            let built = PrometheusBuilder::new()
-                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
-                .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_batch_events".to_owned()), &BATCH_BUCKETS))
-                .and_then(|b| b.install_recorder());
-            match built {
-                Ok(handle) => {
+            let recorder = Recorder::new(PrometheusBuilder::new().build_recorder());
+            let handle = recorder.handle();
+            match metrics::set_global_recorder(recorder) {
+                Ok(()) => {
                     metrics::gauge!("pointsman_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
                     help::describe();
                     metrics_process::Collector::default().describe();
@@ -52,20 +43,10 @@ pub fn recorder() -> Option<PrometheusHandle> {
         .clone()
 }
 
-/// One scrape: reads the process's own figures, adds samples to their buckets, and returns the exposition text.
-pub fn render(handle: &PrometheusHandle) -> String {
+/// One scrape: reads the process's own figures, and returns the exposition text.
+pub fn render(handle: &MetricsHandle) -> String {
     metrics_process::Collector::default().collect();
-    handle.run_upkeep();
     handle.render()
-}
-
-/// Adds samples to their buckets at an interval. Ends with the process.
-pub async fn upkeep(handle: PrometheusHandle) {
-    let mut ticks = tokio::time::interval(UPKEEP);
-    loop {
-        ticks.tick().await;
-        handle.run_upkeep();
-    }
 }
 
 /// How the log is written.

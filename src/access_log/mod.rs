@@ -32,14 +32,14 @@ use tokio::time::{sleep, timeout};
 use crate::limits::Limits;
 pub use record::{Record, RequestHead, Text};
 pub use settings::{AccessLogSettings, LineFormat, LogFile};
-use writer::{Job, Writer};
+use writer::{Writer, WriterMessage};
 
-/// At the end of the process: the pause after the queue was found full.
+/// At the end of the process: the pause before a flush tries a full queue again.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The access log of the process.
 pub struct AccessLog {
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<WriterMessage>,
     sample: f64,
     reopen: Arc<AtomicBool>,
     /// Records that found no room.
@@ -71,7 +71,7 @@ impl AccessLog {
         if !record.has_failed() && self.sample < 1.0 && fastrand::f64() >= self.sample {
             return;
         }
-        if self.jobs.try_send(Job::Line(record)).is_err() {
+        if self.jobs.try_send(WriterMessage::Line(record)).is_err() {
             self.overflowed.fetch_add(1, Relaxed);
             self.dropped.increment(1);
         }
@@ -81,14 +81,14 @@ impl AccessLog {
     pub fn reopen(&self) {
         self.reopen.store(true, Release);
         // If the queue is full, the writer is at work and looks before its next write.
-        let _ = self.jobs.try_send(Job::Wake);
+        let _ = self.jobs.try_send(WriterMessage::Wake);
     }
 
     /// Returns when every line that was handed over before is written, or after `within`.
     pub async fn flush(&self, within: Duration) {
         let (report, reported) = oneshot::channel();
         let flushed = async {
-            let mut job = Job::Report(report);
+            let mut job = WriterMessage::Report(report);
             while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
                 job = back;
                 sleep(FULL_PAUSE).await;

@@ -28,7 +28,7 @@ pub struct Record {
     pub trace_id: Option<u128>,
     /// The route.
     pub route: Option<RouteId>,
-    /// The state of the route that is in force.
+    /// The route's effective state.
     pub state: Option<State>,
     /// The rung that the request was on.
     pub rung: Option<State>,

@@ -135,20 +135,44 @@ async fn failures_are_logged_whatever_the_sample() {
     assert_eq!(targets, [json!("/error"), json!("/cut")]);
 }
 
+/// The pipe's reader is gone for good, and whoever rotates the log has put a file in its place.
+#[tokio::test]
+async fn a_log_that_hangs_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = dir.path().join("log");
+    let _reader = pipe_and_reader(&name);
+    let limits = Limits { access_log_lines_max: 10_000, ..Limits::default() };
+    let log = AccessLog::start(&settings(&name, 1.0), &limits).unwrap();
+    // More than a pipe holds.
+    for number in 0..1_000 {
+        log.log(Box::new(record(format!("/{number}").as_bytes(), b"")));
+    }
+    std::fs::rename(&name, dir.path().join("moved")).unwrap();
+    log.reopen();
+    log.flush(Duration::from_secs(60)).await;
+    let text = std::fs::read_to_string(&name).unwrap();
+    assert!(text.ends_with('\n'), "{text:?}");
+    let last = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).next_back().unwrap();
+    assert_eq!(last["target"], "/999");
+}
+
+/// Makes a pipe that does not wait, and opens it for reading.
+fn pipe_and_reader(pipe: &std::path::Path) -> std::fs::File {
+    rustix::fs::mkfifoat(rustix::fs::CWD, pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    let refused = AccessLog::start(&settings(pipe, 1.0), &Limits::default());
+    assert!(refused.is_err(), "a pipe without a reader is refused at once");
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), nonblocking).open(pipe).unwrap()
+}
+
 /// A pipe that nobody reads takes some bytes and then none.
 #[tokio::test]
 async fn a_file_that_hangs_delays_nobody_and_costs_lines_beyond_the_bound() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pipe");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     let limits = Limits { access_log_lines_max: 50, ..Limits::default() };
-    assert!(AccessLog::start(&settings(&pipe, 1.0), &limits).is_err(), "a pipe without a reader is refused at once");
-    let opened = std::os::unix::fs::OpenOptionsExt::custom_flags(
-        std::fs::OpenOptions::new().read(true),
-        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
-    )
-    .open(&pipe);
-    let mut reader = opened.unwrap();
+    let mut reader = pipe_and_reader(&pipe);
     let log = AccessLog::start(&settings(&pipe, 1.0), &limits).unwrap();
     let began = std::time::Instant::now();
     for number in 0..20_000 {

@@ -33,7 +33,7 @@ const ROOM_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// What the thread is given.
-pub(super) enum Job {
+pub(super) enum WriterMessage {
     /// A line to write.
     Line(Box<Record>),
     /// Look whether the file is to be opened again.
@@ -85,18 +85,18 @@ impl Writer {
     }
 
     /// Works until the sender is dropped.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+    pub(super) fn run(mut self, jobs: &Receiver<WriterMessage>) {
         while let Ok(first) = jobs.recv() {
             let mut reports = Vec::new();
             let mut next = Some(first);
             while let Some(job) = next {
                 match job {
-                    Job::Line(record) => match self.format {
+                    WriterMessage::Line(record) => match self.format {
                         LineFormat::Json => json::write(&record, &mut self.lines),
                         LineFormat::Common => common::write(&record, &mut self.lines),
                     },
-                    Job::Wake => {}
-                    Job::Report(report) => reports.push(report),
+                    WriterMessage::Wake => {}
+                    WriterMessage::Report(report) => reports.push(report),
                 }
                 next = if self.lines.len() < BATCH_BYTES { jobs.try_recv().ok() } else { None };
             }
@@ -116,18 +116,23 @@ impl Writer {
         }
     }
 
-    fn open_again(&mut self) {
+    /// Returns whether the file was opened.
+    fn open_again(&mut self) -> bool {
         match open(&self.file) {
             Ok(file) => {
                 // It may be the same file.
-                self.is_torn &= file.metadata().is_ok_and(|file| file.len() > 0);
+                self.is_torn &= file.metadata().is_ok_and(|file| file.len() > 0 || !file.is_file());
                 self.open = file;
                 tracing::info!("the access log was opened again");
+                true
             }
-            Err(error) => tracing::error!(
-                %error, file = ?self.file,
-                "the access log cannot be opened again: the old file stays in use. Send SIGUSR1 once it can be"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %error, file = ?self.file,
+                    "the access log cannot be opened again: the old file stays in use. Send SIGUSR1 once it can be"
+                );
+                false
+            }
         }
     }
 
@@ -144,11 +149,37 @@ impl Writer {
                 Ok(0) => return self.lose(written, ErrorKind::WriteZero.into()),
                 Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for_room(&self.open),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    wait_for_room(&self.open);
+                    // Whoever moved the pipe away may not read it any more.
+                    if self.reopen.swap(false, Acquire) && self.open_in_write(written) {
+                        return self.write_lines();
+                    }
+                }
                 Err(error) => return self.lose(written, error),
             }
         }
         (self.is_torn, _) = (false, self.lines.clear());
+    }
+
+    /// Opens the file again while so many bytes of the lines are written. The line that the old file has in part is
+    /// lost. Returns whether the file was opened.
+    fn open_in_write(&mut self, written: usize) -> bool {
+        self.is_torn = written > 0 && self.lines[written - 1] != b'\n';
+        let is_cut = self.is_torn;
+        if !self.open_again() {
+            self.is_torn = false;
+            return false;
+        }
+        let rest = &self.lines[written..];
+        let skipped =
+            if is_cut { rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1) } else { 0 };
+        self.lines.drain(..written + skipped);
+        if is_cut {
+            self.unwritten.increment(1);
+            self.lost.in_write += 1;
+        }
+        true
     }
 
     /// The lines from here on cannot be written.

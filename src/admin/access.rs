@@ -23,7 +23,7 @@ const NAME_CHARS_MAX: usize = 64;
 
 /// A set of endpoints that a token may call; a token lists its scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum TokenScope {
     /// Read routes, evidence and runs.
     Read,
     /// Start runs and send them signals.
@@ -34,13 +34,13 @@ pub(super) enum Scope {
     Flip,
 }
 
-impl Scope {
+impl TokenScope {
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Scope::Read => "read",
-            Scope::Run => "run",
-            Scope::Decide => "decide",
-            Scope::Flip => "flip",
+            TokenScope::Read => "read",
+            TokenScope::Run => "run",
+            TokenScope::Decide => "decide",
+            TokenScope::Flip => "flip",
         }
     }
 }
@@ -134,7 +134,12 @@ impl AccessControl {
     }
 
     /// Identifies the caller, and checks that they have this scope.
-    pub(super) fn authorize(&self, method: &Method, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
+    pub(super) fn authorize(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        scope: TokenScope,
+    ) -> Result<Caller, ApiError> {
         let caller =
             if self.tokens.is_empty() { self.local_caller(headers)? } else { self.token_holder(headers, scope)? };
         require_json(method, headers)?;
@@ -154,7 +159,7 @@ impl AccessControl {
         let forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
         let is_local = peer.is_some_and(|PeerAddress(peer)| peer.ip().to_canonical().is_loopback()) && !forwarded;
         let caller = if headers.contains_key(header::AUTHORIZATION) && !self.tokens.is_empty() {
-            self.token_holder(headers, Scope::Run).map_err(|error| ApiError::not_for_caller(&error.0.detail))?
+            self.token_holder(headers, TokenScope::Run).map_err(|error| ApiError::not_for_caller(&error.0.detail))?
         } else if is_local {
             // A browser sends `Origin` with every POST; other programs need not name this machine.
             if headers.contains_key(header::ORIGIN) {
@@ -182,7 +187,7 @@ impl AccessControl {
         unverified(headers)
     }
 
-    fn token_holder(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
+    fn token_holder(&self, headers: &HeaderMap, scope: TokenScope) -> Result<Caller, ApiError> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.split_once(' '));
         let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());

@@ -10,7 +10,7 @@ use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::access::Scope;
+use super::access::TokenScope;
 use super::state::ApiState;
 use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EventRow, EvidenceView, ExplanationView, FlipRequest,
@@ -29,7 +29,7 @@ pub(super) enum Access {
     /// Everybody, probes and scrapers included.
     Public,
     /// Callers who have this scope.
-    Scope(Scope),
+    Scope(TokenScope),
     /// Callers on this machine, and tokens that may start runs.
     DeprecatedStart,
 }
@@ -186,10 +186,12 @@ fn process_endpoints() -> Vec<Endpoint> {
 }
 
 fn flag_endpoints() -> Vec<Endpoint> {
-    let read =
-        |path, handler, id, about| Endpoint::new(Method::GET, path, Access::Scope(Scope::Read), handler, id, about);
-    let flip =
-        |path, handler, id, about| Endpoint::new(Method::POST, path, Access::Scope(Scope::Flip), handler, id, about);
+    let read = |path, handler, id, about| {
+        Endpoint::new(Method::GET, path, Access::Scope(TokenScope::Read), handler, id, about)
+    };
+    let flip = |path, handler, id, about| {
+        Endpoint::new(Method::POST, path, Access::Scope(TokenScope::Flip), handler, id, about)
+    };
     vec![
         read("/api/v2/status", get(routes::status), "status", "The state of the process and of all routes")
             .returns::<Status>(),
@@ -228,7 +230,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
 
 fn run_endpoints() -> Vec<Endpoint> {
     let read = |path, handler, id, about| {
-        Endpoint::new(Method::GET, path, Access::Scope(Scope::Read), handler, id, about).for_applications()
+        Endpoint::new(Method::GET, path, Access::Scope(TokenScope::Read), handler, id, about).for_applications()
     };
     let start = |path, access, handler, id, about| {
         Endpoint::new(Method::POST, path, access, handler, id, about)
@@ -247,7 +249,7 @@ fn run_endpoints() -> Vec<Endpoint> {
     vec![
         start(
             "/api/v2/orchestrate/run",
-            Access::Scope(Scope::Run),
+            Access::Scope(TokenScope::Run),
             post(runs::start),
             "startRun",
             "Run a workflow: {\"workflow\": \"...\", \"input\": ...}",
@@ -299,7 +301,7 @@ fn command_endpoints() -> Vec<Endpoint> {
             .errors(ERRORS)
             .for_applications()
     };
-    let decide = |path, handler, id, about| command(path, Scope::Decide, handler, id, about);
+    let decide = |path, handler, id, about| command(path, TokenScope::Decide, handler, id, about);
     vec![
         decide("/api/v2/orchestrate/run/{id}/pause", post(runs::pause), "pauseRun", "Pause a run")
             .body::<PauseRequest>(),
@@ -318,7 +320,7 @@ fn command_endpoints() -> Vec<Endpoint> {
         Endpoint::new(
             Method::POST,
             "/api/v2/orchestrate/run/{id}/rerun",
-            Access::Scope(Scope::Decide),
+            Access::Scope(TokenScope::Decide),
             post(runs::rerun),
             "rerun",
             "Run again from a step",
@@ -336,7 +338,7 @@ fn command_endpoints() -> Vec<Endpoint> {
         .body::<AnswerRequest>(),
         command(
             "/api/v2/orchestrate/run/{id}/signals/{name}",
-            Scope::Run,
+            TokenScope::Run,
             post(runs::signal),
             "signalRun",
             "Deliver a signal",

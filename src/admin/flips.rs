@@ -26,7 +26,7 @@ pub(super) async fn flip(
     let set = admin.parts.ladder.flags();
     let route = find(&set, &id)?.route.id.clone();
     let percent = percent.map(Percent::exact).transpose().map_err(|why| ApiError::bad(format!("percent: {why}")))?;
-    let flip_request = ladder::FlipRequest { to, percent, reason, force, acknowledge, by };
+    let flip_request = ladder::MoveRequest { to, percent, reason, force, acknowledge, by };
     let flipped = admin.parts.ladder.flip(route.clone(), flip_request).await;
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let flipped = flipped.map_err(|error| ApiError::flip(error, ids))?;

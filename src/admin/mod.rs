@@ -46,7 +46,7 @@ use tokio::time::timeout;
 pub use self::parts::{AdminParts, EngineControl, LadderControl, ProcessStatus, Reloaded, RouteTraffic};
 pub use self::serve::serve;
 
-use self::access::{AccessControl, Scope};
+use self::access::{AccessControl, TokenScope};
 use self::endpoints::{Access, Endpoint};
 use self::error::ApiError;
 use self::serve::PeerAddress;
@@ -117,7 +117,7 @@ async fn check_origin_and_secure(State(state): Admin, request: Request, next: Ne
 }
 
 async fn authorize(
-    State((state, scope)): State<(Arc<ApiState>, Scope)>,
+    State((state, scope)): State<(Arc<ApiState>, TokenScope)>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
@@ -125,11 +125,11 @@ async fn authorize(
     request.extensions_mut().insert(caller);
     let answer = next.run(request);
     match scope {
-        Scope::Read => {
+        TokenScope::Read => {
             let late = |_| StoreError(format!("there was no answer within {} s", READ_MAX.as_secs())).into();
             timeout(READ_MAX, answer).await.map_err(late)
         }
-        Scope::Run | Scope::Flip | Scope::Decide => Ok(answer.await),
+        TokenScope::Run | TokenScope::Flip | TokenScope::Decide => Ok(answer.await),
     }
 }
 

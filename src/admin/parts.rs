@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use super::types::{ServiceRow, ShadowLoad, StuckRun};
 use crate::config::{CheckFailed, Findings, Token};
-use crate::engine::{Engine, Explanation, OrderError, Start, StartError, Started};
+use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
 use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 use crate::store::{FlipRecord, StoreHandle, StoredEvent};
-use crate::workflow::{Order, RunSummary};
+use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -132,7 +132,7 @@ pub trait LadderControl: Send + Sync {
     /// The flag set in force.
     fn flags(&self) -> Arc<FlagSet>;
     /// Moves a route.
-    fn flip(&self, route: RouteId, request: ladder::FlipRequest) -> BoxFuture<'_, Result<Flipped, FlipError>>;
+    fn flip(&self, route: RouteId, request: ladder::MoveRequest) -> BoxFuture<'_, Result<Flipped, FlipError>>;
     /// Sets the kill switch.
     fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<Frozen, FreezeError>>;
     /// Whether the store does not have the freeze in force yet.
@@ -176,14 +176,19 @@ pub trait EngineControl: Send + Sync {
     }
     /// As [`Engine::rerun`].
     fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, StartError>>;
-    /// As [`Engine::order`].
-    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>>;
+    /// As [`Engine::give_command`].
+    fn give_command(
+        &self,
+        run: RunId,
+        command: ControlCommand,
+        by: String,
+    ) -> BoxFuture<'_, Result<RunSummary, CommandError>>;
     /// As [`Engine::wait_until_at_rest`].
     fn wait_until_at_rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>>;
     /// As [`Engine::wait_for_events_after`].
     fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
     /// As [`Engine::explain`].
-    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>>;
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, CommandError>>;
     /// As [`Engine::why_stuck`].
     fn why_stuck(&self, _run: RunId) -> Option<Arc<str>> {
         None
@@ -207,8 +212,13 @@ impl EngineControl for Engine {
     fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, StartError>> {
         Engine::rerun(self, of, from, by).boxed()
     }
-    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>> {
-        Engine::order(self, run, order, by).boxed()
+    fn give_command(
+        &self,
+        run: RunId,
+        command: ControlCommand,
+        by: String,
+    ) -> BoxFuture<'_, Result<RunSummary, CommandError>> {
+        Engine::give_command(self, run, command, by).boxed()
     }
     fn wait_until_at_rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
         Engine::wait_until_at_rest(self, run, within).boxed()
@@ -216,7 +226,7 @@ impl EngineControl for Engine {
     fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
         Engine::wait_for_events_after(self, run, seq, within).boxed()
     }
-    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>> {
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, CommandError>> {
         Engine::explain(self, run).boxed()
     }
     fn why_stuck(&self, run: RunId) -> Option<Arc<str>> {
@@ -228,7 +238,7 @@ impl LadderControl for Ladder {
     fn flags(&self) -> Arc<FlagSet> {
         Ladder::flags(self).load_full()
     }
-    fn flip(&self, route: RouteId, request: ladder::FlipRequest) -> BoxFuture<'_, Result<Flipped, FlipError>> {
+    fn flip(&self, route: RouteId, request: ladder::MoveRequest) -> BoxFuture<'_, Result<Flipped, FlipError>> {
         async move { Ladder::flip(self, &route, request).await }.boxed()
     }
     fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<Frozen, FreezeError>> {

@@ -51,7 +51,7 @@ fn answer(admin: &ApiState, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
         Reloaded::InForce { changed, since, flips, warnings, needs_restart } => Ok(Json(ReloadResponse {
             changed,
             in_force_s: since.elapsed().as_secs_f64(),
-            generation: admin.parts.ladder.flags().generation,
+            generation: admin.parts.ladder.flags().set_number,
             flips: flips.into_iter().map(flip_row).collect(),
             held: admin.parts.ladder.status().into_iter().filter_map(held_route).collect(),
             warnings: file_problems(&warnings),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::types::EventRow;
 use crate::names::{PlanId, Seq, WorkflowName};
 use crate::store::StoredEvent;
-use crate::workflow::{Divergence, Event, Plan, Run, RunStatus, World, evolve, fold, replay_with};
+use crate::workflow::{DecisionInputs, Divergence, Event, Plan, Run, RunStatus, evolve, fold, replay_with};
 
 /// A run after one of its events.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -123,12 +123,12 @@ pub struct DivergenceRow {
 ///
 /// # Errors
 /// An event cannot be read, or is not valid after those before it.
-pub fn divergences(events: &[EventRow], plan: &Plan, world: &World) -> Result<Vec<DivergenceRow>, String> {
+pub fn divergences(events: &[EventRow], plan: &Plan, world: &DecisionInputs) -> Result<Vec<DivergenceRow>, String> {
     let events: Vec<(Timestamp, Event)> =
         events.iter().map(|row| Ok((row.at, event(row)?))).collect::<Result<_, String>>()?;
     let found = replay_with(&events, plan, world).map_err(|misfit| misfit.to_string())?;
     let row = |found: Divergence| {
-        let Divergence { seq, at, step, item, kind, was, would } = found;
+        let Divergence { seq, at, step, item, kind, was, expected: would } = found;
         DivergenceRow {
             seq: seq.0,
             at,

@@ -30,7 +30,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         freeze_unrecorded: parts.ladder.freeze_is_unrecorded(),
         flips_unrecorded: parts.ladder.unrecorded_flips(),
         flags: Flags {
-            generation: set.generation,
+            generation: set.set_number,
             age_s: process.flags_age.as_secs_f64(),
             last_error: process.flags_error,
             warnings: process.warnings,

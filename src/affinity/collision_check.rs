@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::families::Families;
+use super::families::PinCountsById;
 use crate::flag::{Arm, PinKey};
 use crate::store::StoreHandle;
 
@@ -36,7 +36,7 @@ pub(super) struct CollisionChecks {
 }
 
 impl CollisionChecks {
-    pub(super) fn start(store: StoreHandle, families: Arc<Families>) -> Self {
+    pub(super) fn start(store: StoreHandle, families: Arc<PinCountsById>) -> Self {
         let (queue, received) = mpsc::channel(QUEUE_MAX);
         tokio::spawn(run(received, store, families));
         Self { queue }
@@ -61,7 +61,7 @@ impl CollisionChecks {
 }
 
 /// Runs until the sending end is dropped.
-async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, families: Arc<Families>) {
+async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, families: Arc<PinCountsById>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while received.recv_many(&mut batch, BATCH_MAX).await > 0 {
         for message in batch.drain(..) {
@@ -73,9 +73,9 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, fam
     }
 }
 
-/// Asks until the store answers. It must not give up while the store is down: then the engine falls back, so legacy
-/// creates most instances, and their ids are those to check.
-async fn check(store: &StoreHandle, families: &Families, key: PinKey) {
+/// Asks until the store answers. It must not give up while the store is down: during that time the engine falls back,
+/// so legacy creates most instances, and it is their ids that have to be checked.
+async fn check(store: &StoreHandle, families: &PinCountsById, key: PinKey) {
     let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
     loop {
         match store.pin(key.clone()).await {

@@ -16,7 +16,7 @@ use crate::names::{RouteId, RunId};
 use crate::store::PinCount;
 
 /// All ids with pins. They are routes of the flag files, so there are few.
-pub(super) struct Families {
+pub(super) struct PinCountsById {
     by_id: ArcSwap<HashMap<RouteId, Arc<FamilyCounts>>>,
     /// Routes whose metrics were set, so that the metrics of a route that has no pins any more can be set to 0.
     published: Mutex<HashSet<RouteId>>,
@@ -31,7 +31,7 @@ pub(super) struct FamilyCounts {
     collisions: AtomicU64,
 }
 
-impl Families {
+impl PinCountsById {
     pub(super) fn new(counts: Vec<PinCount>) -> Self {
         let mut families: HashMap<RouteId, Arc<FamilyCounts>> = HashMap::new();
         for (route, arm, count) in counts {

@@ -25,7 +25,7 @@ use super::key_file::{KeyFileError, Opened, Record};
 use super::key_list::KeyFileList;
 use super::key_ring::{Ring, Stall};
 use super::key_unnoted::{ServedUnnoted, UnnotedTimes};
-use super::key_writer::{KeyWriter, NOTE_WAIT_MAX, Note};
+use super::key_writer::{KeyWriter, NOTE_WAIT_MAX, NoteStatus};
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
@@ -164,33 +164,33 @@ impl KeyLog {
     }
 
     /// Begins to note that legacy takes this first try: it is noted once [`KeyLog::wait_until_noted`] says so.
-    pub(super) fn note(&self, key: RetryKey) -> Note {
+    pub(super) fn note(&self, key: RetryKey) -> NoteStatus {
         self.note_at(key, clock::now())
     }
 
     /// See [`KeyWriter::wait_until_noted`].
-    pub(super) async fn wait_until_noted(&self, note: Note) -> bool {
+    pub(super) async fn wait_until_noted(&self, note: NoteStatus) -> bool {
         self.writer.wait_until_noted(note).await
     }
 
-    fn note_at(&self, key: RetryKey, at: Timestamp) -> Note {
+    fn note_at(&self, key: RetryKey, at: Timestamp) -> NoteStatus {
         let mut ring = self.ring();
         if ring.waiting_keys.contains_key(&key) {
-            return Note::Noted;
+            return NoteStatus::Noted;
         }
         if ring.finished {
-            return Note::Refused; // the process ends, and no other one would read the file
+            return NoteStatus::Refused; // the process ends, and no other one would read the file
         }
         ring.find_stall(NOTE_WAIT_MAX);
         if ring.pending.is_stored(&key) || ring.has_just_stored(&key, self.window) {
-            return Note::Noted;
+            return NoteStatus::Noted;
         }
         if !ring.has(&key) && !ring.has_room() {
             ring.log_failure("it is full: the store takes nothing", None);
             if ring.is_stalled() {
                 self.writer.key_added.notify_one(); // the store may take pending keys
             }
-            return Note::Refused;
+            return NoteStatus::Refused;
         }
         if ring.path.is_none() {
             let seq = ring.last() + 1;
@@ -198,14 +198,14 @@ impl KeyLog {
             ring.end_failure();
             drop(ring);
             self.writer.key_added.notify_one();
-            return Note::Noted;
+            return NoteStatus::Noted;
         }
         ring.add_pending(key, at);
         // Nobody waits for a write that hangs; if it ends, the key is written after all.
         let note = match ring.stall {
-            Stall::Stalled => Note::Refused,
+            Stall::Stalled => NoteStatus::Refused,
             Stall::None | Stall::StoreTakesPending => {
-                ring.pending.wait_for(&key).map_or(Note::Refused, |written| Note::Pending(key, written))
+                ring.pending.wait_for(&key).map_or(NoteStatus::Refused, |written| NoteStatus::Pending(key, written))
             }
         };
         let is_stalled = ring.is_stalled();

@@ -243,7 +243,7 @@ impl Ring {
         if self.pending.len() == 0 {
             self.stall = Stall::None;
         }
-        // Not before the stall has ended: until then keys are refused without a further line in the log.
+        // The failure does not end during a stall: each key that is refused meanwhile would log it as a new one.
         if (is_one_noted || was_stalled) && !is_one_refused && !self.is_stalled() {
             self.end_failure();
         }
@@ -309,8 +309,8 @@ impl Ring {
         }
     }
 
-    /// Finds that writes hang although nobody waited that long: clients may go away before. Returns whether that is
-    /// new.
+    /// Records that writes hang if the oldest has taken longer than `wait_max`: clients may go away before one of them
+    /// has waited that long. Returns whether the stall is new.
     pub fn find_stall(&mut self, wait_max: Duration) -> bool {
         let is_new = !self.is_stalled() && self.pending.oldest_for() > wait_max;
         if is_new {

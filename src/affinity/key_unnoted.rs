@@ -124,7 +124,8 @@ mod tests {
     use super::*;
     use crate::names::RouteId;
 
-    /// Not before, because until then a request of that route writes nothing.
+    /// The exact time is not written before: until the time in the file has come, a request of that route needs no
+    /// write.
     #[test]
     fn the_exact_time_is_written_once_the_time_in_the_file_has_come() {
         let now = clock::now();

@@ -27,14 +27,14 @@ use crate::flag::RetryKey;
 
 /// How long a request waits for its key to be written.
 pub(super) const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
-/// The interval at which the file is synced, and at which times of routes are written again
-/// (`UnnotedTimes::write_exact_times`): the exact ones, and those whose write failed. Keys whose write failed are not
-/// tried again.
+/// The interval at which the file is synced, and at which the times of the last request that a route served unnoted are
+/// written again (`UnnotedTimes::write_exact_times`): exact times that have come, and times whose write failed. Keys
+/// whose write failed are not tried again.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is known at once about a key that is to be noted.
 #[derive(Debug)]
-pub(super) enum Note {
+pub(super) enum NoteStatus {
     /// It is in the file, or the store has it, or there is no file.
     Noted,
     /// It cannot be noted.
@@ -143,11 +143,11 @@ impl KeyWriter {
     }
 
     /// Waits for at most [`NOTE_WAIT_MAX`] until a key is noted. Returns whether it is: the file or the store has it.
-    pub(super) async fn wait_until_noted(&self, note: Note) -> bool {
+    pub(super) async fn wait_until_noted(&self, note: NoteStatus) -> bool {
         let (key, mut written) = match note {
-            Note::Noted => return true,
-            Note::Refused => return false,
-            Note::Pending(key, written) => (key, written),
+            NoteStatus::Noted => return true,
+            NoteStatus::Refused => return false,
+            NoteStatus::Pending(key, written) => (key, written),
         };
         match timeout(NOTE_WAIT_MAX, &mut written).await {
             Ok(told) => told.unwrap_or(false),

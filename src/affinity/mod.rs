@@ -59,7 +59,7 @@ use tokio::task::AbortHandle;
 
 use self::cache::Cache;
 use self::collision_check::{CheckMessage, CollisionChecks};
-use self::families::Families;
+use self::families::PinCountsById;
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
@@ -69,9 +69,9 @@ use self::newer_files::NewerFilesMarks;
 use self::owners::{owner_of, stronger};
 use self::request_locks::RequestLocks;
 use self::sets::Sets;
-pub use self::tries::Took;
+pub use self::tries::KeyTakeResult;
 use self::tries::Tries;
-pub use self::unknown_keys::UnknownKeys;
+pub use self::unknown_keys::RequestsWithUnknownKeys;
 use crate::clock;
 use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
@@ -85,7 +85,7 @@ const LOOK_UP_MAX: Duration = Duration::from_secs(1);
 /// Pins and retry keys over the store.
 pub struct StoreAffinity {
     store: StoreHandle,
-    families: Arc<Families>,
+    families: Arc<PinCountsById>,
     cache: Cache,
     tries: Tries,
     request_locks: RequestLocks,
@@ -113,7 +113,7 @@ impl StoreAffinity {
     /// # Errors
     /// The store does not answer.
     pub async fn open(store: StoreHandle, limits: &Limits, keys: Arc<KeyLog>) -> Result<Arc<Self>, StoreError> {
-        let families = Arc::new(Families::new(store.pin_counts().await?));
+        let families = Arc::new(PinCountsById::new(store.pin_counts().await?));
         let collision_checks = CollisionChecks::start(store.clone(), families.clone());
         let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);
         for (key, at) in keys.waiting() {
@@ -186,13 +186,13 @@ impl StoreAffinity {
 
     /// The requests that legacy served although their keys could not be noted. The ids are the present and the earlier
     /// ones of one route. `None` if no retry of one may come.
-    pub fn unnoted<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<UnknownKeys> {
+    pub fn unnoted<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<RequestsWithUnknownKeys> {
         ids.filter_map(|id| self.keys.unnoted(id)).max_by_key(|unknown| unknown.served)
     }
 
     /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had
     /// them.
-    pub fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
+    pub fn lost_keys_of_unknown_routes(&self) -> Option<(String, RequestsWithUnknownKeys)> {
         self.keys.lost_keys_of_unknown_routes()
     }
 

@@ -35,10 +35,10 @@ use crate::flag::RetryKey;
 use crate::limits::Limits;
 
 /// See the module.
-pub(super) struct NewerFilesMarks(Mutex<Marks>);
+pub(super) struct NewerFilesMarks(Mutex<TakenMarks>);
 
 /// The marks, under their lock.
-pub(super) struct Marks {
+pub(super) struct TakenMarks {
     by_key: HashMap<RetryKey, Vec<Mark>>,
     count: usize,
     /// The most marks that are kept. When there would be more, all are dropped, and requests of older files that are
@@ -79,15 +79,15 @@ pub(super) enum FoundMark {
 
 impl NewerFilesMarks {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self(Mutex::new(Marks::new(limits.retry_key_marks_max)))
+        Self(Mutex::new(TakenMarks::new(limits.retry_key_marks_max)))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Marks> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, TakenMarks> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Marks {
+impl TakenMarks {
     fn new(marks_max: u64) -> Self {
         let dropped_total = metrics::counter!("pointsman_retry_key_marks_forgotten_total");
         dropped_total.increment(0);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_found_only_by_requests_of_older_files() {
-        let mut marks = Marks::new(100);
+        let mut marks = TakenMarks::new(100);
         marks.mark_taken_by_engine(&earlier(1, 5), &[7; 32]);
         marks.mark_taken_by_legacy(&earlier(2, 5));
         let (same, other) = (KnownBody::Digest([7; 32]), KnownBody::Digest([8; 32]));
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn after_marks_were_dropped_the_answer_is_unknown_for_older_files() {
         const MARKS_MAX: u64 = 10;
-        let mut marks = Marks::new(MARKS_MAX);
+        let mut marks = TakenMarks::new(MARKS_MAX);
         let key = RetryKey([9; 32]);
         for _ in 0..MARKS_MAX / 2 {
             marks.mark_taken_by_legacy(&earlier(1, 5));

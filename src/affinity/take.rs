@@ -30,55 +30,55 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use super::key_writer::Note;
-use super::newer_files::{FoundMark, Marks};
-use super::tries::Took;
+use super::key_writer::NoteStatus;
+use super::newer_files::{FoundMark, TakenMarks};
+use super::tries::KeyTakeResult;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
 use crate::flag::{Arm, RetryKey, RetryKeys};
 
 impl StoreAffinity {
     /// Takes a first try for the engine, before its run begins, unless legacy has it.
-    pub fn take_for_engine(&self, key: RetryKey) -> Took {
+    pub fn take_for_engine(&self, key: RetryKey) -> KeyTakeResult {
         let now = Instant::now();
         let took = self.tries.take_for_engine(key, now);
-        if took == Took::Fresh {
+        if took == KeyTakeResult::Fresh {
             self.sets.insert_engine_key(&key, now, Duration::ZERO);
         }
         // `tries` may have removed a key of legacy's that still waits in the file. The file is checked after the key is
         // taken, so that legacy cannot take the key in between.
-        if took == Took::Fresh && self.keys.is_waiting(&key) {
+        if took == KeyTakeResult::Fresh && self.keys.is_waiting(&key) {
             self.tries.release(&key);
-            return Took::OtherArmHasIt;
+            return KeyTakeResult::OtherArmHasIt;
         }
         took
     }
 
     /// Like [`StoreAffinity::take_for_engine`], for a request with this digest; fails also if an arm has the request
     /// under a key that earlier or newer files give it.
-    pub fn take_request_for_engine(&self, key: RetryKey, digest: &[u8; 32], earlier: &EarlierKeys) -> Took {
+    pub fn take_request_for_engine(&self, key: RetryKey, digest: &[u8; 32], earlier: &EarlierKeys) -> KeyTakeResult {
         let mut newer_files = self.newer_files.lock();
         if self.tries.arm(&key, Instant::now()).is_none() {
             match newer_files.find(&key, earlier.files_version, KnownBody::Digest(*digest)) {
                 FoundMark::None => {}
-                FoundMark::Legacy => return Took::OtherArmHasIt,
-                FoundMark::Engine | FoundMark::NeedsBody => return Took::UnderOtherFiles,
-                FoundMark::Unknown => return Took::Unknown,
+                FoundMark::Legacy => return KeyTakeResult::OtherArmHasIt,
+                FoundMark::Engine | FoundMark::NeedsBody => return KeyTakeResult::UnderOtherFiles,
+                FoundMark::Unknown => return KeyTakeResult::Unknown,
             }
             // Since the proxy looked up the earlier keys, another request may have taken one of them.
             if earlier.keys.iter().any(|keys| self.tries.arm(&keys.scoped, Instant::now()) == Some(Arm::Engine)) {
-                return Took::UnderOtherFiles;
+                return KeyTakeResult::UnderOtherFiles;
             }
             let legacy_has_any = |keys: &RetryKeys| {
                 self.legacy_has(&keys.scoped)
                     || keys.of_legacy_under_other_credentials().any(|key| self.legacy_has(&key))
             };
             if earlier.keys.iter().any(legacy_has_any) {
-                return Took::OtherArmHasIt;
+                return KeyTakeResult::OtherArmHasIt;
             }
         }
         let took = self.take_for_engine(key);
-        if took == Took::Fresh {
+        if took == KeyTakeResult::Fresh {
             newer_files.mark_taken_by_engine(earlier, digest);
             // The earlier key is in the set too, so that before legacy takes a request that older files decided, its
             // body is read (`NeedsBody`) and compared with this one's.
@@ -98,7 +98,7 @@ impl StoreAffinity {
         verified_callers: Option<&RetryKey>,
         digest: &[u8; 32],
         files_version: u64,
-    ) -> Took {
+    ) -> KeyTakeResult {
         let _lock = self.request_locks.of(any_caller);
         let newer_files = self.newer_files.lock();
         let of_request = any_caller.of_request(digest);
@@ -106,12 +106,12 @@ impl StoreAffinity {
         let find = |key: &RetryKey| newer_files.find(key, files_version, KnownBody::Digest(*digest));
         let of_verified = |key: &&RetryKey| find(key) == FoundMark::Legacy || self.legacy_has(key);
         match (find(any_caller), find(&of_request)) {
-            (FoundMark::Legacy, _) => Took::OtherArmHasIt,
-            (FoundMark::Unknown, _) => Took::Unknown,
-            (_, FoundMark::Engine) => Took::UnderOtherFiles,
-            _ if self.legacy_has(any_caller) => Took::OtherArmHasIt,
-            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => Took::Again,
-            _ if verified_callers.filter(of_verified).is_some() => Took::OtherArmHasIt,
+            (FoundMark::Legacy, _) => KeyTakeResult::OtherArmHasIt,
+            (FoundMark::Unknown, _) => KeyTakeResult::Unknown,
+            (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
+            _ if self.legacy_has(any_caller) => KeyTakeResult::OtherArmHasIt,
+            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Again,
+            _ if verified_callers.filter(of_verified).is_some() => KeyTakeResult::OtherArmHasIt,
             _ => self.take_for_engine(of_request),
         }
     }
@@ -119,7 +119,11 @@ impl StoreAffinity {
     /// Takes for the engine the key ([`RetryKey::of_verified_request`]) under which retries of a verified caller's
     /// request are found if their tokens cannot be verified. Called after the caller's own key was taken. A request of
     /// an unverified caller with the same key value does not keep a verified caller from taking this key.
-    pub fn take_for_unverified_retries(&self, unverified_retry: &RetryKey, of_verified_request: RetryKey) -> Took {
+    pub fn take_for_unverified_retries(
+        &self,
+        unverified_retry: &RetryKey,
+        of_verified_request: RetryKey,
+    ) -> KeyTakeResult {
         let _lock = self.request_locks.of(unverified_retry);
         self.take_for_engine(of_verified_request)
     }
@@ -152,7 +156,7 @@ impl StoreAffinity {
     /// caller and the keys by newer and earlier files. Returns why legacy cannot take it; `None` if it can.
     fn held_by_engine(
         &self,
-        newer_files: &Marks,
+        newer_files: &TakenMarks,
         keys: RetryKeys,
         earlier: &EarlierKeys,
         body: KnownBody,
@@ -293,7 +297,7 @@ struct TakenKey {
     key: RetryKey,
     /// Legacy had it before.
     again: bool,
-    note: Note,
+    note: NoteStatus,
 }
 
 /// A request that legacy has, and whose keys are being noted.
@@ -301,6 +305,6 @@ pub(super) struct TakenRequest {
     own: TakenKey,
     /// The key that a retry under another credential has.
     other: Option<TakenKey>,
-    /// Whether the request counts as noted once `other` is.
+    /// Whether the request counts as noted as soon as `other` is noted, even if `own` is not.
     other_is_enough: bool,
 }

@@ -209,7 +209,7 @@ async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
     let store = CountingStore::new();
     let affinity = affinity_with_built_sets(&store).await;
     for n in 0..150_000 {
-        assert_eq!(affinity.take_for_engine(numbered(n)), Took::Fresh);
+        assert_eq!(affinity.take_for_engine(numbered(n)), KeyTakeResult::Fresh);
         affinity.allow_eviction(numbered(n));
     }
     let missed = (0..150_000).filter(|n| affinity.remembered(&numbered(*n)) == Remembered::NotEngine).count();
@@ -300,7 +300,7 @@ fn pins_are_counted_under_the_present_id() {
     metrics::with_local_recorder(&recorder, || {
         let counts = [("old", 2), ("now", 1), ("in no file", 4)];
         let families =
-            Families::new(counts.iter().map(|(id, count)| (RouteId::from(*id), Arm::Engine, *count)).collect());
+            PinCountsById::new(counts.iter().map(|(id, count)| (RouteId::from(*id), Arm::Engine, *count)).collect());
         families.publish([Family::from(RouteId::new("old"))].iter());
         shows(r#"pointsman_pins{route="old",arm="engine"} 2"#);
         families.publish([renamed("now", &["old"])].iter());
@@ -348,7 +348,7 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     let keys = open_when_unlocked(open).await;
     let affinity = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     assert_eq!(affinity.remembered(&numbered(1)), Remembered::TakenBy(Arm::Legacy));
-    assert_eq!(affinity.take_for_engine(numbered(1)), Took::OtherArmHasIt);
+    assert_eq!(affinity.take_for_engine(numbered(1)), KeyTakeResult::OtherArmHasIt);
     store.is_gone.store(false, Ordering::Relaxed);
     affinity.flush().await;
     affinity.flush().await;
@@ -469,7 +469,7 @@ async fn many_new_keys_stay_with_legacy() {
         }
         let old = numbered(n / 2);
         if store.first_try(old).await.is_ok_and(|first| first.is_none()) {
-            assert_eq!(affinity.take_for_engine(old), Took::OtherArmHasIt, "{n}");
+            assert_eq!(affinity.take_for_engine(old), KeyTakeResult::OtherArmHasIt, "{n}");
             assert_eq!(affinity.first_try(&old).await, Ok(Some(Arm::Legacy)), "{n}");
         }
     }
@@ -507,8 +507,8 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
             (engine.join().unwrap(), legacy)
         });
         match (engine, legacy) {
-            (Took::Fresh, LegacyTake::HeldUnderAnotherCredential) => taken_by_engine += 1,
-            (Took::OtherArmHasIt, LegacyTake::FIRST) => taken_by_legacy += 1,
+            (KeyTakeResult::Fresh, LegacyTake::HeldUnderAnotherCredential) => taken_by_engine += 1,
+            (KeyTakeResult::OtherArmHasIt, LegacyTake::FIRST) => taken_by_legacy += 1,
             both => panic!("{both:?}"),
         }
     }

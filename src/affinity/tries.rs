@@ -2,8 +2,8 @@
 //!
 //! Example: legacy takes a first try with the key K. [`Tries::take_for_legacy`] calls `note`, which has K written to
 //! the file of `key_log`; then [`Tries`] has K: legacy, until the end of the retry window. The route goes to `live`,
-//! and the client repeats the request. [`Tries::take_for_engine`] returns [`Took::OtherArmHasIt`], and legacy gets the
-//! retry. If the file was full, K is in memory only, and the next try writes it again.
+//! and the client repeats the request. [`Tries::take_for_engine`] returns [`KeyTakeResult::OtherArmHasIt`], and legacy
+//! gets the retry. If the file was full, K is in memory only, and the next try writes it again.
 //!
 //! Always true: a key belongs to one arm; an attempt to take it for the other arm fails at once, even if the engine's
 //! run is not on disk yet. Keys of the engine whose runs are not on disk yet are known only here: they stay, one or two
@@ -53,7 +53,7 @@ struct Taken {
 
 /// The result of taking a key for an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Took {
+pub enum KeyTakeResult {
     /// The arm has it now.
     Fresh,
     /// The arm had it already.
@@ -165,16 +165,16 @@ impl Tries {
 
     /// Takes a key for the engine, unless it is legacy's. It stays until it is released, or given to legacy, or until
     /// [`Tries::allow_eviction`] was called and it is among the oldest.
-    pub(super) fn take_for_engine(&self, key: RetryKey, now: Instant) -> Took {
+    pub(super) fn take_for_engine(&self, key: RetryKey, now: Instant) -> KeyTakeResult {
         let mut shard = self.shard(&key);
         match shard.arm(&key, now) {
-            Some(Arm::Engine) => return Took::Again,
-            Some(Arm::Legacy) => return Took::OtherArmHasIt,
+            Some(Arm::Engine) => return KeyTakeResult::Again,
+            Some(Arm::Legacy) => return KeyTakeResult::OtherArmHasIt,
             None => {}
         }
         let until = self.until(now, Duration::ZERO);
         shard.taken.insert(key, Taken { until, arm: Arm::Engine, was_noted: false });
-        Took::Fresh
+        KeyTakeResult::Fresh
     }
 
     /// Lets a key of the engine be removed once there are too many, because the store has its run, or may have it.
@@ -266,15 +266,15 @@ mod tests {
     fn a_key_belongs_to_one_arm() {
         let tries = Tries::new(Duration::from_secs(10), 100);
         let now = Instant::now();
-        assert_eq!(tries.take_for_engine(key(1), now), Took::Fresh);
-        assert_eq!(tries.take_for_engine(key(1), now), Took::Again);
+        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::Fresh);
+        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::Again);
         let not_called = || -> () { panic!("it is not legacy's") };
         assert_eq!(tries.take_for_legacy(key(1), now, not_called), None);
         assert_eq!(tries.give_to_legacy(key(1), now, || ()), (false, ()), "given back");
         tries.release(&key(1));
-        assert_eq!(tries.take_for_engine(key(1), now), Took::OtherArmHasIt);
+        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::OtherArmHasIt);
         assert_eq!(tries.take_for_legacy(key(1), now, || ()), Some((true, ())));
-        assert_eq!(tries.take_for_engine(key(2), now), Took::Fresh);
+        assert_eq!(tries.take_for_engine(key(2), now), KeyTakeResult::Fresh);
         tries.release(&key(2));
         assert_eq!(tries.take_for_legacy(key(2), now, || ()), Some((false, ())));
     }

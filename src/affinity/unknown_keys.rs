@@ -10,20 +10,20 @@ use crate::clock;
 use crate::names::RouteId;
 use crate::slot_file::SlotRoute;
 
-/// How long requests whose keys are being written count as served unnoted before that is judged again: the write may
-/// end at any moment, and nobody is told.
+/// After this time it is judged again whether requests whose keys are being written count as served unnoted: the write
+/// may end at any moment, and nothing reports its end to those who judge.
 const PENDING_JUDGED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Requests that legacy served and whose retry keys are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownKeys {
+pub struct RequestsWithUnknownKeys {
     /// When the last of them was served.
     pub served: Timestamp,
     /// When no retry of them may come any more.
     pub until: Timestamp,
 }
 
-impl UnknownKeys {
+impl RequestsWithUnknownKeys {
     /// `None` if no retry may come any more.
     pub(super) fn since(served: Timestamp, window: Duration) -> Option<Self> {
         let until = clock::window_end(served, window);
@@ -34,22 +34,22 @@ impl UnknownKeys {
 impl KeyLog {
     /// The requests of this route that legacy served although their keys could not be noted; `None` if no retry of one
     /// may come.
-    pub(super) fn unnoted(&self, route: &RouteId) -> Option<UnknownKeys> {
+    pub(super) fn unnoted(&self, route: &RouteId) -> Option<RequestsWithUnknownKeys> {
         let ring = self.ring();
         let route = SlotRoute::of(route);
         let recorded = ring.unnoted.last_served(&route).max(ring.unnoted.last_served(&SlotRoute::Any));
-        let unknown = recorded.and_then(|served| UnknownKeys::since(served, self.window()));
+        let unknown = recorded.and_then(|served| RequestsWithUnknownKeys::since(served, self.window()));
         let Some(pending) = ring.pending.last_served(&route) else { return unknown };
         let until =
             unknown.map_or_else(|| clock::window_end(clock::now(), PENDING_JUDGED_AGAIN), |unknown| unknown.until);
-        Some(UnknownKeys { served: recorded.map_or(pending, |served| served.max(pending)), until })
+        Some(RequestsWithUnknownKeys { served: recorded.map_or(pending, |served| served.max(pending)), until })
     }
 
     /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had
     /// them.
-    pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
+    pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, RequestsWithUnknownKeys)> {
         let ring = self.ring();
-        let unknown = UnknownKeys::since(ring.unnoted.last_served(&SlotRoute::Any)?, self.window());
+        let unknown = RequestsWithUnknownKeys::since(ring.unnoted.last_served(&SlotRoute::Any)?, self.window());
         let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
                      noted";
         let why = || ring.damage.clone().unwrap_or_else(|| lacks.to_owned());

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::StoreAffinity;
-use super::unknown_keys::UnknownKeys;
+use super::unknown_keys::RequestsWithUnknownKeys;
 use crate::clock;
 use crate::store::{KeyFileRecord, UnreadKeyFile};
 
@@ -101,9 +101,9 @@ pub(super) fn log_unread(record: &KeyFileRecord) {
 impl StoreAffinity {
     /// The files that the store lists and that could not be read, each with the reason, and the requests whose keys it
     /// may have.
-    pub fn unread_key_files(&self) -> Vec<(String, UnknownKeys)> {
+    pub fn unread_key_files(&self) -> Vec<(String, RequestsWithUnknownKeys)> {
         let unread = self.keys.list.unread().into_iter().filter_map(|(record, since)| {
-            let unknown = UnknownKeys::since(since, self.keys.window())?;
+            let unknown = RequestsWithUnknownKeys::since(since, self.keys.window())?;
             let why = record.unread.map(|unread| unread.why).unwrap_or_default();
             Some((format!("the file of retry keys {} {why}", record.path), unknown))
         });

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::listener_tls::TlsInForce;
+use super::listener_tls::ListenersInForce;
 use super::parts::{Parts, RefusedFiles};
 use super::reload_requests::ReloadRequests;
 use super::stall_report::StallReport;
 use crate::admin::Reloaded;
-use crate::config::{Change, Loaded, Reading, ReloadStatus, Setup};
+use crate::config::{FilesChange, Loaded, Reading, ReloadStatus, Setup};
 use crate::store::FlipRecord;
 
 /// How often the store's health is read.
@@ -39,7 +39,7 @@ pub(super) async fn reload(
     parts: Parts,
     started_with: Setup,
     mut in_force: [u8; 32],
-    tls: TlsInForce,
+    listeners: ListenersInForce,
     reload_status: Arc<ReloadStatus>,
     requests: Arc<ReloadRequests>,
     mut readings: mpsc::Receiver<Reading>,
@@ -53,9 +53,9 @@ pub(super) async fn reload(
         let Some(Reading { change, asked }) = reading else { return requests.close() };
         to_retry = None;
         let outcome = match change {
-            Change::Loaded(loaded) => match put_in_force(&parts, &loaded, &reload_status).await {
+            FilesChange::Loaded(loaded) => match put_in_force(&parts, &loaded, &reload_status).await {
                 Ok(flips) => {
-                    tls.replace(&loaded.setup.settings.listen);
+                    listeners.replace(&loaded.setup.settings);
                     let Loaded { setup, warnings, hash, .. } = *loaded;
                     reload_status.record_accepted(warnings.clone());
                     tracing::info!("a new set of flag files is in force");
@@ -83,13 +83,13 @@ pub(super) async fn reload(
                         Ok(RefusedFiles(sentences)) => Reloaded::WouldDoHarm(sentences),
                         // A store error may be transient, so the set is tried again.
                         Err(_) => {
-                            to_retry = Some(Reading { change: Change::Loaded(loaded), asked });
+                            to_retry = Some(Reading { change: FilesChange::Loaded(loaded), asked });
                             Reloaded::NotRecorded(text)
                         }
                     }
                 }
             },
-            Change::Refused(failed) => {
+            FilesChange::Refused(failed) => {
                 tracing::error!(
                     "the changed flag files are refused: the last good set stays in force:\n{}",
                     failed.render(false)

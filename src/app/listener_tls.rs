@@ -1,4 +1,5 @@
-//! The certificates of the listeners in force: replaced when files change, and published as a metric.
+//! What new connections of clients use: the certificates of the listeners, which are published as a metric, and whose
+//! word is taken for who the client is. Replaced when files change.
 //!
 //! Always true: a listener whose files are unchanged keeps what it has, so that its sessions can be resumed; open
 //! connections are not touched.
@@ -11,8 +12,25 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use metrics::gauge;
 
-use crate::listener::{Listener, ServerTls};
+use crate::config::Settings;
+use crate::listener::{Forwarding, Listener, ServerTls};
 use crate::proxy::ProxyListener;
+
+/// What new connections use, and what is replaced when files change.
+pub(super) struct ListenersInForce {
+    /// The certificates.
+    pub tls: TlsInForce,
+    /// What legacy is told about clients.
+    pub forwarding: Arc<ArcSwap<Forwarding>>,
+}
+
+impl ListenersInForce {
+    /// Puts those of a new set of files in force.
+    pub(super) fn replace(&self, settings: &Settings) {
+        self.tls.replace(&settings.listen);
+        self.forwarding.store(Arc::new(settings.forwarding.clone()));
+    }
+}
 
 /// The certificates of the listeners in force.
 #[derive(Clone)]

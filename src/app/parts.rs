@@ -9,14 +9,14 @@ use futures_util::future::BoxFuture;
 
 use super::basis::bases;
 use super::{retention, stores, time};
-use crate::affinity::{StoreAffinity, UnknownKeys};
+use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
 use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Family, Freeze, Instance, Route, State};
 use crate::ladder::{
-    self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
+    self, DeclaredFiles, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
@@ -222,8 +222,8 @@ impl Parts {
     }
 }
 
-fn declared(setup: &Setup, files_version: u64) -> Declared {
-    Declared {
+fn declared(setup: &Setup, files_version: u64) -> DeclaredFiles {
+    DeclaredFiles {
         files_version,
         routes: setup.routes.clone(),
         default_legacy: setup.default_legacy.clone(),
@@ -256,7 +256,7 @@ fn other_ids(routes: &[Arc<Route>]) -> impl Iterator<Item = (&RouteId, &[RouteId
 }
 
 impl KillSwitchListener for Engine {
-    fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
+    fn apply_freeze(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
         Box::pin(self.freeze(version, freeze))
     }
 }
@@ -277,7 +277,7 @@ impl GateCondition for StoreAffinity {
 
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
         let again = "the engine would perform retries of them a second time";
-        let unrecorded = |UnknownKeys { served, until }, why: &str| UnknownRetries {
+        let unrecorded = |RequestsWithUnknownKeys { served, until }, why: &str| UnknownRetries {
             exposed: served,
             until,
             why: format!("{why}: until {until:.0} {again}"),

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::listener_tls::TlsInForce;
+use super::listener_tls::{ListenersInForce, TlsInForce};
 use super::parts::{OpenedStore, Parts};
 use super::reload_requests::ReloadRequests;
 use super::{background, memory, process_status, retention, services, time};
@@ -88,6 +89,7 @@ impl App {
 
         // After the store: a predecessor that is ending still has the addresses until it releases the store. Before the
         // files are recorded: a start that fails must leave no flips behind.
+        let access_log = access_log(setup.settings.access_log.as_ref(), &limits)?;
         let mut listeners = Vec::new();
         for declared in &setup.settings.listen {
             listeners.push(ProxyListener::new(bind(declared.address, "listen").await?, declared));
@@ -101,7 +103,6 @@ impl App {
         };
         let admin_listen = admin_listener.local_addr()?;
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let access_log = access_log(setup.settings.access_log.as_ref(), &limits)?;
         let parts = {
             let setup = setup.clone();
             engine.spawn(async move { Parts::start(opened, &setup).await }).await??
@@ -134,10 +135,11 @@ impl App {
                 })
             }
         };
+        let forwarding = Arc::new(ArcSwap::from_pointee(setup.settings.forwarding.clone()));
         let proxy = Proxy::new(ProxyParts {
             flags: parts.ladder.flags().clone(),
             limits: limits.clone(),
-            trust_forwarded: setup.settings.trust_forwarded,
+            forwarding: forwarding.clone(),
             identity_headers: setup.settings.identity_headers.clone(),
             engine: parts.engine.arm(),
             affinity: parts.affinity.clone(),
@@ -196,7 +198,7 @@ impl App {
             parts.clone(),
             setup.clone(),
             hash,
-            tls,
+            ListenersInForce { tls, forwarding },
             reload_status,
             reload_requests,
             readings,
@@ -214,7 +216,6 @@ impl App {
         )));
         tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
         tasks.extend([&engine, &admin].map(|runtime| runtime.spawn(memory::return_freed_pages())));
-        tasks.extend(recorder.map(|handle| admin.spawn(telemetry::upkeep(handle))));
 
         let ended = tokio::spawn({
             let stop = stop.clone();

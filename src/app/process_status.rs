@@ -4,7 +4,7 @@ use super::parts::Parts;
 use super::{background, time};
 use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
-use crate::affinity::UnknownKeys;
+use crate::affinity::RequestsWithUnknownKeys;
 use crate::config::ReloadStatus;
 use crate::store::Restored;
 
@@ -36,7 +36,7 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
 /// Why retry keys of requests that legacy served may be unknown, as text; `None` if all are known.
 fn missing_retry_keys(parts: &Parts) -> Option<String> {
     let unread = parts.affinity.unread_key_files().into_iter().chain(parts.affinity.lost_keys_of_unknown_routes());
-    let files = unread.map(|(file, UnknownKeys { until, .. })| {
+    let files = unread.map(|(file, RequestsWithUnknownKeys { until, .. })| {
         format!(
             "{file}: until {until:.0} retries with the missing keys are treated as first tries. So no route goes up to \
              `live` unless forced, and routes and cohorts in `live` are held at `dark`"

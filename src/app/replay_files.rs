@@ -15,13 +15,13 @@ use crate::admin::types::EventRow;
 use crate::config::{self, CheckFailed, Overrides, Setup};
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
-use crate::workflow::address::{self, Moved};
-use crate::workflow::{Plan, World, missing};
+use crate::workflow::address::{self, AddressChange};
+use crate::workflow::{DecisionInputs, Plan, missing};
 
 /// Checked flag files with which recorded runs are replayed.
 pub struct ReplayFiles {
     plans: BTreeMap<WorkflowName, Arc<Plan>>,
-    world: World,
+    world: DecisionInputs,
     /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
     limits: Arc<Limits>,
@@ -87,7 +87,7 @@ impl ReplayFiles {
             setup.services.iter().map(|(name, service)| (name, service.urls.first().map_or(String::new(), base_url)));
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let limits = &setup.limits;
-        let world = World::new(
+        let world = DecisionInputs::new(
             base_urls,
             setup.settings.secrets.keys().map(String::as_str),
             secret.unwrap_or_default(),
@@ -146,7 +146,7 @@ impl ReplayFiles {
     pub fn moved(&self, events: &[EventRow], plan: &StoredPlan) -> Result<Vec<MovedCall>, String> {
         let run = run_from_events(events)?;
         let moved = address::moved_calls(&run, &plan.0, &self.world).into_iter();
-        let row = |((step, item), Moved { service, from, to })| MovedCall { step, item, service, from, to };
+        let row = |((step, item), AddressChange { service, from, to })| MovedCall { step, item, service, from, to };
         Ok(moved.map(row).collect())
     }
     /// Replays one run with the plan of the files.

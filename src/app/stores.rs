@@ -13,7 +13,7 @@ use super::runtimes::runtime;
 use crate::affinity::{KeyFileError, KeyFilePlace, KeyLog, StoreAffinity, default_dir, open_key_log, read_key_files};
 use crate::cli::{StoreCopy, StoreFinding, StoreLocation, StoreReport};
 use crate::config::{self, Overrides, Settings, Setup, StoreUrl};
-use crate::evidence::{Marks, MarksPlace};
+use crate::evidence::{IncompleteEvidenceMarks, MarksPlace};
 use crate::limits::Limits;
 use crate::store::{Copied, PostgresStore, SqliteStore, StoreChecked, StoreHandle};
 
@@ -116,7 +116,7 @@ fn path_with_suffix(path: &Path, ending: &str) -> PathBuf {
 
 /// Opens the file that says which evidence is incomplete: next to a SQLite store, else where the files of retry keys
 /// are.
-pub(super) async fn evidence_marks(setup: &Setup, store: &StoreHandle) -> anyhow::Result<Marks> {
+pub(super) async fn evidence_marks(setup: &Setup, store: &StoreHandle) -> anyhow::Result<IncompleteEvidenceMarks> {
     let place = match (&setup.settings.store, &setup.settings.retry_keys_dir) {
         (StoreUrl::Memory, _) => MarksPlace::Nowhere,
         (StoreUrl::Sqlite(path), _) => MarksPlace::File(path_with_suffix(path, ".evidence")),
@@ -128,7 +128,7 @@ pub(super) async fn evidence_marks(setup: &Setup, store: &StoreHandle) -> anyhow
             MarksPlace::Dir(dir, format!("pointsman-{id}"))
         }
     };
-    Ok(Marks::open(&place).await?)
+    Ok(IncompleteEvidenceMarks::open(&place).await?)
 }
 
 /// How long a retry key is valid. A check reports keys that are younger than that and whose run does not exist.

@@ -48,7 +48,7 @@ pub(super) async fn note_running(store: StoreHandle, affinity: Arc<StoreAffinity
             (running.clone(), generation)
         };
         match store.put_running_times(times).await {
-            // Only now: a file that is ahead of the store would make the store a copy.
+            // Only after the store has it: the next start takes a store for a copy if its file has a higher generation.
             Ok(()) => affinity.write_generation(generation),
             Err(error) => {
                 tracing::warn!(

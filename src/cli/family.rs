@@ -12,7 +12,7 @@ use super::flip::{self, FlipOptions};
 use super::format::{Formatter, escape_control};
 use super::output::Output;
 use crate::admin::types::RouteRow;
-use crate::flag::{State, Why};
+use crate::flag::{EffectiveReason, State};
 
 pub(crate) fn flip(
     client: &Client,
@@ -62,7 +62,7 @@ fn in_flip_order<'a>(rows: &'a [RouteRow], family: &str, to: State) -> (Vec<&'a 
 
 /// The rung that a route is on: the requested state, or a lower one where the gate holds it there.
 fn current_rung(row: &RouteRow) -> State {
-    if row.effective.why == Why::Gate { row.effective.state } else { row.requested }
+    if row.effective.why == EffectiveReason::Gate { row.effective.state } else { row.requested }
 }
 
 /// Adds to the error of one route which routes were flipped before it, and which were not tried.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
 use super::args::Colour;
-use crate::flag::{State, Why};
+use crate::flag::{EffectiveReason, State};
 use crate::secret::{SEALED, STARS};
 
 /// The meaning of a piece of text, which decides its colour.
@@ -144,14 +144,14 @@ pub(crate) fn without_ciphertext(text: &str) -> String {
 }
 
 /// Why a state is in force.
-pub(crate) fn why(why: Why) -> &'static str {
+pub(crate) fn why(why: EffectiveReason) -> &'static str {
     match why {
-        Why::Requested => "as requested",
-        Why::Unproven => "from the file, unproven",
-        Why::Gate => "held by the gate",
-        Why::Guard => "lowered by the guard",
-        Why::Health => "engine not healthy",
-        Why::Freeze => "frozen",
+        EffectiveReason::Requested => "as requested",
+        EffectiveReason::Unproven => "from the file, unproven",
+        EffectiveReason::Gate => "held by the gate",
+        EffectiveReason::Guard => "lowered by the guard",
+        EffectiveReason::Health => "engine not healthy",
+        EffectiveReason::Freeze => "frozen",
     }
 }
 

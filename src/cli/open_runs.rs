@@ -4,7 +4,7 @@
 //!
 //! Always true: nothing is changed. A reported run continues with the plan that it was started with; the output names
 //! where it would pause. A run that cannot be read is reported with the reason, and the others are checked all the
-//! same. The check ends within bounds ([`Bounds`]), and says if it left runs out.
+//! same. The check ends within bounds ([`CheckBounds`]), and says if it left runs out.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -42,7 +42,7 @@ pub(crate) fn check(
     let files = ReplayFiles::read(dir, None, None).map_err(|failed| files_refused(&failed, format))?;
     let source = RunSource::new(store, server, files.limits())?;
     let files = files.with_secret(source.secret()?);
-    let found = check_runs(&source, &files, &Bounds::default())?;
+    let found = check_runs(&source, &files, &CheckBounds::default())?;
     let mut json = checked.json;
     json["open_runs"] = found.json();
     let is_ok = found.reported == 0 && found.is_complete();
@@ -50,14 +50,14 @@ pub(crate) fn check(
 }
 
 /// The bounds of one check.
-pub(super) struct Bounds {
+pub(super) struct CheckBounds {
     pub runs: usize,
     pub events: u64,
     pub shown: usize,
     pub time: Duration,
 }
 
-impl Default for Bounds {
+impl Default for CheckBounds {
     fn default() -> Self {
         Self {
             runs: CHECKED_RUNS_MAX,
@@ -101,7 +101,7 @@ pub(super) struct OpenRunsReport {
 pub(super) fn check_runs(
     source: &impl OpenRuns,
     files: &ReplayFiles,
-    bounds: &Bounds,
+    bounds: &CheckBounds,
 ) -> Result<OpenRunsReport, CallError> {
     let began = Instant::now();
     let mut found = OpenRunsReport::default();

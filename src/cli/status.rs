@@ -8,7 +8,7 @@ use super::client::{CallError, Client};
 use super::format::{Formatter, TableCell, Tone, count, duration_text, escape_control, plain, why};
 use super::output::{Output, Printed, print, report_error};
 use crate::admin::types::{RouteRow, Status};
-use crate::flag::{Freeze, State, Why};
+use crate::flag::{EffectiveReason, Freeze, State};
 
 pub(crate) fn show(client: &Client, format: Formatter) -> Result<Output, CallError> {
     let (status, json) = client.get::<Status>("/api/v2/status")?;
@@ -128,12 +128,14 @@ pub(crate) fn run_count(number: u64) -> String {
 fn reason(route: &RouteRow) -> (String, Tone) {
     let effective = route.effective;
     let reason = match effective.why {
-        Why::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
-        Why::Requested => (String::new(), Tone::Plain),
+        EffectiveReason::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
+        EffectiveReason::Requested => (String::new(), Tone::Plain),
         // `off` needs no evidence, so "unproven" would mislead.
-        Why::Unproven if effective.state == State::Off => ("from the file".to_owned(), Tone::Faint),
-        Why::Unproven => (why(effective.why).to_owned(), Tone::Faint),
-        Why::Gate | Why::Guard | Why::Health | Why::Freeze => (why(effective.why).to_owned(), Tone::Warn),
+        EffectiveReason::Unproven if effective.state == State::Off => ("from the file".to_owned(), Tone::Faint),
+        EffectiveReason::Unproven => (why(effective.why).to_owned(), Tone::Faint),
+        EffectiveReason::Gate | EffectiveReason::Guard | EffectiveReason::Health | EffectiveReason::Freeze => {
+            (why(effective.why).to_owned(), Tone::Warn)
+        }
     };
     match route.flip_unrecorded {
         true if reason.0.is_empty() => ("flip not recorded yet".to_owned(), Tone::Warn),

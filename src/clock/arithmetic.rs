@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::machine::Reading;
+use super::machine::ClockReading;
 
 /// The time is slewed towards the machine's clock by at most the elapsed time divided by this: 500 ppm, 43 seconds a
 /// day.
@@ -90,14 +90,14 @@ pub(super) struct Timekeeper {
 
 impl Timekeeper {
     /// The time of a process that starts now.
-    pub(super) fn starting(reading: Reading) -> Self {
-        let Reading { wall, boot } = reading;
+    pub(super) fn starting(reading: ClockReading) -> Self {
+        let ClockReading { wall, boot } = reading;
         let (source, zero) = (Source::Machine, SignedDuration::ZERO);
         Self { source, time: wall, boot, slew_left_ns: 0, store_ahead: zero, reported: zero }
     }
 
     /// The time at this reading. Never earlier than the time returned for an earlier reading.
-    pub(super) fn now(&mut self, reading: Reading) -> Timestamp {
+    pub(super) fn now(&mut self, reading: ClockReading) -> Timestamp {
         let now = self.at(reading.boot);
         if reading.boot.saturating_sub(self.boot) >= COMPARED_EVERY {
             (self.time, self.boot) = (now, reading.boot);
@@ -123,7 +123,11 @@ impl Timekeeper {
 
     /// Raises the time to at least that of the store's newest event. Returns how far that is ahead of the machine's
     /// clock, where it is more than a minute.
-    pub(super) fn raise_to_at_least(&mut self, newest_event: Timestamp, reading: Reading) -> Option<SignedDuration> {
+    pub(super) fn raise_to_at_least(
+        &mut self,
+        newest_event: Timestamp,
+        reading: ClockReading,
+    ) -> Option<SignedDuration> {
         let now = self.at(reading.boot).max(newest_event);
         (self.time, self.boot, self.slew_left_ns) = (now, reading.boot, 0);
         let ahead = newest_event.duration_since(reading.wall);
@@ -137,7 +141,7 @@ impl Timekeeper {
 
     /// Follows the time of a shared store. The store was asked at `asked`; its answer, received at this reading, was
     /// `store`.
-    pub(super) fn follow(&mut self, store: Timestamp, asked: Duration, reading: Reading) {
+    pub(super) fn follow(&mut self, store: Timestamp, asked: Duration, reading: ClockReading) {
         let took = SignedDuration::try_from(reading.boot.saturating_sub(asked)).unwrap_or_default();
         let latest = store.checked_add(took).unwrap_or(store);
         // The store read its clock somewhere between request and answer, so its time now is between `store` and
@@ -150,12 +154,12 @@ impl Timekeeper {
     }
 
     /// How far the machine's clock is ahead of the time.
-    fn apart(&self, reading: Reading) -> SignedDuration {
+    fn apart(&self, reading: ClockReading) -> SignedDuration {
         reading.wall.duration_since(self.at(reading.boot))
     }
 
     /// How the machine's clock and the time disagree, where they are more than a minute apart.
-    pub(super) fn disagreement(&self, reading: Reading) -> Option<Disagreement> {
+    pub(super) fn disagreement(&self, reading: ClockReading) -> Option<Disagreement> {
         let apart = self.apart(reading);
         if apart.abs() <= FOLLOWED_MAX {
             return None;
@@ -169,7 +173,7 @@ impl Timekeeper {
     }
 
     /// The change since the last check, and how far the machine's clock is ahead of the time.
-    pub(super) fn check(&mut self, reading: Reading) -> (Option<ClockChange>, SignedDuration) {
+    pub(super) fn check(&mut self, reading: ClockReading) -> (Option<ClockChange>, SignedDuration) {
         self.now(reading);
         let apart = self.apart(reading);
         let change = match self.disagreement(reading) {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 /// Both of the machine's clocks, read at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct ClockReading {
     /// The wall clock: may be set to anything at any time.
     pub wall: Timestamp,
     /// The time since the machine was started, including sleep; it cannot be set.
@@ -14,8 +14,8 @@ pub(super) struct Reading {
 }
 
 /// Both clocks now; in a simulation, the simulation's.
-pub(super) fn read() -> Reading {
-    Reading { wall: wall(), boot: boot_time() }
+pub(super) fn read() -> ClockReading {
+    ClockReading { wall: wall(), boot: boot_time() }
 }
 
 fn wall() -> Timestamp {

@@ -21,13 +21,13 @@ const GAPS_MAX: usize = 1_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningTimes {
     /// The last time at which a process recorded that it ran.
-    noted: Option<Timestamp>,
+    last_recorded: Option<Timestamp>,
     /// Times at which none ran: the oldest first, without overlaps.
     gaps: Vec<Gap>,
     /// How often a process has recorded that it ran. The file of retry keys gets this number once the store has it: a
     /// store with a lower number than its file is an older copy.
     #[serde(default)]
-    generation: u64,
+    store_generation: u64,
 }
 
 /// A time at which no process ran.
@@ -51,7 +51,7 @@ impl RunningTimes {
             gap.to = gap.to.min(now);
         }
         if let Some(last) =
-            self.noted.or(newest_event).filter(|last| now.duration_since(*last) > signed(window / TOLERANCE))
+            self.last_recorded.or(newest_event).filter(|last| now.duration_since(*last) > signed(window / TOLERANCE))
         {
             self.gaps.push(Gap { from: last, to: now });
         }
@@ -59,23 +59,23 @@ impl RunningTimes {
         self.gaps.retain(|gap| gap.to > counted_from);
         let surplus = self.gaps.len().saturating_sub(GAPS_MAX);
         self.gaps.drain(..surplus);
-        self.noted = Some(now);
+        self.last_recorded = Some(now);
     }
 
     /// A process runs at this time.
     pub fn note(&mut self, now: Timestamp) {
-        self.noted = Some(now);
+        self.last_recorded = Some(now);
     }
 
     /// Begins the next generation of the store, which is above the present one and above `above`, and returns it.
     pub fn begin_generation(&mut self, above: u64) -> u64 {
-        self.generation = self.generation.max(above).saturating_add(1);
-        self.generation
+        self.store_generation = self.store_generation.max(above).saturating_add(1);
+        self.store_generation
     }
 
     /// The generation of the store.
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.store_generation
     }
 
     /// When a window began that ends now.

@@ -12,7 +12,7 @@ use super::pair::Pair;
 use super::parsed_body::ParsedBody;
 use super::redact;
 use super::rules::Rules;
-use super::verdict::{CANNOT_BE_EVALUATED, Kind};
+use super::verdict::{CANNOT_BE_EVALUATED, DifferenceKind};
 use crate::expression::Scope;
 use crate::names::StepId;
 
@@ -55,10 +55,10 @@ pub(super) fn evaluate(
                     findings.count_use(*rule);
                 }
             }
-            Ok(false) => findings.add_text(&path(source), Kind::Assert, Some("holds"), Some("does not hold")),
+            Ok(false) => findings.add_text(&path(source), DifferenceKind::Assert, Some("holds"), Some("does not hold")),
             Err(e) => {
                 let engine = format!("{CANNOT_BE_EVALUATED}{}", e.message);
-                findings.add_text(&path(source), Kind::Assert, Some("holds"), Some(&engine));
+                findings.add_text(&path(source), DifferenceKind::Assert, Some("holds"), Some(&engine));
             }
         }
     }

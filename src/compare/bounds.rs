@@ -2,7 +2,7 @@
 
 /// The bounds of one comparison.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct CompareBounds {
     /// The most differences that are listed.
     pub differences: usize,
     /// The deepest nesting of a body.
@@ -11,7 +11,7 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
-impl Bounds {
+impl CompareBounds {
     /// From the limits in force.
     pub fn of(limits: &crate::limits::Limits) -> Self {
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);

@@ -1,6 +1,6 @@
 //! One comparison from its first step to its verdict.
 
-use super::bounds::{BoundExceeded, Bounds};
+use super::bounds::{BoundExceeded, CompareBounds};
 use super::context::Context;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
@@ -8,7 +8,7 @@ use super::pair::Pair;
 use super::parsed_body::ParsedBody;
 use super::rules::{Rules, Status};
 use super::rules_by_node::RulesByNode;
-use super::verdict::{Comparison, Kind};
+use super::verdict::{Comparison, DifferenceKind};
 use super::walk::Walk;
 use super::{assert, headers, other_bodies};
 
@@ -20,10 +20,10 @@ use super::{assert, headers, other_bodies};
 pub fn compare(
     pair: &Pair<'_>,
     rules: &Rules,
-    bounds: &Bounds,
+    bounds: &CompareBounds,
     expired: &dyn Fn() -> bool,
 ) -> Result<Comparison, BoundExceeded> {
-    let mut findings = ComparisonFindings::new(rules, bounds.differences, expired);
+    let mut findings = ComparisonFindings::new(rules, bounds.differences, expired, pair.sensitive);
     match compare_parts(pair, rules, bounds, &mut findings) {
         Ok(()) => {}
         Err(BoundExceeded::Time) if findings.has_differences() => findings.truncate(),
@@ -36,7 +36,7 @@ pub fn compare(
 fn compare_parts(
     pair: &Pair<'_>,
     rules: &Rules,
-    bounds: &Bounds,
+    bounds: &CompareBounds,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     let same_class = compare_status(pair, rules, findings);
@@ -85,7 +85,7 @@ fn compare_status(pair: &Pair<'_>, rules: &Rules, findings: &mut ComparisonFindi
         _ if legacy == engine => {}
         Status::Class { rule } if same_class => findings.count_use(rule),
         Status::Class { .. } | Status::Exact => {
-            findings.add_text("status", Kind::Status, Some(legacy.as_str()), Some(engine.as_str()));
+            findings.add_text("status", DifferenceKind::Status, Some(legacy.as_str()), Some(engine.as_str()));
         }
     }
     same_class

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::bounds::BoundExceeded;
+use super::pair::HidesSensitive;
 use super::redact;
 use super::rules::{RuleId, Rules};
 use super::value_path::ValuePath;
-use super::verdict::{Comparison, Difference, Kind, Verdict};
+use super::verdict::{Comparison, Difference, DifferenceKind, Verdict};
 
 /// The time is checked once in this many steps.
 const STEPS_BETWEEN_CHECKS: u32 = 256;
@@ -19,6 +20,7 @@ pub(super) struct ComparisonFindings<'a> {
     uses: Vec<u32>,
     steps: u32,
     expired: &'a dyn Fn() -> bool,
+    sensitive: Option<&'a dyn HidesSensitive>,
     stale_reads: bool,
     in_intents: bool,
 }
@@ -31,7 +33,12 @@ pub(super) struct Savepoint {
 }
 
 impl<'a> ComparisonFindings<'a> {
-    pub(super) fn new(rules: &Rules, differences_max: usize, expired: &'a dyn Fn() -> bool) -> Self {
+    pub(super) fn new(
+        rules: &Rules,
+        differences_max: usize,
+        expired: &'a dyn Fn() -> bool,
+        sensitive: Option<&'a dyn HidesSensitive>,
+    ) -> Self {
         Self {
             differences: Vec::new(),
             differences_max: differences_max.max(1),
@@ -39,6 +46,7 @@ impl<'a> ComparisonFindings<'a> {
             uses: vec![0; rules.texts.len()],
             steps: 0,
             expired,
+            sensitive,
             stale_reads: false,
             in_intents: false,
         }
@@ -85,11 +93,20 @@ impl<'a> ComparisonFindings<'a> {
         self.in_intents = on;
     }
 
-    /// A difference of two values: what names its secret is redacted here.
+    /// A header's value, as a difference shows it.
+    pub(super) fn shown_header(&self, name: &str, value: &str) -> String {
+        match self.sensitive {
+            Some(sensitive) => redact::header(name, &sensitive.hide_in_text(value)),
+            None => redact::header(name, value),
+        }
+    }
+
+    /// A difference of two values: what is sensitive is hidden here, and then what names its secret is redacted. The
+    /// other way round, a sensitive text would be found no more of which a part was redacted.
     pub(super) fn add_values(
         &mut self,
         path: &ValuePath<'_>,
-        kind: Kind,
+        kind: DifferenceKind,
         legacy: Option<&Value>,
         engine: Option<&Value>,
     ) {
@@ -97,12 +114,19 @@ impl<'a> ComparisonFindings<'a> {
         if self.is_listed(&text, self.reported_kind(kind)) {
             return;
         }
-        let show = |value: &Value| redact::show(path, value);
+        let show = |value: &Value| match self.sensitive {
+            Some(sensitive) => {
+                let mut value = value.clone();
+                sensitive.hide_in_value(&mut value);
+                redact::show(path, &value)
+            }
+            None => redact::show(path, value),
+        };
         self.add_text(&text, kind, legacy.map(show).as_deref(), engine.map(show).as_deref());
     }
 
     /// A difference whose texts hold nothing that must be redacted.
-    pub(super) fn add_text(&mut self, path: &str, kind: Kind, legacy: Option<&str>, engine: Option<&str>) {
+    pub(super) fn add_text(&mut self, path: &str, kind: DifferenceKind, legacy: Option<&str>, engine: Option<&str>) {
         let kind = self.reported_kind(kind);
         if self.is_listed(path, kind) {
             return;
@@ -116,14 +140,30 @@ impl<'a> ComparisonFindings<'a> {
     }
 
     /// Whether it is listed already: the same difference in another element of an array has the same path.
-    fn is_listed(&self, path: &str, kind: Kind) -> bool {
+    fn is_listed(&self, path: &str, kind: DifferenceKind) -> bool {
         self.differences.iter().any(|d| d.kind == kind && d.path == path)
     }
 
-    fn reported_kind(&self, kind: Kind) -> Kind {
+    fn reported_kind(&self, kind: DifferenceKind) -> DifferenceKind {
         match kind {
-            Kind::Missing | Kind::Extra | Kind::Value | Kind::Type | Kind::Order if self.in_intents => Kind::Intent,
-            Kind::Missing | Kind::Extra | Kind::Value | Kind::Type | Kind::Order if self.stale_reads => Kind::StaleRead,
+            DifferenceKind::Missing
+            | DifferenceKind::Extra
+            | DifferenceKind::Value
+            | DifferenceKind::Type
+            | DifferenceKind::Order
+                if self.in_intents =>
+            {
+                DifferenceKind::Intent
+            }
+            DifferenceKind::Missing
+            | DifferenceKind::Extra
+            | DifferenceKind::Value
+            | DifferenceKind::Type
+            | DifferenceKind::Order
+                if self.stale_reads =>
+            {
+                DifferenceKind::StaleRead
+            }
             other => other,
         }
     }

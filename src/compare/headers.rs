@@ -6,9 +6,8 @@ use http::header::CONTENT_TYPE;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::pair::Pair;
-use super::redact;
 use super::rules::Rules;
-use super::verdict::Kind;
+use super::verdict::DifferenceKind;
 
 pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>) {
     for name in &rules.headers {
@@ -35,10 +34,11 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
                 }
             }
             None => {
-                let show =
-                    |values: &[String]| (!values.is_empty()).then(|| redact::header(name.as_str(), &values.join(", ")));
-                let path = format!("headers.{name}");
-                findings.add_text(&path, Kind::Header, show(&legacy).as_deref(), show(&engine).as_deref());
+                let show = |values: &[String]| {
+                    (!values.is_empty()).then(|| findings.shown_header(name.as_str(), &values.join(", ")))
+                };
+                let (path, legacy, engine) = (format!("headers.{name}"), show(&legacy), show(&engine));
+                findings.add_text(&path, DifferenceKind::Header, legacy.as_deref(), engine.as_deref());
             }
         }
     }

@@ -137,7 +137,7 @@ impl IdMap {
     /// Whether the text ends with the name of a parameter that takes an id: `order_id`, `orderIds`, `filter[id]`, or
     /// the key under which an id was bound.
     fn names_an_id(&self, text: &str) -> bool {
-        // Of a long text only the end, which has the name.
+        // Only the end of a long text is searched: the name is there.
         let end = text.char_indices().rev().nth(NAME_CHARS_MAX).map_or(text, |(at, _)| &text[at..]);
         let end = ["%5B", "%5b", "%5D", "%5d"].iter().fold(end.to_owned(), |end, bracket| end.replace(bracket, "["));
         let text = end.trim_end_matches(['[', ']']);
@@ -160,7 +160,7 @@ pub(super) fn id_text(value: &serde_json::Value) -> Option<&str> {
     }
 }
 
-/// Names that end like those of ids, and take an amount.
+/// Endings of names that end like those of ids, and do not stand for an id.
 const AMOUNTS: [&str; 4] = ["paid", "bid", "bids", "kids"];
 /// The longest name of a parameter that is recognised.
 const NAME_CHARS_MAX: usize = 128;

@@ -45,13 +45,13 @@ mod properties;
 mod tests;
 
 pub use awaited::AwaitedIntents;
-pub use bounds::{BoundExceeded, Bounds};
+pub use bounds::{BoundExceeded, CompareBounds};
 pub use comparison::compare;
 pub use decode::unpacked;
 pub use draft::{CompareContext, RulesDraft, StatusDraft, ToleranceDraft};
 pub use observation::{Body, Intent, Observation};
-pub use pair::Pair;
+pub use pair::{HidesSensitive, Pair};
 pub use redact::{redact, shorten};
 pub use rules::Rules;
 pub use sample::sample_text;
-pub use verdict::{Comparison, Difference, Kind, Verdict};
+pub use verdict::{Comparison, Difference, DifferenceKind, Verdict};

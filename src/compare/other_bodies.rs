@@ -5,7 +5,7 @@ use super::digest::digest;
 use super::findings::ComparisonFindings;
 use super::parsed_body::ParsedBody;
 use super::text;
-use super::verdict::Kind;
+use super::verdict::DifferenceKind;
 
 /// Compares them: text line by line, bytes by digest, and otherwise by their type.
 pub(super) fn compare(
@@ -18,20 +18,20 @@ pub(super) fn compare(
         (ParsedBody::Text(legacy), ParsedBody::Text(engine)) => text::compare(legacy, engine, findings),
         (ParsedBody::Bytes(legacy), ParsedBody::Bytes(engine)) => {
             if legacy != engine {
-                findings.add_text("body", Kind::Value, Some(&digest(legacy)), Some(&digest(engine)));
+                findings.add_text("body", DifferenceKind::Value, Some(&digest(legacy)), Some(&digest(engine)));
             }
             Ok(())
         }
         (ParsedBody::Empty, other) => {
-            findings.add_text("body", Kind::Extra, None, Some(other.name()));
+            findings.add_text("body", DifferenceKind::Extra, None, Some(other.name()));
             Ok(())
         }
         (other, ParsedBody::Empty) => {
-            findings.add_text("body", Kind::Missing, Some(other.name()), None);
+            findings.add_text("body", DifferenceKind::Missing, Some(other.name()), None);
             Ok(())
         }
         (legacy, engine) => {
-            findings.add_text("body", Kind::Type, Some(legacy.name()), Some(engine.name()));
+            findings.add_text("body", DifferenceKind::Type, Some(legacy.name()), Some(engine.name()));
             Ok(())
         }
     }

@@ -1,6 +1,16 @@
 //! What is compared: one request, and what each arm did with it.
 
+use serde_json::Value;
+
 use super::observation::Observation;
+
+/// Replaces the sensitive values of the engine's run.
+pub trait HidesSensitive {
+    /// In a value.
+    fn hide_in_value(&self, value: &mut Value);
+    /// In a text.
+    fn hide_in_text(&self, text: &str) -> String;
+}
 
 /// One request, what both arms did with it, and what is known of how they did.
 pub struct Pair<'a> {
@@ -9,7 +19,9 @@ pub struct Pair<'a> {
     /// What the engine did.
     pub engine: &'a Observation,
     /// The request, as expressions see it.
-    pub request: &'a serde_json::Value,
+    pub request: &'a Value,
     /// The engine read its data after legacy had changed it: differences in the body are of kind `stale_read`.
     pub stale_reads: bool,
+    /// Hides what is sensitive in a value before anything else in it is redacted; `None` where nothing is.
+    pub sensitive: Option<&'a dyn HidesSensitive>,
 }

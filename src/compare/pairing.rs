@@ -103,8 +103,8 @@ pub(super) fn pair_unordered(
     let unpaired: Vec<usize> = (0..engine.len()).filter(|n| !is_paired[*n]).collect();
     let without_partner = partner.iter().filter(|p| p.is_none()).count();
     let mut unpaired = unpaired.into_iter().peekable();
-    // Where one element is left on each side, the two are paired: a difference between them says more than one missing
-    // and one extra element.
+    // If one element is left on each side, the two are paired: the differences between them tell more than reporting
+    // one element as missing and the other as extra.
     let one_each = without_partner == 1 && unpaired.len() == 1 && matches!(how, Unordered::Set);
     let mut pairs: Pairs = Vec::with_capacity(legacy.len() + without_partner);
     for (n, partner) in partner.into_iter().enumerate() {

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
-use super::bounds::{BoundExceeded, Bounds};
+use super::bounds::{BoundExceeded, CompareBounds};
 use super::decode::{Decoded, decode};
 use super::observation::{Body, Observation};
 use crate::expression::parse_json;
@@ -20,7 +20,7 @@ pub(super) enum ParsedBody {
 }
 
 impl ParsedBody {
-    pub(super) fn of(observation: &Observation, bounds: &Bounds) -> Result<Self, BoundExceeded> {
+    pub(super) fn of(observation: &Observation, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
         let Body::Whole(raw) = observation.body() else { return Err(BoundExceeded::Size) };
         let plain = match decode(observation.headers(), raw, bounds.bytes)? {
             Decoded::Plain(plain) => plain,
@@ -98,7 +98,7 @@ const PARSER_DEPTH_MAX: usize = 127;
 
 /// Parses JSON; `None` where the body is not JSON. The depth is checked first, because the parser and all code after it
 /// recurse.
-fn json(plain: &[u8], bounds: &Bounds) -> Result<Option<ParsedBody>, BoundExceeded> {
+fn json(plain: &[u8], bounds: &CompareBounds) -> Result<Option<ParsedBody>, BoundExceeded> {
     if depth(plain) > bounds.depth.min(PARSER_DEPTH_MAX) {
         return Err(BoundExceeded::Depth);
     }

@@ -92,7 +92,7 @@ proptest! {
         let set = rules(json!({"unordered": {"$.list": "set"}}));
         prop_assert_ne!(verdict(&a, &b, &set), Verdict::Mismatch);
         let comparison = compared(&json_reply(&a), &json_reply(&b), &Rules::default()).unwrap();
-        prop_assert!(comparison.differences.iter().all(|d| d.kind == Kind::Order), "{:?}", comparison);
+        prop_assert!(comparison.differences.iter().all(|d| d.kind == DifferenceKind::Order), "{:?}", comparison);
     }
 
     #[test]

@@ -1,22 +1,44 @@
 //! How a sample stores a body.
 
-use super::bounds::Bounds;
+use serde_json::Value;
+
+use super::bounds::CompareBounds;
 use super::digest::digest;
 use super::observation::{Body, Observation};
 use super::parsed_body::ParsedBody;
 use super::redact::redact;
+use crate::secret::STARS;
 
-/// A body as a sample stores it: redacted JSON, or the digest of anything else. The caller shortens it.
-pub fn sample_text(headers: &http::HeaderMap, body: &Body, bounds: &Bounds) -> String {
+/// A body as a sample stores it: redacted JSON, or the digest of anything else. `hide` comes first: it replaces what is
+/// sensitive in the body. The caller shortens the result.
+pub fn sample_text(
+    headers: &http::HeaderMap,
+    body: &Body,
+    bounds: &CompareBounds,
+    hide: &dyn Fn(&mut Value),
+) -> String {
     let observation =
         Observation::new(http::StatusCode::OK, headers.clone(), body.clone(), std::time::Duration::ZERO, Vec::new());
     match ParsedBody::of(&observation, bounds) {
         Ok(ParsedBody::Empty) => String::new(),
-        Ok(ParsedBody::Json(value)) => {
+        Ok(ParsedBody::Json(mut value)) => {
+            hide(&mut value);
             serde_json::to_string_pretty(&redact(&value)).unwrap_or_else(|_| "unreadable".to_owned())
         }
-        Ok(ParsedBody::Text(text)) => format!("text, {}", digest(text.as_bytes())),
-        Ok(ParsedBody::Bytes(bytes)) => digest(&bytes),
+        Ok(ParsedBody::Text(text)) => {
+            // Whoever has the digest of a short text may guess the text.
+            let mut text = Value::from(&*text);
+            hide(&mut text);
+            match text.as_str().unwrap_or(STARS) {
+                STARS => STARS.to_owned(),
+                text => format!("text, {}", digest(text.as_bytes())),
+            }
+        }
+        Ok(ParsedBody::Bytes(bytes)) => {
+            let mut shown = Value::from(digest(&bytes));
+            hide(&mut shown);
+            shown.as_str().unwrap_or(STARS).to_owned()
+        }
         Err(exceeded) => exceeded.to_string(),
     }
 }

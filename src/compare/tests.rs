@@ -10,7 +10,7 @@ use super::*;
 use crate::names::StepId;
 use crate::problem::{Problems, Site};
 
-pub(super) const BOUNDS: Bounds = Bounds { differences: 64, depth: 128, bytes: 8 << 20 };
+pub(super) const BOUNDS: CompareBounds = CompareBounds { differences: 64, depth: 128, bytes: 8 << 20 };
 
 pub(super) fn rules(draft: Value) -> Rules {
     let draft: RulesDraft = serde_json::from_value(draft).unwrap();
@@ -34,7 +34,7 @@ pub(super) fn json_reply(body: &Value) -> Observation {
 }
 
 pub(super) fn compared(legacy: &Observation, engine: &Observation, rules: &Rules) -> Result<Comparison, BoundExceeded> {
-    let pair = Pair { legacy, engine, request: &Value::Null, stale_reads: false };
+    let pair = Pair { legacy, engine, request: &Value::Null, stale_reads: false, sensitive: None };
     compare(&pair, rules, &BOUNDS, &|| false)
 }
 
@@ -42,7 +42,7 @@ fn bodies(legacy: Value, engine: Value, draft: Value) -> Comparison {
     compared(&json_reply(&legacy), &json_reply(&engine), &rules(draft)).unwrap()
 }
 
-fn found(comparison: &Comparison) -> Vec<(&str, Kind)> {
+fn found(comparison: &Comparison) -> Vec<(&str, DifferenceKind)> {
     comparison.differences.iter().map(|d| (d.path.as_str(), d.kind)).collect()
 }
 
@@ -67,12 +67,12 @@ fn each_kind_of_difference_has_its_label_and_path() {
     assert_eq!(
         found(&comparison),
         [
-            ("$.a", Kind::Type),
-            ("$.b[*].p", Kind::Value),
-            ("$.c", Kind::Value),
-            ("$.gone", Kind::Missing),
-            ("$.o", Kind::Order),
-            ("$.new", Kind::Extra),
+            ("$.a", DifferenceKind::Type),
+            ("$.b[*].p", DifferenceKind::Value),
+            ("$.c", DifferenceKind::Value),
+            ("$.gone", DifferenceKind::Missing),
+            ("$.o", DifferenceKind::Order),
+            ("$.new", DifferenceKind::Extra),
         ]
     );
 }
@@ -80,17 +80,17 @@ fn each_kind_of_difference_has_its_label_and_path() {
 #[test]
 fn an_element_put_in_front_is_one_extra() {
     let comparison = bodies(json!({"a": [1, 2, 3]}), json!({"a": [0, 1, 2, 3]}), json!({}));
-    assert_eq!(found(&comparison), [("$.a[*]", Kind::Extra)]);
+    assert_eq!(found(&comparison), [("$.a[*]", DifferenceKind::Extra)]);
 }
 
 #[test]
 fn status_is_exact_or_by_class() {
     let (a, b, c) = (reply(200, &[], ""), reply(201, &[], ""), reply(404, &[], "other"));
-    assert_eq!(found(&compared(&a, &b, &Rules::default()).unwrap()), [("status", Kind::Status)]);
+    assert_eq!(found(&compared(&a, &b, &Rules::default()).unwrap()), [("status", DifferenceKind::Status)]);
     let by_class = rules(json!({"status": "class"}));
     let comparison = compared(&a, &b, &by_class).unwrap();
     assert_eq!((comparison.verdict, comparison.ignored_by), (Verdict::Ignored, vec![("status class".into(), 1)]));
-    assert_eq!(found(&compared(&a, &c, &by_class).unwrap()), [("status", Kind::Status)]);
+    assert_eq!(found(&compared(&a, &c, &by_class).unwrap()), [("status", DifferenceKind::Status)]);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn only_listed_headers_count() {
     let a = reply(200, &[("content-type", "application/json; charset=utf-8"), ("date", "x")], "{}");
     let b = reply(200, &[("content-type", "application/JSON"), ("location", "/a")], "{}");
     let comparison = compared(&a, &b, &Rules::default()).unwrap();
-    assert_eq!(found(&comparison), [("headers.location", Kind::Header)]);
+    assert_eq!(found(&comparison), [("headers.location", DifferenceKind::Header)]);
     let without = rules(json!({"headers": ["content-type"]}));
     assert_eq!(compared(&a, &b, &without).unwrap().verdict, Verdict::Match);
     let ignoring = rules(json!({"ignore": ["header.location"]}));
@@ -127,11 +127,11 @@ fn ids_are_renamed_one_to_one_everywhere() {
     assert_eq!(verdict(of("run_9", "/orders/run_9", "run_9", "/orders/run_9/self")).verdict, Verdict::Ignored);
     assert_eq!(verdict(legacy.clone()).verdict, Verdict::Match);
     let wrong = verdict(of("run_9", "/orders/17", "run_9", "/orders/run_9/self"));
-    assert_eq!(found(&wrong), [("headers.location", Kind::Header)]);
+    assert_eq!(found(&wrong), [("headers.location", DifferenceKind::Header)]);
     let wrong = verdict(of("run_9", "/orders/run_9", "run_8", "/orders/run_9/self"));
-    assert_eq!(found(&wrong), [("$.lines[*].order", Kind::Value)]);
+    assert_eq!(found(&wrong), [("$.lines[*].order", DifferenceKind::Value)]);
     let wrong = verdict(of("run_9", "/orders/run_9", "run_9", "/orders/run_8/self"));
-    assert_eq!(found(&wrong), [("$.self", Kind::Value)]);
+    assert_eq!(found(&wrong), [("$.self", DifferenceKind::Value)]);
 }
 
 #[test]
@@ -144,9 +144,9 @@ fn an_id_may_be_a_number_here_and_text_there() {
     let renamed = compared(&legacy, &of(json!("0190f5d3"), "/orders/0190f5d3"), &rules).unwrap();
     assert_eq!((renamed.verdict, &*renamed.ignored_by), (Verdict::Ignored, &[("ids $.id".into(), 2)][..]));
     let wrong = compared(&legacy, &of(json!("0190f5d3"), "/orders/17"), &rules).unwrap();
-    assert_eq!(found(&wrong), [("headers.location", Kind::Header)]);
+    assert_eq!(found(&wrong), [("headers.location", DifferenceKind::Header)]);
     let none = compared(&legacy, &of(json!(null), "/orders/17"), &rules).unwrap();
-    assert_eq!(found(&none), [("$.id", Kind::Type)]);
+    assert_eq!(found(&none), [("$.id", DifferenceKind::Type)]);
 }
 
 #[test]
@@ -172,9 +172,9 @@ fn unordered_arrays_match_as_sets_or_by_key() {
     }
     let wrong = json!({"r": [{"sku": "b", "n": 2, "id": 7}, {"sku": "a", "n": 3, "id": 9}]});
     let keyed = bodies(legacy.clone(), wrong.clone(), json!({"unordered": {"$.r": "sku"}, "ids": ["$.r[*].id"]}));
-    assert_eq!(found(&keyed), [("$.r[*].n", Kind::Value)]);
+    assert_eq!(found(&keyed), [("$.r[*].n", DifferenceKind::Value)]);
     let fewer = bodies(legacy, json!({"r": [{"sku": "b", "n": 2, "id": 2}]}), json!({"unordered": {"$.r": "sku"}}));
-    assert_eq!(found(&fewer), [("$.r[*]", Kind::Missing)]);
+    assert_eq!(found(&fewer), [("$.r[*]", DifferenceKind::Missing)]);
 }
 
 #[test]
@@ -192,15 +192,15 @@ fn tolerance_holds_for_numbers_and_times() {
     let near = bodies(legacy.clone(), json!({"total": 10, "at": "2026-01-02T03:04:07Z"}), draft.clone());
     assert_eq!(near.verdict, Verdict::Ignored);
     let far = bodies(legacy, json!({"total": 9.99, "at": "2026-01-02T03:04:08Z"}), draft);
-    assert_eq!(found(&far), [("$.total", Kind::Value), ("$.at", Kind::Value)]);
+    assert_eq!(found(&far), [("$.total", DifferenceKind::Value), ("$.at", DifferenceKind::Value)]);
 }
 
 #[test]
 fn stale_reads_have_a_kind_of_their_own() {
     let (legacy, engine) = (json_reply(&json!({"a": 1})), json_reply(&json!({"a": 2})));
-    let pair = Pair { legacy: &legacy, engine: &engine, request: &Value::Null, stale_reads: true };
+    let pair = Pair { legacy: &legacy, engine: &engine, request: &Value::Null, stale_reads: true, sensitive: None };
     let comparison = compare(&pair, &Rules::default(), &BOUNDS, &|| false).unwrap();
-    assert_eq!(found(&comparison), [("$.a", Kind::StaleRead)]);
+    assert_eq!(found(&comparison), [("$.a", DifferenceKind::StaleRead)]);
 }
 
 #[test]
@@ -249,14 +249,14 @@ fn asserts_read_replies_and_intents() {
     let request = json!({"body": {"n": 1}});
     let verdict = |engine: &Observation| {
         let legacy = json_reply(&json!({"total": 5}));
-        let pair = Pair { legacy: &legacy, engine, request: &request, stale_reads: false };
+        let pair = Pair { legacy: &legacy, engine, request: &request, stale_reads: false, sensitive: None };
         compare(&pair, &rules, &BOUNDS, &|| false).unwrap()
     };
     assert_eq!(verdict(&with(json!(5), &["charge"])).verdict, Verdict::Match);
     let path = "assert ${intents.charge.body.amount == legacy.body.total}";
-    assert_eq!(found(&verdict(&with(json!(6), &["charge"]))), [(path, Kind::Assert)]);
+    assert_eq!(found(&verdict(&with(json!(6), &["charge"]))), [(path, DifferenceKind::Assert)]);
     let absent = verdict(&with(json!(5), &[]));
-    assert_eq!(found(&absent), [(path, Kind::Assert)]);
+    assert_eq!(found(&absent), [(path, DifferenceKind::Assert)]);
     assert!(absent.differences[0].engine.as_ref().unwrap().contains("cannot be evaluated"));
 }
 
@@ -318,7 +318,7 @@ fn depth_is_checked_before_parsing() {
 fn texts_are_compared_by_line_within_a_bound() {
     let text = |body: String| reply(200, &[("content-type", "text/plain")], body);
     let same = compared(&text("a\nb\nc\n".into()), &text("a\nx\nc\n".into()), &Rules::default()).unwrap();
-    assert_eq!(found(&same), [("text", Kind::Value)]);
+    assert_eq!(found(&same), [("text", DifferenceKind::Value)]);
     assert!(!same.truncated);
     let lines = |seed: u32| {
         (0..200_000u32).map(|n| format!("{:024x}\n", u64::from(n) << 8 | u64::from(seed))).collect::<String>()
@@ -338,7 +338,7 @@ fn a_comparison_out_of_time_is_no_match() {
         checks.set(checks.get() + 1);
         checks.get() > 3
     };
-    let pair = Pair { legacy: &legacy, engine: &legacy, request: &Value::Null, stale_reads: false };
+    let pair = Pair { legacy: &legacy, engine: &legacy, request: &Value::Null, stale_reads: false, sensitive: None };
     assert_eq!(compare(&pair, &Rules::default(), &BOUNDS, &expired), Err(BoundExceeded::Time));
     let other = json_reply(&json!({"a": 0, "many": many}));
     let pair = Pair { legacy: &other, engine: &json_reply(&json!({"a": 1, "many": many})), ..pair };

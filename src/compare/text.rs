@@ -7,7 +7,7 @@ use similar::{Algorithm, DiffTag, capture_diff_slices};
 use super::bounds::BoundExceeded;
 use super::digest::digest;
 use super::findings::ComparisonFindings;
-use super::verdict::Kind;
+use super::verdict::DifferenceKind;
 
 /// The most lines, of both texts together, for which an alignment is computed: in the worst case the work grows with
 /// the product of their numbers, and it cannot be interrupted.
@@ -24,7 +24,12 @@ pub(super) fn compare(legacy: &str, engine: &str, findings: &mut ComparisonFindi
     let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (a, b) = (&a[front..a.len() - back], &b[front..b.len() - back]);
     if a.len() + b.len() > LINES_MAX {
-        findings.add_text("text", Kind::Value, Some(&digest(legacy.as_bytes())), Some(&digest(engine.as_bytes())));
+        findings.add_text(
+            "text",
+            DifferenceKind::Value,
+            Some(&digest(legacy.as_bytes())),
+            Some(&digest(engine.as_bytes())),
+        );
         findings.truncate();
         return Ok(());
     }
@@ -46,9 +51,11 @@ pub(super) fn compare(legacy: &str, engine: &str, findings: &mut ComparisonFindi
         let (legacy_lines, engine_lines) = (show(&a[old.clone()], old.start), show(&b[new.clone()], new.start));
         match tag {
             DiffTag::Equal => {}
-            DiffTag::Delete => findings.add_text("text", Kind::Missing, Some(&legacy_lines), None),
-            DiffTag::Insert => findings.add_text("text", Kind::Extra, None, Some(&engine_lines)),
-            DiffTag::Replace => findings.add_text("text", Kind::Value, Some(&legacy_lines), Some(&engine_lines)),
+            DiffTag::Delete => findings.add_text("text", DifferenceKind::Missing, Some(&legacy_lines), None),
+            DiffTag::Insert => findings.add_text("text", DifferenceKind::Extra, None, Some(&engine_lines)),
+            DiffTag::Replace => {
+                findings.add_text("text", DifferenceKind::Value, Some(&legacy_lines), Some(&engine_lines))
+            }
         }
     }
     Ok(())

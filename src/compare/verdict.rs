@@ -21,7 +21,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names of the others say it
-pub enum Kind {
+pub enum DifferenceKind {
     Status,
     Header,
     Missing,
@@ -35,20 +35,20 @@ pub enum Kind {
     StaleRead,
 }
 
-impl Kind {
+impl DifferenceKind {
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Status => "status",
-            Kind::Header => "header",
-            Kind::Missing => "missing",
-            Kind::Extra => "extra",
-            Kind::Value => "value",
-            Kind::Type => "type",
-            Kind::Order => "order",
-            Kind::Intent => "intent",
-            Kind::Assert => "assert",
-            Kind::StaleRead => "stale_read",
+            DifferenceKind::Status => "status",
+            DifferenceKind::Header => "header",
+            DifferenceKind::Missing => "missing",
+            DifferenceKind::Extra => "extra",
+            DifferenceKind::Value => "value",
+            DifferenceKind::Type => "type",
+            DifferenceKind::Order => "order",
+            DifferenceKind::Intent => "intent",
+            DifferenceKind::Assert => "assert",
+            DifferenceKind::StaleRead => "stale_read",
         }
     }
 }
@@ -60,7 +60,7 @@ pub struct Difference {
     /// so that the same difference in another element has the same path.
     pub path: String,
     /// What kind.
-    pub kind: Kind,
+    pub kind: DifferenceKind,
     /// Legacy's value.
     pub legacy: Option<String>,
     /// The engine's value.
@@ -83,7 +83,7 @@ impl Difference {
     /// Leaves out why an assert cannot be evaluated: the error may quote what the assert read.
     pub fn hide_error_of_assert(&mut self) {
         let error = self.engine.as_mut().filter(|value| value.starts_with(CANNOT_BE_EVALUATED));
-        if let (Kind::Assert, Some(value)) = (self.kind, error) {
+        if let (DifferenceKind::Assert, Some(value)) = (self.kind, error) {
             *value = format!("{CANNOT_BE_EVALUATED}{STARS}");
         }
     }
@@ -120,7 +120,7 @@ mod tests {
     fn shown(legacy: &serde_json::Value, draft: serde_json::Value) -> Vec<Difference> {
         let (legacy, engine) = (json_reply(legacy), json_reply(&json!({})));
         let request = json!({ "card": SECRET });
-        let pair = Pair { legacy: &legacy, engine: &engine, request: &request, stale_reads: false };
+        let pair = Pair { legacy: &legacy, engine: &engine, request: &request, stale_reads: false, sensitive: None };
         let mut found = compare(&pair, &rules(draft), &BOUNDS, &|| false).unwrap().differences;
         found.iter_mut().for_each(|difference| {
             difference.hide_error_of_assert();

@@ -14,7 +14,7 @@ use super::number;
 use super::pairing;
 use super::rules::{RuleId, Unordered};
 use super::value_path::ValuePath;
-use super::verdict::Kind;
+use super::verdict::DifferenceKind;
 
 /// One pass over two documents.
 pub(super) struct Walk<'a, 'f> {
@@ -100,12 +100,12 @@ impl<'a, 'f> Walk<'a, 'f> {
             (Value::Number(a), Value::Number(b)) => number::same(a, b),
             (Value::String(a), Value::String(b)) => self.same_text(a, b),
             _ => {
-                self.context.findings.add_values(path, Kind::Type, Some(legacy), Some(engine));
+                self.context.findings.add_values(path, DifferenceKind::Type, Some(legacy), Some(engine));
                 return Ok(());
             }
         };
         if !same {
-            self.context.findings.add_values(path, Kind::Value, Some(legacy), Some(engine));
+            self.context.findings.add_values(path, DifferenceKind::Value, Some(legacy), Some(engine));
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         if !self.is_report() {
             self.context.ids.bind(path.keys().last(), a, b);
         } else if !self.context.ids.are_bound(a, b) {
-            self.context.findings.add_values(path, Kind::Value, Some(legacy), Some(engine));
+            self.context.findings.add_values(path, DifferenceKind::Value, Some(legacy), Some(engine));
         } else if legacy != engine {
             // Also where one is a number and the other text: an id is the same however it is written.
             self.context.findings.count_use(rule);
@@ -146,14 +146,14 @@ impl<'a, 'f> Walk<'a, 'f> {
             path.enter_key(key);
             match engine.get(key) {
                 Some(other) => self.compare_values(path, value, other)?,
-                None => self.add_unpaired(path, Kind::Missing, value),
+                None => self.add_unpaired(path, DifferenceKind::Missing, value),
             }
             path.leave();
         }
         for (key, value) in engine {
             if !legacy.contains_key(key) {
                 path.enter_key(key);
-                self.add_unpaired(path, Kind::Extra, value);
+                self.add_unpaired(path, DifferenceKind::Extra, value);
                 path.leave();
             }
         }
@@ -161,13 +161,13 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     /// A value that only one of the documents has.
-    fn add_unpaired(&mut self, path: &ValuePath<'_>, kind: Kind, value: &Value) {
+    fn add_unpaired(&mut self, path: &ValuePath<'_>, kind: DifferenceKind, value: &Value) {
         if !self.is_report() {
             return;
         }
         match (self.context.rules_by_node.on(value).ignore, kind) {
             (Some(rule), _) => self.context.findings.count_use(rule),
-            (None, Kind::Missing) => self.context.findings.add_values(path, kind, Some(value), None),
+            (None, DifferenceKind::Missing) => self.context.findings.add_values(path, kind, Some(value), None),
             (None, _) => self.context.findings.add_values(path, kind, None, Some(value)),
         }
     }
@@ -181,8 +181,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         path.enter_element();
         match (legacy, engine) {
             (Some(legacy), Some(engine)) => self.compare_values(path, legacy, engine)?,
-            (Some(legacy), None) => self.add_unpaired(path, Kind::Missing, legacy),
-            (None, Some(engine)) => self.add_unpaired(path, Kind::Extra, engine),
+            (Some(legacy), None) => self.add_unpaired(path, DifferenceKind::Missing, legacy),
+            (None, Some(engine)) => self.add_unpaired(path, DifferenceKind::Extra, engine),
             (None, None) => {}
         }
         path.leave();
@@ -209,7 +209,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         // The same elements in another order: reported as one difference.
         if self.context.findings.has_more_than(&before) && pairing::is_reordered(&mut self.context, legacy, engine)? {
             self.context.findings.roll_back_to(before);
-            self.context.findings.add_values(path, Kind::Order, Some(whole.0), Some(whole.1));
+            self.context.findings.add_values(path, DifferenceKind::Order, Some(whole.0), Some(whole.1));
         }
         Ok(())
     }

@@ -10,17 +10,21 @@ use serde_json::Value;
 use super::checked_files::{MainFile, Routes, Services, Workflows};
 use super::effects::workflows_with_shared_steps;
 use super::files::FileKind;
+use super::listener_tls::Context;
 use super::other_files::OtherFiles;
 use super::schema::schema;
 use super::schema_check::{self, SchemaCheck};
+use super::service_tls::{self, Platform};
 use super::settings::{self, PointsmanDraft};
 use super::setup::Overrides;
 use super::tree::{Node, NodeKind};
 use crate::compare::{CompareContext, Rules, RulesDraft};
-use crate::flag::file::{KnownNames, RouteDraft, ServiceDraft, WorkflowFacts, check_routes, check_service};
+use crate::flag::file::{
+    KnownNames, RouteDraft, ServiceDraft, ServiceTlsDraft, WorkflowFacts, check_routes, check_service,
+};
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
-use crate::workflow::{Known, Plan};
+use crate::workflow::{DeclaredNames, Plan};
 
 /// Checks `pointsman.yaml`.
 pub(crate) fn main(
@@ -36,11 +40,16 @@ pub(crate) fn main(
     problems.extend(by_schema.problems);
     let Some(draft) = draft else { return MainFile::default() };
     let mut services = Services::new();
+    let mut platform = Platform::default();
+    let mut context = Context { dir, overrides, files: other_files };
+    let mut tls = |draft: &ServiceTlsDraft, site: &Site, problems: &mut Problems| {
+        service_tls::build(draft, site, &mut platform, &mut context, problems)
+    };
     for (name, value) in &draft.services {
         let site = site.key("services").key(name.as_str());
         // What the schema refuses is in `problems` already.
         let service = serde_json::from_value::<ServiceDraft>(value.clone()).ok();
-        let service = service.and_then(|draft| check_service(name, &draft, &site, problems));
+        let service = service.and_then(|draft| check_service(name, &draft, &site, &mut tls, problems));
         services.insert(name.as_str().into(), service.map(Arc::new));
     }
     let default_legacy = draft.default_legacy.as_deref().map(ServiceName::from);
@@ -70,8 +79,12 @@ pub(crate) fn workflows<'a>(
 ) -> Workflows {
     let services = main.services.iter();
     let services = services.map(|(name, service)| (name.clone(), service.as_ref().is_some_and(|s| s.keyed))).collect();
-    let known =
-        Known { services: &services, secrets: &main.secrets, has_store_key: main.store_key, limits: &main.limits };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &main.secrets,
+        has_store_key: main.store_key,
+        limits: &main.limits,
+    };
     let mut workflows = Workflows::new();
     for (site, node) in files {
         let by_schema = schema_check::check(node, schema(FileKind::Workflow), &site);

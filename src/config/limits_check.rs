@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use crate::limits::{
-    ACCESS_LOG_LINES_LIMIT_MAX, BYTES_LIMIT_MAX, HEAD_FIELDS_LIMIT_MAX, Limits, NUMBER_LIMIT_MAX,
-    RETRY_KEYS_FILE_LIMIT_BYTES_MAX, SHADOW_THREADS_LIMIT_MAX, TIME_LIMIT_MAX,
+    ACCESS_LOG_LINES_LIMIT_MAX, BYTES_LIMIT_MAX, HEAD_FIELDS_LIMIT_MAX, HTTP2_WINDOW_LIMIT_BYTES_MAX, Limits,
+    NUMBER_LIMIT_MAX, RETRY_KEYS_FILE_LIMIT_BYTES_MAX, SHADOW_THREADS_LIMIT_MAX, TIME_LIMIT_MAX,
 };
 use crate::problem::{Problems, Site};
 
@@ -23,8 +23,9 @@ const MAY_BE_ZERO: [&str; 8] = [
 ];
 
 /// Limits that have a smallest value other than 1, and what needs it.
-const SMALLEST: [(&str, u64, &str); 5] = [
+const SMALLEST: [(&str, u64, &str); 6] = [
     ("retry_keys_file_bytes_max", 65_536, "a smaller file holds too few keys for one commit of the store"),
+    ("client_http2_window_bytes_max", 65_535, "the protocol begins with this window"),
     ("head_bytes_max", 8_192, "this is the smallest buffer in which a request head can be read"),
     ("api_body_bytes_max", 4_096, KILL_SWITCH),
     ("output_values_max", 64, KILL_SWITCH),
@@ -62,6 +63,9 @@ fn largest(name: &str) -> u64 {
         "access_log_lines_max" => ACCESS_LOG_LINES_LIMIT_MAX,
         "shadow_threads" => SHADOW_THREADS_LIMIT_MAX,
         "shadow_service_share_percent" => 100,
+        "client_http2_stream_window_bytes_max"
+        | "client_http2_window_bytes_max"
+        | "client_http2_send_buffer_bytes_max" => HTTP2_WINDOW_LIMIT_BYTES_MAX,
         "retry_keys_file_bytes_max" => RETRY_KEYS_FILE_LIMIT_BYTES_MAX,
         _ => match Unit::of(name) {
             Unit::Milliseconds => millis(TIME_LIMIT_MAX),

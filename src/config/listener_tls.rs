@@ -97,12 +97,14 @@ pub(super) struct Context<'a> {
 /// Checks the TLS of a listener.
 pub(super) fn check(
     draft: &TlsDraft,
+    http2: bool,
     site: &Site,
     context: &mut Context<'_>,
     problems: &mut Problems,
 ) -> Option<ListenerTls> {
     let mut own = Problems::default();
-    let (server, identity) = (server(draft, site, context, &mut own), identity_headers(draft, site, &mut own));
+    let server = server(draft, http2, site, context, &mut own);
+    let identity = identity_headers(draft, site, &mut own);
     let has_errors = own.has_errors();
     problems.extend(own);
     // Without an error nothing is missing but files that are allowed to be absent.
@@ -148,7 +150,13 @@ fn header(text: Option<&str>, site: &Site, problems: &mut Problems) -> Option<He
     Some(name)
 }
 
-fn server(draft: &TlsDraft, site: &Site, context: &mut Context<'_>, problems: &mut Problems) -> Option<Arc<ServerTls>> {
+fn server(
+    draft: &TlsDraft,
+    http2: bool,
+    site: &Site,
+    context: &mut Context<'_>,
+    problems: &mut Problems,
+) -> Option<Arc<ServerTls>> {
     let provider = crypto();
     let mut digest = blake3::Hasher::new();
     let only_tls13 = only_tls13(draft.min_version.as_ref(), &site.key("min_version"), problems);
@@ -199,12 +207,12 @@ fn server(draft: &TlsDraft, site: &Site, context: &mut Context<'_>, problems: &m
             }
         }
     };
-    digest.update(&[u8::from(only_tls13?)]);
+    digest.update(&[u8::from(only_tls13?), u8::from(http2)]);
     if certificates.len() < draft.certificates.len() || problems.has_errors() {
         return None;
     }
     let certificates = certificates.into_iter().map(|(_, certificate)| certificate).collect();
-    let parts = TlsParts { certificates, only_tls13: only_tls13?, clients, digest: digest.finalize().into() };
+    let parts = TlsParts { certificates, only_tls13: only_tls13?, clients, http2, digest: digest.finalize().into() };
     match ServerTls::new(parts, provider) {
         Ok(server) => Some(Arc::new(server)),
         Err(message) => {
@@ -214,7 +222,7 @@ fn server(draft: &TlsDraft, site: &Site, context: &mut Context<'_>, problems: &m
     }
 }
 
-fn only_tls13(value: Option<&Value>, site: &Site, problems: &mut Problems) -> Option<bool> {
+pub(super) fn only_tls13(value: Option<&Value>, site: &Site, problems: &mut Problems) -> Option<bool> {
     let text = match value {
         None => return Some(false),
         Some(Value::String(text)) => text.clone(),
@@ -232,7 +240,7 @@ fn only_tls13(value: Option<&Value>, site: &Site, problems: &mut Problems) -> Op
 }
 
 /// Reads a file that the set names. Where secrets may be absent, so may this.
-fn read(file: &str, site: &Site, context: &mut Context<'_>, problems: &mut Problems) -> Option<Vec<u8>> {
+pub(super) fn read(file: &str, site: &Site, context: &mut Context<'_>, problems: &mut Problems) -> Option<Vec<u8>> {
     match context.files.read(&context.dir.join(file)) {
         Ok(bytes) => Some(bytes),
         Err(message) if context.overrides.secrets_may_be_absent => {
@@ -246,12 +254,16 @@ fn read(file: &str, site: &Site, context: &mut Context<'_>, problems: &mut Probl
     }
 }
 
-fn warn_of_times(certificates: &[(Site, Certificate)], problems: &mut Problems) {
-    let now = SystemTime::now();
-    let shown = |time: SystemTime| match jiff::Timestamp::try_from(time) {
+/// A time as text.
+pub(super) fn shown(time: SystemTime) -> String {
+    match jiff::Timestamp::try_from(time) {
         Ok(time) => format!("{time:.0}"),
         Err(_) => "a time that cannot be written".to_owned(),
-    };
+    }
+}
+
+fn warn_of_times(certificates: &[(Site, Certificate)], problems: &mut Problems) {
+    let now = SystemTime::now();
     for (site, certificate) in certificates {
         if certificate.not_after < now {
             problems

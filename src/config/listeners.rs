@@ -47,6 +47,13 @@ pub(crate) struct ListenerMapDraft {
     pub proxy_protocol: Option<ProxyProtocolDraft>,
     /// HTTP is spoken over TLS.
     pub tls: Option<TlsDraft>,
+    /// Whether clients may speak HTTP/2 (the default).
+    #[serde(default = "yes")]
+    pub http2: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What is expected of the PROXY protocol.
@@ -226,7 +233,9 @@ fn listener(
         ListenerDraft::Map(draft) => {
             let at = site.key("address");
             let address = address(&draft.address, &at, problems);
-            let tls = draft.tls.as_ref().map(|tls| listener_tls::check(tls, &site.key("tls"), context, problems));
+            let http2 = draft.http2;
+            let tls =
+                draft.tls.as_ref().map(|tls| listener_tls::check(tls, http2, &site.key("tls"), context, problems));
             let site = site.key("proxy_protocol");
             let proxy_protocol = match &draft.proxy_protocol {
                 Some(draft) => Some(proxy_protocol(draft, &site, problems)?),
@@ -236,7 +245,7 @@ fn listener(
                 Some(checked) => Some(checked?),
                 None => None,
             };
-            let listener = Listener { address: address?, proxy_protocol, tls };
+            let listener = Listener { address: address?, proxy_protocol, tls, http2 };
             warn_open_proxy_protocol(&listener, &site, problems);
             Some((at, listener))
         }

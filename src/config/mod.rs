@@ -13,7 +13,7 @@
 //!
 //! A slow disk delays loading and nothing else: files are read on the caller's thread at the start and on the watcher's
 //! own thread later. A set that changes while it is read is read again. Certificates and keys of listeners
-//! (`other_files`) are read and watched with the files that name them.
+//! and services (`other_files`) are read and watched with the files that name them.
 
 mod access_log;
 mod addresses;
@@ -23,11 +23,13 @@ mod child_undo;
 mod cross_checks;
 mod effects;
 mod files;
+mod forwarding;
 mod limits_check;
 mod listener_tls;
 mod listeners;
 mod load;
 mod messages;
+mod neighbours;
 mod other_files;
 mod parse;
 mod plain_scalar;
@@ -37,6 +39,7 @@ mod retention;
 mod schema;
 mod schema_check;
 mod secrets;
+mod service_tls;
 mod settings;
 mod setup;
 mod store_url;
@@ -54,7 +57,7 @@ pub use retention::Retention;
 pub use schema::schema;
 pub use setup::{Loaded, Overrides, Settings, Setup, StoreUrl, Token};
 pub use store_url::parse_store;
-pub use watcher::{Change, FlagFileWatcher, Reading, ReloadTrigger, WatchTiming};
+pub use watcher::{FilesChange, FlagFileWatcher, Reading, ReloadTrigger, WatchTiming};
 
 /// Reads and checks a directory of flag files.
 ///

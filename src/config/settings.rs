@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::access_log;
 use super::access_log::AccessLogDraft;
 use super::addresses::{address, addresses_collide};
+use super::forwarding::{self, FieldsDraft, TrustDraft};
 use super::limits_check;
 use super::listener_tls::Context;
 use super::listeners::{self, ListenDraft};
@@ -56,8 +57,11 @@ pub(crate) struct PointsmanDraft {
     pub retention: Option<RetentionDraft>,
     /// Bounds of the process.
     pub limits: Limits,
-    /// Trust the incoming `X-Forwarded-*` headers and add to them, instead of replacing them.
-    pub trust_forwarded: bool,
+    /// Whose `X-Forwarded-*` and `Forwarded` headers are believed and added to, instead of being replaced: the networks
+    /// of the proxies in front, such as `[10.0.0.0/8]`; `true` is everybody, `false` (the default) nobody.
+    pub trust_forwarded: TrustDraft,
+    /// The headers that tell legacy about the client: `x-forwarded` (the default), `rfc7239` (`Forwarded`), or `both`.
+    pub forwarded: FieldsDraft,
     /// Whether each answer says which arm gave it, where the route does not say otherwise: `pointsman-arm: legacy`,
     /// `engine` or `proxy`.
     pub expose: bool,
@@ -222,6 +226,7 @@ pub(crate) fn check(
     let access_log_site = site.key("access_log");
     let access_log = draft.access_log.as_ref();
     let access_log = access_log.and_then(|draft| access_log::check(draft, dir, &access_log_site, problems));
+    let forwarding = forwarding::check(&draft.trust_forwarded, draft.forwarded, site, problems);
     limits_check::check(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);
     let retention = retention::check(draft.retention.as_ref(), window, &site.key("retention"), problems);
@@ -239,7 +244,7 @@ pub(crate) fn check(
         store_key,
         secrets,
         retention,
-        trust_forwarded: draft.trust_forwarded,
+        forwarding,
         exposes_arm: draft.expose,
         access_log,
     })

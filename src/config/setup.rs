@@ -13,7 +13,7 @@ use super::retention::Retention;
 use crate::access_log::AccessLogSettings;
 use crate::flag::{Route, Service};
 use crate::limits::Limits;
-use crate::listener::Listener;
+use crate::listener::{Forwarding, Listener};
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::workflow::Plan;
@@ -90,8 +90,8 @@ pub struct Settings {
     pub secrets: BTreeMap<String, Secret>,
     /// How long ended runs are kept.
     pub retention: Option<Retention>,
-    /// Incoming `X-Forwarded-*` are trusted and added to; otherwise they are replaced.
-    pub trust_forwarded: bool,
+    /// What legacy is told about clients, and whose word is taken for it.
+    pub forwarding: Forwarding,
     /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
     pub exposes_arm: bool,
     /// The access log; `None` if there is none.
@@ -111,7 +111,6 @@ impl Settings {
             ("retry_keys_dir", self.retry_keys_dir != newer.retry_keys_dir),
             ("store_key", key(self) != key(newer)),
             ("admin.tokens", self.tokens != newer.tokens),
-            ("trust_forwarded", self.trust_forwarded != newer.trust_forwarded),
             ("access_log", self.access_log != newer.access_log),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -24,7 +24,7 @@ use super::setup::{Loaded, Overrides};
 use super::{files, load};
 
 /// A change of the files.
-pub enum Change {
+pub enum FilesChange {
     /// A valid set, to be put in force as a whole.
     Loaded(Box<Loaded>),
     /// An invalid set: what is in force stays.
@@ -34,7 +34,7 @@ pub enum Change {
 /// One reading of the files: they had changed, or somebody asked for it.
 pub struct Reading {
     /// What was read.
-    pub change: Change,
+    pub change: FilesChange,
     /// The number of the last call of [`ReloadTrigger::force`] before the files were read: this reading answers it, and
     /// all before it.
     pub asked: u64,
@@ -201,11 +201,11 @@ impl WatcherThread {
         let change = match load::check(&self.dir, read, &self.overrides) {
             Ok(loaded) => {
                 self.other_files.clone_from(&loaded.other_files);
-                Change::Loaded(Box::new(loaded))
+                FilesChange::Loaded(Box::new(loaded))
             }
             Err(failed) => {
                 self.other_files.clone_from(&failed.other_files);
-                Change::Refused(failed)
+                FilesChange::Refused(failed)
             }
         };
         self.report.blocking_send(Reading { change, asked }).is_ok()

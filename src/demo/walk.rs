@@ -46,7 +46,7 @@ pub struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// From `off` to `only`, with a defect, an outage and a step back on the way.
+    /// Walks the routes from `off` to `only`, with a defect, an outage and a step back on the way.
     ///
     /// # Errors
     /// The product does not answer, or a gate stayed shut.

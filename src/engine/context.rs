@@ -34,7 +34,7 @@ use crate::engine::scheduler::load_permits::LoadPermits;
 use crate::engine::scheduler::mailbox::{Mailboxes, Slot};
 use crate::engine::scheduler::registry::Registry;
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
-use crate::engine::scheduler::spawn_gate::SpawnGate;
+use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::scheduler::stuck::StuckRuns;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::watchers::Watchers;
@@ -63,12 +63,12 @@ pub(super) trait RunTasks: Send + Sync {
     fn spawn(&self, core: &Arc<Core>, acquired: AcquiredRun, permit: Option<OwnedSemaphorePermit>);
     /// Starts the successor that a superseded run names, unless it exists; an error says why it could not be started.
     fn start_successor(&self, core: Arc<Core>, of: RunId, from: StepId) -> BoxFuture<'static, Result<(), String>>;
-    /// Creates a child unless it exists or the gate forbids that; returns the child's state.
+    /// Creates a child unless it exists or its parent's spawn policy forbids that; returns the child's state.
     fn ensure_child(
         &self,
         core: Arc<Core>,
         parent: Arc<RunStarted>,
-        gate: Arc<SpawnGate>,
+        gate: Arc<SpawnPolicyCell>,
         child: ChildSpec,
         depth: u64,
     ) -> BoxFuture<'static, ChildState>;
@@ -152,7 +152,7 @@ pub(super) struct Process {
     pub clock: Arc<ProcessClock>,
     /// See [`StoreAffinity::copy_started`].
     pub copy_started: Option<Timestamp>,
-    /// Generates the identifiers of runs and orders.
+    /// Generates the identifiers of runs and commands.
     pub ids: Mutex<Ids>,
     pub kill_switch: Arc<KillSwitch>,
     pub draining: watch::Sender<bool>,

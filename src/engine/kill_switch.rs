@@ -22,7 +22,7 @@ use crate::flag::Freeze;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     /// A run for a request that a rung below `only` gives to the engine.
-    Instance,
+    Run,
     /// An attempt of a private or shared step, or of its undo.
     Effect,
 }
@@ -68,7 +68,7 @@ impl KillSwitch {
     /// Lets an operation begin; `None` where the freeze in force forbids it.
     pub fn begin(&self, operation: Operation) -> Option<Permit<'_>> {
         let (permits, forbidden_from) = match operation {
-            Operation::Instance => (&self.instances, rank(Freeze::Instances)),
+            Operation::Run => (&self.instances, rank(Freeze::Instances)),
             Operation::Effect => (&self.effects, rank(Freeze::Effects)),
         };
         // This counts the permit, then reads the rank; `set` writes the rank, then reads the count. In the total order
@@ -149,7 +149,7 @@ mod tests {
             [(1, Freeze::Instances, false, true), (2, Freeze::Effects, false, false), (3, Freeze::No, true, true)]
         {
             assert!(switch.set(version, freeze).await);
-            let allowed = (may_begin(Operation::Instance), may_begin(Operation::Effect));
+            let allowed = (may_begin(Operation::Run), may_begin(Operation::Effect));
             assert_eq!(allowed, (instances, effects), "{freeze:?}");
         }
         switch.set(5, Freeze::Effects).await;
@@ -170,7 +170,7 @@ mod tests {
             for worker in 0..3 {
                 let (switch, frozen, done, begun) = (&switch, &frozen, &done, &begun);
                 scope.spawn(move || {
-                    let operation = if worker == 0 { Operation::Instance } else { Operation::Effect };
+                    let operation = if worker == 0 { Operation::Run } else { Operation::Effect };
                     while !done.load(Ordering::SeqCst) {
                         let Some(permit) = switch.begin(operation) else {
                             thread::yield_now();

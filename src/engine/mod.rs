@@ -1,4 +1,4 @@
-//! Executes runs: claim, decide, append, perform, repeat.
+//! Executes runs: acquire, decide, append, perform, repeat.
 //!
 //! The question it answers: "how does a workflow answer this request, and does its run survive a crash?" A request
 //! comes in through [`Engine::arm`] (`api::arm`); its run is executed by one task (`driver`) that asks a state machine
@@ -70,7 +70,7 @@ use crate::workflow::{Mode, Plan};
 pub use api::types::{Explanation, Start, StartError, Started};
 pub use ports::breaker::BreakerState;
 pub use ports::service::{BreakerView, ServiceView};
-pub use scheduler::order_error::OrderError;
+pub use scheduler::command_error::CommandError;
 pub use scheduler::recover::Recovered;
 
 /// The engine's arm, as proxy and shadow call it.
@@ -290,7 +290,7 @@ impl Engine {
         if !all_ended {
             tracing::warn!(
                 runs = self.core.process.tasks.len(),
-                "runs did not come to rest in time and are interrupted; the next process resumes them"
+                "the drain time is over while runs are executed: they are interrupted; the next process resumes them"
             );
             self.core.process.cancelled.cancel();
             self.core.process.tasks.wait().await;

@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 
 use crate::engine::bounds::usize_of;
 use crate::engine::legacy_reads::LegacyReads;
-use crate::engine::ports::service::Upstream;
+use crate::engine::ports::service::ServiceLimits;
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::secret::Secret;
-use crate::workflow::{Plan, World};
+use crate::workflow::{DecisionInputs, Plan};
 
 /// Plans, services and secrets in force together.
 pub(super) struct FilesSnapshot {
@@ -24,11 +24,11 @@ pub(super) struct FilesSnapshot {
     pub files_version: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     legacy_reads: BTreeMap<WorkflowName, LegacyReads>,
-    pub services: HashMap<ServiceName, Arc<Upstream>>,
+    pub services: HashMap<ServiceName, Arc<ServiceLimits>>,
     pub secrets: Arc<Value>,
     /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
-    pub world: Arc<World>,
+    pub world: Arc<DecisionInputs>,
 }
 
 /// Values that stay the same while the process lives.
@@ -57,14 +57,14 @@ impl FilesSnapshot {
             .iter()
             .map(|(name, service)| {
                 let known = before.and_then(|before| before.services.get(name));
-                (name.clone(), Upstream::of(service, limits).or_existing(known))
+                (name.clone(), ServiceLimits::of(service, limits).or_existing(known))
             })
             .collect();
         let removed =
             before.into_iter().flat_map(|before| &before.services).filter(|(name, _)| !services.contains_key(*name));
         removed.for_each(|(_, upstream)| upstream.retire());
         let bases = services.iter().map(|(name, upstream)| (name, upstream.first_url().to_owned()));
-        let world = World::new(
+        let world = DecisionInputs::new(
             bases,
             secrets.keys().map(String::as_str),
             process.key_secret,

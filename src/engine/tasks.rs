@@ -10,11 +10,11 @@ use crate::engine::api::{child, rerun};
 use crate::engine::context::{Core, RunTasks};
 use crate::engine::driver::{self, Driver};
 use crate::engine::machine::{ChildSpec, ChildState};
+use crate::engine::scheduler::acquire;
 use crate::engine::scheduler::acquired_run::AcquiredRun;
-use crate::engine::scheduler::claim;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::Slot;
-use crate::engine::scheduler::spawn_gate::SpawnGate;
+use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::scheduler::supervisor;
 use crate::names::{RunId, StepId};
 use crate::store::OwnedRun;
@@ -31,7 +31,7 @@ impl RunTasks for Tasks {
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     ) {
-        claim::open(&core, slot, owned, permit);
+        acquire::open(&core, slot, owned, permit);
     }
     fn drive(&self, core: Arc<Core>, acquired: AcquiredRun) -> BoxFuture<'static, ()> {
         let driver = Driver::of_acquired(&core, acquired);
@@ -48,7 +48,7 @@ impl RunTasks for Tasks {
         &self,
         core: Arc<Core>,
         parent: Arc<RunStarted>,
-        gate: Arc<SpawnGate>,
+        gate: Arc<SpawnPolicyCell>,
         spec: ChildSpec,
         depth: u64,
     ) -> BoxFuture<'static, ChildState> {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::route::{FingerprintCount, RouteEvidence};
 use crate::clock;
-use crate::compare::{Comparison, Kind, Verdict};
-use crate::exchange::{Outcome, Served};
+use crate::compare::{Comparison, DifferenceKind, Verdict};
+use crate::exchange::{ComparisonOutcome, Served};
 use crate::flag::{SkipReason, State};
 use crate::names::RouteId;
 
@@ -58,7 +58,7 @@ pub(super) struct Totals {
     pub(super) mismatched: u64,
     pub(super) skipped: BTreeMap<SkipReason, u64>,
     pub(super) failed: BTreeMap<&'static str, u64>,
-    pub(super) differences: BTreeMap<Kind, u64>,
+    pub(super) differences: BTreeMap<DifferenceKind, u64>,
 }
 
 /// The evidence of one route as the store has it.
@@ -198,21 +198,21 @@ impl Counters {
     }
 
     /// Counts an offered request and its outcome in one step; in the evidence only if its files have the same basis.
-    pub(super) fn settle(&mut self, files_version: u64, outcome: Outcome) {
+    pub(super) fn settle(&mut self, files_version: u64, outcome: ComparisonOutcome) {
         let counts = self.has_basis_of(files_version);
         let totals = &mut self.totals;
         totals.offered += 1;
         match outcome {
-            Outcome::Matched => totals.matched += 1,
-            Outcome::Ignored => totals.ignored += 1,
-            Outcome::Mismatched => totals.mismatched += 1,
-            Outcome::Skipped(reason) => {
+            ComparisonOutcome::Matched => totals.matched += 1,
+            ComparisonOutcome::Ignored => totals.ignored += 1,
+            ComparisonOutcome::Mismatched => totals.mismatched += 1,
+            ComparisonOutcome::Skipped(reason) => {
                 *totals.skipped.entry(reason).or_default() += 1;
                 if counts {
                     *self.evidence.skipped.entry(reason.as_str().to_owned()).or_default() += 1;
                 }
             }
-            Outcome::Failed(how) => {
+            ComparisonOutcome::Failed(how) => {
                 let known = totals.failed.len() < FAILURES_MAX || totals.failed.contains_key(how);
                 let how = if known { how } else { "other" };
                 *totals.failed.entry(how).or_default() += 1;
@@ -228,7 +228,7 @@ impl Counters {
         match served {
             _ if !self.has_basis_of(files_version) => return,
             Served::Answered => self.evidence.engine_answers += 1,
-            Served::Refused => {
+            Served::CallerError => {
                 self.evidence.engine_answers += 1;
                 self.evidence.engine_refusals += 1;
             }

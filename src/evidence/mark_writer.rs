@@ -17,7 +17,7 @@ use crate::slot_file::SlotRoute;
 /// wait.
 pub(super) const MARK_WAIT_MAX: Duration = Duration::from_millis(250);
 
-enum Command {
+enum MarkCommand {
     /// Marks a route, and tells what is marked then: the route, or every route; `None` if that failed.
     Mark(SlotRoute, SyncSender<Option<SlotRoute>>),
     /// Clears slots, and tells when that is done.
@@ -30,12 +30,12 @@ enum Command {
 /// See the module.
 pub(super) struct MarkWriter {
     /// `None` once the thread is to end.
-    commands: Option<Sender<Command>>,
+    commands: Option<Sender<MarkCommand>>,
     /// Disconnected when the thread has ended.
     ended: Mutex<Receiver<()>>,
 }
 
-struct Files {
+struct MarkFiles {
     /// The first one is this process's own; the others are those of processes that have ended.
     files: Vec<MarkFile>,
     state: Arc<Mutex<MarksState>>,
@@ -46,7 +46,7 @@ impl MarkWriter {
     pub fn start(files: Vec<MarkFile>, state: Arc<Mutex<MarksState>>) -> Option<Self> {
         let (commands, received) = channel();
         let (end, ended) = channel();
-        let mut files = Files { files, state };
+        let mut files = MarkFiles { files, state };
         let write_until_ended = move || {
             for command in received {
                 files.perform(command);
@@ -67,25 +67,25 @@ impl MarkWriter {
     #[cfg(test)]
     pub fn hold(&self) -> SyncSender<()> {
         let (end, ended) = sync_channel(0);
-        self.commands.as_ref().map(|commands| commands.send(Command::Hang(ended)));
+        self.commands.as_ref().map(|commands| commands.send(MarkCommand::Hang(ended)));
         end
     }
 
     /// Asks for a mark.
     pub fn mark(&self, state: &mut MarksState, route: SlotRoute) -> Receiver<Option<SlotRoute>> {
         let (tell, told) = sync_channel(1);
-        self.send(state, Command::Mark(route, tell));
+        self.send(state, MarkCommand::Mark(route, tell));
         told
     }
 
     /// Asks for slots to be cleared.
     pub fn clear(&self, state: &mut MarksState, slots: Vec<(SlotRoute, Slots)>) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
-        self.send(state, Command::Clear(slots, tell));
+        self.send(state, MarkCommand::Clear(slots, tell));
         told
     }
 
-    fn send(&self, state: &mut MarksState, command: Command) {
+    fn send(&self, state: &mut MarksState, command: MarkCommand) {
         if self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok()) {
             state.outstanding += 1;
         }
@@ -103,20 +103,20 @@ impl Drop for MarkWriter {
     }
 }
 
-impl Files {
+impl MarkFiles {
     fn state(&self) -> MutexGuard<'_, MarksState> {
         // A poisoned lock is usable: at worst there is a superfluous mark.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn perform(&mut self, command: Command) {
+    fn perform(&mut self, command: MarkCommand) {
         match command {
-            Command::Mark(route, tell) => {
+            MarkCommand::Mark(route, tell) => {
                 let marked = self.mark(route);
                 self.state().set_ended();
                 let _nobody_waits = tell.send(marked);
             }
-            Command::Clear(slots, tell) => {
+            MarkCommand::Clear(slots, tell) => {
                 for (route, slots) in slots {
                     self.clear(route, slots);
                 }
@@ -124,7 +124,7 @@ impl Files {
                 let _nobody_waits = tell.send(());
             }
             #[cfg(test)]
-            Command::Hang(until) => drop(until.recv()),
+            MarkCommand::Hang(until) => drop(until.recv()),
         }
     }
 

@@ -38,7 +38,7 @@ pub enum MarksPlace {
 
 /// See the module.
 #[derive(Default)]
-pub struct Marks {
+pub struct IncompleteEvidenceMarks {
     state: Arc<Mutex<MarksState>>,
     /// `None` if no marks are kept.
     writer: Option<MarkWriter>,
@@ -46,11 +46,11 @@ pub struct Marks {
 
 /// A difference whose route is marked and that is being counted. Drop it once the difference is counted.
 pub(super) struct UncountedDifference<'a> {
-    marks: &'a Marks,
+    marks: &'a IncompleteEvidenceMarks,
     route: Option<SlotRoute>,
 }
 
-impl Marks {
+impl IncompleteEvidenceMarks {
     /// Opens the file of this process, and the files of processes that have ended.
     ///
     /// # Errors
@@ -188,16 +188,16 @@ mod tests {
         RouteId::from(format!("route.{n}").as_str())
     }
 
-    async fn reopened(marks: Marks, path: &Path) -> Marks {
+    async fn reopened(marks: IncompleteEvidenceMarks, path: &Path) -> IncompleteEvidenceMarks {
         drop(marks);
-        Marks::open(&MarksPlace::File(path.to_owned())).await.unwrap()
+        IncompleteEvidenceMarks::open(&MarksPlace::File(path.to_owned())).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_mark_stays_until_what_was_counted_under_it_is_stored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
-        let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksPlace::File(path.clone())).await.unwrap();
         drop(marks.mark(&route(1)));
         let uncounted = marks.mark(&route(2));
         let clearable = marks.clearable();
@@ -210,7 +210,10 @@ mod tests {
         drop(marks.mark(&route(2)));
         marks.clear(clearable).await;
         assert!(marks.is_marked(&route(2)), "another difference came since");
-        assert!(matches!(Marks::open(&MarksPlace::File(path.clone())).await, Err(MarkFileError::Locked(_))));
+        assert!(matches!(
+            IncompleteEvidenceMarks::open(&MarksPlace::File(path.clone())).await,
+            Err(MarkFileError::Locked(_))
+        ));
 
         let marks = reopened(marks, &path).await;
         assert!(marks.is_marked(&route(2)) && !marks.is_marked(&route(1)));
@@ -222,7 +225,7 @@ mod tests {
     async fn every_route_is_marked_if_no_slot_is_left_or_a_mark_is_torn() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
-        let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksPlace::File(path.clone())).await.unwrap();
         let size = std::fs::metadata(&path).unwrap().len();
         for n in 0..126 {
             drop(marks.mark(&route(n)));
@@ -242,7 +245,7 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[64 + 9] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let marks = Marks::open(&MarksPlace::File(path)).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksPlace::File(path)).await.unwrap();
         assert!(marks.is_marked(&route(999)));
     }
 
@@ -250,16 +253,19 @@ mod tests {
     async fn a_process_takes_over_the_marks_of_processes_that_have_ended() {
         let dir = tempfile::tempdir().unwrap();
         let place = MarksPlace::Dir(dir.path().to_owned(), "store".into());
-        let (first, second) = (Marks::open(&place).await.unwrap(), Marks::open(&place).await.unwrap());
+        let (first, second) = (
+            IncompleteEvidenceMarks::open(&place).await.unwrap(),
+            IncompleteEvidenceMarks::open(&place).await.unwrap(),
+        );
         drop(second.mark(&route(1)));
         assert!(!first.is_marked(&route(1)));
         drop(second);
         drop(first);
-        let next = Marks::open(&place).await.unwrap();
+        let next = IncompleteEvidenceMarks::open(&place).await.unwrap();
         assert!(next.is_marked(&route(1)));
         next.clear(next.clearable()).await;
         drop(next);
-        assert!(!Marks::open(&place).await.unwrap().is_marked(&route(1)));
+        assert!(!IncompleteEvidenceMarks::open(&place).await.unwrap().is_marked(&route(1)));
     }
 
     /// A difference that comes while a write hangs is counted without a mark, and its route is marked afterwards.
@@ -267,7 +273,7 @@ mod tests {
     async fn a_write_that_hangs_delays_nobody_for_long() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
-        let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksPlace::File(path.clone())).await.unwrap();
         let write_hangs = marks.writer.as_ref().unwrap().hold();
         drop(marks.mark(&route(1)));
         drop(marks.mark(&route(2)));
@@ -281,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_file_nothing_is_marked() {
-        let marks = Marks::open(&MarksPlace::Nowhere).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksPlace::Nowhere).await.unwrap();
         drop(marks.mark(&route(1)));
         assert!(!marks.is_marked(&route(1)));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::slot_file::SlotRoute;
 
-/// Where a mark is written: for each place the index of the file, and the index of the slot in it.
+/// The places at which a mark is written: each is the index of a file and the index of a slot in it.
 pub(super) type Slots = Vec<(usize, u64)>;
 
 /// See the module.

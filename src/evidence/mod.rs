@@ -43,7 +43,7 @@ pub use self::gate::gate;
 pub use crate::store::SampleRecord as Sample;
 pub use counters::EvidenceGeneration;
 pub use mark_file::MarkFileError;
-pub use marks::{Marks, MarksPlace};
+pub use marks::{IncompleteEvidenceMarks, MarksPlace};
 pub use route::{FingerprintCount, RouteEvidence};
 
 use counters::{Counters, SharedCounters, StoredEvidence};
@@ -52,7 +52,7 @@ use samples::PendingSamples;
 
 use crate::clock;
 use crate::compare::{Comparison, Observation, Verdict};
-use crate::exchange::{Outcome, Served, ServedObserver, Settle};
+use crate::exchange::{ComparisonOutcome, Served, ServedObserver, Settle};
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -61,7 +61,7 @@ use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
 /// The evidence of all routes: in memory, written to the store in the background.
 pub struct Evidence {
     store: StoreHandle,
-    marks: Marks,
+    marks: IncompleteEvidenceMarks,
     limits: Limits,
     routes: RwLock<BTreeMap<RouteId, Arc<SharedCounters>>>,
     /// The current id for each earlier id of a route.
@@ -87,7 +87,7 @@ impl Evidence {
     /// # Errors
     /// The store does not answer.
     pub async fn load_with(store: StoreHandle, limits: &Limits) -> Result<Arc<Self>, StoreError> {
-        Self::open(store, Marks::default(), limits, None).await
+        Self::open(store, IncompleteEvidenceMarks::default(), limits, None).await
     }
 
     /// Loads what the store has. A marked route keeps only its stored mismatches, failures and errors; so does every
@@ -98,7 +98,7 @@ impl Evidence {
     /// The store does not answer.
     pub async fn open(
         store: StoreHandle,
-        marks: Marks,
+        marks: IncompleteEvidenceMarks,
         limits: &Limits,
         copy_started: Option<Timestamp>,
     ) -> Result<Arc<Self>, StoreError> {
@@ -157,10 +157,10 @@ impl Evidence {
             if has_any(&route) {
                 continue;
             }
-            let Some(old) = was.iter().find(has_any) else { continue };
+            let weight = |id: &&RouteId| routes.get(*id).map_or(0, |shared| shared.lock().evidence.weight());
+            let Some(old) = was.iter().rev().filter(has_any).max_by_key(weight) else { continue };
             let Some(from) = routes.get(old).cloned() else { continue };
-            let to = routes.entry(route.clone()).or_default();
-            to.lock().take_evidence(old, &mut from.lock());
+            routes.entry(route.clone()).or_default().lock().take_evidence(old, &mut from.lock());
             self.pending().rename(old, route);
             tracing::info!(%route, was = %old, "a renamed route keeps its evidence");
         }
@@ -249,8 +249,8 @@ impl Evidence {
     pub fn of_basis<'a>(&self, ids: impl Iterator<Item = &'a RouteId>, basis: &str) -> RouteEvidence {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let counters = ids.filter_map(|id| routes.get(id)).map(|shared| shared.lock());
-        let mut fitting = counters.filter(|counters| counters.basis.as_deref() == Some(basis));
-        fitting.next().map(|counters| counters.evidence.clone()).unwrap_or_default()
+        let fitting = counters.filter(|counters| counters.basis.as_deref() == Some(basis)).map(|c| c.evidence.clone());
+        fitting.reduce(|first, next| if next.weight() > first.weight() { next } else { first }).unwrap_or_default()
     }
 
     /// Sets the metrics from one copy of every route, then renders them; one scrape at a time.
@@ -370,9 +370,9 @@ impl Evidence {
 }
 
 impl Settle for Evidence {
-    fn settle(&self, route: &RouteId, files_version: u64, outcome: Outcome) {
+    fn settle(&self, route: &RouteId, files_version: u64, outcome: ComparisonOutcome) {
         let shared = self.counters(route);
-        let failed = matches!(outcome, Outcome::Failed(_)) && shared.lock().has_basis_of(files_version);
+        let failed = matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(files_version);
         // Keeps the mark until the failure is counted.
         let _uncounted = failed.then(|| self.mark(route));
         self.counters(route).lock().settle(files_version, outcome);
@@ -394,7 +394,7 @@ impl ServedObserver for Evidence {
         }
         // The caller's answer waits for this write of 64 bytes only at the first error since evidence was stored, and
         // for a bounded time.
-        let _uncounted = (!matches!(served, Served::Answered | Served::Refused)).then(|| self.mark(route));
+        let _uncounted = (!matches!(served, Served::Answered | Served::CallerError)).then(|| self.mark(route));
         self.counters(route).lock().served(files_version, served);
     }
 }

@@ -70,6 +70,15 @@ impl RouteEvidence {
     pub(super) fn with_matched_from_pairs(self) -> Self {
         Self { matched: self.pairs().saturating_sub(self.ignored + self.mismatched), ..self }
     }
+    /// Which evidence a route keeps if it has several ids: that with open mismatches, then any. An id under which
+    /// nothing was counted must not hide the open mismatches of another one.
+    pub(super) fn weight(&self) -> u8 {
+        match self {
+            Self { mismatched: 1.., .. } => 2,
+            other if *other != Self::default() => 1,
+            _ => 0,
+        }
+    }
     /// All pairs.
     pub fn pairs(&self) -> u64 {
         self.shadow_pairs + self.dark_pairs

@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
 use super::*;
-use crate::compare::{Body, Difference, Kind, Verdict};
+use crate::compare::{Body, Difference, DifferenceKind, Verdict};
 use crate::exchange::ComparisonTicket;
 use crate::flag::SkipReason;
 use crate::store::MemoryStore;
@@ -23,7 +23,7 @@ fn memory() -> StoreHandle {
 }
 
 fn comparison(verdict: Verdict) -> Comparison {
-    let difference = Difference { path: "$.a".into(), kind: Kind::Value, legacy: None, engine: None };
+    let difference = Difference { path: "$.a".into(), kind: DifferenceKind::Value, legacy: None, engine: None };
     Comparison {
         verdict,
         differences: if verdict == Verdict::Mismatch { vec![difference] } else { Vec::new() },
@@ -69,7 +69,7 @@ async fn pairs_add_up_and_survive_a_restart() {
     pair(&evidence, State::Shadow, Verdict::Match);
     pair(&evidence, State::Dark, Verdict::Ignored);
     pair(&evidence, State::Dark, Verdict::Mismatch);
-    evidence.settle(&route(), 0, Outcome::Skipped(SkipReason::QueueFull));
+    evidence.settle(&route(), 0, ComparisonOutcome::Skipped(SkipReason::QueueFull));
     evidence.flush().await.unwrap();
 
     let later = evidence_over(&store).await;
@@ -194,6 +194,23 @@ async fn a_route_with_evidence_does_not_take_that_of_its_earlier_id() {
     assert_eq!(evidence.of(&route()).pairs(), 1);
 }
 
+/// A rename that forgot `was:` and was corrected: between the two the route had an id under which nothing was counted.
+#[tokio::test]
+async fn a_route_keeps_the_open_mismatches_of_whichever_earlier_id_has_them() {
+    let evidence = evidence_over(&memory()).await;
+    let [between, last] = ["orders.make", "orders.new"].map(RouteId::new);
+    evidence.set_basis(0, &[(route(), "one".into()), (between.clone(), "one".into())]);
+    for verdict in [Verdict::Match, Verdict::Mismatch] {
+        pair(&evidence, State::Dark, verdict);
+    }
+    let was = [between, route()];
+    let ids = [&last, &was[0], &was[1]];
+    assert_eq!(evidence.of_basis(ids.into_iter(), "one").mismatched, 1, "before the new files are in force");
+    set_renames(&evidence, &[(&last, &was)]);
+    evidence.set_basis(0, &[(last.clone(), "one".into())]);
+    assert_eq!((evidence.of(&last).mismatched, evidence.of(&last).pairs()), (1, 2));
+}
+
 #[tokio::test]
 async fn samples_of_one_fingerprint_are_bounded() {
     let store = memory();
@@ -268,7 +285,7 @@ async fn a_dark_request_ends_with_or_without_a_twin() {
     ticket(true, false).skip(SkipReason::QueueFull);
     drop(ticket(true, false));
     ticket(true, false).skip(SkipReason::LegacyFailed);
-    ticket(true, true).settle(Outcome::Matched);
+    ticket(true, true).settle(ComparisonOutcome::Matched);
     ticket(false, false).skip(SkipReason::Streaming);
     let seen = evidence.of(&route());
     assert_eq!(seen.dark_without_twin, 2);
@@ -288,11 +305,11 @@ async fn sums_agree_whenever_they_are_read() {
                         &route(),
                         0,
                         match (n + m) % 5 {
-                            0 => Outcome::Matched,
-                            1 => Outcome::Ignored,
-                            2 => Outcome::Mismatched,
-                            3 => Outcome::Skipped(SkipReason::ALL[(m % 17) as usize]),
-                            _ => Outcome::Failed("timeout"),
+                            0 => ComparisonOutcome::Matched,
+                            1 => ComparisonOutcome::Ignored,
+                            2 => ComparisonOutcome::Mismatched,
+                            3 => ComparisonOutcome::Skipped(SkipReason::ALL[(m % 17) as usize]),
+                            _ => ComparisonOutcome::Failed("timeout"),
                         },
                     );
                 }
@@ -317,8 +334,8 @@ fn a_scrape_shows_one_copy_of_the_counters() {
     metrics::with_local_recorder(&recorder, || {
         let evidence = runtime.block_on(evidence_over(&memory()));
         pair(&evidence, State::Shadow, Verdict::Mismatch);
-        evidence.settle(&route(), 0, Outcome::Mismatched);
-        evidence.settle(&route(), 0, Outcome::Skipped(SkipReason::NotSampled));
+        evidence.settle(&route(), 0, ComparisonOutcome::Mismatched);
+        evidence.settle(&route(), 0, ComparisonOutcome::Skipped(SkipReason::NotSampled));
         evidence.publish();
     });
     let text = handle.render();
@@ -355,7 +372,7 @@ async fn errors_of_legacy_are_counted_by_rung() {
 async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let place = MarksPlace::File(dir.path().join("marks"));
-    let marks = Marks::open(&place).await.unwrap();
+    let marks = IncompleteEvidenceMarks::open(&place).await.unwrap();
     let evidence = Evidence::open(memory(), marks, &Limits::default(), None).await.unwrap();
     evidence.served(&route(), 0, Served::Answered);
     assert!(!evidence.marks.is_marked(&route()));
@@ -365,7 +382,7 @@ async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
     assert!(!evidence.marks.is_marked(&route()), "it is stored");
     evidence.served(&route(), 0, Served::Error);
     drop(evidence);
-    assert!(Marks::open(&place).await.unwrap().is_marked(&route()), "the next process finds it");
+    assert!(IncompleteEvidenceMarks::open(&place).await.unwrap().is_marked(&route()), "the next process finds it");
 }
 
 #[tokio::test]
@@ -373,8 +390,10 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     let dir = tempfile::tempdir().unwrap();
     let place = MarksPlace::File(dir.path().join("marks"));
     let store = memory();
-    let open =
-        async || Evidence::open(store.clone(), Marks::open(&place).await.unwrap(), &Limits::default(), None).await;
+    let open = async || {
+        Evidence::open(store.clone(), IncompleteEvidenceMarks::open(&place).await.unwrap(), &Limits::default(), None)
+            .await
+    };
     let evidence = open().await.unwrap();
     evidence.set_basis(0, &[(route(), "a".into())]);
     for _ in 0..25 {
@@ -384,7 +403,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     for _ in 0..3 {
         pair(&evidence, State::Shadow, Verdict::Mismatch);
     }
-    evidence.settle(&route(), 0, Outcome::Failed("timeout"));
+    evidence.settle(&route(), 0, ComparisonOutcome::Failed("timeout"));
     evidence.served(&route(), 0, Served::Error);
     evidence.flush().await.unwrap();
     pair(&evidence, State::Shadow, Verdict::Mismatch);
@@ -414,7 +433,14 @@ async fn a_mark_after_a_rename_names_the_id_under_which_the_evidence_is_stored()
     for renames in 1..=2 {
         let store = memory();
         let open = async || {
-            Evidence::open(store.clone(), Marks::open(&place).await.unwrap(), &Limits::default(), None).await.unwrap()
+            Evidence::open(
+                store.clone(),
+                IncompleteEvidenceMarks::open(&place).await.unwrap(),
+                &Limits::default(),
+                None,
+            )
+            .await
+            .unwrap()
         };
         let evidence = open().await;
         evidence.set_basis(0, &[(route(), "one".into())]);
@@ -448,8 +474,11 @@ async fn the_first_start_of_a_copy_counts_pairs_without_a_difference_from_zero()
     }
     evidence.flush().await.unwrap();
     let copy_started = clock::now();
-    let open =
-        async || Evidence::open(store.clone(), Marks::default(), &Limits::default(), Some(copy_started)).await.unwrap();
+    let open = async || {
+        Evidence::open(store.clone(), IncompleteEvidenceMarks::default(), &Limits::default(), Some(copy_started))
+            .await
+            .unwrap()
+    };
     let evidence = open().await;
     let loaded = evidence.of(&route());
     assert_eq!((loaded.matched, loaded.mismatched, loaded.engine_answers), (0, 1, 0));
@@ -474,7 +503,7 @@ async fn what_earlier_files_decided_counts_in_the_totals_only() {
     evidence.set_basis(1, &[(route(), "two".into())]);
     evidence.set_basis(2, &[(route(), "two".into())]);
     first.skip(SkipReason::QueueFull);
-    second.settle(Outcome::Failed("timeout"));
+    second.settle(ComparisonOutcome::Failed("timeout"));
     evidence.record_twin(&route(), before);
     for served in [Served::Answered, Served::FellBack] {
         evidence.served(&route(), 0, served);
@@ -483,7 +512,7 @@ async fn what_earlier_files_decided_counts_in_the_totals_only() {
     assert_eq!(crate::evidence::testing::sums(&evidence, &route()), (2, 2));
 
     ticket(1).skip(SkipReason::QueueFull);
-    ticket(2).settle(Outcome::Failed("timeout"));
+    ticket(2).settle(ComparisonOutcome::Failed("timeout"));
     evidence.record_twin(&route(), evidence.generation(&route(), 2));
     evidence.served(&route(), 2, Served::Answered);
     let seen = evidence.of(&route());

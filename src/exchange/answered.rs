@@ -11,12 +11,12 @@ use crate::compare::Observation;
 use crate::flag::{FlagSet, InstanceId, RouteFlag};
 use crate::workflow::Mode;
 
-/// A request as the engine sees it: read whole, the path normalised.
+/// A request as the engine sees it: read whole, the path resolved.
 #[derive(Clone, Debug)]
 pub struct RequestCopy {
     /// The method.
     pub method: Method,
-    /// The normalised path: the one that was matched and forwarded.
+    /// The resolved path: the one that was matched and forwarded.
     pub path: String,
     /// The raw query.
     pub query: Option<String>,

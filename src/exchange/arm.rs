@@ -77,7 +77,7 @@ pub enum ArmReply {
     /// legacy may be called. Only where `may_fall_back`.
     Abandoned(Abandoned),
     /// No answer: a problem for the caller, which says whether a shared step had begun.
-    Refused(Problem, RunReport),
+    Refused(ProblemDocument, RunReport),
 }
 
 /// An answer.
@@ -148,7 +148,7 @@ pub struct Abandoned {
 
 /// An RFC 9457 problem that Pointsman produces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
+pub struct ProblemDocument {
     /// The HTTP status.
     pub status: u16,
     /// The last part of the problem's type: `engine-unavailable`.
@@ -167,7 +167,7 @@ pub struct Problem {
     pub shared_step_begun: Option<bool>,
 }
 
-impl Problem {
+impl ProblemDocument {
     const HELD: &str = "retry-key-held";
 
     /// The engine has the same request under another credential. It may be a retry by the same caller or a request of
@@ -202,7 +202,7 @@ impl Problem {
     }
 
     /// Whether this is one of the problems above: the engine has the same request.
-    pub fn is_held(&self) -> bool {
+    pub fn is_retry_key_taken(&self) -> bool {
         self.kind == Self::HELD
     }
 }

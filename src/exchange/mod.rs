@@ -13,6 +13,6 @@ pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, L
 pub use answered::{Answered, RequestCopy, request_digest};
 pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
-    MayBegin, NO_FIRST_TRY, Problem, RunReport, Source,
+    MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
-pub use offer::{ComparisonTicket, Offer, Outcome, Served, ServedObserver, Settle};
+pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, Settle};

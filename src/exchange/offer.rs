@@ -21,7 +21,7 @@ pub trait Offer: Send + Sync {
 
 /// How a request that should have been compared ended: exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum ComparisonOutcome {
     /// Equal.
     Matched,
     /// Equal only because of a rule.
@@ -34,14 +34,14 @@ pub enum Outcome {
     Failed(&'static str),
 }
 
-impl Outcome {
+impl ComparisonOutcome {
     /// Whether a dark request with this outcome counts as one whose twin (the engine's run of the same request) is
     /// missing. Not counted: a request for which legacy created no instance, a client's retry, and a request that
     /// follows up an instance without a twin.
     fn counts_as_without_twin(self) -> bool {
         !matches!(
             self,
-            Outcome::Skipped(
+            ComparisonOutcome::Skipped(
                 SkipReason::LegacyRefused | SkipReason::LegacyFailed | SkipReason::Retried | SkipReason::NoTwin
             )
         )
@@ -52,7 +52,7 @@ impl Outcome {
 pub trait Settle: Send + Sync {
     /// One request of `route`, decided by this version of the files, has ended as `outcome`. Called exactly once for
     /// each ticket.
-    fn settle(&self, route: &RouteId, files_version: u64, outcome: Outcome);
+    fn settle(&self, route: &RouteId, files_version: u64, outcome: ComparisonOutcome);
     /// One request of `route` in `dark` has ended without a durable run. Called at most once for each ticket, before it
     /// is settled.
     fn count_without_twin(&self, route: &RouteId, files_version: u64) {
@@ -65,7 +65,7 @@ pub struct ComparisonTicket {
     route: RouteId,
     files_version: u64,
     settler: Option<Arc<dyn Settle>>,
-    on_drop: Outcome,
+    on_drop: ComparisonOutcome,
     twin_missing: bool,
 }
 
@@ -77,7 +77,7 @@ impl ComparisonTicket {
             route,
             files_version,
             settler: Some(settler),
-            on_drop: Outcome::Skipped(SkipReason::ClientWentAway),
+            on_drop: ComparisonOutcome::Skipped(SkipReason::ClientWentAway),
             twin_missing: false,
         }
     }
@@ -86,7 +86,7 @@ impl ComparisonTicket {
         &self.route
     }
     /// Sets the outcome with which a drop settles it from now on.
-    pub fn set_outcome_on_drop(&mut self, outcome: Outcome) {
+    pub fn set_outcome_on_drop(&mut self, outcome: ComparisonOutcome) {
         self.on_drop = outcome;
     }
     /// A request in `dark` should have a twin: it counts as without twin unless [`ComparisonTicket::record_twin_made`]
@@ -103,10 +103,10 @@ impl ComparisonTicket {
         self.twin_missing = false;
     }
     /// Settles it with an outcome.
-    pub fn settle(mut self, outcome: Outcome) {
+    pub fn settle(mut self, outcome: ComparisonOutcome) {
         self.end(outcome);
     }
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: ComparisonOutcome) {
         if let Some(settler) = self.settler.take() {
             if self.twin_missing && outcome.counts_as_without_twin() {
                 settler.count_without_twin(&self.route, self.files_version);
@@ -116,7 +116,7 @@ impl ComparisonTicket {
     }
     /// Settles it as skipped.
     pub fn skip(self, reason: SkipReason) {
-        self.settle(Outcome::Skipped(reason));
+        self.settle(ComparisonOutcome::Skipped(reason));
     }
 }
 
@@ -138,7 +138,7 @@ pub enum Served {
     /// It answered.
     Answered,
     /// It answered with a 4xx status, or the caller got a problem with one: an error of the caller.
-    Refused,
+    CallerError,
     /// It gave the request back and legacy answered.
     FellBack,
     /// It answered with a 5xx status, or the caller got a problem with one.

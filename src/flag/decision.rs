@@ -11,7 +11,7 @@ use super::State;
 pub struct RequestFacts<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The normalised path: the one that was matched and is forwarded.
+    /// The resolved path: the one that was matched and is forwarded.
     pub path: &'a str,
     /// The raw query.
     pub query: Option<&'a str>,

@@ -23,7 +23,7 @@ pub struct EarlierScopes {
     /// By the present id of the route, the newest first.
     pub by_route: HashMap<RouteId, Vec<EarlierScope>>,
     /// The scopes of requests that may belong to another route now, or to none, the newest first.
-    pub moved: Vec<ReassignedRequests>,
+    pub reassigned: Vec<ReassignedRequests>,
 }
 
 /// The keys of a request by the scopes of earlier files.
@@ -39,13 +39,13 @@ impl EarlierScopes {
     /// The keys of a request that belongs to this route now.
     pub(super) fn retry_keys(&self, route: &RouteId, salts: &Salts, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
         let mut all = EarlierRetryKeys::default();
-        if self.by_route.is_empty() && self.moved.is_empty() {
+        if self.by_route.is_empty() && self.reassigned.is_empty() {
             return all;
         }
         let own = self.by_route.get(route).into_iter().flatten();
         let own = own.filter_map(|scope| Some((scope.times, salts.earlier_retry_keys(scope, facts)?)));
         let (host, path) = (facts.headers.get(HOST).and_then(|host| host.to_str().ok()), match_key(facts.path));
-        let moved = self.moved.iter().filter_map(|moved| {
+        let moved = self.reassigned.iter().filter_map(|moved| {
             let params = moved.find(facts.method, host, &path, facts.now_s)?;
             let keys = salts.earlier_retry_keys(&moved.scope, &RequestFacts { params: &params, ..*facts })?;
             Some((moved.scope.times, keys))
@@ -64,7 +64,7 @@ impl EarlierScopes {
     /// Whether the keys of a request that belongs to this route now may depend on this header.
     pub(super) fn depend_on_header(&self, route: &RouteId, name: &HeaderName) -> bool {
         let own = self.by_route.get(route).into_iter().flatten();
-        own.chain(self.moved.iter().map(|moved| &moved.scope)).any(|scope| scope.depends_on_header(name))
+        own.chain(self.reassigned.iter().map(|moved| &moved.scope)).any(|scope| scope.depends_on_header(name))
     }
 
     /// The first of the moved requests to which a request belongs, as an index, and the parameters of its path.
@@ -76,7 +76,7 @@ impl EarlierScopes {
         now_s: i64,
     ) -> Option<(usize, Params)> {
         let path = match_key(path);
-        let mut all = self.moved.iter().enumerate();
+        let mut all = self.reassigned.iter().enumerate();
         all.find_map(|(index, moved)| Some((index, moved.find(method, host, &path, now_s)?)))
     }
 }
@@ -100,7 +100,11 @@ impl ReassignedRequests {
     /// The path parameters of a request; `key` is its path after [`match_key`]. `None` if the request is not one of
     /// these, or if a retry of one can no longer come.
     fn find(&self, method: &Method, host: Option<&str>, key: &str, now_s: i64) -> Option<Params> {
-        let may_come = now_s < self.scope.times.retries_until_s;
-        may_come.then(|| self.matcher.find(method, host, key)).flatten().map(|(_, params)| params)
+        self.may_come(now_s).then(|| self.matcher.find(method, host, key)).flatten().map(|(_, params)| params)
+    }
+
+    /// Whether a retry of one of these may still come.
+    pub(super) fn may_come(&self, now_s: i64) -> bool {
+        now_s < self.scope.times.retries_until_s
     }
 }

@@ -11,13 +11,13 @@ pub struct Effective {
     /// The state in force.
     pub state: State,
     /// Why.
-    pub why: Why,
+    pub why: EffectiveReason,
 }
 
 /// Why the effective state is what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Why {
+pub enum EffectiveReason {
     /// As requested.
     Requested,
     /// As the file declares it; no flip was recorded, so no evidence supports it.
@@ -32,19 +32,26 @@ pub enum Why {
     Freeze,
 }
 
-impl Why {
+impl EffectiveReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [Why; 6] = [Why::Requested, Why::Unproven, Why::Gate, Why::Guard, Why::Health, Why::Freeze];
+    pub const ALL: [EffectiveReason; 6] = [
+        EffectiveReason::Requested,
+        EffectiveReason::Unproven,
+        EffectiveReason::Gate,
+        EffectiveReason::Guard,
+        EffectiveReason::Health,
+        EffectiveReason::Freeze,
+    ];
 
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Why::Requested => "requested",
-            Why::Unproven => "unproven",
-            Why::Gate => "gate",
-            Why::Guard => "guard",
-            Why::Health => "health",
-            Why::Freeze => "freeze",
+            EffectiveReason::Requested => "requested",
+            EffectiveReason::Unproven => "unproven",
+            EffectiveReason::Gate => "gate",
+            EffectiveReason::Guard => "guard",
+            EffectiveReason::Health => "health",
+            EffectiveReason::Freeze => "freeze",
         }
     }
 }
@@ -58,7 +65,8 @@ pub struct StateInputs {
     pub shares: Shares,
     /// Whether no flip was recorded for it.
     pub has_no_flip: bool,
-    /// The highest state that the gate allows, where more was requested; of a route that is held, the state at which.
+    /// The highest state that the gate allows, if more was requested; of a route that is held, the state at which it is
+    /// held.
     pub gate: Option<State>,
     /// Whether the route is held below `live`, at the state in `gate`, for a limited time, after which it returns to
     /// `live` without a gate.
@@ -95,9 +103,9 @@ impl StateInputs {
     /// The lowest of requested, gate, guard, health and kill switch. The last three never lower `only`.
     pub fn effective(&self, freeze: Freeze) -> Effective {
         let mut effective = match self.gate {
-            Some(gate) if gate < self.requested => Effective { state: gate, why: Why::Gate },
-            _ if self.has_no_flip => Effective { state: self.requested, why: Why::Unproven },
-            _ => Effective { state: self.requested, why: Why::Requested },
+            Some(gate) if gate < self.requested => Effective { state: gate, why: EffectiveReason::Gate },
+            _ if self.has_no_flip => Effective { state: self.requested, why: EffectiveReason::Unproven },
+            _ => Effective { state: self.requested, why: EffectiveReason::Requested },
         };
         if effective.state == State::Only {
             return effective;
@@ -123,12 +131,16 @@ impl StateInputs {
     /// The highest state that kill switch, health and guard each allow. Kill switch and health stop new engine
     /// instances: they allow `shadow` at most, because `dark` makes instances too (durable twins) and `shadow` keeps
     /// only evidence.
-    fn limits(&self, freeze: Freeze) -> [(State, Why); 3] {
+    fn limits(&self, freeze: Freeze) -> [(State, EffectiveReason); 3] {
         let freeze = match freeze {
             Freeze::No => State::Only,
             Freeze::Instances | Freeze::Effects => State::Shadow,
         };
         let health = if self.healthy { State::Only } else { State::Shadow };
-        [(freeze, Why::Freeze), (health, Why::Health), (self.guard.unwrap_or(State::Only), Why::Guard)]
+        [
+            (freeze, EffectiveReason::Freeze),
+            (health, EffectiveReason::Health),
+            (self.guard.unwrap_or(State::Only), EffectiveReason::Guard),
+        ]
     }
 }

@@ -3,12 +3,14 @@
 //!
 //! The question it answers: "what does `request` mean in a key, a cohort or a retry key?" Only what the expression
 //! reads is built. A repeated query parameter is a list of its values; the values of a repeated header are joined by
-//! commas. Always true: values of different bytes are different texts, also where they are not UTF-8, so that
-//! different retry keys never become equal (`exact_text`).
+//! commas, unless they are all equal: then the header has that value, as if it came once. Always true: values of
+//! different bytes are different texts, also where they are not UTF-8, so that different retry keys never become equal
+//! (`exact_text`).
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::header::AsHeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::RequestFacts;
@@ -80,6 +82,16 @@ pub fn reads_header(reads: &[ReadPath], name: &HeaderName) -> bool {
     })
 }
 
+/// The values of a header; one if all are equal. A client's retry may pass an intermediary that repeats a field, and is
+/// the same request then.
+pub(super) fn values_once(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &HeaderValue> {
+    let values = headers.get_all(name);
+    let mut rest = values.iter();
+    let first = rest.next();
+    let are_equal = rest.all(|value| Some(value) == first);
+    values.into_iter().take(if are_equal { 1 } else { usize::MAX })
+}
+
 fn insert_text(request: &mut Map<String, Value>, part: &str, value: &str) {
     request.entry(part).or_insert_with(|| value.into());
 }
@@ -96,7 +108,7 @@ fn insert_headers(
         if map.contains_key(name) {
             return;
         }
-        let values: Vec<_> = facts.headers.get_all(name).iter().map(|value| text(value.as_bytes())).collect();
+        let values: Vec<_> = values_once(facts.headers, name).map(|value| text(value.as_bytes())).collect();
         if !values.is_empty() {
             map.insert(name.to_owned(), values.join(", ").into());
         }
@@ -122,6 +134,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("x-tenant", "a".parse().unwrap());
         headers.append("x-tenant", "b".parse().unwrap());
+        headers.append("x-twice", "a".parse().unwrap());
+        headers.append("x-twice", "a".parse().unwrap());
         let facts = RequestFacts {
             method: &Method::GET,
             path: "/orders/17",
@@ -141,7 +155,8 @@ mod tests {
             ("${request.query.b[0]} ${request.query.b[1]}", "x y! z"),
             ("${request.headers[\"x-tenant\"]}", "a, b"),
             ("${request.headers[\"X-Tenant\"]}", "a, b"),
-            ("${string(size(request.headers))}", "1"),
+            ("${request.headers[\"x-twice\"]}", "a"),
+            ("${string(size(request.headers))}", "2"),
         ] {
             let parsed = Template::parse_str(template).unwrap();
             let seen = parsed.evaluate_text(&scope(parsed.reads(), &facts));

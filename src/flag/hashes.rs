@@ -7,6 +7,7 @@
 //! are on the same side as the request that created the instance.
 
 use super::exact_text::ByteForm;
+use super::facts::values_once;
 use super::key_text::{AmbiguousKey, key_of_request};
 use super::retry::KeyForm;
 use super::{CallerScope, EarlierScope, Percent, RequestFacts, RetryKey, RetryKeys, Route, VerifiedCaller};
@@ -84,7 +85,7 @@ impl Salts {
             return RetryKeys { scoped: parts.key(), any_caller: None, unverified_retry: any_caller, verified_callers };
         }
         for name in &caller.headers {
-            for value in facts.headers.get_all(name) {
+            for value in values_once(facts.headers, name) {
                 parts.add(value.as_bytes());
             }
             parts.add(name.as_str().as_bytes());

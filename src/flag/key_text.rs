@@ -98,6 +98,7 @@ mod tests {
             keyed("header", "${request.headers[\"X-Order\"]}"),
             keyed("query", "${request.query.k}-${request.query.j}"),
             keyed("first", "${request.query.k[0]}"),
+            keyed("both", "${request.query.k}-${request.headers[\"x-order\"]}"),
         ];
         let set = set(routes, BTreeMap::new(), Freeze::No);
         let keys = |id: &str, values: &[&str], query: &str| {
@@ -128,7 +129,9 @@ mod tests {
             assert_eq!(keys(id, &[], ""), Ok(None), "{id}");
             assert!(keys(id, &["a"], "").unwrap().is_some(), "{id}");
         }
-        assert_eq!(keys("plain", &["a", "a"], ""), keys("plain", &["a"], ""), "one key, sent twice");
+        for id in ["plain", "header", "both"] {
+            assert_eq!(keys(id, &["a", "a"], "k=1"), keys(id, &["a"], "k=1"), "{id}: one key, sent twice");
+        }
         for repeated in ["k=1&k=2&j=1", "k=1&k=1&j=1", "j=1&k=1&j=2", "k=1&k=2"] {
             assert_eq!(keys("query", &[], repeated), parameter, "{repeated}");
         }

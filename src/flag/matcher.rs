@@ -3,7 +3,7 @@
 //! The question it answers: "which route, and what are its parameters?" Always true: a route of the request's host
 //! beats one without a host, a static segment beats a parameter, and a GET route also matches HEAD unless there is a
 //! HEAD route of the same shape. Finding a route without parameters allocates nothing. The key that is searched for
-//! is made by `path::match_key`.
+//! is made by `path::match_key`, under the conventions of a service by `template_key`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,17 +11,24 @@ use std::sync::Arc;
 use http::Method;
 use matchit::Router;
 
+use super::Match;
+use super::conventions::PathConventions;
 use super::path::match_key;
-use super::{Match, Route};
+use super::template_key::template_key;
 
 /// Finds the route of a request.
 #[derive(Default)]
 pub struct Matcher {
     any_host: MethodRouters,
     hosts: HashMap<Box<str>, MethodRouters>,
-    /// The names of each route's parameters, in order.
-    params: Vec<Box<[Arc<str>]>>,
+    /// The names of each route's parameters with the places of their segments, in order.
+    params: Vec<NamedSegments>,
+    /// Whether the last segment of each route's template is a parameter.
+    ends_with_parameter: Vec<bool>,
 }
+
+/// The names of a route's parameters with the places of their segments, in order.
+type NamedSegments = Box<[(Arc<str>, usize)]>;
 
 /// A router for each method; a list, because searching a few entries is faster than hashing.
 #[derive(Default)]
@@ -34,21 +41,28 @@ pub type Params = Vec<(Arc<str>, String)>;
 pub type Hit = (usize, Params);
 
 impl Matcher {
-    /// Builds the matcher. Of routes with equal shape the first wins; the check of the files refuses such routes.
-    pub fn new(routes: &[Arc<Route>]) -> Self {
-        Self::of(routes.iter().map(|route| &route.matches))
+    /// The matcher of routes with these matches, which match only as they are written. Of routes with equal shape the
+    /// first wins; the check of the files refuses such routes.
+    pub fn of<'a>(all: impl IntoIterator<Item = &'a Match, IntoIter: Clone>) -> Self {
+        Self::with_conventions(all, &PathConventions::default())
     }
 
-    /// The matcher of routes with these matches.
-    pub fn of<'a>(all: impl IntoIterator<Item = &'a Match, IntoIter: Clone>) -> Self {
+    /// As [`Self::of`], with templates in the form that the conventions of a service give them.
+    pub fn with_conventions<'a>(
+        all: impl IntoIterator<Item = &'a Match, IntoIter: Clone>,
+        conventions: &PathConventions,
+    ) -> Self {
         let (all, mut matcher) = (all.into_iter(), Self::default());
         for (index, matches) in all.clone().enumerate() {
-            matcher.params.push(params(&matches.path).map(Arc::from).collect());
-            matcher.methods(matches).insert(&matches.method, &matches.path, index);
+            let named = matches.path.split('/').enumerate().filter_map(|(at, s)| Some((parameter(s)?.into(), at)));
+            matcher.params.push(named.collect());
+            matcher.ends_with_parameter.push(matches.path.rsplit('/').next().and_then(parameter).is_some());
+            let key = template_key(&matches.path, conventions);
+            matcher.methods(matches).insert(&matches.method, key, index);
         }
         // GET routes are inserted for HEAD after all others, so that HEAD routes of the same shape win.
         for (index, matches) in all.enumerate().filter(|(_, matches)| matches.method == Method::GET) {
-            matcher.methods(matches).insert(&Method::HEAD, &matches.path, index);
+            matcher.methods(matches).insert(&Method::HEAD, template_key(&matches.path, conventions), index);
         }
         matcher
     }
@@ -60,17 +74,39 @@ impl Matcher {
         }
     }
 
-    /// The route of a request, by a key that [`match_key`] made.
+    /// The route of a request, by a key that `path::match_key` made.
     pub fn find(&self, method: &Method, host: Option<&str>, key: &str) -> Option<Hit> {
+        let matched = self.search(method, host, key)?;
+        let index = *matched.value;
+        let names = self.params.get(index).map_or(&[][..], |names| names);
+        let values = matched.params.iter().map(|(_, value)| value.to_owned());
+        Some((index, names.iter().map(|(name, _)| name.clone()).zip(values).collect()))
+    }
+
+    /// As [`Self::find`], where the values of parameters are those of another key with the same segments.
+    pub fn find_as(&self, method: &Method, host: Option<&str>, key: &str, values: &str) -> Option<Hit> {
+        let index = *self.search(method, host, key)?.value;
+        let names = self.params.get(index).map_or(&[][..], |names| names);
+        let value = |at: usize| values.split('/').nth(at).unwrap_or_default().to_owned();
+        Some((index, names.iter().map(|(name, at)| (name.clone(), value(*at))).collect()))
+    }
+
+    /// Whether the last segment of a route's template is a parameter.
+    pub fn ends_with_parameter(&self, index: usize) -> bool {
+        self.ends_with_parameter.get(index).is_some_and(|ends| *ends)
+    }
+
+    fn search<'s, 'k>(
+        &'s self,
+        method: &Method,
+        host: Option<&str>,
+        key: &'k str,
+    ) -> Option<matchit::Match<'s, 'k, &'s usize>> {
         let of_host = match host {
             Some(host) if !self.hosts.is_empty() => self.host(host).and_then(|methods| methods.at(method, key)),
             _ => None,
         };
-        let matched = of_host.or_else(|| self.any_host.at(method, key))?;
-        let index = *matched.value;
-        let names = self.params.get(index).map_or(&[][..], |names| names);
-        let values = matched.params.iter().map(|(_, value)| value.to_owned());
-        Some((index, names.iter().cloned().zip(values).collect()))
+        of_host.or_else(|| self.any_host.at(method, key))
     }
 
     fn host(&self, host: &str) -> Option<&MethodRouters> {
@@ -84,10 +120,10 @@ impl Matcher {
 }
 
 impl MethodRouters {
-    fn insert(&mut self, method: &Method, template: &str, index: usize) {
+    fn insert(&mut self, method: &Method, template: String, index: usize) {
         // The router cannot hold such a template, which then matches nothing. The check of files refuses it, but an
         // earlier version may have stored one.
-        if params(template).count() > PARAMS_MAX {
+        if params(&template).count() > PARAMS_MAX {
             return;
         }
         let at = self.0.iter().position(|(m, _)| m == method).unwrap_or_else(|| {
@@ -95,7 +131,7 @@ impl MethodRouters {
             self.0.len() - 1
         });
         // Inserting a second route of the same shape fails, and the first stays.
-        let _ = self.0[at].1.insert(match_key(template).into_owned(), index);
+        let _ = self.0[at].1.insert(template, index);
     }
 
     fn at<'s, 'k>(&'s self, method: &Method, key: &'k str) -> Option<matchit::Match<'s, 'k, &'s usize>> {
@@ -109,7 +145,12 @@ pub const PARAMS_MAX: usize = 25;
 
 /// The names of a template's parameters, in order.
 pub fn params(template: &str) -> impl Iterator<Item = &str> {
-    template.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+    template.split('/').filter_map(parameter)
+}
+
+/// The name of a parameter; `None` for literal text.
+pub fn parameter(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
 }
 
 /// A template with its parameters unnamed: two templates of equal shape match the same paths.
@@ -137,7 +178,7 @@ mod tests {
         for (count, matches) in [(PARAMS_MAX, true), (PARAMS_MAX + 1, false)] {
             let template: String = (0..count).map(|n| format!("/{{p{n}}}")).collect();
             let mut routers = MethodRouters::default();
-            routers.insert(&Method::GET, &template, 7);
+            routers.insert(&Method::GET, template, 7);
             assert_eq!(routers.at(&Method::GET, &"/a".repeat(count)).is_some(), matches, "{count}");
         }
     }

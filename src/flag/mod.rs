@@ -4,11 +4,12 @@
 //! Always true: a [`FlagSet`] was checked whole; [`decide`] is total. No clock, no IO, no async. `ladder` says which
 //! flips may happen; `proxy` handles bytes.
 //!
-//! A raw path is normalised in [`path`](normalise), its route is found in `matcher` ([`FlagSet::resolve`] does both),
-//! and `decide` takes the facts of the request; `hashes` tells it whether a caller is inside a share, `facts` what an
+//! [`FlagSet::resolve`] finds the route of a raw path (with `path`, `route_groups` and `readings`), and `decide` takes
+//! the facts of the request; `hashes` tells it whether a caller is inside a share, `facts` what an
 //! expression reads. [`file`] checks the files from which routes are built.
 
 mod caller;
+mod conventions;
 mod decide;
 mod decision;
 mod earlier;
@@ -17,33 +18,43 @@ mod exact_text;
 mod facts;
 pub mod file;
 mod hashes;
+mod http_version;
 mod key_text;
 mod matcher;
 mod overlap;
 mod path;
 mod pin;
+mod readings;
+mod resolve;
 mod retry;
 mod route;
+mod route_groups;
 mod service;
+mod service_tls;
 mod set;
 mod state;
+mod template_key;
 
 #[cfg(test)]
 mod tests;
 
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
+pub use conventions::{Addition, DoubleEncoding, Framework, PathConventions, Spelling};
 pub use decide::{could_be_live, decide, decide_with_diagnostics};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierRetryKeys, EarlierScopes, ReassignedRequests};
-pub use effective::{Effective, StateInputs, Why};
+pub use effective::{Effective, EffectiveReason, StateInputs};
 pub use exact_text::{ByteForm, exact_text, has_raw_bytes};
 pub use facts::{HOP_BY_HOP_HEADERS, scope as facts_scope};
+pub use http_version::HttpVersion;
 pub use key_text::AmbiguousKey;
-pub use overlap::Segment;
-pub use path::{Ambiguity, Normalised, PathRefusal, normalise};
+pub use overlap::TemplateSegment;
+pub use path::PathRefusal;
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys, lower_case_uuid};
+pub use resolve::ResolvedPath;
 pub use retry::{EarlierScope, EarlierTimes, KeyForm, RetryScope};
 pub use route::{Cohort, Guard, Instance, Match, Route};
-pub use service::{BaseUrl, Breaker, Eject, HealthCheck, Rate, Service};
-pub use set::{FlagSet, FoundRoute, ResolvedPath, RouteFlag};
+pub use service::{BaseUrl, BreakerSettings, Eject, HealthCheck, Rate, SentHost, Service};
+pub use service_tls::ServiceTls;
+pub use set::{FlagSet, FoundRoute, RouteFlag};
 pub use state::{Freeze, Percent, Shares, State};

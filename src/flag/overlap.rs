@@ -10,7 +10,7 @@ use std::str::FromStr;
 use http::Method;
 
 use super::Match;
-use super::matcher::shape;
+use super::matcher::{parameter, shape};
 use super::path::match_key;
 
 /// A parameter of a template in its [`shape`].
@@ -59,10 +59,10 @@ impl Match {
     }
 
     /// The segment of this path at the position that the parameter `param` has in the path of `other`.
-    pub fn segment_at(&self, other: &Match, param: &str) -> Option<Segment<'_>> {
+    pub fn segment_at(&self, other: &Match, param: &str) -> Option<TemplateSegment<'_>> {
         let index = other.path.split('/').position(|segment| parameter(segment) == Some(param))?;
         let segment = self.path.split('/').nth(index)?;
-        Some(parameter(segment).map_or_else(|| Segment::Text(match_key(segment)), Segment::Parameter))
+        Some(parameter(segment).map_or_else(|| TemplateSegment::Text(match_key(segment)), TemplateSegment::Parameter))
     }
 
     /// Whether HEAD requests match, which they do for a GET route too.
@@ -71,14 +71,9 @@ impl Match {
     }
 }
 
-/// The name of a parameter; `None` for literal text.
-fn parameter(segment: &str) -> Option<&str> {
-    segment.strip_prefix('{')?.strip_suffix('}')
-}
-
 /// A segment of a path template.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Segment<'a> {
+pub enum TemplateSegment<'a> {
     /// A parameter, by its name.
     Parameter(&'a str),
     /// Literal text, decoded like the value of a parameter.
@@ -113,7 +108,6 @@ mod tests {
 
     use super::*;
     use crate::flag::matcher::Matcher;
-    use crate::flag::tests::route;
 
     fn some_match() -> impl Strategy<Value = Match> {
         let segment = prop_oneof![Just("a"), Just("b"), Just("{x}"), Just("{y}")];
@@ -132,16 +126,7 @@ mod tests {
 
     /// The index of the route that gets a request.
     fn found(matches: &[&Match], method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
-        let routes: Vec<_> = matches
-            .iter()
-            .enumerate()
-            .map(|(n, matches)| {
-                let mut route = route(&format!("r{n}"), Method::GET, "/");
-                route.matches = (*matches).clone();
-                std::sync::Arc::new(route)
-            })
-            .collect();
-        Matcher::new(&routes).find(method, host, path).map(|(index, _)| index)
+        Matcher::of(matches.iter().copied()).find(method, host, path).map(|(index, _)| index)
     }
 
     proptest! {

@@ -1,37 +1,50 @@
-//! PURE. Normalises a raw path once; the normalised path is both matched and forwarded.
+//! PURE. What is unusual in the spelling of a path, and the key by which it is matched.
 //!
-//! The question it answers: "which path will legacy see, and could servers interpret it differently?" A path that
-//! legacy interprets differently would bypass a flag. Therefore dot segments (`..`, `%2e%2E`) are resolved here and
-//! never forwarded; other encodings are forwarded as the client wrote them and decoded for matching; a path that
-//! servers interpret differently (`//`, `%2F`, `%5C`, a backslash, `;parameters`) is called ambiguous, and [`readings`]
-//! lists every interpretation that an origin may choose. NUL, CR, LF, a malformed `%` and a `..` above the root are
-//! refused. `matcher` finds the route.
+//! The question it answers: "is this path plain, so that all servers find the same segments in it, and which text is
+//! matched?" Most paths are plain: one pass tells. Dot segments (`..`, `%2e%2E`) are resolved for matching; other
+//! encodings are decoded once for matching. `readings` finds the routes that servers may see in an unusual path,
+//! `resolve` decides what is forwarded, `matcher` finds the route of a key.
 
 use std::borrow::Cow;
 
 use super::exact_text::{exact_text, raw_byte};
 
-/// A longer ambiguous path is refused, because each of its readings costs a pass over it.
-pub const AMBIGUOUS_BYTES_MAX: usize = 4_096;
+/// What is unusual in the spelling of a path: a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unusual(u8);
 
-/// A path with its dot segments resolved: what is forwarded, and what is matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Normalised<'a> {
-    /// The path to match and forward.
-    pub path: Cow<'a, str>,
-    /// Why servers may interpret it differently.
-    pub ambiguity: Ambiguity,
-}
+impl Unusual {
+    /// There are dot segments.
+    pub const DOTS: Self = Self(1);
+    /// There are parameters (`;`), which some servers drop from their segment.
+    pub const PARAMETERS: Self = Self(1 << 1);
+    /// There is `//`, `%2F`, `%5C` or a backslash: servers may find other segments.
+    pub const SLASHES: Self = Self(1 << 2);
+    /// There is a `%25` that a server which decodes twice decodes once more.
+    pub const DOUBLE: Self = Self(1 << 3);
+    /// There is a NUL, CR or LF, encoded.
+    pub const CONTROL: Self = Self(1 << 4);
+    /// There is a `%` that two hexadecimal digits do not follow.
+    pub const PERCENT: Self = Self(1 << 5);
+    /// It does not start with a slash.
+    pub const NOT_ABSOLUTE: Self = Self(1 << 6);
 
-/// Why servers may interpret a path differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ambiguity {
-    /// They interpret it in the same way.
-    None,
-    /// It has parameters (`;`), which some drop from their segment.
-    Parameters,
-    /// It has `//`, `%2F`, `%5C` or a backslash, so that they may find other segments in it.
-    Slashes,
+    /// Whether all servers find the same segments.
+    pub fn is_plain(self) -> bool {
+        self.0 == 0
+    }
+    /// Whether all of these are in the set.
+    pub fn has(self, some: Self) -> bool {
+        self.0 & some.0 == some.0
+    }
+    /// Both sets.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    /// This set without another one.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 }
 
 /// Why a path is answered with 400: a closed set.
@@ -55,9 +68,9 @@ pub enum PathRefusal {
         "the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one reading leads to a route that has a workflow"
     )]
     Ambiguous,
-    /// Ambiguous, and too long to check all its readings.
-    #[error("the path has `//`, `%2F`, `%5C`, a backslash or `;`, and is longer than {AMBIGUOUS_BYTES_MAX} bytes")]
-    AmbiguousTooLong,
+    /// Ambiguous, with too many readings to check them all.
+    #[error("the path can be read in too many ways to tell whether one leads to a route that has a workflow")]
+    TooManyReadings,
     /// Ambiguous, and one reading is a route that says `paths: strict`.
     #[error("the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one reading leads to a route with strict paths")]
     Strict,
@@ -72,59 +85,43 @@ impl PathRefusal {
             PathRefusal::Control => "control",
             PathRefusal::AboveRoot => "above_root",
             PathRefusal::Ambiguous => "ambiguous",
-            PathRefusal::AmbiguousTooLong => "ambiguous_too_long",
+            PathRefusal::TooManyReadings => "too_many_readings",
             PathRefusal::Strict => "strict",
         }
     }
 }
 
-/// What one pass over the bytes finds.
-struct PathScan {
-    /// Whether there may be dot segments.
-    may_have_dots: bool,
-    ambiguity: Ambiguity,
-}
-
-/// Resolves a raw path (without query). Borrows where nothing has to change, which is nearly always.
-///
-/// # Errors
-/// A path that no origin should see.
-pub fn normalise(raw: &str) -> Result<Normalised<'_>, PathRefusal> {
-    let scan = scan(raw)?;
-    if !scan.may_have_dots {
-        return Ok(Normalised { path: Cow::Borrowed(raw), ambiguity: scan.ambiguity });
-    }
-    match resolve_dots(raw, DotRules { encoded: true, refuse_above_root: true })? {
-        None => Ok(Normalised { path: Cow::Borrowed(raw), ambiguity: scan.ambiguity }),
-        // Scanned again, because the ambiguous part may have been in a segment that `..` removed.
-        Some(path) => {
-            let ambiguity = self::scan(&path)?.ambiguity;
-            Ok(Normalised { path: Cow::Owned(path), ambiguity })
-        }
-    }
-}
-
-fn scan(path: &str) -> Result<PathScan, PathRefusal> {
+/// Finds in one pass what is unusual in a path (without query).
+pub fn unusual(path: &str) -> Unusual {
     let bytes = path.as_bytes();
+    let mut found = Unusual::default();
     if bytes.first() != Some(&b'/') {
-        return Err(PathRefusal::NotAbsolute);
+        found = Unusual::NOT_ABSOLUTE;
     }
-    let mut scan = PathScan { may_have_dots: false, ambiguity: Ambiguity::None };
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'/' => match bytes.get(at + 1) {
-                Some(b'/') => scan.ambiguity = Ambiguity::Slashes,
-                Some(b'.' | b'%') => scan.may_have_dots = true,
+                Some(b'/') => found = found.and(Unusual::SLASHES),
+                Some(b'.' | b'%') if begins_with_dots(&bytes[at + 1..]) => found = found.and(Unusual::DOTS),
                 _ => {}
             },
-            b'\\' => scan.ambiguity = Ambiguity::Slashes,
-            b';' => scan.ambiguity = scan.ambiguity.max(Ambiguity::Parameters),
-            0 | b'\r' | b'\n' => return Err(PathRefusal::Control),
+            b'\\' => found = found.and(Unusual::SLASHES),
+            b';' => found = found.and(Unusual::PARAMETERS),
+            0 | b'\r' | b'\n' => found = found.and(Unusual::CONTROL),
             b'%' => {
-                match encoded(bytes, at).ok_or(PathRefusal::Percent)? {
-                    0 | b'\r' | b'\n' => return Err(PathRefusal::Control),
-                    b'/' | b'\\' => scan.ambiguity = Ambiguity::Slashes,
+                let Some(encoded) = encoded(bytes, at) else {
+                    found = found.and(Unusual::PERCENT);
+                    at += 1;
+                    continue;
+                };
+                match encoded {
+                    0 | b'\r' | b'\n' => found = found.and(Unusual::CONTROL),
+                    b'/' | b'\\' => found = found.and(Unusual::SLASHES),
+                    b';' => found = found.and(Unusual::PARAMETERS),
+                    b'%' if bytes.get(at + 3).is_some_and(|next| next.is_ascii_hexdigit() || *next == b'%') => {
+                        found = found.and(Unusual::DOUBLE);
+                    }
                     _ => {}
                 }
                 at += 2;
@@ -133,33 +130,37 @@ fn scan(path: &str) -> Result<PathScan, PathRefusal> {
         }
         at += 1;
     }
-    Ok(scan)
+    found
+}
+
+/// Whether these bytes begin with one or two dots, and perhaps parameters, as a whole segment.
+fn begins_with_dots(mut bytes: &[u8]) -> bool {
+    for _ in 0..2 {
+        bytes = match bytes {
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            _ => break,
+        };
+        if matches!(bytes, [] | [b'/' | b';' | b'\\', ..]) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The byte that `%XY` at an index encodes.
-fn encoded(bytes: &[u8], at: usize) -> Option<u8> {
+pub(super) fn encoded(bytes: &[u8], at: usize) -> Option<u8> {
     let digit = |b: &u8| char::from(*b).to_digit(16);
     let (high, low) = (digit(bytes.get(at + 1)?)?, digit(bytes.get(at + 2)?)?);
     u8::try_from(high * 16 + low).ok()
 }
 
-/// How a server resolves dot segments.
-#[derive(Clone, Copy)]
-struct DotRules {
-    /// Whether `%2e` counts as a dot.
-    encoded: bool,
-    /// Whether a `..` above the root is refused; otherwise the path stays at the root, as in most servers.
-    refuse_above_root: bool,
-}
-
 /// The number of dots of a dot segment (1 or 2); 0 for any other segment.
-fn dot_count(segment: &str, encoded: bool) -> usize {
+fn dot_count(segment: &str) -> usize {
     let (mut rest, mut count) = (segment.as_bytes(), 0);
     loop {
         rest = match rest {
             [] => return count,
-            [b'.', rest @ ..] => rest,
-            [b'%', b'2', b'e' | b'E', rest @ ..] if encoded => rest,
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
             _ => return 0,
         };
         count += 1;
@@ -169,25 +170,41 @@ fn dot_count(segment: &str, encoded: bool) -> usize {
     }
 }
 
-/// Resolves `.` and `..`. `None` where there are none.
-fn resolve_dots(path: &str, rule: DotRules) -> Result<Option<String>, PathRefusal> {
+/// A path whose dot segments are resolved.
+pub struct Dotless<'a> {
+    /// The path; borrowed where it has no dot segments.
+    pub path: Cow<'a, str>,
+    /// Whether there were more `..` than segments.
+    pub above_root: bool,
+}
+
+/// Resolves `.` and `..`, also where they are encoded. A `..` above the root stays at the root.
+pub fn resolve_dots(path: &str) -> Dotless<'_> {
+    resolve(path, dot_count)
+}
+
+/// Resolves dot segments, also those with parameters (`..;v=1`).
+pub fn resolve_dots_behind_parameters(path: &str) -> Dotless<'_> {
+    resolve(path, |segment| dot_count(segment.split(';').next().unwrap_or_default()))
+}
+
+fn resolve(path: &str, dot_count: impl Fn(&str) -> usize) -> Dotless<'_> {
     let segments = path.get(1..).unwrap_or_default();
-    if segments.split('/').all(|segment| dot_count(segment, rule.encoded) == 0) {
-        return Ok(None);
+    let mut above_root = false;
+    if segments.split('/').all(|segment| dot_count(segment) == 0) {
+        return Dotless { path: Cow::Borrowed(path), above_root };
     }
     let mut remaining: Vec<&str> = Vec::new();
     let mut ends_with_dots = false;
     for segment in segments.split('/') {
-        ends_with_dots = match dot_count(segment, rule.encoded) {
+        ends_with_dots = match dot_count(segment) {
             0 => {
                 remaining.push(segment);
                 false
             }
             1 => true,
             _ => {
-                if remaining.pop().is_none() && rule.refuse_above_root {
-                    return Err(PathRefusal::AboveRoot);
-                }
+                above_root |= remaining.pop().is_none();
                 true
             }
         };
@@ -201,7 +218,37 @@ fn resolve_dots(path: &str, rule: DotRules) -> Result<Option<String>, PathRefusa
     if ends_with_dots {
         resolved.push('/');
     }
-    Ok(Some(resolved))
+    Dotless { path: Cow::Owned(resolved), above_root }
+}
+
+/// Checks that a path in the files is one that all servers read alike, apart from parameters.
+///
+/// # Errors
+/// Why it matches nothing, or what it should be written like.
+pub fn check_plain(path: &str) -> Result<(), NotPlain> {
+    let found = unusual(path);
+    let Dotless { path: resolved, above_root } = resolve_dots(path);
+    let refused = |why| Err(NotPlain::Refused(why));
+    match () {
+        () if found.has(Unusual::NOT_ABSOLUTE) => refused(PathRefusal::NotAbsolute),
+        () if found.has(Unusual::PERCENT) => refused(PathRefusal::Percent),
+        () if found.has(Unusual::CONTROL) => refused(PathRefusal::Control),
+        () if above_root => refused(PathRefusal::AboveRoot),
+        () if found.has(Unusual::SLASHES) => Err(NotPlain::Slashes),
+        () if *resolved != *path => Err(NotPlain::Dots(resolved.into_owned())),
+        () => Ok(()),
+    }
+}
+
+/// What is wrong with a path in the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotPlain {
+    /// It is refused wherever it comes.
+    Refused(PathRefusal),
+    /// It has `//`, `%2F`, `%5C` or a backslash.
+    Slashes,
+    /// It has dot segments; this is the path without them.
+    Dots(String),
 }
 
 /// The key that a path is matched by: every encoding is decoded once. Different bytes give different keys: an encoded
@@ -232,91 +279,4 @@ pub fn match_key(path: &str) -> Cow<'_, str> {
     }
     text.push_str(&exact_text(&decoded));
     Cow::Owned(text)
-}
-
-/// Every key by which an origin may match an ambiguous path. An origin may or may not
-///
-/// - decode `%2F` and the backslash to a slash,
-/// - drop the parameters of segments, before or after decoding,
-/// - merge repeated slashes,
-/// - resolve dot segments, before or after merging, with or without `%2e` as a dot,
-/// - drop a slash at the end.
-pub fn readings(path: &str) -> Vec<String> {
-    let mut readings: Vec<String> = Vec::new();
-    let mut read = |reading: &str| {
-        let key = match_key(reading);
-        for key in [key.trim_end_matches('/'), &key] {
-            if !key.is_empty() && !readings.iter().any(|known| known == key) {
-                readings.push(key.to_owned());
-            }
-        }
-    };
-    for (slash, backslash) in [(false, false), (true, false), (false, true), (true, true)] {
-        let decoded = decode_slashes(path, slash, backslash);
-        let mut texts = Vec::new();
-        if path.contains(';') {
-            // Parameters are dropped after slash and backslash are decoded, before that, or between the two.
-            texts.push(drop_parameters(&decoded));
-            texts.push(decode_slashes(&drop_parameters(path), slash, backslash));
-            texts.push(decode_slashes(&drop_parameters(&decode_slashes(path, slash, false)), slash, backslash));
-            texts.push(decode_slashes(&drop_parameters(&decode_slashes(path, false, backslash)), slash, backslash));
-        }
-        texts.push(decoded);
-        for text in texts {
-            let merged = merge_slashes(&text);
-            read(&text);
-            read(&merged);
-            for encoded in [true, false] {
-                let dots = DotRules { encoded, refuse_above_root: false };
-                let resolve = |text: &str| resolve_dots(text, dots).ok().flatten();
-                if let Some(resolved) = resolve(&text) {
-                    read(&resolved);
-                    read(&merge_slashes(&resolved));
-                }
-                if let Some(resolved) = resolve(&merged) {
-                    read(&resolved);
-                }
-            }
-        }
-    }
-    readings
-}
-
-/// Drops what follows a `;` in each segment, as servers do that know path parameters.
-fn drop_parameters(path: &str) -> String {
-    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
-    segments.collect::<Vec<_>>().join("/")
-}
-
-/// Turns `%2F`, and both spellings of the backslash, into slashes, as some servers do.
-fn decode_slashes(path: &str, slash: bool, backslash: bool) -> String {
-    let bytes = path.as_bytes();
-    let mut text = String::with_capacity(path.len());
-    let mut skip = 0;
-    for (at, letter) in path.char_indices() {
-        if skip > 0 {
-            skip -= 1;
-            continue;
-        }
-        match letter {
-            '%' => match encoded(bytes, at) {
-                Some(b'/') if slash => (text.push('/'), skip = 2).1,
-                Some(b'\\') if backslash => (text.push('/'), skip = 2).1,
-                _ => text.push('%'),
-            },
-            '\\' if backslash => text.push('/'),
-            other => text.push(other),
-        }
-    }
-    text
-}
-
-fn merge_slashes(path: &str) -> String {
-    let mut text = String::with_capacity(path.len());
-    for letter in path.chars() {
-        if letter != '/' || !text.ends_with('/') {
-            text.push(letter);
-        }
-    }
-    text
 }

@@ -160,7 +160,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
     }
 
     fn of_route_a(scope: EarlierScope) -> EarlierScopes {
-        EarlierScopes { by_route: [(RouteId::from("a"), vec![scope])].into(), moved: Vec::new() }
+        EarlierScopes { by_route: [(RouteId::from("a"), vec![scope])].into(), reassigned: Vec::new() }
     }
 
     #[test]

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use http::uri::Authority;
+
+use super::PathConventions;
+use super::http_version::HttpVersion;
+use super::service_tls::ServiceTls;
 use crate::names::ServiceName;
 
 /// A named HTTP base.
@@ -24,7 +29,7 @@ pub struct Service {
     /// turn. `None`: any number.
     pub requests_max: Option<u64>,
     /// When steps' calls are refused without being tried; `None` means `breaker: off`.
-    pub breaker: Option<Breaker>,
+    pub breaker: Option<BreakerSettings>,
     /// The highest rate at which calls of steps may begin.
     pub rate: Option<Rate>,
     /// When an address gets no forwarded requests for a while; `None` means `eject: off`.
@@ -33,6 +38,29 @@ pub struct Service {
     pub health: Option<HealthCheck>,
     /// The time over which an address that gets requests again gets its full share of them.
     pub slow_start: Option<Duration>,
+    /// What TLS handshakes need; `None` if none of its URLs is an https URL.
+    pub tls: Option<ServiceTls>,
+    /// Which version of HTTP is spoken to it.
+    pub http: HttpVersion,
+    /// The `Host` field that it gets.
+    pub host: SentHost,
+    /// How it reads paths, where it is a route's legacy.
+    pub paths: PathConventions,
+    /// Whether the names of header fields are forwarded to it, and its replies to clients, in the case in which they
+    /// came.
+    pub preserve_header_case: bool,
+}
+
+/// The `Host` field that a service gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SentHost {
+    /// The client's, in requests that are forwarded; that of the URL, in calls of steps.
+    #[default]
+    Client,
+    /// That of the URL.
+    Url,
+    /// This one.
+    Fixed(Authority),
 }
 
 impl Service {
@@ -51,6 +79,11 @@ impl Service {
             eject: Some(Eject::default()),
             health: None,
             slow_start: None,
+            tls: None,
+            http: HttpVersion::default(),
+            host: SentHost::default(),
+            paths: PathConventions::default(),
+            preserve_header_case: false,
         }
     }
 }
@@ -58,10 +91,21 @@ impl Service {
 /// One of a service's base URLs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
-    /// `http://host:port` and an optional base path, no trailing slash.
+    /// `http://host:port` or `https://host:port` and an optional base path, no trailing slash.
     pub uri: http::Uri,
     /// Its share of the requests is its weight divided by the sum of all weights. At least 1.
     pub weight: u32,
+}
+
+impl BaseUrl {
+    /// Whether requests go to it over TLS.
+    pub fn is_https(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+    /// The port that it names, or the one of its scheme.
+    pub fn port(&self) -> u16 {
+        self.uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 })
+    }
 }
 
 impl From<http::Uri> for BaseUrl {
@@ -76,9 +120,9 @@ impl From<http::Uri> for BaseUrl {
 pub struct Eject {
     /// So many requests in a row without an answer. At least 1.
     pub after: u32,
-    /// For this long the first time, doubled each time it happens again soon …
+    /// How long the first ejection lasts. Doubled each time it happens again soon, up to `time_max`.
     pub time: Duration,
-    /// … up to this.
+    /// The longest time of an ejection.
     pub time_max: Duration,
 }
 
@@ -97,15 +141,15 @@ pub struct HealthCheck {
     pub every: Duration,
     /// A check without a reply after this time has failed.
     pub timeout: Duration,
-    /// An address gets no requests after so many failures in a row …
+    /// After so many failures in a row an address gets no requests.
     pub failures: u32,
-    /// … and gets them again after so many successes in a row.
+    /// After so many successes in a row it gets requests again.
     pub successes: u32,
 }
 
 /// When calls to a service are refused without being tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Breaker {
+pub struct BreakerSettings {
     /// It opens when at least `min` calls ended within `over` and at least this share of them failed. Above 0.0, at
     /// most 1.0.
     pub failures: f64,
@@ -115,15 +159,16 @@ pub struct Breaker {
     pub min: u32,
     /// A call that takes longer counts as failed.
     pub slow: Option<Duration>,
-    /// It stays open for this long before trial calls (`probes`) go through; doubled each time one of them fails …
+    /// How long it stays open before trial calls (`probes`) go through. Doubled each time one of them fails, up to
+    /// `open_max`.
     pub open: Duration,
-    /// … up to this.
+    /// The longest time for which it stays open.
     pub open_max: Duration,
     /// How many probes go through. If all succeed, it closes.
     pub probes: u32,
 }
 
-impl Default for Breaker {
+impl Default for BreakerSettings {
     /// The breaker of a service that declares none: it opens when half of at least 20 calls in 10 s failed.
     fn default() -> Self {
         Self {
@@ -141,9 +186,9 @@ impl Default for Breaker {
 /// The highest rate at which calls may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// This many calls, at least one …
+    /// How many calls may begin within `per`; at least one.
     pub calls: u64,
-    /// … in this time.
+    /// The time within which `calls` may begin.
     pub per: Duration,
     /// How many may begin at once after a pause, at least one.
     pub burst: u64,

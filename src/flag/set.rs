@@ -1,16 +1,16 @@
 //! The flags of all routes. One request uses one set from its first byte to its last.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
+use super::conventions::PathConventions;
 use super::effective::{Effective, StateInputs};
 use super::hashes::Salts;
 use super::key_text::AmbiguousKey;
-use super::matcher::{Hit, Matcher};
-use super::path::{AMBIGUOUS_BYTES_MAX, Ambiguity, PathRefusal, match_key, normalise, readings};
+use super::readings::Readings;
+use super::route_groups::{PathForms, RouteGroups, RouteHit};
 use super::{
     Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, ReassignedRequests, RequestFacts,
     RetryKeys, Route, Service, Shares, State,
@@ -20,7 +20,7 @@ use crate::names::{RouteId, ServiceName};
 /// Every route with its flag, in force together. Immutable; swapped whole.
 pub struct FlagSet {
     /// The number of the set: it increases with each swap.
-    pub generation: u64,
+    pub set_number: u64,
     /// The version of the files that it was built from: the engine runs the workflows of the same files.
     pub files_version: u64,
     /// The routes, in the order of the files.
@@ -33,14 +33,16 @@ pub struct FlagSet {
     pub freeze: Freeze,
     /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
     pub exposes_arm: bool,
-    matcher: Matcher,
+    /// Whether some legacy gets the names of header fields in the case in which they came.
+    pub preserves_header_case: bool,
+    pub(super) groups: RouteGroups,
     by_id: HashMap<RouteId, usize>,
     salts: Salts,
     earlier_scopes: Arc<EarlierScopes>,
     /// The routes of `earlier_scopes.moved`, in the same order: in `off`, without a workflow.
     former_routes: Vec<Arc<RouteFlag>>,
-    /// Whether no route has a workflow or strict paths, so that an ambiguous path can bypass nothing.
-    allows_ambiguous_paths: bool,
+    /// The former routes that an unusual path must not lead to unseen. `None` if there are none.
+    pub(super) former_readings: Option<Readings>,
 }
 
 /// A route and its flag.
@@ -77,14 +79,6 @@ pub struct FoundRoute<'a> {
     pub params: Vec<(Arc<str>, String)>,
 }
 
-/// A request's path and route.
-pub struct ResolvedPath<'set, 'raw> {
-    /// The path to forward: dot segments are resolved, the rest is as the client wrote it.
-    pub path: Cow<'raw, str>,
-    /// Its route; `None` means that the default legacy gets it.
-    pub found: Option<FoundRoute<'set>>,
-}
-
 impl FlagSet {
     /// Builds a set. `secret` keys the hashes that place callers inside or outside shares, so that no client can choose
     /// its bucket. A route without inputs has the state that its file declares, and no flip.
@@ -97,7 +91,7 @@ impl FlagSet {
         freeze: Freeze,
         secret: [u8; 32],
     ) -> Self {
-        let matcher = Matcher::new(&routes);
+        let groups = RouteGroups::new(&routes);
         let by_id = routes.iter().enumerate().map(|(index, route)| (route.id.clone(), index)).collect();
         let families: HashMap<RouteId, Family> =
             routes.iter().map(|route| (route.id.clone(), Family::of(route))).collect();
@@ -112,23 +106,24 @@ impl FlagSet {
             Arc::new(RouteFlag::new(route, inputs, family, freeze))
         };
         let routes: Vec<_> = routes.into_iter().map(flag).collect();
-        let allows_ambiguous_paths =
-            !routes.iter().any(|flag| flag.route.workflow.is_some() || flag.route.strict_paths);
         let salts = Salts::new(&secret);
+        let preserves_header_case =
+            default_legacy.preserve_header_case || routes.iter().any(|flag| flag.route.legacy.preserve_header_case);
         Self {
-            generation,
+            set_number: generation,
             files_version: 0,
             routes,
             default_legacy,
             services,
             freeze,
             exposes_arm: false,
-            matcher,
+            preserves_header_case,
+            groups,
             by_id,
             salts,
             earlier_scopes: Arc::default(),
             former_routes: Vec::new(),
-            allows_ambiguous_paths,
+            former_readings: None,
         }
     }
 
@@ -150,67 +145,23 @@ impl FlagSet {
             let (inputs, family) = (StateInputs::declared(&route), Family::of(&route));
             Arc::new(RouteFlag::new(Arc::new(route), &inputs, family, self.freeze))
         };
-        let former_routes = earlier_scopes.moved.iter().map(former).collect();
-        Self { earlier_scopes, former_routes, ..self }
+        let former_routes: Vec<_> = earlier_scopes.reassigned.iter().map(former).collect();
+        let mut former_readings = None;
+        for (index, former) in former_routes.iter().enumerate() {
+            let readings = former_readings.get_or_insert_with(|| Readings::new(&PathConventions::default()));
+            readings.insert(&former.route.matches, index);
+        }
+        Self { earlier_scopes, former_routes, former_readings, ..self }
     }
 
-    /// Resolves a raw path (without query): the path to forward and its route.
-    ///
-    /// An ambiguous path is refused if one reading matches a route with strict paths. It is also refused if one reading
-    /// matches a route with a workflow, in any state (pins and retry keys bind in `off` too), unless the path as
-    /// written matches that route. Even then it is refused in two cases: the route follows up instances, because a
-    /// reading may give another instance id; or the route is above `off`, and slashes may shift its parameters.
-    ///
-    /// # Errors
-    /// Why it is answered with 400.
-    pub fn resolve<'raw>(
-        &self,
-        method: &Method,
-        host: Option<&str>,
-        raw: &'raw str,
-    ) -> Result<ResolvedPath<'_, 'raw>, PathRefusal> {
-        // `OPTIONS *` is about the server, not about a path.
-        if raw == "*" && method == Method::OPTIONS {
-            return Ok(ResolvedPath { path: Cow::Borrowed(raw), found: None });
-        }
-        let normalised = normalise(raw)?;
-        let found = self.find(method, host, &normalised.path);
-        if normalised.ambiguity == Ambiguity::None || self.allows_ambiguous_paths {
-            return Ok(ResolvedPath { path: normalised.path, found });
-        }
-        if normalised.path.len() > AMBIGUOUS_BYTES_MAX {
-            return Err(PathRefusal::AmbiguousTooLong);
-        }
-        for reading in readings(&normalised.path) {
-            let Some(FoundRoute { flag, .. }) =
-                self.matcher.find(method, host, &reading).and_then(|hit| self.found(hit))
-            else {
-                continue;
-            };
-            if flag.route.strict_paths {
-                return Err(PathRefusal::Strict);
-            }
-            if flag.route.workflow.is_none() {
-                continue;
-            }
-            let is_as_written = found.as_ref().is_some_and(|found| Arc::ptr_eq(found.flag, flag));
-            let is_follower = matches!(flag.route.instance, Some(Instance::Follows { .. }));
-            let may_shift_parameters = flag.can_be_above_off() && normalised.ambiguity == Ambiguity::Slashes;
-            if !is_as_written || is_follower || may_shift_parameters {
-                return Err(PathRefusal::Ambiguous);
-            }
-        }
-        Ok(ResolvedPath { path: normalised.path, found })
-    }
-
-    /// The route of a request, by host, method and normalised path. A static segment beats a parameter; a GET route
-    /// also matches HEAD. No allocation where the route has no parameters.
+    /// The route of a request, by host, method and a path without dot segments. A static segment beats a parameter; a
+    /// GET route also matches HEAD. No allocation where the route has no parameters.
     pub fn find<'a>(&'a self, method: &Method, host: Option<&str>, path: &str) -> Option<FoundRoute<'a>> {
-        self.matcher.find(method, host, &match_key(path)).and_then(|hit| self.found(hit))
+        self.groups.find(method, host, PathForms::plain(path)).and_then(|hit| self.found(hit))
     }
 
-    fn found(&self, (index, params): Hit) -> Option<FoundRoute<'_>> {
-        self.routes.get(index).map(|flag| FoundRoute { flag, params })
+    pub(super) fn found(&self, hit: RouteHit<'_, '_>) -> Option<FoundRoute<'_>> {
+        self.routes.get(hit.index).map(|flag| FoundRoute { flag, params: hit.params })
     }
 
     /// A route by id.
@@ -250,6 +201,12 @@ impl FlagSet {
         }
         let (index, params) = self.earlier_scopes.find_moved(method, host, path, now_s())?;
         self.former_routes.get(index).map(|flag| FoundRoute { flag, params })
+    }
+
+    /// A former route by its index in `former_readings`, while a retry of its requests may come.
+    pub(super) fn former_at(&self, index: usize, now_s: impl Fn() -> i64) -> Option<&Arc<RouteFlag>> {
+        let may_come = self.earlier_scopes.reassigned.get(index)?.may_come(now_s());
+        self.former_routes.get(index).filter(|_| may_come)
     }
 
     pub(super) fn salts(&self) -> &Salts {

@@ -13,7 +13,7 @@ use super::lowered_routes::Lowered;
 use super::mover::Mover;
 use super::passing_commands;
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::{FlipError, FlipRequest};
+use super::types::{FlipError, MoveRequest};
 use crate::flag::{Route, State};
 use crate::store::FileState;
 
@@ -23,10 +23,10 @@ impl Mover {
     /// computes, see `unrecorded_flips`.)
     pub(super) fn check_not_lowered_since(
         &self,
-        asked: Instant,
+        outdated_moves: Instant,
         positions: &Positions,
         at: &RoutePosition,
-        request: &FlipRequest,
+        request: &MoveRequest,
     ) -> Result<(), FlipError> {
         if !at.is_raised_by(request) {
             return Ok(());
@@ -34,7 +34,9 @@ impl Mover {
         let to = request.to;
         let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(to, percent));
         let inputs = self.in_force().inputs();
-        let Some(Lowered { to: lowered, by, at: _ }) = inputs.lowered.since(asked, &at.route) else { return Ok(()) };
+        let Some(Lowered { to: lowered, by, at: _ }) = inputs.lowered.since(outdated_moves, &at.route) else {
+            return Ok(());
+        };
         let why = format!(
             "`{}` was flipped to `{lowered}` by {by} while this flip waited for other moves: flip it again if it is to go up",
             at.route.id

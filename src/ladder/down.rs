@@ -12,7 +12,7 @@ use super::mover::{Mover, unknown_route};
 use super::passing_commands;
 use super::pending_shares::{LargerShare, PendingShare};
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::{FlipError, FlipRequest, Flipped, Move};
+use super::types::{FlipError, Flipped, Move, MoveRequest};
 use super::unrecorded_flips::{UnrecordedFlip, highest, lower};
 use crate::clock;
 use crate::flag::State;
@@ -25,7 +25,7 @@ const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 /// Whether a request moves a route down: below its rung, or to its rung if the route would rise above it, or get a
 /// larger share, without the request. That is so if the route is held there, and if a move that waits for the store
 /// raises it or its share. A request for a larger share of its rung is no move down.
-fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &FlipRequest) -> bool {
+fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &MoveRequest) -> bool {
     let to = request.to;
     let may_return_to = inputs.outstanding.target(&at.route).max(Some(highest(at)));
     let share = at.inputs.shares.of(to);
@@ -34,16 +34,16 @@ fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &FlipRequest) -> bool
     to < at.rung() || (to == at.rung() && (Some(to) < may_return_to || may_get_larger) && !is_larger)
 }
 
-/// What became of a request that goes down or changes nothing.
-pub(super) enum FlipDown {
+/// The outcome of a flip that lowers a route or changes nothing.
+pub(super) enum FlipDownOutcome {
     Unchanged(Flipped),
-    /// With the larger share that was asked for together with it. That share is not in force: unlike a lower rung, it
+    /// The flip down is in force. The larger share that was asked for together with it is not: unlike a lower rung, it
     /// must not come in force before it is recorded.
-    InForce(UnrecordedDown, Option<PendingShare>),
+    InForce(FlipDownInForce, Option<PendingShare>),
 }
 
 /// A flip down that is in force, and that the store may not have yet.
-pub(super) struct UnrecordedDown {
+pub(super) struct FlipDownInForce {
     route: RouteId,
     before: Box<Positions>,
     from: State,
@@ -55,7 +55,7 @@ pub(super) struct UnrecordedDown {
 
 impl Mover {
     /// As [`goes_down`].
-    pub(super) fn is_flip_down(&self, route: &RouteId, request: &FlipRequest) -> bool {
+    pub(super) fn is_flip_down(&self, route: &RouteId, request: &MoveRequest) -> bool {
         let inputs = self.in_force().inputs();
         inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, request))
     }
@@ -69,8 +69,8 @@ impl Mover {
         self: Arc<Self>,
         asked: Moment,
         route: &RouteId,
-        request: &FlipRequest,
-    ) -> Result<Option<FlipDown>, FlipError> {
+        request: &MoveRequest,
+    ) -> Result<Option<FlipDownOutcome>, FlipError> {
         let until = Instant::now() + RECORDED_WITHIN;
         let (to, by) = (request.to, &request.by);
         let (before, from, flip, id, recorded, larger_share) = loop {
@@ -84,7 +84,7 @@ impl Mover {
                 // A move up that was asked for before this, and still waits, must not raise the route after it.
                 let left = Lowered { at: asked, to, by: by.clone() };
                 if self.in_force().note_unchanged(route, left, inputs.moves) {
-                    return Ok(Some(FlipDown::Unchanged(self.unchanged(at, by.clone()))));
+                    return Ok(Some(FlipDownOutcome::Unchanged(self.unchanged(at, by.clone()))));
                 }
                 continue;
             }
@@ -98,7 +98,7 @@ impl Mover {
             let larger = request.percent.filter(|percent| Some(*percent) > at.reached(to));
             let percent = request.percent.filter(|_| larger.is_none());
             if larger.is_some() {
-                (requested, passed) = self.judge(before, at, &FlipRequest { percent, ..request.clone() })?;
+                (requested, passed) = self.judge(before, at, &MoveRequest { percent, ..request.clone() })?;
             }
             if from == State::Only && to < from && !request.acknowledge {
                 let horizon = self.horizon_if_readable(before, route).await;
@@ -140,13 +140,13 @@ impl Mover {
         tracing::info!(%route, %from, %to, %by, reason, "the flip down is in force and is recorded next");
         let route = route.clone();
         let before = Box::new(before);
-        let down = UnrecordedDown { route, before, from, flip, id, recorded, until };
-        Ok(Some(FlipDown::InForce(down, larger_share)))
+        let down = FlipDownInForce { route, before, from, flip, id, recorded, until };
+        Ok(Some(FlipDownOutcome::InForce(down, larger_share)))
     }
 
     /// Returns when a flip down is recorded, at the latest [`RECORDED_WITHIN`] after it was asked for.
-    pub(super) async fn wait_recorded(&self, down: UnrecordedDown) -> Flipped {
-        let UnrecordedDown { route, before, from, flip, id, mut recorded, until } = down;
+    pub(super) async fn wait_recorded(&self, down: FlipDownInForce) -> Flipped {
+        let FlipDownInForce { route, before, from, flip, id, mut recorded, until } = down;
         let needs_horizon = matches!(from, State::Live | State::Only) && state_of(&flip) < from;
         let horizon = if needs_horizon { self.horizon_if_readable(&before, &route).await } else { Vec::new() };
         let found = match timeout_at(until, recorded.wait_for(Option::is_some)).await {
@@ -154,8 +154,9 @@ impl Mover {
             Ok(Err(_)) | Err(_) => None,
         };
         let effective = self.in_force().effective(&route);
-        // Without a record of its own it counts as recorded once neither it nor a newer flip waits: a move that was
-        // under way has lowered the route as far, or the lower flip that replaced it is recorded.
+        // A flip that has no record of its own counts as recorded once no flip with its id or a later one waits for the
+        // store: then a move that was under way has lowered the route as far, or the lower flip that replaced this one
+        // is recorded.
         let recorded =
             found.is_some() || self.in_force().inputs().unrecorded.iter().all(|unrecorded| unrecorded.id < id);
         let flip = found.unwrap_or(flip);
@@ -163,7 +164,7 @@ impl Mover {
     }
 
     /// Whether a flip would change nothing.
-    pub(super) fn is_unchanged(&self, at: &RoutePosition, request: &FlipRequest) -> bool {
+    pub(super) fn is_unchanged(&self, at: &RoutePosition, request: &MoveRequest) -> bool {
         let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(request.to, percent));
         let is_valid = request.percent.is_none() || !matches!(request.to, State::Off | State::Only);
         is_valid && at.is_at(request.to, shares) && !(request.force && at.inputs.has_no_flip)

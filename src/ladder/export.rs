@@ -3,7 +3,7 @@
 use metrics::{counter, gauge};
 
 use super::types::FlipSource;
-use crate::flag::{FlagSet, Why};
+use crate::flag::{EffectiveReason, FlagSet};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
@@ -29,8 +29,8 @@ fn show(route: &str, kind: &'static str, rank: u8) {
     gauge!("pointsman_flag_state", "route" => route.to_owned(), "kind" => kind).set(f64::from(rank));
 }
 
-fn show_reason(route: &str, reason: Option<Why>) {
-    for why in Why::ALL {
+fn show_reason(route: &str, reason: Option<EffectiveReason>) {
+    for why in EffectiveReason::ALL {
         let applies = reason == Some(why);
         gauge!("pointsman_flag_reason", "route" => route.to_owned(), "why" => why.as_str()).set(f64::from(applies));
     }

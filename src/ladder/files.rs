@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::gate::{Gate, Refusal, RequestedMove};
+use super::gate::{Gate, MoveRefusal, RequestedMove};
 use super::holds::{HELD_AT, lower_without_key, set_held};
 use super::later_ids::LaterIds;
 use super::only::no_acknowledgement;
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::{Declared, FlipSource, Move, Reading};
+use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::{cohort_reasons, orphans, scopes};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
@@ -41,8 +41,8 @@ pub(super) const UNPROVEN_MAX: State = State::Shadow;
 /// `later_ids` are among the ids of the declared routes.
 pub(super) fn adopt(
     before: &Positions,
-    (declared, later_ids): (Declared, LaterIds),
-    reading: Reading,
+    (declared, later_ids): (DeclaredFiles, LaterIds),
+    reading: ReadKind,
     gate: &Gate,
 ) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
@@ -53,7 +53,7 @@ pub(super) fn adopt(
     after.followers = orphans::followers(&routes);
     let (now, has_served) = (clock::now(), reading.has_served());
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, now, gate.retry_window);
-    if matches!(reading, Reading::Start { .. }) {
+    if matches!(reading, ReadKind::Start { .. }) {
         // A reason that was written while no process ran may be older than the loss of keys that a start found.
         let may_repeat = |at: &&RoutePosition| gate.may_repeat_unknown(&after, at);
         let may_repeat: Vec<RouteId> = after.routes.values().filter(may_repeat).map(|at| at.route.id.clone()).collect();
@@ -94,8 +94,8 @@ fn keep_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Ro
     after.remembered.retain(|id, _| after.routes.contains_key(id) || (has_flip(id) && !is_earlier(id)));
 }
 
-/// The positions once the time is over for which routes are held, and the flips by `file` of these routes. The files of
-/// the other routes are not judged again: nobody has read them.
+/// The positions after the release of routes whose hold is over, and the flips by `file` of these routes. Other routes
+/// are not judged again, because their files were not read again.
 pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Positions, Vec<Move>) {
     let mut after = before.clone();
     after.scopes = scopes::current(&before.scopes, now, gate.retry_window);
@@ -174,7 +174,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     at.held_until = None;
     let held = gate.held(positions, &at);
     let lacks_flip = gate.may_lack_flip(positions, &at);
-    let parted = parted_from_another(positions, &at);
+    let parted = was_earlier_id_of_another(positions, &at);
     at.inputs.gate = (held.is_some() || parted.is_some()).then_some(HELD_AT);
     at.inputs.is_held = false;
 
@@ -202,7 +202,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
             made = judge_and_move(positions, &mut at, now, route, gate);
         }
         if waits {
-            // Also under earlier ids: if the same edit renames the route, it would count as known under those.
+            // Declarations under its earlier ids are dropped too: if the same edit renames the route, it would
+            // otherwise count as known under one of them.
             positions.remembered.retain(|id, _| !route.ids().any(|own| own == id));
         } else {
             positions.remembered.insert(route.id.clone(), now);
@@ -288,9 +289,10 @@ fn requested_by_edit(at: &RoutePosition, remembered: FileState, now: FileState) 
     FileState { state: at.inputs.requested, shares }
 }
 
-/// If a route in `live` had become a part of another one (`was`) since its last flip: why it goes down for good. The
-/// store has a declaration of each route in the files, and drops it when the route becomes an earlier id of another.
-fn parted_from_another(positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
+/// Why a route in `live` goes down for good if another route listed its id as an earlier one (`was`) since its last
+/// flip. Recognised by its missing declaration: the store has one of each route in the files, and drops it when the
+/// route's id becomes an earlier id of another.
+fn was_earlier_id_of_another(positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
     let is_parted = at.last.as_ref().map(state_of) == Some(State::Live) && positions.remembered(&at.route).is_none();
     is_parted.then_some(
         "since its last flip another route had its id as an earlier one (`was`), and a flip that lowered that route is not \
@@ -331,7 +333,7 @@ fn judge_and_move(
     }
     let mut judged = gate.judge(positions, at, &requested);
     // Neither going down nor the edit of another share waits for the gate of a larger share, which stays what it is.
-    if matches!(judged, Err(Refusal::GateShut(_))) && to <= at.rung() {
+    if matches!(judged, Err(MoveRefusal::GateShut(_))) && to <= at.rung() {
         let (present, asked) = (at.inputs.shares, requested.shares);
         let mut refused = Vec::new();
         let raised = [State::Dark, State::Live].into_iter().filter(|rung| *rung <= to);
@@ -340,7 +342,7 @@ fn judge_and_move(
         for rung in raised {
             let without = requested.shares;
             requested.shares = without.with(rung, asked.of(rung));
-            if let Err(Refusal::GateShut(why)) = gate.judge(positions, at, &requested) {
+            if let Err(MoveRefusal::GateShut(why)) = gate.judge(positions, at, &requested) {
                 refused.push(format!("its share of `{rung}` stays {}: {}", present.of(rung), why.join("; ")));
                 requested.shares = without;
             }
@@ -371,8 +373,8 @@ fn judge_and_move(
         }
         Err(refusal) => {
             at.refused = match refusal {
-                Refusal::GateShut(sentences) => sentences,
-                Refusal::Impossible(sentence) => vec![sentence],
+                MoveRefusal::GateShut(sentences) => sentences,
+                MoveRefusal::Impossible(sentence) => vec![sentence],
             };
             let stays = at.rung();
             if at.last.is_none() && !requested.force {

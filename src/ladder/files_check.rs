@@ -9,7 +9,7 @@ use super::gate::Gate;
 use super::later_ids::{self, LaterIds};
 use super::orphans::Orphans;
 use super::positions::{Positions, RoutePosition};
-use super::types::{Declared, FilesError, Move, Reading, UnknownRetries};
+use super::types::{DeclaredFiles, FilesError, Move, ReadKind, UnknownRetries};
 use super::unknown_retries::exposed_sentence;
 use super::{files, only, orphans, shares};
 use crate::flag::{Route, State};
@@ -18,7 +18,7 @@ use crate::store::{StoreError, StoreHandle};
 
 /// New files, and what the store has of the engine's instances that they would not follow up.
 pub(super) struct SearchedFiles {
-    declared: Declared,
+    declared: DeclaredFiles,
     later_ids: LaterIds,
     orphans: Orphans,
     /// The families of which the engine might create instances at any moment then.
@@ -61,7 +61,7 @@ pub(super) struct CheckedFiles {
 pub(super) async fn search(
     store: &StoreHandle,
     before: &Positions,
-    mut declared: Declared,
+    mut declared: DeclaredFiles,
 ) -> Result<SearchedFiles, StoreError> {
     let later_ids = later_ids::later_ids(&before.scopes, &before.later_ids, &declared.routes);
     declared.routes = later_ids::add(&later_ids, &declared.routes);
@@ -78,7 +78,7 @@ pub(super) fn check_and_adopt(
     gate: &Gate,
     before: &Positions,
     files: SearchedFiles,
-    reading: Reading,
+    reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
     let SearchedFiles { declared, later_ids, orphans, creating: _ } = files;
     let Orphans { new: mut refused, known, possible: may_orphan } = orphans;
@@ -93,13 +93,13 @@ pub(super) fn check_and_adopt(
         }
     }
     // A follower that has lost its workflow is reported by `orphans`, which says more about it.
-    if matches!(reading, Reading::Reload) && refused.is_empty() {
+    if matches!(reading, ReadKind::Reload) && refused.is_empty() {
         refused.extend(above_new_followers(before, &after));
     }
     let changed_share_sentences = shares::changed_share_sentences(before, &after);
     match reading {
-        Reading::Reload => refused.extend(changed_share_sentences),
-        Reading::Start { .. } => changed_share_sentences.iter().for_each(|sentence| tracing::error!("{sentence}")),
+        ReadKind::Reload => refused.extend(changed_share_sentences),
+        ReadKind::Start { .. } => changed_share_sentences.iter().for_each(|sentence| tracing::error!("{sentence}")),
     }
     for (route, exposed) in accepted {
         if let Some(scopes) = after.scopes.get_mut(&route) {

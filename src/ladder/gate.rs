@@ -41,7 +41,7 @@ pub(super) struct RequestedMove {
 }
 
 /// Why a move is refused.
-pub(super) enum Refusal {
+pub(super) enum MoveRefusal {
     /// The gate is shut: each condition that does not hold. Force with a reason overrides it.
     GateShut(Vec<String>),
     /// The move is impossible, even with force.
@@ -62,12 +62,12 @@ impl Gate {
         positions: &Positions,
         at: &RoutePosition,
         requested: &RequestedMove,
-    ) -> Result<AllowedMove, Refusal> {
+    ) -> Result<AllowedMove, MoveRefusal> {
         if requested.force && requested.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
-            return Err(Refusal::Impossible("overriding the gate needs a reason".into()));
+            return Err(MoveRefusal::Impossible("overriding the gate needs a reason".into()));
         }
         if let Some(sentence) = impossible(positions, at, requested).into_iter().next() {
-            return Err(Refusal::Impossible(sentence));
+            return Err(MoveRefusal::Impossible(sentence));
         }
         let stays = requested.to == at.rung();
         let is_raised = |rung: State| at.reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
@@ -90,7 +90,7 @@ impl Gate {
             return if missing.is_empty() {
                 Ok(AllowedMove { overridden: earlier })
             } else {
-                Err(Refusal::GateShut(missing))
+                Err(MoveRefusal::GateShut(missing))
             };
         };
         // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
@@ -271,8 +271,9 @@ impl Gate {
         }
         if to == State::Live {
             let unrecorded = self.unknown_retries(positions, at).into_iter();
-            let unrecorded =
-                unrecorded.chain(self.unrecorded(positions, at)).chain(self.unrecorded_since_copy(positions, at));
+            let unrecorded = unrecorded
+                .chain(self.requests_without_record(positions, at))
+                .chain(self.unrecorded_since_copy(positions, at));
             missing.extend(unrecorded.map(|unrecorded| unrecorded.why.into()));
         }
         missing

@@ -16,10 +16,10 @@ use super::export;
 use super::lowered_routes::{Lowered, LoweredRoutes};
 use super::overtaken::keep_below_only;
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::Declared;
+use super::types::DeclaredFiles;
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::versioned::Versioned;
-use crate::flag::{Effective, FlagSet, Freeze, Route, State, StateInputs, Why};
+use crate::flag::{Effective, EffectiveReason, FlagSet, Freeze, Route, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
@@ -91,7 +91,7 @@ impl Inputs {
     fn flag_set(&self) -> FlagSet {
         let positions = &self.positions;
         let inputs = positions.routes.iter().map(|(id, position)| (id.clone(), self.state_inputs(position))).collect();
-        let Declared { files_version, routes, default_legacy, services, exposes_arm, bases: _, read_only: _ } =
+        let DeclaredFiles { files_version, routes, default_legacy, services, exposes_arm, bases: _, read_only: _ } =
             positions.declared.clone();
         FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
             .with_files_version(files_version)
@@ -233,7 +233,8 @@ impl InForce {
         begins
     }
 
-    /// For the task that records: whether flips still wait. If not, the task has to stop, and another one may begin.
+    /// Called by the task that records flips: whether any still wait. If none do, that task must end, and the next flip
+    /// starts another one.
     pub fn continue_recording(&self) -> bool {
         let mut inputs = self.lock();
         inputs.is_recording = !inputs.unrecorded.is_empty();
@@ -279,7 +280,7 @@ impl InForce {
     /// The effective state of a route now.
     pub fn effective(&self, route: &RouteId) -> Effective {
         let inputs = self.lock();
-        let off = Effective { state: State::Off, why: Why::Requested };
+        let off = Effective { state: State::Off, why: EffectiveReason::Requested };
         inputs.positions.routes.get(route).map_or(off, |position| inputs.effective(position))
     }
 

@@ -17,27 +17,27 @@ use crate::flag::Freeze;
 use crate::store::FlipRecord;
 
 /// The kill switch of this process, and what of it the store has.
-pub(super) struct KillSwitch {
-    state: Mutex<State>,
+pub(super) struct FreezeRecords {
+    state: Mutex<PendingFreezeState>,
     /// The newest change that the store has.
     recorded: watch::Sender<(u64, Option<FlipRecord>)>,
     unrecorded: Gauge,
 }
 
 #[derive(Default)]
-struct State {
+struct PendingFreezeState {
     /// The number of the newest change that was requested.
     version: u64,
     /// The number of the newest freeze.
     newest_freeze: u64,
-    pending: Option<Pending>,
+    pending: Option<PendingFreeze>,
     /// Whether a task writes `pending` to the store.
     is_recording: bool,
 }
 
 /// A freeze that is in force and that the store does not have yet.
 #[derive(Clone)]
-pub(super) struct Pending {
+pub(super) struct PendingFreeze {
     pub version: u64,
     pub flip: FlipRecord,
 }
@@ -49,14 +49,14 @@ pub(super) struct FreezeEnd {
     pub pending: Option<FlipRecord>,
 }
 
-impl KillSwitch {
+impl FreezeRecords {
     pub fn new() -> Self {
         let unrecorded = metrics::gauge!("pointsman_freeze_unrecorded");
         unrecorded.set(0.0);
         Self { state: Mutex::default(), recorded: watch::Sender::new((0, None)), unrecorded }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PendingFreezeState> {
         // A poisoned lock is usable: the slot is set in one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,7 +71,7 @@ impl KillSwitch {
         freeze: Freeze,
         reason: Option<String>,
         by: String,
-    ) -> Result<Pending, FreezeError> {
+    ) -> Result<PendingFreeze, FreezeError> {
         let mut state = self.state();
         let from = in_force.inputs().freeze();
         if freeze < from {
@@ -83,7 +83,7 @@ impl KillSwitch {
             // The freeze that was in the slot is never recorded: this one replaces it.
             flip.from.clone_from(&before.flip.from);
         }
-        let pending = Pending { version: state.version, flip };
+        let pending = PendingFreeze { version: state.version, flip };
         in_force.set_freeze(pending.version, freeze);
         (state.newest_freeze, state.pending) = (pending.version, Some(pending.clone()));
         self.unrecorded.set(1.0);
@@ -125,7 +125,7 @@ impl KillSwitch {
 
     /// The freeze in the slot, for the caller to record: the caller is then the only task that records. `None` if the
     /// slot is empty, or if another task records already.
-    pub fn begin_recording(&self) -> Option<Pending> {
+    pub fn begin_recording(&self) -> Option<PendingFreeze> {
         let mut state = self.state();
         if state.is_recording {
             return None;
@@ -136,7 +136,7 @@ impl KillSwitch {
 
     /// For the task that records: the freeze that is in the slot now. If the slot is empty, the task has to stop, and
     /// another one may begin.
-    pub fn next_pending(&self) -> Option<Pending> {
+    pub fn next_pending(&self) -> Option<PendingFreeze> {
         let mut state = self.state();
         state.is_recording = state.pending.is_some();
         state.pending.clone()
@@ -148,7 +148,7 @@ impl KillSwitch {
     }
 
     /// The store has this change: empties the slot unless it has a newer freeze, and wakes the tasks that wait for it.
-    fn mark_recorded(&self, state: &mut State, version: u64, flip: &FlipRecord) {
+    fn mark_recorded(&self, state: &mut PendingFreezeState, version: u64, flip: &FlipRecord) {
         state.pending.take_if(|pending| pending.version <= version);
         self.unrecorded.set(f64::from(u8::from(state.pending.is_some())));
         self.recorded.send_modify(|newest| {
@@ -164,13 +164,13 @@ impl KillSwitch {
     }
 
     /// The freeze in force, if the store does not have it.
-    pub fn unrecorded(&self) -> Option<Pending> {
+    pub fn unrecorded(&self) -> Option<PendingFreeze> {
         self.state().pending.clone()
     }
 
     /// Waits until the freeze in force is in the store.
     pub async fn wait_all_recorded(&self) {
-        while let Some(Pending { version, .. }) = self.unrecorded() {
+        while let Some(PendingFreeze { version, .. }) = self.unrecorded() {
             self.wait_recorded(version).await;
         }
     }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant as Moment};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::down::UnrecordedDown;
+use super::down::FlipDownInForce;
 use super::mover::{Mover, MovesLock};
 use super::not_ended;
 use super::pending_shares::{LargerShare, PendingShare};
-use super::types::{FlipError, FlipRequest, Flipped, StoreSilent};
+use super::types::{FlipError, Flipped, MoveRequest, StoreSilent};
 use crate::store::FlipRecord;
 
 impl Mover {
@@ -24,8 +24,8 @@ impl Mover {
         self: Arc<Self>,
         asked: Moment,
         until: Instant,
-        request: FlipRequest,
-        down: UnrecordedDown,
+        request: MoveRequest,
+        down: FlipDownInForce,
         pending: PendingShare,
     ) -> Flipped {
         let share = pending.share.clone();
@@ -81,7 +81,7 @@ impl Mover {
         asked: Moment,
         until: Instant,
         pending: PendingShare,
-        request: FlipRequest,
+        request: MoveRequest,
     ) -> Result<Flipped, FlipError> {
         // A flip down stops the flips up that were asked for before it or at the same time: this one must count as
         // later than its own flip down, and as earlier than any other that is asked for next.

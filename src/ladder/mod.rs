@@ -71,11 +71,11 @@ pub use command::FlipCommand;
 pub use later_ids::with_later_ids;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
-    Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
+    DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener, MoveRequest,
     StoreSilent, UnknownRetries, Unmet,
 };
 
-use self::down::FlipDown;
+use self::down::FlipDownOutcome;
 use self::gate::Gate;
 use self::mover::Mover;
 use self::pending_shares::LargerShare;
@@ -129,7 +129,7 @@ impl Ladder {
     ///
     /// # Errors
     /// See [`FilesError`].
-    pub async fn open(declared: Declared, parts: LadderParts) -> Result<Arc<Self>, FilesError> {
+    pub async fn open(declared: DeclaredFiles, parts: LadderParts) -> Result<Arc<Self>, FilesError> {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let mover =
             Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window, copy_started }).await?);
@@ -158,7 +158,7 @@ impl Ladder {
     pub async fn reload_files(
         &self,
         read: Moment,
-        declared: Declared,
+        declared: DeclaredFiles,
         recorded: impl FnOnce() + Send + 'static,
     ) -> Result<Vec<FlipRecord>, FilesError> {
         let mover = Arc::clone(&self.mover);
@@ -201,14 +201,14 @@ impl Ladder {
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
-    pub async fn flip(&self, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
+    pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
         let (asked, until) = (Moment::now(), Instant::now() + self.answer_within);
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let guard = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {
-                Some(FlipDown::Unchanged(flipped)) => return Ok(flipped),
-                Some(FlipDown::InForce(down, None)) => return Ok(mover.wait_recorded(down).await),
-                Some(FlipDown::InForce(down, Some(share))) => {
+                Some(FlipDownOutcome::Unchanged(flipped)) => return Ok(flipped),
+                Some(FlipDownOutcome::InForce(down, None)) => return Ok(mover.wait_recorded(down).await),
+                Some(FlipDownOutcome::InForce(down, Some(share))) => {
                     let work = tokio::spawn(mover.set_larger_share(asked, until, request, down, share));
                     // What became of the share is not known if the task panics. The flip down is in force.
                     return work.await.map_err(|_| StoreSilent::Pending.into());

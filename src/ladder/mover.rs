@@ -9,16 +9,17 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
-use super::gate::{AllowedMove, Gate, Refusal, RequestedMove};
+use super::gate::{AllowedMove, Gate, MoveRefusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
-use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
+use super::kill_switch::{FreezeEnd, FreezeRecords, PendingFreeze};
 use super::lowered_routes::Lowered;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
 use super::record::{Recorder, Recording, flip_record};
 use super::status::RouteStatus;
 use super::types::{
-    Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, Reading,
+    DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, MoveRequest,
+    ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::{export, files, holds, only, orphans, overtaken, passing_commands, scopes, status};
@@ -33,7 +34,7 @@ pub(super) struct Mover {
     pub recorder: Recorder,
     gate: Gate,
     in_force: InForce,
-    kill_switch: KillSwitch,
+    kill_switch: FreezeRecords,
     pub larger_shares: Arc<PendingShares>,
     /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one
     /// before.
@@ -45,7 +46,7 @@ pub(super) struct Mover {
 pub(super) type MovesLock = OwnedMutexGuard<()>;
 
 impl Mover {
-    pub async fn open(declared: Declared, store: StoreHandle, gate: Gate) -> Result<Self, FilesError> {
+    pub async fn open(declared: DeclaredFiles, store: StoreHandle, gate: Gate) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
         let recorder = Recorder::new(store.clone(), &flips);
@@ -53,7 +54,7 @@ impl Mover {
         let has_served = !store.is_new() || !before.rows().is_empty();
         let searched = search(&store, &before, declared).await?;
         let CheckedFiles { after, moves, may_orphan: _ } =
-            check_and_adopt(&gate, &before, searched, Reading::Start { has_served })?;
+            check_and_adopt(&gate, &before, searched, ReadKind::Start { has_served })?;
         for at in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %at.route.id,
@@ -70,7 +71,7 @@ impl Mover {
         }
         let in_force = InForce::new(before.clone(), before.freeze, secret);
         let (move_lock, connected, larger_shares) = Default::default();
-        let kill_switch = KillSwitch::new();
+        let kill_switch = FreezeRecords::new();
         let mover = Self { store, recorder, gate, in_force, kill_switch, larger_shares, move_lock, connected };
         mover.record_and_apply(&before, after, moves, Ok(()), || {}).await?;
         Ok(mover)
@@ -110,32 +111,33 @@ impl Mover {
     pub async fn connect_to_kill_switch(&self, other: Arc<dyn KillSwitchListener>) {
         self.connected().push(other.clone());
         let (version, freeze) = self.in_force.kill_switch();
-        other.obey(version, freeze).await;
+        other.apply_freeze(version, freeze).await;
     }
 
     /// What the check of new files needs from the store. Called without the lock of moves: it may take long, and a flip
     /// must not wait for it.
-    pub async fn search(&self, declared: Declared) -> Result<SearchedFiles, StoreError> {
+    pub async fn search(&self, declared: DeclaredFiles) -> Result<SearchedFiles, StoreError> {
         search(&self.store, &self.in_force.inputs().positions, declared).await
     }
 
     /// No other reload may come between the search and this.
     pub async fn reload(
         &self,
-        guard: MovesLock,
+        moves_lock: MovesLock,
         read: Instant,
         searched: SearchedFiles,
         recorded: impl FnOnce() + Send,
     ) -> Result<Vec<FlipRecord>, FilesError> {
-        // If that fails, files that need nothing recorded come into force all the same.
-        let (before, all_recorded) = self.record_waiting_first(&guard).await;
+        // If flips that wait cannot be recorded, files of which nothing has to be recorded come into force
+        // nevertheless.
+        let (before, all_recorded) = self.record_waiting_first(&moves_lock).await;
         let searched = searched.brought_up_to_date(&self.store, &before).await?;
         let judged = self.with_edits_overtaken(read, &before, searched.routes());
         let CheckedFiles { after, moves, may_orphan } =
-            check_and_adopt(&self.gate, &judged, searched, Reading::Reload)?;
+            check_and_adopt(&self.gate, &judged, searched, ReadKind::Reload)?;
         let routes = after.declared.routes.clone();
         let flips = self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
-        drop(guard);
+        drop(moves_lock);
         // Requests that were decided by the set before may have begun runs since the check.
         if may_orphan {
             match orphans::find(&self.store, &before.families(), &routes).await {
@@ -213,9 +215,9 @@ impl Mover {
         &self,
         positions: &Positions,
         at: &RoutePosition,
-        request: &FlipRequest,
+        request: &MoveRequest,
     ) -> Result<(RequestedMove, AllowedMove), FlipError> {
-        let FlipRequest { to, percent, reason, force, acknowledge: _, by: _ } = request.clone();
+        let MoveRequest { to, percent, reason, force, acknowledge: _, by: _ } = request.clone();
         let shares = percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(to, percent));
         let passing = || passing_commands::commands(positions, &self.gate, at, to, shares, request.reason.as_deref());
         if percent.is_some() && matches!(to, State::Off | State::Only) {
@@ -225,8 +227,8 @@ impl Mover {
         let requested = RequestedMove { to, shares, force, reason, source: FlipSource::Api };
         match self.gate.judge(positions, at, &requested) {
             Ok(allowed) => Ok((requested, allowed)),
-            Err(Refusal::GateShut(reasons)) => Err(FlipError::GateShut { reasons, commands: passing() }),
-            Err(Refusal::Impossible(why)) => Err(FlipError::Refused { why, commands: passing() }),
+            Err(MoveRefusal::GateShut(reasons)) => Err(FlipError::GateShut { reasons, commands: passing() }),
+            Err(MoveRefusal::Impossible(why)) => Err(FlipError::Refused { why, commands: passing() }),
         }
     }
 
@@ -236,7 +238,7 @@ impl Mover {
         guard: MovesLock,
         asked: Instant,
         route: &RouteId,
-        request: FlipRequest,
+        request: MoveRequest,
     ) -> Result<Flipped, FlipError> {
         let (mut positions, all_recorded) = self.record_waiting_first(&guard).await;
         let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
@@ -303,7 +305,12 @@ impl Mover {
 
     /// Puts a freeze in force, even if the store does not answer. Returns once everything that obeys the kill switch
     /// has confirmed; after that nothing begins that the freeze forbids.
-    pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Pending, FreezeError> {
+    pub async fn freeze(
+        &self,
+        freeze: Freeze,
+        reason: Option<String>,
+        by: String,
+    ) -> Result<PendingFreeze, FreezeError> {
         let pending = self.kill_switch.freeze(&self.in_force, freeze, reason, by)?;
         self.obey(pending.version, freeze).await;
         let FlipRecord { to, by, reason, .. } = &pending.flip;
@@ -316,7 +323,7 @@ impl Mover {
     }
 
     /// The kill switch.
-    pub fn kill_switch(&self) -> &KillSwitch {
+    pub fn kill_switch(&self) -> &FreezeRecords {
         &self.kill_switch
     }
 
@@ -344,7 +351,7 @@ impl Mover {
     async fn obey(&self, version: u64, freeze: Freeze) {
         let connected = self.connected().clone();
         for other in connected {
-            other.obey(version, freeze).await;
+            other.apply_freeze(version, freeze).await;
         }
     }
 

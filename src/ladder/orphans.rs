@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::family::{creator, family};
-use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, Segment};
+use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, TemplateSegment};
 use crate::names::{RouteId, RunId};
 use crate::store::{FollowedPath, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
 
@@ -223,7 +223,7 @@ fn check_requests(
         .iter()
         .filter(|other| {
             let follows = match (&other.instance, other.matches.segment_at(&matches, param)) {
-                (Some(Instance::Follows { param, .. }), Some(Segment::Parameter(name))) => param == name,
+                (Some(Instance::Follows { param, .. }), Some(TemplateSegment::Parameter(name))) => param == name,
                 _ => false,
             };
             follows && follows_up(other, pinned_under, next) && other.matches.covers(&matches)
@@ -258,12 +258,12 @@ fn check_requests(
             )
         };
         match other.matches.segment_at(&matches, param) {
-            Some(Segment::Text(id)) => {
+            Some(TemplateSegment::Text(id)) => {
                 let sentence = sentence(&format!("the engine owns the instance `{id}` of `{pinned_under}`"));
                 let keys = family.iter().map(|family| PinKey { family: family.clone(), id: id.as_ref().into() });
                 found.to_look_up.push(TakenId { keys: keys.collect(), sentence });
             }
-            Some(Segment::Parameter(_)) | None => {
+            Some(TemplateSegment::Parameter(_)) | None => {
                 found.sentences.push((pinned_under.clone(), sentence(&owned.sentence(pinned_under))));
             }
         }

@@ -20,7 +20,8 @@ pub(super) fn keep_below_only(before: &Positions, after: &mut Positions) -> Vec<
         if before.routes.get(id).is_some_and(is_in_only) {
             continue;
         }
-        // The route by its earlier ids, and the one of which it was a part.
+        // Positions that share an id with this route: its own under an earlier id, or that of a route that had listed
+        // its id as an earlier one (`was`).
         let is_own = |other: &&RoutePosition| other.route.ids().any(|id| at.route.ids().any(|own| own == id));
         let rungs: Vec<State> = before.routes.values().filter(is_own).map(RoutePosition::rung).collect();
         if rungs.contains(&State::Only) {

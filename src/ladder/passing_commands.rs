@@ -4,7 +4,7 @@
 //! route has no workflow), there is none.
 
 use super::command::FlipCommand;
-use super::gate::{Gate, Refusal, RequestedMove};
+use super::gate::{Gate, MoveRefusal, RequestedMove};
 use super::positions::{Positions, RoutePosition};
 use super::types::FlipSource;
 use crate::flag::{Percent, Shares, State};
@@ -70,11 +70,11 @@ impl RequestedState<'_> {
         let requested = RequestedMove { to, shares, force: false, reason: None, source: FlipSource::Api };
         match self.gate.judge(positions, at, &requested) {
             Ok(_) => Some(plain),
-            Err(Refusal::GateShut(_)) => {
+            Err(MoveRefusal::GateShut(_)) => {
                 let reason = self.reason.filter(|reason| !reason.trim().is_empty()).unwrap_or(REASON);
                 Some(FlipCommand { force: Some(reason.to_owned()), ..plain })
             }
-            Err(Refusal::Impossible(_)) => None,
+            Err(MoveRefusal::Impossible(_)) => None,
         }
     }
 }

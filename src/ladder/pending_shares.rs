@@ -47,7 +47,7 @@ impl PendingShares {
     /// Waits until none is to be set.
     pub async fn wait_for_none(&self) {
         let mut pending = self.0.subscribe();
-        // An error would mean that the sender is gone, and this is the sender.
+        // Cannot fail: it would only if the sender were dropped, and `self` is the sender.
         let _ = pending.wait_for(BTreeMap::is_empty).await;
     }
 }
@@ -59,7 +59,8 @@ impl Drop for PendingShare {
 }
 
 impl LargerShare {
-    /// For the end of the process. The store may have a write of it that it has not answered.
+    /// Logs, at the end of the process, that this share is not set. The store may have it nevertheless, if it has not
+    /// answered the write.
     pub fn log_lost(&self) {
         let Self { route, to, percent, by } = self;
         tracing::error!(

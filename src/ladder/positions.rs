@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::later_ids::LaterIds;
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
-use super::types::{Declared, FlipRequest, FlipSource};
+use super::types::{DeclaredFiles, FlipSource, MoveRequest};
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FileState, FlipRecord, RetryScopes};
@@ -36,7 +36,7 @@ pub(super) struct RoutePosition {
 /// All routes, with the flips and declarations that the store has.
 #[derive(Clone)]
 pub(super) struct Positions {
-    pub declared: Declared,
+    pub declared: DeclaredFiles,
     pub routes: BTreeMap<RouteId, RoutePosition>,
     /// Ids of these routes that the files do not list, because they took a rename back.
     pub later_ids: LaterIds,
@@ -69,7 +69,7 @@ impl RoutePosition {
         self.inputs.requested == to && self.inputs.shares == shares && self.rung() == to
     }
     /// Whether a flip raises the route, or the share of the rung to which it goes.
-    pub fn is_raised_by(&self, FlipRequest { to, percent, .. }: &FlipRequest) -> bool {
+    pub fn is_raised_by(&self, MoveRequest { to, percent, .. }: &MoveRequest) -> bool {
         *to > self.rung() || percent.is_some_and(|percent| percent > self.inputs.shares.of(*to))
     }
     /// What the file of the route declares now.
@@ -108,13 +108,13 @@ impl RoutePosition {
 
 impl Positions {
     /// The positions before any file was read: only what the store has.
-    pub fn from_store(declared: &Declared, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
+    pub fn from_store(declared: &DeclaredFiles, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
         let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
         let freeze = flips.iter().find(|flip| flip.route.is_none()).map_or(Freeze::No, freeze_of);
         let followers = remembered.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
         let scopes = remembered.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
         Self {
-            declared: Declared { routes: Vec::new(), ..declared.clone() },
+            declared: DeclaredFiles { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
             later_ids: LaterIds::new(),
             flips: flips.into_iter().filter_map(by_route).collect(),

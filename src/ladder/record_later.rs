@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::in_force::Inputs;
-use super::kill_switch::Pending;
+use super::kill_switch::PendingFreeze;
 use super::mover::{Mover, MovesLock, log};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
@@ -146,7 +146,7 @@ impl Mover {
             let guard = self.lock_moves().await;
             // While this waited for the lock, the end of the freeze may have been recorded, or a newer freeze set.
             next = self.kill_switch().next_pending();
-            let Some(Pending { version, flip }) = &next else { return };
+            let Some(PendingFreeze { version, flip }) = &next else { return };
             // First the flips that wait: one of them may take back a flip to `only` that this freeze overtook.
             let outcome = match self.record_waiting_first(&guard).await {
                 (positions, Ok(())) => self.record_one(flip.clone(), None, &positions).await,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::types::{Declared, UnknownRetries};
+use super::types::{DeclaredFiles, UnknownRetries};
 use super::{cohort_reasons, reassigned_requests};
 use crate::clock;
 use crate::flag::{EarlierScopes, EarlierTimes, Match, RetryScope, Route};
@@ -38,7 +38,7 @@ fn until(at: Timestamp, window: Duration) -> Timestamp {
 /// The scopes after new files are read. `has_served`: requests may have come before these files.
 pub(super) fn after_files(
     before: &Scopes,
-    declared: &Declared,
+    declared: &DeclaredFiles,
     has_served: bool,
     now: Timestamp,
     window: Duration,
@@ -264,7 +264,7 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
         }
         for moved in &scopes.moved {
             match reassigned_requests::parse(route, moved, times(moved.at)) {
-                Ok(moved) => all.moved.push(moved),
+                Ok(moved) => all.reassigned.push(moved),
                 Err(why) => unreadable(route, why),
             }
         }

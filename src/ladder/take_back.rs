@@ -80,7 +80,8 @@ impl Mover {
         // A move that the file asks for is judged again at the next reading. Without a flip before this one, the file
         // may have asked for it by its `force` alone, which is not a part of the declaration.
         let has_flip = was.is_some_and(|was| was.last.is_some());
-        // Without a declaration a route in `live` would count as parted from another one.
+        // A route in `live` without a remembered declaration looks as if its id had been an earlier id of another route
+        // (`files::was_earlier_id_of_another`), and would go down for good.
         match before.remembered(&at.route).filter(|_| has_flip || to == State::Live) {
             Some(declared) => positions.remembered.insert(id.clone(), declared),
             None => positions.remembered.remove(id),

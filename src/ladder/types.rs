@@ -13,7 +13,7 @@ use crate::store::{FlipRecord, Overridden, StoreError};
 
 /// The checked content of the files.
 #[derive(Clone)]
-pub struct Declared {
+pub struct DeclaredFiles {
     /// Identifies this reading of the files: a request that is decided by it is run with its workflows.
     pub files_version: u64,
     /// The routes.
@@ -33,7 +33,7 @@ pub struct Declared {
 
 /// A request to move a route.
 #[derive(Clone, Debug)]
-pub struct FlipRequest {
+pub struct MoveRequest {
     /// The new state.
     pub to: State,
     /// The share from now on; `None` keeps the one that the rung has.
@@ -188,7 +188,7 @@ impl FlipSource {
 pub trait KillSwitchListener: Send + Sync {
     /// Applies a change of the kill switch, unless a newer version was applied before. Once this has returned, nothing
     /// begins that the kill switch forbids.
-    fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()>;
+    fn apply_freeze(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()>;
 }
 
 /// A condition of a gate that does not hold.
@@ -233,7 +233,7 @@ pub struct UnknownRetries {
 
 /// Which reading of the files it is.
 #[derive(Clone, Copy)]
-pub(super) enum Reading {
+pub(super) enum ReadKind {
     /// The first one of a process. `has_served`: requests may have come before these files.
     Start {
         has_served: bool,
@@ -241,7 +241,7 @@ pub(super) enum Reading {
     Reload,
 }
 
-impl Reading {
+impl ReadKind {
     pub fn has_served(self) -> bool {
         !matches!(self, Self::Start { has_served: false })
     }

@@ -41,7 +41,7 @@ impl Gate {
     }
 
     /// Requests that legacy served without a record and whose retries may still come; `None` if a repeat does no harm.
-    pub(super) fn unrecorded(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
+    pub(super) fn requests_without_record(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
         let scopes = positions.scopes.get(&at.route.id)?;
         let unrecorded = scopes::before_recorded(scopes, clock::now(), self.retry_window);
         unrecorded.filter(|_| does_harm(positions, at))
@@ -117,7 +117,10 @@ impl Gate {
                 let by_flip = at.rung() == State::Live && is_accepted_by_flip(at, unrecorded);
                 by_flip || since >= Some(unrecorded.exposed)
             };
-            let harmful = self.unrecorded(positions, at).into_iter().chain(self.unrecorded_since_copy(positions, at));
+            let harmful = self
+                .requests_without_record(positions, at)
+                .into_iter()
+                .chain(self.unrecorded_since_copy(positions, at));
             let harmful = harmful.chain(self.unknown_retries(positions, at));
             let last = harmful.filter(|unrecorded| !is_accepted(unrecorded)).max_by_key(|unrecorded| unrecorded.until);
             last.map(|unrecorded| (cohort, unrecorded))
@@ -135,13 +138,13 @@ impl Gate {
             return None;
         }
         let accepted = after.scopes.get(&at.route.id).and_then(|scopes| scopes.accepted);
-        let unrecorded = self.unrecorded(after, at)?;
+        let unrecorded = self.requests_without_record(after, at)?;
         (accepted < Some(unrecorded.exposed) && !is_accepted_by_flip(at, &unrecorded)).then_some(unrecorded)
     }
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
     pub(super) fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
-        let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();
+        let by_files = (at.rung() >= State::Live).then(|| self.requests_without_record(positions, at)).flatten();
         let is_live = at.rung() == State::Live;
         let by_copy = is_live.then(|| self.unrecorded_since_copy(positions, at)).flatten();
         let unknown = if is_live { self.unknown_retries(positions, at) } else { Vec::new() };

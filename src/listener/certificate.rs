@@ -54,7 +54,7 @@ impl Certificate {
     /// The chain or the key cannot be used, or they do not belong together: the error says which file, and why.
     pub fn read(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Self, CertificateError> {
         let chain = read_certificates(chain)
-            .map_err(|message| CertificateError::of_chain(message, "it must begin with the listener's certificate"))?;
+            .map_err(|message| CertificateError::of_chain(message, "it must begin with the certificate of the key"))?;
         let first = chain.first().ok_or_else(|| CertificateError::of_chain("holds no certificate", ""))?;
         let facts = CertificateFacts::read(first).map_err(|message| CertificateError::of_chain(message, ""))?;
         let key = read_key(key)?;
@@ -78,6 +78,11 @@ impl Certificate {
         };
         let CertificateFacts { names, not_before, not_after, .. } = facts;
         Ok(Self { key, names, not_before, not_after })
+    }
+
+    /// The chain with its key, for handshakes.
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        self.key.clone()
     }
 }
 
@@ -127,6 +132,15 @@ fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
 /// Whether a PEM file has a block of this kind.
 fn has_block(pem: &[u8], kind: &str) -> bool {
     String::from_utf8_lossy(pem).lines().any(|line| line.starts_with("-----BEGIN ") && line.contains(kind))
+}
+
+/// From when until when a certificate is valid.
+///
+/// # Errors
+/// It cannot be read; worded as the end of a sentence that begins with the file.
+pub fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), String> {
+    let CertificateFacts { not_before, not_after, .. } = CertificateFacts::read(certificate)?;
+    Ok((not_before, not_after))
 }
 
 /// What a certificate says of itself.

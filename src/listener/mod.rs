@@ -5,6 +5,7 @@
 //! declared, and is required there; what handshakes need was checked, and is replaced as a whole.
 
 mod certificate;
+mod forwarding;
 mod identity;
 mod network;
 mod proxy_protocol;
@@ -16,7 +17,8 @@ pub(crate) mod test_certificates;
 
 use std::net::SocketAddr;
 
-pub use certificate::{Certificate, CertificateError, read_certificates};
+pub use certificate::{Certificate, CertificateError, read_certificates, validity};
+pub use forwarding::{ForwardedFields, ForwardedTrust, Forwarding};
 pub use identity::{ClientIdentity, IdentityHeaders};
 pub use network::Network;
 pub use proxy_protocol::{ProxyProtocol, ProxyVersion};
@@ -31,12 +33,14 @@ pub struct Listener {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Set if HTTP is spoken over TLS.
     pub tls: Option<ListenerTls>,
+    /// Whether clients may speak HTTP/2: with TLS it is offered, without TLS they may begin it (prior knowledge).
+    pub http2: bool,
 }
 
 impl Listener {
-    /// A listener for plain HTTP.
+    /// A listener for plain HTTP, HTTP/2 among it.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, proxy_protocol: None, tls: None }
+        Self { address, proxy_protocol: None, tls: None, http2: true }
     }
 
     /// Whether the process has to be started again for `newer` to replace this one. Other settings of TLS, and
@@ -45,6 +49,7 @@ impl Listener {
         let identity = |listener: &Self| listener.tls.as_ref().map(|tls| tls.identity.clone());
         self.address != newer.address
             || self.proxy_protocol != newer.proxy_protocol
+            || (self.tls.is_none() && self.http2 != newer.http2)
             || identity(self) != identity(newer)
     }
 }

@@ -20,7 +20,9 @@ use super::identity::IdentityHeaders;
 use crate::limits::TLS_SESSIONS_MAX;
 
 /// The application protocols, in order of preference.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// The same where HTTP/2 is off.
+const HTTP1_ONLY: [&[u8]; 1] = [b"http/1.1"];
 
 /// The TLS of a listener, as the files declare it.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct TlsParts {
     pub only_tls13: bool,
     /// How clients are verified.
     pub clients: Option<ClientVerification>,
+    /// Whether HTTP/2 is offered.
+    pub http2: bool,
     /// A hash of all files and settings: equal for equal ones.
     pub digest: [u8; 32],
 }
@@ -71,7 +75,7 @@ impl ServerTls {
     /// # Errors
     /// The certificates of the issuers cannot be used.
     pub fn new(parts: TlsParts, provider: Arc<CryptoProvider>) -> Result<Self, String> {
-        let TlsParts { certificates, only_tls13, clients, digest } = parts;
+        let TlsParts { certificates, only_tls13, clients, http2, digest } = parts;
         let expires = certificates.iter().map(|certificate| certificate.not_after).min();
         let versions: &[&SupportedProtocolVersion] = if only_tls13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
         let builder = ServerConfig::builder_with_provider(provider.clone());
@@ -90,7 +94,8 @@ impl ServerTls {
         };
         let by_name = CertificatesByName::new(&certificates).ok_or("there is no certificate")?;
         let mut config = builder.with_cert_resolver(Arc::new(by_name));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        let protocols: &[&[u8]] = if http2 { &PROTOCOLS } else { &HTTP1_ONLY };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.session_storage = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         config.max_early_data_size = 0;

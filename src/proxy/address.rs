@@ -3,81 +3,26 @@
 //! Always true: an ejected address is tried again by a task of its own, and no client waits for that; the task ends
 //! when the address is no longer one of its service. Connections are made within the service's `connect` time.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
-use hyper_util::rt::TokioIo;
 use metrics::{Counter, Gauge, counter, gauge};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
+use super::connector::{ConnectError, Connector, Opened};
 use super::ejection::{EjectedCount, Ejection, Why};
-use super::monotonic::{NEVER, now};
-use super::pool::{Connection, IdleBounds, IdleConnections};
-use crate::flag::{BaseUrl, Eject, HealthCheck, Service};
+use super::line_limit::LineLimit;
+use super::monotonic::now;
+use super::pool::{Connection, Http1Connection, IdleBounds, IdleConnections};
+use super::request_body::RequestBody;
+use super::target::Target;
+use crate::flag::{Eject, HealthCheck, HttpVersion, Service};
 use crate::limits::Limits;
 use crate::names::ServiceName;
-
-/// Why there is no connection: nothing was sent.
-#[derive(Debug)]
-pub(super) enum ConnectError {
-    /// The service's name has no address now.
-    Unresolved(std::io::Error),
-    Refused(std::io::Error),
-    TimedOut,
-    Handshake(hyper::Error),
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unresolved(error) => write!(f, "its name cannot be looked up: {error}"),
-            Self::Refused(error) => write!(f, "{error}"),
-            Self::TimedOut => f.write_str("no connection in time"),
-            Self::Handshake(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-/// One base URL of a service.
-pub(super) struct Target {
-    pub host: String,
-    pub port: u16,
-    /// For requests that name no host.
-    pub authority: HeaderValue,
-    /// The base path in front of each path; usually empty.
-    pub base: String,
-    pub weight: u64,
-}
-
-impl Target {
-    pub(super) fn new(url: &BaseUrl) -> Self {
-        let BaseUrl { uri, weight } = url;
-        let authority = uri.authority().map_or("", |a| a.as_str());
-        let host = uri.host().unwrap_or_default();
-        Self {
-            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: uri.port_u16().unwrap_or(80),
-            authority: HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("legacy")),
-            base: uri.path().trim_end_matches('/').to_owned(),
-            weight: u64::from(*weight),
-        }
-    }
-
-    /// The target of a request below the base path; `None` where there is no base path.
-    pub(super) fn uri(&self, origin: &Uri) -> Option<Uri> {
-        if self.base.is_empty() {
-            return None;
-        }
-        let path = origin.path_and_query().map_or("/", |p| p.as_str());
-        format!("{}{path}", self.base).parse().ok()
-    }
-}
+use crate::transport::Multiplexer;
 
 /// What the addresses of one service have in common.
 pub(super) struct Common {
@@ -86,10 +31,8 @@ pub(super) struct Common {
     pub health: Option<HealthCheck>,
     /// In microseconds; 0: none.
     slow_start: u64,
-    pub connect: Duration,
+    pub connector: Connector,
     pub idle: Arc<IdleBounds>,
-    age_micros: u64,
-    head_bytes_max: usize,
     pub ejected_count: EjectedCount,
     ejected_gauge: Gauge,
     unhealthy_gauge: Gauge,
@@ -104,10 +47,8 @@ impl Common {
             eject: service.eject,
             health: service.health.clone(),
             slow_start: service.slow_start.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
-            connect: service.connect.unwrap_or(Limits::ms(limits.connect_ms)),
+            connector: Connector::new(service, limits),
             idle: Arc::new(IdleBounds::new(limits)),
-            age_micros: limits.service_connection_age_ms.saturating_mul(1_000),
-            head_bytes_max: usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10),
             ejected_count: EjectedCount::default(),
             ejected_gauge: gauge!("pointsman_legacy_addresses_ejected", "service" => name()),
             unhealthy_gauge: gauge!("pointsman_legacy_addresses_unhealthy", "service" => name()),
@@ -116,19 +57,26 @@ impl Common {
     }
 }
 
+static FAILED_HANDSHAKES: LineLimit = LineLimit::new();
+
 /// One address of a service.
 pub(super) struct Address {
     pub socket: SocketAddr,
     pub target: Arc<Target>,
     pub common: Arc<Common>,
+    /// HTTP/1.1 connections that carry no request.
     pub idle: IdleConnections,
+    /// HTTP/2 connections.
+    multiplexed: Multiplexer<RequestBody, ConnectError>,
+    /// Whether it chose HTTP/1.1 the last time, where that is negotiated.
+    chose_http1: AtomicBool,
     in_flight: AtomicU64,
     ejection: Ejection,
     /// Since when it gets requests, in microseconds of `monotonic::now`.
     used_since: AtomicU64,
     /// Whether a task checks its health.
     pub is_checked: AtomicBool,
-    /// Whether it is no address of its service any more. A request that takes long may hold it for long.
+    /// Whether its service no longer has this address. A long request may still hold it then.
     is_removed: AtomicBool,
 }
 
@@ -138,6 +86,8 @@ impl Address {
             socket,
             target,
             idle: IdleConnections::new(common.idle.clone()),
+            multiplexed: Multiplexer::default(),
+            chose_http1: AtomicBool::new(false),
             common,
             in_flight: AtomicU64::new(0),
             ejection: Ejection::default(),
@@ -157,6 +107,7 @@ impl Address {
             return;
         }
         self.idle.close_all();
+        self.multiplexed.close_all();
         let Common { ejected_count, ejected_gauge, unhealthy_gauge, .. } = &*self.common;
         let (is_ejected, is_unhealthy) = self.ejection.leave(ejected_count);
         if is_ejected {
@@ -167,10 +118,15 @@ impl Address {
         }
     }
     /// Keeps a connection for the next request.
-    pub(super) fn keep(&self, connection: Connection) {
+    pub(super) fn keep(&self, connection: Http1Connection) {
         if !self.is_removed() {
             self.idle.put(connection);
         }
+    }
+    /// Closes connections that have been idle for too long.
+    pub(super) fn sweep(&self) {
+        self.idle.sweep();
+        self.multiplexed.sweep(self.common.idle.time_max());
     }
 
     /// Whether it is neither ejected nor unhealthy.
@@ -192,41 +148,103 @@ impl Address {
         u64::try_from(share).unwrap_or(full).max(full / 10)
     }
 
+    /// A connection for one request, and whether it has carried one before. An address that accepts none is ejected.
+    /// `only_http1` is for requests that HTTP/2 has no form for.
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        must_be_new: bool,
+        only_http1: bool,
+    ) -> Result<(Connection, bool), ConnectError> {
+        let http = if only_http1 { HttpVersion::Http1 } else { self.common.connector.http };
+        if http != HttpVersion::Http1
+            && !must_be_new
+            && let Some(stream) = self.multiplexed.take(|_| true)
+        {
+            return Ok((Connection::Http2(stream), true));
+        }
+        if http != HttpVersion::Http2
+            && !must_be_new
+            && let Some(connection) = self.idle.take().await
+        {
+            return Ok((Connection::Http1(connection), true));
+        }
+        // In a box, so that requests that need no new connection have smaller futures.
+        Box::pin(self.new_connection(must_be_new, http)).await.map(|connection| (connection, false))
+    }
+
+    async fn new_connection(
+        self: &Arc<Self>,
+        must_be_new: bool,
+        http: HttpVersion,
+    ) -> Result<Connection, ConnectError> {
+        let may_be_http2 = match http {
+            HttpVersion::Http1 => false,
+            HttpVersion::Http2 => true,
+            HttpVersion::Negotiated => !self.chose_http1.load(Relaxed),
+        };
+        match may_be_http2 {
+            true => self.stream(must_be_new).await,
+            false => self.connect(http).await.map(|opened| self.use_first(opened)),
+        }
+    }
+
+    /// The place of the first request on a connection.
+    fn use_first(&self, opened: Opened) -> Connection {
+        match opened {
+            Opened::Http1(connection) => Connection::Http1(connection),
+            Opened::Http2(connection) => Connection::Http2(self.multiplexed.add(connection)),
+        }
+    }
+
+    /// A stream on a connection that was not open before, or for which this request has waited.
+    async fn stream(self: &Arc<Self>, must_be_new: bool) -> Result<Connection, ConnectError> {
+        let mut http1 = None;
+        let opening = self.multiplexed.open(
+            async || match self.connect(self.common.connector.http).await? {
+                Opened::Http2(connection) => Ok(Some(connection)),
+                Opened::Http1(connection) => {
+                    http1 = Some(connection);
+                    Ok(None)
+                }
+            },
+            |_| !must_be_new,
+            ConnectError::copy,
+        );
+        // Opening one takes at most half of that, and another request may have to be waited for first.
+        let stream =
+            timeout(self.common.connector.connect * 2, opening).await.unwrap_or(Err(ConnectError::TimedOut))?;
+        match (stream, http1) {
+            (Some(stream), _) => Ok(Connection::Http2(stream)),
+            (None, Some(connection)) => Ok(Connection::Http1(connection)),
+            // Another request has found that HTTP/1.1 is chosen.
+            (None, None) => self.connect(HttpVersion::Http1).await.map(|opened| self.use_first(opened)),
+        }
+    }
+
     /// A new connection. An address that accepts none is ejected.
-    pub(super) async fn connect(self: &Arc<Self>) -> Result<Connection, ConnectError> {
-        let opened = self.open().await;
-        if opened.is_err() {
-            self.common.connect_failures.increment(1);
+    async fn connect(self: &Arc<Self>, http: HttpVersion) -> Result<Opened, ConnectError> {
+        let opened = self.open(http).await;
+        if http == HttpVersion::Negotiated
+            && let Ok(opened) = &opened
+        {
+            self.chose_http1.store(matches!(opened, Opened::Http1(_)), Relaxed);
+        }
+        if let Err(error) = &opened {
+            let Common { service, connect_failures, .. } = &*self.common;
+            connect_failures.increment(1);
+            if matches!(error, ConnectError::Tls(_) | ConnectError::Handshake(_))
+                && let Some(left_out) = FAILED_HANDSHAKES.next_line(now() / 1_000_000)
+            {
+                let (service, address) = (service.as_str(), self.socket);
+                tracing::warn!(service, %address, %error, left_out, "no connection to a service: nothing was sent");
+            }
             self.eject(Why::NoConnection);
         }
         opened
     }
 
-    async fn open(&self) -> Result<Connection, ConnectError> {
-        let common = &self.common;
-        let stream = match timeout(common.connect, TcpStream::connect(self.socket)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => return Err(ConnectError::Refused(e)),
-            Err(_) => return Err(ConnectError::TimedOut),
-        };
-        // Without this, small writes wait for acknowledgements. A failure only costs time.
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) = hyper::client::conn::http1::Builder::new()
-            .max_header_size(common.head_bytes_max)
-            // Bounds what is read ahead for a client that does not read; a head must fit too.
-            .max_buf_size(common.head_bytes_max.saturating_mul(2))
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(ConnectError::Handshake)?;
-        // The task ends when the sender and the bodies are dropped, or the other side closes. Errors reach the exchange
-        // that uses the connection.
-        tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        // Spread, so that connections that were opened together do not end together.
-        let retires = match common.age_micros {
-            0 => NEVER,
-            age => now().saturating_add(age - fastrand::u64(0..=age / 10)),
-        };
-        Ok(Connection { sender, retires })
+    async fn open(&self, http: HttpVersion) -> Result<Opened, ConnectError> {
+        self.common.connector.open(self.socket, &self.target, http).await
     }
 
     /// A request got an answer.
@@ -301,9 +319,12 @@ async fn readmit(address: Weak<Address>, mut time: Duration) {
         sleep(time).await;
         let Some(address) = address.upgrade().filter(|address| address.ejection.is_ejected()) else { return };
         let Some(settings) = &address.common.eject else { return };
-        match address.open().await {
-            Ok(connection) => {
-                address.keep(connection);
+        match address.open(address.common.connector.http).await {
+            Ok(opened) => {
+                match opened {
+                    Opened::Http1(connection) => address.keep(connection),
+                    Opened::Http2(connection) => drop(address.multiplexed.add(connection)),
+                }
                 return address.readmit();
             }
             Err(error) => {

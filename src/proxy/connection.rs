@@ -1,4 +1,4 @@
-//! One client connection, from its first byte to its end.
+//! One client connection, from its first byte to its end; HTTP/2 is served in `http2`.
 //!
 //! Always true: a connection has one timer, which is never armed further ahead than `check_every`, so that it fires in
 //! time also for a wait that begins meanwhile; a request arms no timer of its own. If a client is gone, the work for
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -24,13 +25,16 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep_until;
 
+use super::client_body::ClientBody;
 use super::cut::Cut;
 use super::drain;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Protocol};
 use super::exchange_record::CurrentRecord;
 use super::headers::{Forwarder, Scheme};
+use super::http2;
 use super::monotonic::{NEVER, instant, now};
 use super::preamble::{self, Secured};
+use super::prior_knowledge;
 use super::proxied_request::Client;
 use super::raw_socket::{self, Peek};
 use super::reply_body::ReplyBody;
@@ -39,7 +43,6 @@ use super::shared::Shared;
 use super::socket::{ClientIo, Transport};
 use super::switch;
 use super::wait::{ConnectionWait, Overdue, Phase};
-use crate::limits::Limits;
 
 /// How often a connection is asked whether its client has stopped sending while nobody reads the request's body.
 const UNREAD_BODY_LOOK_MICROS: u64 = 500_000;
@@ -61,26 +64,48 @@ pub(super) async fn serve(
         let Some(source) = source else { return };
         peer = source;
     }
-    let (transport, scheme, identity) = match &endpoint.tls {
+    let mut read_before = Bytes::new();
+    let (transport, scheme, identity, protocol) = match &endpoint.tls {
         None => {
             endpoint.count_plain();
-            (Transport::Plain(stream), Scheme::Http, Vec::new())
+            let mut protocol = Protocol::Http1;
+            if endpoint.http2 {
+                let Some(first) = prior_knowledge::read_first(&shared, &stream, &wait).await else { return };
+                (protocol, read_before) = first;
+            }
+            (Transport::Plain(stream), Scheme::Http, Vec::new(), protocol)
         }
         Some(tls) => {
             let secured = Box::pin(preamble::secure(&shared, &endpoint, tls, stream, peer, &wait)).await;
-            let Some(Secured { stream, identity }) = secured else { return };
-            (Transport::Tls(Box::new(stream)), Scheme::Https, identity)
+            let Some(Secured { stream, identity, protocol }) = secured else { return };
+            (Transport::Tls(Box::new(stream)), Scheme::Https, identity, protocol)
         }
     };
+    endpoint.count_http(protocol);
     let transport = Arc::new(transport);
-    let forwarder = Forwarder::new(peer, scheme, shared.trust_forwarded, identity);
+    let forwarder = Forwarder::new(peer, scheme, &shared.forwarding.load(), identity);
+    if protocol == Protocol::Http2 {
+        let shared = shared.clone();
+        let accepted = http2::Accepted { shared, transport, read_before, wait, forwarder, peer, permit };
+        // Boxed, so that other connections have no room for it.
+        return Box::pin(http2::serve(accepted)).await;
+    }
+    let forwarder = Arc::new(forwarder);
     let connection_permit = Arc::new(permit);
     let record = CurrentRecord::new(shared.access_log.clone());
-    let client =
-        Arc::new(Client { shared: shared.clone(), wait: wait.clone(), forwarder, peer, record, connection_permit });
-    let service = service_fn(|request: Request<Incoming>| switch::serve(client.clone(), request));
-    let io = TokioIo::new(ClientIo::new(transport.clone(), wait.clone(), shared.settler.clone()));
-    let connection = builder(&shared.limits).serve_connection(io, service).with_upgrades();
+    let client = Arc::new(Client {
+        shared: shared.clone(),
+        wait: wait.clone(),
+        forwarder,
+        peer,
+        record,
+        own_connections: Arc::default(),
+        connection_permit,
+    });
+    let service =
+        service_fn(|request: Request<Incoming>| switch::serve(client.clone(), request.map(ClientBody::Http1)));
+    let io = TokioIo::new(ClientIo::new(transport.clone(), wait.clone(), shared.settler.clone(), read_before));
+    let connection = builder(&shared).serve_connection(io, service).with_upgrades();
     let cut = drive(connection, &client, &transport).await;
     wait.unflushed.abandon(&shared.settler, cut);
     // An exchange without an answer: the client is gone, or the drain did not wait for it any longer.
@@ -90,11 +115,13 @@ pub(super) async fn serve(
     }
 }
 
-fn builder(limits: &Limits) -> http1::Builder {
+fn builder(shared: &Shared) -> http1::Builder {
+    let limits = &shared.limits;
     let head = usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10);
     let mut builder = http1::Builder::new();
     builder
         .half_close(true)
+        .preserve_header_case(shared.flags.load().preserves_header_case)
         .header_read_timeout(None)
         .max_header_size(head)
         .max_buf_size(head.saturating_mul(2).max(128 << 10));

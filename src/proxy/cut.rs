@@ -21,6 +21,8 @@ pub(super) enum Cut {
     Drain,
     /// Nothing moved in a tunnel for `client_idle_ms`.
     TunnelIdle,
+    /// The client violated HTTP/2, or sent more resets or control frames than it may, and its connection was closed.
+    Http2Error,
 }
 
 impl Cut {
@@ -34,6 +36,7 @@ impl Cut {
             Cut::Timeout => "timeout",
             Cut::Drain => "drain-cut",
             Cut::TunnelIdle => "tunnel-idle",
+            Cut::Http2Error => "http2-error",
         }
     }
 }
@@ -52,6 +55,7 @@ mod tests {
             Cut::Timeout,
             Cut::Drain,
             Cut::TunnelIdle,
+            Cut::Http2Error,
         ];
         let page = include_str!("../docs/access_log.md");
         let (_, section) = page.split_once("## Why an exchange failed").expect("the section");

@@ -21,7 +21,20 @@ pub(super) struct Endpoint {
     name: String,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
     pub(super) tls: Option<EndpointTls>,
+    /// Whether clients may speak HTTP/2 without TLS; with TLS the handshake says what they speak.
+    pub(super) http2: bool,
     plain_connections: Counter,
+    http1_connections: Counter,
+    http2_connections: Counter,
+}
+
+/// The protocol that a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1, or HTTP/1.0.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 /// The TLS of a listener.
@@ -34,14 +47,21 @@ pub(super) struct EndpointTls {
 impl ProxyListener {
     /// A bound socket with its declaration.
     pub fn new(socket: TcpListener, declared: &Listener) -> Self {
-        let Listener { address, proxy_protocol, tls } = declared;
+        let Listener { address, proxy_protocol, tls, http2 } = declared;
         let name = address.to_string();
         let tls = tls.as_ref().and_then(|tls| {
             let server = Arc::new(ArcSwap::new(tls.server.clone()?));
             Some(EndpointTls { server, identity: tls.identity.clone() })
         });
-        let plain_connections = connections(&name, "http");
-        let endpoint = Endpoint { name, proxy_protocol: proxy_protocol.clone(), tls, plain_connections };
+        let endpoint = Endpoint {
+            proxy_protocol: proxy_protocol.clone(),
+            tls,
+            http2: *http2,
+            plain_connections: connections(&name, "http"),
+            http1_connections: http_connections(&name, "1.1"),
+            http2_connections: http_connections(&name, "2"),
+            name,
+        };
         Self { socket, endpoint: Arc::new(endpoint) }
     }
     /// The address on which it listens.
@@ -61,6 +81,10 @@ fn connections(listener: &str, protocol: &'static str) -> Counter {
     counter!("pointsman_client_connections_total", "listener" => listener.to_owned(), "protocol" => protocol)
 }
 
+fn http_connections(listener: &str, version: &'static str) -> Counter {
+    counter!("pointsman_client_http_connections_total", "listener" => listener.to_owned(), "version" => version)
+}
+
 impl Endpoint {
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -68,6 +92,13 @@ impl Endpoint {
     /// A connection begins to speak plain HTTP.
     pub(super) fn count_plain(&self) {
         self.plain_connections.increment(1);
+    }
+    /// It is known which protocol a client speaks.
+    pub(super) fn count_http(&self, protocol: Protocol) {
+        match protocol {
+            Protocol::Http1 => self.http1_connections.increment(1),
+            Protocol::Http2 => self.http2_connections.increment(1),
+        }
     }
     /// A handshake is complete.
     pub(super) fn count_handshake(&self, version: &'static str, is_resumed: bool) {

@@ -27,7 +27,7 @@ use super::wait::Phase;
 use crate::compare::AwaitedIntents;
 use crate::exchange::{
     ABANDONED_BEFORE, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody, LEGACY_TOOK_FIRST_TRY,
-    LegacyTake, NO_FIRST_TRY, Problem, RequestCopy, Served,
+    LegacyTake, NO_FIRST_TRY, ProblemDocument, RequestCopy, Served,
 };
 use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
@@ -124,7 +124,7 @@ pub(super) async fn answer(
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
             match answer.status {
                 status if status.is_server_error() => count_served(Served::Error),
-                status if status.is_client_error() => count_served(Served::Refused),
+                status if status.is_client_error() => count_served(Served::CallerError),
                 // Neither evidence for the engine nor against it.
                 _ if answer.report.outlived_deadline => {}
                 _ => count_served(Served::Answered),
@@ -153,7 +153,7 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
             tracing::debug!(route = %route, kind = problem.kind, run = ?report.run, "the engine refused");
-            if problem.is_held() {
+            if problem.is_retry_key_taken() {
                 retry_keys::count_held(route);
             }
             // A person or a rule of the workflow decided so: neither an answer nor an error of the engine is counted.
@@ -209,11 +209,11 @@ fn request(
     }
 }
 
-/// How a problem counts: as [`Served::Refused`] if it is the caller's error, like a declared 4xx; as unknown if it is
-/// not known what was done; else as an error.
-fn served_as(problem: &Problem) -> Served {
+/// How a problem counts: as [`Served::CallerError`] if it is the caller's error, like a declared 4xx; as unknown if it
+/// is not known what was done; else as an error.
+fn served_as(problem: &ProblemDocument) -> Served {
     match problem.status {
-        400..500 => Served::Refused,
+        400..500 => Served::CallerError,
         // Its run continues or waits for a person, so its outcome is not known yet.
         _ if matches!(problem.kind.as_str(), "outcome-unknown" | "run-goes-on" | "run-paused") => Served::Unknown,
         _ => Served::Error,

@@ -30,7 +30,7 @@ impl ExchangeRecord {
         note(&mut self.record);
     }
 
-    /// The exchange has ended; `cut` says why if it was cut. A reason that is known already counts.
+    /// Logs the exchange, which has ended; `cut` says why if it was cut. A reason that was recorded before is kept.
     pub(super) fn end(mut self, cut: Option<Cut>) {
         let Record { ended, duration, failure, .. } = &mut *self.record;
         *ended = clock::now();
@@ -100,8 +100,11 @@ impl CurrentRecord {
 fn target(method: &Method, uri: &Uri) -> Text {
     match uri.path_and_query() {
         Some(path) if uri.authority().is_none() => Text::copy(path.as_str().as_bytes()),
-        // The target of CONNECT has no path.
-        _ if *method == Method::CONNECT => Text::copy(uri.authority().map_or("", |at| at.as_str()).as_bytes()),
+        // The target of CONNECT has no path. `user:password@` is left out.
+        _ if *method == Method::CONNECT => {
+            let authority = uri.authority().map_or("", |at| at.as_str());
+            Text::copy(authority.rsplit('@').next().unwrap_or_default().as_bytes())
+        }
         _ => Text::copy(uri.to_string().as_bytes()),
     }
 }

@@ -7,11 +7,11 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
-use super::address::ConnectError;
+use super::connector::ConnectError;
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
 use super::wait::Overdue;
-use crate::exchange::{Problem, Source};
+use crate::exchange::{ProblemDocument, Source};
 use crate::flag::PathRefusal;
 
 /// Why a request has no answer from an arm.
@@ -19,9 +19,11 @@ use crate::flag::PathRefusal;
 pub(super) enum Failure {
     /// The head is refused.
     Head(HeadRefusal),
+    /// The head has too many fields.
+    HeadTooLarge,
     /// The path is refused.
     Path(PathRefusal),
-    /// The normalised path and the query do not form a valid target.
+    /// The resolved path and the query do not form a valid target.
     Target,
     /// The client's body ended early or is framed wrongly.
     Body,
@@ -44,7 +46,7 @@ pub(super) enum Failure {
     /// Legacy would be called, and the retry key cannot be recorded.
     KeyNotNoted,
     /// The engine has no answer.
-    Engine(Problem),
+    Engine(ProblemDocument),
     /// The engine did not answer by its own deadline.
     EngineSilent,
     /// The engine gave back a request that legacy may not answer.
@@ -89,6 +91,10 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
                 "The request has passed through Pointsman too many times: a service's address leads back to it. {NOT_BEGUN}"
             );
             (S::LOOP_DETECTED, "loop", "The request came back to this proxy", detail, true)
+        }
+        Failure::HeadTooLarge => {
+            let detail = format!("The request has too many header fields (limits: head_fields_max). {NOT_BEGUN}");
+            (S::REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE, "The head is too large", detail, true)
         }
         Failure::Path(why) => bad("bad-path", "The path is ambiguous or broken", capitalise(&why.to_string())),
         Failure::Target => bad("bad-path", "The path is ambiguous or broken", "The target cannot be read".into()),
@@ -148,6 +154,20 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
         Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
             let detail = format!("No connection to the service could be made in time. {NOTHING_SENT}");
             (S::GATEWAY_TIMEOUT, "legacy-connect-timeout", "The service cannot be reached", detail, false)
+        }
+        Failure::Legacy(CallError::Unreachable(ConnectError::Tls(_))) => {
+            let detail = format!(
+                "The TLS handshake with the service failed, for example because its certificate is not trusted; the \
+                 log says why. {NOTHING_SENT}"
+            );
+            (S::BAD_GATEWAY, "legacy-tls", "The service cannot be trusted", detail, false)
+        }
+        Failure::Legacy(CallError::NotProcessed) => {
+            let detail =
+                "The service says that it has not processed the request (HTTP/2), so trying again cannot do the \
+                          work twice."
+                    .into();
+            (S::SERVICE_UNAVAILABLE, "legacy-not-processed", "The service has refused the request", detail, false)
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::Refused(_) | ConnectError::Handshake(_))) => {
             let detail = format!("No connection to the service could be made. {NOTHING_SENT}");
@@ -234,6 +254,7 @@ mod tests {
             Failure::Head(HeadRefusal::Trace),
             Failure::Head(HeadRefusal::Expectation),
             Failure::Head(HeadRefusal::Loop),
+            Failure::HeadTooLarge,
             Failure::Path(PathRefusal::Ambiguous),
             Failure::Target,
             Failure::Body,
@@ -247,6 +268,8 @@ mod tests {
             Failure::Legacy(CallError::Unreachable(refused())),
             Failure::Legacy(CallError::Unreachable(ConnectError::Unresolved(std::io::Error::other("no such name")))),
             Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)),
+            Failure::Legacy(CallError::Unreachable(ConnectError::Tls("expired".into()))),
+            Failure::Legacy(CallError::NotProcessed),
             Failure::Switched,
             Failure::Nobody("the store did not answer"),
             Failure::FirstTryUnknown,

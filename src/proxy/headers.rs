@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::hygiene::tokens;
 use crate::flag::HOP_BY_HOP_HEADERS;
+use crate::listener::{ForwardedFields, Forwarding};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -52,18 +53,39 @@ pub(super) struct Forwarder {
     proto: HeaderValue,
     /// The header fields for the client's certificate.
     identity: Vec<(HeaderName, HeaderValue)>,
-    /// Incoming `X-Forwarded-*` fields are believed and added to, instead of replaced.
+    /// The client as an element of `Forwarded`, without its host: `for=192.0.2.1;proto=https`.
+    element: Option<String>,
+    fields: ForwardedFields,
+    /// What the peer says about the client is believed and added to, instead of replaced.
     trust: bool,
 }
 
 impl Forwarder {
-    pub(super) fn new(peer: IpAddr, scheme: Scheme, trust: bool, identity: Vec<(HeaderName, HeaderValue)>) -> Self {
-        let peer = HeaderValue::from_str(&peer.to_canonical().to_string());
+    pub(super) fn new(
+        peer: IpAddr,
+        scheme: Scheme,
+        forwarding: &Forwarding,
+        identity: Vec<(HeaderName, HeaderValue)>,
+    ) -> Self {
+        let Forwarding { trust, fields } = forwarding;
+        let (trust, fields, peer) = (trust.trusts(peer), *fields, peer.to_canonical());
+        let element = fields.have_forwarded().then(|| match (peer, scheme) {
+            (IpAddr::V4(v4), Scheme::Http) => format!("for={v4};proto=http"),
+            (IpAddr::V4(v4), Scheme::Https) => format!("for={v4};proto=https"),
+            (IpAddr::V6(v6), Scheme::Http) => format!("for=\"[{v6}]\";proto=http"),
+            (IpAddr::V6(v6), Scheme::Https) => format!("for=\"[{v6}]\";proto=https"),
+        });
+        let peer = HeaderValue::from_str(&peer.to_string());
         let proto = match scheme {
             Scheme::Http => HTTP,
             Scheme::Https => HTTPS,
         };
-        Self { peer: peer.unwrap_or(HeaderValue::from_static("unknown")), proto, identity, trust }
+        Self { peer: peer.unwrap_or(HeaderValue::from_static("unknown")), proto, identity, element, fields, trust }
+    }
+
+    /// Whether what the peer says about the client is believed.
+    pub(super) fn trusts_peer(&self) -> bool {
+        self.trust
     }
 
     /// Removes the header fields for clients' certificates as the client sent them, and adds this client's.
@@ -82,12 +104,8 @@ impl Forwarder {
         let for_proxy = has_any(headers, &FOR_PROXY);
         let wants_trailers =
             for_proxy && headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
-        let protocol = if upgrade { headers.remove(UPGRADE) } else { None };
-        strip(headers);
-        if for_proxy {
-            headers.remove(EXPECT);
-            headers.remove(HTTP2_SETTINGS);
-        }
+        let protocol = if upgrade { headers.get(UPGRADE).cloned() } else { None };
+        strip(headers, &FOR_PROXY);
         if let Some(protocol) = protocol {
             headers.insert(UPGRADE, protocol);
             headers.insert(CONNECTION, UPGRADE_TOKEN);
@@ -102,7 +120,13 @@ impl Forwarder {
 
     /// Adds the fields that tell legacy about the client.
     pub(super) fn forward(&self, headers: &mut HeaderMap) {
-        if self.trust {
+        if !self.fields.have_x_forwarded() {
+            if !self.trust {
+                headers.remove(X_FORWARDED_FOR);
+                headers.remove(X_FORWARDED_PROTO);
+                headers.remove(X_FORWARDED_HOST);
+            }
+        } else if self.trust {
             let known = join(headers, &X_FORWARDED_FOR, &self.peer);
             headers.insert(X_FORWARDED_FOR, known.unwrap_or_else(|| self.peer.clone()));
             headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.proto.clone());
@@ -112,7 +136,6 @@ impl Forwarder {
                 headers.insert(X_FORWARDED_HOST, host);
             }
         } else {
-            headers.remove(FORWARDED);
             headers.insert(X_FORWARDED_FOR, self.peer.clone());
             headers.insert(X_FORWARDED_PROTO, self.proto.clone());
             match headers.get(HOST).cloned() {
@@ -120,13 +143,32 @@ impl Forwarder {
                 None => headers.remove(X_FORWARDED_HOST),
             };
         }
+        if !self.trust {
+            headers.remove(FORWARDED);
+        }
+        if let Some(element) = &self.element {
+            self.add_forwarded(headers, element);
+        }
         headers.append(VIA, POINTSMAN);
+    }
+
+    /// Adds the client to `Forwarded`. The Host of a request has no character that a quoted string cannot have.
+    fn add_forwarded(&self, headers: &mut HeaderMap, element: &str) {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let element = match host {
+            Some(host) => format!("{element};host=\"{host}\""),
+            None => element.to_owned(),
+        };
+        if let Ok(element) = HeaderValue::from_str(&element) {
+            let known = join(headers, &FORWARDED, &element);
+            headers.insert(FORWARDED, known.unwrap_or(element));
+        }
     }
 }
 
 /// Removes the header fields for clients' certificates, also where their names have `_` for `-`: many servers read both
 /// as the same field. If one is announced as a trailer, no trailer is forwarded.
-fn remove_identity(headers: &mut HeaderMap, of_listeners: &[HeaderName]) {
+pub(super) fn remove_identity(headers: &mut HeaderMap, of_listeners: &[HeaderName]) {
     let is_one = |name: &[u8]| of_listeners.iter().any(|other| is_read_as(name, other.as_str().as_bytes()));
     let sent: Vec<HeaderName> = headers.keys().filter(|name| is_one(name.as_str().as_bytes())).cloned().collect();
     for name in sent {
@@ -154,8 +196,8 @@ pub(super) fn has_known_coding(headers: &HeaderMap) -> bool {
 /// Removes hop-by-hop fields from a reply, and keeps one framing if the reply has two. Returns `false` if it had both a
 /// transfer coding and a length: then its connection is not reused.
 pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
-    let protocol = if switching { headers.remove(UPGRADE) } else { None };
-    strip(headers);
+    let protocol = if switching { headers.get(UPGRADE).cloned() } else { None };
+    strip(headers, &[]);
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, UPGRADE_TOKEN);
@@ -180,21 +222,32 @@ pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
     framed_once
 }
 
-fn strip(headers: &mut HeaderMap) {
-    if !has_any(headers, &HOP) {
+/// Removes hop-by-hop fields, and those of `also`. The others stay in their order.
+fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
+    if !headers.keys().any(|name| HOP.contains(name) || also.contains(name)) {
         return;
     }
-    if headers.contains_key(CONNECTION) {
-        for name in named_in_connection(headers).collect::<Vec<_>>() {
-            headers.remove(name);
+    let named: Vec<_> = match headers.contains_key(CONNECTION) {
+        true => named_in_connection(headers).collect(),
+        false => Vec::new(),
+    };
+    remove_in_order(headers, |name| HOP.contains(name) || also.contains(name) || named.contains(name));
+}
+
+/// Removes fields. `HeaderMap::remove` would move the last field to the place of the removed one.
+fn remove_in_order(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
+    let mut kept = HeaderMap::with_capacity(headers.keys_len());
+    let mut current = None;
+    for (name, value) in std::mem::take(headers) {
+        // A repeated field has its name only once.
+        if let Some(name) = name {
+            current = Some(name).filter(|name| !is_removed(name));
         }
-        headers.remove(CONNECTION);
+        if let Some(name) = &current {
+            kept.append(name, value);
+        }
     }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove(TE);
-    headers.remove(UPGRADE);
+    *headers = kept;
 }
 
 /// The end-to-end fields that `Connection` names: they are removed for no other reason.

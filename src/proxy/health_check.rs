@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
 use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{sleep, timeout};
 
 use super::address::Address;
 use crate::flag::HealthCheck;
+use crate::transport::Spoken;
 
 /// Starts the checks of an address, if its service declares them and they are not running.
 pub(super) fn start(address: &Arc<Address>) {
@@ -55,28 +57,44 @@ fn spread(every: Duration) -> Duration {
 
 /// Whether a `GET` is answered with 2xx or 3xx.
 async fn passes(address: &Address, path: &str) -> bool {
-    let Ok(stream) = TcpStream::connect(address.socket).await else { return false };
-    let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await else {
-        return false;
-    };
+    let connector = &address.common.connector;
+    let opened = connector.stream(address.socket, &address.target, connector.http).await;
+    let Ok((stream, spoken)) = opened else { return false };
     let target = format!("{}{path}", address.target.base);
     let Ok(mut request) = Request::get(target).body(Empty::<Bytes>::new()) else { return false };
     let headers = request.headers_mut();
-    headers.insert(HOST, address.target.authority.clone());
     headers.insert(USER_AGENT, HeaderValue::from_static("pointsman-health-check"));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let reply = async {
-        let reply = sender.send_request(request).await;
+    if let Some(host) = address.target.host(false) {
+        headers.insert(HOST, host.clone());
+    }
+    let has_passed = |reply: hyper::Result<Response<Incoming>>| {
         reply.is_ok_and(|reply| reply.status().is_success() || reply.status().is_redirection())
     };
-    // Whether the connection has ended tells nothing: it may end with a good reply.
-    let driven = async {
-        drop(connection.await);
-        std::future::pending().await
-    };
-    // The connection is driven only until the head of the reply is there, then it is closed.
-    tokio::select! {
-        passed = reply => passed,
-        passed = driven => passed,
+    // The connection is driven only until the head of the reply is there, then it is closed. That it has ended tells
+    // nothing: it may end with a good reply.
+    match spoken {
+        Spoken::Http1 => {
+            let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return false };
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            tokio::select! {
+                reply = sender.send_request(request) => has_passed(reply),
+                () = after(connection) => false,
+            }
+        }
+        Spoken::Http2 => {
+            let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+            let Ok((mut sender, connection)) = handshake.await else { return false };
+            address.target.to_http2(&mut request);
+            tokio::select! {
+                reply = sender.send_request(request) => has_passed(reply),
+                () = after(connection) => false,
+            }
+        }
     }
+}
+
+/// Drives a connection, and never completes.
+async fn after(connection: impl Future) {
+    connection.await;
+    std::future::pending().await
 }

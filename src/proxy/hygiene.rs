@@ -6,7 +6,7 @@
 //! since the bytes that follow cannot be trusted. `flag` checks the path.
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 
 /// Why a request's head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ const VIA_MAX: usize = 8;
 pub(super) struct CheckedHead {
     /// It asks for another protocol that may be forwarded.
     pub upgrade: bool,
+    /// Its transfer coding is `chunked`, written in another case, which some servers do not know.
+    pub odd_coding: bool,
 }
 
 /// Checks a head.
@@ -41,12 +43,12 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     if head.method == Method::TRACE {
         return Err(HeadRefusal::Trace);
     }
-    if head.version != Version::HTTP_11 && head.version != Version::HTTP_10 {
-        return Err(HeadRefusal::Ambiguous("the version is neither HTTP/1.1 nor HTTP/1.0"));
+    if !matches!(head.version, Version::HTTP_11 | Version::HTTP_10 | Version::HTTP_2) {
+        return Err(HeadRefusal::Ambiguous("the version is none of HTTP/1.0, HTTP/1.1 and HTTP/2"));
     }
     let host = check_host(head)?;
     check_target(head, host)?;
-    check_framing(&head.headers)?;
+    let odd_coding = check_framing(&head.headers)?;
     let mut via = 0;
     for (name, value) in &head.headers {
         if name.as_str().as_bytes().contains(&b'_') {
@@ -65,7 +67,7 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     }
     let names_upgrade = check_connection(&head.headers)?;
     let upgrade = names_upgrade && head.version == Version::HTTP_11 && wants_upgrade(&head.headers);
-    Ok(CheckedHead { upgrade })
+    Ok(CheckedHead { upgrade, odd_coding })
 }
 
 /// The known method that differs from this one in case only; `None` if there is none, or if this one is itself known.
@@ -94,7 +96,7 @@ fn check_host(head: &request::Parts) -> Result<Option<&HeaderValue>, HeadRefusal
         return Err(HeadRefusal::Ambiguous("there are two Host fields"));
     }
     match host {
-        None if head.version == Version::HTTP_11 => Err(HeadRefusal::Ambiguous("there is no Host field")),
+        None if head.version != Version::HTTP_10 => Err(HeadRefusal::Ambiguous("there is no Host field")),
         None => Ok(None),
         Some(host) if is_host(host.as_bytes()) => Ok(Some(host)),
         Some(_) => Err(HeadRefusal::Ambiguous("the Host field is not a host and port")),
@@ -149,16 +151,17 @@ fn check_target(head: &request::Parts, host: Option<&HeaderValue>) -> Result<(),
     }
 }
 
-fn check_framing(headers: &HeaderMap) -> Result<(), HeadRefusal> {
+/// Refuses every transfer coding but `chunked`; returns whether that is written in another case.
+fn check_framing(headers: &HeaderMap) -> Result<bool, HeadRefusal> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
+    let Some(coding) = codings.next() else { return Ok(false) };
     if codings.next().is_some() {
         return Err(HeadRefusal::Ambiguous("there are two Transfer-Encoding fields"));
     }
     if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err(HeadRefusal::Ambiguous("the Transfer-Encoding is not just `chunked`"));
     }
-    Ok(())
+    Ok(coding != "chunked")
 }
 
 /// Refuses names like `Content_Length`, which some servers read as `Content-Length`.
@@ -207,4 +210,13 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
         any = true;
     }
     any
+}
+
+/// A target in origin form, from path and query.
+pub(super) fn origin_form(path: &str, query: Option<&str>) -> Option<Uri> {
+    let text = match query {
+        Some(query) => [path, "?", query].concat(),
+        None => path.to_owned(),
+    };
+    Uri::from_maybe_shared(bytes::Bytes::from(text)).ok().filter(|uri| uri.authority().is_none())
 }

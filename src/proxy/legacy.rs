@@ -1,25 +1,31 @@
 //! Sends a request to legacy.
 //!
-//! Always true: a request is sent a second time only if no whole head of a reply came and a repeat is harmless: it is
-//! idempotent, without a body, and its connection had been idle in the pool; or it is safe, without a body, another
-//! address can take it, and the retry budget allows that. It is never sent a third time, save that hyper has returned
-//! it unsent. Every failure says whether anything was sent. An address that gave no answer to a whole request is told
-//! so. When legacy is slow, the limits in `wait` end the wait; when
-//! the caller goes away, dropping this future closes legacy's connection.
+//! Always true: a request is sent a second time only if its connection ended before one byte of an answer came and a
+//! repeat is harmless: it is idempotent, without a body, and its connection had been idle in the pool; or it is safe,
+//! without a body, another address can take it, and the retry budget allows that. It is never sent a third time, save
+//! that hyper has returned it unsent. A request of any method that the service says it has not processed (HTTP/2) is
+//! sent again too, over another connection, a bounded number of times. Every failure says whether anything was sent.
+//! An address that gave no answer to a whole request is told so. When legacy is slow, the limits in `wait` end the
+//! wait; when the caller goes away, dropping this future closes legacy's connection.
 
 use std::sync::Arc;
 
-use http::header::HOST;
+use http::header::{HOST, UPGRADE};
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
-use super::address::{Address, ConnectError, InFlight};
+use super::address::{Address, InFlight};
+use super::connector::ConnectError;
 use super::monotonic::now;
+use super::own_connections::{ConnectionOwner, OwnConnections};
 use super::pool::Connection;
-use super::request_body::RequestBody;
+use super::request_body::{KeptBody, RequestBody};
 use super::turns::{Busy, Turn};
 use super::upstream::Upstream;
 use super::wait::{ConnectionWait, Overdue, Phase};
+use crate::flag::HttpVersion;
+use crate::limits::NOT_PROCESSED_MAX;
+use crate::transport::{Http2Connection, is_not_processed};
 
 /// A connection to legacy that one exchange holds.
 pub(super) struct LegacyConnection {
@@ -33,13 +39,21 @@ pub(super) struct LegacyConnection {
     pub reusable: bool,
     /// Its turn at the service.
     pub turn: Option<Turn>,
+    /// Set if no other client may use it.
+    pub owner: Option<ConnectionOwner>,
 }
 
 impl LegacyConnection {
     /// Returns the connection for reuse. To be called only when both messages have ended completely.
     pub(super) fn return_to_pool(self) {
-        if self.reusable {
-            self.in_flight.address.keep(self.connection);
+        if let Connection::Http1(connection) = self.connection
+            && self.reusable
+        {
+            let address = &self.in_flight.address;
+            match self.owner {
+                Some(owner) => owner.keep(connection, address.clone()),
+                None => address.keep(connection),
+            }
         }
     }
 }
@@ -51,6 +65,8 @@ pub(super) enum CallError {
     Busy,
     /// There was no connection: nothing was sent.
     Unreachable(ConnectError),
+    /// The service says that it has not processed the request (HTTP/2).
+    NotProcessed,
     /// The request was sent, in part or whole, and the connection ended before a reply.
     Closed(hyper::Error),
     /// The bytes that came back are not an HTTP reply.
@@ -62,7 +78,10 @@ pub(super) async fn call(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
     wait: &ConnectionWait,
+    own: &Arc<OwnConnections>,
 ) -> Result<(Response<Incoming>, LegacyConnection), CallError> {
+    let service = &upstream.service.name;
+    let mut owner = own.owner_for(service, request.headers());
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
     let has_host = request.headers().contains_key(HOST);
@@ -80,44 +99,102 @@ pub(super) async fn call(
         }
         None => None,
     };
+    // HTTP/2 has no form for a request to switch protocols.
+    let only_http1 = upstream.service.http != HttpVersion::Http1 && request.headers().contains_key(UPGRADE);
+    let (mut is_again, mut not_processed) = (false, 0);
     loop {
         let asked_at = now();
-        let connected = upstream.connection(&mut tried, must_be_new, asked_at).await;
+        let kept = match &owner {
+            Some(_) if !must_be_new => own.take(service).await,
+            _ => None,
+        };
+        let connected = match kept {
+            Some((connection, in_flight)) => Ok((Connection::Http1(connection), in_flight, true)),
+            None => {
+                let is_own = owner.is_some();
+                upstream.connection(&mut tried, must_be_new || is_own, only_http1 || is_own, asked_at).await
+            }
+        };
         let (mut connection, in_flight, reused) = match (connected, sent_before.take()) {
             (Ok(connected), before) => {
                 sent_before = before;
                 connected
             }
             (Err(_), Some(before)) => return Err(CallError::Closed(before)),
+            (Err(_), None) if not_processed > 0 => return Err(CallError::NotProcessed),
             (Err(why), None) => return Err(CallError::Unreachable(why)),
         };
         let target = &in_flight.address.target;
-        if let Some(uri) = target.uri(&origin) {
-            *request.uri_mut() = uri;
+        match target.uri(&origin) {
+            Some(uri) => *request.uri_mut() = uri,
+            // It may have the base path of another one.
+            None if is_again => *request.uri_mut() = origin.clone(),
+            None => {}
         }
-        if !has_host {
-            request.headers_mut().insert(HOST, target.authority.clone());
+        is_again = true;
+        if let Some(host) = target.host(has_host) {
+            request.headers_mut().insert(HOST, host.clone());
         }
         let is_first = sent_before.is_none();
         let may_go_elsewhere = is_first && !reused && request.method().is_safe() && upstream.has_another(&tried);
-        let mut repeat = if is_first && (reused || may_go_elsewhere) { repeatable(&request) } else { None };
+        let may_repeat = is_first && (reused || may_go_elsewhere) && is_repeatable(&request);
         wait.set_first_byte_limit(upstream.first_byte);
         let sent = now();
         wait.start_sending();
-        let awaited = Awaited { address: &in_flight.address, wait };
-        let sending = connection.sender.try_send_request(request).await;
+        let received = connection.received().count();
+        let awaited = Awaited { address: &in_flight.address, wait, multiplexed: multiplexed(&connection) };
+        let (sending, again, copy);
+        match &mut connection {
+            Connection::Http1(connection) => {
+                (again, copy) = (None, may_repeat.then(|| Again::copy(&request)));
+                sending = connection.sender.try_send_request(request).await;
+            }
+            Connection::Http2(stream) => {
+                // The service may say that it has not processed it.
+                let (mut to_send, kept) = Again::keep(request);
+                (again, copy) = (Some(kept), None);
+                target.to_http2(&mut to_send);
+                sending = stream.send(to_send).await;
+            }
+        }
         drop(awaited);
         let mut failed = match sending {
             Ok(response) => {
                 in_flight.address.answered();
                 let connecting = sent.saturating_sub(asked_at);
+                let owner = own.owner_after(service, response.status(), response.headers()).or(owner.take());
+                let (turn, reusable) = (turn.take(), true);
                 return Ok((
                     response,
-                    LegacyConnection { connection, in_flight, connecting, sent, reusable: true, turn: turn.take() },
+                    LegacyConnection { connection, in_flight, connecting, sent, reusable, turn, owner },
                 ));
             }
             Err(failed) => failed,
         };
+        if let Some(again) = &again {
+            // Unsent over a connection that was closing: another one is taken.
+            let is_unsent = failed.take_message().is_some();
+            if is_unsent || is_not_processed(failed.error()) {
+                not_processed += 1;
+                let Some(copy) = again.request().filter(|_| not_processed < NOT_PROCESSED_MAX) else {
+                    return Err(sent_before.map_or(CallError::NotProcessed, CallError::Closed));
+                };
+                request = copy;
+                must_be_new = !is_unsent;
+                if !is_unsent {
+                    tried.push(in_flight.address.clone());
+                    if upstream.has_another(&tried) {
+                        must_be_new = false;
+                    } else {
+                        tried.pop();
+                    }
+                }
+                continue;
+            }
+        }
+        // hyper reports an end within the head of an answer, or after an interim one, as an end without an answer.
+        let is_silent = is_closed(failed.error()) && connection.received().count() == received;
+        let mut repeat = again.filter(|_| may_repeat).and_then(|again| again.request()).or(copy);
         if reused {
             // The idle connection was closed meanwhile. After one such failure a new connection is opened.
             must_be_new = true;
@@ -125,7 +202,7 @@ pub(super) async fn call(
                 request = untouched;
                 continue;
             }
-            if let Some(copy) = repeat.take().filter(|_| is_closed(failed.error())) {
+            if let Some(copy) = repeat.take().filter(|_| is_silent) {
                 request = copy;
                 sent_before = Some(failed.into_error());
                 continue;
@@ -135,7 +212,7 @@ pub(super) async fn call(
         if wait.is_request_done() {
             in_flight.address.unanswered();
         }
-        if let Some(copy) = repeat.filter(|_| may_go_elsewhere && is_closed(failed.error()))
+        if let Some(copy) = repeat.filter(|_| may_go_elsewhere && is_silent)
             && upstream.retry_budget.take()
         {
             upstream.retries.increment(1);
@@ -156,6 +233,15 @@ pub(super) async fn call(
 struct Awaited<'a> {
     address: &'a Arc<Address>,
     wait: &'a ConnectionWait,
+    /// A connection that other requests share, and the count of its bytes when the request was handed over.
+    multiplexed: Option<(Arc<Http2Connection<RequestBody>>, u64)>,
+}
+
+fn multiplexed(connection: &Connection) -> Option<(Arc<Http2Connection<RequestBody>>, u64)> {
+    match connection {
+        Connection::Http1(_) => None,
+        Connection::Http2(stream) => Some((stream.connection().clone(), stream.received().count())),
+    }
 }
 
 impl Drop for Awaited<'_> {
@@ -164,27 +250,75 @@ impl Drop for Awaited<'_> {
         let is_late = matches!(self.wait.overdue_reported(), Some(Overdue::FirstByte | Overdue::Total));
         if is_late && self.wait.is_request_done() {
             self.address.unanswered();
+            // Nothing at all has come over it: the service may be gone, and no request would learn that for long.
+            if let Some((connection, received)) = &self.multiplexed
+                && connection.received().count() == *received
+            {
+                connection.retire();
+            }
         }
     }
 }
 
-/// A copy of a request, if sending the request twice is harmless.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+/// Whether sending a request twice is harmless.
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
     let idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    if !idempotent || !http_body::Body::is_end_stream(request.body()) {
-        return None;
+    idempotent && http_body::Body::is_end_stream(request.body())
+}
+
+/// What of a request is kept while it is sent over HTTP/2, so that it can be sent again.
+struct Again {
+    head: Request<()>,
+    /// `None` if it has no body.
+    body: Option<KeptBody>,
+}
+
+impl Again {
+    fn keep(request: Request<RequestBody>) -> (Request<RequestBody>, Self) {
+        let head = copy_of(&request, ());
+        if http_body::Body::is_end_stream(request.body()) {
+            return (request, Self { head, body: None });
+        }
+        let (parts, body) = request.into_parts();
+        let (body, kept) = body.kept();
+        (Request::from_parts(parts, body), Self { head, body: Some(kept) })
     }
-    let mut copy = Request::new(RequestBody::empty());
+    /// A copy of a request without a body.
+    fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+        copy_of(request, RequestBody::empty())
+    }
+    /// The request; `None` if its body was too large to be kept.
+    fn request(&self) -> Option<Request<RequestBody>> {
+        let body = match &self.body {
+            None => RequestBody::empty(),
+            Some(kept) => RequestBody::again(kept)?,
+        };
+        Some(copy_of(&self.head, body))
+    }
+}
+
+/// A request with the same head.
+fn copy_of<A, B>(request: &Request<A>, body: B) -> Request<B> {
+    let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }
 
 /// Whether the connection ended before a reply.
 fn is_closed(error: &hyper::Error) -> bool {
-    let io = || std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>()).is_some();
-    error.is_incomplete_message() || error.is_canceled() || error.is_closed() || error.is_body_write_aborted() || io()
+    let source = || std::error::Error::source(error);
+    let io = || source().and_then(|e| e.downcast_ref::<std::io::Error>()).is_some();
+    // The service has reset the stream, or ended the connection.
+    let http2 = || source().and_then(|e| e.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_remote);
+    error.is_incomplete_message()
+        || error.is_canceled()
+        || error.is_closed()
+        || error.is_body_write_aborted()
+        || io()
+        || http2()
 }

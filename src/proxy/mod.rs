@@ -1,7 +1,8 @@
 //! The reverse proxy: takes a client's request, carries out the decision, and returns the reply.
 //!
 //! The question it answers: "what does this caller get?" Its connection is accepted in `edge` and served by
-//! `connection`, after what precedes HTTP on some listeners (`preamble`). A request passes `hygiene` (is its head
+//! `connection`, after what precedes HTTP on some listeners (`preamble`), or by `http2`, where each stream has its own
+//! exchange. A request passes `hygiene` (is its head
 //! unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with `legacy` over
 //! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and `capture` copy them, and
 //! `respond` is the one place where errors (`failure`) become answers. What remains to be done when the client's socket
@@ -23,8 +24,10 @@ mod address;
 mod answered_exchange;
 mod balance;
 mod capture;
+mod client_body;
 mod completion;
 mod connection;
+mod connector;
 mod cut;
 mod drain;
 mod edge;
@@ -35,14 +38,18 @@ mod exchange_record;
 mod failure;
 mod headers;
 mod health_check;
+mod http2;
 mod hygiene;
 mod legacy;
 mod line_limit;
 mod monotonic;
 mod open_connections;
+mod options;
+mod own_connections;
 mod plan_capture;
 mod pool;
 mod preamble;
+mod prior_knowledge;
 mod proxied_request;
 mod proxy_header;
 mod raw_socket;
@@ -59,6 +66,7 @@ mod shared;
 mod socket;
 mod switch;
 mod table;
+mod target;
 mod tls_handshake;
 mod tls_stream;
 mod tunnel;
@@ -83,6 +91,7 @@ use crate::access_log::AccessLog;
 use crate::exchange::{Affinity, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
+use crate::listener::Forwarding;
 use crate::names::RouteId;
 pub use endpoint::ProxyListener;
 use shared::Shared;
@@ -95,8 +104,8 @@ pub struct ProxyParts {
     pub flags: Arc<ArcSwap<FlagSet>>,
     /// The bounds.
     pub limits: Arc<Limits>,
-    /// Incoming `X-Forwarded-*` fields are believed and added to, instead of replaced.
-    pub trust_forwarded: bool,
+    /// What legacy is told about clients, and whose word is taken for it; new connections use what is in force.
+    pub forwarding: Arc<ArcSwap<Forwarding>>,
     /// The header fields for clients' certificates, of all listeners.
     pub identity_headers: Vec<HeaderName>,
     /// The engine.
@@ -123,7 +132,7 @@ impl Proxy {
         let ProxyParts {
             flags,
             limits,
-            trust_forwarded,
+            forwarding,
             identity_headers,
             engine,
             affinity,
@@ -134,13 +143,12 @@ impl Proxy {
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
         let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
         let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
-        let handshakes = usize::try_from(limits.tls_handshakes_max).unwrap_or(usize::MAX);
         let shared = Shared {
             flags,
             table,
             wait_limits: wait::WaitLimits::new(&limits),
             limits,
-            trust_forwarded,
+            forwarding,
             engine,
             affinity,
             offer,
@@ -149,7 +157,6 @@ impl Proxy {
             settler: Arc::new(settler::Settler::start()),
             open_connections,
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
-            handshakes: Semaphore::new(handshakes.clamp(1, Semaphore::MAX_PERMITS)),
             identity_headers,
             tasks: TaskTracker::new(),
             noted_look_ups: Arc::new(Semaphore::new(retry_keys::NOTED_LOOK_UPS_MAX)),

@@ -1,4 +1,4 @@
-//! The idle connections to one address of a service.
+//! The idle HTTP/1.1 connections to one address of a service.
 //!
 //! Always true: a connection that was taken belongs to one exchange and returns only after both of its messages ended
 //! completely; a service's idle connections are bounded in number and age, and each connection is replaced by a new one
@@ -9,12 +9,14 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
 
 use super::monotonic::now;
 use super::request_body::RequestBody;
 use crate::limits::Limits;
+use crate::transport::{Received, Stream};
 
 const SHARDS: usize = 8;
 
@@ -23,15 +25,35 @@ thread_local! {
     static SHARD: Cell<usize> = Cell::new(THREADS.fetch_add(1, Relaxed) % SHARDS);
 }
 
-/// A connection to a service.
-pub(super) struct Connection {
+/// A connection to a service, for one request.
+pub(super) enum Connection {
+    /// Of its own.
+    Http1(Http1Connection),
+    /// One of those on a shared connection.
+    Http2(Stream<RequestBody>),
+}
+
+impl Connection {
+    /// Counts the bytes that come over it.
+    pub(super) fn received(&self) -> &Received {
+        match self {
+            Self::Http1(connection) => &connection.received,
+            Self::Http2(stream) => stream.received(),
+        }
+    }
+}
+
+/// An HTTP/1.1 connection to a service.
+pub(super) struct Http1Connection {
     pub sender: SendRequest<RequestBody>,
+    /// Counts the bytes that come over it.
+    pub received: Received,
     /// When it is no longer given to an exchange, in microseconds of `monotonic::now`.
     pub retires: u64,
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Http1Connection,
     since: u64,
 }
 
@@ -50,6 +72,10 @@ impl IdleBounds {
             micros_max: limits.service_idle_ms.saturating_mul(1_000),
         }
     }
+    /// How long a connection may be idle.
+    pub(super) fn time_max(&self) -> Duration {
+        Duration::from_micros(self.micros_max)
+    }
 }
 
 /// The idle connections to one address.
@@ -64,7 +90,7 @@ impl IdleConnections {
     }
 
     /// One that is not known to be closed.
-    pub(super) async fn take(&self) -> Option<Connection> {
+    pub(super) async fn take(&self) -> Option<Http1Connection> {
         let home = SHARD.with(Cell::get);
         for step in 0..SHARDS {
             while let Some(Idle { mut connection, since }) = self.pop((home + step) % SHARDS) {
@@ -95,7 +121,7 @@ impl IdleConnections {
     }
 
     /// Keeps a connection for the next request, unless too many are kept or it was used for long enough.
-    pub(super) fn put(&self, connection: Connection) {
+    pub(super) fn put(&self, connection: Http1Connection) {
         let since = now();
         let is_full = self.bounds.count.load(Relaxed) >= self.bounds.count_max;
         if is_full || connection.sender.is_closed() || connection.retires <= since {

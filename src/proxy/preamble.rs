@@ -16,12 +16,12 @@ use tokio::net::TcpStream;
 use tokio::time::sleep_until;
 
 use super::drain;
-use super::endpoint::{Endpoint, EndpointTls};
+use super::endpoint::{Endpoint, EndpointTls, Protocol};
 use super::line_limit::LineLimit;
 use super::monotonic::{instant, now};
 use super::proxy_header::{self, BadHeader};
 use super::shared::Shared;
-use super::tls_handshake::{self, HandshakeFailure, handshake, version_name};
+use super::tls_handshake::{self, HandshakeFailure, Handshaken, handshake, version_name};
 use super::tls_stream::TlsStream;
 use super::wait::{ConnectionWait, Phase};
 use crate::limits::Limits;
@@ -71,6 +71,8 @@ pub(super) struct Secured {
     pub(super) stream: TlsStream,
     /// The header fields for the client's certificate.
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
+    /// What was agreed on (ALPN); HTTP/1.1 if the client offered nothing.
+    pub(super) protocol: Protocol,
 }
 
 /// Performs the TLS handshake. `None` if it failed; the connection is closed then.
@@ -83,23 +85,24 @@ pub(super) async fn secure(
     wait: &ConnectionWait,
 ) -> Option<Secured> {
     let step = async {
-        // A client that sends nothing keeps no other one waiting. `readable` may return before there are bytes. An
-        // error shows when the first ones are read.
+        // Until the client sends something nothing is allocated. `readable` may return before there are bytes. An error
+        // shows when the first ones are read.
         let _ = socket.peek(&mut [0_u8; 1]).await;
-        // The semaphore is never closed.
-        let _in_progress = shared.handshakes.acquire().await;
-        let connection = handshake(&socket, tls.server.load().config()).await?;
-        let identity = identity_of(&connection, tls)?;
-        Ok((connection, identity))
+        let handshaken = handshake(&socket, tls.server.load().config()).await?;
+        let identity = identity_of(&handshaken.connection, tls)?;
+        Ok((handshaken, identity))
     };
     let outcome = within(shared, wait, shared.limits.tls_handshake_ms, step).await;
     let (reason, why) = match outcome {
-        Ok(Ok((connection, identity))) => {
-            let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-            endpoint.count_handshake(version_name(&connection), is_resumed);
+        Ok(Ok((handshaken, identity))) => {
+            let is_resumed = handshaken.connection.handshake_kind() == Some(HandshakeKind::Resumed);
+            endpoint.count_handshake(version_name(&handshaken.connection), is_resumed);
             // The wait for the first request begins.
             wait.enter(Phase::Head);
-            return Some(Secured { stream: TlsStream::new(socket, connection), identity });
+            let Handshaken { connection, has_peer_closed } = handshaken;
+            let is_http2 = connection.alpn_protocol() == Some(b"h2");
+            let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
+            return Some(Secured { stream: TlsStream::new(socket, connection, has_peer_closed), identity, protocol });
         }
         Ok(Err((failure, why))) => (failure.as_str(), why),
         Err(interrupted) => (interrupted.as_str(), "the handshake was not completed in time".to_owned()),

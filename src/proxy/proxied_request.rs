@@ -1,6 +1,6 @@
 //! One request in the proxy, whichever arm answers.
 //!
-//! Always true: an [`ProxiedRequest`] borrows one table, and so one flag set, from the head to the reply; a
+//! Always true: a [`ProxiedRequest`] borrows one table, and so one flag set, from the head to the reply; a
 //! [`FlaggedRequest`] exists only for routes that have a workflow, or had one by earlier files.
 
 use std::net::IpAddr;
@@ -16,6 +16,7 @@ use super::answered_exchange::AnsweredExchange;
 use super::exchange_record::CurrentRecord;
 use super::failure::Failure;
 use super::headers::Forwarder;
+use super::own_connections::OwnConnections;
 use super::respond::Refused;
 use super::route_metrics::AnsweredBy;
 use super::shared::Shared;
@@ -24,14 +25,16 @@ use super::wait::ConnectionWait;
 use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
 use crate::flag::{Instance, InstanceId, RetryKeys, RouteFlag, State};
 
-/// One client connection, as its requests share it.
+/// The client of an exchange: of HTTP/1.1 a connection, which has one exchange after the other; of HTTP/2 one stream.
 pub(super) struct Client {
     pub shared: Arc<Shared>,
     pub wait: Arc<ConnectionWait>,
-    pub forwarder: Forwarder,
+    pub forwarder: Arc<Forwarder>,
     pub peer: IpAddr,
     /// The access log's record of the exchange that has no answer yet.
     pub record: CurrentRecord,
+    /// Its connections to services that know the client by the connection.
+    pub own_connections: Arc<OwnConnections>,
     /// Counts the connection among the open ones. A tunnel keeps the permit.
     pub connection_permit: Arc<OwnedSemaphorePermit>,
 }

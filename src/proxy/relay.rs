@@ -41,11 +41,15 @@ pub(super) async fn answer_from_legacy(
     *request.method_mut() = head.method;
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;
+    if entry.upstream.service.preserve_header_case {
+        // hyper keeps the case of names there.
+        *request.extensions_mut() = head.extensions;
+    }
     client.forwarder.forward(request.headers_mut());
     client
         .record
         .note(|record| (record.rung, record.service) = (Some(rung), Some(entry.upstream.service.name.clone())));
-    let called = wait.or_overdue(legacy::call(&entry.upstream, request, wait)).await;
+    let called = wait.or_overdue(legacy::call(&entry.upstream, request, wait, &client.own_connections)).await;
     let failure = match called {
         Ok(Ok((response, mut connection))) => {
             let (mut parts, incoming) = response.into_parts();
@@ -76,7 +80,7 @@ pub(super) async fn answer_from_legacy(
             let capture = captured.and_then(|captured| captured.on_reply_head(parts.status, &parts.headers, length));
             let answered = proxied.answered(rung, AnsweredBy::Legacy, parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
-            // The wait for a turn is legacy's, which has as many requests as it may get.
+            // Not overhead of the proxy: the request waited for its turn because legacy had as many as it may get.
             let waited = connection.turn.as_ref().map_or(0, |turn| turn.waited);
             let before = asked.saturating_sub(proxied.began).saturating_sub(waited);
             entry.route_metrics.record_overhead(before + now().saturating_sub(replied));
@@ -97,17 +101,28 @@ pub(super) async fn answer_from_legacy(
             Failure::Body | Failure::Overdue(Overdue::Client) => {
                 captured.skip(SkipReason::ClientWentAway);
             }
-            Failure::Legacy(CallError::Busy) => captured.skip(SkipReason::LegacyRefused),
+            Failure::Legacy(CallError::Busy | CallError::NotProcessed) => captured.skip(SkipReason::LegacyRefused),
             _ => captured.skip(SkipReason::LegacyFailed),
         }
     }
     Err(proxied.refused(rung, failure))
 }
 
+/// The client's connection, once legacy has switched it to another protocol.
+pub(super) fn on_upgrade(head: &mut request::Parts) -> OnUpgrade {
+    let mut request = Request::new(());
+    *request.extensions_mut() = std::mem::take(&mut head.extensions);
+    let upgrade = hyper::upgrade::on(&mut request);
+    head.extensions = std::mem::take(request.extensions_mut());
+    upgrade
+}
+
 fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
     let mut response = Response::new(());
     *response.extensions_mut() = std::mem::take(&mut parts.extensions);
-    hyper::upgrade::on(&mut response)
+    let upgrade = hyper::upgrade::on(&mut response);
+    parts.extensions = std::mem::take(response.extensions_mut());
+    upgrade
 }
 
 /// Passes bytes of another protocol until it ends; the client still counts as an open connection.

@@ -1,8 +1,9 @@
 //! The body of a reply to the client.
 //!
 //! Always true: frames are passed on as they come; an error on legacy's side becomes an error on the client's, so that
-//! a truncated reply is never completed. When hyper drops the body it has the last frame: then legacy's connection
-//! returns to the pool, and what remains to be done waits in `completion` until the socket has taken the last byte.
+//! a truncated reply is never completed. When hyper, or `http2::stream`, drops the body it has the last frame: then
+//! legacy's connection returns to the pool, and what remains to be done waits in `completion` until the socket has
+//! taken the last byte.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tower::BoxError;
 
 use super::answered_exchange::AnsweredExchange;
 use super::capture::CapturedReply;
@@ -18,7 +20,6 @@ use super::completion::Completion;
 use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::legacy::LegacyConnection;
-use super::request_body::BoxError;
 use super::route_metrics::AnsweredBy;
 use super::wait::ConnectionWait;
 

@@ -10,13 +10,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use tower::BoxError;
 
 use super::capture::BodyCopy;
+use super::client_body::ClientBody;
 use super::monotonic::now;
 use super::wait::ConnectionWait;
-
-pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::limits::KEPT_BODY_BYTES_MAX;
 
 /// Reports the progress of a request's body to its connection's wait.
 pub(super) struct BodyProgress {
@@ -26,9 +26,11 @@ pub(super) struct BodyProgress {
 
 enum Source {
     Empty,
-    Incoming(Incoming),
+    Incoming(ClientBody),
     Whole(Option<Bytes>, Option<HeaderMap>),
-    Prefixed(Option<Bytes>, Incoming),
+    Prefixed(Option<Bytes>, ClientBody),
+    /// What was passed on of another body, as far as it was kept, and then that body.
+    Kept(KeptReader),
 }
 
 /// The body of a request to legacy.
@@ -43,7 +45,7 @@ impl RequestBody {
         Self { source: Source::Empty, progress: None, copy: None }
     }
     /// Streamed from the client.
-    pub(super) fn streamed(body: Incoming, progress: BodyProgress, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
+    pub(super) fn streamed(body: ClientBody, progress: BodyProgress, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
         Self { source: Source::Incoming(body), progress: Some(progress), copy }
     }
     /// Read completely before: for the engine, which gave the request back, or to compare it with a request that the
@@ -52,8 +54,18 @@ impl RequestBody {
         Self { source: Source::Whole(Some(bytes), trailers), progress: None, copy: None }
     }
     /// Read in part before; the rest is streamed.
-    pub(super) fn prefixed(prefix: Bytes, rest: Incoming, progress: BodyProgress) -> Self {
+    pub(super) fn prefixed(prefix: Bytes, rest: ClientBody, progress: BodyProgress) -> Self {
         Self { source: Source::Prefixed(Some(prefix), rest), progress: Some(progress), copy: None }
+    }
+
+    /// The same body, of which what is passed on is kept, so that it can be passed on again.
+    pub(super) fn kept(self) -> (Self, KeptBody) {
+        let kept = KeptBody::new(self);
+        (Self { source: Source::Kept(kept.reader()), progress: None, copy: None }, kept)
+    }
+    /// What was passed on of a body, and then the rest of it; `None` if it was not kept.
+    pub(super) fn again(kept: &KeptBody) -> Option<Self> {
+        Some(Self { source: Source::Kept(kept.again()?), progress: None, copy: None })
     }
 
     /// Copies what is passed on; what was read before is copied at once.
@@ -66,7 +78,7 @@ impl RequestBody {
                     bytes_copy.ended = Some(now());
                 }
                 Source::Prefixed(prefix, _) => prefix.iter().for_each(|bytes| bytes_copy.take(bytes)),
-                Source::Empty | Source::Incoming(_) => {}
+                Source::Empty | Source::Incoming(_) | Source::Kept(_) => {}
             }
             drop(bytes_copy);
             self.copy = Some(copy);
@@ -103,6 +115,7 @@ impl Body for RequestBody {
                 return Poll::Ready(prefix.take().map(|bytes| Ok(Frame::data(bytes))));
             }
             Source::Prefixed(_, incoming) | Source::Incoming(incoming) => incoming,
+            Source::Kept(kept) => return kept.poll_frame(cx),
         };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let end = incoming.is_end_stream();
@@ -130,7 +143,7 @@ impl Body for RequestBody {
                 if let Some(progress) = self.progress.take() {
                     progress.wait.request_broke(progress.exchange_number);
                 }
-                Poll::Ready(Some(Err(e.into())))
+                Poll::Ready(Some(Err(e)))
             }
             Poll::Ready(None) => {
                 self.ended();
@@ -144,6 +157,7 @@ impl Body for RequestBody {
             Source::Incoming(body) => body.is_end_stream(),
             Source::Whole(bytes, trailers) => bytes.as_ref().is_none_or(Bytes::is_empty) && trailers.is_none(),
             Source::Prefixed(prefix, rest) => prefix.is_none() && rest.is_end_stream(),
+            Source::Kept(kept) => kept.is_end_stream(),
         }
     }
     fn size_hint(&self) -> SizeHint {
@@ -152,6 +166,104 @@ impl Body for RequestBody {
             Source::Incoming(body) => body.size_hint(),
             Source::Whole(bytes, None) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Source::Whole(_, Some(_)) | Source::Prefixed(..) => SizeHint::default(),
+            Source::Kept(kept) => kept.size_hint(),
+        }
+    }
+}
+
+/// A body of which what is passed on is kept, up to [`KEPT_BODY_BYTES_MAX`].
+pub(super) struct KeptBody(Arc<Mutex<Kept>>);
+
+struct Kept {
+    body: RequestBody,
+    /// What was passed on of it; `None` once that is too much.
+    passed: Option<Passed>,
+    /// The number of the reader that may go on; earlier ones may not.
+    reader: usize,
+}
+
+#[derive(Default)]
+struct Passed {
+    data: Vec<Bytes>,
+    bytes: usize,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+/// Reads a [`KeptBody`] from its beginning.
+struct KeptReader {
+    kept: Arc<Mutex<Kept>>,
+    number: usize,
+    /// How many frames of what was kept it has read.
+    at: usize,
+}
+
+impl KeptBody {
+    fn new(body: RequestBody) -> Self {
+        Self(Arc::new(Mutex::new(Kept { body, passed: Some(Passed::default()), reader: 0 })))
+    }
+    fn reader(&self) -> KeptReader {
+        KeptReader { kept: self.0.clone(), number: 0, at: 0 }
+    }
+    /// A new reader; the one before reads no more.
+    fn again(&self) -> Option<KeptReader> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.passed.as_ref()?;
+        kept.reader += 1;
+        Some(KeptReader { kept: self.0.clone(), number: kept.reader, at: 0 })
+    }
+}
+
+impl KeptReader {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let kept = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.reader != self.number {
+            return Poll::Ready(Some(Err("the body is sent over another connection".into())));
+        }
+        if let Some(passed) = &kept.passed {
+            if let Some(data) = passed.data.get(self.at) {
+                self.at += 1;
+                return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+            }
+            if passed.ended {
+                let trailers = passed.trailers.clone().filter(|_| self.at == passed.data.len());
+                self.at += 1;
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+        }
+        let polled = Pin::new(&mut kept.body).poll_frame(cx);
+        let Some(passed) = &mut kept.passed else { return polled };
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(frame))) => match (frame.data_ref(), frame.trailers_ref()) {
+                (Some(data), _) if passed.bytes + data.len() <= KEPT_BODY_BYTES_MAX => {
+                    passed.bytes += data.len();
+                    passed.data.push(data.clone());
+                    self.at += 1;
+                }
+                (None, Some(trailers)) => {
+                    (passed.trailers, passed.ended) = (Some(trailers.clone()), true);
+                    self.at += 1;
+                }
+                _ => kept.passed = None,
+            },
+            Poll::Ready(Some(Err(_))) => kept.passed = None,
+            Poll::Ready(None) => passed.ended = true,
+        }
+        polled
+    }
+    fn is_end_stream(&self) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let frames = |passed: &Passed| passed.data.len() + usize::from(passed.trailers.is_some());
+        let has_more = kept.passed.as_ref().is_some_and(|passed| self.at < frames(passed));
+        !has_more && kept.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was read of it is no more part of the hint.
+        match &kept.passed {
+            Some(passed) if passed.data.is_empty() && self.at == 0 => kept.body.size_hint(),
+            _ => SizeHint::default(),
         }
     }
 }

@@ -18,10 +18,10 @@ use super::reply_body::ReplyBody;
 use super::route_metrics::{AnsweredBy, RouteMetrics};
 use super::table::RouteEntry;
 use super::wait::{ConnectionWait, Phase};
-use crate::exchange::{Problem, Source};
+use crate::exchange::{ProblemDocument, Source};
 use crate::flag::State;
 
-const SOURCE: HeaderName = HeaderName::from_static("x-pointsman-source");
+pub(super) const SOURCE: HeaderName = HeaderName::from_static("x-pointsman-source");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// A request that is answered with a problem.
@@ -58,7 +58,7 @@ pub(super) fn refuse(
             let soon =
                 matches!(failure, Failure::FirstTryUnknown | Failure::KeyNotNoted | Failure::Legacy(CallError::Busy));
             let retry_after = soon.then_some(1);
-            let problem = Problem {
+            let problem = ProblemDocument {
                 status: status.as_u16(),
                 kind: kind.into(),
                 title: title.into(),
@@ -91,8 +91,9 @@ pub(super) fn refuse(
     response
 }
 
-fn document(problem: &Problem, status: StatusCode) -> Bytes {
-    let Problem { status: _, kind, title, detail, source: _, run, retry_after_s: _, shared_step_begun } = problem;
+fn document(problem: &ProblemDocument, status: StatusCode) -> Bytes {
+    let ProblemDocument { status: _, kind, title, detail, source: _, run, retry_after_s: _, shared_step_begun } =
+        problem;
     let mut json = serde_json::Map::new();
     json.insert("type".into(), format!("urn:pointsman:problem:{kind}").into());
     json.insert("title".into(), title.as_str().into());

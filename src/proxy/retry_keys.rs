@@ -29,7 +29,7 @@ pub(super) fn keys_of_request(
         None => None,
     };
     let present = present.or(of_first_tries);
-    // What other verified callers did is no concern of a verified request, also where earlier files could not verify
+    // Requests of other verified callers reserve nothing against a verified one, even if earlier files could not verify
     // its token.
     if present.is_some_and(|keys| keys.is_verified()) {
         earlier.iter_mut().for_each(|keys| keys.verified_callers = None);
@@ -137,7 +137,7 @@ pub(super) struct FirstTry {
     /// While `is_unknown`: whether the engine of this process may have taken it, not only the engine of another
     /// process.
     pub this_engine_may_have_it: bool,
-    /// Legacy took it, and that is in the store, or in the file on its way there.
+    /// Legacy took it, and that is recorded: in the store, or in the file of retry keys, from which it goes there.
     pub is_stored: bool,
     /// That legacy took it is known only from the key that all verified callers share. So what legacy took may be a
     /// request of another caller, and the engine may have this one.

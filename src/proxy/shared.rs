@@ -20,6 +20,7 @@ use crate::access_log::AccessLog;
 use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
+use crate::listener::Forwarding;
 
 /// The engine, as the proxy knows it.
 pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
@@ -39,7 +40,7 @@ pub(super) struct Shared {
     pub table: ArcSwap<Table>,
     pub limits: Arc<Limits>,
     pub wait_limits: WaitLimits,
-    pub trust_forwarded: bool,
+    pub forwarding: Arc<ArcSwap<Forwarding>>,
     pub engine: EngineArm,
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
@@ -50,8 +51,6 @@ pub(super) struct Shared {
     pub open_connections: OpenConnections,
     /// The room for client connections, all listeners together.
     pub room: Arc<Semaphore>,
-    /// The permits for TLS handshakes in progress.
-    pub handshakes: Semaphore,
     /// The header fields for clients' certificates: those that a client sends are removed, on every listener.
     pub identity_headers: Vec<HeaderName>,
     /// The tasks of connections, tunnels and `noted_look_ups`; a drain waits for them.

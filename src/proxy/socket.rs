@@ -4,13 +4,14 @@
 //! client to stop sending (bounded in time and bytes), because closing a socket with unread bytes sends a reset that
 //! can destroy the answer on its way. hyper with half-closing allowed does not read the socket while a request is in
 //! flight, so [`Transport::peek`] finds out whether the client is gone. With TLS all this holds for the bytes on the
-//! socket, not for those in the session's buffer (`tls_stream`).
+//! socket, not for those in the session's buffer (`tls_stream`). HTTP/2 uses the same transport (`http2::io`).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -43,20 +44,50 @@ impl Transport {
             Transport::Tls(tls) => tls.poll_peek(wait, cx),
         }
     }
-}
 
-/// The client's side of one connection.
-pub(super) struct ClientIo {
-    transport: Arc<Transport>,
-    wait: Arc<ConnectionWait>,
-    settler: Arc<Settler>,
-    shut: bool,
-    discarded: usize,
-}
+    /// Reads once; 0 at the end of the client's bytes.
+    pub(super) fn poll_read(
+        &self,
+        wait: &ConnectionWait,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Transport::Plain(socket) => poll_read_socket(socket, cx, buf),
+            Transport::Tls(tls) => tls.poll_read(wait, cx, buf),
+        }
+    }
 
-impl ClientIo {
-    pub(super) fn new(transport: Arc<Transport>, wait: Arc<ConnectionWait>, settler: Arc<Settler>) -> Self {
-        Self { transport, wait, settler, shut: false, discarded: 0 }
+    pub(super) fn poll_write(
+        &self,
+        wait: &ConnectionWait,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Transport::Plain(socket) => poll_write_socket(socket, wait, cx, |socket| socket.try_write(buf)),
+            Transport::Tls(tls) => tls.poll_write(wait, cx, &[IoSlice::new(buf)]),
+        }
+    }
+
+    pub(super) fn poll_write_vectored(
+        &self,
+        wait: &ConnectionWait,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Transport::Plain(socket) => poll_write_socket(socket, wait, cx, |socket| socket.try_write_vectored(bufs)),
+            Transport::Tls(tls) => tls.poll_write(wait, cx, bufs),
+        }
+    }
+
+    /// Completes when the socket has taken all that was written.
+    pub(super) fn poll_flush(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Transport::Plain(_) => Poll::Ready(Ok(())),
+            Transport::Tls(tls) => tls.poll_flush(wait, cx),
+        }
     }
 }
 
@@ -70,11 +101,115 @@ fn poll_read_socket(socket: &TcpStream, cx: &mut Context<'_>, buf: &mut ReadBuf<
     }
 }
 
+fn poll_write_socket(
+    socket: &TcpStream,
+    wait: &ConnectionWait,
+    cx: &mut Context<'_>,
+    write: impl Fn(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_write_ready(cx))?;
+        match write(socket) {
+            Ok(n) => {
+                if wait.phase() == Phase::Reply {
+                    wait.progress();
+                }
+                return Poll::Ready(Ok(n));
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Poll::Ready(Err(e)),
+        }
+    }
+}
+
+/// Ends the sending side, then reads and discards what the client still sends.
+#[derive(Default)]
+pub(super) struct Closing {
+    shut: bool,
+    discarded: usize,
+}
+
+impl Closing {
+    /// Completes when the connection can be closed without destroying what the client has not read yet.
+    pub(super) fn poll(
+        &mut self,
+        transport: &Transport,
+        wait: &ConnectionWait,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.shut {
+            let idle = matches!(wait.phase(), Phase::Idle | Phase::Tunnel);
+            if let Transport::Tls(tls) = transport {
+                let said = tls.poll_goodbye(wait, cx);
+                // An idle client that takes no bytes is not waited for.
+                if !idle && said.is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            self.shut = true;
+            let result = rustix::net::shutdown(transport.socket(), rustix::net::Shutdown::Write);
+            if result.is_err() || idle || wait.has_fin() {
+                return Poll::Ready(Ok(()));
+            }
+            wait.enter(Phase::Linger);
+        }
+        // The limit of `Phase::Linger` ends this where the client goes on sending or never closes.
+        loop {
+            ready!(transport.socket().poll_read_ready(cx))?;
+            let mut waste = [0_u8; 8 << 10];
+            match transport.socket().try_read(&mut waste) {
+                Ok(0) => return Poll::Ready(Ok(())),
+                Ok(n) => {
+                    self.discarded += n;
+                    if self.discarded > LINGER_BYTES_MAX {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+/// Gives out bytes that were read from the socket before; returns how many.
+pub(super) fn take_read_before(read_before: &mut Bytes, buf: &mut ReadBuf<'_>) -> usize {
+    let count = read_before.len().min(buf.remaining());
+    buf.put_slice(&read_before[..count]);
+    read_before.advance(count);
+    if read_before.is_empty() {
+        // Frees their memory.
+        *read_before = Bytes::new();
+    }
+    count
+}
+
+/// The client's side of one connection.
+pub(super) struct ClientIo {
+    transport: Arc<Transport>,
+    wait: Arc<ConnectionWait>,
+    settler: Arc<Settler>,
+    /// Bytes that were read to find out which protocol the client speaks.
+    read_before: Bytes,
+    closing: Closing,
+}
+
+impl ClientIo {
+    pub(super) fn new(
+        transport: Arc<Transport>,
+        wait: Arc<ConnectionWait>,
+        settler: Arc<Settler>,
+        read_before: Bytes,
+    ) -> Self {
+        Self { transport, wait, settler, read_before, closing: Closing::default() }
+    }
+}
+
 impl AsyncRead for ClientIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = match &*self.transport {
-            Transport::Plain(socket) => ready!(poll_read_socket(socket, cx, buf))?,
-            Transport::Tls(tls) => ready!(tls.poll_read(&self.wait, cx, buf))?,
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = match self.read_before.is_empty() {
+            true => ready!(self.transport.poll_read(&self.wait, cx, buf))?,
+            false => take_read_before(&mut self.read_before, buf),
         };
         match read {
             0 => self.wait.saw_fin(),
@@ -94,89 +229,28 @@ fn ends_message(bytes: &[u8]) -> bool {
     tail.ends_with(b"\r\n\r\n") || tail.ends_with(b"\n\n") || bytes.len() < 4
 }
 
-impl ClientIo {
-    fn poll_write_socket(
-        &self,
-        socket: &TcpStream,
-        cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(socket.poll_write_ready(cx))?;
-            match write(socket) {
-                Ok(n) => {
-                    if self.wait.phase() == Phase::Reply {
-                        self.wait.progress();
-                    }
-                    return Poll::Ready(Ok(n));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
-    }
-}
-
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &*self.transport {
-            Transport::Plain(socket) => self.poll_write_socket(socket, cx, |socket| socket.try_write(buf)),
-            Transport::Tls(tls) => tls.poll_write(&self.wait, cx, &[io::IoSlice::new(buf)]),
-        }
+        self.transport.poll_write(&self.wait, cx, buf)
     }
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &*self.transport {
-            Transport::Plain(socket) => self.poll_write_socket(socket, cx, |socket| socket.try_write_vectored(bufs)),
-            Transport::Tls(tls) => tls.poll_write(&self.wait, cx, bufs),
-        }
+        self.transport.poll_write_vectored(&self.wait, cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
         true
     }
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Transport::Tls(tls) = &*self.transport {
-            ready!(tls.poll_flush(&self.wait, cx))?;
-        }
+        ready!(self.transport.poll_flush(&self.wait, cx))?;
         // hyper calls this when it has written all that it had.
         self.wait.flushed(&self.settler);
         Poll::Ready(Ok(()))
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shut {
-            let idle = matches!(self.wait.phase(), Phase::Idle | Phase::Tunnel);
-            if let Transport::Tls(tls) = &*self.transport {
-                let said = tls.poll_goodbye(&self.wait, cx);
-                // An idle client that takes no bytes is not waited for.
-                if !idle && said.is_pending() {
-                    return Poll::Pending;
-                }
-            }
-            self.shut = true;
-            let result = rustix::net::shutdown(self.transport.socket(), rustix::net::Shutdown::Write);
-            if result.is_err() || idle || self.wait.has_fin() {
-                return Poll::Ready(Ok(()));
-            }
-            self.wait.enter(Phase::Linger);
-        }
-        // The limit of `Phase::Linger` ends this where the client goes on sending or never closes.
-        loop {
-            ready!(self.transport.socket().poll_read_ready(cx))?;
-            let mut waste = [0_u8; 8 << 10];
-            match self.transport.socket().try_read(&mut waste) {
-                Ok(0) => return Poll::Ready(Ok(())),
-                Ok(n) => {
-                    self.discarded += n;
-                    if self.discarded > LINGER_BYTES_MAX {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Ok(())),
-            }
-        }
+        let this = &mut *self;
+        this.closing.poll(&this.transport, &this.wait, cx)
     }
 }

@@ -9,17 +9,17 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::header::HOST;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 
+use super::client_body::ClientBody;
 use super::failure::Failure;
 use super::headers::{end_to_end_in_connection, trace_id};
 use super::hygiene::{self, HeadRefusal};
+use super::options;
 use super::plan_capture::plan_capture;
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest, declared_length};
-use super::relay::answer_from_legacy;
+use super::relay::{answer_from_legacy, on_upgrade};
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
@@ -27,7 +27,7 @@ use super::retry_keys::{self, FirstTry};
 use super::upload::Upload;
 use super::wait::Phase;
 use crate::clock;
-use crate::exchange::{KnownBody, LegacyTake, MayBegin, Problem, request_digest};
+use crate::exchange::{KnownBody, LegacyTake, MayBegin, ProblemDocument, request_digest};
 use crate::flag::{
     Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, PathRefusal,
     RequestFacts, ResolvedPath, RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
@@ -37,17 +37,20 @@ use crate::flag::{
 const ARM: HeaderName = HeaderName::from_static("pointsman-arm");
 
 /// Answers one request.
-pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+pub(super) async fn serve(
+    client: Arc<Client>,
+    request: Request<ClientBody>,
+) -> Result<Response<ReplyBody>, Infallible> {
     let no_body = http_body::Body::is_end_stream(request.body());
     let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.first_byte, no_body);
-    client.record.begin(client.peer, client.shared.trust_forwarded, &request, began);
+    client.record.begin(client.peer, client.forwarder.trusts_peer(), &request, began);
     let (head, incoming) = request.into_parts();
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
     let mut response = match answer(&client, head, Upload::new(incoming, progress), began).await {
         Ok(response) => response,
         Err(refused) => refuse(*refused, client.shared.table().no_route(), &client.wait, began),
     };
-    // After the reply's head was captured: it is compared as legacy sent it.
+    // Added only now that the reply's head is captured: it is compared as legacy sent it, without this header.
     if let Some(arm) = response.body().exposed_arm() {
         response.headers_mut().insert(ARM, HeaderValue::from_static(arm.as_str()));
     }
@@ -58,6 +61,10 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
 type ReplyOrRefusal = Result<Response<ReplyBody>, Box<Refused>>;
 
 async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began: u64) -> ReplyOrRefusal {
+    // hyper has refused such a head of HTTP/1.1.
+    if head.headers.len() as u64 > client.shared.limits.head_fields_max {
+        return Err(Refused::early(Failure::HeadTooLarge).into());
+    }
     let checked = hygiene::check(&head).map_err(|refusal| Refused::early(Failure::Head(refusal)))?;
     let table = client.shared.table();
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -70,21 +77,23 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
             "the method, in upper case, is that of a route with a workflow; servers disagree whether the two are one";
         return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
     }
-    let resolved = table.set.resolve(&head.method, host, head.uri.path());
-    let resolved = resolved.map_err(|why| Refused::early(Failure::Path(why)))?;
-    let found = resolved.found;
-    let entry = table.entry(found.as_ref().map(|found| found.flag));
+    let now_s = || clock::now().as_second();
+    let resolved = table.set.resolve(&head.method, host, head.uri.path(), now_s);
+    let ResolvedPath { path, found, former } = resolved.map_err(|why| Refused::early(Failure::Path(why)))?;
+    // Without a route for OPTIONS, the path's routes for other methods say which service knows about it.
+    let others = match found {
+        None if head.method == Method::OPTIONS => table.set.routes_of_path(host, head.uri.path()),
+        _ => Vec::new(),
+    };
+    let not_only = others.iter().find(|flag| flag.effective.state != State::Only);
+    let entry = table.entry(found.as_ref().map(|found| found.flag).or(not_only.or(others.first()).copied()));
     if let Some(FoundRoute { flag, .. }) = &found {
         client.record.note(|record| record.set_route(flag));
     }
     let found = match found {
         Some(found) if found.flag.route.workflow.is_some() => Some(found),
         // Under earlier files a route with a workflow got such requests: the engine may have the first try of this one.
-        found => {
-            let now_s = || clock::now().as_second();
-            let former = table.set.former_route(&head.method, host, &resolved.path, now_s);
-            former.map(|former| found.unwrap_or(former))
-        }
+        found => former.map(|former| found.unwrap_or(former)),
     };
     // A field that `Connection` names is removed below, and then this request would have another key or caller than its
     // retry without that `Connection`, so that both arms could perform them.
@@ -94,19 +103,27 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
         let why = "Connection names a field that the retry key or the arm of this request depends on";
         return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
     }
-    // The path that was matched is forwarded; usually it equals the path that came.
-    let uri = match &resolved.path {
+    // Usually the path goes on as it came.
+    let uri = match &path {
         Cow::Borrowed(_) if head.uri.authority().is_none() => None,
-        path => Some(origin_form(path, head.uri.query()).ok_or(Refused::early(Failure::Target))?),
+        path => Some(hygiene::origin_form(path, head.uri.query()).ok_or(Refused::early(Failure::Target))?),
     };
     if let Some(uri) = uri {
         head.uri = uri;
+    }
+    if checked.odd_coding {
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let upgrade = checked.upgrade.then(|| on_upgrade(&mut head));
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
     client.forwarder.set_identity(&mut head.headers, &client.shared.identity_headers);
     client.record.note(|record| record.trace_id = trace_id(&head.headers));
     let proxied = ProxiedRequest { client, table: &table, entry, began, upgrade };
+    // In `only` legacy is never called.
+    if !others.is_empty() && not_only.is_none() {
+        let methods: Vec<_> = others.iter().map(|flag| &flag.route.matches.method).collect();
+        return Ok(options::answer(&proxied, &methods));
+    }
     match found {
         Some(found) => answer_flagged(proxied, found, head, upload).await,
         None => answer_from_legacy(proxied, head, upload.stream(None), None, State::Off).await.map_err(Box::new),
@@ -116,12 +133,9 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
 /// Whether a request belongs to a route that has a workflow or had one by earlier files, at least as some servers read
 /// its path.
 fn reaches_workflow(set: &FlagSet, method: &Method, host: Option<&str>, path: &str) -> bool {
-    match set.resolve(method, host, path) {
-        Ok(ResolvedPath { path, found }) => {
-            found.is_some_and(|found| found.flag.route.workflow.is_some())
-                || set.former_route(method, host, &path, || clock::now().as_second()).is_some()
-        }
-        Err(refusal) => refusal == PathRefusal::Ambiguous,
+    match set.resolve(method, host, path, || clock::now().as_second()) {
+        Ok(resolved) => resolved.concerns_workflow(),
+        Err(refusal) => !matches!(refusal, PathRefusal::NotAbsolute | PathRefusal::Strict),
     }
 }
 
@@ -239,9 +253,11 @@ async fn answer_flagged(
                 decision = decide(&table.set, flag, &facts);
             }
             LegacyTake::HeldUnderAnotherCredential => {
-                return Err(not_taken.refused_as_held(Problem::held_under_another_credential()));
+                return Err(not_taken.refused_as_held(ProblemDocument::held_under_another_credential()));
             }
-            LegacyTake::HeldUnderNewerFiles => return Err(not_taken.refused_as_held(Problem::held_under_other_files())),
+            LegacyTake::HeldUnderNewerFiles => {
+                return Err(not_taken.refused_as_held(ProblemDocument::held_under_other_files()));
+            }
             LegacyTake::Unknown => first_try.is_unknown = true,
             // Since the lookup above, the engine took a request with the same key, perhaps under another credential.
             LegacyTake::NeedsBody => {
@@ -357,7 +373,7 @@ impl NotYetTaken<'_> {
         };
         match held {
             Ok(false) => {}
-            Ok(true) => return Err(self.refused_as_held(Problem::held_under_another_credential())),
+            Ok(true) => return Err(self.refused_as_held(ProblemDocument::held_under_another_credential())),
             Err(_) => {
                 first_try.is_unknown = true;
                 first_try.this_engine_may_have_it |=
@@ -367,7 +383,7 @@ impl NotYetTaken<'_> {
         Ok(digest.map_or(KnownBody::TooLarge, KnownBody::Digest))
     }
 
-    fn refused_as_held(&self, problem: Problem) -> Box<Refused> {
+    fn refused_as_held(&self, problem: ProblemDocument) -> Box<Refused> {
         retry_keys::count_held(&self.flag.route.id);
         self.refused(Failure::Engine(problem))
     }
@@ -375,19 +391,4 @@ impl NotYetTaken<'_> {
     fn refused(&self, failure: Failure) -> Box<Refused> {
         Box::new(self.proxied.refused(self.rung, failure))
     }
-}
-
-/// A target in origin form, from path and query.
-fn origin_form(path: &str, query: Option<&str>) -> Option<Uri> {
-    let text = match query {
-        Some(query) => [path, "?", query].concat(),
-        None => path.to_owned(),
-    };
-    Uri::from_maybe_shared(bytes::Bytes::from(text)).ok().filter(|uri| uri.authority().is_none())
-}
-
-fn on_upgrade(head: &mut request::Parts) -> OnUpgrade {
-    let mut request = Request::new(());
-    *request.extensions_mut() = std::mem::take(&mut head.extensions);
-    hyper::upgrade::on(&mut request)
 }

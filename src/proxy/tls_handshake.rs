@@ -1,7 +1,8 @@
 //! The TLS handshake of a new connection.
 //!
-//! Always true: a handshake that fails is answered with an alert at most, never with plaintext; the number of
-//! handshakes in progress is bounded, and each holds a place among the open connections.
+//! Always true: a handshake that fails is answered with an alert at most, never with plaintext; each holds a place
+//! among the open connections, which bounds their number. None waits for another one, so that a client that stops in
+//! the middle of its handshake delays nobody.
 
 use std::io;
 use std::sync::Arc;
@@ -92,14 +93,22 @@ pub(super) fn version_name(connection: &ServerConnection) -> &'static str {
     }
 }
 
+/// A connection after its handshake.
+pub(super) struct Handshaken {
+    pub(super) connection: ServerConnection,
+    /// The client has said already that it sends no more.
+    pub(super) has_peer_closed: bool,
+}
+
 /// Performs the handshake. After an error the socket may only be closed.
 pub(super) async fn handshake(
     socket: &TcpStream,
     config: Arc<ServerConfig>,
-) -> Result<ServerConnection, (HandshakeFailure, String)> {
+) -> Result<Handshaken, (HandshakeFailure, String)> {
     let closed = |error: io::Error| (HandshakeFailure::Closed, error.to_string());
     let mut connection =
         ServerConnection::new(config).map_err(|error| (HandshakeFailure::Malformed, error.to_string()))?;
+    let mut has_peer_closed = false;
     loop {
         while connection.wants_write() {
             match connection.write_tls(&mut SocketIo(socket)) {
@@ -109,7 +118,7 @@ pub(super) async fn handshake(
             }
         }
         if !connection.is_handshaking() {
-            return Ok(connection);
+            return Ok(Handshaken { connection, has_peer_closed });
         }
         match connection.read_tls(&mut SocketIo(socket)) {
             Ok(0) => return Err((HandshakeFailure::Closed, "the client closed the connection".to_owned())),
@@ -120,10 +129,15 @@ pub(super) async fn handshake(
             }
             Err(error) => return Err(closed(error)),
         }
-        if let Err(error) = connection.process_new_packets() {
-            // The alert. It is lost if the client takes no bytes.
-            while connection.wants_write() && connection.write_tls(&mut SocketIo(socket)).is_ok_and(|sent| sent > 0) {}
-            return Err((HandshakeFailure::of(&error), error.to_string()));
+        match connection.process_new_packets() {
+            Ok(state) => has_peer_closed = state.peer_has_closed(),
+            Err(error) => {
+                // The alert. It is lost if the client takes no bytes.
+                while connection.wants_write() && connection.write_tls(&mut SocketIo(socket)).is_ok_and(|sent| sent > 0)
+                {
+                }
+                return Err((HandshakeFailure::of(&error), error.to_string()));
+            }
         }
     }
 }

@@ -34,9 +34,9 @@ struct Session {
 }
 
 impl TlsStream {
-    /// A session whose handshake is complete.
-    pub(super) fn new(socket: TcpStream, connection: ServerConnection) -> Self {
-        Self { socket, session: Mutex::new(Session { connection, is_ended: false, said_goodbye: false }) }
+    /// A session whose handshake is complete. `is_ended`: the client has said already that it sends no more.
+    pub(super) fn new(socket: TcpStream, connection: ServerConnection, is_ended: bool) -> Self {
+        Self { socket, session: Mutex::new(Session { connection, is_ended, said_goodbye: false }) }
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {

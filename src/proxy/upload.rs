@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::capture::BodyCopy;
+use super::client_body::ClientBody;
 use super::request_body::{BodyProgress, RequestBody};
 
 /// A request's body from the client.
 pub(super) struct Upload {
-    incoming: Incoming,
+    incoming: ClientBody,
     progress: BodyProgress,
     ahead: Option<ReadAhead>,
 }
@@ -31,12 +31,12 @@ enum ReadAhead {
 pub(super) enum ReadBody {
     Whole(Bytes, Option<HeaderMap>),
     /// Larger than the limit: the part that was read, and the rest.
-    TooLarge(Bytes, Incoming, BodyProgress),
+    TooLarge(Bytes, ClientBody, BodyProgress),
     Broken,
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming, progress: BodyProgress) -> Self {
+    pub(super) fn new(incoming: ClientBody, progress: BodyProgress) -> Self {
         Self { incoming, progress, ahead: None }
     }
 
@@ -88,7 +88,12 @@ impl Upload {
     }
 }
 
-async fn read(incoming: &mut Incoming, progress: &BodyProgress, bytes_max: usize, declared: Option<u64>) -> ReadAhead {
+async fn read(
+    incoming: &mut ClientBody,
+    progress: &BodyProgress,
+    bytes_max: usize,
+    declared: Option<u64>,
+) -> ReadAhead {
     if declared.is_some_and(|n| n > bytes_max as u64) {
         return ReadAhead::Prefix(Bytes::new());
     }

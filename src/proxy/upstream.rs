@@ -16,13 +16,15 @@ use metrics::{Counter, Gauge, counter, gauge};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::address::{Address, Common, ConnectError, InFlight, Target};
+use super::address::{Address, Common, InFlight};
 use super::balance::{Candidate, choose};
+use super::connector::ConnectError;
 use super::health_check;
 use super::monotonic::now;
 use super::pool::Connection;
 use super::resolver::Resolver;
 use super::retry_budget::RetryBudget;
+use super::target::Target;
 use super::turns::Turns;
 use crate::flag::Service;
 use crate::limits::Limits;
@@ -87,7 +89,7 @@ impl Upstream {
 
     pub(super) fn with_resolver(service: Arc<Service>, limits: &Limits, resolver: Resolver) -> Self {
         let first_byte = service.first_byte.unwrap_or(Limits::ms(limits.first_byte_ms));
-        let targets: Vec<_> = service.urls.iter().map(|url| Arc::new(Target::new(url))).collect();
+        let targets: Vec<_> = service.urls.iter().map(|url| Arc::new(Target::new(url, &service.host))).collect();
         let name = || service.name.to_string();
         let upstream = Self {
             turns: Turns::of(&service, limits),
@@ -136,6 +138,7 @@ impl Upstream {
         &self,
         tried: &mut Vec<Arc<Address>>,
         must_be_new: bool,
+        only_http1: bool,
         asked_at: u64,
     ) -> Result<(Connection, InFlight, bool), ConnectError> {
         if !self.is_looked_up.load(Relaxed) {
@@ -149,11 +152,8 @@ impl Upstream {
             // In flight already while connecting, so that others choose less often an address that connects slowly.
             let in_flight = InFlight::new(address);
             let address = &in_flight.address;
-            if !must_be_new && let Some(connection) = address.idle.take().await {
-                return Ok((connection, in_flight, true));
-            }
-            match address.connect().await {
-                Ok(connection) => return Ok((connection, in_flight, false)),
+            match address.connection(must_be_new, only_http1).await {
+                Ok((connection, reused)) => return Ok((connection, in_flight, reused)),
                 Err(error) => {
                     costs_nothing &= matches!(error, ConnectError::Refused(_));
                     why = Some(error);
@@ -218,7 +218,7 @@ impl Upstream {
             Ok(())
         };
         // Each lookup has that time, and another request may have to wait for it first.
-        let in_time = timeout(self.common.connect * 2, look_up).await;
+        let in_time = timeout(self.common.connector.connect * 2, look_up).await;
         in_time.unwrap_or_else(|_| Err(unresolved(TOO_SLOW)))
     }
 
@@ -226,7 +226,7 @@ impl Upstream {
     async fn look_up_all(&self) -> Option<String> {
         let names = self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err());
         let look_up = async |target: &Arc<Target>| {
-            let found = timeout(self.common.connect, self.resolver.look_up(&target.host, target.port)).await;
+            let found = timeout(self.common.connector.connect, self.resolver.look_up(&target.host, target.port)).await;
             let too_slow = |_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, TOO_SLOW));
             (target.clone(), found.unwrap_or_else(too_slow))
         };
@@ -274,9 +274,15 @@ impl Upstream {
         self.addresses.store(Arc::new(after));
     }
 
+    /// Requests that are in flight to its addresses.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> u64 {
+        self.addresses.load().iter().map(|address| address.in_flight()).sum()
+    }
+
     /// Closes connections that have been idle for too long.
     pub(super) fn sweep(&self) {
-        self.addresses.load().iter().for_each(|address| address.idle.sweep());
+        self.addresses.load().iter().for_each(|address| address.sweep());
     }
 }
 
@@ -294,7 +300,8 @@ fn is_untried(address: &Arc<Address>, tried: &[Arc<Address>]) -> bool {
 async fn keep_looking_up(upstream: Weak<Upstream>, asked: Arc<Notify>, period: Duration) {
     loop {
         sleep(LOOKUP_PAUSE.min(period)).await;
-        // Nobody asks where the period is over first, and both are fine.
+        // Ends when a request asks for a look-up or when the period is over, whichever is first: both begin the next
+        // one.
         let _ = timeout(period.saturating_sub(LOOKUP_PAUSE), asked.notified()).await;
         let Some(upstream) = upstream.upgrade() else { return };
         let mut failed = upstream.lookup.lock().await;
@@ -321,12 +328,12 @@ mod tests {
         let urls = [format!("http://{dead}"), "http://shop.test:9000".into()].map(|url| url.parse().unwrap());
         let upstream = Upstream::with_resolver(Arc::new(Service::at("shop", urls)), &Limits::default(), resolver);
         for _ in 0..10 {
-            let connected = upstream.connection(&mut Vec::new(), true, now()).await;
+            let connected = upstream.connection(&mut Vec::new(), true, false, now()).await;
             assert!(connected.is_ok_and(|(_, in_flight, _)| in_flight.address.socket == socket));
         }
     }
 
-    /// A long exchange may hold one that is gone.
+    /// A long exchange may still hold an address that was removed.
     #[tokio::test]
     async fn a_removed_address_no_longer_counts_and_a_changed_service_keeps_those_of_its_names() {
         let (a, b) = ("127.0.0.1:1", "127.0.0.1:2");
@@ -339,7 +346,7 @@ mod tests {
         let upstream = Upstream::with_resolver(Arc::new(service.clone()), &Limits::default(), resolver);
         upstream.look_up_all().await;
         let held = upstream.addresses.load()[0].clone();
-        assert!(held.connect().await.is_err() && !held.is_available(), "ejected");
+        assert!(held.connection(true, false).await.is_err() && !held.is_available(), "ejected");
         upstream.look_up_all().await;
         assert_eq!(sockets(&upstream), [b]);
         assert!(held.is_removed() && held.is_available(), "it is not among the ejected ones any more");

@@ -1,9 +1,9 @@
 //! What a client connection waits for, and since when.
 //!
-//! One [`ConnectionWait`] per client connection, updated with plain atomics by the connection's own task and by the
-//! task that sends the request's body to legacy. Always true: each phase has one limit, and progress restarts it; no
-//! update of a wait allocates, locks or arms a timer. `connection` has one timer that reads it, so a request
-//! needs no timer of its own. `respond` turns an overrun into an answer.
+//! One [`ConnectionWait`] per client connection, and with HTTP/2 one for each of its streams too, updated with plain
+//! atomics by the connection's own task and by the task that sends the request's body to legacy. Always true: each
+//! phase has one limit, and progress restarts it; no update of a wait allocates, locks or arms a timer. The connection
+//! has one timer that reads it, so a request needs no timer of its own. `respond` turns an overrun into an answer.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
@@ -28,7 +28,8 @@ pub(super) enum Phase {
     Upload,
     /// The first byte of legacy's reply.
     FirstByte,
-    /// The reply's body, or the client to take it.
+    /// The reply's body, or the client to take it. For a connection of HTTP/2: its streams, which have limits of their
+    /// own.
     Reply,
     /// Something that has a deadline of its own: the engine's answer, a turn at legacy, or a new connection to it.
     OwnDeadline,
@@ -70,13 +71,13 @@ pub(super) enum Overdue {
 /// The limits of the phases, in microseconds.
 #[derive(Clone, Debug)]
 pub(super) struct WaitLimits {
-    idle: u64,
-    head: u64,
+    pub(super) idle: u64,
+    pub(super) head: u64,
     pub(super) first_byte: u64,
-    body: u64,
+    pub(super) body: u64,
     total: u64,
     half_close: u64,
-    linger: u64,
+    pub(super) linger: u64,
     /// The longest time for which the timer is armed: the shortest of the limits for idle, head, first byte, body and
     /// total, so that it fires in time also for such a wait that begins after it was armed. The other limits begin in
     /// the connection's own task, which then arms the timer anew.
@@ -209,6 +210,16 @@ impl ConnectionWait {
             self.request_bytes.store(self.request_bytes() + bytes as u64, Relaxed);
             self.waits_for_client.store(false, Relaxed);
             self.progress();
+        }
+    }
+    /// When the current phase began, or when bytes last moved in it.
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Relaxed)
+    }
+    /// The socket, which bytes of this exchange wait for among others, last took bytes then.
+    pub(super) fn on_socket_progress(&self, at: u64) {
+        if self.phase() == Phase::Reply && !self.waits_for_legacy.load(Relaxed) {
+            self.since.fetch_max(at, Relaxed);
         }
     }
     /// Bytes of the request's body that came.

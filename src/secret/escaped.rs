@@ -1,18 +1,7 @@
 //! The escaped forms in which a text may contain a value: within a string of a JSON document, or of a JSON document
-//! that is itself a string of another one, or within a URL.
+//! that is itself a string of another one. The forms in URLs are found by [`super::search`].
 
 use std::collections::BTreeSet;
-
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
-/// All characters except those that RFC 3986 calls unreserved.
-const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// The same without `/`, which stays as it is where a whole path is escaped.
-const PATH: &AsciiSet = &COMPONENT.remove(b'/');
-/// All characters but letters, digits, `-`, `_` and `.`: what the form encoders of several languages escape.
-const MARKS_KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
-/// All characters that `application/x-www-form-urlencoded` escapes, and the space, which it writes as `+`.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*');
 
 /// Characters that JSON writers escape without need, by kind of writer: none; those beyond ASCII; also those
 /// with a meaning in HTML; also quotes and further marks.
@@ -23,36 +12,11 @@ const ALSO_ESCAPED: [fn(char) -> bool; 4] = [
     |c| !c.is_ascii() || matches!(c, '<' | '>' | '&' | '"' | '\'' | '+' | '`'),
 ];
 
-/// The value itself, and its forms in texts, JSON and URLs.
+/// The value itself, and its forms in JSON.
 pub fn forms_in_texts(value: &str) -> BTreeSet<String> {
     let mut forms = json_forms(value);
-    for escaped in [NON_ALPHANUMERIC, COMPONENT, PATH, FORM, MARKS_KEPT] {
-        let upper = utf8_percent_encode(value, escaped).to_string();
-        // In `application/x-www-form-urlencoded` a space is `+`.
-        for upper in [upper.replace("%20", "+"), upper] {
-            forms.insert(with_lower_hex(&upper));
-            forms.insert(upper);
-        }
-    }
     forms.insert(value.to_owned());
     forms
-}
-
-/// A percent-encoded text with the hex digits of its escapes in lower case.
-fn with_lower_hex(encoded: &str) -> String {
-    let mut digits = 0;
-    let lower = |c: char| match c {
-        '%' => {
-            digits = 2;
-            c
-        }
-        _ if digits > 0 => {
-            digits -= 1;
-            c.to_ascii_lowercase()
-        }
-        _ => c,
-    };
-    encoded.chars().map(lower).collect()
 }
 
 /// The forms of a value that was escaped for a JSON string, once or twice; without the form that equals the value.
@@ -107,23 +71,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-
-    #[test]
-    fn the_forms_contain_what_urls_have() {
-        let forms = forms_in_texts("a b/C~*\u{e9}");
-        for form in [
-            "a b/C~*\u{e9}",
-            "a%20b%2FC~%2A%C3%A9",
-            "a%20b%2fC~%2a%c3%a9",
-            "a%20b/C~%2A%C3%A9",
-            "a+b%2FC%7E*%C3%A9",
-            "a+b%2FC~%2A%C3%A9",
-            "a+b%2FC%7E%2A%C3%A9",
-        ] {
-            assert!(forms.contains(form), "{form}: {forms:?}");
-        }
-        assert_eq!(forms_in_texts("Zq81-4b7c_99ab").iter().filter(|form| !form.contains('%')).count(), 1);
-    }
 
     #[test]
     fn the_forms_contain_what_json_writers_write_and_read_back_as_the_value() {

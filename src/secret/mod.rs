@@ -2,13 +2,17 @@
 
 mod cut;
 mod escaped;
+mod number;
 mod redact;
+mod search;
 
 use std::sync::Arc;
 
-pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, hide_cut_values, masked_and_cut};
+pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
 pub use escaped::forms_in_texts;
+pub use number::CanonicalNumber;
 pub use redact::{SEALED, STARS, is_secret, redact_line};
+pub use search::{is_quoted_in, quotes_and_cut_quotes_in, quotes_in, replaced};
 
 /// A value that is never shown: `Debug` prints stars, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 //! Always true: a value under a secret name is replaced by stars, in JSON, queries and forms alike; so are credentials
 //! within texts (bearer tokens, `user:password@`).
 
+use percent_encoding::percent_decode_str;
+
 /// Shown instead of a secret.
 pub const STARS: &str = "***";
 /// The delimiters of a value that is encrypted in the store: the ciphertext stands between them.
@@ -72,7 +74,7 @@ pub fn redact_line(text: &str) -> String {
             _ => (piece, ""),
         };
         match body.split_once('=') {
-            Some((key, value)) if !value.is_empty() && is_secret(key) => {
+            Some((key, value)) if !value.is_empty() && is_secret_parameter(key) => {
                 out.push_str(key);
                 out.push('=');
                 out.push_str(STARS);
@@ -82,6 +84,11 @@ pub fn redact_line(text: &str) -> String {
         out.push_str(end);
     }
     out
+}
+
+/// Whether the name of a parameter is secret, as it stands or percent-decoded.
+fn is_secret_parameter(name: &str) -> bool {
+    is_secret(name) || (name.contains('%') && is_secret(&percent_decode_str(name).decode_utf8_lossy()))
 }
 
 /// The text with each `user:password@` of a URL replaced. What stands between `://` and the last `@` before the path is
@@ -145,6 +152,7 @@ mod tests {
     fn values_in_queries_and_forms_are_redacted_by_key() {
         assert_eq!(redact_line("amount=7&card_number=4111&note=a"), "amount=7&card_number=***&note=a");
         assert_eq!(redact_line("card%5Bnumber%5D=4111"), "card%5Bnumber%5D=***");
+        assert_eq!(redact_line("/p?%63ard=4111&pass%57ord=x&%=1"), "/p?%63ard=***&pass%57ord=***&%=1");
         assert_eq!(redact_line("https://u:p@x/y?token=1&page=2"), "https://***@x/y?token=***&page=2");
         assert_eq!(redact_line("Bearer abc"), "Bearer ***");
     }

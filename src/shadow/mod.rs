@@ -37,7 +37,7 @@ pub use parts::{EngineArm, RulesInForce, ShadowParts};
 
 use crate::compare::Body;
 use crate::evidence::Evidence;
-use crate::exchange::{Answered, ComparisonTicket, Offer, Outcome};
+use crate::exchange::{Answered, ComparisonOutcome, ComparisonTicket, Offer};
 use crate::flag::SkipReason;
 use crate::names::RouteId;
 use crate::workflow::Mode;
@@ -163,7 +163,7 @@ impl Offer for Shadow {
     }
 
     fn offer(&self, mut ticket: ComparisonTicket, answered: Answered) {
-        ticket.set_outcome_on_drop(Outcome::Skipped(SkipReason::ShuttingDown));
+        ticket.set_outcome_on_drop(ComparisonOutcome::Skipped(SkipReason::ShuttingDown));
         match answered.mode {
             Mode::Dark => ticket.expect_twin(),
             // Without legacy's body there is nothing to compare with, which is the only purpose of a rehearsal.
@@ -172,7 +172,7 @@ impl Offer for Shadow {
             }
             Mode::Rehearse => {}
             // A real run beside legacy would perform every effect twice: no caller asks for one, and none is run.
-            Mode::Real => return ticket.settle(Outcome::Failed("mode")),
+            Mode::Real => return ticket.settle(ComparisonOutcome::Failed("mode")),
         }
         let Some(reserved) = self.budget.reserve(answered.bytes()) else { return ticket.skip(SkipReason::QueueFull) };
         let generation = self.evidence.generation(ticket.route(), answered.flags.files_version);

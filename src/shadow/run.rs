@@ -12,10 +12,12 @@ use tower::ServiceExt;
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::QueuedRequest;
 use super::request_value::request_value;
-use super::sample::sample;
-use crate::compare::{Body, BoundExceeded, Bounds, Observation, Pair, Rules, Verdict, compare};
+use super::sample::{PairRedaction, sample};
+use crate::compare::{Body, BoundExceeded, CompareBounds, HidesSensitive, Observation, Pair, Rules, Verdict, compare};
 use crate::evidence::{Evidence, EvidenceGeneration};
-use crate::exchange::{Answered, ArmReply, ArmRequest, EarlierKeys, MayBegin, Outcome, Problem, RunReport};
+use crate::exchange::{
+    Answered, ArmReply, ArmRequest, ComparisonOutcome, EarlierKeys, MayBegin, ProblemDocument, RunReport,
+};
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
 use crate::names::{RouteId, StepId};
@@ -49,7 +51,7 @@ impl Drop for InFlight<'_> {
 /// What the engine did, or why that cannot be compared.
 enum EngineResult {
     Comparable(Observation, RunReport),
-    NotComparable(Outcome, RunReport),
+    NotComparable(ComparisonOutcome, RunReport),
 }
 
 impl Runner {
@@ -77,7 +79,7 @@ impl Runner {
                 let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
                     self.compare_and_count(&answered, generation, result)
                 }));
-                compared.unwrap_or(Outcome::Failed("panic"))
+                compared.unwrap_or(ComparisonOutcome::Failed("panic"))
             }
         };
         ticket.settle(outcome);
@@ -85,10 +87,10 @@ impl Runner {
     }
 
     /// Asks the engine, for at most `shadow_run_ms`.
-    async fn ask(&self, answered: &Answered) -> Result<EngineResult, Outcome> {
+    async fn ask(&self, answered: &Answered) -> Result<EngineResult, ComparisonOutcome> {
         let route = &answered.flag.route;
         // `check` refuses a route above `off` without a workflow.
-        let Some(workflow) = route.workflow.clone() else { return Err(Outcome::Failed("no_workflow")) };
+        let Some(workflow) = route.workflow.clone() else { return Err(ComparisonOutcome::Failed("no_workflow")) };
         let dark = answered.mode == Mode::Dark;
         let within = Limits::ms(self.limits.shadow_run_ms);
         let request = ArmRequest {
@@ -117,10 +119,10 @@ impl Runner {
         let engine = self.engine.clone();
         let asked = AssertUnwindSafe(async move { engine.oneshot(request).await }).catch_unwind();
         match tokio::time::timeout(within, asked).await {
-            Err(_) => Err(Outcome::Failed("timeout")),
+            Err(_) => Err(ComparisonOutcome::Failed("timeout")),
             Ok(Err(_)) => {
                 tracing::error!(route = %route.id, "the engine panicked in a shadow run");
-                Err(Outcome::Failed("panic"))
+                Err(ComparisonOutcome::Failed("panic"))
             }
             Ok(Ok(Err(never))) => match never {},
             Ok(Ok(Ok(reply))) => Ok(self.result_of(reply, started.elapsed())),
@@ -138,7 +140,7 @@ impl Runner {
                 let report = answer.report;
                 if let Some((reason, detail)) = &report.unresolved {
                     tracing::debug!(run = ?report.run, %detail, reason = reason.as_str(), "not comparable");
-                    return EngineResult::NotComparable(Outcome::Skipped(*reason), report);
+                    return EngineResult::NotComparable(ComparisonOutcome::Skipped(*reason), report);
                 }
                 let fits = answer.body.len() as u64 <= self.limits.body_capture_bytes_max;
                 let body = if fits { Body::Whole(answer.body) } else { Body::TooLarge };
@@ -146,15 +148,22 @@ impl Runner {
                 EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
             }
             ArmReply::Refused(problem, report) => match report.unresolved.as_ref().map(|(reason, _)| *reason) {
-                Some(reason) => EngineResult::NotComparable(Outcome::Skipped(reason), report),
+                Some(reason) => EngineResult::NotComparable(ComparisonOutcome::Skipped(reason), report),
                 None => refused(problem, report, latency),
             },
-            ArmReply::Abandoned(_) => EngineResult::NotComparable(Outcome::Failed("abandoned"), RunReport::default()),
+            ArmReply::Abandoned(_) => {
+                EngineResult::NotComparable(ComparisonOutcome::Failed("abandoned"), RunReport::default())
+            }
         }
     }
 
     /// Compares the two observations, counts the pair, keeps a sample of a mismatch, and returns the outcome.
-    fn compare_and_count(&self, answered: &Answered, generation: EvidenceGeneration, result: EngineResult) -> Outcome {
+    fn compare_and_count(
+        &self,
+        answered: &Answered,
+        generation: EvidenceGeneration,
+        result: EngineResult,
+    ) -> ComparisonOutcome {
         let (engine, report) = match result {
             EngineResult::Comparable(engine, report) => (engine, report),
             EngineResult::NotComparable(outcome, _) => return outcome,
@@ -166,28 +175,37 @@ impl Runner {
             awaited.may_still_be_recorded(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
         };
         if report.open_steps.as_ref().is_some_and(reads_missing) {
-            return Outcome::Skipped(SkipReason::RunGoesOn);
+            return ComparisonOutcome::Skipped(SkipReason::RunGoesOn);
         }
         let request = if rules.has_asserts() { request_value(&answered.request) } else { Value::Null };
-        let pair =
-            Pair { legacy: &answered.legacy, engine: &engine, request: &request, stale_reads: report.stale_reads };
+        let bounds = CompareBounds::of(&self.limits);
+        let redaction = PairRedaction::of(answered, &engine, &report, bounds);
+        let pair = Pair {
+            legacy: &answered.legacy,
+            engine: &engine,
+            request: &request,
+            stale_reads: report.stale_reads,
+            sensitive: redaction.as_ref().map(|redaction| redaction as &dyn HidesSensitive),
+        };
         let end = Instant::now() + Limits::ms(self.limits.compare_ms);
-        let comparison = match compare(&pair, &rules, &Bounds::of(&self.limits), &|| Instant::now() >= end) {
+        let comparison = match compare(&pair, &rules, &bounds, &|| Instant::now() >= end) {
             Ok(comparison) => comparison,
-            Err(BoundExceeded::Size) => return Outcome::Skipped(SkipReason::BodyTooLarge),
-            Err(BoundExceeded::Depth | BoundExceeded::Time) => return Outcome::Skipped(SkipReason::OverBudget),
+            Err(BoundExceeded::Size) => return ComparisonOutcome::Skipped(SkipReason::BodyTooLarge),
+            Err(BoundExceeded::Depth | BoundExceeded::Time) => {
+                return ComparisonOutcome::Skipped(SkipReason::OverBudget);
+            }
         };
         let rung = if answered.mode == Mode::Dark { State::Dark } else { State::Shadow };
         self.evidence.record_pair(route, generation, rung, &comparison, &answered.legacy, &engine);
         match comparison.verdict {
-            Verdict::Match => Outcome::Matched,
-            Verdict::Ignored => Outcome::Ignored,
+            Verdict::Match => ComparisonOutcome::Matched,
+            Verdict::Ignored => ComparisonOutcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
-                    let sample = sample(answered, &engine, &report, comparison, &self.limits);
+                    let sample = sample(answered, &engine, &report, redaction.as_ref(), comparison, &self.limits);
                     self.evidence.keep_sample(generation, sample);
                 }
-                Outcome::Mismatched
+                ComparisonOutcome::Mismatched
             }
         }
     }
@@ -196,26 +214,30 @@ impl Runner {
 /// The result for a problem that the engine answered with. A problem caused by a service, an overload, a freeze, a
 /// reload or the end of the process counts as failed or skipped. Any other is what the caller would have got, and is
 /// compared.
-fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResult {
+fn refused(problem: ProblemDocument, report: RunReport, latency: Duration) -> EngineResult {
     match problem.status {
         503 if problem.kind == "too-many-runs" => {
-            EngineResult::NotComparable(Outcome::Skipped(SkipReason::OverBudget), report)
+            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::OverBudget), report)
         }
         503 if problem.kind == "files-changed" => {
-            EngineResult::NotComparable(Outcome::Skipped(SkipReason::FilesChanged), report)
+            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::FilesChanged), report)
         }
-        503 if problem.kind == "frozen" => EngineResult::NotComparable(Outcome::Skipped(SkipReason::Frozen), report),
+        503 if problem.kind == "frozen" => {
+            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::Frozen), report)
+        }
         503 if problem.kind == "shutting-down" => {
-            EngineResult::NotComparable(Outcome::Skipped(SkipReason::ShuttingDown), report)
+            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::ShuttingDown), report)
         }
         // The dark run continues: it had no answer within `shadow_run_ms`.
-        503 if problem.kind == "run-goes-on" => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
+        503 if problem.kind == "run-goes-on" => {
+            EngineResult::NotComparable(ComparisonOutcome::Failed("timeout"), report)
+        }
         // `workflow-refused` is compared (below): a service refused a step, which is a result of the workflow.
         502 if problem.kind != "workflow-refused" => {
-            EngineResult::NotComparable(Outcome::Failed("unavailable"), report)
+            EngineResult::NotComparable(ComparisonOutcome::Failed("unavailable"), report)
         }
-        503 => EngineResult::NotComparable(Outcome::Failed("unavailable"), report),
-        504 => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
+        503 => EngineResult::NotComparable(ComparisonOutcome::Failed("unavailable"), report),
+        504 => EngineResult::NotComparable(ComparisonOutcome::Failed("timeout"), report),
         status => {
             let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
             let body = serde_json::to_vec(&problem).unwrap_or_default();

@@ -3,44 +3,83 @@
 //! Always true: the sensitive values of the run, and those that its workflow declares in the request, are replaced in
 //! all of it before any of it is cut.
 
+use std::cell::OnceCell;
+
 use serde_json::Value;
 
 use super::request_value::declared_body;
 use crate::clock;
-use crate::compare::{Body, Bounds, Comparison, Difference, Kind, Observation, sample_text, shorten};
+use crate::compare::{
+    Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, sample_text, shorten,
+};
 use crate::evidence::Sample;
 use crate::exchange::{Answered, RunReport};
-use crate::expression::parse_json;
 use crate::limits::Limits;
 use crate::secret::{STARS, redact_line};
 use crate::workflow::Redaction;
+
+/// Hides the sensitive values of one pair; made when the first of them may be shown.
+pub(super) struct PairRedaction<'a> {
+    answered: &'a Answered,
+    engine: &'a Observation,
+    of_run: &'a Redaction,
+    bounds: CompareBounds,
+    made: OnceCell<Redaction>,
+}
+
+impl<'a> PairRedaction<'a> {
+    /// `None` where the run has no sensitive values.
+    pub(super) fn of(
+        answered: &'a Answered,
+        engine: &'a Observation,
+        report: &'a RunReport,
+        bounds: CompareBounds,
+    ) -> Option<Self> {
+        let of_run = report.redaction.as_deref()?;
+        Some(Self { answered, engine, of_run, bounds, made: OnceCell::new() })
+    }
+    fn redaction(&self) -> &Redaction {
+        self.made.get_or_init(|| {
+            // The run keeps only those parts of the request and of legacy's reply that its plan reads; here is all of
+            // it.
+            let request = &self.answered.request;
+            let redaction = self.of_run.with_request(&request.headers, &declared_body(request, &self.bounds));
+            redaction.with_reply(self.answered.legacy.headers()).with_reply(self.engine.headers())
+        })
+    }
+}
+
+impl HidesSensitive for PairRedaction<'_> {
+    fn hide_in_value(&self, value: &mut Value) {
+        self.redaction().value(value);
+    }
+    fn hide_in_text(&self, text: &str) -> String {
+        self.redaction().text(text)
+    }
+}
 
 /// The redacted sample of a pair that differs.
 pub(super) fn sample(
     answered: &Answered,
     engine: &Observation,
     report: &RunReport,
+    redaction: Option<&PairRedaction<'_>>,
     comparison: Comparison,
     limits: &Limits,
 ) -> Sample {
     let request = &answered.request;
-    let bounds = Bounds::of(limits);
-    // The run keeps only those parts of the request that its plan reads; here is all of it.
-    let redaction = report.redaction.as_deref();
-    let redaction =
-        redaction.map(|redaction| redaction.with_request(&request.headers, &declared_body(request, &bounds)));
-    let redaction = redaction.as_ref();
+    let bounds = CompareBounds::of(limits);
+    let redaction = redaction.map(PairRedaction::redaction);
     let bytes_max = usize::try_from(limits.sample_bytes_max / 3).unwrap_or(usize::MAX);
     let reply = |seen: &Observation| {
-        let body = sample_text(seen.headers(), seen.body(), &bounds);
-        let body = redacted(body, redaction, Redaction::answer_body);
+        let body = redacted(seen.headers(), seen.body(), &bounds, redaction, Redaction::answer_body);
         shorten(&format!("{}\n{body}", seen.status().as_u16()), bytes_max)
     };
     let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-    let line = redact_line(&format!("{} {}{query}", request.method, request.path));
-    let line = redaction.map_or(line.clone(), |redaction| redaction.text(&line));
-    let body = sample_text(&request.headers, &Body::Whole(request.body.clone()), &bounds);
-    let body = redacted(body, redaction, Redaction::request_body);
+    let line = format!("{} {}{query}", request.method, request.path);
+    let line = redact_line(&redaction.map_or(line.clone(), |redaction| redaction.text(&line)));
+    let body = Body::Whole(request.body.clone());
+    let body = redacted(&request.headers, &body, &bounds, redaction, Redaction::request_body);
     Sample {
         route: answered.flag.route.id.clone(),
         fingerprint: comparison.fingerprint,
@@ -58,7 +97,7 @@ fn shown(mut difference: Difference, redaction: Option<&Redaction>) -> Differenc
     match redaction {
         None => difference.show(str::to_owned),
         Some(redaction) if redaction.hides_difference_at(&difference.path) => difference.show(|_| STARS.to_owned()),
-        Some(_) if difference.kind == Kind::Status => {}
+        Some(_) if difference.kind == DifferenceKind::Status => {}
         Some(redaction) => {
             difference.hide_error_of_assert();
             difference.show(|value| redaction.text(value));
@@ -68,13 +107,13 @@ fn shown(mut difference: Difference, redaction: Option<&Redaction>) -> Differenc
 }
 
 /// A body for a sample, without the run's sensitive values.
-fn redacted(text: String, redaction: Option<&Redaction>, of_body: fn(&Redaction, &mut Value)) -> String {
-    let Some(redaction) = redaction else { return text };
-    match parse_json(text.as_bytes()) {
-        Ok(mut body) => {
-            of_body(redaction, &mut body);
-            serde_json::to_string_pretty(&body).unwrap_or_else(|_| STARS.to_owned())
-        }
-        Err(_) => redaction.text(&text),
-    }
+fn redacted(
+    headers: &http::HeaderMap,
+    body: &Body,
+    bounds: &CompareBounds,
+    redaction: Option<&Redaction>,
+    of_body: fn(&Redaction, &mut Value),
+) -> String {
+    let Some(redaction) = redaction else { return sample_text(headers, body, bounds, &|_| {}) };
+    sample_text(headers, body, bounds, &|value| of_body(redaction, value))
 }

@@ -94,19 +94,19 @@ pub(super) fn decode_event<'a>(
         let body = serde_json::from_slice(body).map_err(|error| format!("a payload cannot be read: {error}"))?;
         extracted.push((path, body));
     }
-    let whole = serde_json::to_vec(&Restored { value: &event, extracted: &extracted }).map_err(failed)?;
+    let whole = serde_json::to_vec(&WithExtractedValues { value: &event, extracted: &extracted }).map_err(failed)?;
     serde_json::from_slice(&whole).map_err(failed)
 }
 
 /// Serialises a value with extracted values in their places, without parsing those.
-struct Restored<'a> {
+struct WithExtractedValues<'a> {
     value: &'a Value,
     /// By the path within `value`.
     extracted: &'a [(&'a str, &'a RawValue)],
 }
 
-impl<'a> Restored<'a> {
-    /// The extracted values by the member or item that they are within, each with its path within that.
+impl<'a> WithExtractedValues<'a> {
+    /// The extracted values, grouped by the member or item that contains them; each with its path within that one.
     fn by_key(&self) -> HashMap<&'a str, Vec<(&'a str, &'a RawValue)>> {
         let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
         for (path, body) in self.extracted {
@@ -118,7 +118,7 @@ impl<'a> Restored<'a> {
     }
 }
 
-impl Serialize for Restored<'_> {
+impl Serialize for WithExtractedValues<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if let Some((_, body)) = self.extracted.iter().rfind(|(path, _)| path.is_empty()) {
             return body.serialize(serializer);
@@ -129,7 +129,7 @@ impl Serialize for Restored<'_> {
                 let mut map = serializer.serialize_map(Some(members.len()))?;
                 for (key, value) in members {
                     let extracted = by_key.get(pointer_token(key).as_str()).map_or(&[][..], Vec::as_slice);
-                    map.serialize_entry(key, &Restored { value, extracted })?;
+                    map.serialize_entry(key, &WithExtractedValues { value, extracted })?;
                 }
                 map.end()
             }
@@ -138,7 +138,7 @@ impl Serialize for Restored<'_> {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
                 for (index, value) in items.iter().enumerate() {
                     let extracted = by_key.get(index.to_string().as_str()).map_or(&[][..], Vec::as_slice);
-                    list.serialize_element(&Restored { value, extracted })?;
+                    list.serialize_element(&WithExtractedValues { value, extracted })?;
                 }
                 list.end()
             }

@@ -48,7 +48,7 @@ impl CommitAge {
         }
     }
 
-    /// The same, if the present commit counts as stalled.
+    /// How long the present commit has been under way, if it counts as stalled.
     pub fn stalled_for(&self) -> Option<Duration> {
         self.get().filter(|age| *age > self.stalled_after)
     }

@@ -1,12 +1,12 @@
-//! Which worker may execute a run, and how processes that share a store coordinate: orders, locks, notifications. An
-//! order is a command of a person or program to a run, such as pause or cancel.
+//! Which worker may execute a run, and how processes that share a store coordinate: commands, locks, notifications. A
+//! command is a command of a person or program to a run, such as pause or cancel.
 //!
 //! Always true: a run that has not ended has at most one owner. A worker that takes it over gets a higher fencing
 //! token, and an append with another token is refused ([`super::AppendError::Fenced`]). Only the check whether the
 //! append is already stored comes before the check of the token. Whether an owner is alive is decided by the store's
 //! clock alone; an owner without a heartbeat counts as dead.
 //!
-//! A released run is due at its `wake`, or as soon as there is an order for it. A released run in status `queued`, and
+//! A released run is due at its `wake`, or as soon as there is a command for it. A released run in status `queued`, and
 //! a run whose owner left or died, are due at once.
 //!
 //! The first entry of a lock's queue holds the lock. The append that adds an entry assigns its position. An append
@@ -25,7 +25,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Append, LockRow, OrderRecord, PendingRun, RetryKeyPage, RetryKeyPosition, RunSnapshot, StoreError, WebhookMessage,
+    Append, CommandRecord, LockRow, PendingRun, RetryKeyPage, RetryKeyPosition, RunSnapshot, StoreError, WebhookMessage,
 };
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
@@ -69,17 +69,17 @@ pub enum TakeResult {
 /// each receiver also polls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreNotification {
-    /// The run has no owner and is due, or there is an order for it.
+    /// The run has no owner and is due, or there is a command for it.
     Run(RunId),
     /// The run has ended.
     Ended(RunId),
     /// An entry left the queue of this lock.
     Lock(String),
-    /// The order is answered.
-    Order(Uuid),
+    /// The command is answered.
+    Command(Uuid),
     /// A message to a webhook was recorded.
     WebhookMessage,
-    /// A run is to begin: see [`Work::pending_runs`].
+    /// A run is to begin: see [`RunCoordination::pending_runs`].
     PendingRun,
 }
 
@@ -128,17 +128,17 @@ pub struct Purged {
     pub payloads: u64,
 }
 
-/// The answer to an order to a run that had ended, or ended before it carried the order out.
+/// The answer to a command to a run that had ended, or ended before it carried the command out.
 pub fn run_has_ended() -> Value {
     serde_json::json!({ "refused": "the run has ended" })
 }
 
-/// The answer to an order to a run that does not exist.
+/// The answer to a command to a run that does not exist.
 pub fn no_such_run() -> Value {
     serde_json::json!({ "refused": "there is no such run" })
 }
 
-/// When a run that was released with this summary is due; `None` if only an order makes it due.
+/// When a run that was released with this summary is due; `None` if only a command makes it due.
 pub(super) fn due_at_of(summary: &RunSummary) -> Option<Timestamp> {
     if summary.status.is_final() {
         return None;
@@ -150,8 +150,8 @@ pub(super) fn due_at_of(summary: &RunSummary) -> Option<Timestamp> {
 /// Notifications that are kept for a slow receiver. Older ones are lost to it: it polls.
 pub(super) const NOTIFICATIONS_MAX: usize = 1_024;
 
-/// Ownership of runs, orders, locks, messages to webhooks, snapshots of runs, retention.
-pub trait Work: Send + Sync + 'static {
+/// Ownership of runs, commands, locks, messages to webhooks, snapshots of runs, retention.
+pub trait RunCoordination: Send + Sync + 'static {
     /// Records that the worker counts as alive for this long from now on. Returns the store's time if processes share
     /// the store, because their own clocks may differ. In a store of one process it does nothing.
     fn heartbeat(
@@ -169,7 +169,7 @@ pub trait Work: Send + Sync + 'static {
     /// run.
     fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>, StoreError>>;
     /// Like [`Self::take_due`], but leaves out these runs, which this worker cannot read, if their owner is dead or has
-    /// given them up ([`Self::give_up`]) and there is no open order for them. A store of one process takes them too.
+    /// given them up ([`Self::give_up`]) and there is no open command for them. A store of one process takes them too.
     fn take_due_except(
         &self,
         worker: WorkerId,
@@ -190,15 +190,15 @@ pub trait Work: Send + Sync + 'static {
     /// the beginning of 1970.
     fn due_times(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>>;
 
-    /// Stores an order to a run that another process executes; no effect if an order with its id exists. If the run has
-    /// ended, or ends before it answers, the answer is [`run_has_ended`]; if it does not exist, [`no_such_run`].
-    fn put_order(&self, order: OrderRecord) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// The unanswered orders to a run, oldest first.
-    fn orders(&self, run: RunId) -> BoxFuture<'_, Result<Vec<OrderRecord>, StoreError>>;
-    /// One order, with its answer once there is one.
-    fn order(&self, id: Uuid) -> BoxFuture<'_, Result<Option<OrderRecord>, StoreError>>;
-    /// Answers an order; no effect if it has an answer.
-    fn settle_order(&self, id: Uuid, answer: Value) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Stores a command to a run that another process executes; no effect if a command with its id exists. If the run
+    /// has ended, or ends before it answers, the answer is [`run_has_ended`]; if it does not exist, [`no_such_run`].
+    fn put_command(&self, command: CommandRecord) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// The unanswered commands to a run, oldest first.
+    fn commands(&self, run: RunId) -> BoxFuture<'_, Result<Vec<CommandRecord>, StoreError>>;
+    /// One command, with its answer once there is one.
+    fn command(&self, id: Uuid) -> BoxFuture<'_, Result<Option<CommandRecord>, StoreError>>;
+    /// Answers a command; no effect if it has an answer.
+    fn answer_command(&self, id: Uuid, answer: Value) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The queues of these locks, or of all, in the order of positions; at most `limit` rows.
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> BoxFuture<'_, Result<Vec<LockRow>, StoreError>>;
@@ -220,7 +220,7 @@ pub trait Work: Send + Sync + 'static {
     fn run_snapshot(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSnapshot>, StoreError>>;
 
     /// Removes at most `limit` runs that ended with this status before this time, those that ended first before others,
-    /// with their events and orders. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
+    /// with their events and commands. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
     /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), while an
     /// earlier run of its job is kept (that run has at most one successor, and has to know it), and while it has a
     /// [`PendingRun`] row. A pinned run whose events cannot be read is left out until the next process. It

@@ -40,7 +40,7 @@ pub(super) struct EncodedAppend {
     pub(super) priority: Priority,
     pub(super) fence: Fence,
     pub(super) locks: Vec<LockUpdate>,
-    /// Answered orders, each with the answer as JSON.
+    /// Answered commands, each with the answer as JSON.
     pub(super) settled: Vec<(Uuid, Vec<u8>)>,
     pub(super) pending_runs: Vec<PendingRunRow>,
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
@@ -98,7 +98,9 @@ impl EncodedAppend {
         reply: oneshot::Sender<Result<(), AppendError>>,
     ) -> Result<Self, AppendError> {
         let Append { run_id, first, events, summary, batch, pins: _, claim, priority, .. } = &*append;
-        let Append { worker, fence, release, locks, webhook_messages: _, settled, pending_runs, .. } = &*append;
+        let Append {
+            worker, fence, release, locks, webhook_messages: _, answered_commands: settled, pending_runs, ..
+        } = &*append;
         if events.is_empty() {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         }
@@ -155,7 +157,7 @@ impl EncodedAppend {
         })
     }
 
-    /// The notifications to send once it is committed, without those for locks and orders of a run that ended.
+    /// The notifications to send once it is committed, without those for locks and commands of a run that ended.
     pub(super) fn notifications(&self, now: i64) -> Vec<StoreNotification> {
         let mut notifications = Vec::new();
         if self.run.ended {
@@ -166,7 +168,7 @@ impl EncodedAppend {
         }
         let removed = self.locks.iter().filter(|update| !update.is_enqueue);
         notifications.extend(removed.map(|update| StoreNotification::Lock(update.entry.name.clone())));
-        notifications.extend(self.settled.iter().map(|(id, _)| StoreNotification::Order(*id)));
+        notifications.extend(self.settled.iter().map(|(id, _)| StoreNotification::Command(*id)));
         if !self.original.webhook_messages.is_empty() {
             notifications.push(StoreNotification::WebhookMessage);
         }

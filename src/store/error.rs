@@ -8,7 +8,7 @@ use crate::names::{RunId, Seq};
 pub enum AppendError {
     /// The append contradicts what is stored: read the run again.
     #[error("conflict: {0}")]
-    Conflict(Conflict),
+    Conflict(AppendConflict),
     /// The fencing token is outdated, because another worker took the run over: stop executing it.
     #[error("fenced: run {0} has a newer owner")]
     Fenced(RunId),
@@ -33,7 +33,7 @@ pub enum ClaimedRequest {
 
 /// What an append contradicts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Conflict {
+pub enum AppendConflict {
     /// The run already has events of another append with these numbers, or the events before them are missing.
     Seq {
         /// The last seq that is stored.
@@ -57,13 +57,13 @@ pub enum Conflict {
     },
 }
 
-impl std::fmt::Display for Conflict {
+impl std::fmt::Display for AppendConflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Conflict::Seq { stored } => write!(f, "the last stored event of the run is {stored}"),
-            Conflict::LegacyClaim => write!(f, "legacy took the first try of the retry key"),
-            Conflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
-            Conflict::Pin { key, owner } => {
+            AppendConflict::Seq { stored } => write!(f, "the last stored event of the run is {stored}"),
+            AppendConflict::LegacyClaim => write!(f, "legacy took the first try of the retry key"),
+            AppendConflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
+            AppendConflict::Pin { key, owner } => {
                 write!(f, "`{}` of {} is {}'s already", key.id, key.family, owner.as_str())
             }
         }

@@ -45,8 +45,10 @@ use uuid::Uuid;
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use check::{StoreChecked, StoreFinding};
 pub use commit_age::{CommitAge, stall_text};
-pub use coordination::{OwnedRun, Purged, RunBodies, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
-pub use error::{AppendError, ClaimedRequest, Conflict, StoreError};
+pub use coordination::{
+    OwnedRun, Purged, RunBodies, RunCoordination, StoreNotification, TakeResult, no_such_run, run_has_ended,
+};
+pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
 pub use followed_path::FollowedPath;
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
@@ -54,8 +56,9 @@ pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use postgres::PostgresStore;
 pub use put_flips::PutFlips;
 pub use records::{
-    Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,
-    OrderRecord, Overridden, PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
+    Append, Claim, CommandRecord, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange,
+    LockRow, NewPin, Overridden, PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent,
+    WebhookMessage,
 };
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes};
@@ -98,11 +101,11 @@ pub type PinCount = (RouteId, Arm, u64);
 /// How long a store that this version creates keeps runs after their end, unless the configuration says otherwise.
 pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// A store to which several owners in this process refer; not "shared" as in [`Work::is_shared`].
+/// A store to which several owners in this process refer; not "shared" as in [`RunCoordination::is_shared`].
 pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
-pub trait Store: Work {
+pub trait Store: RunCoordination {
     /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
     /// future does not cancel the write.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;

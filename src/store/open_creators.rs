@@ -20,7 +20,7 @@ const PENDING_RUNS_MAX: usize = 10_000;
 pub struct OpenCreators {
     /// Each with an open run whose events cannot be read, if no other run counts for the family.
     pub families: BTreeMap<RouteId, Option<RunId>>,
-    /// Open reruns whose events cannot be read. They have no route, so that they count for no family.
+    /// Open reruns whose events cannot be read. They have no route, so it is not known for which family they count.
     pub unreadable_reruns: Vec<RunId>,
 }
 

@@ -39,14 +39,14 @@ pub struct Append {
     pub worker: WorkerId,
     /// The worker's fencing token: an append with another token than the run's is refused.
     pub fence: Fence,
-    /// The run has no owner after this append: it waits until its `wake` or for an order, or has ended.
+    /// The run has no owner after this append: it waits until its `wake` or for a command, or has ended.
     pub release: bool,
     /// Changes of the queues of locks.
     pub locks: Vec<LockChange>,
     /// Messages to send to webhooks.
     pub webhook_messages: Vec<WebhookMessage>,
-    /// Orders to the run that these events carry out or refuse, each with its answer.
-    pub settled: Vec<(Uuid, Value)>,
+    /// Commands to the run that these events carry out or refuse, each with its answer.
+    pub answered_commands: Vec<(Uuid, Value)>,
     /// Runs that these events begin.
     pub pending_runs: Vec<PendingRun>,
     /// How large its events are.
@@ -239,15 +239,16 @@ pub struct PinRecord {
     pub at: Timestamp,
 }
 
-/// An order (such as pause or cancel) to a run that another process executes.
+/// A command (such as pause or cancel) to a run that another process executes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OrderRecord {
-    /// Identifies the order, so that it is carried out once.
+pub struct CommandRecord {
+    /// Identifies the command, so that it is carried out once.
     pub id: Uuid,
     /// The run that it is for.
     pub run: RunId,
-    /// A `workflow::Order` as JSON.
-    pub order: Value,
+    /// A `workflow::ControlCommand` as JSON.
+    #[serde(rename = "order")]
+    pub command: Value,
     /// Who gave it.
     pub by: String,
     /// When it was given.
@@ -302,8 +303,7 @@ pub struct FlipRecord {
     pub evidence: Value,
 }
 
-/// Of the gates below a state that were overridden by force, the lowest one that was still shut at the time of the
-/// flip.
+/// Of the gates below a state that were overridden by force, the lowest one that was still shut when it was flipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overridden {
     /// The rung below the gate.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::encoded::EncodedAppend;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, RunId, Seq};
-use crate::store::{AppendError, Conflict, NewPin};
+use crate::store::{AppendConflict, AppendError, NewPin};
 
 /// The stored rows that a batch may conflict with.
 #[derive(Default)]
@@ -20,14 +20,14 @@ pub(super) struct StoredState {
     /// The batch id of the append that holds the event with this seq.
     pub(super) batches: HashMap<(RunId, u64), Uuid>,
     /// First tries within the retry window.
-    pub(super) claims: HashMap<RetryKey, KeyHolder>,
+    pub(super) claims: HashMap<RetryKey, FirstTryHolder>,
     /// Pins: the arm that owns the instance, and the run.
     pub(super) pins: HashMap<PinKey, (Arm, Option<RunId>)>,
 }
 
 /// Who took a first try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyHolder {
+pub(super) enum FirstTryHolder {
     Legacy,
     /// This run; with the hash of its request, if that is known.
     Run(RunId, Option<[u8; 32]>),
@@ -35,7 +35,7 @@ pub(super) enum KeyHolder {
 
 /// What the writer does with an append.
 #[derive(Debug, PartialEq)]
-pub(super) enum AppendOutcome {
+pub(super) enum AppendDecision {
     /// It is written, with those of its pins that are not stored.
     Write(Vec<NewPin>),
     /// It is stored, or equal to another append of the batch: acknowledged with the commit.
@@ -45,31 +45,33 @@ pub(super) enum AppendOutcome {
 }
 
 /// Decides on each append of a batch, in order.
-pub(super) fn validate_batch(appends: &[EncodedAppend], mut stored: StoredState) -> Vec<AppendOutcome> {
+pub(super) fn validate_batch(appends: &[EncodedAppend], mut stored: StoredState) -> Vec<AppendDecision> {
     appends.iter().map(|append| validate_one(append, &mut stored)).collect()
 }
 
-fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutcome {
+fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendDecision {
     if let Some(heads) = &stored.heads {
         if stored.batches.get(&(append.run_id, append.first)) == Some(&append.batch) {
-            return AppendOutcome::AlreadyStored;
+            return AppendDecision::AlreadyStored;
         }
         let (last_seq, fence) = heads.get(&append.run_id).copied().unwrap_or((0, append.fence));
         if append.fence != fence {
-            return AppendOutcome::Reject(AppendError::Fenced(append.run_id));
+            return AppendDecision::Reject(AppendError::Fenced(append.run_id));
         }
         if append.first != last_seq + 1 {
-            return AppendOutcome::Reject(AppendError::Conflict(Conflict::Seq { stored: Seq(last_seq) }));
+            return AppendDecision::Reject(AppendError::Conflict(AppendConflict::Seq { stored: Seq(last_seq) }));
         }
     }
     for (claim, key) in append.claim.iter().flat_map(|claim| claim.keys().map(move |key| (claim, key))) {
         match stored.claims.get(&key) {
-            Some(KeyHolder::Legacy) => return AppendOutcome::Reject(AppendError::Conflict(Conflict::LegacyClaim)),
-            Some(KeyHolder::Run(run, request)) if *run != append.run_id => {
-                let request = claim.compare(key, *request);
-                return AppendOutcome::Reject(AppendError::Conflict(Conflict::Claim { run: *run, request }));
+            Some(FirstTryHolder::Legacy) => {
+                return AppendDecision::Reject(AppendError::Conflict(AppendConflict::LegacyClaim));
             }
-            Some(KeyHolder::Run(..)) | None => {}
+            Some(FirstTryHolder::Run(run, request)) if *run != append.run_id => {
+                let request = claim.compare(key, *request);
+                return AppendDecision::Reject(AppendError::Conflict(AppendConflict::Claim { run: *run, request }));
+            }
+            Some(FirstTryHolder::Run(..)) | None => {}
         }
     }
     let mut new_pins: HashMap<PinKey, Arm> = HashMap::new();
@@ -79,7 +81,7 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
             None => new_pins.insert(pin.key.clone(), pin.arm).filter(|arm| *arm != pin.arm),
         };
         if let Some(owner) = other {
-            return AppendOutcome::Reject(AppendError::Conflict(Conflict::Pin { key: pin.key.clone(), owner }));
+            return AppendDecision::Reject(AppendError::Conflict(AppendConflict::Pin { key: pin.key.clone(), owner }));
         }
     }
 
@@ -90,12 +92,12 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
     }
     if let Some(claim) = &append.claim {
         for key in claim.keys() {
-            stored.claims.entry(key).or_insert(KeyHolder::Run(append.run_id, Some(claim.request)));
+            stored.claims.entry(key).or_insert(FirstTryHolder::Run(append.run_id, Some(claim.request)));
         }
     }
     if let Some(heads) = &mut stored.heads {
         heads.insert(append.run_id, (append.last(), append.fence));
         stored.batches.extend((append.first..=append.last()).map(|seq| ((append.run_id, seq), append.batch)));
     }
-    AppendOutcome::Write(new_pins)
+    AppendDecision::Write(new_pins)
 }

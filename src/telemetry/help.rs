@@ -3,9 +3,9 @@
 //! Always true: every metric that is recorded anywhere is listed here with its kind; a test searches the sources for
 //! names.
 
-use metrics::{describe_counter, describe_gauge, describe_histogram};
+use metrics::{describe_counter, describe_gauge};
 
-/// Registers all descriptions with the recorder.
+/// Registers the descriptions of counters and gauges with the recorder.
 pub(super) fn describe() {
     for (name, help) in COUNTERS {
         describe_counter!(*name, *help);
@@ -13,9 +13,11 @@ pub(super) fn describe() {
     for (name, help) in GAUGES {
         describe_gauge!(*name, *help);
     }
-    for (name, help) in HISTOGRAMS {
-        describe_histogram!(*name, *help);
-    }
+}
+
+/// The description of a histogram.
+pub(super) fn of_histogram(name: &str) -> Option<&'static str> {
+    HISTOGRAMS.iter().find(|(known, _)| *known == name).map(|(_, help)| *help)
 }
 
 /// Every metric, by kind: its name and its description.
@@ -35,6 +37,21 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_client_connections_total",
         "Client connections that began to speak HTTP, by listener and protocol: `http`, `tls1.2`, `tls1.3`.",
+    ),
+    (
+        "pointsman_client_http_connections_total",
+        "Client connections by listener and version of HTTP: `1.1` (1.0 among them), `2`.",
+    ),
+    ("pointsman_client_streams_total", "Requests that clients began over HTTP/2."),
+    (
+        "pointsman_client_stream_resets_total",
+        "Streams of HTTP/2 clients that were reset before their end, by who did it (`client`, `pointsman`) and the \
+         reason of the protocol, such as `cancel`.",
+    ),
+    (
+        "pointsman_client_goaways_total",
+        "GOAWAY frames sent to HTTP/2 clients, by reason: `no_error` closes an idle connection, or drains it; others \
+         mean that the client violated the protocol (`protocol_error` and so on) or a limit (`enhance_your_calm`).",
     ),
     (
         "pointsman_tls_handshakes_total",
@@ -137,6 +154,7 @@ const COUNTERS: MetricDescriptions = &[
 
 const GAUGES: MetricDescriptions = &[
     ("pointsman_client_connections", "Open client connections."),
+    ("pointsman_client_streams", "Requests of clients over HTTP/2 that have not ended."),
     ("pointsman_legacy_addresses", "Addresses of a service that gets forwarded requests."),
     ("pointsman_legacy_addresses_ejected", "Those that get no requests for a while (`eject`)."),
     ("pointsman_legacy_addresses_unhealthy", "Those that fail their health checks (`health`)."),

@@ -15,8 +15,8 @@ use super::conflict::conflict;
 use super::failure::WENT_TO;
 use super::world::call_scope;
 use super::{
-    Call, CallRecord, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Part, Plan, Run,
-    Step, World, wire,
+    Call, CallRecord, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure, FailureKind,
+    Part, Plan, Run, Step, wire,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::{ServiceName, StepId};
@@ -26,7 +26,7 @@ use crate::secret::SEALED;
 /// now.
 pub fn path_at_base<'r>(
     call: &Call,
-    world: &World,
+    world: &DecisionInputs,
     run: &Run,
     (step, item, part): (&StepId, Option<u32>, Part),
     record: &'r CallRecord,
@@ -47,13 +47,13 @@ pub fn path_at_base<'r>(
 /// Whether the files in force allow a call to be repeated after an unknown outcome. The plan is loaded with these
 /// files, so a call whose repeat would need the key is not repeated once its service is not `keyed` any more. True also
 /// while the files lack the service: whether it is `keyed` is not known then, and nothing is sent to it anyway.
-pub fn allows_repeat(call: &Call, world: &World) -> bool {
+pub fn allows_repeat(call: &Call, world: &DecisionInputs) -> bool {
     call.repeat_is_harmless() || world.base(&call.service).is_none()
 }
 
 /// A service that has another base URL than when a call was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
+pub struct AddressChange {
     /// The service.
     pub service: ServiceName,
     /// The URL of the recorded call, without its query.
@@ -62,7 +62,7 @@ pub struct Moved {
     pub to: String,
 }
 
-impl fmt::Display for Moved {
+impl fmt::Display for AddressChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{WENT_TO} {}, and `{}` is at {} now", self.from, self.service, self.to)
     }
@@ -71,22 +71,22 @@ impl fmt::Display for Moved {
 /// The move of a recorded call's service; `None` where the service has the same base URL as then.
 pub(super) fn moved(
     run: &Run,
-    world: &World,
+    world: &DecisionInputs,
     call: &Call,
     call_id: (&StepId, Option<u32>, Part),
     record: &CallRecord,
-) -> Option<Moved> {
+) -> Option<AddressChange> {
     if path_at_base(call, world, run, call_id, record).is_some() {
         return None;
     }
     let from = record.url.split('?').next().unwrap_or_default().to_owned();
-    Some(Moved { service: call.service.clone(), from, to: wire::base_of(call, world).to_owned() })
+    Some(AddressChange { service: call.service.clone(), from, to: wire::base_of(call, world).to_owned() })
 }
 
 /// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services
 /// have other base URLs in the files in force. The run pauses there instead of sending such a call, or its probe,
 /// again. A call whose recorded URL is sealed is left out, because the URL is not known here.
-pub fn moved_calls(run: &Run, plan: &Plan, world: &World) -> BTreeMap<StepItem, Moved> {
+pub fn moved_calls(run: &Run, plan: &Plan, world: &DecisionInputs) -> BTreeMap<StepItem, AddressChange> {
     let of_steps = run.steps.iter().flat_map(|(step, state)| {
         let open = match state {
             StepState::Open(open) => Some(open),
@@ -130,7 +130,7 @@ pub(super) enum NextAttempt {
 /// The URL's expressions have no value any more.
 pub(super) fn next(
     run: &Run,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     part: Part,
@@ -152,13 +152,20 @@ pub(super) fn next(
 }
 
 /// Pauses the run until a person decides over an attempt with unknown effect, because its service has moved.
-pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, state: &CallState, moved: &Moved) -> Event {
+pub(super) fn pause(
+    run: &Run,
+    step: &Step,
+    item: Option<u32>,
+    part: Part,
+    state: &CallState,
+    moved: &AddressChange,
+) -> Event {
     let mut conflict = over_unknown(run, step, item, part, state, moved);
-    let Moved { service, from, to } = moved;
+    let AddressChange { service, from, to } = moved;
     conflict.expected =
         Some(format!("`{service}` at {from}, which alone knows the call's key; `retry` sends the same call to {to}"));
     conflict.names_earlier_url = Some(true);
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }
 
 /// Pauses the run instead of repeating an attempt with unknown effect, where a repeat was harmless when the attempt was
@@ -169,7 +176,7 @@ pub(super) fn pause_unrepeatable(
     step: &Step,
     item: Option<u32>,
     part: Part,
-    world: &World,
+    world: &DecisionInputs,
     (call, state): (&Call, &CallState),
 ) -> Option<Event> {
     let is_asked_for = state.requested && !state.requested_by_reload;
@@ -179,7 +186,7 @@ pub(super) fn pause_unrepeatable(
     let service = &call.service;
     let why = format!("`{service}` is not `keyed` in the files in force, so that another attempt could do it twice");
     let conflict = over_unknown(run, step, item, part, state, &why);
-    Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None }))
+    Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None }))
 }
 
 /// The conflict over an attempt with unknown effect, with what came back from it.

@@ -15,8 +15,8 @@ use super::risk::{self, BeforeFirstAttempt};
 use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped, too_deep};
 use super::world::{call_scope, deeper_than};
 use super::{
-    Call, CallRecord, ConflictKind, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind,
-    StepStarted, World, fallback, lock, missing, wire,
+    Call, CallRecord, CommandRefusal, ConflictKind, DecisionInputs, EffectClass, Event, Outcome, Part, Plan, Run,
+    Skipped, Step, StepKind, StepStarted, fallback, lock, missing, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, SharedJson, Template};
 use crate::names::{RunId, StepId};
@@ -24,11 +24,11 @@ use crate::names::{RunId, StepId};
 pub(super) fn begin(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     let state = run.call_state(&step.id, item, Part::Do);
     if !state.is_some_and(|state| starts_while_ending(run, step, state)) {
         may_begin(run, plan, step)?;
@@ -36,7 +36,7 @@ pub(super) fn begin(
     let call = match (&step.kind, item) {
         (StepKind::Call(call), _) => call,
         (StepKind::Set(value), Some(item)) => return compute(run, plan, world, step, value, item),
-        _ => return Err(Refusal::NotDue("the step makes no call")),
+        _ => return Err(CommandRefusal::NotDue("the step makes no call")),
     };
     match (run.steps.get(&step.id), item) {
         (None, None) if step.for_each.is_none() => {
@@ -71,15 +71,17 @@ pub(super) fn begin(
                     };
                     Ok(vec![later_attempt(step, call, item, state, request, now)])
                 }
-                Some(_) => Err(Refusal::NotDue("an attempt is under way")),
-                None if !may_begin_item(open, slot) => Err(Refusal::NotDue("it has ended, or there is no such item")),
+                Some(_) => Err(CommandRefusal::NotDue("an attempt is under way")),
+                None if !may_begin_item(open, slot) => {
+                    Err(CommandRefusal::NotDue("it has ended, or there is no such item"))
+                }
                 None => match fallback::not_run(run, plan, world, step, item) {
                     Some(events) => Ok(events),
                     None => begin_first(run, plan, world, step, call, item, now),
                 },
             }
         }
-        _ => Err(Refusal::NotDue("it has ended, or its items are not known yet")),
+        _ => Err(CommandRefusal::NotDue("it has ended, or its items are not known yet")),
     }
 }
 
@@ -87,13 +89,13 @@ pub(super) fn begin(
 fn compute(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     value: &Template,
     item: u32,
-) -> Result<Vec<Event>, Refusal> {
-    if !run.open_step(&step.id).is_some_and(|open| open.taken.is_some() && may_begin_item(open, item)) {
-        return Err(Refusal::NotDue("it does not run as an item's fallback, or has ended"));
+) -> Result<Vec<Event>, CommandRefusal> {
+    if !run.open_step(&step.id).is_some_and(|open| open.replaced_items.is_some() && may_begin_item(open, item)) {
+        return Err(CommandRefusal::NotDue("it does not run as an item's fallback, or has ended"));
     }
     let item = Some(item);
     if let Some(events) = fallback::not_run(run, plan, world, step, item) {
@@ -123,19 +125,19 @@ fn compute(
 fn begin_first(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     call: &Call,
     item: Option<u32>,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     if let Some(missing) = missing::of_call(call, world) {
         return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
     }
     let sent = match risk::before_first_attempt(run, plan, world, step, item, now) {
-        BeforeFirstAttempt::Open => sends(run.mode(), call),
+        BeforeFirstAttempt::NothingFirst => sends(run.mode(), call),
         BeforeFirstAttempt::Rehearse => false,
-        BeforeFirstAttempt::Waiting => return Err(Refusal::NotDue("a person is asked")),
+        BeforeFirstAttempt::Waiting => return Err(CommandRefusal::NotDue("a person is asked")),
         BeforeFirstAttempt::Before(events) => return Ok(events),
     };
     if let Some(before) = lock::before_first_attempt(run, world, step, item).filter(|_| sent) {
@@ -148,7 +150,7 @@ fn begin_first(
 /// intent where the run's mode rehearses it.
 fn first_attempt(
     run: &Run,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     call: &Call,
     item: Option<u32>,
@@ -214,7 +216,7 @@ fn started(
 /// Builds the request of one of a step's calls.
 pub(super) fn first_request(
     run: &Run,
-    world: &World,
+    world: &DecisionInputs,
     call: &Call,
     step: &Step,
     item: Option<u32>,
@@ -229,7 +231,14 @@ pub(super) fn first_request(
     wire::call_record(call, world, run, &scope, masked.as_ref().unwrap_or(&scope), body)
 }
 
-fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<CallRecord>, item: Option<u32>) -> Event {
+fn rehearsed(
+    run: &Run,
+    step: &Step,
+    call: &Call,
+    world: &DecisionInputs,
+    intent: Arc<CallRecord>,
+    item: Option<u32>,
+) -> Event {
     let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
     let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(&scope)) {
         None => (None, None),
@@ -247,7 +256,7 @@ fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<Cal
 /// The idempotency key of a call: the same for all its attempts, and different for every other call. Each time a person
 /// gives the call another input, `renewed` grows and the key changes.
 pub(super) fn idempotency_key(
-    world: &World,
+    world: &DecisionInputs,
     run: RunId,
     step: &StepId,
     item: Option<u32>,

@@ -69,7 +69,8 @@ pub(super) struct Open {
     pub fallbacks_by_item: Option<BTreeMap<u32, StepId>>,
     /// Only of a fallback that runs item by item: the items that it replaces. Only these begin, and the fallback ends
     /// together with the step whose items they are.
-    pub taken: Option<BTreeSet<u32>>,
+    #[serde(rename = "taken")]
+    pub replaced_items: Option<BTreeSet<u32>>,
 }
 
 /// An item that certainly did nothing, and in whose place a fallback runs.
@@ -120,7 +121,7 @@ impl Open {
     }
     /// Whether there is such an item (0 is the single call); of a fallback, whether it replaces that item.
     pub fn includes(&self, slot: u32) -> bool {
-        (slot as usize) < self.all() && self.taken.as_ref().is_none_or(|taken| taken.contains(&slot))
+        (slot as usize) < self.all() && self.replaced_items.as_ref().is_none_or(|taken| taken.contains(&slot))
     }
     /// Moves `next` past the items that have begun, or have ended without having begun.
     pub fn advance_next(&mut self) {
@@ -145,7 +146,8 @@ pub(super) struct CallState {
     pub phase: Phase,
     /// Attempts that do not count towards the limit: the breaker was open, the process ended, or a person asked for
     /// another.
-    pub free: u32,
+    #[serde(rename = "free")]
+    pub uncounted: u32,
     /// How many times a person gave it another input.
     pub renewed: u32,
     /// The next attempt is built again, with that input and another key.
@@ -155,7 +157,7 @@ pub(super) struct CallState {
     pub input_before: Option<Arc<Value>>,
     /// A person asked for the next attempt, or the files have again what it lacked.
     pub requested: bool,
-    /// Where `requested`: no person asked. A reload ended the pause, since the files have again what the call lacked.
+    /// Whether a reload, and not a person, `requested` the next attempt: the files have again what the call lacked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub requested_by_reload: bool,
     /// A person requested the attempt under way.
@@ -174,7 +176,8 @@ pub(super) struct CallState {
     /// Only of a probe: when its latest attempt was decided.
     pub at: Option<Timestamp>,
     /// Until this time an attempt with unknown effect may still take effect.
-    pub settled: Option<Timestamp>,
+    #[serde(rename = "settled")]
+    pub may_take_effect_until: Option<Timestamp>,
     /// The reply to the last attempt with unknown effect.
     #[serde(rename = "evidence")]
     pub unknown_reply: Option<UnknownReply>,
@@ -200,7 +203,8 @@ pub(super) enum Phase {
     /// Its probe is under way.
     Probing,
     /// It waits for a person's decision.
-    Stuck,
+    #[serde(rename = "Stuck")]
+    AwaitsDecision,
 }
 
 /// The result of a call.
@@ -236,8 +240,8 @@ pub(super) struct DoneCall {
     pub harmless: bool,
     /// The run that did it, where this one took over its result: keys are derived from that run's id.
     pub origin: Option<RunId>,
-    /// Where this run took over its result: the calls of a group had overlapped in time, and a group with a greater
-    /// number is undone first.
+    /// If this run took over its result: the number of its group. The calls of a group had overlapped in time; a group
+    /// with a greater number is undone first.
     pub group_before: Option<u32>,
     /// The child run and its workflow, where the step began one.
     pub child: Option<(RunId, WorkflowName)>,
@@ -287,7 +291,7 @@ impl CallState {
             repeatable: started.repeatable,
             uncertain: false,
             phase: Phase::InFlight,
-            free: 0,
+            uncounted: 0,
             renewed: 0,
             renew: false,
             input_before: None,
@@ -299,13 +303,13 @@ impl CallState {
             unfit_result: None,
             why: None,
             at: started.at,
-            settled: None,
+            may_take_effect_until: None,
             unknown_reply: None,
         }
     }
     /// The number of attempts that count towards the limit.
     pub(super) fn counted(&self) -> u32 {
-        self.attempt.saturating_sub(self.free)
+        self.attempt.saturating_sub(self.uncounted)
     }
     /// Whether it is an effect that may have taken place.
     pub(super) fn unknown_effect(&self) -> bool {
@@ -322,7 +326,7 @@ impl CallState {
         input_before: Option<Arc<Value>>,
     ) {
         if !by_reload {
-            self.free = self.attempt;
+            self.uncounted = self.attempt;
         }
         self.requested = true;
         self.requested_by_reload = by_reload;

@@ -14,14 +14,14 @@ use serde_json::Value;
 use super::calls::Open;
 use super::conflict::conflict;
 use super::interactions::{QuestionState, RunQuestion};
-use super::rules::{Asking, OnReject, Question};
+use super::rules::{Asking, CheckpointStep, OnReject};
 use super::sensitive::answer_for_others;
 use super::step_events::{failed, finished, skipped};
 use super::world::deeper_than;
 use super::{
-    CheckpointAnswer, CheckpointEvent, CheckpointKind, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode,
-    OnTimeout, OpenCheckpoint, Outcome, Part, Plan, Refusal, ReviewItem, Risk, Run, Skipped, Step, StepEvent, StepKind,
-    UNVERIFIED, World, wire,
+    CheckpointAnswer, CheckpointEvent, CheckpointKind, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs,
+    Event, Failure, FailureKind, Mode, OnTimeout, OpenCheckpoint, Outcome, Part, Plan, ReviewItem, Risk, Run, Skipped,
+    Step, StepEvent, StepKind, UNVERIFIED, wire,
 };
 use crate::names::{CheckpointId, StepId};
 
@@ -57,7 +57,7 @@ fn deadline_after(now: Timestamp, span: Option<Duration>) -> Option<Timestamp> {
 /// The checkpoint to be opened.
 pub(super) fn ask(
     run: &Run,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     asking: &Asking,
     about: About,
@@ -90,7 +90,13 @@ pub(super) fn ask(
 }
 
 /// Begins a step of kind `checkpoint`.
-pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, now: Timestamp) -> Vec<Event> {
+pub(super) fn open(
+    run: &Run,
+    world: &DecisionInputs,
+    step: &Step,
+    question: &CheckpointStep,
+    now: Timestamp,
+) -> Vec<Event> {
     let about = About {
         item: None,
         kind: CheckpointKind::Question,
@@ -128,7 +134,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
     let said = CheckpointAnswer { values: Some(Arc::new(values)), ..yes() };
     vec![
         Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
-        Event::Checkpoint(CheckpointEvent::Answered { checkpoint, said, by: REHEARSAL.into() }),
+        Event::Checkpoint(CheckpointEvent::Answered { checkpoint, answer: said, by: REHEARSAL.into() }),
     ]
 }
 
@@ -152,22 +158,22 @@ fn yes() -> CheckpointAnswer {
 }
 
 /// The refusal of a further answer to a checkpoint that has one, also after the run has ended.
-pub fn answered_before(run: &Run, plan: &Plan, id: &CheckpointId) -> Option<Refusal> {
+pub fn answered_before(run: &Run, plan: &Plan, id: &CheckpointId) -> Option<CommandRefusal> {
     let question = run.interactions.questions.get(id)?;
     let QuestionState::Answered { said, by, seq } = &question.state else { return None };
     let said = Box::new(answer_for_others(plan, run, &question.checkpoint.step, said));
-    Some(Refusal::AnsweredBefore { by: by.clone(), said, seq: *seq })
+    Some(CommandRefusal::AnsweredBefore { by: by.clone(), said, seq: *seq })
 }
 
 /// Handles an answer.
 pub(super) fn answer(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     id: &CheckpointId,
     mut said: CheckpointAnswer,
     by: &str,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     // An item that is listed twice counts once.
     for named in [&mut said.approved, &mut said.struck] {
         named.sort_unstable();
@@ -176,7 +182,7 @@ pub(super) fn answer(
     if let Some(refusal) = answered_before(run, plan, id) {
         return Err(refusal);
     }
-    let question = run.interactions.questions.get(id).ok_or(Refusal::NoSuchCheckpoint)?;
+    let question = run.interactions.questions.get(id).ok_or(CommandRefusal::NoSuchCheckpoint)?;
     match &question.state {
         QuestionState::Open | QuestionState::Answered { .. } => {}
         QuestionState::Withdrawn => {
@@ -187,25 +193,30 @@ pub(super) fn answer(
                 }
                 None => "what it asked about has changed, or will not happen any more".into(),
             };
-            return Err(Refusal::NotApplicable(message));
+            return Err(CommandRefusal::NotApplicable(message));
         }
     }
     if run.is_ending() {
-        return Err(Refusal::NotApplicable("the run is ending".into()));
+        return Err(CommandRefusal::NotApplicable("the run is ending".into()));
     }
     let asked = &question.checkpoint;
     // Without tokens a client may give any name, and the answer records that nobody verified it.
     let name = by.strip_suffix(UNVERIFIED).unwrap_or(by);
     if !asked.who.is_empty() && !asked.who.iter().any(|who| who == name) {
-        return Err(Refusal::NotYours(format!("only {} may answer this", asked.who.join(" or "))));
+        return Err(CommandRefusal::NotYours(format!("only {} may answer this", asked.who.join(" or "))));
     }
-    let (_, step) = plan.step(&asked.step).ok_or(Refusal::NoSuchStep)?;
+    let (_, step) = plan.step(&asked.step).ok_or(CommandRefusal::NoSuchStep)?;
     check_answer(step, asked, &said, world)?;
     Ok(answer_events(run, step, question, said, by))
 }
 
 /// Checks the answer against the question.
-fn check_answer(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, world: &World) -> Result<(), Refusal> {
+fn check_answer(
+    step: &Step,
+    asked: &OpenCheckpoint,
+    said: &CheckpointAnswer,
+    world: &DecisionInputs,
+) -> Result<(), CommandRefusal> {
     let mut wrong = Vec::new();
     if asked.kind != CheckpointKind::Review && !(said.approved.is_empty() && said.struck.is_empty()) {
         wrong.push("there are no items to approve or to strike out".to_owned());
@@ -240,7 +251,7 @@ fn check_answer(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, wo
             wrong.extend(unknown.take(8).map(|index| format!("there is no item {index}")));
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Refusal::BadValues(wrong)) }
+    if wrong.is_empty() { Ok(()) } else { Err(CommandRefusal::BadValues(wrong)) }
 }
 
 /// The events of an answer.
@@ -250,7 +261,7 @@ fn answer_events(run: &Run, step: &Step, question: &RunQuestion, said: Checkpoin
     let (approve, note) = (said.approve, said.note.clone());
     let mut events = vec![Event::Checkpoint(CheckpointEvent::Answered {
         checkpoint: asked.checkpoint.clone(),
-        said,
+        answer: said,
         by: by.to_owned(),
     })];
     let on_reject = match &step.kind {
@@ -334,5 +345,5 @@ pub(super) fn reopened(run: &Run, step: &Step, item: Option<u32>, by: &str) -> E
     let message = format!("`{}`: {by} rejected the replacement input", step.id);
     let failure = Failure::of_step(FailureKind::Rejected, &step.id, item, message);
     let conflict = conflict(run, step, item, Part::Do, ConflictKind::Refused, &failure);
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }

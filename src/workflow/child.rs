@@ -1,7 +1,7 @@
 //! Steps that run another workflow: child runs.
 //!
 //! Always true: the id of a child run is stored before the child is created; each step (item) has at most one child
-//! that has not ended; a run ends after all its children. Orders to the children (pause, resume, cancel) are repeated
+//! that has not ended; a run ends after all its children. Commands to the children (pause, resume, cancel) are repeated
 //! until the children have ended; repeating one changes nothing.
 
 use std::collections::BTreeMap;
@@ -17,9 +17,9 @@ use super::risk::{BeforeFirstAttempt, as_asked};
 use super::step_events::{fail_or_pause, failed, finished, kept_output, schema_failure, skipped};
 use super::world::{call_scope, deeper_than};
 use super::{
-    ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, Outcome, Part, PauseOrFail,
-    Plan, Refusal, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects, World, fallback, lock, missing,
-    risk,
+    ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Missing,
+    Mode, Outcome, Part, PauseOrFail, Plan, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects,
+    fallback, lock, missing, risk,
 };
 use crate::expression::SharedJson;
 use crate::names::{RunId, StepId, WorkflowName};
@@ -56,14 +56,14 @@ impl Run {
 pub(super) fn begin(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     id: RunId,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     may_begin(run, plan, step)?;
-    let StepKind::Run(child) = &step.kind else { return Err(Refusal::NotDue("the step runs no workflow")) };
+    let StepKind::Run(child) = &step.kind else { return Err(CommandRefusal::NotDue("the step runs no workflow")) };
     match (run.open_step(&step.id), item) {
         (None, None) if step.for_each.is_none() && !run.steps.contains_key(&step.id) => {
             if skipped_by_needs(run, plan, step) {
@@ -75,18 +75,18 @@ pub(super) fn begin(
         }
         (Some(open), item) if open.items.is_some() == item.is_some() => {
             if !may_begin_item(open, item.unwrap_or(0)) {
-                return Err(Refusal::NotDue("it has begun, or there is no such item"));
+                return Err(CommandRefusal::NotDue("it has begun, or there is no such item"));
             }
             if let Some(events) = fallback::not_run(run, plan, world, step, item) {
                 return Ok(events);
             }
         }
-        _ => return Err(Refusal::NotDue("it has ended, or its items are not known yet")),
+        _ => return Err(CommandRefusal::NotDue("it has ended, or its items are not known yet")),
     }
     let rehearse = match risk::before_first_attempt(run, plan, world, step, item, now) {
-        BeforeFirstAttempt::Open => run.mode() != Mode::Real,
+        BeforeFirstAttempt::NothingFirst => run.mode() != Mode::Real,
         BeforeFirstAttempt::Rehearse => true,
-        BeforeFirstAttempt::Waiting => return Err(Refusal::NotDue("a person is asked")),
+        BeforeFirstAttempt::Waiting => return Err(CommandRefusal::NotDue("a person is asked")),
         BeforeFirstAttempt::Before(events) => return Ok(events),
     };
     let world = &as_asked(run, world, step, item);
@@ -129,14 +129,19 @@ fn done_without_call(output: Value) -> Outcome {
 
 /// Handles a child run that could not be started because the files in force do not have its workflow: this run pauses
 /// until they do.
-pub(super) fn workflow_missing(run: &Run, plan: &Plan, world: &World, child: RunId) -> Result<Vec<Event>, Refusal> {
+pub(super) fn workflow_missing(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    child: RunId,
+) -> Result<Vec<Event>, CommandRefusal> {
     let known = begun(run, child)?;
     let missing = Missing::Workflow(known.workflow.clone());
     let note = format!("it was not started: it needs {missing}");
     if run.is_ending() {
         return ended(run, plan, world, not_started(child, note));
     }
-    let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
+    let (_, step) = plan.step(&known.step).ok_or(CommandRefusal::NoSuchStep)?;
     let pause = missing::pause(run, step, known.item, Part::Do, &missing);
     Ok(vec![not_started_event(&known, note), pause])
 }
@@ -146,16 +151,16 @@ pub(super) fn workflow_missing(run: &Run, plan: &Plan, world: &World, child: Run
 pub(super) fn input_refused(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     child: RunId,
     why: &str,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     let known = begun(run, child)?;
     let note = format!("it was not started: `{}` does not take this input: {why}", known.workflow);
     if run.is_ending() {
         return ended(run, plan, world, not_started(child, note));
     }
-    let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
+    let (_, step) = plan.step(&known.step).ok_or(CommandRefusal::NoSuchStep)?;
     let message = format!("`{}`: `{}` does not take this input: {why}", known.step, known.workflow);
     let failure = Failure::of_step(FailureKind::ChildFailed, &known.step, known.item, message);
     // With `failures: collect` nobody is asked about a failed item.
@@ -167,8 +172,10 @@ pub(super) fn input_refused(
 }
 
 /// A child that the run has begun and whose end it has not recorded.
-fn begun(run: &Run, child: RunId) -> Result<OpenChild, Refusal> {
-    run.children().find(|known| known.run == child).ok_or(Refusal::NotDue("no such run was begun, or it has ended"))
+fn begun(run: &Run, child: RunId) -> Result<OpenChild, CommandRefusal> {
+    run.children()
+        .find(|known| known.run == child)
+        .ok_or(CommandRefusal::NotDue("no such run was begun, or it has ended"))
 }
 
 /// The outcome of a child that was never started.
@@ -212,14 +219,19 @@ pub(super) struct ChildOutcome {
 }
 
 /// Records the end of a child run.
-pub(super) fn ended(run: &Run, plan: &Plan, world: &World, end: ChildOutcome) -> Result<Vec<Event>, Refusal> {
+pub(super) fn ended(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    end: ChildOutcome,
+) -> Result<Vec<Event>, CommandRefusal> {
     let ChildOutcome { child, status, output, note, failure: cause, tree, sensitive } = end;
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
-    let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
+    let ((id, item), known) = known.ok_or(CommandRefusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
-        return Err(Refusal::NotDue("it has not ended"));
+        return Err(CommandRefusal::NotDue("it has not ended"));
     }
-    let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
+    let (_, step) = plan.step(id).ok_or(CommandRefusal::NoSuchStep)?;
     let (step_id, item) = (id.clone(), *item);
     let unfit = match status {
         RunStatus::Completed => schema_failure(step, item, &output, world.bytes_mark(run)),
@@ -265,7 +277,7 @@ pub(super) fn ended(run: &Run, plan: &Plan, world: &World, end: ChildOutcome) ->
             let mut conflict = conflict(run, step, item, Part::Do, kind, &failure);
             conflict.response = shorten_value(&output);
             conflict.expected = Some(expected);
-            Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+            Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
         }
         false => finished(step, item, 0, Outcome::Failed { failure }),
     });

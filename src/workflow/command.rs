@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{FailureKind, Order, Part, RunStatus, SensitivePath, StepIndex, TreeEffects};
+use super::{ControlCommand, FailureKind, Part, RunStatus, SensitivePath, StepIndex, TreeEffects};
 use crate::names::{RunId, Seq, ServiceName, StepId};
 
 /// A command to a run.
@@ -87,9 +87,9 @@ pub enum Command {
     /// which.
     Elapse,
     /// Carry out an order of a person, a program or the parent run.
-    Order {
-        /// The order.
-        order: Order,
+    Control {
+        /// The command.
+        command: ControlCommand,
         /// Who gave it.
         by: String,
     },
@@ -235,7 +235,7 @@ type FixedSentence = &'static str;
 /// Why a command is refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Refusal {
+pub enum CommandRefusal {
     /// The run has ended.
     #[error("the run has ended")]
     Ended,

@@ -1,7 +1,7 @@
-//! Orders to a run that has not ended: pause, resume, skip, adjust, retry.
+//! Commands to a run that has not ended: pause, resume, skip, adjust, retry.
 //!
-//! Always true: finished steps keep their results; an order that is not possible in the run's state is refused with the
-//! reason and changes nothing. No order replaces an approval: an adjusted input is asked about again.
+//! Always true: finished steps keep their results; a command that is not possible in the run's state is refused with
+//! the reason and changes nothing. No command replaces an approval: an adjusted input is asked about again.
 
 use std::sync::Arc;
 
@@ -12,15 +12,17 @@ use super::calls::{CallState, Open, Phase, StepState};
 use super::resolve::{self, Resolution};
 use super::step_events::{check_given_form, skipped};
 use super::world::deeper_than;
-use super::{CallBody, Choice, ControlEvent, Event, Part, Plan, Refusal, Run, Skipped, Step, StepKind, World};
+use super::{
+    CallBody, Choice, CommandRefusal, ControlEvent, DecisionInputs, Event, Part, Plan, Run, Skipped, Step, StepKind,
+};
 use crate::names::StepId;
 
-fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::NotApplicable(why.into()))
+fn not_applicable<T>(why: impl Into<String>) -> Result<T, CommandRefusal> {
+    Err(CommandRefusal::NotApplicable(why.into()))
 }
 
-/// Refuses an order to a run that is ending: no step of its plan begins any more.
-fn check_not_ending(run: &Run) -> Result<(), Refusal> {
+/// Refuses a command to a run that is ending: no step of its plan begins any more.
+fn check_not_ending(run: &Run) -> Result<(), CommandRefusal> {
     match (&run.cancel, run.failing.as_ref()) {
         (Some(cancel), _) => not_applicable(format!("{} has cancelled it: it is ending", cancel.by)),
         (None, Some(failure)) => not_applicable(format!("it is ending: {}", failure.message)),
@@ -28,30 +30,40 @@ fn check_not_ending(run: &Run) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn pause(run: &Run, reason: Option<String>, by: &str, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+pub(super) fn pause(run: &Run, reason: Option<String>, by: &str, now: Timestamp) -> Result<Vec<Event>, CommandRefusal> {
     check_not_ending(run)?;
     match &run.pause {
         Some(pause) => not_applicable(format!("{} has paused it already", pause.by)),
-        // A parent may repeat its order much later.
+        // A parent may repeat its command much later.
         None if run.parent_pause_lifted && run.is_parent(by) => {
             not_applicable("somebody has lifted this pause since it was ordered")
         }
-        None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by: by.to_owned(), reason, at: Some(now) })]),
+        None => Ok(vec![Event::Control(ControlEvent::PauseRequested { by: by.to_owned(), reason, at: Some(now) })]),
     }
 }
 
 /// Pauses a run of a store that is a copy. A run that is ending is paused too: what it undid after the copy was made is
 /// not in its events, and would be undone a second time.
-pub(super) fn pause_copied(run: &Run, reason: String, by: String, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+pub(super) fn pause_copied(
+    run: &Run,
+    reason: String,
+    by: String,
+    now: Timestamp,
+) -> Result<Vec<Event>, CommandRefusal> {
     match &run.pause {
         Some(pause) => not_applicable(format!("{} has paused it already", pause.by)),
-        None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by, reason: Some(reason), at: Some(now) })]),
+        None => Ok(vec![Event::Control(ControlEvent::PauseRequested { by, reason: Some(reason), at: Some(now) })]),
     }
 }
 
-pub(super) fn resume(run: &Run, reason: Option<String>, by: &str, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+pub(super) fn resume(
+    run: &Run,
+    reason: Option<String>,
+    by: &str,
+    now: Timestamp,
+) -> Result<Vec<Event>, CommandRefusal> {
     if let Some(pause) = &run.pause {
-        // A parent lifts only its own pause: it may repeat its orders much later.
+        // A parent lifts only its own pause: it may repeat its commands much later.
         return match run.is_parent(by) && pause.by != by {
             true => not_applicable(format!("{} paused it, not the run that began it", pause.by)),
             false => Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason, at: Some(now) })]),
@@ -73,13 +85,13 @@ pub(super) fn resume(run: &Run, reason: Option<String>, by: &str, now: Timestamp
 pub(super) fn skip(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     id: &StepId,
     reason: Option<String>,
     by: &str,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
-    let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
+) -> Result<Vec<Event>, CommandRefusal> {
+    let (_, step) = plan.step(id).ok_or(CommandRefusal::NoSuchStep)?;
     check_not_ending(run)?;
     if run.conflict_over(id, None).is_some() {
         let resolution = Resolution { step: id.clone(), item: None, choice: Choice::Skip, reason, by: by.to_owned() };
@@ -96,7 +108,7 @@ pub(super) fn skip(
                 return not_applicable(format!("`{id}` runs only where it takes the place of `{original}`"));
             }
         }
-        Some(StepState::Open(Open { taken: Some(_), .. })) => {
+        Some(StepState::Open(Open { replaced_items: Some(_), .. })) => {
             let original = original.map_or("another step", |original| original.as_str());
             return not_applicable(format!(
                 "`{id}` takes the place of items of `{original}`, which cannot be skipped together"
@@ -127,7 +139,7 @@ pub(super) fn skip(
     Ok(skipped(run, step, Skipped::ByHand))
 }
 
-/// An order to give a step another input.
+/// A command to give a step another input.
 pub(super) struct Adjustment {
     pub step: StepId,
     pub item: Option<u32>,
@@ -136,9 +148,14 @@ pub(super) struct Adjustment {
     pub by: String,
 }
 
-pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjustment: Adjustment) -> Result<Vec<Event>, Refusal> {
+pub(super) fn adjust(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    adjustment: Adjustment,
+) -> Result<Vec<Event>, CommandRefusal> {
     let Adjustment { step: ref id, item, input, reason, by } = adjustment;
-    let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
+    let (_, step) = plan.step(id).ok_or(CommandRefusal::NoSuchStep)?;
     check_not_ending(run)?;
     takes_input(step)?;
     check_given_form(step, &input)?;
@@ -166,7 +183,7 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjustment: Adjustme
     }
     if deeper_than(&input, world.output_depth_max) {
         let message = format!("the input is nested deeper than output_depth_max ({})", world.output_depth_max);
-        return Err(Refusal::BadValues(vec![message]));
+        return Err(CommandRefusal::BadValues(vec![message]));
     }
     Ok(vec![Event::Control(ControlEvent::InputAdjusted {
         step: id.clone(),
@@ -183,7 +200,7 @@ fn describe(id: &StepId, item: Option<u32>) -> String {
     item.map_or_else(|| format!("`{id}`"), |item| format!("item {item} of `{id}`"))
 }
 
-fn takes_input(step: &Step) -> Result<(), Refusal> {
+fn takes_input(step: &Step) -> Result<(), CommandRefusal> {
     match &step.kind {
         StepKind::Call(call) if matches!(call.body, CallBody::Empty) => {
             not_applicable(format!("`{}` sends no body that could be adjusted", step.id))
@@ -200,13 +217,13 @@ fn takes_input(step: &Step) -> Result<(), Refusal> {
 pub(super) fn retry(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     only: Option<&StepId>,
     by: &str,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     if let Some(id) = only {
-        plan.step(id).ok_or(Refusal::NoSuchStep)?;
+        plan.step(id).ok_or(CommandRefusal::NoSuchStep)?;
         let mut conflicts = run.conflicts().iter().filter(|conflict| conflict.step == *id);
         match (conflicts.next(), conflicts.next()) {
             (Some(conflict), None) => {

@@ -18,9 +18,9 @@ use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::step_events::{fail_or_pause, failed, schema_failure, skipped, too_deep};
 use super::world::{deeper_than, item_scope};
 use super::{
-    AttemptResult, Choice, Command, ConflictKind, EndingEvent, Event, Order, Part, Plan, Refusal, Run, Skipped, Step,
-    StepEvent, StepIndex, StepKind, World, checkpoint, child, control, ending, lock, missing, probe, rerun, resolve,
-    undo, wait, wire,
+    AttemptResult, Choice, Command, CommandRefusal, ConflictKind, ControlCommand, DecisionInputs, EndingEvent, Event,
+    Part, Plan, Run, Skipped, Step, StepEvent, StepIndex, StepKind, checkpoint, child, control, ending, lock, missing,
+    probe, rerun, resolve, undo, wait, wire,
 };
 use crate::names::StepId;
 
@@ -30,21 +30,33 @@ pub use super::respond::input_refused;
 ///
 /// # Errors
 /// It is not due now, or not allowed any more; nothing happens.
-pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+pub fn decide(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    command: Command,
+    now: Timestamp,
+) -> Result<Vec<Event>, CommandRefusal> {
     if run.is_final() {
-        return Err(Refusal::Ended);
+        return Err(CommandRefusal::Ended);
     }
     let world = &world.at(now);
     events_of(run, plan, world, command, now).map(|events| lock::release(run, events))
 }
 
-fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+fn events_of(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    command: Command,
+    now: Timestamp,
+) -> Result<Vec<Event>, CommandRefusal> {
     match command {
         Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?, now),
         Command::Begin { step, item, part } => {
             let step = step_of(plan, step)?;
             if run.is_paused() {
-                return Err(Refusal::NotDue("the run is paused"));
+                return Err(CommandRefusal::NotDue("the run is paused"));
             }
             match part {
                 Part::Do => begin(run, plan, world, step, item, now),
@@ -56,24 +68,26 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
             let step = step_of(plan, step)?;
             record(&EndedAttempt { run, plan, world, step, item, part, attempt, again, jitter, now }, result)
         }
-        Command::Order { order, by } => match order {
-            Order::Cancel { compensate, reason, automatic } => {
+        Command::Control { command: order, by } => match order {
+            ControlCommand::Cancel { compensate, reason, automatic } => {
                 ending::cancel(run, compensate, reason, automatic, &by, now)
             }
-            Order::Resolve { step, item, choice, reason } => {
+            ControlCommand::Resolve { step, item, choice, reason } => {
                 resolve::resolve(run, plan, world, &Resolution { step, item, choice, reason, by }, now)
             }
-            Order::Pause { reason } => control::pause(run, reason, &by, now),
-            Order::Resume { reason } => control::resume(run, reason, &by, now),
-            Order::Skip { step, reason } => control::skip(run, plan, world, &step, reason, &by, now),
-            Order::Adjust { step, item, input, reason } => {
+            ControlCommand::Pause { reason } => control::pause(run, reason, &by, now),
+            ControlCommand::Resume { reason } => control::resume(run, reason, &by, now),
+            ControlCommand::Skip { step, reason } => control::skip(run, plan, world, &step, reason, &by, now),
+            ControlCommand::Adjust { step, item, input, reason } => {
                 let adjustment = control::Adjustment { step, item, input, reason, by };
                 control::adjust(run, plan, world, adjustment)
             }
-            Order::HandOver { to, from, sealed } => rerun::hand_over(run, plan, to, from, sealed, by),
-            Order::Retry { step } => control::retry(run, plan, world, step.as_ref(), &by, now),
-            Order::Answer { checkpoint, said } => checkpoint::answer(run, plan, world, &checkpoint, said, &by),
-            Order::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
+            ControlCommand::HandOver { to, from, sealed } => rerun::hand_over(run, plan, to, from, sealed, by),
+            ControlCommand::Retry { step } => control::retry(run, plan, world, step.as_ref(), &by, now),
+            ControlCommand::Answer { checkpoint, answer: said } => {
+                checkpoint::answer(run, plan, world, &checkpoint, said, &by)
+            }
+            ControlCommand::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
         },
         Command::PauseCopied { by, reason } => control::pause_copied(run, reason, by, now),
         Command::RetryMissing { step, item } => retry_missing(run, plan, world, &step, item, now),
@@ -97,13 +111,13 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
         Command::Conclude => ending::conclude(run, plan, world),
         Command::Abandon { reason } => {
             if run.effects_begun() {
-                return Err(Refusal::EffectsBegun);
+                return Err(CommandRefusal::EffectsBegun);
             }
             if run.answer.is_some() || run.pending.is_some() {
-                return Err(Refusal::Answered);
+                return Err(CommandRefusal::Answered);
             }
             if run.is_decided_against() {
-                return Err(Refusal::NotApplicable("it was decided that this is not to be done".into()));
+                return Err(CommandRefusal::NotApplicable("it was decided that this is not to be done".into()));
             }
             Ok(vec![Event::Ending(EndingEvent::Abandoned { to: "legacy".into(), reason: reason.into() })])
         }
@@ -111,7 +125,7 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
 }
 
 /// Handles a deadline that has passed: the run's own first, then that of a question, then that of a wait.
-fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, CommandRefusal> {
     let deadline_events = ending::elapse(run, now);
     if !deadline_events.is_empty() {
         return Ok(deadline_events);
@@ -120,17 +134,23 @@ fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, Refusal>
         true => None,
         false => checkpoint::elapse(run, plan, now).or_else(|| wait::elapse(run, plan, now)),
     };
-    events.ok_or(Refusal::NotDue("no deadline has passed"))
+    events.ok_or(CommandRefusal::NotDue("no deadline has passed"))
 }
 
-fn step_of(plan: &Plan, step: StepIndex) -> Result<&Step, Refusal> {
-    plan.steps.get(step.0).ok_or(Refusal::NoSuchStep)
+fn step_of(plan: &Plan, step: StepIndex) -> Result<&Step, CommandRefusal> {
+    plan.steps.get(step.0).ok_or(CommandRefusal::NoSuchStep)
 }
 
-fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+fn advance(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    step: &Step,
+    now: Timestamp,
+) -> Result<Vec<Event>, CommandRefusal> {
     let waits = run.interactions.waits.contains_key(&step.id) || run.interactions.is_asked_about(&step.id, None);
     if run.steps.contains_key(&step.id) || waits {
-        return Err(Refusal::NotDue("it has begun"));
+        return Err(CommandRefusal::NotDue("it has begun"));
     }
     if let Some(original) = step.replaces
         && !run.replaced.contains_key(&step.id)
@@ -157,7 +177,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
             Event::Step(StepEvent::FanOutOpened { step: step.id.clone(), items, collect, fallback })
         }
         (StepKind::Call(_) | StepKind::Run(_), None) => {
-            return Err(Refusal::NotDue("the step begins with its call or child run"));
+            return Err(CommandRefusal::NotDue("the step begins with its call or child run"));
         }
         (StepKind::Checkpoint(question), _) => return Ok(checkpoint::open(run, world, step, question, now)),
         (StepKind::Wait(wait), _) => return Ok(wait::open(run, world, step, wait, now)),
@@ -186,7 +206,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
     }])
 }
 
-fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event {
+fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &DecisionInputs) -> Event {
     if deeper_than(&output, world.output_depth_max) {
         return too_deep(step, None, world);
     }
@@ -202,11 +222,13 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
 }
 
 /// Handles the result of an attempt.
-fn record(ended: &EndedAttempt<'_>, result: AttemptResult) -> Result<Vec<Event>, Refusal> {
+fn record(ended: &EndedAttempt<'_>, result: AttemptResult) -> Result<Vec<Event>, CommandRefusal> {
     let state = ended.run.call_state(&ended.step.id, ended.item, ended.part);
     let under_way = |state: &&CallState| state.attempt == ended.attempt && state.phase == Phase::InFlight;
-    let Some(state) = state.filter(under_way) else { return Err(Refusal::NotDue("no such attempt is under way")) };
-    let call = ended.step.call(ended.part).ok_or(Refusal::NotDue("the step makes no call"))?;
+    let Some(state) = state.filter(under_way) else {
+        return Err(CommandRefusal::NotDue("no such attempt is under way"));
+    };
+    let call = ended.step.call(ended.part).ok_or(CommandRefusal::NotDue("the step makes no call"))?;
     Ok(match ended.part {
         Part::Do => ended.own_call(call, state, result),
         Part::Probe => probe::ended(ended, state, result),
@@ -218,13 +240,13 @@ fn record(ended: &EndedAttempt<'_>, result: AttemptResult) -> Result<Vec<Event>,
 fn retry_missing(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     step: &StepId,
     item: Option<u32>,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     if !missing::found_again(run, plan, world).any(|conflict| conflict.step == *step && conflict.item == item) {
-        return Err(Refusal::NotDue("it is still missing"));
+        return Err(CommandRefusal::NotDue("it is still missing"));
     }
     let (reason, by) = (Some("they have it again".to_owned()), missing::RELOAD.to_owned());
     let resolution = Resolution { step: step.clone(), item, choice: Choice::Retry, reason, by };

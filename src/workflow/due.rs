@@ -4,19 +4,21 @@
 //! that is only a time to wait for or a held step. A run that nothing will wake is a bug. A step that the run's mode
 //! rehearses is offered as a [`Command::Begin`] like any other, and [`super::decide`] turns it into an intent.
 //!
-//! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody ordered
-//! a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended, except over what
-//! the files lack in a run that is not ending yet. *Failing*: it ends early; calls under way end, and unknown effects
-//! are probed. *Compensating*: what was done is undone. Then it ends.
+//! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody
+//! requested a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended, except
+//! over what the files lack in a run that is not ending yet. *Failing*: it ends early; calls under way end, and unknown
+//! effects are probed. *Compensating*: what was done is undone. Then it ends.
 
 use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState};
-use super::child_orders::orders_to_children;
+use super::child_commands::commands_to_children;
 use super::may_begin::{sends, skipped_by_needs, starts_while_ending};
 use super::work_count::count_work;
 use super::world::call_scope;
-use super::{Command, EffectClass, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
+use super::{
+    Command, ControlCommand, DecisionInputs, EffectClass, Part, Plan, Run, Step, StepIndex, StepKind, missing,
+};
 use crate::names::{RunId, Seq};
 
 /// One thing for the engine to do.
@@ -35,13 +37,13 @@ pub enum Action {
         /// The item of a `for_each`.
         item: Option<u32>,
     },
-    /// Pass this order to a child run. The action is repeated until the child has ended, so an order may arrive more
+    /// Pass this command to a child run. The action is repeated until the child has ended, so a command may arrive more
     /// than once.
-    OrderChild {
+    CommandChild {
         /// The run.
         child: RunId,
-        /// The order.
-        order: Order,
+        /// The command.
+        command: ControlCommand,
     },
     /// Read this lock's queue once its entry is stored, and pass what it shows to [`super::decide`]
     /// ([`Command::LockSeen`]); while others are first, read it again when one of them has left.
@@ -67,7 +69,7 @@ pub struct Conditions {
 }
 
 /// The actions that are due now, in the plan's order.
-pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec<Action> {
+pub fn due(run: &Run, plan: &Plan, world: &DecisionInputs, conditions: Conditions) -> Vec<Action> {
     if run.end.is_some() {
         return Vec::new();
     }
@@ -92,8 +94,8 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
         due.running();
         due.interaction_deadlines();
     }
-    let orders = orders_to_children(run);
-    due.actions.extend(orders.map(|(child, order)| Action::OrderChild { child, order }));
+    let commands = commands_to_children(run);
+    due.actions.extend(commands.map(|(child, command)| Action::CommandChild { child, command }));
     due.actions.extend(due.wake.map(Action::Wait));
     due.actions
 }
@@ -102,7 +104,7 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
 pub(super) struct Due<'a> {
     pub run: &'a Run,
     pub plan: &'a Plan,
-    pub world: &'a World,
+    pub world: &'a DecisionInputs,
     pub conditions: Conditions,
     pub actions: Vec<Action>,
     /// When to ask again.
@@ -228,7 +230,7 @@ impl Due<'_> {
                 Phase::Waiting(at) => self.next_attempt(index, step, item, Part::Do, at),
                 Phase::ToProbe(at) => self.next_attempt(index, step, item, Part::Probe, at),
                 Phase::Probing => self.side_call(index, step, item, Part::Probe),
-                Phase::InFlight | Phase::Stuck => {}
+                Phase::InFlight | Phase::AwaitsDecision => {}
             }
         }
         let Some(items) = &open.items else {
@@ -249,7 +251,7 @@ impl Due<'_> {
         let queued = open.queued.iter().copied().filter(|slot| !self.in_queue(index, step, Some(*slot)));
         let queued: Vec<u32> = queued.collect();
         let fresh = |slot: &u32| open.is_new(*slot) && !self.run.interactions.is_asked_about(&step.id, Some(*slot));
-        let next: Vec<u32> = match (&open.taken, &step.for_each) {
+        let next: Vec<u32> = match (&open.replaced_items, &step.for_each) {
             // A fallback of single items counts towards the concurrency of the step whose items it replaces.
             (Some(taken), _) if step.needs.iter().all(|need| self.run.has_ended(&self.plan.steps[need.0].id)) => {
                 queued.into_iter().chain(taken.iter().copied().filter(fresh)).collect()
@@ -263,7 +265,7 @@ impl Due<'_> {
         };
         let is_held = self.conditions.hold_effects && is_effect(self.run, step);
         for slot in next {
-            if is_held && (open.taken.is_none() || condition_holds(self.run, self.world, step, Some(slot))) {
+            if is_held && (open.replaced_items.is_none() || condition_holds(self.run, self.world, step, Some(slot))) {
                 self.actions.push(Action::Held(index));
                 break;
             }
@@ -317,7 +319,7 @@ impl Due<'_> {
                     {
                         self.next_attempt(index, step, item, Part::Probe, at);
                     }
-                    Phase::ToProbe(_) | Phase::Waiting(_) | Phase::InFlight | Phase::Stuck => {}
+                    Phase::ToProbe(_) | Phase::Waiting(_) | Phase::InFlight | Phase::AwaitsDecision => {}
                 }
             }
         }
@@ -371,14 +373,14 @@ fn undo_is_effect(run: &Run, step: &Step) -> bool {
 }
 
 /// Whether a held step would run: one that would be skipped, or would fail in its condition, is not reported as held.
-fn condition_holds(run: &Run, world: &World, step: &Step, item: Option<u32>) -> bool {
+fn condition_holds(run: &Run, world: &DecisionInputs, step: &Step, item: Option<u32>) -> bool {
     let scope = || call_scope(&world.plain(run), run, &step.id, item, Part::Do);
     step.condition.as_ref().is_none_or(|condition| condition.holds(&scope()) == Ok(true))
 }
 
 /// The first entry of `respond` whose steps have ended and whose condition holds. A condition without a value counts as
 /// false.
-fn answer_due(run: &Run, plan: &Plan, world: &World) -> Option<usize> {
+fn answer_due(run: &Run, plan: &Plan, world: &DecisionInputs) -> Option<usize> {
     let mut scope = None;
     plan.respond.iter().position(|entry| {
         let ended = match &entry.after {

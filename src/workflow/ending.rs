@@ -14,16 +14,17 @@ use super::calls::{CallState, UnknownReply};
 use super::conflict::conflict;
 use super::respond::{answer_about, pin};
 use super::{
-    AnswerEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, Part, Plan,
-    Refusal, Run, RunStatus, RunSummary, World, undo,
+    AnswerEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs, EndingEvent, Event,
+    Failure, FailureKind, Part, Plan, Run, RunStatus, RunSummary, undo,
 };
 use crate::names::StepId;
+use crate::secret::{SEALED, STARS};
 
 /// Ends the run, or enters the next phase.
-pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
+pub(super) fn conclude(run: &Run, plan: &Plan, world: &DecisionInputs) -> Result<Vec<Event>, CommandRefusal> {
     let ending_conflict = run.ending_conflict();
     if (run.is_paused() && ending_conflict.is_none()) || run.in_flight > 0 || !run.interactions.children.is_empty() {
-        return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
+        return Err(CommandRefusal::NotDue("calls or other runs are under way, or the run is paused"));
     }
     if let Some(conflict) = ending_conflict {
         let message = format!("a person would have to decide: {}", conflict.message);
@@ -36,10 +37,10 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
     let of_child = run.unanswered.as_ref().filter(|_| run.started.parent.is_some() && !has_steps_to_come);
     let Some(failure) = run.failing.as_ref().or(of_child) else {
         if has_steps_to_come {
-            return Err(Refusal::NotDue("steps are to come"));
+            return Err(CommandRefusal::NotDue("steps are to come"));
         }
         return match &run.unanswered {
-            None if run.answer.is_none() => Err(Refusal::NotDue("the answer is to come")),
+            None if run.answer.is_none() => Err(CommandRefusal::NotDue("the answer is to come")),
             None => Ok(vec![Event::Ending(EndingEvent::Completed {})]),
             // All steps have ended, only the answer is missing: nothing is undone for that.
             Some(failure) => {
@@ -51,7 +52,7 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
     };
     let compensates = run.compensates();
     if run.undoing.as_ref().is_some_and(|undoing| compensates && undoing.at < undoing.groups.len()) {
-        return Err(Refusal::NotDue("something is to be undone"));
+        return Err(CommandRefusal::NotDue("something is to be undone"));
     }
     if run.undoing.is_none() {
         let unknown: Vec<Event> = run
@@ -88,8 +89,8 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
 }
 
 /// The caller's answer for a run that ends early, where the plan declares one. An id in it is pinned like an id in any
-/// answer: the caller may follow up a declined order too.
-fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
+/// answer: the caller may follow up a declined command too.
+fn early_answer(run: &Run, plan: &Plan, world: &DecisionInputs) -> Vec<Event> {
     if run.answer.is_some() {
         return Vec::new();
     }
@@ -113,7 +114,7 @@ fn pause_over_unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, 
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, step, item, message) };
     let mut conflict = conflict(run, declared, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
     conflict.response = response;
-    Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None }))
+    Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None }))
 }
 
 /// The event of the run's own deadline, where it has passed.
@@ -124,8 +125,8 @@ pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
 
 /// Handles a cancellation. A person may cancel a run again that was cancelled automatically, to close its conflicts.
 /// If the run is ending already, a cancellation by its parent resumes it, if it is paused: after a restore even a run
-/// that is ending is paused, and a parent that is ending gives its children no order but this one. The event names the
-/// parent as the one who resumed it.
+/// that is ending is paused, and a parent that is ending gives its children no command but this one. The event names
+/// the parent as the one who resumed it.
 pub(super) fn cancel(
     run: &Run,
     compensate: bool,
@@ -133,14 +134,14 @@ pub(super) fn cancel(
     automatic: bool,
     by: &str,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     let is_of_parent = run.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
     let is_paused_by_parent = is_of_parent && run.pause.as_ref().is_some_and(|pause| pause.by == by);
     let refuse = |why: String| match is_paused_by_parent {
         true => {
             Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason: reason.clone(), at: Some(now) })])
         }
-        false => Err(Refusal::NotApplicable(why)),
+        false => Err(CommandRefusal::NotApplicable(why)),
     };
     let earlier = run.cancel.as_ref().filter(|cancel| automatic || !cancel.automatic);
     match (earlier, run.undoing.is_some(), compensate) {
@@ -150,7 +151,9 @@ pub(super) fn cancel(
         (None, true, true) => refuse(
             "what was done is being undone already; to leave the rest as it is, cancel without compensation".into(),
         ),
-        _ => Ok(vec![Event::Control(ControlEvent::CancelOrdered { by: by.to_owned(), compensate, reason, automatic })]),
+        _ => {
+            Ok(vec![Event::Control(ControlEvent::CancelRequested { by: by.to_owned(), compensate, reason, automatic })])
+        }
     }
 }
 
@@ -158,6 +161,10 @@ impl RunSummary {
     /// The summary and the last event of a run that is cancelled although its plan or its events cannot be read. The
     /// summary equals the one that folding all of the events would give.
     pub fn cancelled_unread(self, why: &str, reason: Option<&str>, by: &str, now: Timestamp) -> (Self, Event) {
+        // Nothing of this run can be sealed here, so a copy of a sealed value would be opened by a process that has the
+        // key again.
+        let shown = |text: &str| if text.contains(SEALED[0]) { STARS.to_owned() } else { text.to_owned() };
+        let (by, reason) = (&*shown(by), reason.map(shown));
         let reason = match reason {
             Some(reason) => format!("{reason} ({why}: nothing was undone, and what was under way is left as it is)"),
             None => format!("{why}: nothing was undone, and what was under way is left as it is"),

@@ -115,12 +115,14 @@ pub struct Superseded {
     /// The step at which it begins.
     pub from: StepId,
     /// Steps whose results it takes over: only the successor undoes them.
-    pub handed: Vec<StepId>,
+    #[serde(rename = "handed")]
+    pub handed_over_steps: Vec<StepId>,
     /// Credentials of the caller, as the other run's ciphertext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
-    /// Who ordered it.
-    pub who: String,
+    /// Who requested it.
+    #[serde(rename = "who")]
+    pub requested_by: String,
 }
 
 /// Where the id of a created instance comes from.
@@ -184,7 +186,8 @@ pub struct StepStarted {
     /// When the step's `deadline` ends all its attempts and pauses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// Of a probe only: when this attempt was decided. A "no" counts only if the probe was sent late enough.
+    /// Of a probe only: when this attempt was decided. Its "no" counts only if the probed attempt could not take effect
+    /// after this time (`settles`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
 }
@@ -224,8 +227,8 @@ pub struct RetryScheduled {
     /// When the next one starts.
     pub at: Timestamp,
     /// Whether it does not count as an attempt, because the breaker was open or the process ended.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub free: bool,
+    #[serde(rename = "free", default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
     /// Whether the probe of the attempt starts then, instead of another attempt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
@@ -236,8 +239,8 @@ pub struct RetryScheduled {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Arc<Value>>,
     /// Until this time an attempt with unknown outcome may still take effect (`settles` of its probe).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled: Option<Timestamp>,
+    #[serde(rename = "settled", default, skip_serializing_if = "Option::is_none")]
+    pub may_take_effect_until: Option<Timestamp>,
     /// Whether the attempt was withdrawn before its turn at the service came ([`super::AttemptResult::Withdrawn`]). The
     /// deadline of all attempts begins anew with the next one, as after a person's decision.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

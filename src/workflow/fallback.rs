@@ -8,14 +8,14 @@ use super::calls::StepState;
 use super::may_begin::skipped_by_needs;
 use super::step_events::failed;
 use super::world::call_scope;
-use super::{Event, Outcome, Part, Plan, Run, Skipped, Step, StepEvent, StepFinished, World};
+use super::{DecisionInputs, Event, Outcome, Part, Plan, Run, Skipped, Step, StepEvent, StepFinished};
 
 /// The fallback that a step (an item) declares and that can still be taken.
 pub(super) fn available<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) -> Option<&'p Step> {
     let by = plan.steps.get(step.failure_handling.fallback?.0)?;
     let is_available = match run.steps.get(&by.id) {
         None => plan.runs_by_item(step) == item.is_some(),
-        Some(StepState::Open(open)) => item.is_some() && open.taken.is_some(),
+        Some(StepState::Open(open)) => item.is_some() && open.replaced_items.is_some(),
         Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed | StepState::Replaced { .. }) => false,
     };
     is_available.then_some(by)
@@ -23,12 +23,18 @@ pub(super) fn available<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option
 
 /// Whether a step runs as the fallback of single items.
 pub(super) fn is_of_items(run: &Run, step: &Step) -> bool {
-    run.open_step(&step.id).is_some_and(|open| open.taken.is_some())
+    run.open_step(&step.id).is_some_and(|open| open.replaced_items.is_some())
 }
 
 /// The events of an item's fallback that does not run, because its `if` is false or something that it needs was
 /// skipped; `None` where it runs.
-pub(super) fn not_run(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Option<Vec<Event>> {
+pub(super) fn not_run(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    step: &Step,
+    item: Option<u32>,
+) -> Option<Vec<Event>> {
     if !is_of_items(run, step) || run.call_state(&step.id, item, Part::Do).is_some() {
         return None;
     }

@@ -125,7 +125,7 @@ pub(super) struct Child {
     pub workflow: WorkflowName,
     pub input: Arc<Value>,
     pub began: Seq,
-    /// It was ordered to pause together with this run.
+    /// It was requested to pause together with this run.
     pub paused: bool,
 }
 

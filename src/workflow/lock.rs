@@ -16,8 +16,9 @@ use super::step_events::{fail_before_call, failed, skipped};
 use super::work_count::count_work;
 use super::world::call_scope;
 use super::{
-    CheckpointEvent, ChildEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind,
-    LockEvent, LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, StepEvent, StepFinished, World,
+    CheckpointEvent, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs,
+    EndingEvent, Event, Failure, FailureKind, LockEvent, LockSeen, Mode, Outcome, Part, Run, Skipped, Step, StepEvent,
+    StepFinished,
 };
 use crate::names::Seq;
 
@@ -35,10 +36,10 @@ const REAL: &str = "real:";
 /// begin.
 pub(super) fn before_first_attempt(
     run: &Run,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
-) -> Option<Result<Vec<Event>, Refusal>> {
+) -> Option<Result<Vec<Event>, CommandRefusal>> {
     let key = step.safeguards.lock.as_ref()?.key.as_ref()?;
     // A rehearsal changes nothing that a lock could protect.
     if run.mode() == Mode::Rehearse {
@@ -46,7 +47,7 @@ pub(super) fn before_first_attempt(
     }
     match run.interactions.queue_entry(&step.id, item) {
         Some(entry) if entry.taken => return None,
-        Some(_) => return Some(Err(Refusal::NotDue("it stands in a lock's queue"))),
+        Some(_) => return Some(Err(CommandRefusal::NotDue("it stands in a lock's queue"))),
         None => {}
     }
     let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
@@ -87,16 +88,16 @@ pub(super) fn queue_seen(
     item: Option<u32>,
     queued: Seq,
     seen: LockSeen,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     let entry = run.interactions.queue_entry(&step.id, item).filter(|entry| !entry.taken && entry.queued == queued);
-    let entry = entry.ok_or(Refusal::NotDue("it has no such entry in a queue"))?;
+    let entry = entry.ok_or(CommandRefusal::NotDue("it has no such entry in a queue"))?;
     if run.is_paused() || run.is_ending() {
-        return Err(Refusal::NotDue("the run is ending, or paused"));
+        return Err(CommandRefusal::NotDue("the run is ending, or paused"));
     }
     let pause = |kind, message: String| {
         let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
         let conflict = conflict(run, step, item, Part::Do, kind, &failure);
-        Ok(vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })])
+        Ok(vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })])
     };
     let name = &entry.name;
     match seen {
@@ -107,11 +108,11 @@ pub(super) fn queue_seen(
             pause(ConflictKind::Deadlock, format!("runs wait for each other's locks: {}", links.join("; ")))
         }
         LockSeen::Behind { holder } => match step.safeguards.lock.as_ref().map_or(Busy::Wait, |lock| lock.busy) {
-            Busy::Wait => Err(Refusal::NotDue("it stands in the queue")),
+            Busy::Wait => Err(CommandRefusal::NotDue("it stands in the queue")),
             Busy::Skip => Ok(skip(run, step, item)),
             Busy::Cancel => Ok(vec![cancel(step, &format!("the lock `{name}` is held by {holder}"))]),
             // A person has decided that it waits.
-            Busy::Ask if entry.told_to_wait => Err(Refusal::NotDue("it stands in the queue")),
+            Busy::Ask if entry.told_to_wait => Err(CommandRefusal::NotDue("it stands in the queue")),
             Busy::Ask => pause(ConflictKind::Busy, format!("`{}`: the lock `{name}` is held by {holder}", step.id)),
         },
     }
@@ -127,7 +128,7 @@ pub(super) fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
 
 /// Cancels the run of a step whose lock is held.
 pub(super) fn cancel(step: &Step, why: &str) -> Event {
-    Event::Control(ControlEvent::CancelOrdered {
+    Event::Control(ControlEvent::CancelRequested {
         by: format!("`{}`", step.id),
         compensate: true,
         reason: Some(why.to_owned()),
@@ -155,14 +156,14 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
             ) => of == step && (which.is_none() || which == item),
             Event::Step(StepEvent::Computed { step: of, .. }) => of == step,
             Event::Child(ChildEvent::Ended { step: of, item: which, .. }) => of == step && which == item,
-            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, said, .. }) => {
+            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, answer: said, .. }) => {
                 let asked = run.interactions.questions.get(checkpoint).map(|question| &question.checkpoint);
                 asked.is_some_and(|asked| asked.step == *step && asked.item.is_none())
                     && said.approve
                     && item.is_some_and(|item| said.struck.contains(&item))
             }
             Event::Conflict(ConflictEvent::Paused { .. })
-            | Event::Control(ControlEvent::PauseOrdered { .. } | ControlEvent::CancelOrdered { .. }) => !taken,
+            | Event::Control(ControlEvent::PauseRequested { .. } | ControlEvent::CancelRequested { .. }) => !taken,
             Event::Ending(EndingEvent::DeadlinePassed {}) => false,
             Event::Ending(_) => true,
             _ => false,
@@ -223,7 +224,7 @@ fn may_fail(run: &Run, event: &Event) -> bool {
             *part == Part::Do && !has_result && !is_collected
         }
         Event::Step(StepEvent::FailReached { .. })
-        | Event::Control(ControlEvent::CancelOrdered { .. })
+        | Event::Control(ControlEvent::CancelRequested { .. })
         | Event::Ending(EndingEvent::DeadlinePassed {}) => true,
         _ => false,
     }

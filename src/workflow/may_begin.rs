@@ -8,20 +8,21 @@ use super::calls::{CallState, Open};
 use super::step_events::{failed, finished, skipped, too_deep};
 use super::world::deeper_than;
 use super::{
-    Call, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Part, Plan, Refusal, Run, Skipped, Step, World,
+    Call, CommandRefusal, DecisionInputs, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Part, Plan, Run,
+    Skipped, Step,
 };
 use crate::expression::{ExpressionError, Scope};
 
 /// Whether a step may begin now.
-pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refusal> {
+pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), CommandRefusal> {
     if run.is_ending() || run.is_paused() {
-        return Err(Refusal::NotDue("the run is ending, or paused"));
+        return Err(CommandRefusal::NotDue("the run is ending, or paused"));
     }
     if step.needs.iter().any(|need| plan.steps.get(need.0).is_none_or(|needed| !run.has_ended(&needed.id))) {
-        return Err(Refusal::NotDue("something that it needs has not ended"));
+        return Err(CommandRefusal::NotDue("something that it needs has not ended"));
     }
     if step.replaces.is_some() && !run.replaced.contains_key(&step.id) {
-        return Err(Refusal::NotDue("it is only a fallback, and is not taken"));
+        return Err(CommandRefusal::NotDue("it is only a fallback, and is not taken"));
     }
     Ok(())
 }
@@ -81,7 +82,7 @@ pub fn sends(mode: Mode, call: &Call) -> bool {
 /// Evaluates `if` and opens `for_each`: the items, or the events that end the step here.
 pub(super) fn enter(
     run: &Run,
-    world: &World,
+    world: &DecisionInputs,
     scope: &Scope,
     step: &Step,
 ) -> Result<Option<Vec<Arc<Value>>>, Vec<Event>> {

@@ -10,8 +10,8 @@ use std::fmt;
 use super::calls::UnknownReply;
 use super::conflict::conflict;
 use super::{
-    Call, CallBody, Conflict, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Part, Plan, Run, Step,
-    StepKind, World,
+    Call, CallBody, Conflict, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Part, Plan,
+    Run, Step, StepKind,
 };
 use crate::expression::ReadPath;
 use crate::names::{ServiceName, StepId, WorkflowName};
@@ -49,7 +49,7 @@ pub fn is_noted(note: &str) -> bool {
 }
 
 /// The first thing that a call needs and the files do not have.
-pub fn of_call(call: &Call, world: &World) -> Option<Missing> {
+pub fn of_call(call: &Call, world: &DecisionInputs) -> Option<Missing> {
     let service = world.base(&call.service).is_none().then(|| Missing::Service(call.service.clone()));
     service.or_else(|| reads(call).find_map(|path| of_read(path, world)))
 }
@@ -65,7 +65,7 @@ fn reads(call: &Call) -> impl Iterator<Item = &ReadPath> {
     headers.chain([call.url.reads()]).chain(body).flatten()
 }
 
-fn of_read(path: &ReadPath, world: &World) -> Option<Missing> {
+fn of_read(path: &ReadPath, world: &DecisionInputs) -> Option<Missing> {
     let name = path.part(0)?;
     match path.root() {
         "services" if world.services.get(name).is_none() => Some(Missing::Service(ServiceName::new(name))),
@@ -75,7 +75,7 @@ fn of_read(path: &ReadPath, world: &World) -> Option<Missing> {
 }
 
 /// The first thing that one of a step's calls, or the run that it begins, needs and the files do not have.
-pub(super) fn of_part(step: &Step, part: Part, world: &World) -> Option<Missing> {
+pub(super) fn of_part(step: &Step, part: Part, world: &DecisionInputs) -> Option<Missing> {
     match (&step.kind, part) {
         (StepKind::Run(child), Part::Do) => {
             let known = world.workflows.as_ref().is_none_or(|workflows| workflows.contains(&child.workflow));
@@ -86,7 +86,7 @@ pub(super) fn of_part(step: &Step, part: Part, world: &World) -> Option<Missing>
 }
 
 /// All that a plan refers to and the files do not have, by step; of a run only what may still be needed.
-pub fn all(plan: &Plan, run: Option<&Run>, world: &World) -> BTreeSet<(StepId, Missing)> {
+pub fn all(plan: &Plan, run: Option<&Run>, world: &DecisionInputs) -> BTreeSet<(StepId, Missing)> {
     let mut all = BTreeSet::new();
     for step in &plan.steps {
         let to_come = run.is_none_or(|run| !run.has_ended(&step.id) && !run.is_ending());
@@ -115,11 +115,15 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missi
     (conflict.part, conflict.response) = (part, response);
     conflict.expected =
         Some(format!("files that have {missing}: the run goes on by itself as soon as they are in force"));
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }
 
 /// Conflicts over something missing that the files have again.
-pub(super) fn found_again<'a>(run: &'a Run, plan: &'a Plan, world: &'a World) -> impl Iterator<Item = &'a Conflict> {
+pub(super) fn found_again<'a>(
+    run: &'a Run,
+    plan: &'a Plan,
+    world: &'a DecisionInputs,
+) -> impl Iterator<Item = &'a Conflict> {
     let missing = |conflict: &&Conflict| {
         let step = plan.step(&conflict.step).map(|(_, step)| step);
         conflict.kind == ConflictKind::Missing && step.is_some_and(|step| of_part(step, conflict.part, world).is_none())

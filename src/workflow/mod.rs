@@ -15,8 +15,8 @@ mod calls;
 mod check;
 mod checkpoint;
 mod child;
+mod child_commands;
 mod child_input;
-mod child_orders;
 mod child_report;
 mod choices;
 mod command;
@@ -48,6 +48,7 @@ mod people;
 mod performed_effects;
 mod plan;
 mod probe;
+mod recorded_bytes;
 mod recorded_input;
 mod replay;
 mod reply_headers;
@@ -92,10 +93,10 @@ pub use approval_above::ApprovalAbove;
 pub use bytes::{BytesMark, describe_bytes};
 pub use call_record::{CallRecord, Part};
 pub use calls::InFlight;
-pub use check::Known;
+pub use check::DeclaredNames;
 pub use checkpoint::answered_before;
 pub use child::OpenChild;
-pub use command::{AttemptResult, Command, LockSeen, Refusal, WaitLink};
+pub use command::{AttemptResult, Command, CommandRefusal, LockSeen, WaitLink};
 pub use decide::{decide, input_refused};
 pub use definition::WorkflowDraft;
 pub use due::{Action, Conditions, due};
@@ -103,7 +104,7 @@ pub use event::{
     AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Event, LockEvent, StepEvent,
     WaitEvent,
 };
-pub use evolve::{Misfit, evolve, fold};
+pub use evolve::{EventMismatch, evolve, fold};
 pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
@@ -115,7 +116,7 @@ pub use missing::Missing;
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;
 pub use people::{
-    CheckpointAnswer, CheckpointKind, Choice, OnTimeout, OpenCheckpoint, Order, ReviewItem, Risk, UNVERIFIED,
+    CheckpointAnswer, CheckpointKind, Choice, ControlCommand, OnTimeout, OpenCheckpoint, ReviewItem, Risk, UNVERIFIED,
 };
 pub use plan::{
     Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Respond, ResponseTemplate, Retry, Step,
@@ -127,7 +128,9 @@ pub use rerun::rerun;
 pub use respond::{may_create_instance, respond_condition_errors};
 pub use result_taken::{DoneBefore, ResultTaken, UnknownBefore};
 pub use route_above::RouteAbove;
-pub use rules::{Asking, Busy, Escalation, Level, Lock, OnReject, Policy, Question, Safeguards, SubRun, Until, Wait};
+pub use rules::{
+    Asking, Busy, CheckpointStep, Escalation, Lock, OnReject, RiskRule, RiskSource, Safeguards, SubRun, Until, Wait,
+};
 pub use run::Run;
 pub use run_snapshot::FOLD;
 pub use run_status::RunStatus;
@@ -148,8 +151,9 @@ pub use tree_effects::TreeEffects;
 pub use undo_state::Undone;
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waiting_caller::route_above_child;
-pub use waits::{Cause, Reason, Since, waits};
+pub use waits::{Cause, Reason, WaitStartTimes, waits};
 pub use wire::is_without_content;
 pub use world::{
-    CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, is_nested_beyond, reads_hidden, values_in,
+    CREDENTIALS, DecisionInputs, STARS, VALUE_DEPTH_MAX, call_scope, deeper_than, is_nested_beyond, reads_hidden,
+    values_in,
 };

@@ -4,7 +4,7 @@
 //! does, or waits for, needs its events.
 
 use super::{Busy, EffectClass, PauseOrFail, Plan, Risk, Step, StepKind};
-use crate::workflow::rules::Level;
+use crate::workflow::rules::RiskSource;
 
 impl Plan {
     /// The first reason why runs of this plan have to be kept, as part of a sentence; `None` where they only read and
@@ -39,8 +39,8 @@ impl Plan {
     fn may_ask_people(&self, step: &Step) -> bool {
         let StepKind::Call(call) = &step.kind else { return false };
         match &step.safeguards.risk {
-            Some(Level::Fixed(risk)) => *risk != Risk::Low,
-            Some(Level::Computed(_)) => true,
+            Some(RiskSource::Fixed(risk)) => *risk != Risk::Low,
+            Some(RiskSource::Computed(_)) => true,
             None => self.risks.iter().any(|policy| {
                 policy.risk != Risk::Low
                     && policy.effect.is_none_or(|effect| effect == call.effect)

@@ -27,7 +27,7 @@ impl Run {
             (Some(End::Abandoned(why)), _, _) => texts.text(why),
             (Some(End::CancelledUnread(why)), _, _) => return Some(texts.cancelled(why).into_owned()),
             (Some(End::Superseded(superseded)), _, _) => {
-                let Superseded { successor, from, who, .. } = &**superseded;
+                let Superseded { successor, from, requested_by: who, .. } = &**superseded;
                 return Some(format!("{who} reran it from `{from}` on: {successor} takes over its results"));
             }
             (None, Some(first), _) => {

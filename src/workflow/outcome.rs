@@ -19,16 +19,16 @@ use super::may_begin::is_settled_by_repeat;
 use super::rules::Busy;
 use super::step_events::{kept_output, schema_failure};
 use super::{
-    AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Mode,
-    Outcome, Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, address,
-    fallback, lock,
+    AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    FailureKind, Mode, Outcome, Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished,
+    address, fallback, lock,
 };
 
 /// An attempt that ended, with the state that decisions about it need.
 pub(super) struct EndedAttempt<'a> {
     pub run: &'a Run,
     pub plan: &'a Plan,
-    pub world: &'a World,
+    pub world: &'a DecisionInputs,
     pub step: &'a Step,
     pub item: Option<u32>,
     pub part: Part,
@@ -173,7 +173,10 @@ impl EndedAttempt<'_> {
         conflict.status = Some(status);
         conflict.response = response;
         conflict.expected = Some(expected.into());
-        vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: Some(Box::new(outcome)) })]
+        vec![Event::Conflict(ConflictEvent::Paused {
+            conflict: Box::new(conflict),
+            unfit_outcome: Some(Box::new(outcome)),
+        })]
     }
 
     /// Takes the fallback, or fails: certainly nothing was done, and no attempt is left.
@@ -207,7 +210,7 @@ impl EndedAttempt<'_> {
             let mut ask = self.retry_at(at, true, failure.message.clone(), false, true);
             if let Event::RetryScheduled(retry) = &mut ask {
                 (retry.status, retry.response) = (failure.status, response);
-                retry.settled = self.may_take_effect_until();
+                retry.may_take_effect_until = self.may_take_effect_until();
             }
             return vec![ask];
         }
@@ -224,7 +227,7 @@ impl EndedAttempt<'_> {
         let mut conflict = self.conflict(kind, failure);
         conflict.response = response;
         conflict.expected = self.step.call(Part::Do).map(|call| format!("a status among {}", call.accept));
-        vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })]
+        vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })]
     }
 
     fn conflict(&self, kind: ConflictKind, failure: &Failure) -> Conflict {
@@ -285,7 +288,7 @@ impl EndedAttempt<'_> {
         let mut retry = self.retry_at(at, unknown, failure.message.clone(), not_counted, false);
         if let (Event::RetryScheduled(retry), true) = (&mut retry, unknown) {
             (retry.status, retry.response) = (failure.status, response(result));
-            retry.settled = self.may_take_effect_until();
+            retry.may_take_effect_until = self.may_take_effect_until();
         }
         if let Event::RetryScheduled(retry) = &mut retry {
             retry.withdrawn = is_withdrawn;
@@ -339,11 +342,11 @@ impl EndedAttempt<'_> {
             unknown,
             why,
             at,
-            free,
+            uncounted: free,
             probe,
             status,
             response,
-            settled,
+            may_take_effect_until: settled,
             withdrawn: false,
         })
     }

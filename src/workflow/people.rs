@@ -1,4 +1,4 @@
-//! What people are asked, what they may answer, and the orders that they may give to a run.
+//! What people are asked, what they may answer, and the commands that they may give to a run.
 //!
 //! Always true: an answer names who gave it; a checkpoint is answered once; what is shown to a person holds no secret
 //! and no credential of a caller.
@@ -167,11 +167,11 @@ impl Choice {
     }
 }
 
-/// An order: a command that a person, a program or a parent run gives to a run. The other commands
+/// A command: a command that a person, a program or a parent run gives to a run. The other commands
 /// ([`super::Command`]) come from the engine itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+pub enum ControlCommand {
     /// Nothing more begins; calls under way end.
     Pause {
         /// The reason given.
@@ -188,7 +188,7 @@ pub enum Order {
         compensate: bool,
         /// The reason given.
         reason: Option<String>,
-        /// No person ordered it: conflicts over unknown outcomes stay open.
+        /// No person requested it: conflicts over unknown outcomes stay open.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         automatic: bool,
     },
@@ -231,7 +231,8 @@ pub enum Order {
         /// The checkpoint.
         checkpoint: CheckpointId,
         /// The answer.
-        said: CheckpointAnswer,
+        #[serde(rename = "said")]
+        answer: CheckpointAnswer,
     },
     /// Another run replaces this one. Needed for a rerun of a run that has not ended.
     HandOver {
@@ -253,20 +254,20 @@ pub enum Order {
     },
 }
 
-impl Order {
+impl ControlCommand {
     /// Its name in the API, in logs and in metrics.
     pub fn name(&self) -> &'static str {
         match self {
-            Order::Pause { .. } => "pause",
-            Order::Resume { .. } => "resume",
-            Order::Cancel { .. } => "cancel",
-            Order::Skip { .. } => "skip",
-            Order::Adjust { .. } => "adjust",
-            Order::Retry { .. } => "retry",
-            Order::Resolve { .. } => "resolve",
-            Order::Answer { .. } => "answer",
-            Order::HandOver { .. } => "rerun",
-            Order::Signal { .. } => "signal",
+            ControlCommand::Pause { .. } => "pause",
+            ControlCommand::Resume { .. } => "resume",
+            ControlCommand::Cancel { .. } => "cancel",
+            ControlCommand::Skip { .. } => "skip",
+            ControlCommand::Adjust { .. } => "adjust",
+            ControlCommand::Retry { .. } => "retry",
+            ControlCommand::Resolve { .. } => "resolve",
+            ControlCommand::Answer { .. } => "answer",
+            ControlCommand::HandOver { .. } => "rerun",
+            ControlCommand::Signal { .. } => "signal",
         }
     }
 }

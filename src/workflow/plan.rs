@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::reply_headers::RecordedHeaders;
-use super::rules::{Policy, Question, Safeguards, SubRun, Wait};
+use super::rules::{CheckpointStep, RiskRule, Safeguards, SubRun, Wait};
 use super::schema::Schema;
 use super::statuses::Statuses;
 use super::{CREDENTIALS, EffectClass, Part, Sensitive};
@@ -32,7 +32,7 @@ pub struct Plan {
     /// What the caller gets: the first entry whose `after` steps have ended and whose `when` holds.
     pub respond: Vec<Respond>,
     /// The risk of calls whose step declares none: the first line whose conditions all hold counts.
-    pub risks: Vec<Policy>,
+    pub risks: Vec<RiskRule>,
     /// What the caller gets while the run goes on without an answer (`respond.pending`).
     pub pending: Option<ResponseTemplate>,
     /// Every path that any expression of the plan reads: a run stores only these parts of the request.
@@ -230,7 +230,7 @@ pub enum StepKind {
     /// Computes a value.
     Set(Template),
     /// Asks a person.
-    Checkpoint(Box<Question>),
+    Checkpoint(Box<CheckpointStep>),
     /// Waits for a time or a signal.
     Wait(Box<Wait>),
     /// Runs another workflow.

@@ -20,20 +20,20 @@ use super::conflict::conflict;
 use super::outcome::{EndedAttempt, retry_pause};
 use super::world::call_scope;
 use super::{
-    AttemptResult, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Outcome, Part, Probe,
-    Refusal, Retry, Run, Step, StepEvent, StepStarted, World, missing,
+    AttemptResult, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    FailureKind, Outcome, Part, Probe, Retry, Run, Step, StepEvent, StepStarted, missing,
 };
 
 /// Begins the first or next attempt of a probe.
 pub(super) fn begin(
     run: &Run,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
-    let probe = step.probe.as_ref().ok_or(Refusal::NotDue("the step has no probe"))?;
-    let state = run.call_state(&step.id, item, Part::Do).ok_or(Refusal::NotDue("nothing is unknown"))?;
+) -> Result<Vec<Event>, CommandRefusal> {
+    let probe = step.probe.as_ref().ok_or(CommandRefusal::NotDue("the step has no probe"))?;
+    let state = run.call_state(&step.id, item, Part::Do).ok_or(CommandRefusal::NotDue("nothing is unknown"))?;
     let started = |attempt, request| {
         Event::StepStarted(StepStarted {
             step: step.id.clone(),
@@ -55,9 +55,9 @@ pub(super) fn begin(
         let failure = Failure { status, ..Failure::of_step(FailureKind::Expression, &step.id, item, message) };
         let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
         conflict.response = response;
-        Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+        Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
     };
-    let may_probe = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::Stuck);
+    let may_probe = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::AwaitsDecision);
     if let Some(missing) = missing::of_call(&probe.call, world).filter(|_| may_probe) {
         return Ok(vec![missing::pause(run, step, item, Part::Probe, &missing)]);
     }
@@ -91,7 +91,7 @@ pub(super) fn begin(
                 Err((_, error)) => cannot_ask(error.to_string()),
             }])
         }
-        _ => Err(Refusal::NotDue("nothing is unknown, or its probe is under way")),
+        _ => Err(CommandRefusal::NotDue("nothing is unknown, or its probe is under way")),
     }
 }
 
@@ -163,19 +163,19 @@ fn judge(
 fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do)?;
     // An earlier version recorded no time; where it is missing, it is counted from now.
-    let recorded = attempt.settled.or_else(|| ended.may_take_effect_until())?;
+    let recorded = attempt.may_take_effect_until.or_else(|| ended.may_take_effect_until())?;
     let settled = recorded.max(ended.earlier_attempt_may_take_effect_until().unwrap_or(recorded));
     if state.at.is_some_and(|sent| sent >= settled) {
         return None;
     }
     let backoff = Retry { attempts: probe.call.retry.attempts, base: probe.after, max: probe.settles };
-    let at = ended.now.checked_add(retry_pause(backoff, state.free + 1, ended.jitter, None)).unwrap_or(settled);
+    let at = ended.now.checked_add(retry_pause(backoff, state.uncounted + 1, ended.jitter, None)).unwrap_or(settled);
     // The last probe is sent as soon as a "no" counts.
     let at = at.min(settled).max(ended.now);
     let why = format!("its probe says no; a \"no\" counts only if the probe is sent at {settled:.0} or later");
     let mut again = ended.retry_at(at, false, why, true, false);
     if let Event::RetryScheduled(retry) = &mut again {
-        retry.settled = Some(recorded); // the time of this process's start means nothing to another one
+        retry.may_take_effect_until = Some(recorded); // the time of this process's start means nothing to another one
     }
     Some(again)
 }

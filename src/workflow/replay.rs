@@ -12,15 +12,15 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::attempt_result;
-use super::bytes::as_recorded_earlier;
 use super::due::due;
+use super::recorded_bytes::as_recorded_earlier;
 use super::recorded_input::check_recorded_input;
 use super::respond::ANSWER;
 use super::sensitive::reads_sealed;
 use super::{
     Action, AnswerEvent, AttemptResult, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
-    EndingEvent, Event, FailureKind, LockEvent, Misfit, OpenCheckpoint, Outcome, Part, Plan, Run, Skipped, StepEvent,
-    StepFinished, StepKind, WaitEvent, World, decide, evolve,
+    DecisionInputs, EndingEvent, Event, EventMismatch, FailureKind, LockEvent, OpenCheckpoint, Outcome, Part, Plan,
+    Run, Skipped, StepEvent, StepFinished, StepKind, WaitEvent, decide, evolve,
 };
 use crate::expression::SharedJson;
 use crate::names::{RunId, Seq, StepId};
@@ -41,7 +41,7 @@ pub struct Divergence {
     /// What happened.
     pub was: String,
     /// What would have happened.
-    pub would: String,
+    pub expected: String,
 }
 
 /// How a decision differs.
@@ -86,7 +86,11 @@ impl DivergenceKind {
 ///
 /// # Errors
 /// The events do not fit each other.
-pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) -> Result<Vec<Divergence>, Misfit> {
+pub fn replay_with(
+    events: &[(Timestamp, Event)],
+    plan: &Plan,
+    world: &DecisionInputs,
+) -> Result<Vec<Divergence>, EventMismatch> {
     let mut run: Option<Run> = None;
     let mut found = Vec::new();
     let mut by_hand = false;
@@ -110,7 +114,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
             item,
             kind,
             was,
-            would,
+            expected: would,
         }));
         by_hand = matches!(event, Event::Conflict(ConflictEvent::Resolved { step, .. }) if step.as_str() == ANSWER);
         before = Some(event);
@@ -143,7 +147,7 @@ fn check_input(event: &Event, plan: &Plan) -> Vec<FoundDivergence> {
 struct DecisionCheck<'a> {
     run: &'a Run,
     plan: &'a Plan,
-    world: &'a World,
+    world: &'a DecisionInputs,
     at: Timestamp,
 }
 

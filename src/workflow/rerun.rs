@@ -10,7 +10,7 @@
 //! begins at it. A call that was done and is not undone is repeated only if the rerun begins at its step, or if its
 //! step has a result and depends on the one where the rerun begins. A run that is not final ends when it is handed
 //! over: it records the id of its successor before that one is created, so the two are never active at the same time;
-//! if creating the successor fails, giving the same order again creates it.
+//! if creating the successor fails, giving the same command again creates it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,20 +24,20 @@ use super::taken_inputs::taken_inputs;
 use super::undo::undo_groups;
 use super::undo_state::Undone;
 use super::{
-    ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run,
-    RunStatus, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
+    CommandRefusal, ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, ResultTaken,
+    Run, RunStatus, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
 };
 use crate::names::{RunId, StepId};
 
-fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::NotApplicable(why.into()))
+fn not_applicable<T>(why: impl Into<String>) -> Result<T, CommandRefusal> {
+    Err(CommandRefusal::NotApplicable(why.into()))
 }
 
 /// The events of the new run after its first one.
 ///
 /// # Errors
 /// Why this run cannot be run again from this step.
-pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusal> {
+pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, CommandRefusal> {
     let to_rerun = steps_to_rerun(old, plan, from)?;
     let not_rerun = (0..plan.steps.len()).map(StepIndex).filter(|index| !to_rerun.contains(index));
     let mut taken: Vec<(StepIndex, bool)> =
@@ -120,8 +120,8 @@ impl Run {
 }
 
 /// The steps that run again, where a rerun is possible.
-fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Refusal> {
-    let (start, _) = plan.step(from).ok_or(Refusal::NoSuchStep)?;
+fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, CommandRefusal> {
+    let (start, _) = plan.step(from).ok_or(CommandRefusal::NoSuchStep)?;
     if old.mode() != Mode::Real {
         return not_applicable(format!("a {} run is not run again", old.mode().as_str()));
     }
@@ -225,7 +225,7 @@ fn refuse_lost_decisions(
     plan: &Plan,
     start: StepIndex,
     to_rerun: &BTreeSet<StepIndex>,
-) -> Result<(), Refusal> {
+) -> Result<(), CommandRefusal> {
     // The refusal below says at which step to begin, so whoever begins there has accepted that its items are performed
     // anew. If there are several such steps, a refusal would send that person back and forth between them.
     let originals = [start, original_of(plan, start)];
@@ -368,7 +368,7 @@ pub(super) fn hand_over(
     from: StepId,
     sealed: Option<String>,
     who: String,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     let handed = rerun(old, plan, &from)?.into_iter().filter_map(|event| match event {
         Event::Step(StepEvent::ResultTaken(taken)) => Some(taken.step),
         _ => None,
@@ -376,8 +376,8 @@ pub(super) fn hand_over(
     Ok(vec![Event::Ending(EndingEvent::Superseded(Box::new(Superseded {
         successor: to,
         from,
-        handed: handed.collect(),
+        handed_over_steps: handed.collect(),
         sealed,
-        who,
+        requested_by: who,
     })))])
 }

@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::choices::{choices, is_offered, why_not};
 use super::step_events::{check_given_depth, check_given_form};
 use super::{
-    Choice, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled,
-    Run, Skipped, Step, StepEvent, StepFinished, StepKind, World, ending, fallback, respond,
+    Choice, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Outcome, Part,
+    Plan, RetryScheduled, Run, Skipped, Step, StepEvent, StepFinished, StepKind, ending, fallback, respond,
 };
 use crate::names::StepId;
 
@@ -32,23 +32,23 @@ pub(super) struct Resolution {
 pub(super) fn resolve(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     resolution: &Resolution,
     now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     let Resolution { step, item, choice, reason, by } = resolution;
     let Some(conflict) = run.conflict_over(step, *item) else {
         return Err(none_open(run, plan, step, *item));
     };
     let declared = match conflict.kind {
         ConflictKind::Answer => None,
-        _ => Some(plan.step(step).ok_or(Refusal::NoSuchStep)?.1),
+        _ => Some(plan.step(step).ok_or(CommandRefusal::NoSuchStep)?.1),
     };
     let mut offered = choices(run, declared, *item, conflict.kind);
     if !is_offered(&conflict.choices, &offered, choice) {
         offered.retain(|name| name.starts_with("cancel") || conflict.choices.iter().any(|recorded| recorded == name));
         let why = why_not(run, declared, *item, conflict.kind, choice);
-        return Err(Refusal::NotApplicable(format!(
+        return Err(CommandRefusal::NotApplicable(format!(
             "`{}` is not possible here: {why}; choose one of {}",
             choice.name(),
             offered.join(", ")
@@ -96,11 +96,11 @@ pub(super) fn resolve(
                     unknown: false,
                     why: why.unwrap_or_else(|| format!("{by} asked for another attempt")),
                     at: now,
-                    free: false,
+                    uncounted: false,
                     probe,
                     status: None,
                     response: None,
-                    settled: None,
+                    may_take_effect_until: None,
                     withdrawn: false,
                 }));
             }
@@ -115,7 +115,9 @@ pub(super) fn resolve(
         (Choice::Skip | Choice::Take { .. }, Part::Undo) => {}
         (Choice::Fallback, _) => {
             let has_ended = || {
-                Refusal::NotApplicable(format!("the fallback of `{step}` has ended, so it cannot replace another item"))
+                CommandRefusal::NotApplicable(format!(
+                    "the fallback of `{step}` has ended, so it cannot replace another item"
+                ))
             };
             let by = fallback::available(run, plan, declared, *item).ok_or_else(has_ended)?;
             let failure = Failure {
@@ -139,11 +141,11 @@ pub(super) fn resolve(
             unknown: false,
             why: format!("{by} chose to wait until the lock is released"),
             at: now.checked_add(BUSY_PAUSE).unwrap_or(now),
-            free: true,
+            uncounted: true,
             probe: false,
             status: None,
             response: None,
-            settled: None,
+            may_take_effect_until: None,
             withdrawn: false,
         })),
     }
@@ -151,21 +153,21 @@ pub(super) fn resolve(
 }
 
 /// The refusal where there is no such conflict: it names the open ones.
-fn none_open(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>) -> Refusal {
+fn none_open(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>) -> CommandRefusal {
     let of_items =
         run.conflicts().iter().filter(|conflict| conflict.step == *step).filter_map(|conflict| conflict.item);
     let items: Vec<_> = of_items.take(8).map(|item| item.to_string()).collect();
     let what = item.map_or_else(|| format!("`{step}`"), |item| format!("item {item} of `{step}`"));
     match (items.is_empty(), plan.step(step), run.conflict()) {
-        (false, ..) => Refusal::NotApplicable(format!(
+        (false, ..) => CommandRefusal::NotApplicable(format!(
             "no conflict over {what} is open; name the item that is meant (`item`): one is open over item {}",
             items.join(", ")
         )),
-        (true, None, _) => Refusal::NoSuchStep,
+        (true, None, _) => CommandRefusal::NoSuchStep,
         (true, Some(_), Some(open)) => {
-            Refusal::NotApplicable(format!("no conflict over {what} is open; one is over `{}`", open.step))
+            CommandRefusal::NotApplicable(format!("no conflict over {what} is open; one is over `{}`", open.step))
         }
-        (true, Some(_), None) => Refusal::NotApplicable(format!("no conflict over {what} is open")),
+        (true, Some(_), None) => CommandRefusal::NotApplicable(format!("no conflict over {what} is open")),
     }
 }
 
@@ -175,8 +177,8 @@ fn finish_with(
     item: Option<u32>,
     attempt: u32,
     output: &Arc<Value>,
-    world: &World,
-) -> Result<Event, Refusal> {
+    world: &DecisionInputs,
+) -> Result<Event, CommandRefusal> {
     check_given_depth(&step.id, output, world)?;
     let has_items = step.for_each.is_some() && item.is_none();
     if let Some(schema) = &step.output {
@@ -184,7 +186,7 @@ fn finish_with(
             Value::Array(items) if has_items => items.iter().try_for_each(|item| schema.check(item)),
             output => schema.check(output),
         }
-        .map_err(Refusal::BadValues)?;
+        .map_err(CommandRefusal::BadValues)?;
     }
     let (step_id, output) = (step.id.clone(), output.clone());
     Ok(match &step.kind {

@@ -12,26 +12,31 @@ use super::conflict::pauses;
 use super::sensitive::{AnswerPlace, persons_answer_with_sensitive_parts, with_sensitive_parts};
 use super::step_events::{check_given_depth, failure};
 use super::{
-    AnswerEvent, AnswerRecord, BytesMark, Conflict, ConflictEvent, ConflictKind, Creates, Event, Failure, FailureKind,
-    Part, Payload, Pinned, Plan, Refusal, Run, StepIndex, World, wire,
+    AnswerEvent, AnswerRecord, BytesMark, CommandRefusal, Conflict, ConflictEvent, ConflictKind, Creates,
+    DecisionInputs, Event, Failure, FailureKind, Part, Payload, Pinned, Plan, Run, StepIndex, wire,
 };
 use crate::expression::{ReadPath, Scope};
 
 /// The step name in a conflict over the answer; no step has this name.
 pub(super) const ANSWER: &str = "respond";
 
-pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize>) -> Result<Vec<Event>, Refusal> {
+pub(super) fn respond(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    entry: Option<usize>,
+) -> Result<Vec<Event>, CommandRefusal> {
     if run.answer.is_some() {
-        return Err(Refusal::Answered);
+        return Err(CommandRefusal::Answered);
     }
     if run.is_ending() || run.is_paused() || run.unanswered.is_some() {
-        return Err(Refusal::NotDue("the run is ending, or paused, or has no answer"));
+        return Err(CommandRefusal::NotDue("the run is ending, or paused, or has no answer"));
     }
     let Some(entry) = entry else {
         let message = "no entry of `respond` holds";
         return Ok(vec![no_answer(run, Failure::of_run(FailureKind::NoAnswer, message))]);
     };
-    let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
+    let respond = plan.respond.get(entry).ok_or(CommandRefusal::NotDue("no such entry"))?;
     Ok(vec![match wire::answer(&respond.answer, run, &world.answering(run, None), world.bytes_mark(run)) {
         Ok(answer) => {
             let answer = with_sensitive_parts(plan, run, AnswerPlace::Respond(entry), answer);
@@ -64,11 +69,16 @@ fn no_answer(run: &Run, failure: Failure) -> Event {
         choices: choices(run, None, None, kind).into_iter().map(str::to_owned).collect(),
         names_earlier_url: Some(false),
     };
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }
 
 /// The answer that a person gives.
-pub(super) fn given_by_person(run: &Run, plan: &Plan, output: &Value, world: &World) -> Result<Event, Refusal> {
+pub(super) fn given_by_person(
+    run: &Run,
+    plan: &Plan,
+    output: &Value,
+    world: &DecisionInputs,
+) -> Result<Event, CommandRefusal> {
     check_given_depth(&ANSWER.into(), output, world)?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let body = Payload::Text(output.to_string());
@@ -83,11 +93,11 @@ pub(super) fn given_by_person(run: &Run, plan: &Plan, output: &Value, world: &Wo
 }
 
 /// What the caller gets while the run goes on. An id in it is pinned like an id in the final answer.
-pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
+pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &DecisionInputs) -> Result<Vec<Event>, CommandRefusal> {
     if run.answer.is_some() || run.pending.is_some() {
-        return Err(Refusal::Answered);
+        return Err(CommandRefusal::Answered);
     }
-    let answer = wire::pending_answer(plan, world, run).ok_or(Refusal::NotDue("there is no such answer"))?;
+    let answer = wire::pending_answer(plan, world, run).ok_or(CommandRefusal::NotDue("there is no such answer"))?;
     let pin = pin(run, &answer);
     Ok(vec![Event::Answer(AnswerEvent::Pending { answer: Arc::new(answer), pin })])
 }
@@ -134,7 +144,7 @@ fn integer_text(number: &serde_json::Number) -> Option<String> {
 
 /// How many conditions of `respond` had no value when this entry (`None`: no entry) was taken. Conditions that read
 /// `failed` or `input_error` are not counted: they have no value in a run that does not fail.
-pub fn respond_condition_errors(run: &Run, plan: &Plan, world: &World, taken: Option<usize>) -> usize {
+pub fn respond_condition_errors(run: &Run, plan: &Plan, world: &DecisionInputs, taken: Option<usize>) -> usize {
     let mut scope = None;
     let before = plan.respond.iter().take(taken.unwrap_or(plan.respond.len()));
     let has_ended = |steps: &Vec<StepIndex>| steps.iter().all(|step| run.has_ended(&plan.steps[step.0].id));
@@ -156,6 +166,6 @@ pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, ma
 }
 
 /// The answer to a caller whose body the workflow refuses, where `respond` declares one. `run` was never begun.
-pub fn input_refused(run: &Run, plan: &Plan, world: &World, why: &str) -> Option<AnswerRecord> {
+pub fn input_refused(run: &Run, plan: &Plan, world: &DecisionInputs, why: &str) -> Option<AnswerRecord> {
     answer_about(run, plan, "input_error", &world.answering(run, Some(why)), world.bytes_mark(run))
 }

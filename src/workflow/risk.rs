@@ -18,19 +18,19 @@ use super::interactions::RunQuestion;
 use super::least_approval::{LeastApproval, has_given_input};
 use super::may_begin::sends;
 use super::plan::Step;
-use super::rules::Level;
+use super::rules::RiskSource;
 use super::step_events::{fail_before_call, failed, failure, finished};
 use super::world::{call_scope, item_scope};
 use super::{
-    Call, CallBody, CheckpointEvent, CheckpointKind, ConflictKind, EffectClass, Event, Failure, FailureKind, Mode,
-    Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, World, fallback, wire,
+    Call, CallBody, CheckpointEvent, CheckpointKind, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    FailureKind, Mode, Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, fallback, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
 /// What has to happen before the first attempt of a step (an item).
 pub(super) enum BeforeFirstAttempt {
     /// Nothing: it may begin.
-    Open,
+    NothingFirst,
     /// The step is rehearsed although the mode would send it: performing it would need an approval, and this run asks
     /// nobody.
     Rehearse,
@@ -54,13 +54,13 @@ pub(super) fn parse_risk(value: &Value) -> Option<Risk> {
 pub(super) fn before_first_attempt(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     now: Timestamp,
 ) -> BeforeFirstAttempt {
     if step.safeguards.risk.is_none() && plan.risks.is_empty() && run.started.approval_above.is_none() {
-        return BeforeFirstAttempt::Open;
+        return BeforeFirstAttempt::NothingFirst;
     }
     if run.mode() != Mode::Real {
         return without_people(run, plan, world, step, item);
@@ -76,7 +76,7 @@ pub(super) fn before_first_attempt(
     let before_of = |question: &RunQuestion| match (question.is_open(), question.approved()) {
         (true, _) => Some(BeforeFirstAttempt::Waiting),
         (false, Some(_)) if is_elsewhere(question, world, step) => None,
-        (false, Some(_)) => Some(BeforeFirstAttempt::Open),
+        (false, Some(_)) => Some(BeforeFirstAttempt::NothingFirst),
         (false, None) => None,
     };
     let mut asked = run.interactions.question(&step.id, item);
@@ -92,7 +92,7 @@ pub(super) fn before_first_attempt(
         let unevaluated = run.interactions.decided_when_missing.get(&step.id).copied().unwrap_or(0);
         let has_begun = run.open_step(&step.id).is_some_and(|open| open.begun_or_ended() > unevaluated);
         if has_begun && !has_moved(asked) {
-            return BeforeFirstAttempt::Open;
+            return BeforeFirstAttempt::NothingFirst;
         }
         // People decide about all items that have not ended. If they skip or reject them, the step ends, and the
         // fallback of an item with it: whatever is under way ends first.
@@ -103,7 +103,7 @@ pub(super) fn before_first_attempt(
     let check = RiskCheck { run, plan, world, step, item: item.filter(|_| alone) };
     let least = LeastApproval::of(run, plan, step, item, alone, has_moved(asked));
     let own = match check.risk() {
-        Ok(own) if own.max(least.risk) == Risk::Low => return BeforeFirstAttempt::Open,
+        Ok(own) if own.max(least.risk) == Risk::Low => return BeforeFirstAttempt::NothingFirst,
         Ok(own) => own,
         Err(event) => return BeforeFirstAttempt::Before(vec![*event]),
     };
@@ -117,19 +117,25 @@ pub(super) fn before_first_attempt(
 
 /// Whether a question that was approved showed another address of the step's service than the files in force have. What
 /// people approved is not sent there: they are asked again.
-fn is_elsewhere(question: &RunQuestion, world: &World, step: &Step) -> bool {
+fn is_elsewhere(question: &RunQuestion, world: &DecisionInputs, step: &Step) -> bool {
     let shown = question.checkpoint.base_url.as_deref();
     shown.zip(step.call(Part::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, world))
 }
 
 /// As [`before_first_attempt`], for runs that ask nobody (in shadow and dark): a step that needs an approval is
 /// rehearsed, or the run fails.
-fn without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> BeforeFirstAttempt {
+fn without_people(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    step: &Step,
+    item: Option<u32>,
+) -> BeforeFirstAttempt {
     // An expression is evaluated for each item alone here; a fixed risk holds for all items.
-    let alone =
-        item.filter(|_| matches!(step.safeguards.risk, Some(Level::Computed(_))) || fallback::is_of_items(run, step));
+    let alone = item
+        .filter(|_| matches!(step.safeguards.risk, Some(RiskSource::Computed(_))) || fallback::is_of_items(run, step));
     match (RiskCheck { run, plan, world, step, item: alone }).risk() {
-        Ok(Risk::Low) => return BeforeFirstAttempt::Open,
+        Ok(Risk::Low) => return BeforeFirstAttempt::NothingFirst,
         Ok(Risk::Medium | Risk::High) => {}
         Err(event) => return BeforeFirstAttempt::Before(vec![*event]),
     }
@@ -139,7 +145,8 @@ fn without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opti
         _ => (false, true),
     };
     match (sent, declared) {
-        // With the input of its first attempt it needed no approval, so that it was sent. It cannot be rehearsed now.
+        // Its first attempt was sent, because with the input of that attempt it needed no approval: it cannot be
+        // rehearsed any more.
         (true, _) if run.call_state(&step.id, item, Part::Do).is_some() => {
             let mode = run.mode().as_str();
             let message = format!("with this input `{}` needs an approval, and a {mode} run asks nobody", step.id);
@@ -147,13 +154,13 @@ fn without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opti
             BeforeFirstAttempt::Before(vec![fail_before_call(run, step, item, ConflictKind::Expression, failure)])
         }
         (true, true) => BeforeFirstAttempt::Rehearse,
-        (false, true) => BeforeFirstAttempt::Open,
+        (false, true) => BeforeFirstAttempt::NothingFirst,
         (_, false) => BeforeFirstAttempt::Before(vec![needs_person(step, item)]),
     }
 }
 
 /// The world with the time of the approved question as `now`, so that the call is the one that people saw.
-pub(super) fn as_asked(run: &Run, world: &World, step: &Step, item: Option<u32>) -> World {
+pub(super) fn as_asked(run: &Run, world: &DecisionInputs, step: &Step, item: Option<u32>) -> DecisionInputs {
     let question = run.interactions.question(&step.id, item).or_else(|| run.interactions.question(&step.id, None));
     match question.filter(|question| question.approved().is_some()) {
         Some(question) => world.at(question.checkpoint.at),
@@ -234,7 +241,7 @@ fn shown(value: &Value) -> Arc<Value> {
 struct RiskCheck<'a> {
     run: &'a Run,
     plan: &'a Plan,
-    world: &'a World,
+    world: &'a DecisionInputs,
     step: &'a Step,
     /// The one item whose risk is evaluated; `None` means the whole step.
     item: Option<u32>,
@@ -250,11 +257,11 @@ impl RiskCheck<'_> {
 
     fn risk(&self) -> Result<Risk, Box<Event>> {
         match &self.step.safeguards.risk {
-            Some(Level::Fixed(risk)) => return Ok(*risk),
+            Some(RiskSource::Fixed(risk)) => return Ok(*risk),
             None => return self.by_policy(),
-            Some(Level::Computed(_)) => {}
+            Some(RiskSource::Computed(_)) => {}
         }
-        let Some(Level::Computed(template)) = &self.step.safeguards.risk else { return Ok(Risk::Low) };
+        let Some(RiskSource::Computed(template)) = &self.step.safeguards.risk else { return Ok(Risk::Low) };
         let plain = self.world.plain(self.run);
         let scopes = match self.items() {
             Some(items) => items.into_iter().map(|item| item_scope(&plain, Some(item))).collect(),

@@ -53,7 +53,7 @@ pub enum OnReject {
 }
 
 /// A step of kind `checkpoint`.
-pub struct Question {
+pub struct CheckpointStep {
     /// How it is asked.
     pub asking: Asking,
     /// JSON Schema of the answer's values.
@@ -67,7 +67,7 @@ pub struct Question {
     pub(super) compiled: Option<Schema>,
 }
 
-impl Question {
+impl CheckpointStep {
     /// What is wrong with the values of an answer: sentences with JSON pointers.
     pub fn complaints(&self, values: &Value) -> Vec<String> {
         self.compiled.as_ref().and_then(|schema| schema.check(values).err()).unwrap_or_default()
@@ -115,7 +115,7 @@ pub struct SubRun {
 #[derive(Default)]
 pub struct Safeguards {
     /// The risk; `None` means what the workflow's `risks` say, else low.
-    pub risk: Option<Level>,
+    pub risk: Option<RiskSource>,
     /// Whether what it does cannot be undone (`reversible: false`).
     pub irreversible: bool,
     /// How people are asked about it.
@@ -138,7 +138,7 @@ impl Safeguards {
 }
 
 /// How the risk of a step is found.
-pub enum Level {
+pub enum RiskSource {
     /// The step declares a fixed risk.
     Fixed(Risk),
     /// An expression gives it; in a `for_each` the highest among the items counts.
@@ -169,7 +169,7 @@ pub enum Busy {
 }
 
 /// One line of `risks`: the first whose conditions all hold gives the risk.
-pub struct Policy {
+pub struct RiskRule {
     /// The call's effect.
     pub effect: Option<EffectClass>,
     /// The call's method.

@@ -64,9 +64,9 @@ pub struct Run {
     pub(super) decided_against: bool,
     /// Open conflicts, oldest first.
     pub(super) conflicts: Vec<Conflict>,
-    /// An order to pause: nothing more begins.
+    /// A command to pause: nothing more begins.
     pub(super) pause: Option<Pause>,
-    /// Somebody else lifted a pause that the parent run had ordered, and the parent has not lifted it since.
+    /// Somebody else lifted a pause that the parent run had requested, and the parent has not lifted it since.
     pub(super) parent_pause_lifted: bool,
     /// Private and shared calls that were done, in the order of completion. A snapshot stores them in a form of its own
     /// ([`super::done_rows`]).
@@ -112,22 +112,22 @@ pub(super) enum End {
     Abandoned(String),
 }
 
-/// An order to cancel.
+/// A command to cancel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cancel {
     pub by: String,
     pub compensate: bool,
     pub reason: Option<String>,
-    /// No person ordered it.
+    /// No person requested it.
     pub automatic: bool,
 }
 
-/// An order to pause: nothing more begins.
+/// A command to pause: nothing more begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pause {
     pub by: String,
     pub reason: Option<String>,
-    /// When it was ordered, where its event says so.
+    /// When it was requested, where its event says so.
     pub at: Option<Timestamp>,
 }
 
@@ -209,7 +209,7 @@ impl Run {
     pub(super) fn ending_conflict(&self) -> Option<&Conflict> {
         self.undecidable_conflict().filter(|_| self.pause.is_none())
     }
-    /// The conflict that ends the run, also if the run is paused by order: then it ends once it is resumed.
+    /// The conflict that ends the run, also if the run is paused by command: then it ends once it is resumed.
     pub(super) fn undecidable_conflict(&self) -> Option<&Conflict> {
         let ends_at = |conflict: &&Conflict| conflict.kind != ConflictKind::Missing || self.is_ending();
         self.conflicts.iter().find(ends_at).filter(|_| self.mode() == Mode::Dark)
@@ -222,12 +222,12 @@ impl Run {
     pub fn conflict_over(&self, step: &StepId, item: Option<u32>) -> Option<&Conflict> {
         self.conflicts.iter().find(|conflict| conflict.step == *step && conflict.item == item)
     }
-    /// Whether nothing may begin: a conflict is open, or a pause was ordered.
+    /// Whether nothing may begin: a conflict is open, or a pause was requested.
     pub fn is_paused(&self) -> bool {
         !self.conflicts.is_empty() || self.pause.is_some()
     }
-    /// Whether a pause was ordered and not lifted.
-    pub fn is_pause_ordered(&self) -> bool {
+    /// Whether a pause was requested and not lifted.
+    pub fn is_pause_requested(&self) -> bool {
         self.pause.is_some()
     }
     /// Whether it is ending early: no more steps of the plan begin.
@@ -238,7 +238,7 @@ impl Run {
     pub(super) fn compensates(&self) -> bool {
         self.cancel.as_ref().is_none_or(|cancel| cancel.compensate)
     }
-    /// Whether this is the name under which the run that began it gives orders.
+    /// Whether this is the name under which the run that began it gives commands.
     pub(super) fn is_parent(&self, by: &str) -> bool {
         self.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by)
     }

@@ -49,7 +49,7 @@ impl RunStatus {
         }
     }
     /// Whether the run has ended, or waits for people, for a signal, or for the end of a pause.
-    pub fn rests(self) -> bool {
+    pub fn has_ended_or_awaits_input(self) -> bool {
         self.is_final() || matches!(self, RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal | RunStatus::Paused)
     }
     /// Whether the run has ended.

@@ -25,7 +25,7 @@ impl Schema {
         self.check_where(value, |_| true)
     }
 
-    /// As [`Schema::check`]; only errors that `counts` takes are errors.
+    /// As [`Schema::check`], but ignores the errors for which `counts` gives false.
     pub(super) fn check_where(
         &self,
         value: &Value,
@@ -62,8 +62,8 @@ impl SchemaError<'_> {
             _ => None,
         }
     }
-    /// Whether it follows from the type of that part, or from the number or names of its members, and not from their
-    /// values.
+    /// Whether the error depends only on the type of that part, or on the number or names of its members, and not on
+    /// their values.
     pub(super) fn is_about_members(&self) -> bool {
         const ABOUT_MEMBERS: [&str; 7] =
             ["type", "required", "additionalProperties", "minProperties", "maxProperties", "minItems", "maxItems"];

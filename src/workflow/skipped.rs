@@ -10,7 +10,7 @@ pub enum Skipped {
     Condition,
     /// Something that it needs was skipped.
     Needs,
-    /// A person ordered it.
+    /// A person requested it.
     ByHand,
     /// A person rejected it at a checkpoint or a review.
     Rejected,

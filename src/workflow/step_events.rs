@@ -11,8 +11,8 @@ use super::calls::{Phase, StepState};
 use super::conflict::{conflict, pauses};
 use super::world::deeper_than;
 use super::{
-    BytesMark, CallBody, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Refusal, Run,
-    Skipped, Step, StepEvent, StepFinished, StepKind, World,
+    BytesMark, CallBody, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind,
+    Outcome, Part, Run, Skipped, Step, StepEvent, StepFinished, StepKind,
 };
 use crate::expression::{ExpressionError, ReadPath, SharedJson};
 use crate::names::StepId;
@@ -42,7 +42,7 @@ pub(super) fn kept_output(item: Option<u32>, output: Arc<Value>) -> SharedJson {
     }
 }
 
-pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {
+pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &DecisionInputs) -> Event {
     let message =
         format!("`{}` gives a value that is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
     let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
@@ -68,7 +68,7 @@ pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: Con
         return finished(step, item, attempt, Outcome::Failed { failure });
     }
     let conflict = conflict(run, step, item, Part::Do, kind, &failure);
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }
 
 /// Handles a failure before a call, or before another attempt that a person asked for. In the first case the step
@@ -134,9 +134,9 @@ pub(super) fn schema_failure(step: &Step, item: Option<u32>, output: &Value, byt
 }
 
 /// Checks the nesting of a value that a person gives: the same bound holds as for replies of services.
-pub(super) fn check_given_depth(step: &StepId, value: &Value, world: &World) -> Result<(), Refusal> {
+pub(super) fn check_given_depth(step: &StepId, value: &Value, world: &DecisionInputs) -> Result<(), CommandRefusal> {
     match deeper_than(value, world.output_depth_max) {
-        true => Err(Refusal::BadValues(vec![format!(
+        true => Err(CommandRefusal::BadValues(vec![format!(
             "what is given for `{step}` is nested deeper than output_depth_max ({})",
             world.output_depth_max
         )])),
@@ -145,13 +145,14 @@ pub(super) fn check_given_depth(step: &StepId, value: &Value, world: &World) -> 
 }
 
 /// Checks that a call can send the input that a person gives in the form that its service takes.
-pub(super) fn check_given_form(step: &Step, input: &Value) -> Result<(), Refusal> {
+pub(super) fn check_given_form(step: &Step, input: &Value) -> Result<(), CommandRefusal> {
     let StepKind::Call(call) = &step.kind else { return Ok(()) };
     match &call.body {
-        CallBody::Form(_) if !input.is_object() => {
-            Err(Refusal::BadValues(vec![format!("`{}` sends a form: its input is a map of the fields", step.id)]))
-        }
-        CallBody::Raw => Err(Refusal::NotApplicable(format!(
+        CallBody::Form(_) if !input.is_object() => Err(CommandRefusal::BadValues(vec![format!(
+            "`{}` sends a form: its input is a map of the fields",
+            step.id
+        )])),
+        CallBody::Raw => Err(CommandRefusal::NotApplicable(format!(
             "`{}` sends the body of the request as it came, and takes no other input",
             step.id
         ))),

@@ -82,7 +82,7 @@ impl Run {
         let has_attempts = |state: &StepState| match state {
             StepState::Open(open) => open.calls.values().any(|call| {
                 let awaits_approval = call.renew && matches!(call.phase, Phase::Waiting(_));
-                !awaits_approval && call.phase != Phase::Stuck
+                !awaits_approval && call.phase != Phase::AwaitsDecision
             }),
             _ => false,
         };
@@ -107,7 +107,7 @@ impl Run {
         let calls = calls.filter_map(|call| match call.phase {
             Phase::Waiting(_) if call.renew && has_questions => None,
             Phase::Waiting(at) | Phase::ToProbe(at) => Some(at),
-            Phase::InFlight | Phase::Probing | Phase::Stuck => None,
+            Phase::InFlight | Phase::Probing | Phase::AwaitsDecision => None,
         });
         let questions = self.interactions.open_questions().filter_map(|question| question.checkpoint.until);
         let waits = self.interactions.waits.values().filter_map(|wait| wait.until);

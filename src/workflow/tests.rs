@@ -46,15 +46,15 @@ use serde_json::{Value, json};
 
 use super::testing::PlanBuilder;
 use super::{
-    Action, AttemptResult, Command, Conditions, EffectClass, Event, FailureKind, Mode, Outcome, Plan, Refusal, Run,
-    RunStarted, RunStatus, StepKind, World, decide, due, evolve, fold, view,
+    Action, AttemptResult, Command, CommandRefusal, Conditions, DecisionInputs, EffectClass, Event, FailureKind, Mode,
+    Outcome, Plan, Run, RunStarted, RunStatus, StepKind, decide, due, evolve, fold, view,
 };
 use crate::names::{RunId, ServiceName, StepId};
 
-fn world() -> World {
+fn world() -> DecisionInputs {
     let services = [("world", "http://world"), ("bank", ""), ("stock", "")];
     let services = services.map(|(name, base)| (ServiceName::from(name), base.to_owned()));
-    World::new(services.iter().map(|(name, base)| (name, base.clone())), ["bank"], [7; 32], 100, 8)
+    DecisionInputs::new(services.iter().map(|(name, base)| (name, base.clone())), ["bank"], [7; 32], 100, 8)
 }
 
 fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
@@ -93,7 +93,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
 /// A run together with its events, and services that answer by a script.
 struct Harness<'a> {
     plan: &'a Plan,
-    world: World,
+    world: DecisionInputs,
     run: Run,
     events: Vec<Event>,
     now: Timestamp,
@@ -124,7 +124,7 @@ impl<'a> Harness<'a> {
     fn due(&self) -> Vec<Action> {
         due(&self.run, self.plan, &self.world, self.conditions())
     }
-    fn command(&mut self, command: Command) -> Result<usize, Refusal> {
+    fn command(&mut self, command: Command) -> Result<usize, CommandRefusal> {
         let events = decide(&self.run, self.plan, &self.world, command, self.now)?;
         let count = events.len();
         assert!(count > 0, "a decision without events leaves the run where it was");
@@ -168,7 +168,7 @@ impl<'a> Harness<'a> {
                 match action {
                     Action::Decide(command) => moved |= self.command(command).is_ok(),
                     Action::Wait(at) => wake = Some(at),
-                    Action::Held(_) | Action::Child { .. } | Action::OrderChild { .. } | Action::Lock { .. } => {}
+                    Action::Held(_) | Action::Child { .. } | Action::CommandChild { .. } | Action::Lock { .. } => {}
                 }
             }
             if moved {
@@ -181,7 +181,7 @@ impl<'a> Harness<'a> {
         }
         panic!("the run does not come to rest");
     }
-    fn reply(&mut self, step: &str, item: Option<u32>, result: AttemptResult) -> Result<usize, Refusal> {
+    fn reply(&mut self, step: &str, item: Option<u32>, result: AttemptResult) -> Result<usize, CommandRefusal> {
         let attempt = self.run.attempt(&StepId::from(step), item, super::Part::Do).expect("under way").attempt;
         let index = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
         self.command(Command::Record {
@@ -306,7 +306,7 @@ fn an_unknown_attempt_is_repeated_where_that_is_harmless_else_the_run_pauses() {
     harness.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
     harness.settle();
     assert_eq!(harness.run.status(), RunStatus::Paused);
-    assert_eq!(harness.command(Command::Abandon { reason: "x" }), Err(Refusal::EffectsBegun));
+    assert_eq!(harness.command(Command::Abandon { reason: "x" }), Err(CommandRefusal::EffectsBegun));
 }
 
 #[test]

@@ -17,8 +17,8 @@ use super::may_begin::sends;
 use super::outcome::EndedAttempt;
 use super::step_events::failure;
 use super::{
-    AttemptResult, Call, ConflictEvent, ConflictKind, EffectClass, Event, Failure, Outcome, Part, Plan, Refusal, Run,
-    Step, StepFinished, StepStarted, World, missing,
+    AttemptResult, Call, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    Outcome, Part, Plan, Run, Step, StepFinished, StepStarted, missing,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::StepId;
@@ -72,10 +72,15 @@ pub(super) fn undo_groups<'a>(
 }
 
 /// Begins the first or next attempt of an undo.
-pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Result<Vec<Event>, Refusal> {
-    let undo = step.undo.as_ref().ok_or(Refusal::NotDue("the step has no undo"))?;
-    run.check_undo_is_due(&step.id, item).map_err(|_| Refusal::NotDue("it is not to be undone now"))?;
-    let done = run.done_call(&step.id, item).ok_or(Refusal::NotDue("it was not done"))?;
+pub(super) fn begin(
+    run: &Run,
+    world: &DecisionInputs,
+    step: &Step,
+    item: Option<u32>,
+) -> Result<Vec<Event>, CommandRefusal> {
+    let undo = step.undo.as_ref().ok_or(CommandRefusal::NotDue("the step has no undo"))?;
+    run.check_undo_is_due(&step.id, item).map_err(|_| CommandRefusal::NotDue("it is not to be undone now"))?;
+    let done = run.done_call(&step.id, item).ok_or(CommandRefusal::NotDue("it was not done"))?;
     let started = |attempt, key, request| {
         Event::StepStarted(StepStarted {
             step: step.id.clone(),
@@ -109,7 +114,7 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
     };
     let missing = missing::of_call(undo, world).filter(|_| !done.rehearsed);
     match run.call_state(&step.id, item, Part::Undo) {
-        Some(state) if !matches!(state.phase, Phase::InFlight | Phase::Stuck) && missing.is_some() => {}
+        Some(state) if !matches!(state.phase, Phase::InFlight | Phase::AwaitsDecision) && missing.is_some() => {}
         Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
             if let Some(pause) = address::pause_unrepeatable(run, step, item, Part::Undo, world, (undo, state)) {
                 return Ok(vec![pause]);
@@ -122,7 +127,7 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
             };
             return Ok(vec![started(state.attempt + 1, state.key.clone(), request)]);
         }
-        Some(_) => return Err(Refusal::NotDue("an attempt is under way")),
+        Some(_) => return Err(CommandRefusal::NotDue("an attempt is under way")),
         None => {}
     }
     if let Some(missing) = missing {
@@ -202,5 +207,5 @@ fn pause_over_failure(
     let mut conflict = conflict(run, step, item, Part::Undo, kind, failure);
     conflict.response = response;
     conflict.expected = step.call(Part::Undo).map(|call| format!("a status among {}", call.accept));
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 pub use step::StepView;
 
-use super::{Conflict, Event, Misfit, Mode, OpenCheckpoint, Outcome, Part, Run, RunStatus, StepStatus, Undone, evolve};
+use super::{
+    Conflict, Event, EventMismatch, Mode, OpenCheckpoint, Outcome, Part, Run, RunStatus, StepStatus, Undone, evolve,
+};
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
 /// A run and its steps.
@@ -69,7 +71,7 @@ pub struct UndoneView {
 ///
 /// # Errors
 /// There are no events, or one does not fit.
-pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<RunView, Misfit> {
+pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<RunView, EventMismatch> {
     view_and_run(events).map(|(view, _)| view)
 }
 
@@ -77,7 +79,9 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
 ///
 /// # Errors
 /// As [`view`].
-pub fn view_and_run<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<(RunView, Run), Misfit> {
+pub fn view_and_run<'a>(
+    events: impl IntoIterator<Item = (Timestamp, &'a Event)>,
+) -> Result<(RunView, Run), EventMismatch> {
     let mut run: Option<Run> = None;
     let mut steps = Steps::default();
     let mut updated = None;
@@ -88,10 +92,10 @@ pub fn view_and_run<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>
         updated = Some(at);
     }
     let (Some(run), Some(updated)) = (run, updated) else {
-        return Err(Misfit { seq: Seq(0), kind: "none", why: "there are no events".into() });
+        return Err(EventMismatch { seq: Seq(0), kind: "none", why: "there are no events".into() });
     };
     let started = run.started();
-    settled::settle(&mut steps.list, &run);
+    settled::correct_statuses(&mut steps.list, &run);
     let mut checkpoints: Vec<OpenCheckpoint> = run.open_checkpoints().cloned().collect();
     checkpoints.sort_by_key(|asked| asked.at);
     let undone = run.undone().into_iter().map(|(step, item, undone)| {

@@ -11,12 +11,15 @@ use serde_json::Value;
 use super::rules::{Until, Wait};
 use super::step_events::{failed, finished};
 use super::world::deeper_than;
-use super::{Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Step, StepKind, WaitEvent, World, span};
+use super::{
+    CommandRefusal, DecisionInputs, Event, Failure, FailureKind, Mode, Outcome, Plan, Run, Step, StepKind, WaitEvent,
+    span,
+};
 use crate::expression::{ExpressionError, Template};
 use crate::names::Seq;
 
 /// Begins a step of kind `wait`.
-pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Timestamp) -> Vec<Event> {
+pub(super) fn open(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, now: Timestamp) -> Vec<Event> {
     let began = |until, signal: Option<&String>| {
         Event::Wait(WaitEvent::Began { step: step.id.clone(), until, signal: signal.cloned() })
     };
@@ -49,7 +52,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Time
 }
 
 /// Waits for a signal: one that arrived before is taken at once.
-fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began: Event) -> Vec<Event> {
+fn signal(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, name: &str, began: Event) -> Vec<Event> {
     let ended = |signal, output| Event::Wait(WaitEvent::Ended { step: step.id.clone(), signal: Some(signal), output });
     if run.mode() != Mode::Real {
         let Some(rehearse) = &wait.rehearse else {
@@ -82,7 +85,7 @@ fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began:
 }
 
 /// Whether a step accepts a signal of its name, as its filter says.
-fn accepts(run: &Run, world: &World, step: &Step, payload: &Arc<Value>) -> bool {
+fn accepts(run: &Run, world: &DecisionInputs, step: &Step, payload: &Arc<Value>) -> bool {
     let StepKind::Wait(wait) = &step.kind else { return false };
     let Until::Signal { filter, .. } = &wait.until else { return false };
     filter.as_ref().is_none_or(|filter| {
@@ -95,12 +98,12 @@ fn accepts(run: &Run, world: &World, step: &Step, payload: &Arc<Value>) -> bool 
 pub(super) fn receive(
     run: &Run,
     plan: &Plan,
-    world: &World,
+    world: &DecisionInputs,
     name: String,
     payload: Arc<Value>,
     id: Option<String>,
     by: &str,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, CommandRefusal> {
     if id.as_ref().is_some_and(|id| run.interactions.is_delivered(id)) {
         return Ok(Vec::new()); // a repeated delivery changes nothing
     }
@@ -117,16 +120,16 @@ pub(super) fn receive(
             true => "it waits for none".to_owned(),
             false => format!("it waits for {}", known.join(", ")),
         };
-        return Err(Refusal::NotApplicable(format!(
+        return Err(CommandRefusal::NotApplicable(format!(
             "the workflow has no step that waits for the signal `{name}`; {waits}"
         )));
     }
     if run.is_ending() {
-        return Err(Refusal::NotApplicable("the run is ending".into()));
+        return Err(CommandRefusal::NotApplicable("the run is ending".into()));
     }
     if deeper_than(&payload, world.output_depth_max) {
         let message = format!("the payload is nested deeper than output_depth_max ({})", world.output_depth_max);
-        return Err(Refusal::BadValues(vec![message]));
+        return Err(CommandRefusal::BadValues(vec![message]));
     }
     let waiting = plan.steps.iter().find(|step| {
         let waits = run.interactions.waits.get(&step.id);
@@ -135,7 +138,7 @@ pub(super) fn receive(
     if waiting.is_none() && run.interactions.signals.len() >= world.signals_max {
         let message =
             format!("{} signals have come that no step has taken, as many as signals_max allows", world.signals_max);
-        return Err(Refusal::NotApplicable(message));
+        return Err(CommandRefusal::NotApplicable(message));
     }
     let mut events = vec![Event::Wait(WaitEvent::SignalReceived {
         name,

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use super::calls::{CallState, Phase, StepItem, StepState};
 use super::due::due;
 use super::span::{ago, ahead};
-use super::{Action, Conditions, ConflictKind, ControlEvent, Event, Part, Plan, Run, ShownTexts, StepKind, World};
+use super::{
+    Action, Conditions, ConflictKind, ControlEvent, DecisionInputs, Event, Part, Plan, Run, ShownTexts, StepKind,
+};
 use crate::names::{CheckpointId, RunId, ServiceName, StepId};
 
 /// One thing that a run waits for.
@@ -84,14 +86,14 @@ impl Cause {
 
 /// The times at which each wait began. The run's state does not hold them, so they are a fold of their own.
 #[derive(Clone, Debug, Default)]
-pub struct Since {
+pub struct WaitStartTimes {
     /// By step (item): the time of its last event.
     by_step: BTreeMap<StepItem, Timestamp>,
     paused: Option<Timestamp>,
     last: Option<Timestamp>,
 }
 
-impl Since {
+impl WaitStartTimes {
     /// Folds all events of a run.
     pub fn of<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Self {
         let mut since = Self::default();
@@ -104,7 +106,7 @@ impl Since {
             self.by_step.insert((step.clone(), item), at);
         }
         match event {
-            Event::Control(ControlEvent::PauseOrdered { .. }) => self.paused = Some(at),
+            Event::Control(ControlEvent::PauseRequested { .. }) => self.paused = Some(at),
             Event::Control(ControlEvent::Resumed { .. }) => self.paused = None,
             _ => {}
         }
@@ -118,7 +120,13 @@ impl Since {
 /// The reasons why a run waits: first those on which a person can act, then what happens by itself. An empty list for a
 /// run that has not ended is a bug. The sentences are for people: stars stand for texts that were made from sensitive
 /// values.
-pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
+pub fn waits(
+    run: &Run,
+    plan: &Plan,
+    world: &DecisionInputs,
+    conditions: Conditions,
+    since: &WaitStartTimes,
+) -> Vec<Reason> {
     let texts = ShownTexts::of(plan, run);
     let mut all =
         Reasons { plan, texts: &texts, since, now: conditions.now, pause_ends: pause_ends(run), reasons: Vec::new() };
@@ -170,7 +178,7 @@ fn pause_ends(run: &Run) -> Option<&'static str> {
 struct Reasons<'a> {
     plan: &'a Plan,
     texts: &'a ShownTexts,
-    since: &'a Since,
+    since: &'a WaitStartTimes,
     now: Timestamp,
     pause_ends: Option<&'static str>,
     reasons: Vec<Reason>,
@@ -285,7 +293,7 @@ impl Reasons<'_> {
                 self.attempt(cause, about, next, what, "that time, or retry it now");
             }
             // The entry of the probe, or of the conflict over the call, gives the reason.
-            Phase::Probing | Phase::Stuck => {}
+            Phase::Probing | Phase::AwaitsDecision => {}
         }
     }
 
@@ -328,7 +336,7 @@ impl Reasons<'_> {
                         self.push(Cause::Due, None, self.since.last, None, what, "the engine");
                     }
                 }
-                Action::Wait(_) | Action::OrderChild { .. } | Action::Lock { .. } => {}
+                Action::Wait(_) | Action::CommandChild { .. } | Action::Lock { .. } => {}
             }
         }
     }

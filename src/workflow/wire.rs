@@ -9,7 +9,9 @@ use serde_json::Value;
 use super::bytes::bytes_within_error;
 use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::world::{STARS, reads_hidden};
-use super::{AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, ResponseTemplate, Run, World};
+use super::{
+    AnswerRecord, BytesMark, Call, CallBody, CallRecord, DecisionInputs, Payload, Plan, ResponseTemplate, Run,
+};
 use crate::expression::{ExpressionError, ReadPath, Scope, Template, parse_json};
 
 /// An expression without a value: the paths that it reads, and its error.
@@ -18,7 +20,7 @@ type NoValue = (Vec<ReadPath>, ExpressionError);
 /// The request of a call as it is recorded. `given` is the body that a person gave in place of the plan's.
 pub(super) fn call_record(
     call: &Call,
-    world: &World,
+    world: &DecisionInputs,
     run: &Run,
     plain: &Scope,
     masked: &Scope,
@@ -67,7 +69,7 @@ pub(super) fn recorded_path(call: &Call, masked: &Scope) -> Result<String, Expre
 }
 
 /// The base URL of a call's service, as records show it.
-pub(super) fn base_of<'a>(call: &'a Call, world: &'a World) -> &'a str {
+pub(super) fn base_of<'a>(call: &'a Call, world: &'a DecisionInputs) -> &'a str {
     world.base(&call.service).unwrap_or_default().trim_end_matches('/')
 }
 
@@ -261,7 +263,7 @@ pub(super) fn answer(
 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions
 /// have values.
-pub fn pending_answer(plan: &Plan, world: &World, run: &Run) -> Option<AnswerRecord> {
+pub fn pending_answer(plan: &Plan, world: &DecisionInputs, run: &Run) -> Option<AnswerRecord> {
     let answer = answer(plan.pending.as_ref()?, run, &world.plain(run), world.bytes_mark(run)).ok()?;
     Some(with_sensitive_parts(plan, run, AnswerPlace::Pending, answer))
 }

@@ -21,7 +21,7 @@ pub use crate::secret::STARS;
 
 /// What decisions about a run depend on apart from its plan and its events: services, secrets' names, limits, the time.
 #[derive(Clone)]
-pub struct World {
+pub struct DecisionInputs {
     /// Base URLs by service.
     pub services: Arc<Value>,
     /// The names of secrets, each with stars as its value.
@@ -86,7 +86,7 @@ pub fn deeper_than(value: &Value, depth: usize) -> bool {
     }
 }
 
-impl World {
+impl DecisionInputs {
     /// A world with these services and names of secrets.
     pub fn new<'a>(
         services: impl IntoIterator<Item = (&'a ServiceName, String)>,

@@ -129,7 +129,7 @@ async fn fail_while_a_run_compensates(test: &str, fault: impl AsyncFn(&TestSyste
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn full_while_a_run_waits() {
+async fn a_run_that_waits_survives_a_full_disk() {
     fail_while_a_run_waits("disk::full_while_a_run_waits", fill_disk).await;
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pointsman::demo::world::Fault;
 use pointsman::names::{StepId, WorkflowName};
-use pointsman::workflow::{Choice, Order, Run, RunStatus, Undone};
+use pointsman::workflow::{Choice, ControlCommand, Run, RunStatus, Undone};
 use serde_json::json;
 
 use crate::support::in_process_engine::{InProcessEngine, OPERATIONS, WorkflowRun};
@@ -133,8 +133,9 @@ async fn try_each_choice(
                 continue;
             }
         };
-        let order = Order::Resolve { step: conflict.step.clone(), item: conflict.item, choice: chosen, reason: None };
-        if let Err(why) = workflow_run.engine().order(run.run_id, order, "ann".into()).await {
+        let order =
+            ControlCommand::Resolve { step: conflict.step.clone(), item: conflict.item, choice: chosen, reason: None };
+        if let Err(why) = workflow_run.engine().give_command(run.run_id, order, "ann".into()).await {
             wrong.push(format!("{choice} is offered and refused: {why}"));
             continue;
         }
@@ -144,8 +145,8 @@ async fn try_each_choice(
             // conflict, which can be resolved.
             let next = workflow_run.state_of(run.run_id).await.conflict().cloned().expect("a conflict");
             let (step, item, choice) = (next.step, next.item, Choice::Cancel { compensate: true });
-            let cancel = Order::Resolve { step, item, choice, reason: None };
-            workflow_run.engine().order(run.run_id, cancel, "ann".into()).await.expect("it is offered");
+            let cancel = ControlCommand::Resolve { step, item, choice, reason: None };
+            workflow_run.engine().give_command(run.run_id, cancel, "ann".into()).await.expect("it is offered");
             end = workflow_run.wait_until_at_rest().await.expect("the run");
         }
         if !end.status.is_final() {

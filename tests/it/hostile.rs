@@ -93,6 +93,8 @@ async fn refused_requests_are_counted_and_logged_by_reason() {
     let url = format!("http://{}", gone.local_addr().expect("an address"));
     drop(gone);
     let flags = FlagsDir::passthrough(&url);
+    let strict = "{ id: strict, match: { method: GET, path: /strict }, legacy: shop, paths: strict }";
+    flags.write("routes/strict.yaml", &format!("routes: [ {strict} ]\n"));
     let dir = tempfile::tempdir().expect("a directory");
     let start =
         Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
@@ -103,7 +105,7 @@ async fn refused_requests_are_counted_and_logged_by_reason() {
         ("GET /x HTTP/1.1\r\nhost : a\r\n\r\n", 400, "malformed-head"),
         (&large, 431, "head-too-large"),
         ("GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "ambiguous-request"),
-        ("GET /%zz HTTP/1.1\r\nhost: a\r\n\r\n", 400, "bad-path"),
+        ("GET /strict%2F HTTP/1.1\r\nhost: a\r\n\r\n", 400, "bad-path"),
         ("CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n", 501, "no-tunnel"),
         ("TRACE /x HTTP/1.1\r\nhost: a\r\n\r\n", 501, "no-trace"),
         (broken, 417, "expectation-failed"),

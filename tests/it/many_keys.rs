@@ -59,7 +59,7 @@ async fn send_all(to: SocketAddr, next: impl Fn() -> Option<String>) -> Vec<Stri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn none_of_many_new_keys_strays_after_a_kill() {
+async fn after_a_kill_legacy_gets_the_retries_of_many_new_keys() {
     let legacy = Origin::start(OriginReply::Json(r#"{"by":"legacy"}"#)).await;
     let (works, flags) = (StepService::start().await, FlagsDir::empty());
     let services = format!("services:\n  shop: {}\n  works: {}\ndefault_legacy: shop\n", legacy.url(), works.url());

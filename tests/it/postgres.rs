@@ -260,7 +260,7 @@ const WRITER: &str =
 
 /// The server commits and its reply is lost: the append is recognised, and neither written nor performed again.
 #[tokio::test(flavor = "multi_thread")]
-async fn committed_and_the_reply_was_lost() {
+async fn a_commit_whose_reply_was_lost_is_not_repeated() {
     under_load("committed_and_the_reply_was_lost", "only", async |_, proxy, load| {
         let mut recovered_after = Duration::ZERO;
         for round in 1..=6 {

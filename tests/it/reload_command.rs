@@ -66,16 +66,16 @@ async fn a_reload_shows_what_the_files_changed() {
 async fn a_reload_names_what_the_gate_and_a_restart_hold_back() {
     let system = TestSystem::start().await;
     system.flags.edit(CAMPAIGNS, |text| text.replace("state: off", "state: live"));
-    system.flags.edit("pointsman.yaml", |text| format!("{text}trust_forwarded: true\n"));
+    system.flags.edit("pointsman.yaml", |text| format!("{text}api: {{ maestro: false }}\n"));
     // The files may be in force already: what they do not get is shown all the same.
     let (code, shown) = reload(&system).await;
-    assert_eq!((code, &shown["needs_restart"]), (Some(0), &json!(["trust_forwarded"])), "{shown}");
+    assert_eq!((code, &shown["needs_restart"]), (Some(0), &json!(["api.maestro"])), "{shown}");
     let held = &shown["held"][0];
     assert_eq!((&held["route"], &held["declared"]), (&json!("campaigns.create"), &json!("live")), "{shown}");
     assert!(held["state"] != "live" && held["reasons"][0].is_string(), "{shown}");
     let text = output_text(&system.pointsman.cli(&["reload"]).await);
     assert!(text.contains("its file says live:\n  - "), "{text}");
-    assert!(text.contains("takes effect only after a restart: trust_forwarded"), "{text}");
+    assert!(text.contains("takes effect only after a restart: api.maestro"), "{text}");
     system.finish().await;
 }
 

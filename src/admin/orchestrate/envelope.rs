@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::load::LoadedRun;
+use super::load::RunForDisplay;
 use crate::admin::state::ApiState;
 use crate::admin::types::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
@@ -25,7 +25,7 @@ use crate::workflow::{
 pub(super) const RUN_PATH: &str = "/api/v2/orchestrate/run";
 
 /// The envelope of a run.
-pub(super) fn envelope(state: &ApiState, loaded: &LoadedRun, delivery: Delivery) -> Orchestration {
+pub(super) fn envelope(state: &ApiState, loaded: &RunForDisplay, delivery: Delivery) -> Orchestration {
     let view = &loaded.view;
     let started = loaded.started();
     // The method and path of the route that started it, where the route still exists.
@@ -111,7 +111,7 @@ pub(super) fn job_of(started: &RunStarted) -> JobId {
 }
 
 /// The body of the run's answer to its caller.
-fn output(loaded: &LoadedRun) -> Value {
+fn output(loaded: &RunForDisplay) -> Value {
     loaded.run.answer().map_or(Value::Null, |answer| answer.shown_output())
 }
 
@@ -164,7 +164,7 @@ fn receipt(started: &RunStarted, route: Option<(String, String)>) -> AuditReceip
 }
 
 /// The steps that have begun, in the order in which they began; then the steps of the plan that have not.
-fn steps(loaded: &LoadedRun) -> Vec<StepRow> {
+fn steps(loaded: &RunForDisplay) -> Vec<StepRow> {
     let effect = |name: &str| {
         loaded.events.iter().find_map(|stored| match &stored.event {
             Event::StepStarted(started) if started.step.as_str() == name => Some(started.effect.as_str().to_owned()),
@@ -216,7 +216,7 @@ pub(super) fn step_status_name(status: StepStatus) -> String {
 }
 
 /// Open checkpoints: the run's own, the oldest first, then those of its descendants.
-fn checkpoints(loaded: &LoadedRun) -> Vec<PendingCheckpoint> {
+fn checkpoints(loaded: &RunForDisplay) -> Vec<PendingCheckpoint> {
     let all = std::iter::once(&loaded.run).chain(&loaded.waiting_descendants);
     all.flat_map(|run| {
         let mut open: Vec<&OpenCheckpoint> = run.open_checkpoints().collect();
@@ -227,7 +227,7 @@ fn checkpoints(loaded: &LoadedRun) -> Vec<PendingCheckpoint> {
 }
 
 /// Open conflicts: the run's own, then those of its descendants.
-fn conflicts(loaded: &LoadedRun) -> Vec<OpenConflict> {
+fn conflicts(loaded: &RunForDisplay) -> Vec<OpenConflict> {
     let all = std::iter::once(&loaded.run).chain(&loaded.waiting_descendants);
     all.flat_map(|run| run.conflicts().iter().map(|conflict| self::conflict(conflict, run.id()))).collect()
 }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::admin::error::ApiError;
 use crate::admin::types::{FirstAnswer, ValueError};
-use crate::engine::{OrderError, StartError};
+use crate::engine::{CommandError, StartError};
 use crate::workflow::{self, CheckpointAnswer, RunSummary};
 use serde_json::Value;
 
@@ -56,42 +56,45 @@ impl ApiError {
     }
 
     /// A command that was refused or failed.
-    pub(super) fn command_failed(error: OrderError, run: &str) -> Self {
+    pub(super) fn command_failed(error: CommandError, run: &str) -> Self {
         const TITLE: &str = "The run refused the command";
         let text = error.to_string();
         match error {
-            OrderError::NoRun => Self::no_run(run),
-            OrderError::Refused { run, refusal } => Self::refused(&run, refusal),
-            OrderError::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-run", TITLE, text),
-            OrderError::Store { why, unknown: false } => store_error("The command was not carried out", why, None),
-            OrderError::Store { why, unknown: true } => {
+            CommandError::NoRun => Self::no_run(run),
+            CommandError::Refused { run, refusal } => Self::refused(&run, refusal),
+            CommandError::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-run", TITLE, text),
+            CommandError::Store { why, unknown: false } => store_error("The command was not carried out", why, None),
+            CommandError::Store { why, unknown: true } => {
                 store_error("Whether the command was carried out is unknown", why, Some("look at the run"))
             }
         }
     }
 
-    fn refused(run: &RunSummary, refusal: workflow::Refusal) -> Self {
-        use workflow::Refusal;
+    fn refused(run: &RunSummary, refusal: workflow::CommandRefusal) -> Self {
+        use workflow::CommandRefusal;
         let text = refusal.to_string();
         let conflict = |kind: &str, title: &str| Self::new(StatusCode::CONFLICT, kind, title, text.clone());
         let mut problem = match refusal {
-            Refusal::Ended => conflict("run-ended", "The run has ended"),
-            Refusal::NotDue(_) | Refusal::EffectsBegun | Refusal::Answered | Refusal::NotApplicable(_) => {
+            CommandRefusal::Ended => conflict("run-ended", "The run has ended"),
+            CommandRefusal::NotDue(_)
+            | CommandRefusal::EffectsBegun
+            | CommandRefusal::Answered
+            | CommandRefusal::NotApplicable(_) => {
                 conflict("not-applicable", "The command does not apply in the run's present state")
             }
-            Refusal::NoSuchStep => Self::no_step(text),
-            Refusal::NoSuchCheckpoint => {
+            CommandRefusal::NoSuchStep => Self::no_step(text),
+            CommandRefusal::NoSuchCheckpoint => {
                 Self::new(StatusCode::NOT_FOUND, "unknown-checkpoint", "There is no such checkpoint", text)
             }
-            Refusal::AnsweredBefore { by, said, seq } => {
+            CommandRefusal::AnsweredBefore { by, said, seq } => {
                 let mut error = conflict("answered-before", "The checkpoint has been answered");
                 error.0.first = Some(Box::new(first_answer(by, *said, seq.0)));
                 error
             }
-            Refusal::NotYours(_) => {
+            CommandRefusal::NotYours(_) => {
                 Self::new(StatusCode::FORBIDDEN, "not-yours", "Somebody else has to give this answer", text)
             }
-            Refusal::BadValues(wrong) => {
+            CommandRefusal::BadValues(wrong) => {
                 Self::values("The answer does not have the form that the checkpoint asks for", wrong, "/values")
             }
         };

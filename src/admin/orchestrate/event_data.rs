@@ -104,7 +104,7 @@ fn of_checkpoint(event: &CheckpointEvent, run: RunId) -> NameAndData {
             let data = json!({ "escalated": checkpoint, "who": who, "until": until, "on_timeout": on_timeout });
             ("checkpoint", data)
         }
-        CheckpointEvent::Answered { checkpoint, said, by } => {
+        CheckpointEvent::Answered { checkpoint, answer: said, by } => {
             ("progress", json!({ "checkpoint_id": checkpoint, "approve": said.approve, "by": by }))
         }
     }
@@ -123,10 +123,10 @@ fn of_conflict(event: &ConflictEvent, run: RunId) -> NameAndData {
 
 fn of_control(event: &ControlEvent) -> NameAndData {
     match event {
-        ControlEvent::PauseOrdered { by, reason, at: _ } | ControlEvent::Resumed { by, reason, at: _ } => {
+        ControlEvent::PauseRequested { by, reason, at: _ } | ControlEvent::Resumed { by, reason, at: _ } => {
             ("progress", json!({ "by": by, "why": reason }))
         }
-        ControlEvent::CancelOrdered { by, compensate, reason, automatic } => {
+        ControlEvent::CancelRequested { by, compensate, reason, automatic } => {
             ("progress", json!({ "by": by, "compensate": compensate, "why": reason, "automatic": automatic }))
         }
         ControlEvent::InputAdjusted { step, item, by, reason, .. } => {
@@ -154,7 +154,7 @@ fn of_ending(event: &EndingEvent) -> NameAndData {
         }
         EndingEvent::Superseded(superseded) => {
             let (by, from) = (superseded.successor.to_string(), &superseded.from);
-            ("progress", json!({ "superseded_by": by, "from": from, "by": superseded.who }))
+            ("progress", json!({ "superseded_by": by, "from": from, "by": superseded.requested_by }))
         }
         EndingEvent::Completed {} | EndingEvent::DeadlinePassed {} => ("progress", Value::Null),
         EndingEvent::Cancelled { by, reason, unread: _ } => ("progress", json!({ "by": by, "why": reason })),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::envelope::step_status_name;
-use super::load::{LoadedRun, resolve_id};
+use super::load::{RunForDisplay, resolve_id};
 use super::unreadable;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{PathParams, QueryParams};
@@ -85,7 +85,7 @@ pub(in crate::admin) async fn output(
     admin: Admin,
     PathParams((id, step)): PathParams<(String, String)>,
 ) -> JsonResult<Value> {
-    let loaded = LoadedRun::load(&admin, resolve_id(&admin, &id).await?).await?;
+    let loaded = RunForDisplay::load(&admin, resolve_id(&admin, &id).await?).await?;
     let shown = |mut output| {
         describe_bytes(&mut output);
         Json(output)

@@ -14,7 +14,7 @@ use crate::workflow::{Run, RunStarted, RunStatus, RunView, fold, view_and_run};
 const DESCENDANTS_MAX: usize = 100;
 
 /// A run as its events in the store describe it.
-pub(super) struct LoadedRun {
+pub(super) struct RunForDisplay {
     pub events: Vec<StoredEvent>,
     pub run: Run,
     pub view: RunView,
@@ -24,7 +24,7 @@ pub(super) struct LoadedRun {
     pub waiting_descendants: Vec<Run>,
 }
 
-impl LoadedRun {
+impl RunForDisplay {
     pub async fn load(state: &ApiState, run: RunId) -> Result<Self, ApiError> {
         let events = state.parts.store.events(run, Seq::FIRST).await?;
         Self::of_events(state, run, events).await

@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{KEY_RULE_TEXT, is_valid};
-use super::load::{self, LoadedRun, parse_run_id, resolve_id};
+use super::load::{self, RunForDisplay, parse_run_id, resolve_id};
 use super::unreadable;
 use crate::admin::access::Caller;
 use crate::admin::error::ApiError;
@@ -25,7 +25,7 @@ use crate::admin::types::{
 
 use crate::flag::Freeze;
 use crate::names::{CheckpointId, RunId, StepId};
-use crate::workflow::{CheckpointAnswer, Choice, Order};
+use crate::workflow::{CheckpointAnswer, Choice, ControlCommand};
 
 /// How long an error response waits for the checkpoint's first answer to be on disk, in order to show its time.
 const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -36,22 +36,24 @@ async fn send_command(
     id: &str,
     caller: &Caller,
     by: Option<&str>,
-    command: Order,
+    command: ControlCommand,
 ) -> JsonResult<Orchestration> {
     let by = caller.recorded_name(by)?;
     let run = resolve_id(admin, id).await?;
     let step = match &command {
-        Order::Skip { step, .. } | Order::Adjust { step, .. } | Order::Resolve { step, .. } => Some(step.clone()),
-        Order::Retry { step } => step.clone(),
-        Order::Pause { .. }
-        | Order::Resume { .. }
-        | Order::Cancel { .. }
-        | Order::Answer { .. }
-        | Order::HandOver { .. }
-        | Order::Signal { .. } => None,
+        ControlCommand::Skip { step, .. }
+        | ControlCommand::Adjust { step, .. }
+        | ControlCommand::Resolve { step, .. } => Some(step.clone()),
+        ControlCommand::Retry { step } => step.clone(),
+        ControlCommand::Pause { .. }
+        | ControlCommand::Resume { .. }
+        | ControlCommand::Cancel { .. }
+        | ControlCommand::Answer { .. }
+        | ControlCommand::HandOver { .. }
+        | ControlCommand::Signal { .. } => None,
     };
-    match admin.parts.engine.order(run, command, by).await {
-        Ok(row) => Ok(Json(unreadable::envelope_after_order(admin, row, Delivery::Sync).await)),
+    match admin.parts.engine.give_command(run, command, by).await {
+        Ok(row) => Ok(Json(unreadable::envelope_after_command(admin, row, Delivery::Sync).await)),
         Err(error) => {
             Err(with_run_details(admin, run, step.as_ref(), ApiError::command_failed(error, &run.to_string())).await)
         }
@@ -61,7 +63,7 @@ async fn send_command(
 /// Adds to an error what a person needs to know of the run: the steps that exist, or when the first answer was given.
 async fn with_run_details(admin: &Admin, run: RunId, step: Option<&StepId>, mut error: ApiError) -> ApiError {
     if error.0.kind.ends_with(":unknown-step")
-        && let (Some(step), Ok(loaded)) = (step, LoadedRun::load(admin, run).await)
+        && let (Some(step), Ok(loaded)) = (step, RunForDisplay::load(admin, run).await)
     {
         let known = loaded.planned_steps().chain(loaded.view.steps.iter().map(|step| step.step.as_str()));
         let known: std::collections::BTreeSet<&str> = known.collect();
@@ -90,7 +92,7 @@ pub(in crate::admin) async fn pause(
     JsonBody(request, caller): JsonBody<PauseRequest>,
 ) -> JsonResult<Orchestration> {
     let PauseRequest { reason, by } = request;
-    send_command(&admin, &id, &caller, by.as_deref(), Order::Pause { reason }).await
+    send_command(&admin, &id, &caller, by.as_deref(), ControlCommand::Pause { reason }).await
 }
 
 pub(in crate::admin) async fn resume(
@@ -99,7 +101,7 @@ pub(in crate::admin) async fn resume(
     JsonBody(request, caller): JsonBody<PauseRequest>,
 ) -> JsonResult<Orchestration> {
     let PauseRequest { reason, by } = request;
-    send_command(&admin, &id, &caller, by.as_deref(), Order::Resume { reason }).await
+    send_command(&admin, &id, &caller, by.as_deref(), ControlCommand::Resume { reason }).await
 }
 
 /// Cancels a run. If the kill switch delays the undoing of its effects, the response is 202 and lists what waits.
@@ -109,7 +111,7 @@ pub(in crate::admin) async fn cancel(
     JsonBody(request, caller): JsonBody<CancelRequest>,
 ) -> Result<Response, ApiError> {
     let CancelRequest { compensate, reason, by } = request;
-    let command = Order::Cancel { compensate, reason, automatic: false };
+    let command = ControlCommand::Cancel { compensate, reason, automatic: false };
     let Json(mut shown) = send_command(&admin, &id, &caller, by.as_deref(), command).await?;
     let is_frozen = admin.parts.ladder.flags().freeze == Freeze::Effects;
     if shown.data.status.is_final() || !is_frozen {
@@ -127,7 +129,7 @@ pub(in crate::admin) async fn skip(
     JsonBody(request, caller): JsonBody<SkipRequest>,
 ) -> JsonResult<Orchestration> {
     let SkipRequest { step, reason, by } = request;
-    send_command(&admin, &id, &caller, by.as_deref(), Order::Skip { step: step.as_str().into(), reason }).await
+    send_command(&admin, &id, &caller, by.as_deref(), ControlCommand::Skip { step: step.as_str().into(), reason }).await
 }
 
 pub(in crate::admin) async fn adjust(
@@ -136,7 +138,7 @@ pub(in crate::admin) async fn adjust(
     JsonBody(request, caller): JsonBody<AdjustRequest>,
 ) -> JsonResult<Orchestration> {
     let AdjustRequest { step, item, input, reason, by } = request;
-    let command = Order::Adjust { step: step.as_str().into(), item, input: Arc::new(input), reason };
+    let command = ControlCommand::Adjust { step: step.as_str().into(), item, input: Arc::new(input), reason };
     send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
@@ -146,7 +148,8 @@ pub(in crate::admin) async fn retry(
     JsonBody(request, caller): JsonBody<RetryRequest>,
 ) -> JsonResult<Orchestration> {
     let RetryRequest { step, by } = request;
-    send_command(&admin, &id, &caller, by.as_deref(), Order::Retry { step: step.as_deref().map(StepId::from) }).await
+    send_command(&admin, &id, &caller, by.as_deref(), ControlCommand::Retry { step: step.as_deref().map(StepId::from) })
+        .await
 }
 
 pub(in crate::admin) async fn resolve(
@@ -171,7 +174,7 @@ pub(in crate::admin) async fn resolve(
             return Err(ApiError::inconsistent(detail));
         }
     };
-    let command = Order::Resolve { step: step.as_str().into(), item, choice, reason };
+    let command = ControlCommand::Resolve { step: step.as_str().into(), item, choice, reason };
     send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
@@ -186,7 +189,7 @@ pub(in crate::admin) async fn answer(
         return Err(ApiError::inconsistent("give `approve`, `values`, `approved` or `struck`"));
     };
     let said = CheckpointAnswer { approve, values: values.map(Arc::new), approved, struck, note };
-    let command = Order::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), said };
+    let command = ControlCommand::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), answer: said };
     send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
@@ -199,7 +202,7 @@ pub(in crate::admin) async fn signal(
     if delivery.as_deref().is_some_and(|id| !is_valid(id)) {
         return Err(ApiError::bad(format!("the signal's id {KEY_RULE_TEXT}")));
     }
-    let command = Order::Signal { name, payload: Arc::new(payload), id: delivery };
+    let command = ControlCommand::Signal { name, payload: Arc::new(payload), id: delivery };
     send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
@@ -221,14 +224,14 @@ pub(in crate::admin) async fn rerun(
                 return Err(purged);
             }
             let mut error = with_run_details(&admin, run, Some(&step), ApiError::not_started(error)).await;
-            if let (None, Ok(loaded)) = (error.0.run_status, LoadedRun::load(&admin, run).await) {
+            if let (None, Ok(loaded)) = (error.0.run_status, RunForDisplay::load(&admin, run).await) {
                 error.0.run_id = Some(run.to_string());
                 error.0.run_status = Some(loaded.view.status);
             }
             return Err(error);
         }
     };
-    let mut response = match LoadedRun::load(&admin, started.run).await {
+    let mut response = match RunForDisplay::load(&admin, started.run).await {
         Ok(loaded) => (StatusCode::ACCEPTED, Json(envelope(&admin, &loaded, Delivery::Sync))).into_response(),
         Err(error) => unreadable::response_to_start(&started, error)?,
     };

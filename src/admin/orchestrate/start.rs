@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{hash_parts, idempotency_key, request_hash};
-use super::load::LoadedRun;
+use super::load::RunForDisplay;
 use super::stream::{follow, last_event_id};
 use super::unreadable::response_to_start;
 use crate::admin::access::Caller;
@@ -98,10 +98,10 @@ pub(in crate::admin) async fn start(
 /// The response with the run's present state, which is computed from `events` if given, else loaded from the store.
 async fn run_response(state: &ApiState, run: RunId, events: Option<Vec<StoredEvent>>) -> Result<Response, ApiError> {
     let loaded = match events {
-        Some(events) => LoadedRun::of_events(state, run, events).await?,
-        None => LoadedRun::load(state, run).await?,
+        Some(events) => RunForDisplay::of_events(state, run, events).await?,
+        None => RunForDisplay::load(state, run).await?,
     };
-    let rests = loaded.view.status.rests() || !loaded.waiting_descendants.is_empty();
+    let rests = loaded.view.status.has_ended_or_awaits_input() || !loaded.waiting_descendants.is_empty();
     let status = if rests { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(envelope(state, &loaded, Delivery::Sync))).into_response())
 }

@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::load::{LoadedRun, resolve_id};
+use super::load::{RunForDisplay, resolve_id};
 use super::{envelope, event_data};
 use crate::admin::error::ApiError;
 use crate::admin::extract::PathParams;
@@ -69,7 +69,7 @@ pub(super) async fn follow(
 ) -> Result<Response, ApiError> {
     // Loaded before the response begins, so that unreadable events are an error response and not a stream that ends
     // early.
-    let loaded = LoadedRun::load(state, run).await?;
+    let loaded = RunForDisplay::load(state, run).await?;
     let after = if after > loaded.view.seq { Seq(0) } else { after };
     if loaded.view.seq == after && loaded.run.is_final() {
         // By the SSE standard, 204 tells a client not to reconnect.
@@ -187,7 +187,7 @@ impl Follower {
     /// The name of the server-sent event, and its data beside sequence number, time, kind and status.
     async fn name_and_data(&self, run: &Run, stored: &StoredEvent) -> (&'static str, Value) {
         if run.is_final() {
-            let data = match LoadedRun::load(&self.state, self.id).await {
+            let data = match RunForDisplay::load(&self.state, self.id).await {
                 Ok(loaded) => serde_json::to_value(envelope::envelope(&self.state, &loaded, Delivery::Stream).data),
                 Err(error) => Ok(json!({ "error": error.0.detail })),
             };

@@ -1,7 +1,7 @@
 //! Shows a run even if its events cannot be read: then only the fields of its row in the store, and the reason.
 //!
 //! Always true: a run that the store lists is shown. When the store does not answer, the response is 503; but once a
-//! start or an order is on disk, the response says so, whatever can be read afterwards: a client that was told 503
+//! start or a command is on disk, the response says so, whatever can be read afterwards: a client that was told 503
 //! would repeat it.
 
 use axum::Json;
@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::envelope::{envelope, links};
-use super::load::LoadedRun;
+use super::load::RunForDisplay;
 use crate::admin::error::ApiError;
 use crate::admin::state::ApiState;
 use crate::admin::types::{
@@ -27,7 +27,7 @@ pub(super) async fn envelope_or_row(
     run: RunId,
     delivery: Delivery,
 ) -> Result<Orchestration, ApiError> {
-    let unread = match LoadedRun::load(state, run).await {
+    let unread = match RunForDisplay::load(state, run).await {
         Ok(loaded) => return Ok(envelope(state, &loaded, delivery)),
         // No such run, or one that was purged.
         Err(error) if error.0.status < 500 => return Err(error),
@@ -39,9 +39,9 @@ pub(super) async fn envelope_or_row(
     }
 }
 
-/// The envelope of a run after an order that is on disk. `row` is the run as the engine returned it.
-pub(super) async fn envelope_after_order(state: &ApiState, row: RunSummary, delivery: Delivery) -> Orchestration {
-    match LoadedRun::load(state, row.run_id).await {
+/// The envelope of a run after a command that is on disk. `row` is the run as the engine returned it.
+pub(super) async fn envelope_after_command(state: &ApiState, row: RunSummary, delivery: Delivery) -> Orchestration {
+    match RunForDisplay::load(state, row.run_id).await {
         Ok(loaded) => envelope(state, &loaded, delivery),
         Err(error) => of_row(row, format!("its events cannot be read: {}", error.0.detail), delivery),
     }

@@ -7,18 +7,18 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::admin::EngineControl;
-use crate::engine::{Explanation, OrderError, Start, StartError, Started};
+use crate::engine::{CommandError, Explanation, Start, StartError, Started};
 use crate::names::{JobId, RunId, Seq, StepId};
 use crate::store::StoreHandle;
-use crate::workflow::{Order, RunSummary};
+use crate::workflow::{ControlCommand, RunSummary};
 
 /// Records starts and commands, and returns the results that a test has set.
 pub struct FakeEngine {
     store: StoreHandle,
     pub starts: Mutex<Vec<Start>>,
-    pub commands: Mutex<Vec<(RunId, Order, String)>>,
+    pub commands: Mutex<Vec<(RunId, ControlCommand, String)>>,
     pub start: Mutex<Option<Result<Started, StartError>>>,
-    pub refuse: Mutex<Option<OrderError>>,
+    pub refuse: Mutex<Option<CommandError>>,
 }
 
 pub fn started(run: RunId, fresh: bool) -> Started {
@@ -51,14 +51,19 @@ impl EngineControl for FakeEngine {
         let outcome = self.outcome();
         async move { outcome }.boxed()
     }
-    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>> {
+    fn give_command(
+        &self,
+        run: RunId,
+        order: ControlCommand,
+        by: String,
+    ) -> BoxFuture<'_, Result<RunSummary, CommandError>> {
         self.commands.lock().unwrap().push((run, order, by));
         let refused = self.refuse.lock().unwrap().clone();
         async move {
             if let Some(refused) = refused {
                 return Err(refused);
             }
-            self.store.run(run).await.ok().flatten().ok_or(OrderError::NoRun)
+            self.store.run(run).await.ok().flatten().ok_or(CommandError::NoRun)
         }
         .boxed()
     }
@@ -85,9 +90,9 @@ impl EngineControl for FakeEngine {
         }
         .boxed()
     }
-    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>> {
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, CommandError>> {
         async move {
-            let summary = self.store.run(run).await.ok().flatten().ok_or(OrderError::NoRun)?;
+            let summary = self.store.run(run).await.ok().flatten().ok_or(CommandError::NoRun)?;
             let sentence = "it waits for bank's breaker, which is open since 3 s; the next probe is in 12 s".to_owned();
             Ok(Explanation { run: summary, waits: vec![sentence.clone()], sentence, stuck: false })
         }

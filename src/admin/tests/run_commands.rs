@@ -5,16 +5,16 @@ use serde_json::json;
 
 use super::runs::api_with_run;
 use super::test_api::{TestApi, get, post};
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::store::tests::{run_id, summary};
-use crate::workflow::{CheckpointAnswer, Choice, Order, Refusal};
+use crate::workflow::{CheckpointAnswer, Choice, CommandRefusal, ControlCommand};
 
 fn path(rest: &str) -> String {
     format!("/api/v2/orchestrate/run/{}{rest}", run_id(1))
 }
 
-/// Sends a command, and returns the [`Order`] that the engine received: its form of a command to a run.
-async fn received(api: &TestApi, rest: &str, body: serde_json::Value) -> Order {
+/// Sends a command, and returns the [`ControlCommand`] that the engine received: its form of a command to a run.
+async fn received(api: &TestApi, rest: &str, body: serde_json::Value) -> ControlCommand {
     let answer = api.call(post(&path(rest), &body)).await;
     assert_eq!(
         (answer.status, answer.json()["object"].clone()),
@@ -32,33 +32,33 @@ async fn every_command_reaches_the_engine_unchanged() {
     let api = api_with_run().await;
     let reason = Some("a drill".to_owned());
     let pause = received(&api, "/pause", json!({ "reason": "a drill", "as": "ada" })).await;
-    assert_eq!(pause, Order::Pause { reason: reason.clone() });
-    assert_eq!(received(&api, "/resume", json!({ "as": "ada" })).await, Order::Resume { reason: None });
+    assert_eq!(pause, ControlCommand::Pause { reason: reason.clone() });
+    assert_eq!(received(&api, "/resume", json!({ "as": "ada" })).await, ControlCommand::Resume { reason: None });
     let cancel = received(&api, "/cancel", json!({ "as": "ada" })).await;
-    assert_eq!(cancel, Order::Cancel { compensate: true, reason: None, automatic: false });
+    assert_eq!(cancel, ControlCommand::Cancel { compensate: true, reason: None, automatic: false });
     let cancel = received(&api, "/cancel", json!({ "compensate": false, "as": "ada" })).await;
-    assert_eq!(cancel, Order::Cancel { compensate: false, reason: None, automatic: false });
+    assert_eq!(cancel, ControlCommand::Cancel { compensate: false, reason: None, automatic: false });
     let skip = received(&api, "/skip", json!({ "step": "mail", "reason": "a drill", "as": "ada" })).await;
-    assert_eq!(skip, Order::Skip { step: "mail".into(), reason });
+    assert_eq!(skip, ControlCommand::Skip { step: "mail".into(), reason });
     let adjust = received(&api, "/adjust", json!({ "step": "mail", "item": 3, "input": null, "as": "ada" })).await;
     let input = std::sync::Arc::new(json!(null));
-    assert_eq!(adjust, Order::Adjust { step: "mail".into(), item: Some(3), input, reason: None });
-    assert_eq!(received(&api, "/retry", json!({ "as": "ada" })).await, Order::Retry { step: None });
+    assert_eq!(adjust, ControlCommand::Adjust { step: "mail".into(), item: Some(3), input, reason: None });
+    assert_eq!(received(&api, "/retry", json!({ "as": "ada" })).await, ControlCommand::Retry { step: None });
     let take = json!({ "step": "charge", "choice": "take", "output": null, "as": "ada" });
     let choice = Choice::Take { output: std::sync::Arc::new(json!(null)) };
     let resolve = received(&api, "/resolve", take).await;
-    assert_eq!(resolve, Order::Resolve { step: "charge".into(), item: None, choice, reason: None });
+    assert_eq!(resolve, ControlCommand::Resolve { step: "charge".into(), item: None, choice, reason: None });
     let signal = received(&api, "/signals/paid", json!({ "payload": { "n": 1 }, "id": "d1", "as": "ada" })).await;
     let payload = std::sync::Arc::new(json!({ "n": 1 }));
-    assert_eq!(signal, Order::Signal { name: "paid".into(), payload, id: Some("d1".into()) });
+    assert_eq!(signal, ControlCommand::Signal { name: "paid".into(), payload, id: Some("d1".into()) });
     let values = json!({ "selected_asset_id": "asset_1" });
     let answer = received(&api, "/checkpoints/chk_1", json!({ "values": values, "as": "ada" })).await;
     let yes = |values, approved, struck| CheckpointAnswer { approve: true, values, approved, struck, note: None };
     let expected = yes(Some(std::sync::Arc::new(values)), vec![], vec![]);
-    assert_eq!(answer, Order::Answer { checkpoint: "chk_1".into(), said: expected });
+    assert_eq!(answer, ControlCommand::Answer { checkpoint: "chk_1".into(), answer: expected });
     let review = received(&api, "/checkpoints/chk_1", json!({ "approved": [0, 2], "struck": [1], "as": "ada" })).await;
     let expected = yes(None, vec![0, 2], vec![1]);
-    assert_eq!(review, Order::Answer { checkpoint: "chk_1".into(), said: expected });
+    assert_eq!(review, ControlCommand::Answer { checkpoint: "chk_1".into(), answer: expected });
 }
 
 #[tokio::test]
@@ -91,24 +91,24 @@ async fn a_refused_command_shows_the_runs_status_and_the_reason() {
     let api = api_with_run().await;
     let refused = async |refusal| {
         *api.engine.refuse.lock().unwrap() =
-            Some(OrderError::Refused { run: Box::new(summary(run_id(1), 5)), refusal });
+            Some(CommandError::Refused { run: Box::new(summary(run_id(1), 5)), refusal });
         let answer = api.call(post(&path("/skip"), &json!({ "step": "chrge" }))).await;
         let problem = answer.json();
         assert_eq!((&problem["run_id"], &problem["run_status"]), (&json!(run_id(1).to_string()), &json!("running")));
         (answer.status.as_u16(), problem)
     };
-    let (status, problem) = refused(Refusal::NotApplicable("it has begun".into())).await;
+    let (status, problem) = refused(CommandRefusal::NotApplicable("it has begun".into())).await;
     assert_eq!((status, &problem["detail"]), (409, &json!("it has begun")));
-    assert_eq!(refused(Refusal::Ended).await.0, 409);
-    let (status, problem) = refused(Refusal::NoSuchStep).await;
+    assert_eq!(refused(CommandRefusal::Ended).await.0, 409);
+    let (status, problem) = refused(CommandRefusal::NoSuchStep).await;
     assert_eq!((status, &problem["hint"]), (422, &json!("did you mean `charge`?")));
-    assert_eq!(refused(Refusal::NoSuchCheckpoint).await.0, 404);
-    assert_eq!(refused(Refusal::NotYours("only bob may say this".into())).await.0, 403);
-    let (status, problem) = refused(Refusal::BadValues(vec!["/a: 1 is not of type \"string\"".into()])).await;
+    assert_eq!(refused(CommandRefusal::NoSuchCheckpoint).await.0, 404);
+    assert_eq!(refused(CommandRefusal::NotYours("only bob may say this".into())).await.0, 403);
+    let (status, problem) = refused(CommandRefusal::BadValues(vec!["/a: 1 is not of type \"string\"".into()])).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/values/a")));
     let answer =
         CheckpointAnswer { approve: false, values: None, approved: vec![], struck: vec![], note: Some("no".into()) };
-    let before = Refusal::AnsweredBefore { by: "bob".into(), said: Box::new(answer), seq: crate::names::Seq(3) };
+    let before = CommandRefusal::AnsweredBefore { by: "bob".into(), said: Box::new(answer), seq: crate::names::Seq(3) };
     let (status, problem) = refused(before).await;
     assert_eq!((status, &problem["first"]["by"], &problem["first"]["approve"]), (409, &json!("bob"), &json!(false)));
     assert!(problem["first"]["at"].is_string(), "{problem}");

@@ -18,7 +18,7 @@ use crate::admin::{AdminParts, ProcessStatus, Reloaded, RouteTraffic, applicatio
 use crate::config::Token;
 use crate::evidence::Evidence;
 use crate::flag::{Match, Route, Service};
-use crate::ladder::{Declared, Ladder, LadderParts};
+use crate::ladder::{DeclaredFiles, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::store::tests::at;
 use crate::store::{MemoryStore, SqliteStore, Store as _, StoreHandle};
@@ -56,7 +56,7 @@ impl TestApi {
         let create = route("orders.create", Method::POST, "/orders");
         let show = route("orders.show", Method::GET, "/orders/{id}");
         let services = BTreeMap::from([("shop".into(), service())]);
-        let files = Declared {
+        let files = DeclaredFiles {
             files_version: 0,
             routes: vec![create, show],
             default_legacy: service(),

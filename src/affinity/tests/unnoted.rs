@@ -1,7 +1,7 @@
 //! Requests that legacy serves although their keys cannot be noted.
 
 use super::super::key_ring::{Ring, Stall, Written};
-use super::super::key_writer::Note;
+use super::super::key_writer::NoteStatus;
 use super::*;
 
 /// A flip by force after a request accepts it, also if it comes soon after, and after a restart.
@@ -13,7 +13,7 @@ async fn the_time_of_a_request_served_unnoted_is_not_after_it() {
     let log = open().unwrap();
     log.record_served_unnoted(&[numbered(1)], &route);
     let now = clock::now();
-    let UnknownKeys { served, until } = log.unnoted(&route).unwrap();
+    let RequestsWithUnknownKeys { served, until } = log.unnoted(&route).unwrap();
     assert!(served <= now && until <= clock::window_end(now, log.window()), "{served} {until} {now}");
     drop(log);
     let log = open_when_unlocked(open).await;
@@ -102,7 +102,7 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
     assert_eq!(both, (LegacyTake::NOT_NOTED, LegacyTake::NOT_NOTED));
     assert_eq!(now(take(3)), LegacyTake::NOT_NOTED, "at once");
     assert_eq!(now(take(1)), LegacyTake::Taken { noted: false, again: true }, "not yet");
-    assert_eq!(affinity.take_for_engine(numbered(3)), Took::OtherArmHasIt);
+    assert_eq!(affinity.take_for_engine(numbered(3)), KeyTakeResult::OtherArmHasIt);
     for n in 1..4 {
         now(affinity.record_served_unnoted(&numbered(n).into(), &route, &route));
     }
@@ -160,7 +160,7 @@ async fn a_key_that_the_store_took_from_the_file_is_noted_while_writes_hang() {
     while keys.is_waiting(&numbered(0)) {
         tokio::task::yield_now().await;
     }
-    assert!(matches!(keys.note(numbered(0)), Note::Noted));
+    assert!(matches!(keys.note(numbered(0)), NoteStatus::Noted));
     drop(write_hangs);
 }
 

@@ -8,7 +8,7 @@ use crate::admin::types::EventRow;
 use crate::app::{OpenRun, OpenRunPage, ReplayFiles};
 use crate::cli::client::CallError;
 use crate::cli::format::Formatter;
-use crate::cli::open_runs::{Bounds, check_runs};
+use crate::cli::open_runs::{CheckBounds, check_runs};
 use crate::cli::run_source::{OpenRuns, ReadError};
 
 /// A fake source of runs, in pages of two. Each entry is the workflow of a run. The events of `damaged` cannot be read,
@@ -32,7 +32,7 @@ impl OpenRuns for Runs {
         Ok(((from..to).map(run).collect(), (to < self.0.len()).then(|| run_id(to - 1))))
     }
     fn events(&self, run: &OpenRun, most: u64) -> Result<Vec<EventRow>, ReadError> {
-        assert_eq!(most, Bounds::default().events);
+        assert_eq!(most, CheckBounds::default().events);
         match run.workflow.as_str() {
             "damaged" => return Err(ReadError::Run("its events are damaged".to_owned())),
             "gone" => return Err(ReadError::Source(CallError::Failed("nobody is there".into(), String::new()))),
@@ -71,7 +71,7 @@ fn files() -> ReplayFiles {
 #[test]
 fn a_run_that_cannot_be_read_is_named_and_the_others_are_looked_at() {
     let runs = Runs(vec!["damaged", "later", "old", "later", "old"]);
-    let found = check_runs(&runs, &files(), &Bounds::default()).expect("the source answers");
+    let found = check_runs(&runs, &files(), &CheckBounds::default()).expect("the source answers");
     let json = found.json();
     assert_eq!((&json["looked_at"], &json["left_out"]), (&json!(5), &Value::Null), "{json}");
     let why = |place: usize| json["reported"][place]["why"].as_str().unwrap_or_default().to_owned();
@@ -85,24 +85,27 @@ fn a_run_that_cannot_be_read_is_named_and_the_others_are_looked_at() {
         assert!(text.contains(&named), "{named}: {text}");
     }
     assert!(text.contains("5 of 5 open runs"), "{text}");
-    assert!(check_runs(&Runs(vec!["old", "gone"]), &files(), &Bounds::default()).is_err(), "nobody answers any more");
+    assert!(
+        check_runs(&Runs(vec!["old", "gone"]), &files(), &CheckBounds::default()).is_err(),
+        "nobody answers any more"
+    );
 }
 
 #[test]
 fn runs_beyond_the_bounds_are_left_out_and_the_report_says_so() {
     let (runs, files) = (Runs(vec!["old"; 5]), files());
-    let bounded = |bounds: Bounds| {
+    let bounded = |bounds: CheckBounds| {
         let found = check_runs(&runs, &files, &bounds).expect("the source answers");
         (found.json(), found.text(Formatter(false)))
     };
-    let (json, text) = bounded(Bounds { runs: 3, shown: 2, ..Bounds::default() });
+    let (json, text) = bounded(CheckBounds { runs: 3, shown: 2, ..CheckBounds::default() });
     assert_eq!((&json["looked_at"], &json["reported_unlisted"]), (&json!(3), &json!(1)), "{json}");
     assert!(text.contains("older open runs were not looked at: 3 runs are looked at"), "{text}");
     assert!(text.contains("and 1 more, which are not listed"), "{text}");
-    let (json, text) = bounded(Bounds { time: Duration::ZERO, ..Bounds::default() });
+    let (json, text) = bounded(CheckBounds { time: Duration::ZERO, ..CheckBounds::default() });
     assert_eq!(json["looked_at"], json!(0), "{json}");
     assert!(text.contains("took longer"), "{text}");
-    let (json, _) = bounded(Bounds { runs: 5, ..Bounds::default() });
+    let (json, _) = bounded(CheckBounds { runs: 5, ..CheckBounds::default() });
     assert_eq!(
         (&json["looked_at"], &json["left_out"]),
         (&json!(5), &Value::Null),

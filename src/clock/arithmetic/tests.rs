@@ -13,19 +13,19 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// The two clocks of a machine, which the test sets.
-struct Machine(Reading);
+struct Machine(ClockReading);
 
 impl Machine {
     fn new() -> Self {
-        Self(Reading { wall: START.parse().unwrap(), boot: Duration::from_secs(5_000) })
+        Self(ClockReading { wall: START.parse().unwrap(), boot: Duration::from_secs(5_000) })
     }
     /// Lets time pass on both clocks.
-    fn advance(&mut self, by: Duration) -> Reading {
+    fn advance(&mut self, by: Duration) -> ClockReading {
         self.0.boot += by;
         self.set(SignedDuration::try_from(by).unwrap())
     }
     /// Sets the wall clock forward or back.
-    fn set(&mut self, by: SignedDuration) -> Reading {
+    fn set(&mut self, by: SignedDuration) -> ClockReading {
         self.0.wall = self.0.wall.checked_add(by).unwrap();
         self.0
     }

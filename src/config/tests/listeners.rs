@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::set::Set;
-use crate::config::{Change, FlagFileWatcher, Overrides, WatchTiming, read};
+use crate::config::{FilesChange, FlagFileWatcher, Overrides, WatchTiming, read};
 use crate::limits::{CERTIFICATE_FILE_BYTES_MAX, LISTENERS_MAX};
 use crate::listener::test_certificates::{Authority, Issued, Subject};
-use crate::listener::{Network, ProxyProtocol, ProxyVersion};
+use crate::listener::{Listener, Network, ProxyProtocol, ProxyVersion};
 
 fn listening(listen: &str) -> Set {
     Set::valid().edit("pointsman.yaml", "listen: 127.0.0.1:8080", listen)
@@ -36,6 +36,10 @@ fn a_listener_is_an_address_a_map_or_one_of_a_list() {
     let listener = set.read().unwrap().setup.settings.listen.remove(0);
     let trust = vec![Network::parse("10.0.0.0/8").unwrap()];
     assert_eq!(listener.proxy_protocol, Some(ProxyProtocol { version: ProxyVersion::Any, trust }));
+    assert!(listener.http2);
+    let without =
+        listening("listen: { address: 127.0.0.1:9, http2: false }").read().unwrap().setup.settings.listen.remove(0);
+    assert!(!without.http2 && listener.needs_restart(&Listener { http2: false, ..listener.clone() }));
 }
 
 #[test]
@@ -169,9 +173,9 @@ async fn a_renewed_certificate_is_a_change_and_a_missing_key_is_noticed_when_it_
         FlagFileWatcher::start(&set.dir(), Overrides::default(), loaded.hash, loaded.other_files, timing).unwrap();
     let mut next = async || tokio::time::timeout(Duration::from_secs(20), changes.recv()).await.unwrap().unwrap();
     let set = set.put("a.pem", &second.cert);
-    assert!(matches!(next().await.change, Change::Refused(_)), "the key is still the old one");
+    assert!(matches!(next().await.change, FilesChange::Refused(_)), "the key is still the old one");
     let set = set.put("a.key", &second.key);
-    let Change::Loaded(loaded) = next().await.change else { panic!("refused") };
+    let FilesChange::Loaded(loaded) = next().await.change else { panic!("refused") };
     let server = |loaded: &crate::config::Loaded| loaded.setup.settings.listen[0].tls.clone().unwrap().server.unwrap();
     assert!(!server(&loaded).is_same(&server(&with_tls("", &first.cert, &first.key).read().unwrap())));
     assert!(server(&loaded).is_same(&server(&set.read().unwrap())));

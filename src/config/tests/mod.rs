@@ -1,9 +1,11 @@
 mod gate_keys;
 mod listeners;
 mod mutations;
+mod neighbours;
 mod refusals;
 mod rehearsals;
 mod secrets;
+mod service_tls;
 pub(super) mod set;
 mod watching;
 

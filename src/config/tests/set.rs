@@ -28,6 +28,7 @@ routes:
     compare:
       ignore: [$.created_at]
       assert: [ '${intents.charge.body.amount == legacy.body.total}' ]
+    paths: strict
 ";
 
 pub(super) const WORKFLOW: &str = "\

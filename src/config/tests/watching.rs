@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::set::{POINTSMAN, ROUTES, Set, WORKFLOW, write};
-use crate::config::{Change, FlagFileWatcher, Overrides, Reading, WatchTiming, read};
+use crate::config::{FilesChange, FlagFileWatcher, Overrides, Reading, WatchTiming, read};
 use crate::flag::State;
 
 /// Polls so rarely that only an event can report a change within `WAIT`.
@@ -38,8 +38,8 @@ impl Watched {
     /// The state of the first route of the next set, or the refusal's text.
     async fn state(&mut self) -> Result<State, String> {
         match self.next().await.change {
-            Change::Loaded(loaded) => Ok(loaded.setup.routes[0].declared),
-            Change::Refused(failed) => Err(failed.render(false)),
+            FilesChange::Loaded(loaded) => Ok(loaded.setup.routes[0].declared),
+            FilesChange::Refused(failed) => Err(failed.render(false)),
         }
     }
 }

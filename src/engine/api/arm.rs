@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::affinity::Took;
+use crate::affinity::KeyTakeResult;
 use crate::engine::api::attach::{STORE_READ_TIME, attach, unknown_outcome};
 use crate::engine::api::prepare::{AdmittedRun, prepare};
 use crate::engine::api::prepared::{PreparedRun, Waiter};
@@ -22,7 +22,7 @@ use crate::engine::machine::{Announcement, CallerAnswer};
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{
-    Affinity as _, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, Problem,
+    Affinity as _, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, ProblemDocument,
 };
 use crate::flag::{Arm, RetryKey, SkipReason};
 use crate::names::RunId;
@@ -89,7 +89,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         return may_not_begin(&core, registration, may_fall_back, "must_be_kept", &why);
     }
     // Nothing is awaited from here until the task is spawned: once `freeze` has returned, the run exists or never will.
-    let permit_to_begin = core.process.kill_switch.begin(Operation::Instance);
+    let permit_to_begin = core.process.kill_switch.begin(Operation::Run);
     if request.may_begin != MayBegin::Always && permit_to_begin.is_none() {
         return may_not_begin(&core, registration, may_fall_back, FROZEN, "New instances are frozen");
     }
@@ -250,18 +250,18 @@ async fn register(
     let may_be_stored = claim.of_request.is_some_and(|key| core.ports.affinity.engine_may_have_taken(&key));
     let took = core.ports.affinity.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
-        Took::Fresh => {
+        KeyTakeResult::Fresh => {
             registration.reserve(core.ports.affinity.clone(), claim.key);
             if let (Some(unverified_retry), Some(of_request)) = (&keys.unverified_retry, claim.of_request)
-                && core.ports.affinity.take_for_unverified_retries(unverified_retry, of_request) == Took::Fresh
+                && core.ports.affinity.take_for_unverified_retries(unverified_retry, of_request) == KeyTakeResult::Fresh
             {
                 registration.reserve(core.ports.affinity.clone(), of_request);
             }
         }
-        Took::Again => {}
-        Took::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(may_fall_back))),
-        Took::UnderOtherFiles => return Err(held_under_other_files()),
-        Took::Unknown => return Err(Box::new(first_try_unknown())),
+        KeyTakeResult::Again => {}
+        KeyTakeResult::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(may_fall_back))),
+        KeyTakeResult::UnderOtherFiles => return Err(held_under_other_files()),
+        KeyTakeResult::Unknown => return Err(Box::new(first_try_unknown())),
     }
     let stored_for = async |key: Option<RetryKey>| match key {
         Some(key) => core.ports.store.first_try(key).await,
@@ -294,7 +294,7 @@ async fn register(
             Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }
         // An earlier try of this caller has the key, and has claimed the request for any credential too.
-        Ok(Ok(_)) if took == Took::Again => Ok(registration),
+        Ok(Ok(_)) if took == KeyTakeResult::Again => Ok(registration),
         // The proxy looked for these keys too, but before the body had arrived.
         Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(FirstTry { arm: Arm::Legacy, .. })))) => {
             registration.give_to_legacy(&core.ports.affinity);
@@ -339,14 +339,14 @@ async fn take_under_any_credential(
     let (affinity, of_request) = (&core.ports.affinity, key.of_request(&claim.request));
     let verified_callers = verified_callers.as_ref();
     match affinity.take_for_engine_under_any_credential(&key, verified_callers, &claim.request, files_version) {
-        Took::Fresh => registration.reserve(affinity.clone(), of_request),
-        Took::Again => return Err(held_under_another_credential()),
-        Took::OtherArmHasIt => {
+        KeyTakeResult::Fresh => registration.reserve(affinity.clone(), of_request),
+        KeyTakeResult::Again => return Err(held_under_another_credential()),
+        KeyTakeResult::OtherArmHasIt => {
             registration.give_to_legacy(affinity);
             return Err(Box::new(replies::taken_by_legacy(may_fall_back)));
         }
-        Took::UnderOtherFiles => return Err(held_under_other_files()),
-        Took::Unknown => return Err(Box::new(first_try_unknown())),
+        KeyTakeResult::UnderOtherFiles => return Err(held_under_other_files()),
+        KeyTakeResult::Unknown => return Err(Box::new(first_try_unknown())),
     }
     if !may_be_stored {
         return Ok(registration);
@@ -381,11 +381,11 @@ async fn refuse_if_held_under_earlier_keys(
 }
 
 fn held_under_another_credential() -> Box<ArmReply> {
-    Box::new(ArmReply::Refused(Problem::held_under_another_credential(), Default::default()))
+    Box::new(ArmReply::Refused(ProblemDocument::held_under_another_credential(), Default::default()))
 }
 
 fn held_under_other_files() -> Box<ArmReply> {
-    Box::new(ArmReply::Refused(Problem::held_under_other_files(), Default::default()))
+    Box::new(ArmReply::Refused(ProblemDocument::held_under_other_files(), Default::default()))
 }
 
 fn first_try_unknown() -> ArmReply {

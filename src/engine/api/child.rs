@@ -25,7 +25,7 @@ use crate::engine::ports::decode;
 use crate::engine::scheduler::children::end_of;
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::mailbox::Slot;
-use crate::engine::scheduler::spawn_gate::SpawnGate;
+use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::names::RunId;
 use crate::store::StoreError;
 use crate::workflow::{FailureKind, Mode, Parent, Run, RunStarted, RunStatus, TreeEffects, fold};
@@ -52,7 +52,7 @@ impl ChildSpec {
 pub(in crate::engine) async fn ensure_child(
     core: Arc<Core>,
     parent: Arc<RunStarted>,
-    gate: Arc<SpawnGate>,
+    gate: Arc<SpawnPolicyCell>,
     spec: ChildSpec,
     depth: u64,
 ) -> ChildState {
@@ -82,7 +82,7 @@ pub(in crate::engine) async fn ensure_child(
 enum Try {
     /// The child exists, or is not to be created.
     State(ChildState),
-    /// The child is not stored, and another task holds its slot, to create the child or to deliver an order to it.
+    /// The child is not stored, and another task holds its slot, to create the child or to deliver a command to it.
     SlotTaken,
     /// The store refused the child's first append.
     AppendRefused,
@@ -91,7 +91,7 @@ enum Try {
 async fn try_ensure(
     core: &Arc<Core>,
     parent: &RunStarted,
-    gate: &SpawnGate,
+    gate: &SpawnPolicyCell,
     spec: &ChildSpec,
 ) -> Result<Try, StoreError> {
     if let Some(state) = stored_state(core, spec).await? {

@@ -16,17 +16,17 @@ use crate::engine::api::types::Explanation;
 use crate::engine::context::Core;
 use crate::engine::ports::breaker::BreakerState;
 use crate::engine::ports::locks;
+use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::load::{self, LoadError};
-use crate::engine::scheduler::order_error::OrderError;
 use crate::flag::Freeze;
 use crate::names::{RunId, ServiceName, StepId};
 use crate::store::{LockRow, StoredEvent};
 use crate::workflow::{
-    Cause, Conditions, Event, LockEvent, Reason, Redaction, RunSummary, Since, Taint, ago, fold, waits,
+    Cause, Conditions, Event, LockEvent, Reason, Redaction, RunSummary, Taint, WaitStartTimes, ago, fold, waits,
 };
 
-fn store_error(error: impl ToString) -> OrderError {
-    OrderError::Store { why: error.to_string(), unknown: false }
+fn store_error(error: impl ToString) -> CommandError {
+    CommandError::Store { why: error.to_string(), unknown: false }
 }
 
 /// How many descendants of a run are explained with it; further ones are only named.
@@ -45,14 +45,14 @@ struct Reads {
 }
 
 /// Explains what a run that has not ended waits for.
-pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, OrderError> {
+pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, CommandError> {
     let mut reads = Reads { descendants: DESCENDANTS_MAX, holders: BTreeMap::new() };
     Ok(explain_within(core, id, &mut reads).await?.0)
 }
 
 /// The explanation, and whether the run or a descendant waits for a person.
-async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Result<(Explanation, bool), OrderError> {
-    let summary = core.ports.store.run(id).await.map_err(store_error)?.ok_or(OrderError::NoRun)?;
+async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Result<(Explanation, bool), CommandError> {
+    let summary = core.ports.store.run(id).await.map_err(store_error)?.ok_or(CommandError::NoRun)?;
     if summary.status.is_final() {
         let note = summary.note.as_ref().map_or_else(String::new, |note| format!(" {note}"));
         let sentence = format!("It has ended: {}.{note}", summary.status.as_str());
@@ -77,7 +77,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
         Err(LoadError::Unreadable(why) | LoadError::EventsUnavailable(why)) => return Ok(unreadable(summary, why)),
     };
     run.collect_sensitive(&plan, events.iter().map(|stored| &stored.event));
-    let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
+    let since = WaitStartTimes::of(events.iter().map(|stored| (stored.at, &stored.event)));
     let hold_effects = core.process.kill_switch.freeze() == Freeze::Effects;
     let conditions = Conditions { now: core.process.clock.now(), hold_effects };
     let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
@@ -128,21 +128,21 @@ fn explain_child<'a>(
     core: &'a Arc<Core>,
     child: RunId,
     reads: &'a mut Reads,
-) -> BoxFuture<'a, Result<(bool, String), OrderError>> {
+) -> BoxFuture<'a, Result<(bool, String), CommandError>> {
     Box::pin(async move {
         match explain_within(core, child, reads).await {
             Ok((Explanation { run, waits, .. }, person)) => {
                 let first = waits.first().map_or_else(String::new, |first| format!(": {first}"));
                 Ok((person, format!("which is {}{first}", run.status.as_str())))
             }
-            Err(OrderError::NoRun) => Ok((false, "which has not started yet".to_owned())),
+            Err(CommandError::NoRun) => Ok((false, "which has not started yet".to_owned())),
             Err(error) => Err(error),
         }
     })
 }
 
 /// The sentence of a reason, with the details that only the engine knows.
-async fn with_details(core: &Core, reason: &Reason, run: RunId, reads: &mut Reads) -> Result<String, OrderError> {
+async fn with_details(core: &Core, reason: &Reason, run: RunId, reads: &mut Reads) -> Result<String, CommandError> {
     let more = match &reason.cause {
         Cause::Lock(name) => {
             let rows = core
@@ -174,7 +174,7 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId, reads: &mut Read
 }
 
 /// Who waits for a lock that the run holds.
-async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, OrderError> {
+async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, CommandError> {
     let rows = core
         .ports
         .store

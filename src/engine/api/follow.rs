@@ -135,7 +135,7 @@ async fn wait_for_rest(subscription: &mut Subscription, mut woken_up: WokenUp, w
                 last.as_ref()?;
             }
         }
-        if woken_up == WokenUp::TimedOut || last.as_ref().is_some_and(|last| last.status.rests()) {
+        if woken_up == WokenUp::TimedOut || last.as_ref().is_some_and(|last| last.status.has_ended_or_awaits_input()) {
             return last;
         }
         if let Some(run) = last.as_ref().filter(|_| checks_descendants)

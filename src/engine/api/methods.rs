@@ -1,6 +1,6 @@
-//! The engine's methods for people and programs: start a run, send it an order, wait for it, inspect it.
+//! The engine's methods for people and programs: start a run, send it a command, wait for it, inspect it.
 //!
-//! Always true: an order becomes an event or is refused with a reason, and the method returns only after the event is
+//! Always true: a command becomes an event or is refused with a reason, and the method returns only after the event is
 //! durable.
 //!
 //! When the store does not answer, the error says that the outcome is unknown. A start that is repeated under the same
@@ -20,11 +20,11 @@ use crate::engine::api::follow::Subscription;
 use crate::engine::api::rerun;
 use crate::engine::api::start;
 use crate::engine::api::types::{Explanation, Start, StartError, Started};
-use crate::engine::scheduler::order_error::OrderError;
-use crate::engine::scheduler::orders;
+use crate::engine::scheduler::command_error::CommandError;
+use crate::engine::scheduler::commands;
 use crate::names::{PlanId, RunId, Seq, StepId};
 use crate::store::StoredEvent;
-use crate::workflow::{Order, RunSummary};
+use crate::workflow::{ControlCommand, RunSummary};
 
 impl Engine {
     /// Starts a run. Its first event is on disk when this returns.
@@ -69,12 +69,17 @@ impl Engine {
         start::refuse_while_recovering(&self.core)?;
         rerun::rerun(&self.core, of, from, by).await
     }
-    /// Sends an order to a run. Returns the run after the order, whose events are durable by then.
+    /// Sends a command to a run. Returns the run after the command, whose events are durable by then.
     ///
     /// # Errors
-    /// The order was refused, or it is unknown whether it was carried out.
-    pub async fn order(&self, run: RunId, order: Order, by: String) -> Result<RunSummary, OrderError> {
-        orders::order(&self.core, run, order, by).await
+    /// The command was refused, or it is unknown whether it was carried out.
+    pub async fn give_command(
+        &self,
+        run: RunId,
+        command: ControlCommand,
+        by: String,
+    ) -> Result<RunSummary, CommandError> {
+        commands::give_command(&self.core, run, command, by).await
     }
     /// Waits until the run has ended or waits for a person or a signal, at most `within`. Returns the run as it is
     /// then; `None` where there is no such run.
@@ -89,8 +94,8 @@ impl Engine {
     /// What an unfinished run waits for.
     ///
     /// # Errors
-    /// As [`Engine::order`].
-    pub async fn explain(&self, run: RunId) -> Result<Explanation, OrderError> {
+    /// As [`Engine::give_command`].
+    pub async fn explain(&self, run: RunId) -> Result<Explanation, CommandError> {
         explain::explain(&self.core, run).await
     }
 }

@@ -1,8 +1,8 @@
-//! The operations that callers, people and programs use: answer a request, start a run, send it an order, inspect it,
-//! wait for it, rerun it. An *order* is a command to a run, such as pause, resume, skip a step, cancel, or answer a
+//! The operations that callers, people and programs use: answer a request, start a run, send it a command, inspect it,
+//! wait for it, rerun it. A *command* is a command to a run, such as pause, resume, skip a step, cancel, or answer a
 //! checkpoint.
 //!
-//! Always true: an order becomes an event or is refused with a reason, and its sender is answered only after the event
+//! Always true: a command becomes an event or is refused with a reason, and its sender is answered only after the event
 //! is durable. It makes no difference to the sender whether a task of this process, a task of another process or no
 //! task executes the run.
 

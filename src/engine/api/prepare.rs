@@ -73,7 +73,7 @@ pub(in crate::engine) async fn prepare(
             return not_started("too_many_runs", "The limit of runs in flight (runs_in_flight_max) is reached");
         }
     };
-    let bounds = decode::Bounds::of(&core.files.limits, &core.files.key_secret);
+    let bounds = decode::DecodeBounds::of(&core.files.limits, &core.files.key_secret);
     let refused = |body: &Value, why: &[String]| bad_input(core, snapshot, &plan, request, run, body, why);
     let body = match decode::request_body(&request.request, &plan, bounds) {
         Ok(body) => body,
@@ -263,7 +263,7 @@ fn first_event(
     body: &Value,
     instance: InstanceFacts,
 ) -> Result<FirstEvent, &'static str> {
-    let bounds = decode::Bounds::of(&core.files.limits, &core.files.key_secret);
+    let bounds = decode::DecodeBounds::of(&core.files.limits, &core.files.key_secret);
     let facts = decode::facts(&request.request, body, plan, bounds.bytes_mark);
     let durable = request.mode != Mode::Rehearse && request.keep;
     let sealed = match durable && !facts.credentials.is_empty() {
@@ -286,6 +286,7 @@ fn first_event(
         headers: &request.request.headers,
         kept: &facts.request,
         legacy: legacy.as_deref(),
+        legacy_headers: request.legacy.as_ref().map(|legacy| legacy.headers()),
         instance: instance.as_deref(),
     };
     sensitive_paths.extend(quotes_in_first_event(plan, &first));
@@ -323,7 +324,7 @@ fn first_event(
 }
 
 /// The instance that the run creates: under the engine's own id, or, in a dark run, under the id that legacy gave it.
-fn creates(request: &ArmRequest, bounds: decode::Bounds) -> Option<Creates> {
+fn creates(request: &ArmRequest, bounds: decode::DecodeBounds) -> Option<Creates> {
     let (family, path) = request.creates.as_ref()?;
     let family = family.first_id();
     match request.mode {

@@ -17,16 +17,16 @@ use crate::engine::api::start::{self, NewRun};
 use crate::engine::api::types::{StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::scheduler::acquired_run::LoadedRun;
+use crate::engine::scheduler::command_error::CommandError;
+use crate::engine::scheduler::commands;
 use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::load::{self, LoadError};
-use crate::engine::scheduler::order_error::OrderError;
-use crate::engine::scheduler::orders;
 use crate::engine::scheduler::stored_run::Beginning;
 use crate::engine::scheduler::successors;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
 use crate::store::Claim;
-use crate::workflow::{self, Event, Order, Refusal, Run, RunStarted, RunSummary, Superseded};
+use crate::workflow::{self, CommandRefusal, ControlCommand, Event, Run, RunStarted, RunSummary, Superseded};
 
 fn store_error(why: impl ToString) -> StartError {
     StartError::Store { why: why.to_string(), unknown: false }
@@ -105,7 +105,7 @@ fn has_successor(successor: RunId) -> StartError {
 /// The events that the successor takes over.
 fn events_to_take_over(predecessor: &LoadedRun, from: &StepId) -> Result<Vec<Event>, StartError> {
     workflow::rerun(&predecessor.run, &predecessor.plan, from).map_err(|refusal| match refusal {
-        Refusal::NoSuchStep => StartError::NoStep,
+        CommandRefusal::NoSuchStep => StartError::NoStep,
         refusal => StartError::Invalid(refusal.to_string()),
     })
 }
@@ -174,24 +174,24 @@ async fn hand_over(core: &Arc<Core>, predecessor: &LoadedRun, from: &StepId, by:
         core.ports.store.put_run_key(run, run_key).await.map_err(store_error)?;
     }
     let has_key = sealed.is_some();
-    let order = Order::HandOver { to: run, from: from.clone(), sealed };
-    let ordered = orders::order(core, of, order, by).await;
+    let command = ControlCommand::HandOver { to: run, from: from.clone(), sealed };
+    let ordered = commands::give_command(core, of, command, by).await;
     if has_key
-        && !matches!(ordered, Ok(_) | Err(OrderError::Store { unknown: true, .. }))
+        && !matches!(ordered, Ok(_) | Err(CommandError::Store { unknown: true, .. }))
         && let Err(error) = core.ports.store.put_run_key(run, None).await
     {
         tracing::debug!(%run, %error, "the key of a run that was not created stays in the store: it opens nothing");
     }
     match ordered {
         Ok(_) => Ok(()),
-        Err(OrderError::NoRun) => Err(StartError::NoRun),
-        Err(OrderError::Store { why, unknown }) => Err(StartError::Store { why, unknown }),
-        Err(OrderError::Unreadable(why)) => Err(StartError::Invalid(why)),
-        Err(OrderError::Refused { refusal: Refusal::Ended, run }) => {
+        Err(CommandError::NoRun) => Err(StartError::NoRun),
+        Err(CommandError::Store { why, unknown }) => Err(StartError::Store { why, unknown }),
+        Err(CommandError::Unreadable(why)) => Err(StartError::Invalid(why)),
+        Err(CommandError::Refused { refusal: CommandRefusal::Ended, run }) => {
             let note = run.note.unwrap_or_else(|| run.status.as_str().to_owned());
             Err(StartError::Invalid(format!("it has ended meanwhile: {note}")))
         }
-        Err(OrderError::Refused { refusal, .. }) => Err(StartError::Invalid(refusal.to_string())),
+        Err(CommandError::Refused { refusal, .. }) => Err(StartError::Invalid(refusal.to_string())),
     }
 }
 
@@ -217,7 +217,7 @@ async fn new_successor(
 
 /// The successor that the run's last event names.
 async fn recorded_successor(core: &Core, old: &Run, superseded: &Superseded) -> Result<Successor, StartError> {
-    let Superseded { successor: run, sealed, who, .. } = superseded;
+    let Superseded { successor: run, sealed, requested_by: who, .. } = superseded;
     let run_key = match sealed {
         Some(_) => core.ports.store.run_key(*run).await.map_err(store_error)?,
         None => None,

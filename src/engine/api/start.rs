@@ -106,7 +106,14 @@ pub(in crate::engine) fn first_event(
         mut sensitive_paths,
     } = origin;
     let (kept, legacy_kept) = (&*facts.request, legacy.as_deref());
-    let first = FirstValues { body: input, headers: &request.headers, kept, legacy: legacy_kept, instance: None };
+    let first = FirstValues {
+        body: input,
+        headers: &request.headers,
+        kept,
+        legacy: legacy_kept,
+        legacy_headers: None,
+        instance: None,
+    };
     sensitive_paths.extend(quotes_in_first_event(plan, &first));
     let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
@@ -243,7 +250,7 @@ pub(in crate::engine) async fn create(
         let how = format!("if it was started, `pointsman runs show {id}` will find it once the store answers");
         store(format!("the store has not confirmed {id} in time (command_wait_ms); {how}"), true)
     };
-    // A task may hold the slot to deliver an order: the id of a successor is known before its first append.
+    // A task may hold the slot to deliver a command: the id of a successor is known before its first append.
     let slot = core.schedule.mailboxes.claim_free_slot(&core.schedule.timers, id);
     let slot = Some(timeout_at(until, slot).await.map_err(late)?);
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };

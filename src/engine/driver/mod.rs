@@ -28,15 +28,15 @@ use crate::compare::AwaitedIntents;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::machine::{
-    AppendHeader, CallId, CallerAnswer, CallerTerms, ChildState, End, Input, Machine, MachineParts, OrderId,
+    AppendHeader, CallId, CallerAnswer, CallerTerms, ChildState, CommandId, End, Input, Machine, MachineParts,
     RecoveryPause, StartAnswer,
 };
 use crate::engine::ports::client::Executor;
 use crate::engine::ports::writer::Writer;
 use crate::engine::run_metrics::RunMetrics;
-use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply, Slot};
+use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Message, Slot};
 use crate::engine::scheduler::registry::Registration;
-use crate::engine::scheduler::spawn_gate::SpawnGate;
+use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::flag::Freeze;
 use crate::names::Seq;
@@ -92,11 +92,11 @@ pub(super) struct Driver {
     slot: Option<Slot>,
     takes_messages: bool,
     metrics: RunMetrics,
-    spawn_gate: Arc<SpawnGate>,
+    spawn_gate: Arc<SpawnPolicyCell>,
     depth: u64,
-    /// The senders of orders that wait for an answer.
-    order_replies: HashMap<OrderId, oneshot::Sender<Reply>>,
-    next_order_id: u64,
+    /// The senders of commands that wait for an answer.
+    command_replies: HashMap<CommandId, oneshot::Sender<CommandReply>>,
+    next_command_id: u64,
     calls: FuturesUnordered<BoxFuture<'static, (CallId, AttemptResult)>>,
     /// Of each of these calls, what withdraws it if it still waits for its turn.
     withdrawals: Vec<(CallId, CancellationToken)>,
@@ -199,8 +199,8 @@ impl Driver {
             metrics,
             spawn_gate: Arc::default(),
             depth,
-            order_replies: HashMap::new(),
-            next_order_id: 0,
+            command_replies: HashMap::new(),
+            next_command_id: 0,
             calls: FuturesUnordered::new(),
             withdrawals: Vec::new(),
             queries: FuturesUnordered::new(),
@@ -289,13 +289,13 @@ impl Driver {
         }
     }
 
-    /// Handles an input that was not fed because the driver has ended: the sender of an order is told to send it again,
-    /// to the run's next driver.
+    /// Handles an input that was not fed because the driver has ended: the sender of a command is told to send it
+    /// again, to the run's next driver.
     fn return_unfed(&mut self, input: Input) {
         match input {
-            Input::Order { order_id, .. } => {
-                if let Some(sender) = self.order_replies.remove(&order_id) {
-                    let _ = sender.send(Reply::Retry); // the sender of the order may have stopped waiting
+            Input::Command { command_id: order_id, .. } => {
+                if let Some(sender) = self.command_replies.remove(&order_id) {
+                    let _ = sender.send(CommandReply::Retry); // the sender of the order may have stopped waiting
                 }
             }
             Input::ChildEnded(_) => self.core.schedule.timers.wake_now(self.machine.run().id()),
@@ -327,12 +327,12 @@ impl Driver {
 
     fn input_of(&mut self, message: Option<Message>) -> Input {
         match message {
-            Some(Message::Order(request)) => {
-                let OrderRequest { order, by, reply } = *request;
-                let order_id = OrderId(self.next_order_id);
-                self.next_order_id += 1;
-                self.order_replies.insert(order_id, reply);
-                Input::Order { order_id, order, by, owned: self.is_owned() }
+            Some(Message::Command(request)) => {
+                let CommandRequest { command: order, by, reply } = *request;
+                let order_id = CommandId(self.next_command_id);
+                self.next_command_id += 1;
+                self.command_replies.insert(order_id, reply);
+                Input::Command { command_id: order_id, command: order, by, owned: self.is_owned() }
             }
             Some(Message::ChildEnded(end)) => Input::ChildEnded(*end),
             Some(Message::DescendantWaits) => Input::DescendantWaits,

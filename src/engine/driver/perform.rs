@@ -5,19 +5,21 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::Driver;
-use crate::engine::machine::{CallRequest, End, Input, LockQuery, Measure, OrderAnswer, OrderId, Output, RestCause};
+use crate::engine::machine::{
+    CallRequest, CommandAnswer, CommandId, End, Input, LockQuery, Measure, Output, RestCause,
+};
+use crate::engine::ports::command_sealer::open_commands;
 use crate::engine::ports::locks;
-use crate::engine::ports::order_sealer::open_orders;
 use crate::engine::ports::outgoing;
 use crate::engine::ports::writer::Writer;
 use crate::engine::scheduler::children;
-use crate::engine::scheduler::mailbox::{Reply, Slot};
-use crate::engine::scheduler::order_error::OrderError;
+use crate::engine::scheduler::command_error::CommandError;
+use crate::engine::scheduler::mailbox::{CommandReply, Slot};
 use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{AttemptResult, EffectClass};
 
-/// While the process's lease is uncertain, it gives up a run for which orders wait. This is the pause before it
+/// While the process's lease is uncertain, it gives up a run for which commands wait. This is the pause before it
 /// acquires the run again; without the pause it would acquire and give up the run in a loop until the lease is renewed.
 const RECLAIM_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
 
@@ -57,28 +59,28 @@ impl Driver {
                 self.query(async move { Input::Child { child, state: state.await } });
             }
             Output::SetSpawnPolicy(policy) => self.spawn_gate.set(policy),
-            Output::OrderChild(child, order) => {
-                let delivery = children::send_order(self.core.clone(), child, order, run);
-                self.query(async move { Input::ChildOrderSettled { child, delivery: delivery.await } });
+            Output::CommandChild(child, command) => {
+                let delivery = children::send_command(self.core.clone(), child, command, run);
+                self.query(async move { Input::ChildCommandDelivered { child, delivery: delivery.await } });
             }
-            Output::ReadOrders => {
+            Output::ReadCommands => {
                 let (store, sealer) = (self.core.ports.store.clone(), self.core.ports.sealer.clone());
                 let lease_proof = self.writer.as_ref().map(|writer| writer.lease_proof());
                 self.query(async move {
-                    let orders = store.orders(run).await.ok().map(|orders| open_orders(&sealer, run, orders));
-                    Input::StoreOrders { orders, owned: lease_proof.is_none_or(|proof| proof.is_valid()) }
+                    let commands = store.commands(run).await.ok().map(|commands| open_commands(&sealer, run, commands));
+                    Input::StoreCommands { commands, owned: lease_proof.is_none_or(|proof| proof.is_valid()) }
                 });
             }
-            Output::StoreOrderAnswer(id, answer) => {
+            Output::StoreCommandAnswer(id, answer) => {
                 let store = self.core.ports.store.clone();
                 self.query(async move {
-                    if let Err(error) = store.settle_order(id, answer).await {
-                        tracing::debug!(order = %id, %error, "the answer to an order is not stored"); // its sender reads the run instead
+                    if let Err(error) = store.answer_command(id, answer).await {
+                        tracing::debug!(command = %id, %error, "the answer to an order is not stored"); // its sender reads the run instead
                     }
-                    Input::OrderAnswerStored
+                    Input::CommandAnswerStored
                 });
             }
-            Output::AnswerOrder(order_id, answer) => self.answer_order(order_id, answer),
+            Output::AnswerCommand(command_id, answer) => self.answer_command(command_id, answer),
             // The receivers may have stopped waiting.
             Output::AnswerStarter(answer) => drop(self.starter.take().map(|starter| starter.send(answer))),
             Output::AnswerCaller(answer) => drop(self.caller.take().map(|caller| caller.send(answer))),
@@ -155,15 +157,17 @@ impl Driver {
         }
     }
 
-    fn answer_order(&mut self, order_id: OrderId, answer: OrderAnswer) {
-        let Some(sender) = self.order_replies.remove(&order_id) else { return };
+    fn answer_command(&mut self, command_id: CommandId, answer: CommandAnswer) {
+        let Some(sender) = self.command_replies.remove(&command_id) else { return };
         let reply = match answer {
-            OrderAnswer::Done(run) => Reply::Done(run),
-            OrderAnswer::Refused { run, refusal } => Reply::Error(OrderError::Refused { run, refusal }),
-            OrderAnswer::Unknown(why) => Reply::Error(OrderError::Store { why: why.to_owned(), unknown: true }),
-            OrderAnswer::Elsewhere => Reply::Elsewhere,
+            CommandAnswer::Done(run) => CommandReply::Done(run),
+            CommandAnswer::Refused { run, refusal } => CommandReply::Error(CommandError::Refused { run, refusal }),
+            CommandAnswer::Unknown(why) => {
+                CommandReply::Error(CommandError::Store { why: why.to_owned(), unknown: true })
+            }
+            CommandAnswer::Elsewhere => CommandReply::Elsewhere,
         };
-        let _ = sender.send(reply); // the sender of the order may have stopped waiting
+        let _ = sender.send(reply); // the sender of the command may have stopped waiting
     }
 
     fn measure(&mut self, measure: &Measure) {
@@ -189,10 +193,10 @@ impl Driver {
     pub(super) fn leave(&mut self, end: End) {
         let (run, core): (_, &Arc<_>) = (self.machine.run(), &self.core);
         let (id, status) = (run.id(), run.status());
-        self.metrics.task_ended(run, end == End::Discarded, matches!(end, End::Resting { .. }));
+        self.metrics.task_ended(run, end == End::Discarded, matches!(end, End::Suspended { .. }));
         tracing::debug!(run = %id, status = status.as_str(), ?end, "the run's task ends");
         match end {
-            End::Resting { cause, wake } => {
+            End::Suspended { cause, wake } => {
                 if let Some(at) = wake {
                     core.schedule.timers.set(id, at);
                 }
@@ -200,7 +204,7 @@ impl Driver {
                     core.schedule.stuck.add(id, &run.started().workflow, run.seq(), "nothing would resume it");
                 }
             }
-            End::Settled => {
+            End::Ended => {
                 core.schedule.timers.remove(id);
                 children::notify_parent(core, run, self.machine.plan());
             }
@@ -233,7 +237,7 @@ impl Driver {
             }
         }
         if end != End::Lost {
-            let is_stuck = matches!(end, End::Resting { cause: RestCause::Nothing, .. } | End::Contradicted);
+            let is_stuck = matches!(end, End::Suspended { cause: RestCause::Nothing, .. } | End::Contradicted);
             core.schedule.stuck.remove_unless_stuck(id, is_stuck);
         }
     }

@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::exchange::{CallId, CallRequest, End, Output};
+use super::inputs_outputs::{CallId, CallRequest, End, Output};
 use super::measure::Measure;
 use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
-    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Part, Refusal, address, decide,
-    due, is_requested_repeat, is_to_be_withdrawn, respond_condition_errors,
+    Action, AttemptResult, Command, CommandRefusal, Conditions, EffectClass, Event, LockSeen, Mode, Part, address,
+    decide, due, is_requested_repeat, is_to_be_withdrawn, respond_condition_errors,
 };
 
 impl Machine {
@@ -50,7 +50,7 @@ impl Machine {
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
         let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| {
             self.pause(by, reason);
-            self.run.is_pause_ordered()
+            self.run.is_pause_requested()
         });
         let is_stopped = is_paused || self.run.ends_without_undoing();
         for attempt in self.run.in_flight() {
@@ -69,7 +69,7 @@ impl Machine {
         }
         self.query_children();
         if is_shared {
-            self.read_orders();
+            self.read_commands();
         }
     }
 
@@ -108,7 +108,7 @@ impl Machine {
                         let child = RunId(self.ids.next(self.now));
                         progressed |= self.try_command(Command::BeginChild { step, item, child });
                     }
-                    Action::OrderChild { child, order } => self.order_child(child, order),
+                    Action::CommandChild { child, command } => self.command_child(child, command),
                     // A run that is not stored (a rehearsal, or a run of a route with `keep: none`) joins no lock's
                     // queue in the store, so it is always first.
                     Action::Lock { step, item, queued, .. } if !self.log.is_stored() => {
@@ -175,8 +175,8 @@ impl Machine {
     }
 
     /// Lets `workflow` decide a command and records the events; returns how many.
-    pub(super) fn apply_command(&mut self, command: Command) -> Result<usize, Refusal> {
-        let is_order = matches!(command, Command::Order { .. });
+    pub(super) fn apply_command(&mut self, command: Command) -> Result<usize, CommandRefusal> {
+        let is_order = matches!(command, Command::Control { .. });
         let events = decide(&self.run, &self.plan, &self.world, command, self.now)?;
         if is_order {
             self.check_fits(&events)?;
@@ -188,15 +188,15 @@ impl Machine {
         Ok(count)
     }
 
-    /// Refuses an order whose events do not fit the run, so that only the order is lost: an event that does not fit
-    /// stops the whole run. They are tried on a copy, which is affordable because orders are rare.
-    fn check_fits(&self, events: &[Event]) -> Result<(), Refusal> {
+    /// Refuses a command whose events do not fit the run, so that only the command is lost: an event that does not fit
+    /// stops the whole run. They are tried on a copy, which is affordable because commands are rare.
+    fn check_fits(&self, events: &[Event]) -> Result<(), CommandRefusal> {
         let mut after = self.run.clone();
         events.iter().try_for_each(|event| after.evolve_in_place(event)).map_err(|misfit| {
-            tracing::error!(run = %self.run.id(), %misfit, "the events of an order contradict those of the run: the order is refused");
-            Refusal::NotApplicable(format!(
-                "the order's events would contradict those of the run ({misfit}), which is a bug: nothing has changed, and \
-                 the run goes on without the order; report it to the maintainers"
+            tracing::error!(run = %self.run.id(), %misfit, "the events of a command contradict those of the run: the command is refused");
+            CommandRefusal::NotApplicable(format!(
+                "the command's events would contradict those of the run ({misfit}), which is a bug: nothing has \
+                 changed, and the run goes on without the command; report it to the maintainers"
             ))
         })
     }

@@ -1,9 +1,9 @@
-//! Replies to the caller, the starter and the senders of orders. Also handles the results of appends, because replies
+//! Replies to the caller, the starter and the senders of commands. Also handles the results of appends, because replies
 //! wait for them.
 //!
 //! Always true: a reply shows only durable events, even if the run has newer ones.
 
-use super::exchange::{Announcement, CallerAnswer, End, OrderAnswer, OrderId, Output, StartAnswer};
+use super::inputs_outputs::{Announcement, CallerAnswer, CommandAnswer, CommandId, End, Output, StartAnswer};
 use super::log::AppendOutcome;
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
@@ -11,7 +11,7 @@ use crate::exchange::{Abandoned, ArmAnswer, ArmReply};
 use crate::flag::SkipReason;
 use crate::names::Seq;
 use crate::store::AppendError;
-use crate::workflow::{Command, Mode, Order, RunStatus, RunSummary};
+use crate::workflow::{Command, ControlCommand, Mode, RunStatus, RunSummary};
 
 impl Machine {
     /// Sends the replies whose events are durable.
@@ -20,10 +20,10 @@ impl Machine {
         if durable > Seq(0) {
             self.answer_starter(StartAnswer::Stored);
         }
-        while self.order_replies.first().is_some_and(|(seq, _)| *seq <= durable) {
-            let (_, order_id) = self.order_replies.remove(0);
-            let done = OrderAnswer::Done(Box::new(self.durable_summary()));
-            self.out.push(Output::AnswerOrder(order_id, done));
+        while self.command_replies.first().is_some_and(|(seq, _)| *seq <= durable) {
+            let (_, command_id) = self.command_replies.remove(0);
+            let done = CommandAnswer::Done(Box::new(self.durable_summary()));
+            self.out.push(Output::AnswerCommand(command_id, done));
         }
         if let Some(DecidedReply { run, .. }) = self.decided_reply.as_ref().filter(|reply| reply.seq <= durable) {
             let status = run.status();
@@ -78,22 +78,22 @@ impl Machine {
         self.run.shown_summary(self.now, &self.plan)
     }
 
-    /// Applies an order. Its sender is answered once the events that it caused are durable. A refusal, and an order
+    /// Applies a command. Its sender is answered once the events that it caused are durable. A refusal, and a command
     /// that changes nothing, are answered from memory. Memory is current only while this process certainly owns the run
     /// (`owned`); otherwise the sender is referred to the run's owner.
-    pub(super) fn handle_order(&mut self, order_id: OrderId, order: Order, by: String, owned: bool) {
-        let name = order.name();
-        match self.apply_command(Command::Order { order, by: by.clone() }) {
-            Ok(0) | Err(_) if !owned => self.out.push(Output::AnswerOrder(order_id, OrderAnswer::Elsewhere)),
+    pub(super) fn handle_command(&mut self, command_id: CommandId, command: ControlCommand, by: String, owned: bool) {
+        let name = command.name();
+        match self.apply_command(Command::Control { command, by: by.clone() }) {
+            Ok(0) | Err(_) if !owned => self.out.push(Output::AnswerCommand(command_id, CommandAnswer::Elsewhere)),
             Ok(_) => {
-                tracing::info!(run = %self.run.id(), order = name, by, "an order was accepted");
+                tracing::info!(run = %self.run.id(), command = name, by, "a command was accepted");
                 self.invalidate_reply();
                 self.require_durable(self.run.seq());
-                self.order_replies.push((self.run.seq(), order_id));
+                self.command_replies.push((self.run.seq(), command_id));
             }
             Err(refusal) => {
                 let run = Box::new(self.summary());
-                self.out.push(Output::AnswerOrder(order_id, OrderAnswer::Refused { run, refusal }));
+                self.out.push(Output::AnswerCommand(command_id, CommandAnswer::Refused { run, refusal }));
             }
         }
     }
@@ -124,8 +124,8 @@ impl Machine {
                     self.out.push(Output::WebhookMessagesDurable);
                 }
                 // The store checked the fencing token of this append, so this process still owns the run.
-                if std::mem::take(&mut self.has_deferred_orders) {
-                    self.read_orders();
+                if std::mem::take(&mut self.has_deferred_commands) {
+                    self.read_commands();
                 }
             }
             AppendOutcome::NothingStored(why) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::exchange::{Announcement, CallerAnswer, End, Output};
+use super::inputs_outputs::{Announcement, CallerAnswer, End, Output};
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
 use crate::engine::machine::run_report::report;

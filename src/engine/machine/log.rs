@@ -17,7 +17,8 @@ use super::pending_run_record::pending_run_of;
 use crate::flag::{Arm, PinKey, lower_case_uuid};
 use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{
-    Append, AppendError, Claim, ClaimedRequest, Conflict, EventsSize, LockChange, NewPin, Priority, WebhookMessage,
+    Append, AppendConflict, AppendError, Claim, ClaimedRequest, EventsSize, LockChange, NewPin, Priority,
+    WebhookMessage,
 };
 use crate::workflow::{AnswerEvent, Event, LockEvent, Pinned, Plan, Run, RunSummary};
 
@@ -73,8 +74,8 @@ pub(super) struct Log {
     claim: Option<Claim>,
     pending: Vec<(Timestamp, Event)>,
     webhook_messages: Vec<WebhookMessage>,
-    /// Answers to orders that came through the store, to be stored with the pending events.
-    order_answers: Vec<(Uuid, serde_json::Value)>,
+    /// Answers to commands that came through the store, to be stored with the pending events.
+    command_answers: Vec<(Uuid, serde_json::Value)>,
     /// The last durable event.
     durable_seq: Seq,
     /// The last event that was submitted to the writer.
@@ -94,7 +95,7 @@ impl Log {
             claim,
             pending: Vec::new(),
             webhook_messages: Vec::new(),
-            order_answers: Vec::new(),
+            command_answers: Vec::new(),
             durable_seq,
             submitted_seq: durable_seq,
             had_unknown_outcome: false,
@@ -114,9 +115,9 @@ impl Log {
     pub fn push_webhook_message(&mut self, message: WebhookMessage) {
         self.webhook_messages.push(WebhookMessage { by: self.append_header.map(|header| header.worker), ..message });
     }
-    /// Adds the answer to an order that came through the store, stored with the pending events.
-    pub fn push_order_answer(&mut self, order: Uuid, answer: serde_json::Value) {
-        self.order_answers.push((order, answer));
+    /// Adds the answer to a command that came through the store, stored with the pending events.
+    pub fn push_command_answer(&mut self, command: Uuid, answer: serde_json::Value) {
+        self.command_answers.push((command, answer));
     }
     /// Whether the run's events are stored. A rehearsal's are not, nor are those of a run of a route with `keep: none`.
     pub fn is_stored(&self) -> bool {
@@ -165,7 +166,7 @@ impl Log {
             fence: header.fence,
             release: release || run.is_final(),
             webhook_messages: std::mem::take(&mut self.webhook_messages),
-            settled: std::mem::take(&mut self.order_answers),
+            answered_commands: std::mem::take(&mut self.command_answers),
             pending_runs,
             size: EventsSize::default(),
         });
@@ -203,13 +204,13 @@ impl Log {
                 self.last_durable = Some(append);
                 AppendOutcome::Durable { has_webhook_messages }
             }
-            Err(AppendError::Conflict(Conflict::Claim { run, request })) if self.durable_seq == Seq(0) => {
+            Err(AppendError::Conflict(AppendConflict::Claim { run, request })) if self.durable_seq == Seq(0) => {
                 AppendOutcome::KeyTaken { run, request }
             }
-            Err(AppendError::Conflict(Conflict::LegacyClaim)) if self.durable_seq == Seq(0) => {
+            Err(AppendError::Conflict(AppendConflict::LegacyClaim)) if self.durable_seq == Seq(0) => {
                 AppendOutcome::KeyTakenByLegacy
             }
-            Err(AppendError::Conflict(Conflict::Pin { key, owner })) if !append.pins.is_empty() => {
+            Err(AppendError::Conflict(AppendConflict::Pin { key, owner })) if !append.pins.is_empty() => {
                 let by_other_arm = !append.pins.iter().any(|pin| pin.key == key && pin.arm == owner);
                 AppendOutcome::PinTaken { key, by_other_arm }
             }

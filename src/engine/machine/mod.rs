@@ -6,7 +6,7 @@
 //! the time comes with every input, identifiers and jitter come from a seed, and the same inputs give the same outputs.
 //!
 //! Always true: a private or shared call is returned only after the append with its `StepStarted` was acknowledged; the
-//! caller, the starter and the senders of orders are answered only with acknowledged events; from one `read` call to
+//! caller, the starter and the senders of commands are answered only with acknowledged events; from one `read` call to
 //! the next nothing waits for the store; one append is in flight at a time; an append whose outcome is unknown is
 //! retried unchanged before any other; a run that rests names what will wake it.
 //!
@@ -16,11 +16,11 @@
 mod advance;
 mod answers;
 mod caller;
-mod exchange;
+pub(super) mod command_record;
 mod ids;
+mod inputs_outputs;
 mod log;
 mod measure;
-pub(super) mod order_record;
 mod outside;
 mod pending_run_record;
 mod query_state;
@@ -34,11 +34,11 @@ mod step;
 mod tests;
 mod webhook_messages;
 
-pub(super) use self::exchange::{
-    Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, Delivery, End, Input, LockQuery,
-    OrderAnswer, OrderId, Output, RestCause, SpawnPolicy, StartAnswer,
-};
 pub(super) use self::ids::Ids;
+pub(super) use self::inputs_outputs::{
+    Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, CommandAnswer, CommandDelivery,
+    CommandId, End, Input, LockQuery, Output, RestCause, SpawnPolicy, StartAnswer,
+};
 pub(super) use self::log::{AppendHeader, new_pins};
 pub(super) use self::measure::Measure;
 #[cfg(test)]

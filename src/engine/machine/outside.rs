@@ -1,4 +1,4 @@
-//! What a run waits for outside itself: locks, children, and orders that come through the store.
+//! What a run waits for outside itself: locks, children, and commands that come through the store.
 //!
 //! Always true: a lock is queried, and a child is created, only after the run's own event about it is durable; a change
 //! during a query causes one more query; the state of a queue that the step has left is ignored.
@@ -6,14 +6,14 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::exchange::{ChildEnd, ChildSpec, ChildState, Delivery, LockQuery, Output, SpawnPolicy};
+use super::inputs_outputs::{ChildEnd, ChildSpec, ChildState, CommandDelivery, LockQuery, Output, SpawnPolicy};
 use super::query_state::QueryState;
-use super::state::{LockWait, Machine, OpenChild};
-use crate::engine::machine::order_record;
+use super::state::{ChildUnderWay, LockWait, Machine};
+use crate::engine::machine::command_record;
 use crate::names::{Fence, RunId, Seq};
-use crate::store::OrderRecord;
+use crate::store::CommandRecord;
 use crate::workflow::{
-    CheckpointEvent, ChildEvent, Command, Event, LockEvent, LockSeen, Order, Plan, Run, StepIndex, WaitEvent,
+    CheckpointEvent, ChildEvent, Command, ControlCommand, Event, LockEvent, LockSeen, Plan, Run, StepIndex, WaitEvent,
     approval_above_child, child_paths, route_above_child,
 };
 
@@ -64,7 +64,7 @@ impl Machine {
                     workflow: workflow.clone(),
                     input: input.clone(),
                 };
-                let open = OpenChild { seq: self.run.seq(), spec, needs_query: true, query: QueryState::Idle };
+                let open = ChildUnderWay { seq: self.run.seq(), spec, needs_query: true, query: QueryState::Idle };
                 self.children.insert(*child, open);
             }
             Event::Child(ChildEvent::Ended { child, .. }) => {
@@ -113,7 +113,7 @@ impl Machine {
 
     /// Sets the spawn policy by the run's state. When a pause ends, the children that waited are created or given up.
     fn update_spawn_policy(&mut self) {
-        let policy = match (self.run.is_ending(), self.run.is_pause_ordered()) {
+        let policy = match (self.run.is_ending(), self.run.is_pause_requested()) {
             (true, _) => SpawnPolicy::Never,
             (false, true) => SpawnPolicy::Wait,
             (false, false) => SpawnPolicy::Spawn,
@@ -134,7 +134,7 @@ impl Machine {
         }
         self.locks.values_mut().for_each(|queue| queue.needs_query = true);
         self.query_children();
-        self.read_orders();
+        self.read_commands();
     }
 
     /// Whether this process acquired the run again under a newer fencing token than this driver's: it was lost in
@@ -151,32 +151,32 @@ impl Machine {
     /// Queries all open children.
     pub(super) fn query_children(&mut self) {
         for spec in open_children(&self.run, &self.plan, self.caller_until()) {
-            let known = OpenChild { seq: Seq(0), spec, needs_query: true, query: QueryState::Idle };
+            let known = ChildUnderWay { seq: Seq(0), spec, needs_query: true, query: QueryState::Idle };
             self.children.entry(known.spec.child).or_insert(known).needs_query = true;
         }
     }
 
-    /// Sends an order to a child, unless the last order to it was the same. One order is in flight at a time, so that
-    /// orders arrive in the sequence in which they were given. A rehearsal's children run in its own driver and get
-    /// none.
-    pub(super) fn order_child(&mut self, child: RunId, order: Order) {
-        let is_new = match self.child_orders.get(&child) {
+    /// Sends a command to a child, unless the last command to it was the same. One command is in flight at a time, so
+    /// that commands arrive in the sequence in which they were given. A rehearsal's children run in its own driver and
+    /// get none.
+    pub(super) fn command_child(&mut self, child: RunId, command: ControlCommand) {
+        let is_new = match self.child_commands.get(&child) {
             Some((_, None)) => false,
-            Some((last, Some(_))) => *last != order,
+            Some((last, Some(_))) => *last != command,
             None => true,
         };
         if is_new && self.log.is_stored() {
-            self.child_orders.insert(child, (order.clone(), None));
+            self.child_commands.insert(child, (command.clone(), None));
             self.requests_in_flight += 1;
-            self.out.push(Output::OrderChild(child, order));
+            self.out.push(Output::CommandChild(child, command));
         }
     }
 
-    /// Reads the orders for the run that the store holds.
-    pub(super) fn read_orders(&mut self) {
-        if self.log.is_stored() && self.orders_query.request() {
+    /// Reads the commands for the run that the store holds.
+    pub(super) fn read_commands(&mut self) {
+        if self.log.is_stored() && self.commands_query.request() {
             self.requests_in_flight += 1;
-            self.out.push(Output::ReadOrders);
+            self.out.push(Output::ReadCommands);
         }
     }
 
@@ -200,7 +200,7 @@ impl Machine {
         if let Some(open) = self.children.get_mut(&child) {
             open.needs_query |= open.query.complete();
         }
-        match (state, self.child_orders.get(&child)) {
+        match (state, self.child_commands.get(&child)) {
             (ChildState::Ended(end), _) => self.handle_child_end(*end),
             (ChildState::NoWorkflow, _) => {
                 self.descendant_waits = false;
@@ -210,18 +210,18 @@ impl Machine {
                 self.descendant_waits = false;
                 self.try_command(Command::ChildInputRefused { child, why });
             }
-            // An order that was sent before the child was stored is sent again.
-            (ChildState::Running, Some((_, Some(Delivery::NoRun)))) => drop(self.child_orders.remove(&child)),
+            // A command that was sent before the child was stored is sent again.
+            (ChildState::Running, Some((_, Some(CommandDelivery::NoRun)))) => drop(self.child_commands.remove(&child)),
             (ChildState::Running | ChildState::NotCreated, _) => {}
         }
     }
 
-    pub(super) fn handle_child_order(&mut self, child: RunId, delivery: Delivery) {
+    pub(super) fn handle_child_command(&mut self, child: RunId, delivery: CommandDelivery) {
         self.requests_in_flight = self.requests_in_flight.saturating_sub(1);
         match delivery {
-            Delivery::Unknown => drop(self.child_orders.remove(&child)),
-            Delivery::Done | Delivery::NoRun => {
-                if let Some((_, known)) = self.child_orders.get_mut(&child) {
+            CommandDelivery::Unknown => drop(self.child_commands.remove(&child)),
+            CommandDelivery::Done | CommandDelivery::NoRun => {
+                if let Some((_, known)) = self.child_commands.get_mut(&child) {
                     *known = Some(delivery);
                 }
             }
@@ -234,46 +234,46 @@ impl Machine {
         self.try_command(Command::ChildEnded { child, status, output, note, failure, tree, sensitive });
     }
 
-    pub(super) fn handle_store_orders(&mut self, orders: Option<Vec<OrderRecord>>, owned: bool) {
+    pub(super) fn handle_store_commands(&mut self, commands: Option<Vec<CommandRecord>>, owned: bool) {
         self.requests_in_flight = self.requests_in_flight.saturating_sub(1);
-        for order in orders.unwrap_or_default() {
-            self.handle_store_order(order, owned);
+        for command in commands.unwrap_or_default() {
+            self.handle_store_command(command, owned);
         }
-        if self.orders_query.complete() {
-            self.read_orders();
+        if self.commands_query.complete() {
+            self.read_commands();
         }
     }
 
-    /// Applies an order that came through the store, once: its answer is stored together with its events. If another
-    /// process may own the run, an order that is refused or changes nothing stays in the store, because only the owner
+    /// Applies a command that came through the store, once: its answer is stored together with its events. If another
+    /// process may own the run, a command that is refused or changes nothing stays in the store, because only the owner
     /// may answer it.
-    fn handle_store_order(&mut self, record: OrderRecord, owned: bool) {
-        let OrderRecord { id, order, by, .. } = record;
-        if !self.handled_orders.insert(id) {
+    fn handle_store_command(&mut self, record: CommandRecord, owned: bool) {
+        let CommandRecord { id, command, by, .. } = record;
+        if !self.handled_commands.insert(id) {
             return;
         }
-        let answer = match serde_json::from_value::<Order>(order) {
-            Err(error) => order_record::unreadable(&error),
-            Ok(order) => match self.apply_command(Command::Order { order, by }) {
+        let answer = match serde_json::from_value::<ControlCommand>(command) {
+            Err(error) => command_record::unreadable(&error),
+            Ok(command) => match self.apply_command(Command::Control { command, by }) {
                 Ok(0) | Err(_) if !owned => {
-                    self.handled_orders.remove(&id);
-                    self.has_deferred_orders = true;
+                    self.handled_commands.remove(&id);
+                    self.has_deferred_commands = true;
                     return;
                 }
-                Err(refusal) => order_record::refused(&refusal),
-                Ok(0) => order_record::done(),
+                Err(refusal) => command_record::refused(&refusal),
+                Ok(0) => command_record::done(),
                 Ok(_) => {
                     self.invalidate_reply();
                     self.require_durable(self.run.seq());
-                    return self.log.push_order_answer(id, order_record::done());
+                    return self.log.push_command_answer(id, command_record::done());
                 }
             },
         };
-        self.store_order_answer(id, answer);
+        self.store_command_answer(id, answer);
     }
 
-    fn store_order_answer(&mut self, id: Uuid, answer: serde_json::Value) {
+    fn store_command_answer(&mut self, id: Uuid, answer: serde_json::Value) {
         self.requests_in_flight += 1;
-        self.out.push(Output::StoreOrderAnswer(id, answer));
+        self.out.push(Output::StoreCommandAnswer(id, answer));
     }
 }

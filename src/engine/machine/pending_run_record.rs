@@ -20,7 +20,7 @@ pub(in crate::engine) enum PendingRunRecord {
         /// The first step that runs again.
         from: StepId,
     },
-    /// Create no run, but order the children of the parent, which has ended, to end too.
+    /// Create no run, but command the children of the parent, which has ended, to end too.
     EndChildren,
 }
 

@@ -1,9 +1,9 @@
-//! Whether a query of a lock, a child or the run's orders is in flight, and whether it has to be repeated.
+//! Whether a query of a lock, a child or the run's commands is in flight, and whether it has to be repeated.
 //!
-//! Always true: at most one query of the same lock, child or list of orders is in flight. A change that is notified
+//! Always true: at most one query of the same lock, child or list of commands is in flight. A change that is notified
 //! meanwhile makes the result stale, and the query is repeated once it completes, so no change is missed.
 
-/// The state of the query of one lock, one child or the run's orders.
+/// The state of the query of one lock, one child or the run's commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum QueryState {
     #[default]

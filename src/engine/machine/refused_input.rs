@@ -8,11 +8,11 @@ use http::{HeaderMap, StatusCode};
 
 use crate::engine::machine::replies::answered;
 use crate::exchange::{ArmAnswer, ArmReply, RunReport, Source};
-use crate::workflow::{Plan, Redaction, Run, World, input_refused};
+use crate::workflow::{DecisionInputs, Plan, Redaction, Run, input_refused};
 
 /// The answer that `respond` declares for such a request, or a problem document. `run` is the run as it would have
 /// begun. Although none was made, a sample of the request must not show its sensitive values.
-pub(in crate::engine) fn reply(run: Option<&Run>, plan: &Plan, world: &World, why: &[String]) -> ArmReply {
+pub(in crate::engine) fn reply(run: Option<&Run>, plan: &Plan, world: &DecisionInputs, why: &[String]) -> ArmReply {
     let declared = run.and_then(|run| input_refused(run, plan, world, &why.join("; ")));
     let redaction = Redaction::of_refused(plan, run, declared.as_ref()).map(Arc::new);
     let report = RunReport { redaction, ..RunReport::default() };

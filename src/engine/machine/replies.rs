@@ -9,11 +9,12 @@ use http::{HeaderMap, StatusCode};
 
 use crate::engine::machine::run_report::{report, shown_note};
 use crate::exchange::{
-    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, LEGACY_TOOK_FIRST_TRY, Problem, RunReport, Source,
+    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, LEGACY_TOOK_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
 use crate::names::RunId;
 use crate::workflow::{
-    AnswerRecord, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, World, is_without_content, wire,
+    AnswerRecord, DecisionInputs, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, is_without_content,
+    wire,
 };
 
 /// The status that the caller of a run is told. A run that undoes what it did has failed, also while its undoing waits
@@ -29,7 +30,7 @@ pub(in crate::engine) fn status_for_caller(run: &Run) -> RunStatus {
 pub(in crate::engine) fn of_run(
     run: &Run,
     plan: Option<&Plan>,
-    world: &World,
+    world: &DecisionInputs,
     may_fall_back: bool,
 ) -> Option<ArmReply> {
     let report = report(run, plan);
@@ -58,7 +59,7 @@ pub(in crate::engine) fn of_run(
 }
 
 /// The reply while a run below this one waits for a person or a signal, so that the caller is not made to wait.
-pub(in crate::engine) fn descendant_waits(run: &Run, plan: Option<&Plan>, world: &World) -> ArmReply {
+pub(in crate::engine) fn descendant_waits(run: &Run, plan: Option<&Plan>, world: &DecisionInputs) -> ArmReply {
     match still_running(run, plan, world) {
         ArmReply::Refused(_, report) => {
             let title = "A run below this one waits for a person or a signal";
@@ -69,8 +70,8 @@ pub(in crate::engine) fn descendant_waits(run: &Run, plan: Option<&Plan>, world:
     }
 }
 
-fn waits_for_person(run: &Run, title: &str, detail: &str) -> Problem {
-    Problem {
+fn waits_for_person(run: &Run, title: &str, detail: &str) -> ProblemDocument {
+    ProblemDocument {
         status: 503,
         kind: "run-paused".into(),
         title: title.into(),
@@ -98,8 +99,8 @@ fn superseded_reply(run: &Run, plan: Option<&Plan>, successor: RunId) -> ArmRepl
     ArmReply::Refused(goes_on(run, successor, detail), report(run, plan))
 }
 
-fn goes_on(run: &Run, answering_run: RunId, detail: String) -> Problem {
-    Problem {
+fn goes_on(run: &Run, answering_run: RunId, detail: String) -> ProblemDocument {
+    ProblemDocument {
         status: 503,
         kind: "run-goes-on".into(),
         title: "The run has no answer yet".into(),
@@ -128,7 +129,7 @@ pub(in crate::engine) fn pending_of_predecessor(run: &Run, successor: &Run, plan
 }
 
 /// The reply at the caller's deadline, while the run goes on.
-pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, world: &World) -> ArmReply {
+pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, world: &DecisionInputs) -> ArmReply {
     if let Some(reply) = to_compare(run, plan, world) {
         return reply;
     }
@@ -147,13 +148,13 @@ pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, world: &W
 
 /// The reply that is compared although the run has not ended: in shadow and dark, if a caller would have been answered
 /// by now. The report names the steps that have not ended.
-fn to_compare(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
+fn to_compare(run: &Run, plan: Option<&Plan>, world: &DecisionInputs) -> Option<ArmReply> {
     let has_reply = run.answer().is_some() || status_for_caller(run) == RunStatus::Compensating;
     if run.mode() == Mode::Real || !has_reply { None } else { of_run(run, plan, world, false) }
 }
 
 /// The reply where a run that is not stored has passed its deadline: the run is dropped.
-pub(in crate::engine) fn unstored_past_deadline(run: &Run, plan: &Plan, world: &World) -> ArmReply {
+pub(in crate::engine) fn unstored_past_deadline(run: &Run, plan: &Plan, world: &DecisionInputs) -> ArmReply {
     if let Some(reply) = to_compare(run, Some(plan), world) {
         return reply;
     }
@@ -176,7 +177,7 @@ const NOTHING_STORED: &str =
     "Nothing but reads was sent, and nothing of the run is kept: sending the request again does nothing twice.";
 
 fn unstored(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail: String) -> ArmReply {
-    let problem = Problem {
+    let problem = ProblemDocument {
         status,
         kind: kind.into(),
         title: title.into(),
@@ -196,14 +197,14 @@ pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
             if let Some((why, _of_stored_runs)) = problem.detail.split_once(ONLY_READS) {
                 problem.detail = format!("{why}{NOTHING_STORED}");
             }
-            ArmReply::Refused(Problem { run: None, ..problem }, report)
+            ArmReply::Refused(ProblemDocument { run: None, ..problem }, report)
         }
         reply => reply,
     }
 }
 
 /// The `respond.pending` answer: the recorded one, or, where the run creates no instance, evaluated now.
-fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
+fn pending(run: &Run, plan: Option<&Plan>, world: &DecisionInputs) -> Option<ArmReply> {
     if let Some(answer) = run.pending() {
         return Some(answered(answer, report(run, plan)));
     }
@@ -239,7 +240,7 @@ pub(in crate::engine) fn not_started(may_fall_back: bool, status: u16, reason: &
     if may_fall_back {
         return ArmReply::Abandoned(Abandoned { reason, run: None });
     }
-    let problem = Problem {
+    let problem = ProblemDocument {
         status,
         kind: reason.replace('_', "-"),
         title: "The workflow was not started".into(),
@@ -254,7 +255,7 @@ pub(in crate::engine) fn not_started(may_fall_back: bool, status: u16, reason: &
 
 /// The reply to a request whose retry key belongs to another request.
 pub(in crate::engine) fn other_request(run: RunId) -> ArmReply {
-    let problem = Problem {
+    let problem = ProblemDocument {
         status: 422,
         kind: "retry-key-reused".into(),
         title: "The retry key belongs to another request".into(),
@@ -268,13 +269,13 @@ pub(in crate::engine) fn other_request(run: RunId) -> ArmReply {
 }
 
 /// The problem where it is unknown whether the run's events were stored, or what it did.
-pub(in crate::engine) fn unknown(run: Option<&Run>, why: &str) -> Problem {
+pub(in crate::engine) fn unknown(run: Option<&Run>, why: &str) -> ProblemDocument {
     unknown_of(run.map(Run::id), why, run.map(Run::shared_begun))
 }
 
 /// As [`unknown`], where only the id of the run is known.
-pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_begun: Option<bool>) -> Problem {
-    Problem {
+pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_begun: Option<bool>) -> ProblemDocument {
+    ProblemDocument {
         status: 503,
         kind: "outcome-unknown".into(),
         title: "The outcome is unknown".into(),
@@ -309,14 +310,14 @@ pub(in crate::engine) fn taken_by_legacy(may_fall_back: bool) -> ArmReply {
                           request, sending it again could do the work twice: whether legacy did it is not known here. If it \
                           was another one (for example, for another instance), this request needs a key of its own.";
             let title = "Legacy took the first request with this retry key".into();
-            let problem = Problem { title, detail: detail.into(), ..given_to_legacy(None) };
+            let problem = ProblemDocument { title, detail: detail.into(), ..given_to_legacy(None) };
             ArmReply::Refused(problem, RunReport::default())
         }
     }
 }
 
-fn given_to_legacy(run: Option<RunId>) -> Problem {
-    Problem {
+fn given_to_legacy(run: Option<RunId>) -> ProblemDocument {
+    ProblemDocument {
         status: 503,
         kind: "given-to-legacy".into(),
         title: "The request was given back to legacy".into(),
@@ -330,7 +331,7 @@ fn given_to_legacy(run: Option<RunId>) -> Problem {
     }
 }
 
-fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
+fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> ProblemDocument {
     let title = match failure.kind {
         FailureKind::Refused => "A service refused a step of the workflow",
         FailureKind::Unavailable => "A service that the workflow needs is not available",
@@ -361,7 +362,7 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         None if run.holds_sensitive() => "The run failed; why cannot be shown, because its plan cannot be read".into(),
         None => failure.message.as_str().into(),
     };
-    Problem {
+    ProblemDocument {
         status: match failure.kind {
             // The child did not fail: a person or a rule of its workflow decided against it.
             FailureKind::ChildFailed if is_decided => FailureKind::Cancelled.default_status(),

@@ -6,11 +6,11 @@
 
 use jiff::SignedDuration;
 
-use super::exchange::{End, OrderAnswer, Output, RestCause};
+use super::inputs_outputs::{CommandAnswer, End, Output, RestCause};
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies::status_for_caller;
 use crate::names::StepId;
-use crate::workflow::{Mode, Refusal, RunStatus};
+use crate::workflow::{CommandRefusal, Mode, RunStatus};
 
 /// The shortest wait for which the driver ends. Ending it and loading the run again for a shorter one would cost more.
 const REST_MIN: SignedDuration = SignedDuration::from_secs(1);
@@ -83,9 +83,9 @@ impl Machine {
         } else if is_over || is_drained {
             self.require_durable(self.run.seq());
             if self.log.is_idle() && is_answered {
-                self.end = Some(if is_over { End::Settled } else { End::Draining });
+                self.end = Some(if is_over { End::Ended } else { End::Draining });
             }
-        } else if self.has_deferred_orders && is_quiet && self.requests_in_flight == 0 && self.log.is_idle() {
+        } else if self.has_deferred_commands && is_quiet && self.requests_in_flight == 0 && self.log.is_idle() {
             self.end = Some(End::OwnershipUncertain);
         } else if self.mailbox_closed {
             self.finish_resting();
@@ -150,7 +150,7 @@ impl Machine {
 
     fn finish_resting(&mut self) {
         if let Some(cause) = self.closing.filter(|_| self.log.is_idle()) {
-            self.end = Some(End::Resting { cause, wake: self.wake_at });
+            self.end = Some(End::Suspended { cause, wake: self.wake_at });
         }
     }
 
@@ -161,21 +161,21 @@ impl Machine {
         self.locks.is_empty() && !self.has_frozen_step && !self.has_children()
     }
 
-    /// Ends the driver, and answers the orders that have no answer yet.
+    /// Ends the driver, and answers the commands that have no answer yet.
     pub(super) fn finish(&mut self, end: End) {
-        for (_, order_id) in std::mem::take(&mut self.order_replies) {
+        for (_, command_id) in std::mem::take(&mut self.command_replies) {
             let answer = match end {
-                End::Lost | End::OwnershipUncertain => OrderAnswer::Elsewhere,
-                End::Contradicted => OrderAnswer::Unknown("the run's events contradict each other, which is a bug"),
-                End::Settled => {
+                End::Lost | End::OwnershipUncertain => CommandAnswer::Elsewhere,
+                End::Contradicted => CommandAnswer::Unknown("the run's events contradict each other, which is a bug"),
+                End::Ended => {
                     let run = Box::new(self.summary());
-                    OrderAnswer::Refused { run, refusal: Refusal::Ended }
+                    CommandAnswer::Refused { run, refusal: CommandRefusal::Ended }
                 }
-                End::Resting { .. } | End::Discarded | End::Draining => {
-                    OrderAnswer::Unknown("the run's task ended before the order was on disk")
+                End::Suspended { .. } | End::Discarded | End::Draining => {
+                    CommandAnswer::Unknown("the run's task ended before the command was on disk")
                 }
             };
-            self.out.push(Output::AnswerOrder(order_id, answer));
+            self.out.push(Output::AnswerCommand(command_id, answer));
         }
         self.end_reported = true;
         self.out.push(Output::End(end));

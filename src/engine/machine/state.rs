@@ -6,14 +6,14 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::exchange::{ChildSpec, Delivery, End, OrderId, Output, RestCause, SpawnPolicy};
 use super::ids::Ids;
+use super::inputs_outputs::{ChildSpec, CommandDelivery, CommandId, End, Output, RestCause, SpawnPolicy};
 use super::log::{AppendHeader, Log};
 use super::query_state::QueryState;
 use crate::compare::AwaitedIntents;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
-use crate::workflow::{Misfit, Order, Part, Plan, Run, StepIndex, World};
+use crate::workflow::{ControlCommand, DecisionInputs, EventMismatch, Part, Plan, Run, StepIndex};
 
 /// Identifies a call of the run: step, item, and part (the step's own call, its probe or its undo).
 pub(super) type CallName = (StepId, Option<u32>, Part);
@@ -22,7 +22,7 @@ pub(super) type CallName = (StepId, Option<u32>, Part);
 pub(in crate::engine) struct MachineParts {
     pub run: Run,
     pub plan: Arc<Plan>,
-    pub world: Arc<World>,
+    pub world: Arc<DecisionInputs>,
     /// Sequence number of the last durable event; 0 for a new run.
     pub durable_seq: Seq,
     /// `None` for a run that is not stored: a rehearsal, or a run of a route with `keep: none`.
@@ -48,7 +48,7 @@ pub(in crate::engine) struct CallerTerms {
     pub awaited_intents: AwaitedIntents,
 }
 
-/// The order to pause a run as the first thing after its recovery, or at its creation where it is created again.
+/// The command to pause a run as the first thing after its recovery, or at its creation where it is created again.
 pub(in crate::engine) struct RecoveryPause {
     /// The name under which the run's events record who paused it.
     pub by: String,
@@ -74,7 +74,7 @@ pub(super) struct LockWait {
 }
 
 /// A run that this one began and that has not ended.
-pub(super) struct OpenChild {
+pub(super) struct ChildUnderWay {
     /// The event that began it; the child is queried once this event is durable.
     pub seq: Seq,
     pub spec: ChildSpec,
@@ -86,7 +86,7 @@ pub(super) struct OpenChild {
 pub(in crate::engine) struct Machine {
     pub(super) run: Run,
     pub(super) plan: Arc<Plan>,
-    pub(super) world: Arc<World>,
+    pub(super) world: Arc<DecisionInputs>,
     pub(super) log: Log,
     pub(super) ids: Ids,
     /// The time of the last input.
@@ -109,19 +109,19 @@ pub(in crate::engine) struct Machine {
     pub(super) requests_in_flight: usize,
     /// The locks that steps wait for.
     pub(super) locks: BTreeMap<(StepId, Option<u32>), LockWait>,
-    pub(super) children: BTreeMap<RunId, OpenChild>,
+    pub(super) children: BTreeMap<RunId, ChildUnderWay>,
     pub(super) spawn: SpawnPolicy,
     /// Whether a child or another descendant waits for a person or a signal.
     pub(super) descendant_waits: bool,
-    /// The last order sent to each child, and its delivery once known.
-    pub(super) child_orders: HashMap<RunId, (Order, Option<Delivery>)>,
-    /// Orders that came through the store and were handled here.
-    pub(super) handled_orders: BTreeSet<Uuid>,
-    pub(super) orders_query: QueryState,
-    /// Whether an order in the store was left unhandled because another process may have taken the run.
-    pub(super) has_deferred_orders: bool,
-    /// Orders that are answered once this sequence number is durable.
-    pub(super) order_replies: Vec<(Seq, OrderId)>,
+    /// The last command sent to each child, and its delivery once known.
+    pub(super) child_commands: HashMap<RunId, (ControlCommand, Option<CommandDelivery>)>,
+    /// Commands that came through the store and were handled here.
+    pub(super) handled_commands: BTreeSet<Uuid>,
+    pub(super) commands_query: QueryState,
+    /// Whether a command in the store was left unhandled because another process may have taken the run.
+    pub(super) has_deferred_commands: bool,
+    /// Commands that are answered once this sequence number is durable.
+    pub(super) command_replies: Vec<(Seq, CommandId)>,
     /// Whether a freeze keeps a step from beginning.
     pub(super) has_frozen_step: bool,
     /// Whether a step or child is not begun because the process drains.
@@ -156,7 +156,7 @@ pub(in crate::engine) struct Machine {
     /// Whether [`Output::End`] was returned.
     pub(super) end_reported: bool,
     /// The event that did not fit the run.
-    pub(super) misfit: Option<Misfit>,
+    pub(super) misfit: Option<EventMismatch>,
 }
 
 impl Machine {
@@ -187,11 +187,11 @@ impl Machine {
             children: BTreeMap::new(),
             spawn: SpawnPolicy::Spawn,
             descendant_waits: false,
-            child_orders: HashMap::new(),
-            handled_orders: BTreeSet::new(),
-            orders_query: QueryState::default(),
-            has_deferred_orders: false,
-            order_replies: Vec::new(),
+            child_commands: HashMap::new(),
+            handled_commands: BTreeSet::new(),
+            commands_query: QueryState::default(),
+            has_deferred_commands: false,
+            command_replies: Vec::new(),
             has_frozen_step: false,
             has_deferred_start: false,
             closing: None,
@@ -225,11 +225,11 @@ impl Machine {
         &self.plan
     }
     /// The event that did not fit the run, where one did not ([`End::Contradicted`]).
-    pub fn misfit(&self) -> Option<&Misfit> {
+    pub fn misfit(&self) -> Option<&EventMismatch> {
         self.misfit.as_ref()
     }
     /// Replaces the values from the files that expressions see, after a reload.
-    pub fn set_world(&mut self, world: Arc<World>) {
+    pub fn set_world(&mut self, world: Arc<DecisionInputs>) {
         self.world = world;
     }
     /// Replaces the plan by one of the same definition, made with reloaded files: only what the files say of services

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::exchange::{End, Input, Output};
+use super::inputs_outputs::{End, Input, Output};
 use super::state::Machine;
 use crate::names::Seq;
 
@@ -35,12 +35,12 @@ impl Machine {
                 self.record_result(call, result);
             }
             Input::AppendFinished(result) => self.handle_append_result(result),
-            Input::Order { order_id, order, by, owned } => self.handle_order(order_id, order, by, owned),
-            Input::StoreOrders { orders, owned } => self.handle_store_orders(orders, owned),
-            Input::OrderAnswerStored => self.requests_in_flight = self.requests_in_flight.saturating_sub(1),
+            Input::Command { command_id, command, by, owned } => self.handle_command(command_id, command, by, owned),
+            Input::StoreCommands { commands, owned } => self.handle_store_commands(commands, owned),
+            Input::CommandAnswerStored => self.requests_in_flight = self.requests_in_flight.saturating_sub(1),
             Input::Lock { query, seen } => self.handle_lock_state(query, seen),
             Input::Child { child, state } => self.handle_child_state(child, state),
-            Input::ChildOrderSettled { child, delivery } => self.handle_child_order(child, delivery),
+            Input::ChildCommandDelivered { child, delivery } => self.handle_child_command(child, delivery),
             Input::ChildEnded(end) => self.handle_child_end(end),
             Input::DescendantWaits => self.descendant_waits = true,
             Input::ExternalChange { reacquired } => self.handle_external_change(reacquired),

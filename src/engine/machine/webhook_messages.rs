@@ -59,7 +59,7 @@ fn details_of(event: &Event, plan: &Plan, run: &Run) -> Option<Value> {
             "conflict": conflict.kind.as_str(),
             "choices": conflict.choices,
         }),
-        Event::Control(ControlEvent::PauseOrdered { by, .. }) => json!({ "event": "paused", "by": by }),
+        Event::Control(ControlEvent::PauseRequested { by, .. }) => json!({ "event": "paused", "by": by }),
         Event::Checkpoint(CheckpointEvent::Opened(opened)) => json!({
             "event": "checkpoint_opened",
             "checkpoint_id": opened.checkpoint.as_str(),

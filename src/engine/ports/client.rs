@@ -29,10 +29,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::kill_switch::{KillSwitch, Operation};
-use crate::engine::ports::connections::{self, ConnectionPool, ExchangeError, Exchanged};
+use crate::engine::ports::connections::ConnectionPool;
 use crate::engine::ports::decode;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
-use crate::engine::ports::service::{CallBounds, CallPermit, Upstream};
+use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, to_origin_form};
+use crate::engine::ports::service::{CallBounds, CallPermit, ServiceLimits};
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::Limits;
 use crate::names::RunId;
@@ -60,7 +61,7 @@ pub(in crate::engine) struct Outgoing {
     /// The run that sends it.
     pub run: RunId,
     /// The service that it goes to.
-    pub upstream: Arc<Upstream>,
+    pub upstream: Arc<ServiceLimits>,
     /// The request is sent only while this proof is valid.
     pub lease_proof: Option<LeaseProof>,
     /// Cancelled if the request is not to be sent any more. Has no effect once it was sent.
@@ -170,12 +171,12 @@ impl Executor for SendingClient {
 #[derive(Clone)]
 struct Transport {
     pool: Arc<ConnectionPool>,
-    bounds: decode::Bounds,
+    bounds: decode::DecodeBounds,
 }
 
 impl Transport {
     fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
-        Self { pool: ConnectionPool::new(limits), bounds: decode::Bounds::of(limits, key_secret) }
+        Self { pool: ConnectionPool::new(limits), bounds: decode::DecodeBounds::of(limits, key_secret) }
     }
 
     async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {
@@ -230,10 +231,10 @@ impl Transport {
         };
         let (mut head_deadline, mut within) = head_bounds(call_permit);
         *request.uri_mut() = uri.clone();
-        connections::to_origin_form(&mut request);
+        to_origin_form(&mut request, upstream.protocol());
         let mut other_uris = other_uris.into_iter();
         let (connection, exchanged) = loop {
-            let taking = self.pool.take(&uri, repeatable, upstream.connect_timeout());
+            let taking = self.pool.take(upstream.protocol(), &uri, repeatable, upstream.connect_timeout());
             let taken = timeout_at(head_deadline, taking).await;
             // Without a connection no byte was sent.
             let taken = taken.unwrap_or_else(|_| Err(format!("no connection within {} ms", within.as_millis())));
@@ -248,7 +249,7 @@ impl Transport {
                         request.headers_mut().remove(HOST);
                     }
                     *request.uri_mut() = uri.clone();
-                    connections::to_origin_form(&mut request);
+                    to_origin_form(&mut request, upstream.protocol());
                     (head_deadline, within) = head_bounds(call_permit);
                     continue;
                 }
@@ -298,15 +299,13 @@ impl Transport {
             Ok(bytes) => bytes,
             Err(body_start) => {
                 let why = format!("its body is larger than the limit output_bytes_max ({})", self.bounds.bytes);
-                return secrets.masked(AttemptResult::Unreadable {
-                    status,
-                    why,
-                    body_start: secrets.excerpt(&body_start, true),
-                });
+                let body_start = secrets.excerpt(&body_start, true);
+                let result = AttemptResult::Unreadable { status, why, body_start };
+                return secrets.masked(result, self.bounds.bytes_mark);
             }
         };
-        self.pool.give_back(&uri, connection).await;
-        secrets.masked(match decode::body_with_headers(&head.headers, &bytes, self.bounds) {
+        self.pool.give_back(connection).await;
+        let result = match decode::body_with_headers(&head.headers, &bytes, self.bounds) {
             Ok(output) => AttemptResult::Reply {
                 status,
                 headers: reply_headers(&head.headers, &recorded_headers),
@@ -317,7 +316,8 @@ impl Transport {
                 let why = format!("its body {why}");
                 AttemptResult::Unreadable { status, why, body_start: secrets.excerpt(&bytes, false) }
             }
-        })
+        };
+        secrets.masked(result, self.bounds.bytes_mark)
     }
 }
 

@@ -28,7 +28,7 @@ pub(in crate::engine) fn depth_max(limits: &Limits) -> usize {
 
 /// The bounds of a decoded body: bytes, nesting depth, number of values.
 #[derive(Clone, Copy)]
-pub(in crate::engine) struct Bounds {
+pub(in crate::engine) struct DecodeBounds {
     pub bytes: usize,
     pub depth: usize,
     pub values: usize,
@@ -36,7 +36,7 @@ pub(in crate::engine) struct Bounds {
     pub bytes_mark: BytesMark,
 }
 
-impl Bounds {
+impl DecodeBounds {
     pub(in crate::engine) fn of(limits: &Limits, key_secret: &[u8; 32]) -> Self {
         let size = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
         let (bytes, values) = (size(limits.output_bytes_max), size(limits.output_values_max));
@@ -49,8 +49,8 @@ impl Bounds {
 /// # Errors
 /// The content type says JSON or form, and the body cannot be read as that or exceeds the bounds: what is wrong, as the
 /// rest of a sentence about the body.
-pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: Bounds) -> Result<Value, String> {
-    let Bounds { bytes: _, depth: depth_max, values: values_max, bytes_mark } = bounds;
+pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: DecodeBounds) -> Result<Value, String> {
+    let DecodeBounds { bytes: _, depth: depth_max, values: values_max, bytes_mark } = bounds;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -97,7 +97,7 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
 pub(in crate::engine) fn body_with_headers(
     headers: &HeaderMap,
     bytes: &Bytes,
-    limits: Bounds,
+    limits: DecodeBounds,
 ) -> Result<Value, String> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     match unpacked(headers, bytes, limits.bytes) {
@@ -142,16 +142,24 @@ pub(in crate::engine) struct Facts {
     pub credentials: BTreeMap<String, String>,
 }
 
-/// The decoded body of a request; null where the plan neither checks nor reads it, or reads only its bytes
-/// (`request.raw`).
+/// The decoded body of a request; null where the plan neither checks it, nor reads more of it than its bytes
+/// (`request.raw`), nor declares sensitive parts in it.
 ///
 /// # Errors
 /// The plan reads a body, or a part of the head, that cannot be decoded: what is wrong, in a sentence.
-pub(in crate::engine) fn request_body(request: &RequestCopy, plan: &Plan, bounds: Bounds) -> Result<Value, String> {
+pub(in crate::engine) fn request_body(
+    request: &RequestCopy,
+    plan: &Plan,
+    bounds: DecodeBounds,
+) -> Result<Value, String> {
     let read_paths = request_paths(plan);
     check_head(request, &read_paths)?;
     match plan.input_schema.is_some() || reads_part(&read_paths, "body") {
         true => body_with_headers(&request.headers, &request.body, bounds).map_err(|why| format!("the body {why}")),
+        // What is declared in it may be quoted in the parts that the plan reads.
+        false if !plan.sensitive_values().body.is_empty() => {
+            Ok(body_with_headers(&request.headers, &request.body, bounds).unwrap_or_default())
+        }
         false => Ok(Value::Null),
     }
 }
@@ -267,7 +275,7 @@ fn prune(value: &mut Value, read_paths: &[&[Arc<str>]], raw: bool, bytes_mark: B
 }
 
 /// The parts of legacy's reply to which these paths from the root `legacy` lead.
-pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], bounds: Bounds) -> Value {
+pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], bounds: DecodeBounds) -> Value {
     let mut parts = Map::new();
     parts.insert("status".into(), observation.status().as_u16().into());
     let shown = headers(observation.headers()).into_iter().filter(|(name, _)| name != "set-cookie");

@@ -6,6 +6,10 @@
 //! within a longer text. The replacement holds ciphertext under a key derived from `store_key`, bound to the run. Parts
 //! may overlap, because paths may overlap; nevertheless each value is sealed only once. The ciphertext is deleted
 //! together with the run's events.
+//!
+//! A text from outside may contain a sealed value: the API shows them, and whoever may deliver a signal could have one
+//! opened by sending it to a service. So every text in an event that has the form of a sealed value is sealed as a
+//! whole first, whatever member it stands in, and opening gives it back as it came.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,9 +17,7 @@ use std::sync::Arc;
 use serde_json::{Number, Value};
 
 use crate::engine::ports::seal::Sealer;
-use crate::engine::ports::sealed_values::{
-    Piece, open_text, pieces, seal_number, seal_text, seal_value, text_has_sealed_form,
-};
+use crate::engine::ports::sealed_values::{Piece, open_text, pieces, seal_number, seal_text, text_has_sealed_form};
 use crate::expression::parse_json;
 use crate::names::{RunId, StepId};
 use crate::secret::STARS;
@@ -95,19 +97,23 @@ impl EventSealer {
             let Some(content) = written.as_ref().and_then(event_content) else { return false };
             let mut found = false;
             for part in self.knowledge.parts(event) {
-                part.at.texts(content, &mut |text| {
+                let mut add = |text: String| {
                     found |= match (&part.form, parse_json(text.as_bytes())) {
                         (Form::Json(paths), Ok(body)) => {
                             let mut within = false;
                             paths.iter().for_each(|path| {
-                                path.texts(&body, &mut |text| within |= text_has_sealed_form(&text));
+                                path.texts_within(&body, &mut |text| within |= text_has_sealed_form(&text));
                             });
                             within
                         }
                         // A sealed number has no quotation marks around it, so that the text is not JSON any more.
-                        (Form::Json(_) | Form::Value | Form::Text, _) => text_has_sealed_form(&text),
+                        (Form::Json(_) | Form::Value | Form::Within | Form::Text, _) => text_has_sealed_form(&text),
                     }
-                });
+                };
+                match part.form {
+                    Form::Within => part.at.texts_within(content, &mut add),
+                    Form::Value | Form::Text | Form::Json(_) => part.at.texts(content, &mut add),
+                }
             }
             found
         })
@@ -125,7 +131,7 @@ impl EventSealer {
         for message in &mut sealed.webhook_messages {
             self.hide(&mut message.body, &stars)?;
         }
-        for (_, answer) in &mut sealed.settled {
+        for (_, answer) in &mut sealed.answered_commands {
             self.hide(answer, &stars)?;
         }
         if let Some(note) = &mut sealed.summary.note {
@@ -133,8 +139,38 @@ impl EventSealer {
         }
         Some(Arc::new(sealed))
     }
+    /// Seals a text, unless it is sealed already as a whole. In an event [`Self::seal_copies`] comes first, so what is
+    /// sealed in the text was sealed here, for another part of the event that covers it.
     fn seal_text(&self, text: &str) -> Option<String> {
-        seal_text(&self.sealer, self.run, text)
+        match pieces(&self.sealer, self.run, text).as_slice() {
+            [Piece::Sealed(..)] => Some(text.to_owned()),
+            [] | [Piece::Clear(_)] => seal_text(&self.sealer, self.run, text),
+            _ => seal_text(&self.sealer, self.run, &open_text(&self.sealer, self.run, text)),
+        }
+    }
+    /// Seals every text and number in a value that is not sealed already.
+    fn seal_value(&self, value: &mut Value) -> Option<()> {
+        match value {
+            Value::String(text) if text.is_empty() => {}
+            Value::String(text) => *text = self.seal_text(text)?,
+            Value::Number(number) => *value = Value::String(seal_number(&self.sealer, self.run, number)?),
+            Value::Array(items) => items.iter_mut().try_for_each(|item| self.seal_value(item))?,
+            Value::Object(members) => members.values_mut().try_for_each(|member| self.seal_value(member))?,
+            Value::Null | Value::Bool(_) => {}
+        }
+        Some(())
+    }
+    /// Seals every text in an event that has the form of a sealed value although nothing in the event is sealed yet.
+    fn seal_copies(&self, content: &mut Value) -> Option<()> {
+        match content {
+            Value::String(text) if text_has_sealed_form(text) => {
+                *text = seal_text(&self.sealer, self.run, text)?;
+            }
+            Value::Array(items) => items.iter_mut().try_for_each(|item| self.seal_copies(item))?,
+            Value::Object(members) => members.values_mut().try_for_each(|member| self.seal_copies(member))?,
+            Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
+        Some(())
     }
     fn seal_found(&self, found: FoundValue<'_>) -> Option<String> {
         match found {
@@ -145,6 +181,7 @@ impl EventSealer {
     fn sealed(&self, event: &Event) -> Option<Event> {
         let mut written = serde_json::to_value(event).ok()?;
         let content = written.as_object_mut()?.values_mut().next()?;
+        self.seal_copies(content)?;
         self.seal_parts(content, &self.knowledge.parts(event))?;
         self.hide_in_free_members(event.kind(), content, &|found| self.seal_found(found))?;
         serde_json::from_value(written).ok()
@@ -153,14 +190,18 @@ impl EventSealer {
     fn seal_parts(&self, content: &mut Value, parts: &[SensitivePart]) -> Option<()> {
         for part in parts {
             let mut is_sealed = true;
-            part.at.visit_mut(content, &mut |value| {
+            let mut seal = |value: &mut Value| {
                 is_sealed &= match (&part.form, &mut *value) {
                     (Form::Json(paths), Value::String(text)) => {
                         self.seal_in_json(text, paths).map(|sealed| *text = sealed).is_some()
                     }
-                    _ => seal_value(&self.sealer, self.run, value).is_some(),
+                    _ => self.seal_value(value).is_some(),
                 };
-            });
+            };
+            match part.form {
+                Form::Within => part.at.visit_within_mut(content, &mut seal),
+                Form::Value | Form::Text | Form::Json(_) => part.at.visit_mut(content, &mut seal),
+            }
             if !is_sealed {
                 return None;
             }
@@ -179,7 +220,7 @@ impl EventSealer {
             return whole();
         }
         let mut values = Vec::new();
-        paths.iter().for_each(|path| path.visit_mut(&mut body, &mut |value| take_values(value, &mut values)));
+        paths.iter().for_each(|path| path.visit_within_mut(&mut body, &mut |value| take_values(value, &mut values)));
         let mut sealed = body.to_string();
         for (place, value) in values.iter().enumerate() {
             let placeholder = format!("\"{}{place}{}\"", PLACEHOLDER_MARKS[0], PLACEHOLDER_MARKS[1]);
@@ -219,25 +260,32 @@ impl EventSealer {
         }
         let Ok(mut body) = parse_json(json.as_bytes()) else { return false };
         let mut clear = Vec::new();
-        paths.iter().for_each(|path| path.visit_mut(&mut body, &mut |value| take_values(value, &mut clear)));
+        paths.iter().for_each(|path| path.visit_within_mut(&mut body, &mut |value| take_values(value, &mut clear)));
         clear.is_empty()
     }
     /// Replaces every occurrence of a known value in those parts of an event that may hold any value. Names of steps
-    /// and kinds are not among these parts.
-    fn hide_in_free_members(&self, kind: &str, content: &mut Value, replace: &Replace<'_>) -> Option<()> {
+    /// and kinds are not among these parts. `event` is the kind of the event.
+    fn hide_in_free_members(&self, event: &str, content: &mut Value, replace: &Replace<'_>) -> Option<()> {
         match content {
             Value::Object(members) => members.iter_mut().try_for_each(|(name, member)| {
+                // Of an answer, the status is no text, and the paths to its sensitive parts must stay paths.
+                if let ("answer", Value::Object(answer)) = (name.as_str(), &mut *member) {
+                    let free = answer.iter_mut().filter(|(name, _)| matches!(name.as_str(), "headers" | "body"));
+                    return free.into_iter().try_for_each(|(_, member)| self.hide(member, replace));
+                }
                 // The reason why a step was skipped is one of a few labels; all other reasons were written by people.
                 let is_free = FREE_MEMBERS.contains(&name.as_str())
-                    || (name == "items" && kind == "fan_out_opened")
-                    || (name == "name" && matches!(kind, "lock_queued" | "lock_taken" | "lock_left"))
-                    || (name == "reason" && kind != "step_skipped");
+                    || (name == "items" && event == "fan_out_opened")
+                    || (name == "name" && matches!(event, "lock_queued" | "lock_taken" | "lock_left"))
+                    || (name == "reason" && event != "step_skipped");
                 match is_free {
                     true => self.hide(member, replace),
-                    false => self.hide_in_free_members(kind, member, replace),
+                    false => self.hide_in_free_members(event, member, replace),
                 }
             }),
-            Value::Array(items) => items.iter_mut().try_for_each(|item| self.hide_in_free_members(kind, item, replace)),
+            Value::Array(items) => {
+                items.iter_mut().try_for_each(|item| self.hide_in_free_members(event, item, replace))
+            }
             Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => Some(()),
         }
     }
@@ -250,8 +298,7 @@ impl EventSealer {
             Value::Number(number) => {
                 // A sealed number becomes text. That does no harm, because sensitive values are in outputs and bodies,
                 // where any type may be.
-                let text = number.to_string();
-                if text.len() >= NUMBER_DIGITS_MIN && self.known().contains(&text) {
+                if self.known().contains_number(number) {
                     *value = Value::String(replace(FoundValue::Number(number))?);
                 }
             }
@@ -282,9 +329,6 @@ enum FoundValue<'a> {
 
 /// Gives the text that replaces a known value; `None` if that fails.
 type Replace<'a> = dyn Fn(FoundValue<'_>) -> Option<String> + 'a;
-
-/// Shorter numbers are not searched for: they would match by chance.
-const NUMBER_DIGITS_MIN: usize = 6;
 
 /// Takes every text and number out of a value and leaves placeholders.
 fn take_values(value: &mut Value, values: &mut Vec<Value>) {

@@ -62,7 +62,8 @@ async fn read_position(
     if first.run == run && first.step == *step && first.item == item {
         return Ok(Some(LockSeen::First));
     }
-    // Without a parent no run waits for this one, so it cannot be part of a deadlock.
+    // A step holds at most one lock, and only a parent's step waits while it holds one. So no lock of another step can
+    // be held up by this wait if the run has no parent.
     if let Some(parent) = parent {
         let sealer = &core.ports.sealer;
         let mut rows = core.ports.store.locks(None, ROWS_MAX).await?;

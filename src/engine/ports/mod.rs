@@ -6,14 +6,16 @@
 
 pub(super) mod breaker;
 pub(super) mod client;
+pub(super) mod command_sealer;
 pub(super) mod connections;
 pub(super) mod decode;
 pub(super) mod echoed_secrets;
 pub(super) mod event_sealer;
 pub(super) mod locks;
 pub(super) mod opened_events;
-pub(super) mod order_sealer;
 pub(super) mod outgoing;
+pub(super) mod pooled_connection;
+pub(super) mod protocol;
 pub(super) mod seal;
 pub(super) mod sealed_values;
 pub(super) mod service;

@@ -1,8 +1,9 @@
 //! Seals single values: replaces them by `«sealed:…»`; and opens sealed ones again.
 //!
-//! Always true: opening gives the value that was sealed, a number or a text. A value that is already sealed for this
-//! run is not sealed again. Earlier versions sealed some values repeatedly; opening gives the original value of these
-//! too. Text that only looks sealed, or was sealed for another run, is treated as plain text.
+//! Always true: opening gives the value that was sealed, a number or a text. A text that contains a sealed value
+//! itself, as somebody outside copied it, is given back with that value still sealed: whoever can send a text to a run
+//! cannot have values opened with it. Earlier versions sealed some values repeatedly; opening gives the original value
+//! of these. Text that only looks sealed, or was sealed for another run, is treated as plain text.
 
 use serde_json::{Number, Value};
 
@@ -14,7 +15,8 @@ const SEAL_START: &str = SEALED[0];
 const SEAL_END: &str = SEALED[1];
 /// Precedes a sealed number, so that opening it gives a number again.
 const NUMBER: char = '\u{0}';
-/// Precedes a sealed text that begins with [`NUMBER`] itself. No number begins with a quotation mark.
+/// Precedes a sealed text that is taken literally when it is opened: one that begins with [`NUMBER`] itself or contains
+/// [`SEAL_START`]. No number begins with a quotation mark.
 const TEXT: &str = "\u{0}\"";
 /// How often a value may have been sealed. Earlier versions sealed a value once for each declared path that covered it.
 const NESTING_MAX: usize = 16;
@@ -46,12 +48,9 @@ pub(super) fn pieces<'t>(sealer: &Sealer, run: RunId, text: &'t str) -> Vec<Piec
     found
 }
 
-/// Seals a text, unless it is one sealed value already; `None` if that fails.
+/// Seals a text, also one that has the form of a sealed value; `None` if that fails.
 pub(super) fn seal_text(sealer: &Sealer, run: RunId, text: &str) -> Option<String> {
-    if matches!(pieces(sealer, run, text).as_slice(), [Piece::Sealed(..)]) {
-        return Some(text.to_owned());
-    }
-    match text.starts_with(NUMBER) {
+    match text.starts_with(NUMBER) || text.contains(SEAL_START) {
         true => seal(sealer, run, &format!("{TEXT}{text}")),
         false => seal(sealer, run, text),
     }
@@ -66,7 +65,7 @@ fn seal(sealer: &Sealer, run: RunId, plain: &str) -> Option<String> {
     sealer.seal_text(run, plain).map(|sealed| format!("{SEAL_START}{sealed}{SEAL_END}"))
 }
 
-/// Seals every text and number in a value that is not sealed already; `None` if that fails.
+/// Seals every text and number in a value; `None` if that fails.
 pub(in crate::engine) fn seal_value(sealer: &Sealer, run: RunId, value: &mut Value) -> Option<()> {
     match value {
         Value::String(text) if text.is_empty() => {}
@@ -175,16 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_sealed_already_is_not_sealed_again() {
+    fn a_text_that_contains_sealed_values_is_given_back_as_it_came() {
         let (sealer, run) = sealer();
-        let strange = seal(&sealer, RunId(uuid::Uuid::from_u128(2)), "one").unwrap();
-        let clear = json!({ "n": 17, "texts": ["a", "", "\u{0}17", "\u{0}\"x", "«sealed:eA==»", strange], "no": null });
+        let other = seal(&sealer, RunId(uuid::Uuid::from_u128(2)), "one").unwrap();
+        let copied = seal(&sealer, run, "a card's number").unwrap();
+        let within = format!("pre {copied} post");
+        let again = seal_text(&sealer, run, &copied).unwrap();
+        let texts = ["a", "", "\u{0}17", "\u{0}\"x", "«sealed:eA==»", &other, &copied, &within, &again];
+        let clear = json!({ "n": 17, "texts": texts, "no": null });
         let mut value = clear.clone();
         seal_value(&sealer, run, &mut value).unwrap();
-        assert!(!value.to_string().contains("eA=="), "text that only looks sealed is sealed: {value}");
-        let once = value.clone();
-        seal_value(&sealer, run, &mut value).unwrap();
-        assert_eq!(value, once);
+        let sealed = value.to_string();
+        assert!(!sealed.contains("eA==") && !sealed.contains(&copied), "text that looks sealed is sealed: {sealed}");
         assert!(open_value(&sealer, run, &mut value));
         assert_eq!(value, clear);
     }

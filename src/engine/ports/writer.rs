@@ -17,7 +17,7 @@ use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::flag::PinKey;
 use crate::names::{PlanId, RunId, Seq};
-use crate::store::{Append, AppendError, Conflict, NewPin, StoreHandle, stall_text};
+use crate::store::{Append, AppendConflict, AppendError, NewPin, StoreHandle, stall_text};
 use crate::workflow::Plan;
 
 const KNOWN_PLANS_MAX: usize = 1_024;
@@ -163,7 +163,8 @@ fn perform(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         let result = store.append(append).await;
         if matches!(
             result,
-            Err(AppendError::Refused(_) | AppendError::Conflict(Conflict::Claim { .. } | Conflict::LegacyClaim))
+            Err(AppendError::Refused(_)
+                | AppendError::Conflict(AppendConflict::Claim { .. } | AppendConflict::LegacyClaim))
         ) && let Err(error) = store.put_run_key(run, None).await
         {
             tracing::debug!(%run, %error, "the key of a run that was not created stays in the store: it opens nothing");

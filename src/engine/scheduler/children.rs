@@ -1,7 +1,7 @@
-//! Messages between parents and children: that a child has ended, that it waits, and a parent's orders.
+//! Messages between parents and children: that a child has ended, that it waits, and a parent's commands.
 //!
 //! Always true: a child's end reaches its parent, whichever process executes the parent; a parent that is loaded reads
-//! the state of its children itself. An order for a child is delivered, refused, or sent again. `child` creates
+//! the state of its children itself. A command for a child is delivered, refused, or sent again. `child` creates
 //! children.
 
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::engine::context::Core;
-use crate::engine::machine::{ChildEnd, Delivery};
+use crate::engine::machine::{ChildEnd, CommandDelivery};
+use crate::engine::scheduler::command_error::CommandError;
+use crate::engine::scheduler::commands;
 use crate::engine::scheduler::mailbox::Message;
-use crate::engine::scheduler::order_error::OrderError;
-use crate::engine::scheduler::orders;
 use crate::names::RunId;
-use crate::workflow::{BytesMark, Mode, Order, Plan, Run, RunStatus, SensitivePath};
+use crate::workflow::{BytesMark, ControlCommand, Mode, Plan, Run, RunStatus, SensitivePath};
 
-/// The pause before an order is sent again.
+/// The pause before a command is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a run ended, for its parent. `mark` marks bytes in its output. The note is redacted by the child's own plan,
@@ -58,19 +58,24 @@ pub(in crate::engine) fn notify_parent(core: &Arc<Core>, run: &Run, plan: &Plan)
 }
 
 /// Sends an order of a parent to its child. A refusal counts as delivered.
-pub(in crate::engine) async fn send_order(core: Arc<Core>, child: RunId, order: Order, parent: RunId) -> Delivery {
-    let name = order.name();
-    match orders::order(&core, child, order, parent.to_string()).await {
-        Ok(_) => Delivery::Done,
-        Err(OrderError::NoRun) => Delivery::NoRun,
-        Err(OrderError::Store { why, .. }) => {
-            tracing::warn!(run = %child, order = name, why, "an order of a parent did not reach its child: it is sent again");
+pub(in crate::engine) async fn send_command(
+    core: Arc<Core>,
+    child: RunId,
+    command: ControlCommand,
+    parent: RunId,
+) -> CommandDelivery {
+    let name = command.name();
+    match commands::give_command(&core, child, command, parent.to_string()).await {
+        Ok(_) => CommandDelivery::Done,
+        Err(CommandError::NoRun) => CommandDelivery::NoRun,
+        Err(CommandError::Store { why, .. }) => {
+            tracing::warn!(run = %child, command = name, why, "a command of a parent did not reach its child: it is sent again");
             tokio::time::sleep(RETRY_PAUSE).await;
-            Delivery::Unknown
+            CommandDelivery::Unknown
         }
         Err(why) => {
-            tracing::debug!(run = %child, order = name, %why, "a child refuses an order of its parent");
-            Delivery::Done
+            tracing::debug!(run = %child, command = name, %why, "a child refuses a command of its parent");
+            CommandDelivery::Done
         }
     }
 }

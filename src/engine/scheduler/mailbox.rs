@@ -12,38 +12,38 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::machine::ChildEnd;
-use crate::engine::scheduler::order_error::OrderError;
+use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::timers::Timers;
 use crate::names::{Fence, RunId};
-use crate::workflow::{Order, RunSummary};
+use crate::workflow::{ControlCommand, RunSummary};
 
 /// Capacity of a mailbox.
 const MESSAGES_MAX: usize = 16;
 
 /// A message for a run's task.
 pub(in crate::engine) enum Message {
-    Order(Box<OrderRequest>),
+    Command(Box<CommandRequest>),
     ChildEnded(Box<ChildEnd>),
     /// A descendant waits for a person or a signal, so the run's caller is answered now instead of waiting for the run.
     DescendantWaits,
 }
 
-/// An order for a run, and the channel for its answer.
-pub(in crate::engine) struct OrderRequest {
-    pub order: Order,
+/// A command for a run, and the channel for its answer.
+pub(in crate::engine) struct CommandRequest {
+    pub command: ControlCommand,
     pub by: String,
-    pub reply: oneshot::Sender<Reply>,
+    pub reply: oneshot::Sender<CommandReply>,
 }
 
-/// The answer to an order.
+/// The answer to a command.
 #[derive(Debug)]
-pub(in crate::engine) enum Reply {
+pub(in crate::engine) enum CommandReply {
     /// It was carried out and is durable.
     Done(Box<RunSummary>),
-    Error(OrderError),
+    Error(CommandError),
     /// Another process executes the run.
     Elsewhere,
-    /// The task ended before it handled the order: send it again.
+    /// The task ended before it handled the command: send it again.
     Retry,
 }
 
@@ -187,22 +187,22 @@ impl Slot {
     pub fn run(&self) -> RunId {
         self.run
     }
-    /// Closes the mailbox and takes every order out of it. Other messages are dropped: a run that cannot be read has no
-    /// use for them.
-    pub fn take_orders(&mut self) -> Vec<OrderRequest> {
-        let order = |message| match message {
-            Message::Order(request) => Some(*request),
+    /// Closes the mailbox and takes every command out of it. Other messages are dropped: a run that cannot be read has
+    /// no use for them.
+    pub fn take_commands(&mut self) -> Vec<CommandRequest> {
+        let command = |message| match message {
+            Message::Command(request) => Some(*request),
             Message::ChildEnded(_) | Message::DescendantWaits => None,
         };
-        self.drain().into_iter().filter_map(order).collect()
+        self.drain().into_iter().filter_map(command).collect()
     }
-    /// Closes the mailbox and answers every order in it. Returns whether it held the end of a child: then the child's
+    /// Closes the mailbox and answers every command in it. Returns whether it held the end of a child: then the child's
     /// end has to be read from the store.
-    pub fn reject_all(&mut self, mut reply: impl FnMut() -> Reply) -> bool {
+    pub fn reject_all(&mut self, mut reply: impl FnMut() -> CommandReply) -> bool {
         let mut held_child_end = false;
         for message in self.drain() {
             match message {
-                Message::Order(request) => drop(request.reply.send(reply())), // the sender may have stopped waiting
+                Message::Command(request) => drop(request.reply.send(reply())), // the sender may have stopped waiting
                 Message::ChildEnded(_) => held_child_end = true,
                 Message::DescendantWaits => {}
             }
@@ -220,7 +220,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let held_child_end = self.reject_all(|| Reply::Retry);
+        let held_child_end = self.reject_all(|| CommandReply::Retry);
         self.mailboxes.entries().remove(&self.run);
         self.released.cancel();
         if held_child_end || self.changes.is_set.load(Ordering::Acquire) {

@@ -1,13 +1,16 @@
-//! Decides which runs have a task: mailboxes, timers, claims, leases.
+//! Decides which runs have a task: mailboxes, timers, acquired runs, leases.
 //!
 //! Always true: a run has at most one task in this process, and a message to a run without a task starts one
-//! (`mailbox`, `deliver`, `claim`). A resting run is an entry in `timers`; the `supervisor` wakes it. Runs that the
-//! last process left are resumed by `recover` and `outbox`. Orders reach a run whichever process executes it
-//! (`orders`). The code that executes and starts runs (`driver`, `api`) is known only as [`super::context::RunTasks`].
+//! (`mailbox`, `deliver`, `acquire`). A resting run is an entry in `timers`; the `supervisor` wakes it. Runs that the
+//! last process left are resumed by `recover` and `outbox`. Commands reach a run whichever process executes it
+//! (`commands`). The code that executes and starts runs (`driver`, `api`) is known only as
+//! [`super::context::RunTasks`].
 
+pub(super) mod acquire;
 pub(super) mod acquired_run;
 pub(super) mod children;
-pub(super) mod claim;
+pub(super) mod command_error;
+pub(super) mod commands;
 pub(super) mod copied_runs;
 pub(super) mod deliver;
 pub(super) mod end_children;
@@ -17,8 +20,6 @@ pub(super) mod lease;
 pub(super) mod load;
 pub(super) mod load_permits;
 pub(super) mod mailbox;
-pub(super) mod order_error;
-pub(super) mod orders;
 pub(super) mod outbox;
 pub(super) mod recover;
 pub(super) mod registry;

@@ -183,7 +183,7 @@ async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<Option<JoinHa
     }
 }
 
-/// Orders the children of an ended run to end, in a task of its own, because a child may be slow to answer.
+/// Commands the children of an ended run to end, in a task of its own, because a child may be slow to answer.
 fn spawn_end_children(core: &Arc<Core>, row: RunId, parent: RunId) -> JoinHandle<()> {
     let core_of_task = core.clone();
     core.spawn_background(async move {

@@ -7,7 +7,7 @@
 //! process serves without having resumed the runs, and the recovery is repeated in the background. Until it succeeds,
 //! no stored run begins for a request, a start or a rerun: each is refused as "not started" (rehearsals, and runs of a
 //! route with `keep: none`, do not wait). New runs that a resumed run needs (a child, a successor that was decided on)
-//! are part of the recovery. An order to a run that is not resumed yet, or a request with its retry key, needs the run
+//! are part of the recovery. A command to a run that is not resumed yet, or a request with its retry key, needs the run
 //! to be acquired. The store refuses this write too, so the sender gets an error, and nothing begins a second time.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::context::Core;
 use crate::engine::ports::opened_events;
-use crate::engine::scheduler::claim;
+use crate::engine::scheduler::acquire;
 use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::heartbeat;
 use crate::engine::scheduler::lease::LeaseProof;
@@ -124,7 +124,8 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
         }
         if core.schedule.wake_permits.available_permits() == 0 {
             tracing::info!(
-                "more runs are due than may be executed at the same time: the others are resumed as runs end or rest"
+                "more runs are due than may be executed at the same time: the others are resumed as runs end or \
+                 begin to wait"
             );
             let rest = core.clone();
             core.spawn_background(async move {
@@ -175,7 +176,7 @@ async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> R
         }
         return ResumeOutcome::Resumed;
     };
-    match claim::load(core, slot, &owned, lease_proof).await {
+    match acquire::load(core, slot, &owned, lease_proof).await {
         Ok(claimed) => {
             let permit = core.schedule.wake_permits.clone().try_acquire_owned().ok();
             core.run_tasks.spawn(core, claimed, permit);
@@ -186,7 +187,7 @@ async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> R
             ResumeOutcome::Unreadable
         }
         Err((slot, LoadError::Store(error))) => {
-            claim::retry_later(core, slot, &error);
+            acquire::retry_later(core, slot, &error);
             ResumeOutcome::Postponed
         }
     }

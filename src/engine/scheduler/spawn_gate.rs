@@ -7,9 +7,9 @@ use crate::engine::machine::SpawnPolicy;
 /// A parent's spawn policy, for the futures that create its children. One task both polls these futures and changes the
 /// policy, so the policy cannot change between its check and the creation of a child.
 #[derive(Default)]
-pub(in crate::engine) struct SpawnGate(AtomicU8);
+pub(in crate::engine) struct SpawnPolicyCell(AtomicU8);
 
-impl SpawnGate {
+impl SpawnPolicyCell {
     pub fn set(&self, policy: SpawnPolicy) {
         self.0.store(policy as u8, Ordering::Release);
     }

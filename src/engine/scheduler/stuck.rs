@@ -26,12 +26,12 @@ pub(in crate::engine) struct StuckRuns(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    runs: BTreeMap<RunId, StuckRun>,
+    runs: BTreeMap<RunId, StuckRunEntry>,
     /// The reason of the run that was added last, because the next run often has the same one.
     last_reason: Option<Arc<str>>,
 }
 
-struct StuckRun {
+struct StuckRunEntry {
     workflow: WorkflowName,
     /// The sequence number of its last event when it got stuck.
     seq: Seq,
@@ -67,7 +67,7 @@ impl StuckRuns {
         }
         let reason = last_reason.take().filter(|last| **last == *why).unwrap_or_else(|| why.into());
         *last_reason = Some(reason.clone());
-        runs.insert(run, StuckRun { workflow: workflow.clone(), seq, why: reason, contradicts });
+        runs.insert(run, StuckRunEntry { workflow: workflow.clone(), seq, why: reason, contradicts });
         gauge(workflow).increment(1.0);
     }
     /// Removes a run that has moved, unless it is stuck again.

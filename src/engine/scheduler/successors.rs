@@ -1,4 +1,4 @@
-//! Which run supersedes a run for which a rerun was ordered.
+//! Which run supersedes a run for which a rerun was requested.
 //!
 //! Always true: all runs of a job are a chain in which each run supersedes the one before, and their ids ascend, so
 //! that the newest run of the job is the one whose result counts.

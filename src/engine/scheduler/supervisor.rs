@@ -143,7 +143,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
             }
         }
         StoreNotification::Lock(name) => locks::wake_first(core, &name).await,
-        StoreNotification::Order(_) | StoreNotification::WebhookMessage | StoreNotification::PendingRun => {}
+        StoreNotification::Command(_) | StoreNotification::WebhookMessage | StoreNotification::PendingRun => {}
     }
 }
 

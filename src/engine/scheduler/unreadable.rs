@@ -1,12 +1,12 @@
-//! Orders to a run whose plan or events cannot be read by this process, or whose events contradict each other.
+//! Commands to a run whose plan or events cannot be read by this process, or whose events contradict each other.
 //!
-//! Always true: the only order that such a run accepts is a cancel without undoing; every other order is refused with
-//! the reason. A cancel with undoing is refused too: which effects were performed, and how they are undone, is in the
-//! part that cannot be read. The cancel is one event under this process's fencing token, and the run's row says that
-//! nothing was undone. The same append holds an outbox row by which the run's children are sent the same order
+//! Always true: the only command that such a run accepts is a cancel without undoing; every other command is refused
+//! with the reason. A cancel with undoing is refused too: which effects were performed, and how they are undone, is in
+//! the part that cannot be read. The cancel is one event under this process's fencing token, and the run's row says
+//! that nothing was undone. The same append holds an outbox row by which the run's children are sent the same command
 //! ([`end_children`]), even if the process ends right after the append.
 //!
-//! When the store refuses the event, or does not answer, the run stays unchanged, and the sender of the order gets an
+//! When the store refuses the event, or does not answer, the run stays unchanged, and the sender of the command gets an
 //! error.
 
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use metrics::counter;
 use uuid::Uuid;
 
 use crate::engine::context::Core;
-use crate::engine::machine::order_record;
+use crate::engine::machine::command_record;
+use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::end_children;
 use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
-use crate::engine::scheduler::mailbox::{OrderRequest, Reply, Slot};
-use crate::engine::scheduler::order_error::OrderError;
+use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Slot};
 use crate::names::RunId;
-use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Priority, StoreError};
-use crate::workflow::{Choice, Mode, Order, Refusal, RunSummary};
+use crate::store::{Append, AppendError, CommandRecord, EventsSize, OwnedRun, Priority, StoreError};
+use crate::workflow::{Choice, CommandRefusal, ControlCommand, Mode, RunSummary};
 
 /// The bound on the list of unreadable runs that this process passes to a shared store when it asks for due runs, so
 /// that the store leaves them out. Unreadable runs beyond the bound are acquired and given up again at each sweep.
@@ -42,7 +42,7 @@ pub(in crate::engine) fn excluded(core: &Core) -> Vec<RunId> {
 }
 
 /// Gives up a run in a shared store, because another process may be able to read it. This process acquires it again
-/// only for an order, at a reload, or where reading its events failed and may succeed later.
+/// only for a command, at a reload, or where reading its events failed and may succeed later.
 pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
     let run = owned.summary.run_id;
     if !core.ports.store.is_shared() {
@@ -59,25 +59,25 @@ pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
     }
 }
 
-/// Answers the orders in the mailbox, and on a shared store also the orders that other processes stored. Returns
+/// Answers the commands in the mailbox, and on a shared store also the commands that other processes stored. Returns
 /// whether one of them has ended the run.
-pub(in crate::engine) async fn answer_orders(
+pub(in crate::engine) async fn answer_commands(
     core: &Arc<Core>,
     mut slot: Slot,
     owned: &OwnedRun,
     why: &str,
 ) -> (Slot, bool) {
     let mut ended: Option<RunSummary> = None;
-    for OrderRequest { order, by, reply } in slot.take_orders() {
+    for CommandRequest { command, by, reply } in slot.take_commands() {
         let result = match &ended {
-            Some(summary) => Err(refused(summary, Refusal::Ended)),
-            None => carry_out(core, owned, order, &by, why, None).await,
+            Some(summary) => Err(refused(summary, CommandRefusal::Ended)),
+            None => carry_out(core, owned, command, &by, why, None).await,
         };
         if let Ok(summary) = &result {
             ended = Some(summary.clone());
         }
         // The sender may have stopped waiting.
-        let _ = reply.send(result.map_or_else(Reply::Error, |summary| Reply::Done(Box::new(summary))));
+        let _ = reply.send(result.map_or_else(CommandReply::Error, |summary| CommandReply::Done(Box::new(summary))));
     }
     let mut has_ended = ended.is_some();
     if core.ports.store.is_shared() && !has_ended {
@@ -89,59 +89,60 @@ pub(in crate::engine) async fn answer_orders(
     (slot, has_ended)
 }
 
-/// Answers the stored orders; returns whether one of them has ended the run.
+/// Answers the stored commands; returns whether one of them has ended the run.
 async fn answer_stored(core: &Arc<Core>, owned: &OwnedRun, why: &str) -> Result<bool, StoreError> {
-    for OrderRecord { id, order, by, .. } in core.ports.store.orders(owned.summary.run_id).await? {
-        let answer = match serde_json::from_value::<Order>(order) {
-            Err(error) => order_record::unreadable(&error),
-            Ok(order) => match carry_out(core, owned, order, &by, why, Some(id)).await {
+    for CommandRecord { id, command, by, .. } in core.ports.store.commands(owned.summary.run_id).await? {
+        let answer = match serde_json::from_value::<ControlCommand>(command) {
+            Err(error) => command_record::unreadable(&error),
+            Ok(command) => match carry_out(core, owned, command, &by, why, Some(id)).await {
                 Ok(_) => return Ok(true), // the store answers the others: the run has ended
-                Err(OrderError::Refused { refusal, .. }) => order_record::refused(&refusal),
-                Err(OrderError::Unreadable(why)) => order_record::refused(&Refusal::NotApplicable(why)),
-                Err(OrderError::NoRun | OrderError::Store { .. }) => continue, // left unanswered: it is tried again when the run is loaded again
+                Err(CommandError::Refused { refusal, .. }) => command_record::refused(&refusal),
+                Err(CommandError::Unreadable(why)) => command_record::refused(&CommandRefusal::NotApplicable(why)),
+                Err(CommandError::NoRun | CommandError::Store { .. }) => continue, // left unanswered: it is tried again when the run is loaded again
             },
         };
-        core.ports.store.settle_order(id, answer).await?;
+        core.ports.store.answer_command(id, answer).await?;
     }
     Ok(false)
 }
 
-fn refused(run: &RunSummary, refusal: Refusal) -> OrderError {
-    OrderError::Refused { run: Box::new(run.clone()), refusal }
+fn refused(run: &RunSummary, refusal: CommandRefusal) -> CommandError {
+    CommandError::Refused { run: Box::new(run.clone()), refusal }
 }
 
-/// Cancels the run if the order is a cancel without undoing; returns the summary of the run after that.
+/// Cancels the run if the command is a cancel without undoing; returns the summary of the run after that.
 async fn carry_out(
     core: &Arc<Core>,
     owned: &OwnedRun,
-    order: Order,
+    command: ControlCommand,
     by: &str,
     why: &str,
-    stored_order: Option<Uuid>,
-) -> Result<RunSummary, OrderError> {
-    match order {
-        Order::Cancel { compensate: false, reason, .. }
-        | Order::Resolve { choice: Choice::Cancel { compensate: false }, reason, .. } => {
-            cancel(core, owned, reason.as_deref(), by, why, stored_order).await
+    stored_command: Option<Uuid>,
+) -> Result<RunSummary, CommandError> {
+    match command {
+        ControlCommand::Cancel { compensate: false, reason, .. }
+        | ControlCommand::Resolve { choice: Choice::Cancel { compensate: false }, reason, .. } => {
+            cancel(core, owned, reason.as_deref(), by, why, stored_command).await
         }
-        Order::Cancel { compensate: true, .. } | Order::Resolve { choice: Choice::Cancel { compensate: true }, .. } => {
+        ControlCommand::Cancel { compensate: true, .. }
+        | ControlCommand::Resolve { choice: Choice::Cancel { compensate: true }, .. } => {
             let run = owned.summary.run_id;
             let text = format!(
                 "{why}, and without that nothing can be undone; to end the run and leave what it did as it is, cancel it \
                  without undoing (`pointsman runs cancel {run} --no-undo`, or `compensate: false`)"
             );
-            Err(refused(&owned.summary, Refusal::NotApplicable(text)))
+            Err(refused(&owned.summary, CommandRefusal::NotApplicable(text)))
         }
-        Order::Pause { .. }
-        | Order::Resume { .. }
-        | Order::Skip { .. }
-        | Order::Adjust { .. }
-        | Order::Retry { .. }
-        | Order::Resolve { .. }
-        | Order::Answer { .. }
-        | Order::HandOver { .. }
-        | Order::Signal { .. } => {
-            Err(OrderError::Unreadable(format!("{why}; it takes no order but `cancel --no-undo`")))
+        ControlCommand::Pause { .. }
+        | ControlCommand::Resume { .. }
+        | ControlCommand::Skip { .. }
+        | ControlCommand::Adjust { .. }
+        | ControlCommand::Retry { .. }
+        | ControlCommand::Resolve { .. }
+        | ControlCommand::Answer { .. }
+        | ControlCommand::HandOver { .. }
+        | ControlCommand::Signal { .. } => {
+            Err(CommandError::Unreadable(format!("{why}; it takes no command but `cancel --no-undo`")))
         }
     }
 }
@@ -152,8 +153,8 @@ async fn cancel(
     reason: Option<&str>,
     by: &str,
     why: &str,
-    stored_order: Option<Uuid>,
-) -> Result<RunSummary, OrderError> {
+    stored_command: Option<Uuid>,
+) -> Result<RunSummary, CommandError> {
     let OwnedRun { summary: before, fence } = owned;
     let (run, now) = (before.run_id, core.process.clock.now());
     let (summary, event) = before.clone().cancelled_unread(why, reason, by, now);
@@ -173,13 +174,13 @@ async fn cancel(
         release: true,
         locks: Vec::new(),
         webhook_messages: Vec::new(),
-        settled: stored_order.map(|id| (id, order_record::done())).into_iter().collect(),
+        answered_commands: stored_command.map(|id| (id, command_record::done())).into_iter().collect(),
         pending_runs: vec![children],
         size: EventsSize::default(),
     };
     if let Err(error) = core.ports.store.append(Arc::new(append)).await {
         let unknown = matches!(error, AppendError::Unavailable(_));
-        return Err(OrderError::Store { why: error.to_string(), unknown });
+        return Err(CommandError::Store { why: error.to_string(), unknown });
     }
     tracing::warn!(%run, workflow = %before.workflow, by, why, "the run was cancelled although it cannot be read: nothing was undone");
     let (workflow, mode) = (before.workflow.as_str().to_owned(), before.mode.as_str());

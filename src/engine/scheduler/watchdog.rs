@@ -179,7 +179,7 @@ pub(in crate::engine) async fn for_each_unfinished(
 
 fn is_suspect(core: &Core, run: &RunSummary) -> bool {
     // A timer in the store is loaded before it is due.
-    let waits = run.status.rests() || run.wake.is_some_and(|at| at > core.process.clock.now());
+    let waits = run.status.has_ended_or_awaits_input() || run.wake.is_some_and(|at| at > core.process.clock.now());
     !waits && !is_accounted_for(core, run.run_id)
 }
 

@@ -132,7 +132,8 @@ impl Watchers {
                 *bytes += collected.as_ref().map_or(0, |collected| collected.bytes);
             }
             let last = append.filter(|_| is_current);
-            let wakes = *woken_by_append > 0 || last.as_ref().is_some_and(|last| last.summary.status.rests());
+            let wakes = *woken_by_append > 0
+                || last.as_ref().is_some_and(|last| last.summary.status.has_ended_or_awaits_input());
             sender.send_if_modified(|seen| {
                 let descendant_wait_count = seen.descendant_wait_count;
                 *seen = DurableState { seq: Some(seq), last, ended: false, descendant_wait_count };

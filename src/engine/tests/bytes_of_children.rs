@@ -50,8 +50,8 @@ async fn a_rerun_of_a_child_may_answer_with_bytes_within_another_value_as_the_ch
     assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Paused, "it cannot send them within JSON");
     let child = harness.runs().await.into_iter().find(|run| run.parent == Some(parent)).unwrap();
     assert_eq!(child.status, RunStatus::Completed);
-    let cancel = crate::workflow::Order::Cancel { compensate: true, reason: None, automatic: false };
-    harness.engine.order(parent, cancel, "ann".into()).await.unwrap();
+    let cancel = crate::workflow::ControlCommand::Cancel { compensate: true, reason: None, automatic: false };
+    harness.engine.give_command(parent, cancel, "ann".into()).await.unwrap();
     harness.wait_until_resting(parent).await;
     let mut last = child.run_id;
     for _ in 0..2 {

@@ -9,7 +9,7 @@ use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, 
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::limits::Limits;
 use crate::names::{JobId, RunId};
-use crate::workflow::{AnswerEvent, Event, Mode, Order, Plan, RunStatus};
+use crate::workflow::{AnswerEvent, ControlCommand, Event, Mode, Plan, RunStatus};
 
 fn parent() -> Arc<Plan> {
     checked_plan(
@@ -117,13 +117,13 @@ async fn pause_and_cancel_reach_the_child() {
         };
         tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("the child is not {status:?}"));
     };
-    harness.engine.order(run, Order::Pause { reason: None }, "ann".into()).await.unwrap();
+    harness.engine.give_command(run, ControlCommand::Pause { reason: None }, "ann".into()).await.unwrap();
     wait_for_status(RunStatus::Paused).await;
-    harness.engine.order(run, Order::Resume { reason: None }, "ann".into()).await.unwrap();
+    harness.engine.give_command(run, ControlCommand::Resume { reason: None }, "ann".into()).await.unwrap();
     wait_for_status(RunStatus::Running).await;
     harness
         .engine
-        .order(run, Order::Cancel { compensate: true, reason: None, automatic: false }, "ann".into())
+        .give_command(run, ControlCommand::Cancel { compensate: true, reason: None, automatic: false }, "ann".into())
         .await
         .unwrap();
     step_service.open_gate();

@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::harness::TIMEOUT;
-use crate::engine::ports::connections::{ConnectionPool, ExchangeError, Exchanged, PooledConnection, to_origin_form};
+use crate::engine::ports::connections::ConnectionPool;
+use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, PooledConnection, to_origin_form};
+use crate::engine::ports::protocol::Protocol;
 use crate::limits::Limits;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -49,7 +51,7 @@ impl TestClient {
         Self { uri, pool: ConnectionPool::new(limits) }
     }
     async fn take(&self) -> PooledConnection {
-        self.pool.take(&self.uri, true, TIMEOUT).await.unwrap()
+        self.pool.take(&Protocol::default(), &self.uri, true, TIMEOUT).await.unwrap()
     }
     async fn exchange(
         &self,
@@ -58,7 +60,7 @@ impl TestClient {
         within: Duration,
     ) -> Result<Exchanged, ExchangeError> {
         let mut request = Request::post(self.uri.clone()).body(Full::new(Bytes::from("ping"))).unwrap();
-        to_origin_form(&mut request);
+        to_origin_form(&mut request, &Protocol::default());
         let deadline = Instant::now() + within;
         let reply = connection.exchange(request, bytes_max, deadline, deadline);
         timeout(TIMEOUT, reply).await.unwrap().map_err(|(error, _)| error)
@@ -71,7 +73,7 @@ impl TestClient {
             panic!("no whole reply")
         };
         assert_eq!((head.status.as_u16(), body.unwrap()), (200, Bytes::from("ok")));
-        self.pool.give_back(&self.uri, connection).await;
+        self.pool.give_back(connection).await;
         reused
     }
 }
@@ -178,7 +180,7 @@ async fn a_connection_that_the_server_closed_is_not_reused() {
                 if !connection.reused {
                     break connection;
                 }
-                client.pool.give_back(&client.uri, connection).await;
+                client.pool.give_back(connection).await;
                 tokio::task::yield_now().await;
             }
         };
@@ -186,7 +188,7 @@ async fn a_connection_that_the_server_closed_is_not_reused() {
         let Ok(Exchanged::Whole(_)) = client.exchange(&mut connection, 99, TIMEOUT).await else {
             panic!("no whole reply")
         };
-        client.pool.give_back(&client.uri, connection).await;
+        client.pool.give_back(connection).await;
     }
     timeout(TIMEOUT, server).await.unwrap().unwrap();
 }
@@ -211,10 +213,10 @@ async fn serve(listener: TcpListener, each: usize) -> usize {
 
 /// Sends a call that must not be repeated; returns whether its connection was reused.
 async fn unrepeatable_call(client: &TestClient) -> bool {
-    let mut connection = client.pool.take(&client.uri, false, TIMEOUT).await.unwrap();
+    let mut connection = client.pool.take(&Protocol::default(), &client.uri, false, TIMEOUT).await.unwrap();
     let reused = connection.reused;
     let Ok(Exchanged::Whole(_)) = client.exchange(&mut connection, 99, TIMEOUT).await else { panic!("no whole reply") };
-    client.pool.give_back(&client.uri, connection).await;
+    client.pool.give_back(connection).await;
     reused
 }
 
@@ -284,7 +286,7 @@ async fn an_incomplete_reply_is_cut_off_and_a_body_that_is_too_large_is_an_error
         panic!("no reply")
     };
     assert_eq!(body.unwrap_err().len(), 1, "the first bytes");
-    client.pool.give_back(&client.uri, connection).await;
+    client.pool.give_back(connection).await;
     drop(client);
     timeout(TIMEOUT, server).await.unwrap().unwrap();
 }
@@ -321,6 +323,6 @@ async fn nothing_is_sent_where_no_server_listens() {
     let listener = listener().await;
     let client = TestClient::of(&listener, 9, TIMEOUT).await;
     drop(listener);
-    let refused = client.pool.take(&client.uri, true, TIMEOUT).await.err().unwrap();
+    let refused = client.pool.take(&Protocol::default(), &client.uri, true, TIMEOUT).await.err().unwrap();
     assert!(refused.contains("refused"), "{refused}");
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::harness::{Harness, ServiceReply, StepService, checked_plan, start};
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::engine::driver::drive_contradicting;
-use crate::engine::scheduler::{claim, watchdog};
+use crate::engine::scheduler::{acquire, watchdog};
 use crate::names::RunId;
 use crate::store::TakeResult;
-use crate::workflow::{Order, RunStatus};
+use crate::workflow::{ControlCommand, RunStatus};
 
 async fn harness() -> (Arc<StepService>, Harness) {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
@@ -34,7 +34,7 @@ async fn contradicting(harness: &Harness) -> RunId {
     let slot = core.schedule.mailboxes.claim_slot(&core.schedule.timers, run).expect("it is free");
     let lease_proof = core.schedule.lease.proof();
     let Ok(TakeResult::Taken(owned)) = core.ports.store.take(core.schedule.worker, run).await else { panic!() };
-    let claimed = claim::load(core, slot, &owned, lease_proof).await.unwrap_or_else(|_| panic!("it is loaded"));
+    let claimed = acquire::load(core, slot, &owned, lease_proof).await.unwrap_or_else(|_| panic!("it is loaded"));
     tokio::time::timeout(super::harness::TIMEOUT, drive_contradicting(core, claimed)).await.expect("its task ends");
     run
 }
@@ -53,12 +53,12 @@ async fn a_run_whose_events_contradict_each_other_is_stuck_until_it_moves() {
 
     // While it is stuck, every order is refused except a cancel without undoing. After the refusal the run is driven
     // again.
-    let signal = || Order::Signal { name: "go".into(), payload: Arc::default(), id: None };
-    let refused = harness.engine.order(run, signal(), "ann".into()).await;
-    assert!(matches!(&refused, Err(OrderError::Unreadable(why)) if why.contains("cancel --no-undo")), "{refused:?}");
+    let signal = || ControlCommand::Signal { name: "go".into(), payload: Arc::default(), id: None };
+    let refused = harness.engine.give_command(run, signal(), "ann".into()).await;
+    assert!(matches!(&refused, Err(CommandError::Unreadable(why)) if why.contains("cancel --no-undo")), "{refused:?}");
     harness.wait_until_idle(run).await;
     assert_eq!(harness.engine.stuck_count(), 0, "it rests again");
-    harness.engine.order(run, signal(), "ann".into()).await.unwrap();
+    harness.engine.give_command(run, signal(), "ann".into()).await.unwrap();
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
 }
 
@@ -66,8 +66,8 @@ async fn a_run_whose_events_contradict_each_other_is_stuck_until_it_moves() {
 async fn a_run_whose_events_contradict_each_other_can_be_cancelled_without_undoing() {
     let (_step_service, harness) = harness().await;
     let run = contradicting(&harness).await;
-    let cancel = |compensate| Order::Cancel { compensate, reason: None, automatic: false };
-    assert!(harness.engine.order(run, cancel(false), "ann".into()).await.is_ok());
+    let cancel = |compensate| ControlCommand::Cancel { compensate, reason: None, automatic: false };
+    assert!(harness.engine.give_command(run, cancel(false), "ann".into()).await.is_ok());
     assert_eq!(harness.store.run(run).await.unwrap().unwrap().status, RunStatus::Cancelled);
     assert_eq!(harness.engine.stuck_count(), 0);
 }

@@ -287,7 +287,7 @@ async fn append_copy_in_dark(harness: &Harness, run: RunId) -> RunId {
         release: true,
         locks: Vec::new(),
         webhook_messages: Vec::new(),
-        settled: Vec::new(),
+        answered_commands: Vec::new(),
         pending_runs: Vec::new(),
         size: Default::default(),
     };

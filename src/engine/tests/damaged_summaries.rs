@@ -5,7 +5,7 @@ use serde_json::json;
 use super::harness::{Harness, ServiceReply, StepService, checked_plan, start};
 use crate::limits::Limits;
 use crate::store::tests::{StoreFixture, StoreKind};
-use crate::workflow::{Order, RunStatus};
+use crate::workflow::{ControlCommand, RunStatus};
 
 async fn a_run_with_a_damaged_summary_is_cancelled(which: StoreKind) {
     let definition = json!({
@@ -26,17 +26,17 @@ async fn a_run_with_a_damaged_summary_is_cancelled(which: StoreKind) {
     harness.crash().await;
     assert!(fixture.damage_summary(run).await);
     assert!(harness.store.run(run).await.is_err());
-    let cancel = Order::Cancel { compensate: true, reason: None, automatic: false };
-    harness.engine.order(run, cancel, "ann".into()).await.unwrap();
+    let cancel = ControlCommand::Cancel { compensate: true, reason: None, automatic: false };
+    harness.engine.give_command(run, cancel, "ann".into()).await.unwrap();
     let ended = harness.wait_until(run, |view| view.status == RunStatus::Cancelled).await;
     assert_eq!(harness.store.run(run).await.unwrap().map(|row| row.status), Some(ended.status), "it is repaired");
     assert_eq!(step_service.paths(), ["DELETE /a", "POST /a"]);
     assert!(harness.store.healthy(), "the store accepts writes all the time");
     // The summary of a run that has ended is damaged: the order is refused.
     assert!(fixture.damage_summary(run).await);
-    let order = Order::Pause { reason: None };
-    let refused = harness.engine.order(run, order, "ann".into()).await.unwrap_err();
-    assert!(matches!(refused, crate::engine::OrderError::Refused { .. }), "{refused:?}");
+    let order = ControlCommand::Pause { reason: None };
+    let refused = harness.engine.give_command(run, order, "ann".into()).await.unwrap_err();
+    assert!(matches!(refused, crate::engine::CommandError::Refused { .. }), "{refused:?}");
     assert!(harness.store.healthy());
 }
 

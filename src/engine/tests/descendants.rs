@@ -9,7 +9,7 @@ use super::harness::{Harness, ServiceReply, StepService, checked_plan, refused, 
 use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
 use crate::names::RunId;
-use crate::workflow::{CheckpointAnswer, Mode, Order, Plan, RunStatus, RunSummary};
+use crate::workflow::{CheckpointAnswer, ControlCommand, Mode, Plan, RunStatus, RunSummary};
 
 fn parent_plan(name: &str, child: &str) -> Arc<Plan> {
     let steps = json!({ "sub": { "run": child } });
@@ -40,7 +40,11 @@ async fn waiting_run(harness: &Harness) -> RunSummary {
 async fn approve(harness: &Harness, run: &RunSummary) {
     let said = CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
     let (checkpoint, _) = run.checkpoint.clone().unwrap();
-    harness.engine.order(run.run_id, Order::Answer { checkpoint, said }, "ann".into()).await.unwrap();
+    harness
+        .engine
+        .give_command(run.run_id, ControlCommand::Answer { checkpoint, answer: said }, "ann".into())
+        .await
+        .unwrap();
 }
 
 async fn rest_soon(harness: &Harness, run: RunId) -> RunSummary {

@@ -8,7 +8,7 @@ use super::harness::{Harness, ServiceReply, StepService, checked_plan, start};
 use crate::engine::StartError;
 use crate::names::RunId;
 use crate::store::{Append, Priority, TakeResult};
-use crate::workflow::{Choice, EndingEvent, Event, Order, RunStatus, Superseded, fold};
+use crate::workflow::{Choice, ControlCommand, EndingEvent, Event, RunStatus, Superseded, fold};
 
 #[tokio::test]
 async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_is_lost() {
@@ -30,8 +30,8 @@ async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_i
     let harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
     let run = start(&harness, json!({ "items": [0, 1] })).await.run;
     harness.wait_until(run, |view| view.conflicts.len() == 2).await;
-    let skip = Order::Resolve { step: "send".into(), item: Some(0), choice: Choice::Skip, reason: None };
-    harness.engine.order(run, skip, "ann".into()).await.unwrap();
+    let skip = ControlCommand::Resolve { step: "send".into(), item: Some(0), choice: Choice::Skip, reason: None };
+    harness.engine.give_command(run, skip, "ann".into()).await.unwrap();
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Paused);
     let rerun = async || harness.engine.rerun(run, "address".into(), "ann".into()).await;
     let Err(StartError::Invalid(why)) = rerun().await else { panic!("it would forget a decision") };
@@ -50,8 +50,13 @@ async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_i
 async fn append_hand_over(harness: &Harness, run: RunId, to: RunId) {
     let worker = harness.engine.core.schedule.worker;
     let Ok(TakeResult::Taken(owned)) = harness.store.take(worker, run).await else { panic!("no task executes it") };
-    let superseded =
-        Superseded { successor: to, from: "address".into(), handed: Vec::new(), sealed: None, who: "ann".into() };
+    let superseded = Superseded {
+        successor: to,
+        from: "address".into(),
+        handed_over_steps: Vec::new(),
+        sealed: None,
+        requested_by: "ann".into(),
+    };
     let event = Event::Ending(EndingEvent::Superseded(Box::new(superseded)));
     let mut after = fold(&harness.events(run).await).unwrap();
     after.evolve_in_place(&event).unwrap();
@@ -70,7 +75,7 @@ async fn append_hand_over(harness: &Harness, run: RunId, to: RunId) {
         release: true,
         locks: Vec::new(),
         webhook_messages: Vec::new(),
-        settled: Vec::new(),
+        answered_commands: Vec::new(),
         pending_runs: Vec::new(),
         size: Default::default(),
     };

@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::Secret;
 use crate::store::MemoryStore;
-use crate::workflow::{ConflictKind, Known, Mode, Order, Plan, RunStatus, StepStatus};
+use crate::workflow::{ConflictKind, ControlCommand, DeclaredNames, Mode, Plan, RunStatus, StepStatus};
 
 /// Its caller's time is short: the run outlives it.
 fn keyed_request(body: &Value) -> ArmRequest {
@@ -69,7 +69,7 @@ async fn a_retry_is_shown_no_sensitive_values() {
         });
         let services = BTreeMap::from([(ServiceName::from("world"), true)]);
         let (secrets, limits) = (BTreeSet::new(), Limits::default());
-        let known = Known { services: &services, secrets: &secrets, has_store_key: true, limits: &limits };
+        let known = DeclaredNames { services: &services, secrets: &secrets, has_store_key: true, limits: &limits };
         Arc::new(Plan::from_source(&source, &known).unwrap())
     };
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
@@ -137,15 +137,19 @@ async fn a_run_that_never_rests_repeats_nothing_at_a_service_that_is_not_keyed_a
         let has_failed = async {
             // An order makes the events before it durable.
             while !harness.view(run).await.steps.iter().any(|step| step.status == StepStatus::Retrying) {
-                for order in [Order::Pause { reason: None }, Order::Resume { reason: None }] {
-                    harness.engine.order(run, order, "ann".into()).await.unwrap();
+                for order in [ControlCommand::Pause { reason: None }, ControlCommand::Resume { reason: None }] {
+                    harness.engine.give_command(run, order, "ann".into()).await.unwrap();
                 }
             }
         };
         tokio::time::timeout(super::harness::TIMEOUT, has_failed).await.expect("another attempt is to come");
         harness.plan = checked_plan(&after, false);
         harness.load_plans(&[]);
-        harness.engine.order(run, Order::Retry { step: Some("charge".into()) }, "ann".into()).await.unwrap();
+        harness
+            .engine
+            .give_command(run, ControlCommand::Retry { step: Some("charge".into()) }, "ann".into())
+            .await
+            .unwrap();
         let view = harness.wait_until(run, |view| view.status == RunStatus::Paused).await;
         assert_eq!(view.conflicts[0].kind, ConflictKind::OutcomeUnknown);
         assert_eq!(step_service.paths(), ["POST /charge", "POST /slow"], "it is not sent again");

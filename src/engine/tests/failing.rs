@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
 use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
-use crate::workflow::{Choice, ConflictEvent, Event, Mode, Order, Part, RunStatus, RunView, fold};
+use crate::workflow::{Choice, ConflictEvent, ControlCommand, Event, Mode, Part, RunStatus, RunView, fold};
 
 fn real() -> ArmRequest {
     request("w", Mode::Real, &json!({"items": ["x", "y"]}))
@@ -169,8 +169,8 @@ async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
     harness.crash().await;
     harness.recover().await;
     let choice = Choice::RetryWith { input: Arc::new(json!({"n": 2})) };
-    let resolve = Order::Resolve { step: "charge".into(), item: None, choice, reason: None };
-    harness.engine.order(run, resolve.clone(), "ann".into()).await.unwrap();
+    let resolve = ControlCommand::Resolve { step: "charge".into(), item: None, choice, reason: None };
+    harness.engine.give_command(run, resolve.clone(), "ann".into()).await.unwrap();
     harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
     assert_eq!(
         step_service.paths(),
@@ -179,7 +179,7 @@ async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
     );
     let charges: Vec<_> = step_service.seen().into_iter().filter(|seen| seen.path == "/charges").collect();
     assert_ne!(charges[0].header("idempotency-key"), charges[1].header("idempotency-key"), "another body, another key");
-    assert!(harness.engine.order(run, resolve, "bob".into()).await.is_err(), "the run has ended");
+    assert!(harness.engine.give_command(run, resolve, "bob".into()).await.is_err(), "the run has ended");
     let events = harness.events(run).await;
     assert!(events.iter().any(
         |event| matches!(event, Event::Conflict(ConflictEvent::Resolved { by, part: Part::Do, .. }) if by == "ann")

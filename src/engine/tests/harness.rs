@@ -21,13 +21,15 @@ use crate::clock;
 use crate::compare::{AwaitedIntents, Body, Observation};
 use crate::engine::Engine;
 use crate::engine::EngineParts;
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, EarlierKeys, MayBegin, Problem, RequestCopy, RunReport};
+use crate::exchange::{
+    ArmAnswer, ArmReply, ArmRequest, EarlierKeys, MayBegin, ProblemDocument, RequestCopy, RunReport,
+};
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId, Seq, ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::store::{MemoryStore, StoreHandle};
-use crate::workflow::{Event, Known, Mode, Plan, RunView, view};
+use crate::workflow::{DeclaredNames, Event, Mode, Plan, RunView, view};
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -278,7 +280,7 @@ async fn engine(
 /// The plan of a workflow definition; `keyed`: whether the service `world` honours idempotency keys.
 pub(super) fn checked_plan(definition: &Value, keyed: bool) -> Arc<Plan> {
     let services = BTreeMap::from([(ServiceName::from("world"), keyed)]);
-    let known = Known {
+    let known = DeclaredNames {
         services: &services,
         secrets: &["bank".to_owned()].into(),
         has_store_key: false,
@@ -342,7 +344,7 @@ pub(super) fn answer(reply: ArmReply) -> (u16, Value, RunReport) {
     }
 }
 
-pub(super) fn refused(reply: ArmReply) -> (Problem, RunReport) {
+pub(super) fn refused(reply: ArmReply) -> (ProblemDocument, RunReport) {
     match reply {
         ArmReply::Refused(problem, report) => (problem, report),
         other => panic!("not refused: {other:?}"),

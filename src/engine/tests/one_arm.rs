@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request};
 use crate::exchange::{
-    Affinity, ArmRequest, EarlierKeys, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, Problem, Remembered,
+    Affinity, ArmRequest, EarlierKeys, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, ProblemDocument, Remembered,
 };
 use crate::flag::{Arm, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
@@ -215,7 +215,7 @@ async fn a_request_that_another_process_has_under_another_credential_is_held() {
     }
     assert_eq!(answer(harness.send(of(1)).await).0, 201);
     let (problem, _) = refused(other.send(of(2)).await);
-    assert_eq!((problem.status, problem.kind), (409, Problem::held_under_another_credential().kind));
+    assert_eq!((problem.status, problem.kind), (409, ProblemDocument::held_under_another_credential().kind));
     assert_eq!(step_service.paths().iter().filter(|path| *path == "POST /charges").count(), 1);
 }
 

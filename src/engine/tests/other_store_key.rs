@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, refused, request, start};
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::Secret;
 use crate::store::MemoryStore;
-use crate::workflow::{Known, Mode, Order, Plan, RunStatus};
+use crate::workflow::{ControlCommand, DeclaredNames, Mode, Plan, RunStatus};
 
 /// Sends a sensitive value by a call that may be repeated.
 fn plan() -> Arc<Plan> {
@@ -28,7 +28,7 @@ fn plan() -> Arc<Plan> {
     });
     let services = BTreeMap::from([(ServiceName::from("world"), true)]);
     let (secrets, limits) = (BTreeSet::new(), Limits::default());
-    let known = Known { services: &services, secrets: &secrets, has_store_key: true, limits: &limits };
+    let known = DeclaredNames { services: &services, secrets: &secrets, has_store_key: true, limits: &limits };
     Arc::new(Plan::from_source(&source, &known).unwrap())
 }
 
@@ -56,8 +56,8 @@ async fn a_run_whose_sealed_values_cannot_be_opened_sends_nothing_until_the_key_
         let recovered = harness.recover().await;
         assert_eq!((recovered.resumed, recovered.unreadable), (0, 1));
         assert_eq!(harness.step_service.seen().len(), 1, "nothing is sent");
-        let ordered = harness.engine.order(run, Order::Pause { reason: None }, "ann".into()).await;
-        let Err(OrderError::Unreadable(why)) = ordered else { panic!("{ordered:?}") };
+        let ordered = harness.engine.give_command(run, ControlCommand::Pause { reason: None }, "ann".into()).await;
+        let Err(CommandError::Unreadable(why)) = ordered else { panic!("{ordered:?}") };
         assert!(why.contains("sealed values") && why.contains("`store_key`"), "{why}");
         let explained = harness.engine.explain(run).await.unwrap();
         assert!(explained.stuck && explained.sentence.contains("the key that sealed them"), "{}", explained.sentence);

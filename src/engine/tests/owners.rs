@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, start};
 use super::test_stores;
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::limits::Limits;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{Order, Plan, Refusal, RunStatus, StepStatus};
+use crate::workflow::{CommandRefusal, ControlCommand, Plan, RunStatus, StepStatus};
 
 fn plan() -> Arc<Plan> {
     PlanBuilder::new()
@@ -30,8 +30,8 @@ async fn gated_service() -> Arc<StepService> {
     .await
 }
 
-fn retry() -> Order {
-    Order::Retry { step: None }
+fn retry() -> ControlCommand {
+    ControlCommand::Retry { step: None }
 }
 
 /// Another process takes over the runs of a process that still lives: the first one's appends are refused.
@@ -68,15 +68,15 @@ async fn an_order_reaches_a_run_that_another_process_executes() {
     other.recover().await;
     let run = start(&owner, json!({})).await.run;
     step_service.wait_for_calls(1).await;
-    let result = other.engine.order(run, retry(), "ann".into()).await;
-    assert!(matches!(result, Err(OrderError::Refused { .. })), "{result:?}");
+    let result = other.engine.give_command(run, retry(), "ann".into()).await;
+    assert!(matches!(result, Err(CommandError::Refused { .. })), "{result:?}");
     step_service.open_gate();
     // Waiting for the run works at the other process too.
     assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
-    let result = other.engine.order(run, retry(), "ann".into()).await;
-    assert!(matches!(result, Err(OrderError::Refused { refusal: Refusal::Ended, .. })), "{result:?}");
+    let result = other.engine.give_command(run, retry(), "ann".into()).await;
+    assert!(matches!(result, Err(CommandError::Refused { refusal: CommandRefusal::Ended, .. })), "{result:?}");
     let unknown_run = crate::names::RunId(uuid::Uuid::now_v7());
-    assert_eq!(other.engine.order(unknown_run, retry(), "ann".into()).await, Err(OrderError::NoRun));
+    assert_eq!(other.engine.give_command(unknown_run, retry(), "ann".into()).await, Err(CommandError::NoRun));
 }
 
 /// A task of a process whose lease has lapsed waits for a reply while another process executes the run. An order that
@@ -96,8 +96,9 @@ async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     store.expire_lease(fenced.engine.core.schedule.worker);
     other.wait_until(run, |view| view.status == RunStatus::Paused).await;
     assert!(fenced.engine.runs_in_flight() > 0, "it still waits for the reply");
-    let skip = Order::Resolve { step: "a".into(), item: None, choice: crate::workflow::Choice::Skip, reason: None };
-    let result = fenced.engine.order(run, skip, "ann".into()).await;
+    let skip =
+        ControlCommand::Resolve { step: "a".into(), item: None, choice: crate::workflow::Choice::Skip, reason: None };
+    let result = fenced.engine.give_command(run, skip, "ann".into()).await;
     assert!(result.is_ok(), "the owner's copy of the run has a conflict over `a`: {result:?}");
     assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
 }
@@ -116,8 +117,8 @@ async fn an_order_that_no_process_carries_out_is_unknown_after_its_timeout() {
     step_service.wait_for_calls(1).await;
     let worker = owner.engine.core.schedule.worker;
     owner.crash().await; // its lease is still valid for a while
-    let result = other.engine.order(run, retry(), "ann".into()).await;
-    assert!(matches!(result, Err(OrderError::Store { unknown: true, .. })), "{result:?}");
+    let result = other.engine.give_command(run, retry(), "ann".into()).await;
+    assert!(matches!(result, Err(CommandError::Store { unknown: true, .. })), "{result:?}");
     store.expire_lease(worker);
 }
 
@@ -231,17 +232,17 @@ async fn an_order_to_a_run_that_no_process_can_read_is_answered() {
     let asking = Harness::with_store(&step_service, others, store.clone(), limits, None).await;
     assert_eq!(owner.recover().await.unreadable, 1);
     asking.recover().await;
-    let cancel = |compensate| Order::Cancel { compensate, reason: Some("of no use".into()), automatic: false };
-    match asking.engine.order(run, cancel(true), "ann".into()).await {
-        Err(OrderError::Refused { refusal: Refusal::NotApplicable(why), .. }) => {
+    let cancel = |compensate| ControlCommand::Cancel { compensate, reason: Some("of no use".into()), automatic: false };
+    match asking.engine.give_command(run, cancel(true), "ann".into()).await {
+        Err(CommandError::Refused { refusal: CommandRefusal::NotApplicable(why), .. }) => {
             assert!(why.contains("--no-undo"), "{why}")
         }
         other => panic!("it is refused: {other:?}"),
     }
-    let paused = asking.engine.order(run, Order::Pause { reason: None }, "ann".into()).await;
-    assert!(matches!(paused, Err(OrderError::Unreadable(_))), "{paused:?}");
+    let paused = asking.engine.give_command(run, ControlCommand::Pause { reason: None }, "ann".into()).await;
+    assert!(matches!(paused, Err(CommandError::Unreadable(_))), "{paused:?}");
     assert_eq!(owner.engine.stuck(9).len(), 1);
-    let ended = asking.engine.order(run, cancel(false), "ann".into()).await.unwrap();
+    let ended = asking.engine.give_command(run, cancel(false), "ann".into()).await.unwrap();
     assert_eq!(ended.status, RunStatus::Cancelled);
     assert!(ended.note.as_deref().is_some_and(|note| note.contains("ann cancelled it: of no use")), "{ended:?}");
     let removed = async {

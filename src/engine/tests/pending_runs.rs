@@ -18,11 +18,11 @@ use crate::engine::machine;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
-    OwnedRun, PinRecord, Purged, RunBodies, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreNotification,
-    StoredEvent, TakeResult, WebhookMessage, Work,
+    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore,
+    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoreNotification, StoredEvent, TakeResult, WebhookMessage,
 };
-use crate::workflow::{Order, Plan, RunStatus, RunSummary};
+use crate::workflow::{ControlCommand, Plan, RunStatus, RunSummary};
 
 /// A store that delays reads of runs that do not exist, and refuses first appends of children.
 struct SlowStore {
@@ -78,7 +78,7 @@ macro_rules! forward_to_inner {
     };
 }
 
-impl Work for SlowStore {
+impl RunCoordination for SlowStore {
     fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         Box::pin(async move {
             let taken = self.inner.take(worker, run).await?;
@@ -94,10 +94,10 @@ impl Work for SlowStore {
         deregister(worker: WorkerId) -> ();
         take_due(worker: WorkerId, limit: usize) -> Vec<OwnedRun>;
         due_times(limit: usize) -> Vec<(jiff::Timestamp, RunId)>;
-        put_order(order: OrderRecord) -> ();
-        orders(run: RunId) -> Vec<OrderRecord>;
-        order(id: uuid::Uuid) -> Option<OrderRecord>;
-        settle_order(id: uuid::Uuid, answer: Value) -> ();
+        put_command(order: CommandRecord) -> ();
+        commands(run: RunId) -> Vec<CommandRecord>;
+        command(id: uuid::Uuid) -> Option<CommandRecord>;
+        answer_command(id: uuid::Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
         webhook_messages(after: u64, limit: usize) -> Vec<WebhookMessage>;
         remove_webhook_message(number: u64) -> ();
@@ -214,12 +214,12 @@ async fn harness(store: &Arc<SlowStore>, child: &Arc<Plan>) -> (Arc<StepService>
     (step_service, harness)
 }
 
-async fn order(harness: &Harness, run: RunId, order: Order) {
-    harness.engine.order(run, order, "ann".into()).await.unwrap();
+async fn order(harness: &Harness, run: RunId, order: ControlCommand) {
+    harness.engine.give_command(run, order, "ann".into()).await.unwrap();
 }
 
-fn cancel() -> Order {
-    Order::Cancel { compensate: true, reason: None, automatic: false }
+fn cancel() -> ControlCommand {
+    ControlCommand::Cancel { compensate: true, reason: None, automatic: false }
 }
 
 /// The parent is cancelled while its child is being looked up: the child is not created, and the parent ends.
@@ -261,7 +261,7 @@ async fn a_paused_parent_creates_its_child_only_after_resume() {
         let (step_service, mut harness) = harness(&store, &calls()).await;
         let run = start(&harness, json!({})).await.run;
         store.wait_for_reads(1).await;
-        order(&harness, run, Order::Pause { reason: None }).await;
+        order(&harness, run, ControlCommand::Pause { reason: None }).await;
         store.answer_reads(usize::MAX);
         harness.wait_until_idle(run).await;
         assert_eq!((harness.runs().await.len(), step_service.seen().len()), (1, 0));
@@ -270,7 +270,7 @@ async fn a_paused_parent_creates_its_child_only_after_resume() {
             harness.load_plans(&[&calls()]);
             harness.recover().await;
         }
-        order(&harness, run, Order::Resume { reason: None }).await;
+        order(&harness, run, ControlCommand::Resume { reason: None }).await;
         assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
         assert_eq!((harness.runs().await.len(), step_service.seen().len()), (2, 1));
     }
@@ -286,7 +286,13 @@ async fn an_order_to_a_child_does_not_prevent_its_creation() {
     let child = crate::workflow::fold(harness.events(run).await.iter()).unwrap().children().next().unwrap().run;
     let core = harness.engine.core.clone();
     let order = tokio::spawn(async move {
-        crate::engine::scheduler::orders::order(&core, child, Order::Pause { reason: None }, "bob".into()).await
+        crate::engine::scheduler::commands::give_command(
+            &core,
+            child,
+            ControlCommand::Pause { reason: None },
+            "bob".into(),
+        )
+        .await
     });
     store.wait_for_take().await;
     store.answer_reads(usize::MAX);

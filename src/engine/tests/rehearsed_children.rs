@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::Secret;
 use crate::store::MemoryStore;
-use crate::workflow::{Event, Known, Mode, Plan};
+use crate::workflow::{DeclaredNames, Event, Mode, Plan};
 
 /// A workflow that runs another one and answers with its output.
 fn above(name: &str, below: &str) -> Arc<Plan> {
@@ -143,8 +143,12 @@ async fn what_a_child_declares_as_sensitive_is_sealed_in_the_runs_above_it_too()
         "respond": { "status": 200, "body": "${steps.token.output.n}" },
     });
     let services = BTreeMap::from([(ServiceName::from("world"), false)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: true,
+        limits: &Limits::default(),
+    };
     let inner = Arc::new(Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:?}")));
     let harness = tree(&[&above("w", "middle"), &above("middle", "inner"), &inner]).await;
     let reply = json!({ "token": "tok-0123456789", "n": 5 });

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::harness::{Harness, ServiceReply, StepService, checked_plan, start};
 use crate::engine::StartError;
 use crate::names::RunId;
-use crate::workflow::{ApprovalAbove, CheckpointAnswer, Event, Order, Risk, RunStatus};
+use crate::workflow::{ApprovalAbove, CheckpointAnswer, ControlCommand, Event, Risk, RunStatus};
 
 #[tokio::test]
 async fn a_child_whose_parent_waits_for_a_decision_over_it_is_not_run_again() {
@@ -35,8 +35,8 @@ async fn a_child_whose_parent_waits_for_a_decision_over_it_is_not_run_again() {
     let rerun = async || harness.engine.rerun(child.run_id, "a".into(), "ann".into()).await;
     let Err(StartError::Invalid(why)) = rerun().await else { panic!("it is refused") };
     assert!(why.contains(&format!("{parent} began it, and is paused")), "{why}");
-    let cancel = Order::Cancel { compensate: true, reason: None, automatic: false };
-    harness.engine.order(parent, cancel, "ann".into()).await.unwrap();
+    let cancel = ControlCommand::Cancel { compensate: true, reason: None, automatic: false };
+    harness.engine.give_command(parent, cancel, "ann".into()).await.unwrap();
     assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Cancelled);
     let again = rerun().await.unwrap();
     assert_eq!(harness.wait_until_resting(again.run).await.status, RunStatus::Completed);
@@ -49,9 +49,9 @@ async fn alice_answers(harness: &Harness, run: RunId, approve: bool) {
     assert_eq!(summary.status, RunStatus::WaitingCheckpoint);
     let said = CheckpointAnswer { approve, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
     let (checkpoint, _) = summary.checkpoint.unwrap();
-    let answer = Order::Answer { checkpoint, said };
-    assert!(harness.engine.order(run, answer.clone(), "bob".into()).await.is_err(), "he is not asked");
-    harness.engine.order(run, answer, "alice".into()).await.unwrap();
+    let answer = ControlCommand::Answer { checkpoint, answer: said };
+    assert!(harness.engine.give_command(run, answer.clone(), "bob".into()).await.is_err(), "he is not asked");
+    harness.engine.give_command(run, answer, "alice".into()).await.unwrap();
 }
 
 #[tokio::test]
@@ -82,8 +82,8 @@ async fn who_approved_a_run_step_is_asked_about_another_input_and_a_rerun_two_ru
     step_service.wait_for_calls(1).await;
     let inner = harness.runs().await.into_iter().find(|run| run.workflow.as_str() == "inner").unwrap().run_id;
     let input = Arc::new(json!({ "amount": 1_000_000 }));
-    let adjust = Order::Adjust { step: "send".into(), item: None, input, reason: None };
-    harness.engine.order(inner, adjust, "bob".into()).await.unwrap();
+    let adjust = ControlCommand::Adjust { step: "send".into(), item: None, input, reason: None };
+    harness.engine.give_command(inner, adjust, "bob".into()).await.unwrap();
     step_service.open_gate();
     alice_answers(&harness, inner, false).await;
     assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Failed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request, request_copy, start};
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::engine::StartError;
 use crate::engine::Started;
 use crate::exchange::ArmRequest;
@@ -15,7 +15,7 @@ use crate::names::{RouteId, RunId};
 use crate::secret::Secret;
 use crate::store::{MemoryStore, SqliteStore};
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{EndingEvent, Event, Mode, Order, Plan, RunStatus};
+use crate::workflow::{ControlCommand, EndingEvent, Event, Mode, Plan, RunStatus};
 
 /// Two steps; the undo of `one` is a DELETE.
 fn plan() -> Arc<Plan> {
@@ -49,9 +49,9 @@ async fn rerun(harness: &Harness, of: RunId, from: &str) -> Result<Started, Star
     harness.engine.rerun(of, from.into(), "ann".into()).await
 }
 
-async fn send_order(harness: &Harness, run: RunId, order: Order) -> Result<(), String> {
-    harness.engine.order(run, order, "bob".into()).await.map(drop).map_err(|error| match error {
-        OrderError::Refused { run, .. } => run.note.unwrap_or_default(),
+async fn send_order(harness: &Harness, run: RunId, order: ControlCommand) -> Result<(), String> {
+    harness.engine.give_command(run, order, "bob".into()).await.map(drop).map_err(|error| match error {
+        CommandError::Refused { run, .. } => run.note.unwrap_or_default(),
         error => error.to_string(),
     })
 }
@@ -62,9 +62,9 @@ async fn a_rerun_ends_a_paused_run() {
     let successor = rerun(&harness, run, "two").await.unwrap();
     assert_eq!(harness.wait_until_resting(successor.run).await.status, RunStatus::Completed);
     for order in [
-        Order::Resume { reason: None },
-        Order::Cancel { compensate: true, reason: None, automatic: false },
-        Order::Retry { step: Some("two".into()) },
+        ControlCommand::Resume { reason: None },
+        ControlCommand::Cancel { compensate: true, reason: None, automatic: false },
+        ControlCommand::Retry { step: Some("two".into()) },
     ] {
         let why = send_order(&harness, run, order).await.unwrap_err();
         assert!(why.contains(&successor.run.to_string()), "{why}");
@@ -84,7 +84,7 @@ async fn of_concurrent_reruns_one_wins() {
     for ended in [false, true] {
         let (step_service, harness, run) = paused(1).await;
         if ended {
-            send_order(&harness, run, Order::Cancel { compensate: false, reason: None, automatic: false })
+            send_order(&harness, run, ControlCommand::Cancel { compensate: false, reason: None, automatic: false })
                 .await
                 .unwrap();
         }
@@ -101,10 +101,14 @@ async fn of_concurrent_reruns_one_wins() {
 #[tokio::test]
 async fn steps_that_a_successor_undid_are_not_taken_over_from_its_predecessor() {
     let (step_service, harness, run) = paused(2).await;
-    send_order(&harness, run, Order::Cancel { compensate: false, reason: None, automatic: false }).await.unwrap();
+    send_order(&harness, run, ControlCommand::Cancel { compensate: false, reason: None, automatic: false })
+        .await
+        .unwrap();
     let first = rerun(&harness, run, "two").await.unwrap().run;
     harness.wait_until_resting(first).await;
-    send_order(&harness, first, Order::Cancel { compensate: true, reason: None, automatic: false }).await.unwrap();
+    send_order(&harness, first, ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
+        .await
+        .unwrap();
     assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Cancelled);
     assert!(matches!(rerun(&harness, run, "two").await, Err(StartError::Invalid(_))));
     let second = rerun(&harness, first, "two").await.unwrap().run;
@@ -117,7 +121,7 @@ async fn steps_that_a_successor_undid_are_not_taken_over_from_its_predecessor() 
 async fn a_successor_that_was_not_created_before_a_crash_is_created_by_the_next_process() {
     let (step_service, mut harness, run) = paused(1).await;
     let to = RunId(uuid::Uuid::now_v7());
-    send_order(&harness, run, Order::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
+    send_order(&harness, run, ControlCommand::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
     let pending_runs = harness.store.pending_runs(9).await.unwrap();
     assert_eq!(pending_runs.iter().map(|row| (row.run, row.parent)).collect::<Vec<_>>(), [(to, Some(run))]);
     harness.crash().await;
@@ -139,7 +143,7 @@ async fn a_successor_that_was_not_created_before_a_crash_is_created_by_the_next_
 async fn a_successor_that_was_not_created_is_created_when_the_rerun_is_repeated() {
     let (step_service, mut harness, run) = paused(1).await;
     let to = RunId(uuid::Uuid::now_v7());
-    send_order(&harness, run, Order::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
+    send_order(&harness, run, ControlCommand::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
     harness.crash().await;
     assert!(harness.store.run(to).await.unwrap().is_none());
     assert!(
@@ -168,7 +172,7 @@ async fn a_successor_has_the_credentials_of_the_caller() {
         "respond": { "status": 200, "body": {} },
     });
     let services = [(crate::names::ServiceName::from("world"), false)].into();
-    let known = crate::workflow::Known {
+    let known = crate::workflow::DeclaredNames {
         services: &services,
         secrets: &Default::default(),
         has_store_key: true,
@@ -266,7 +270,9 @@ async fn a_rerun_that_took_over_a_null_item_undoes_it_after_a_restart() {
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Paused);
     harness.crash().await;
     harness.recover().await;
-    send_order(&harness, successor, Order::Cancel { compensate: true, reason: None, automatic: false }).await.unwrap();
+    send_order(&harness, successor, ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
+        .await
+        .unwrap();
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Cancelled);
     let undone = step_service.seen().into_iter().filter(|seen| seen.path == "/undone");
     let mut undone: Vec<String> = undone.map(|seen| String::from_utf8(seen.body.to_vec()).unwrap()).collect();
@@ -351,7 +357,7 @@ async fn an_id_in_a_pending_answer_leads_to_the_successor() {
 
     // The predecessor has ended, and the successor is not created yet.
     let to = RunId(uuid::Uuid::now_v7());
-    send_order(&harness, predecessor, Order::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
+    send_order(&harness, predecessor, ControlCommand::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
     let (status, body, _) = answer(harness.send(arm_request.clone()).await);
     assert_eq!((status, &body["id"]), (202, &id));
 

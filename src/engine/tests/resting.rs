@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, answer, checked_plan, request, start};
 use super::test_stores::counting;
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{Mode, Order, Plan, RunStatus};
+use crate::workflow::{ControlCommand, Mode, Plan, RunStatus};
 
 /// How long the store is watched while nothing happens.
 const OBSERVED: Duration = Duration::from_millis(300);
@@ -152,12 +152,12 @@ async fn no_wake_up_is_lost() {
             _ => {
                 let harness = harness.clone();
                 senders.push(tokio::spawn(async move {
-                    let pause = [Order::Pause { reason: None }, Order::Resume { reason: None }];
-                    let orders = if kind == 2 { pause.to_vec() } else { vec![Order::Retry { step: None }] };
+                    let pause = [ControlCommand::Pause { reason: None }, ControlCommand::Resume { reason: None }];
+                    let orders = if kind == 2 { pause.to_vec() } else { vec![ControlCommand::Retry { step: None }] };
                     for order in orders {
-                        let result = harness.engine.order(run, order, "test".into());
+                        let result = harness.engine.give_command(run, order, "test".into());
                         match tokio::time::timeout(TIMEOUT, result).await {
-                            Ok(Ok(_) | Err(OrderError::Refused { .. })) => {}
+                            Ok(Ok(_) | Err(CommandError::Refused { .. })) => {}
                             other => return Err(format!("{other:?}")),
                         }
                     }
@@ -173,7 +173,7 @@ async fn no_wake_up_is_lost() {
     for run in &runs {
         if harness.store.run(*run).await.unwrap().unwrap().status == RunStatus::Paused {
             // The last of the concurrent pauses and resumes may have been a pause.
-            let _ = harness.engine.order(*run, Order::Resume { reason: None }, "test".into()).await;
+            let _ = harness.engine.give_command(*run, ControlCommand::Resume { reason: None }, "test".into()).await;
         }
         let ended = harness.engine.wait_until_at_rest(*run, TIMEOUT).await.unwrap();
         assert!(ended.status.is_final(), "SEED={seed}: {run} is left {:?}", ended.status);

@@ -13,21 +13,21 @@ use super::harness::{ServiceReply, StepService, TIMEOUT};
 use crate::engine::kill_switch::KillSwitch;
 use crate::engine::ports::client::{Executor, Outgoing, SendingClient};
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
-use crate::engine::ports::service::Upstream;
-use crate::flag::{Breaker, Service};
+use crate::engine::ports::service::ServiceLimits;
+use crate::flag::{BreakerSettings, Service};
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A service with these URLs.
-fn service(urls: &[&Uri]) -> Arc<Upstream> {
-    let breaker = Some(Breaker { min: 9, ..Breaker::default() });
+fn service(urls: &[&Uri]) -> Arc<ServiceLimits> {
+    let breaker = Some(BreakerSettings { min: 9, ..BreakerSettings::default() });
     let service = Service { breaker, ..Service::at("bank", urls.iter().map(|uri| (*uri).clone())) };
-    Upstream::of(&service, &Limits::default()).or_existing(None)
+    ServiceLimits::of(&service, &Limits::default()).or_existing(None)
 }
 
 /// Sends one call that must not be repeated to the service's URLs in turn.
-async fn call(client: &SendingClient, upstream: &Arc<Upstream>, headers: HeaderMap) -> AttemptResult {
+async fn call(client: &SendingClient, upstream: &Arc<ServiceLimits>, headers: HeaderMap) -> AttemptResult {
     let mut uris = upstream.urls_in_turn().map(|url| format!("{url}/pay").parse::<Uri>().unwrap());
     let call = Outgoing {
         method: Method::POST,
@@ -61,7 +61,7 @@ async fn a_call_goes_to_the_next_url_only_where_nothing_was_sent() {
     let alive_url: Uri = format!("http://{}/new", alive.address).parse().unwrap();
     let failing_url: Uri = format!("http://{}", failing.address).parse().unwrap();
     let client = SendingClient::new(&Limits::default(), &[7; 32], Mode::Real, KillSwitch::new());
-    let failed = |upstream: &Upstream| upstream.view("bank".into()).breaker.unwrap().failed;
+    let failed = |upstream: &ServiceLimits| upstream.view("bank".into()).breaker.unwrap().failed;
 
     let upstream = service(&[&refusing, &alive_url]);
     let named = HeaderMap::from_iter([(HOST, HeaderValue::from_static("bank.internal"))]);

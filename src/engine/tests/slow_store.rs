@@ -7,13 +7,13 @@ use serde_json::json;
 
 use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, request, start};
 use super::test_stores;
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::engine::Start;
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
-use crate::store::Work;
+use crate::store::RunCoordination;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{AnswerEvent, Choice, Event, Mode, Order, Plan, RunStatus};
+use crate::workflow::{AnswerEvent, Choice, ControlCommand, Event, Mode, Plan, RunStatus};
 
 async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let poll = async {
@@ -69,8 +69,8 @@ async fn waiting_in_a_step_that_holds_no_lock_is_not_a_deadlock() {
     let first = start(&harness, json!({})).await.run;
     let queued = async |count| harness.store.locks(None, 10).await.unwrap().len() == count;
     wait_for("the child of the first run queues for the lock", async || queued(3).await).await;
-    let go = Order::Signal { name: "go".into(), payload: Arc::new(json!({})), id: None };
-    harness.engine.order(second, go, "ann".into()).await.unwrap();
+    let go = ControlCommand::Signal { name: "go".into(), payload: Arc::new(json!({})), id: None };
+    harness.engine.give_command(second, go, "ann".into()).await.unwrap();
     wait_for("the child of the second run queues for the lock", async || queued(4).await).await;
     wait_for("all other runs rest", async || {
         harness.runs().await.iter().filter(|run| harness.engine.core.schedule.mailboxes.has_task(run.run_id)).count()
@@ -114,8 +114,8 @@ async fn a_paused_run_does_not_queue_for_a_lock() {
     step_service.open_gate();
     assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Completed);
     assert_eq!(harness.wait_until_resting(third).await.status, RunStatus::Completed);
-    let skip = Order::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
-    harness.engine.order(second, skip, "ann".into()).await.unwrap();
+    let skip = ControlCommand::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
+    harness.engine.give_command(second, skip, "ann".into()).await.unwrap();
     wait_for("the second run gets the lock", async || {
         harness.store.run(second).await.unwrap().unwrap().status == RunStatus::Completed
     })
@@ -145,22 +145,22 @@ async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
     step_service.wait_for_calls(2).await;
     store.orders.shut();
     let other = Arc::new(other);
-    let send = |run, order: Order| {
+    let send = |run, order: ControlCommand| {
         let other = other.clone();
-        tokio::spawn(async move { other.engine.order(run, order, "ann".into()).await })
+        tokio::spawn(async move { other.engine.give_command(run, order, "ann".into()).await })
     };
-    let first = send(run, Order::Pause { reason: None });
+    let first = send(run, ControlCommand::Pause { reason: None });
     store.orders.wait_for_arrivals(1).await;
-    let second = send(run, Order::Signal { name: "go".into(), payload: Arc::default(), id: None });
+    let second = send(run, ControlCommand::Signal { name: "go".into(), payload: Arc::default(), id: None });
     wait_for("the second order is stored", async || store.count_orders_without_gate(run).await == 2).await;
     // Notifications are handled in order. When the mover reads the orders of the later run, it has received the
     // notification of the second order.
-    let third = send(later, Order::Pause { reason: None });
+    let third = send(later, ControlCommand::Pause { reason: None });
     store.orders.wait_for_arrivals(2).await;
     store.orders.pass(1_000);
     assert_eq!(first.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
     let second = second.await.unwrap();
-    assert!(!matches!(second, Err(OrderError::Store { .. })), "{second:?}");
+    assert!(!matches!(second, Err(CommandError::Store { .. })), "{second:?}");
     assert_eq!(third.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
 }
 
@@ -296,9 +296,9 @@ async fn an_order_to_a_run_whose_last_event_is_lost_is_refused_at_once() {
     let run = start(&harness, json!({})).await.run;
     harness.wait_until_idle(run).await;
     store.omits_last_event.store(true, std::sync::atomic::Ordering::SeqCst);
-    let go = Order::Signal { name: "go".into(), payload: Arc::default(), id: None };
-    let result = harness.engine.order(run, go, "ann".into()).await;
-    let Err(OrderError::Unreadable(why)) = result else { panic!("{result:?}") };
+    let go = ControlCommand::Signal { name: "go".into(), payload: Arc::default(), id: None };
+    let result = harness.engine.give_command(run, go, "ann".into()).await;
+    let Err(CommandError::Unreadable(why)) = result else { panic!("{result:?}") };
     assert!(why.contains("its row says that it has 2 events; there are 1") && why.contains("store check"), "{why}");
     assert_eq!(harness.engine.stuck(9).len(), 1);
 }

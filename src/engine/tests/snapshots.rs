@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::names::{RunId, Seq, ServiceName};
 use crate::secret::Secret;
 use crate::store::{MemoryStore, RunSnapshot};
-use crate::workflow::{Event, FOLD, Known, Order, Outcome, Plan, RunStatus, fold};
+use crate::workflow::{ControlCommand, DeclaredNames, Event, FOLD, Outcome, Plan, RunStatus, fold};
 
 const EVERY: u64 = 10;
 
@@ -56,8 +56,8 @@ async fn waiting_run(harness: &Harness) -> RunId {
 
 /// Sends the signal and waits for the end; returns the body of the last call.
 async fn last_call(harness: &Harness, run: RunId) -> Value {
-    let signal = Order::Signal { name: "go".into(), payload: Arc::new(json!({})), id: None };
-    tokio::time::timeout(TIMEOUT, harness.engine.order(run, signal, "test".into())).await.unwrap().unwrap();
+    let signal = ControlCommand::Signal { name: "go".into(), payload: Arc::new(json!({})), id: None };
+    tokio::time::timeout(TIMEOUT, harness.engine.give_command(run, signal, "test".into())).await.unwrap().unwrap();
     assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     let call = harness.step_service.seen().into_iter().rfind(|seen| seen.path == "/tell").unwrap();
     serde_json::from_slice(&call.body).unwrap()
@@ -157,7 +157,7 @@ async fn a_run_with_sensitive_values_gets_no_snapshot() {
     sealed["steps"]["each"]["sensitive"] = json!(["$.secret"]);
     let services = BTreeMap::from([(ServiceName::from("world"), true)]);
     let (secrets, limits) = (BTreeSet::new(), limits());
-    let known = Known { services: &services, secrets: &secrets, has_store_key: true, limits: &limits };
+    let known = DeclaredNames { services: &services, secrets: &secrets, has_store_key: true, limits: &limits };
     let plan = Arc::new(Plan::from_source(&sealed, &known).unwrap());
     let (store, key) = (Arc::new(MemoryStore::new()), Some(Secret::new("k")));
     let harness = Harness::with_store(&step_service().await, plan, store, limits.clone(), key).await;

@@ -8,7 +8,7 @@ use super::harness::{
     Harness, ServiceReply, StepService, TIMEOUT, abandoned, answer, checked_plan, refused, request, start,
 };
 use super::test_stores;
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::engine::Start;
 use crate::engine::StartError;
 use crate::engine::Started;
@@ -17,7 +17,7 @@ use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{JobId, RunId, Seq};
 use crate::store::MemoryStore;
-use crate::workflow::{Mode, Order, Refusal, RunStatus};
+use crate::workflow::{CommandRefusal, ControlCommand, Mode, RunStatus};
 
 fn definition() -> Value {
     json!({
@@ -134,11 +134,11 @@ async fn an_order_to_an_ended_or_unknown_run_is_refused() {
     let harness = harness().await;
     let run = start(&harness, json!({ "n": 1 })).await.run;
     harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap();
-    let order = Order::Pause { reason: None };
-    let result = harness.engine.order(run, order.clone(), "ann".into()).await;
-    assert!(matches!(result, Err(OrderError::Refused { refusal: Refusal::Ended, .. })), "{result:?}");
+    let order = ControlCommand::Pause { reason: None };
+    let result = harness.engine.give_command(run, order.clone(), "ann".into()).await;
+    assert!(matches!(result, Err(CommandError::Refused { refusal: CommandRefusal::Ended, .. })), "{result:?}");
     let unknown_run = RunId(uuid::Uuid::now_v7());
-    assert_eq!(harness.engine.order(unknown_run, order, "ann".into()).await, Err(OrderError::NoRun));
+    assert_eq!(harness.engine.give_command(unknown_run, order, "ann".into()).await, Err(CommandError::NoRun));
     let explained = harness.engine.explain(run).await.unwrap();
     assert!(explained.sentence.contains("completed") && !explained.stuck, "{explained:?}");
 }
@@ -209,8 +209,8 @@ async fn a_repeated_start_returns_the_rerun_of_a_run_that_was_purged() {
     let harness = Harness::with_store(&step_service, plan, store, Limits::default(), None).await;
     let first = harness.engine.start(keyed(1, 1)).await.unwrap();
     assert_eq!(harness.wait_until_resting(first.run).await.status, RunStatus::Paused);
-    let cancel = Order::Cancel { compensate: false, reason: None, automatic: false };
-    harness.engine.order(first.run, cancel, "ann".into()).await.unwrap();
+    let cancel = ControlCommand::Cancel { compensate: false, reason: None, automatic: false };
+    harness.engine.give_command(first.run, cancel, "ann".into()).await.unwrap();
     let rerun = harness.engine.rerun(first.run, "a".into(), "ann".into()).await.unwrap();
     assert_eq!(harness.wait_until_resting(rerun.run).await.status, RunStatus::Paused);
     assert_eq!(harness.engine.start(keyed(1, 1)).await.unwrap().run, first.run);

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
-    OwnedRun, PinRecord, Purged, RunBodies, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreHandle,
-    StoreNotification, StoredEvent, TakeResult, WebhookMessage, Work,
+    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore,
+    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoreHandle, StoreNotification, StoredEvent, TakeResult, WebhookMessage,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -137,7 +137,7 @@ impl TestStore {
     }
     /// The number of orders of a run, read without passing the gate.
     pub(super) async fn count_orders_without_gate(&self, run: RunId) -> usize {
-        self.inner.orders(run).await.unwrap().len()
+        self.inner.commands(run).await.unwrap().len()
     }
     fn count(&self) {
         self.operations.fetch_add(1, Ordering::SeqCst);
@@ -155,7 +155,7 @@ macro_rules! forward_to_inner {
     };
 }
 
-impl Work for TestStore {
+impl RunCoordination for TestStore {
     fn heartbeat(&self, worker: WorkerId, name: String, lease: Duration) -> StoreReply<'_, Option<Timestamp>> {
         if let Some(shared_state) = &self.shared_state {
             shared_state.lock().unwrap().alive.insert(worker);
@@ -210,11 +210,11 @@ impl Work for TestStore {
                     Some(owner) => {
                         owner != worker
                             && self.other_owner(worker, run.run_id).is_none()
-                            && (!unreadable.contains(&run.run_id) || !self.inner.orders(run.run_id).await?.is_empty())
+                            && (!unreadable.contains(&run.run_id) || !self.inner.commands(run.run_id).await?.is_empty())
                     }
                     None => {
                         run.wake.is_some_and(|at| at <= Timestamp::now())
-                            || !self.inner.orders(run.run_id).await?.is_empty()
+                            || !self.inner.commands(run.run_id).await?.is_empty()
                     }
                 };
                 if is_due
@@ -229,9 +229,9 @@ impl Work for TestStore {
     }
     forward_to_inner! {
         due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
-        put_order(order: OrderRecord) -> ();
-        order(id: Uuid) -> Option<OrderRecord>;
-        settle_order(id: Uuid, answer: Value) -> ();
+        put_command(order: CommandRecord) -> ();
+        command(id: Uuid) -> Option<CommandRecord>;
+        answer_command(id: Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
         webhook_messages(after: u64, limit: usize) -> Vec<WebhookMessage>;
         remove_webhook_message(number: u64) -> ();
@@ -251,10 +251,10 @@ impl Work for TestStore {
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
-    fn orders(&self, run: RunId) -> StoreReply<'_, Vec<OrderRecord>> {
+    fn commands(&self, run: RunId) -> StoreReply<'_, Vec<CommandRecord>> {
         self.count();
         Box::pin(async move {
-            let orders = self.inner.orders(run).await;
+            let orders = self.inner.commands(run).await;
             self.orders.go_through().await;
             orders
         })

@@ -209,7 +209,7 @@ mod tests {
         let draft: ServiceDraft = serde_json::from_value(draft).unwrap();
         let mut problems = Problems::default();
         let site = Site::file("p.yaml").key("services").key("shop");
-        let service = check_service("shop", &draft, &site, &mut problems);
+        let service = check_service("shop", &draft, &site, &mut |_, _, _| None, &mut problems);
         (service, problems.iter().map(|problem| problem.message.clone()).collect())
     }
 
@@ -238,7 +238,7 @@ mod tests {
     fn what_cannot_be_meant_is_refused() {
         for (key, value, message) in [
             ("urls", json!([{ "url": "http://a", "weight": 0 }]), "a weight of 0 is not between"),
-            ("urls", json!([{ "url": "ftp://a" }]), "is not an http URL"),
+            ("urls", json!([{ "url": "ftp://a" }]), "is not an http or https URL"),
             ("eject", json!("never"), "is not a setting of `eject`"),
             ("eject", json!({ "after": 0 }), "0 is not between 1 and"),
             ("eject", json!({ "for": "10s", "for_max": "5s" }), "shorter than `for`"),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::values::{duration, percentage};
-use crate::flag::{Breaker, Rate};
+use crate::flag::{BreakerSettings, Rate};
 use crate::problem::{Problems, Site};
 
 /// The greatest number of probes: with more, the probes would overload the service that the breaker protects.
@@ -68,8 +68,8 @@ impl JsonSchema for BreakerDraft {
 }
 
 /// The breaker in force: the default where the file declares none, `None` where it is `off`.
-pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut Problems) -> Option<Breaker> {
-    let default = Breaker::default();
+pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut Problems) -> Option<BreakerSettings> {
+    let default = BreakerSettings::default();
     let BreakerMapDraft { failures, over, min, slow, open, open_max, probes } = match draft {
         None => return Some(default),
         Some(BreakerDraft::Map(map)) => map,
@@ -112,7 +112,7 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
         let message = format!("`open` is {}, and `open_max` is only {}", text_of(open_for), text_of(open_max));
         problems.error(&site.key("open_max"), message).hint("`open_max` must be at least `open`");
     }
-    Some(Breaker {
+    Some(BreakerSettings {
         failures: failures.unwrap_or(default.failures),
         over: over.unwrap_or(default.over),
         min: min.unwrap_or(default.min),

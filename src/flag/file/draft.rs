@@ -61,7 +61,8 @@ pub struct RouteDraft {
     /// Whether legacy may be called again for a comparison, in `live`; checked, but not acted on by this version.
     #[serde(default)]
     pub replay_safe: bool,
-    /// `strict` refuses paths that servers interpret differently.
+    /// `strict` refuses every unusual spelling of the path; `lenient` only where it could bypass or change the match of
+    /// a route with a workflow. Default: `paths:` of the service.
     pub paths: Option<PathsDraft>,
     /// Whether each answer says which arm gave it (`pointsman-arm: legacy`, `engine` or `proxy`). Default: `expose` of
     /// pointsman.yaml.
@@ -132,13 +133,13 @@ pub struct InstanceDraft {
     pub ends: Option<Value>,
 }
 
-/// What happens to paths that servers interpret differently (`//`, `%2F`, `%5C`).
+/// What happens to unusual spellings of a route's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathsDraft {
     /// Refused only where they would bypass or change the match of a route with a workflow.
     Lenient,
-    /// Refused wherever they would match this route.
+    /// Refused wherever some server could take them for the path of this route.
     Strict,
 }
 

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use http::Method;
 
 use super::MatchDraft;
+use crate::flag::Match;
 use crate::flag::matcher::{PARAMS_MAX, host_name};
-use crate::flag::path::match_key;
-use crate::flag::{Ambiguity, Match, normalise};
+use crate::flag::path::{NotPlain, check_plain, match_key};
 use crate::problem::{Problems, Site, nearest};
 
 /// Checks which requests belong to a route.
@@ -70,7 +70,7 @@ fn check_host(text: &str, site: &Site, problems: &mut Problems) -> Option<String
     Some(name.to_ascii_lowercase())
 }
 
-/// Checks that a path template starts with a slash, is normalised, and has only whole segments as parameters.
+/// Checks that a path template starts with a slash, is plain, and has only whole segments as parameters.
 fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<String> {
     let mut refuse = |message: String, hint: &str| {
         problems.error(site, message).hint(hint);
@@ -82,16 +82,18 @@ fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<St
             "a path, without query: /orders/{id}",
         );
     }
-    match normalise(path) {
-        Err(refusal) => return refuse(format!("`{path}` can match nothing: {refusal}"), "for example /orders/{id}"),
-        Ok(normalised) if normalised.ambiguity == Ambiguity::Slashes => {
+    match check_plain(path) {
+        Err(NotPlain::Refused(why)) => {
+            return refuse(format!("`{path}` can match nothing: {why}"), "for example /orders/{id}");
+        }
+        Err(NotPlain::Slashes) => {
             let hint = "leave out `//`, `%2F`, `%5C` and backslashes: servers interpret such paths differently";
             return refuse(format!("`{path}` can match nothing"), hint);
         }
-        Ok(normalised) if normalised.path != path => {
-            return refuse(format!("`{path}` has dot segments"), &format!("write `{}`", normalised.path));
+        Err(NotPlain::Dots(resolved)) => {
+            return refuse(format!("`{path}` has dot segments"), &format!("write `{resolved}`"));
         }
-        Ok(_) => {}
+        Ok(()) => {}
     }
     let mut names = HashSet::new();
     for segment in path.split('/') {

@@ -12,7 +12,9 @@ mod family;
 mod keep;
 mod matching;
 mod parts;
+mod paths;
 mod routes;
+mod service_tls;
 mod services;
 mod values;
 
@@ -25,7 +27,9 @@ pub use draft::{
     CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,
     OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft,
 };
+pub use paths::{ServicePathsDraft, ServicePathsMapDraft};
 pub use routes::check_routes;
+pub use service_tls::{BuildTls, ServiceTlsDraft, server_name};
 pub use services::{ServiceDraft, ServiceMapDraft, check_service};
 
 use std::collections::BTreeMap;

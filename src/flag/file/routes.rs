@@ -104,11 +104,16 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
                 .hint("name what marks a retry: retry_key: ${request.headers[\"idempotency-key\"]}");
         }
     }
+    let legacy = legacy?;
+    let strict_paths = match paths {
+        Some(paths) => *paths == PathsDraft::Strict,
+        None => legacy.paths.strict,
+    };
     Some(Route {
         id: id.as_str().into(),
         was: was.iter().map(|id| id.as_str().into()).collect(),
         matches: matches?,
-        legacy: legacy?,
+        legacy,
         workflow: workflow.as_deref().map(WorkflowName::from),
         declared: *state,
         force: forced,
@@ -121,7 +126,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         keeps_runs,
         deadline,
         replay_safe: *replay_safe,
-        strict_paths: *paths == Some(PathsDraft::Strict),
+        strict_paths,
         exposes_arm: *expose,
         guard,
         invariants: invariants.unwrap_or_default(),

@@ -8,9 +8,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::values::{check_name, duration};
-use super::{BreakerDraft, EjectDraft, HealthDraft, UrlDraft};
-use super::{addresses, breaker};
-use crate::flag::{Ambiguity, BaseUrl, Service, normalise};
+use super::{BreakerDraft, BuildTls, EjectDraft, HealthDraft, ServicePathsDraft, ServiceTlsDraft, UrlDraft};
+use super::{addresses, breaker, service_tls};
+use crate::flag::path::check_plain;
+use crate::flag::{BaseUrl, Service};
 use crate::problem::{Problems, Site};
 
 /// A service: one base URL, or a map with more settings.
@@ -26,7 +27,7 @@ pub enum ServiceDraft {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceMapDraft {
-    /// `http://host:port`, and a base path where there is one; or `{ url: …, weight: 3 }`.
+    /// `http://host:port` or `https://host:port`, and a base path where there is one; or `{ url: …, weight: 3 }`.
     pub urls: Vec<UrlDraft>,
     /// Whether the service honours `Idempotency-Key`.
     #[serde(default)]
@@ -51,6 +52,21 @@ pub struct ServiceMapDraft {
     pub health: Option<HealthDraft>,
     /// The time over which an address that gets forwarded requests again gets its full share of them: `30s`.
     pub slow_start: Option<String>,
+    /// The TLS of `https://` URLs; without it this machine's trusted certificates count.
+    pub tls: Option<ServiceTlsDraft>,
+    /// Which version of HTTP is spoken to it: `1` (the default), `2`, or `auto` (what an https service chooses).
+    #[serde(default)]
+    #[schemars(schema_with = "service_tls::text_or_number")]
+    pub http: Option<Value>,
+    /// The `Host` field that it gets: `client` (the client's, the default), `url` (that of the URL), or a fixed one.
+    pub host: Option<String>,
+    /// How the service reads paths, where it is a route's legacy: `tomcat`, `spring`, `express`, `rails`, `iis`,
+    /// `strict`, or a map.
+    pub paths: Option<ServicePathsDraft>,
+    /// Whether the names of header fields are forwarded in the case in which they came, in both directions, where it is
+    /// a route's legacy; otherwise they are lower case.
+    #[serde(default)]
+    pub preserve_header_case: bool,
 }
 
 impl<'de> Deserialize<'de> for ServiceDraft {
@@ -75,16 +91,24 @@ impl JsonSchema for ServiceDraft {
 }
 
 /// Checks one entry of `services:`; `site` is where its value stands.
-pub fn check_service(name: &str, draft: &ServiceDraft, site: &Site, problems: &mut Problems) -> Option<Service> {
+pub fn check_service(
+    name: &str,
+    draft: &ServiceDraft,
+    site: &Site,
+    tls: &mut BuildTls<'_>,
+    problems: &mut Problems,
+) -> Option<Service> {
     let mut own = Problems::default();
     check_name("name for a service", name, &site.clone().at_key(), &mut own);
     let service = match draft {
         ServiceDraft::Url(url) => {
             let url = UrlDraft { url: url.clone(), weight: None, is_map: false };
             let draft = ServiceMapDraft { urls: vec![url], ..ServiceMapDraft::default() };
-            build_service(name, &draft, site, |_| site.clone(), &mut own)
+            build_service(name, &draft, site, |_| site.clone(), tls, &mut own)
         }
-        ServiceDraft::Map(draft) => build_service(name, draft, site, |index| site.key("urls").index(index), &mut own),
+        ServiceDraft::Map(draft) => {
+            build_service(name, draft, site, |index| site.key("urls").index(index), tls, &mut own)
+        }
     };
     let bad = own.has_errors();
     problems.extend(own);
@@ -96,6 +120,7 @@ fn build_service(
     draft: &ServiceMapDraft,
     site: &Site,
     at: impl Fn(usize) -> Site,
+    build_tls: &mut BuildTls<'_>,
     problems: &mut Problems,
 ) -> Service {
     let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max, requests_max, breaker, rate, burst, .. } = draft;
@@ -115,13 +140,24 @@ fn build_service(
     let eject = addresses::eject(draft.eject.as_ref(), &site.key("eject"), problems);
     let health = draft.health.as_ref().map(|health| addresses::health(health, &site.key("health"), problems));
     let slow_start = draft.slow_start.as_ref().and_then(|text| duration(text, &site.key("slow_start"), problems));
+    let paths = draft.paths.as_ref().map(|paths| paths.check(&site.key("paths"), problems)).unwrap_or_default();
     let url = |(index, draft): (usize, &UrlDraft)| {
         let site = at(index);
         let weight = addresses::weight(draft, &site, problems);
         let at_url = if draft.is_map { site.key("url") } else { site };
         Some(BaseUrl { uri: base_url(&draft.url, &at_url, problems)?, weight })
     };
-    let urls = urls.iter().enumerate().filter_map(url).collect();
+    let urls: Vec<BaseUrl> = urls.iter().enumerate().filter_map(url).collect();
+    let has_https = urls.iter().any(BaseUrl::is_https);
+    // What is missing because a URL is wrong is not reported too.
+    let tls = if urls.len() == draft.urls.len() {
+        service_tls::tls(draft.tls.as_ref(), has_https, site, build_tls, problems)
+    } else {
+        None
+    };
+    let has_plain = !urls.iter().all(BaseUrl::is_https);
+    let http = service_tls::http(draft.http.as_ref(), has_plain, site, problems);
+    let host = service_tls::host(draft.host.as_ref(), site, problems);
     let (name, keyed, calls_max, requests_max) = (name.into(), *keyed, *calls_max, *requests_max);
     Service {
         name,
@@ -136,6 +172,11 @@ fn build_service(
         eject,
         health,
         slow_start,
+        tls,
+        http,
+        host,
+        paths,
+        preserve_header_case: draft.preserve_header_case,
     }
 }
 
@@ -145,19 +186,15 @@ fn base_url(text: &str, site: &Site, problems: &mut Problems) -> Option<Uri> {
         problems.error(site, message).hint(hint);
         None
     };
-    let example = "for example http://127.0.0.1:9000 or http://shop.internal/api";
+    let example = "for example http://127.0.0.1:9000 or https://shop.internal/api";
     let uri: Uri = match text.parse() {
         Ok(uri) => uri,
         Err(error) => return refuse(format!("`{text}` is not a URL: {error}"), example),
     };
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            let hint = "let a local forwarder do TLS towards the service, and name the forwarder's http:// address";
-            return refuse("https is not supported by this version".into(), hint);
-        }
-        _ => return refuse(format!("`{text}` is not an http URL"), example),
-    }
+    let scheme = match uri.scheme_str() {
+        Some(scheme @ ("http" | "https")) => scheme,
+        _ => return refuse(format!("`{text}` is not an http or https URL"), example),
+    };
     let authority = uri.authority()?;
     if authority.as_str().contains('@') {
         let hint = "name credentials under `secrets:`, and use them in a step's headers";
@@ -170,9 +207,9 @@ fn base_url(text: &str, site: &Site, problems: &mut Problems) -> Option<Uri> {
         return refuse("a base URL has neither query nor fragment".into(), example);
     }
     let path = uri.path();
-    if !normalise(path).is_ok_and(|normalised| normalised.ambiguity < Ambiguity::Slashes && normalised.path == path) {
+    if check_plain(path).is_err() {
         return refuse(format!("the base path `{path}` has segments that servers interpret differently"), example);
     }
-    let text = format!("http://{authority}{}", path.trim_end_matches('/'));
+    let text = format!("{scheme}://{authority}{}", path.trim_end_matches('/'));
     text.parse().ok()
 }

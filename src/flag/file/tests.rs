@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::flag::{Breaker, Instance, Percent, Route, State};
+use crate::flag::{BreakerSettings, Instance, Percent, Route, State};
 use crate::problem::{Problems, Severity, Site};
 
 type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
@@ -297,7 +297,13 @@ fn services_are_checked() {
     let service = |draft: Value| {
         let draft: ServiceDraft = serde_json::from_value(draft).unwrap();
         let mut problems = Problems::default();
-        let service = check_service("shop", &draft, &Site::file("p.yaml").key("services").key("shop"), &mut problems);
+        let service = check_service(
+            "shop",
+            &draft,
+            &Site::file("p.yaml").key("services").key("shop"),
+            &mut |_, _, _| None,
+            &mut problems,
+        );
         (service, messages(&problems))
     };
     let (shop, messages) = service(json!("http://127.0.0.1:9000/api/"));
@@ -314,9 +320,8 @@ fn services_are_checked() {
             && messages.is_empty()
     );
     for (draft, message) in [
-        (json!("https://shop"), "https is not supported by this version"),
-        (json!("ftp://shop"), "is not an http URL"),
-        (json!("shop:9000"), "is not an http URL"),
+        (json!("ftp://shop"), "is not an http or https URL"),
+        (json!("shop:9000"), "is not an http or https URL"),
         (json!("http://u:p@shop"), "cannot have a user name or password"),
         (json!("http://shop/?a=b"), "neither query nor fragment"),
         (json!("http://shop/a/../b"), "interpret differently"),
@@ -336,7 +341,7 @@ fn check_bank(draft: Value) -> (Option<Service>, Vec<String>) {
     map.as_object_mut().unwrap().extend(draft.as_object().unwrap().clone());
     let mut problems = Problems::default();
     let draft = serde_json::from_value(map).unwrap();
-    let service = check_service("bank", &draft, &Site::file("p.yaml"), &mut problems);
+    let service = check_service("bank", &draft, &Site::file("p.yaml"), &mut |_, _, _| None, &mut problems);
     (service, messages(&problems))
 }
 
@@ -344,14 +349,14 @@ fn check_bank(draft: Value) -> (Option<Service>, Vec<String>) {
 fn a_breaker_is_on_by_default() {
     let seconds = Duration::from_secs;
     let breaker = |draft: Value| check_bank(draft).0.unwrap().breaker;
-    let default = Breaker::default();
+    let default = BreakerSettings::default();
     assert_eq!(breaker(json!({})), Some(default));
     assert_eq!(breaker(json!({ "breaker": "on" })), Some(default));
     assert_eq!(breaker(json!({ "breaker": {} })), Some(default));
     assert_eq!(breaker(json!({ "breaker": "off" })), None);
     let draft = json!({ "breaker": { "failures": "20%", "over": "1m", "min": 5, "slow": "2s", "open": "90s" } });
     let (failures, over, open, open_max) = (0.2, seconds(60), seconds(90), seconds(90));
-    let expected = Breaker { failures, over, min: 5, slow: Some(seconds(2)), open, open_max, ..default };
+    let expected = BreakerSettings { failures, over, min: 5, slow: Some(seconds(2)), open, open_max, ..default };
     assert_eq!(breaker(draft), Some(expected), "`open_max` is never shorter than `open`");
 }
 

@@ -172,27 +172,32 @@ fn requests_that_cannot_be_compared_are_skipped() {
 fn guard_health_and_freeze_lower_all_states_except_for_the_state_only() {
     let healthy = state_inputs(State::Live);
     for (state_inputs, freeze, state, why) in [
-        (healthy.clone(), Freeze::No, State::Live, Why::Requested),
-        (StateInputs { has_no_flip: true, ..healthy.clone() }, Freeze::No, State::Live, Why::Unproven),
-        (StateInputs { gate: Some(State::Dark), ..healthy.clone() }, Freeze::No, State::Dark, Why::Gate),
-        (StateInputs { guard: Some(State::Dark), ..healthy.clone() }, Freeze::No, State::Dark, Why::Guard),
-        (StateInputs { healthy: false, ..healthy.clone() }, Freeze::No, State::Shadow, Why::Health),
-        (healthy.clone(), Freeze::Instances, State::Shadow, Why::Freeze),
-        (StateInputs { guard: Some(State::Off), ..healthy.clone() }, Freeze::Effects, State::Off, Why::Guard),
+        (healthy.clone(), Freeze::No, State::Live, EffectiveReason::Requested),
+        (StateInputs { has_no_flip: true, ..healthy.clone() }, Freeze::No, State::Live, EffectiveReason::Unproven),
+        (StateInputs { gate: Some(State::Dark), ..healthy.clone() }, Freeze::No, State::Dark, EffectiveReason::Gate),
+        (StateInputs { guard: Some(State::Dark), ..healthy.clone() }, Freeze::No, State::Dark, EffectiveReason::Guard),
+        (StateInputs { healthy: false, ..healthy.clone() }, Freeze::No, State::Shadow, EffectiveReason::Health),
+        (healthy.clone(), Freeze::Instances, State::Shadow, EffectiveReason::Freeze),
+        (
+            StateInputs { guard: Some(State::Off), ..healthy.clone() },
+            Freeze::Effects,
+            State::Off,
+            EffectiveReason::Guard,
+        ),
         (
             StateInputs { healthy: false, guard: Some(State::Off), ..state_inputs(State::Only) },
             Freeze::Effects,
             State::Only,
-            Why::Requested,
+            EffectiveReason::Requested,
         ),
         (
             StateInputs { gate: Some(State::Live), guard: Some(State::Dark), ..state_inputs(State::Only) },
             Freeze::No,
             State::Dark,
-            Why::Guard,
+            EffectiveReason::Guard,
         ),
-        (state_inputs(State::Shadow), Freeze::Effects, State::Shadow, Why::Requested),
-        (state_inputs(State::Off), Freeze::Effects, State::Off, Why::Requested),
+        (state_inputs(State::Shadow), Freeze::Effects, State::Shadow, EffectiveReason::Requested),
+        (state_inputs(State::Off), Freeze::Effects, State::Off, EffectiveReason::Requested),
     ] {
         assert_eq!(state_inputs.effective(freeze), Effective { state, why }, "{state_inputs:?} {freeze:?}");
     }
@@ -311,6 +316,10 @@ fn retry_keys_are_scoped_by_route_and_caller() {
     let one = key("create", &[("idempotency-key", "k"), ("authorization", "a")]);
     assert!(one.is_some());
     assert_eq!(one, key("create", &[("idempotency-key", "k"), ("authorization", "a")]));
+    let repeated = key("create", &[("idempotency-key", "k"), ("authorization", "a"), ("authorization", "a")]);
+    assert_eq!(one, repeated, "the same caller, named twice");
+    let two_callers = key("create", &[("idempotency-key", "k"), ("authorization", "a"), ("authorization", "b")]);
+    assert!(two_callers.is_some() && two_callers != one && two_callers != repeated);
     for other in [
         key("follow", &[("idempotency-key", "k"), ("authorization", "a")]),
         key("create", &[("idempotency-key", "k"), ("authorization", "b")]),

@@ -32,7 +32,7 @@ fn shop() -> FlagSet {
 }
 
 fn find(set: &FlagSet, method: &Method, host: Option<&str>, raw: &str) -> Result<Option<String>, PathRefusal> {
-    let found = set.resolve(method, host, raw)?.found;
+    let found = set.resolve(method, host, raw, || 0)?.found;
     Ok(found.map(|found| found.flag.route.id.to_string()))
 }
 
@@ -98,6 +98,29 @@ fn ambiguous_paths_that_could_bypass_a_route_with_a_workflow_are_refused() {
         (Method::GET, "/files//17", Err(PathRefusal::Strict)),
         (Method::GET, "/files/a%2Fb", Err(PathRefusal::Strict)),
         (Method::GET, "/files/a;b", Err(PathRefusal::Strict)),
+        (Method::GET, "/x/../files/a", Err(PathRefusal::Strict)),
+        // Servers that do not resolve dots, or stop at the root.
+        (Method::GET, "/../orders/17", Err(PathRefusal::AboveRoot)),
+        (Method::GET, "/orders/17/../../x", Ok(None)),
+        (Method::GET, "/orders/..", Err(PathRefusal::Ambiguous)),
+        (Method::POST, "/x/orders/..", Ok(None)),
+        (Method::POST, "/x/..%2Forders/y/..", Err(PathRefusal::Ambiguous)),
+        // Servers that decode twice, know `%uXXXX`, or end the path at a control character.
+        (Method::POST, "/%256Frders", Err(PathRefusal::Ambiguous)),
+        (Method::POST, "/x%252F..%252Forders", Err(PathRefusal::Ambiguous)),
+        (Method::POST, "/%25%36%46rders", Err(PathRefusal::Ambiguous)),
+        (Method::POST, "/%u006frders", Err(PathRefusal::Ambiguous)),
+        (Method::POST, "/orders%00.json", Err(PathRefusal::Ambiguous)),
+        (Method::POST, "/orders%0a", Err(PathRefusal::Ambiguous)),
+        (Method::POST, "/orders%3Bv", Err(PathRefusal::Ambiguous)),
+        (Method::GET, "/orders/%zz", Err(PathRefusal::Percent)),
+        (Method::GET, "/orders/a%00", Err(PathRefusal::Control)),
+        (Method::GET, "/orders/100%2525", Ok(Some("orders.get"))),
+        // What concerns no route with a workflow goes on.
+        (Method::GET, "/x/%zz/%00/%0d", Ok(None)),
+        (Method::GET, "/../x", Ok(None)),
+        (Method::POST, "/orders%zz", Ok(None)),
+        (Method::POST, "/xorders//%2F;a", Ok(None)),
     ] {
         assert_eq!(
             find(&set, &method, None, raw),
@@ -143,6 +166,67 @@ fn lenient_origin_path(path: &str, decode: bool, backslash: bool, merge_first: b
     if merge_first { text } else { merge(&text) }
 }
 
+/// A retry may come that the engine has already, although no route matches it any more.
+#[test]
+fn requests_that_came_under_a_route_by_earlier_files_are_resolved_or_refused_while_a_retry_may_come() {
+    let gone = route("gone", Method::POST, "/gone");
+    let times = EarlierTimes { first_tries_until_s: 10, retries_until_s: 20 };
+    let scope = RetryScope::of(&gone).parse_earlier(times).unwrap();
+    let reassigned = vec![ReassignedRequests::new("gone".into(), gone.matches, scope)];
+    let set = shop().with_earlier_scopes(Arc::new(EarlierScopes { reassigned, ..EarlierScopes::default() }));
+    let resolve = |raw: &'static str, now_s: i64| {
+        let resolved = set.resolve(&Method::POST, None, raw, || now_s)?;
+        Ok((resolved.former.is_some(), resolved.path.into_owned()))
+    };
+    assert_eq!(resolve("/gone", 0), Ok((true, "/gone".into())));
+    assert_eq!(resolve("/x/../gone", 0), Ok((true, "/gone".into())));
+    for raw in ["//gone", "/gone;v", "/x/..;/gone", "/%2567one"] {
+        assert_eq!(resolve(raw, 0), Err(PathRefusal::Ambiguous), "{raw}");
+        assert_eq!(resolve(raw, 20), Ok((false, raw.into())), "{raw}");
+    }
+    assert_eq!(resolve("/x/../gone", 20), Ok((false, "/x/../gone".into())));
+}
+
+/// The work does not depend on what somebody makes of a path.
+#[test]
+fn paths_that_can_be_read_in_very_many_ways_are_refused_only_where_a_route_may_be_concerned() {
+    let set = shop();
+    let many = format!("/x{}{}/orders", "/a".repeat(200), "/..;".repeat(201));
+    assert_eq!(find(&set, &Method::POST, None, &many), Err(PathRefusal::TooManyReadings));
+    assert_eq!(find(&set, &Method::GET, None, &format!("/nothing{}", ";/".repeat(30_000))), Ok(None));
+}
+
+/// `cargo nextest run --lib --run-ignored only -E 'test(what_unusual_paths_cost)' --no-capture`
+#[test]
+#[ignore = "a measurement"]
+fn what_unusual_paths_cost() {
+    let set = shop();
+    let plain = format!("/orders/{}", "a".repeat(4_088));
+    let measure = |raw: &str| {
+        let mut times: Vec<_> = (0..400)
+            .map(|_| {
+                let begun = std::time::Instant::now();
+                let _ = std::hint::black_box(set.resolve(&Method::GET, None, std::hint::black_box(raw), || 0));
+                begun.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[times.len() / 2]
+    };
+    let of_plain = measure(&plain);
+    println!("plain: {of_plain:?}");
+    for part in ["%41", "%2e", ";", "/", "/..;", "%2F..%2F", "%252e", "/%2e%2e", "a/../", "\\", "%00"] {
+        for begin in ["/", "/orders/", "/nothing/"] {
+            let raw = format!("{begin}{}", part.repeat(4_096 / part.len()));
+            let time = measure(&raw);
+            println!(
+                "{begin}{part}…: {time:?}, {:.1} times the plain one",
+                time.as_secs_f64() / of_plain.as_secs_f64()
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
@@ -163,10 +247,13 @@ proptest! {
         let set = shop();
         let raw = format!("/{}", parts.concat());
         let method = if post { Method::POST } else { Method::GET };
-        let Ok(resolved) = set.resolve(&method, None, &raw) else { return Ok(()) };
+        let Ok(resolved) = set.resolve(&method, None, &raw, || 0) else { return Ok(()) };
         let id = |found: &Option<FoundRoute<'_>>| found.as_ref().map(|f| f.flag.route.id.clone());
 
-        let again = set.resolve(&method, None, &resolved.path);
+        let again = set.resolve(&method, None, &resolved.path, || 0);
+        if resolved.found.is_none() {
+            prop_assert_eq!(&*resolved.path, &*raw);
+        }
         prop_assert!(again.is_ok_and(|again| again.path == resolved.path && id(&again.found) == id(&resolved.found)));
 
         if resolved.found.is_none() {
@@ -179,6 +266,12 @@ proptest! {
             };
             prop_assert!(!flagged, "{} forwarded as {} is read as {}", raw, resolved.path, read);
         }
+    }
+
+    /// Any text is resolved or refused.
+    #[test]
+    fn any_path_has_an_answer(raw in "/\\PC{0,60}") {
+        let _ = shop().resolve(&Method::GET, None, &raw, || 0);
     }
 
     /// The matcher agrees with a simple implementation.

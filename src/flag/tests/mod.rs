@@ -1,5 +1,6 @@
 //! Tests of the module as a whole.
 
+mod conventions;
 mod decisions;
 mod matching;
 mod paths;

@@ -26,7 +26,7 @@ async fn a_creator_goes_to_live_only_if_its_followers_would_too() {
     }
     fixture.flip("follow", to(State::Live)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"follow".into(), 0, ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("create", to(State::Live)).await;
     assert!(refused.contains("of its follower `follow`: ") && refused.contains("failed runs"), "{refused}");
@@ -47,7 +47,7 @@ async fn a_follower_in_only_has_to_go_down_before_its_creator_goes_to_live() {
     fixture.flip("follow", to(State::Live)).await.unwrap();
     fixture.flip("follow", forced(State::Only)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"follow".into(), 0, ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("create", to(State::Live)).await;
     assert!(refused.contains("nothing is compared in `only`: flip it down to `live` first"), "{refused}");
@@ -71,7 +71,7 @@ async fn force_of_a_follower_in_the_files_holds_for_its_creator_in_the_same_edit
 
 /// In the same process as after a restart.
 #[tokio::test]
-async fn force_of_a_follower_over_the_gate_to_only_is_none_over_that_to_live() {
+async fn force_of_a_follower_to_only_does_not_open_the_gate_of_its_creator_to_live() {
     let fixture = Fixture::open(files(&[])).await;
     for route in ["follow", "create"] {
         fixture.record_pairs(route);
@@ -84,7 +84,7 @@ async fn force_of_a_follower_over_the_gate_to_only_is_none_over_that_to_live() {
     fixture.ladder.reload(in_only, || {}).await.unwrap();
     assert_eq!(fixture.state("follow").state, State::Only, "{:?}", fixture.status("follow").refused);
     for _ in 0..3 {
-        fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"follow".into(), 0, ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("create", to(State::Live)).await;
     assert!(refused.contains("of its follower `follow`: "), "{refused}");
@@ -99,7 +99,8 @@ async fn force_of_a_creator_over_what_its_followers_lack_stays_visible() {
         fixture.flip(route, to(State::Dark)).await.unwrap();
     }
     fixture.flip("follow", to(State::Live)).await.unwrap();
-    let fail = || (0..3).for_each(|_| fixture.evidence.settle(&"follow".into(), 0, Outcome::Failed("timeout")));
+    let fail =
+        || (0..3).for_each(|_| fixture.evidence.settle(&"follow".into(), 0, ComparisonOutcome::Failed("timeout")));
     fail();
     fixture.flip("create", forced(State::Live)).await.unwrap();
     assert_eq!(fixture.status("create").forced.as_deref(), Some("a drill"));

@@ -5,7 +5,7 @@ use crate::ladder::only::removed_in_only;
 use crate::ladder::positions::Positions;
 
 /// The same files with `force` at these routes.
-fn forcing(states: &[(&str, State)], routes: &[&str]) -> Declared {
+fn forcing(states: &[(&str, State)], routes: &[&str]) -> DeclaredFiles {
     let force = |files, id: &&str| edited(files, id, |route| route.force = Some("we know".into()));
     routes.iter().fold(files(states), force)
 }
@@ -15,41 +15,41 @@ async fn without_a_flip_a_file_counts_up_to_shadow() {
     let declared = [("bare", State::Live), ("plain", State::Shadow), ("follow", State::Only)];
     let mut fixture = Fixture::open(files(&declared)).await;
     for _ in 0..3 {
-        assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate));
-        assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Unproven));
-        assert_eq!(fixture.state("follow"), effective(State::Shadow, Why::Gate));
+        assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Gate));
+        assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Unproven));
+        assert_eq!(fixture.state("follow"), effective(State::Shadow, EffectiveReason::Gate));
         let status = fixture.status("bare");
         assert_eq!((status.requested, status.declared, status.forced), (State::Live, State::Live, None));
         assert!(status.refused.iter().any(|why| why.contains("force: { reason")), "{:?}", status.refused);
         assert_eq!(fixture.flips().await, 0);
         fixture.ladder.reload(files(&declared), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate));
+        assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Gate));
         fixture = fixture.restart(files(&declared)).await;
     }
     // The refused declaration has no effect later either.
     fixture = fixture.restart(files(&[("bare", State::Dark)])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Gate));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));
 }
 
 #[tokio::test]
 async fn by_force_a_file_counts_without_a_flip_and_is_unproven() {
     let declared = forcing(&[("bare", State::Live), ("plain", State::Only)], &["bare", "plain"]);
     let fixture = Fixture::open(declared.clone()).await;
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Unproven));
-    assert_eq!(fixture.state("plain"), effective(State::Only, Why::Unproven));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Unproven));
+    assert_eq!(fixture.state("plain"), effective(State::Only, EffectiveReason::Unproven));
     assert_eq!((fixture.status("bare").forced.as_deref(), fixture.flips().await), (Some("we know"), 0));
     let fixture = fixture.restart(declared).await;
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Unproven));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Unproven));
 
     let done = fixture.flip("bare", forced(State::Live)).await.unwrap();
     assert!(done.changed && done.flip.forced, "a flip to the state that the file forced is a flip too");
     assert_eq!(fixture.status("bare").forced.as_deref(), Some("a drill"));
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     let lowered = edited(files(&[("bare", State::Live)]), "plain", |route| route.force = Some("back".into()));
     fixture.ladder.reload(lowered, || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "it has a flip now");
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested), "it has a flip now");
     assert_eq!(fixture.state("plain").state, State::Off, "and the file of the other has changed");
 }
 
@@ -58,7 +58,7 @@ async fn by_force_a_new_file_puts_no_creator_above_its_followers() {
     let declared = || forcing(&[("create", State::Live), ("follow", State::Live)], &["create"]);
     let mut fixture = Fixture::open(declared()).await;
     for _ in 0..2 {
-        assert_eq!(fixture.state("create"), effective(State::Shadow, Why::Gate));
+        assert_eq!(fixture.state("create"), effective(State::Shadow, EffectiveReason::Gate));
         let why = fixture.status("create").refused;
         assert_eq!(why, ["`create` cannot go above its followers, they go first: `follow` is `shadow`"]);
         fixture.ladder.reload(declared(), || {}).await.unwrap();
@@ -66,10 +66,10 @@ async fn by_force_a_new_file_puts_no_creator_above_its_followers() {
     }
     fixture.flip("follow", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(declared(), || {}).await.unwrap();
-    assert_eq!(fixture.state("create"), effective(State::Live, Why::Unproven));
+    assert_eq!(fixture.state("create"), effective(State::Live, EffectiveReason::Unproven));
     fixture.flip("follow", to(State::Shadow)).await.unwrap();
     let fixture = fixture.restart(declared()).await;
-    assert_eq!(fixture.state("create"), effective(State::Live, Why::Unproven));
+    assert_eq!(fixture.state("create"), effective(State::Live, EffectiveReason::Unproven));
 }
 
 #[tokio::test]
@@ -99,8 +99,8 @@ async fn files_whose_move_the_gate_refuses_are_loaded_and_the_route_keeps_its_st
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
     let declared = files(&[("plain", State::Live), ("bare", State::Dark)]);
     fixture.ladder.reload(declared.clone(), || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Gate));
-    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Gate));
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Gate));
     let status = fixture.status("plain");
     assert_eq!((status.requested, status.declared), (State::Live, State::Live));
     assert!(status.refused[0].contains("one rung at a time"), "{:?}", status.refused);
@@ -108,19 +108,19 @@ async fn files_whose_move_the_gate_refuses_are_loaded_and_the_route_keeps_its_st
 
     // It is still requested after a restart, and dropped when the file takes it back.
     let fixture = fixture.restart(declared.clone()).await;
-    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Gate));
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Gate));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Requested));
     assert!(fixture.status("plain").refused.is_empty());
 
     // A flip ends it, also over a restart.
     fixture.ladder.reload(declared.clone(), || {}).await.unwrap();
     assert!(fixture.flip("plain", to(State::Shadow)).await.unwrap().changed);
-    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Requested));
     fixture.ladder.reload(declared.clone(), || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Requested));
     let fixture = fixture.restart(declared).await;
-    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Requested));
 }
 
 #[tokio::test]
@@ -131,9 +131,9 @@ async fn a_file_passes_the_gate_by_force() {
         edited(files(&[("bare", State::Live)]), "bare", |route| route.force = reason)
     };
     fixture.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Gate));
     fixture.ladder.reload(force("we know"), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     let last = fixture.status("bare").last.unwrap();
     assert!(last.forced && last.by == "file" && last.reason.as_deref() == Some("we know"));
     fixture.ladder.reload(force("another word"), || {}).await.unwrap();
@@ -144,11 +144,11 @@ async fn a_file_passes_the_gate_by_force() {
 async fn files_raise_followers_before_their_creator() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.ladder.reload(files(&[("create", State::Shadow), ("follow", State::Shadow)]), || {}).await.unwrap();
-    assert_eq!(fixture.state("create"), effective(State::Shadow, Why::Requested));
+    assert_eq!(fixture.state("create"), effective(State::Shadow, EffectiveReason::Requested));
     // The follower passes, the creator does not.
     fixture.ladder.reload(files(&[("create", State::Dark), ("follow", State::Dark)]), || {}).await.unwrap();
-    assert_eq!(fixture.state("follow"), effective(State::Dark, Why::Requested));
-    assert_eq!(fixture.state("create"), effective(State::Shadow, Why::Gate));
+    assert_eq!(fixture.state("follow"), effective(State::Dark, EffectiveReason::Requested));
+    assert_eq!(fixture.state("create"), effective(State::Shadow, EffectiveReason::Gate));
 }
 
 /// The acknowledgement that a flip asks for is `force` in the file.
@@ -201,7 +201,7 @@ async fn files_need_an_acknowledgement_to_lower_a_route_from_only() {
             .unwrap();
         assert_eq!((fixture.state("bare").state, fixture.state("plain").state), (State::Only, State::Shadow));
         fixture.ladder.reload(forcing(&[], &["bare"]), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+        assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));
         assert_eq!(fixture.flips().await, flips + 3, "of `bare`, and of `plain` up and down");
         fixture.ladder.reload(without("bare"), || {}).await.unwrap();
     }
@@ -218,7 +218,7 @@ async fn files_need_an_acknowledgement_to_lower_a_route_from_only() {
     let forgets = edited(renamed(State::Off), "new", |route| route.was.clear());
     let refused = fixture.ladder.reload(forgets, || panic!("it is not recorded")).await.unwrap_err().to_string();
     assert!(refused.contains("would put `new` in `off`") && refused.contains("`was:`"), "{refused}");
-    assert_eq!(fixture.state("new"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("new"), effective(State::Only, EffectiveReason::Requested));
 }
 
 #[tokio::test]
@@ -226,11 +226,11 @@ async fn a_start_keeps_a_route_in_only_whose_file_lowers_it_without_an_acknowled
     let fixture = Fixture::open(files(&[("bare", State::Shadow)])).await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let fixture = fixture.restart(files(&[])).await.restart(files(&[])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
     let why = fixture.status("bare").refused.join("; ");
     assert!(why.contains("going down needs an acknowledgement"), "{why}");
     let fixture = fixture.restart(forcing(&[], &["bare"])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));
     assert!(fixture.status("bare").refused.is_empty());
 }
 
@@ -257,7 +257,7 @@ pub(super) async fn stored(fixture: &Fixture) -> Positions {
 
 #[tokio::test]
 async fn routes_come_and_go() {
-    let without = |mut files: Declared| {
+    let without = |mut files: DeclaredFiles| {
         files.routes.retain(|route| route.id.as_str() != "bare");
         files
     };
@@ -269,7 +269,7 @@ async fn routes_come_and_go() {
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(
         fixture.state("bare"),
-        effective(State::Dark, Why::Gate),
+        effective(State::Dark, EffectiveReason::Gate),
         "its last flip counts; legacy served requests without a record meanwhile, and retries of these may come"
     );
     assert_eq!(fixture.status("bare").requested, State::Live);
@@ -295,13 +295,13 @@ async fn only_a_changed_declaration_moves_a_route_that_comes_back() {
                 fixture.ladder.reload(files, || {}).await.unwrap();
             }
         }
-        assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested), "restarts: {restarts}");
-        assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Unproven), "it has no flip");
+        assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested), "restarts: {restarts}");
+        assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Unproven), "it has no flip");
         assert_eq!(fixture.flips().await, flips, "nobody moved it");
         // It leaves once more, and comes back with another declaration: that is a flip by `file`.
         fixture.ladder.reload(without(), || {}).await.unwrap();
         fixture.ladder.reload(files(&[("bare", State::Shadow)]), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Requested));
+        assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Requested));
         assert_eq!(fixture.status("bare").last.unwrap().by, "file");
     }
 }
@@ -311,16 +311,16 @@ async fn a_route_that_loses_its_workflow_is_off_until_it_has_one_again() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(edited(files(&[]), "bare", |route| route.workflow = None), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Gate));
     assert_eq!(fixture.status("bare").requested, State::Live);
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(
         fixture.state("bare"),
-        effective(State::Dark, Why::Gate),
+        effective(State::Dark, EffectiveReason::Gate),
         "legacy served requests without a record meanwhile, and retries of these may come"
     );
     fixture.flip("bare", forced(State::Live)).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
 }
 
 #[tokio::test]
@@ -357,7 +357,7 @@ async fn a_rename_with_was_orphans_no_instance() {
             route.instance = Some(Instance::Follows { creator: creator.0.into(), param: "id".into() });
         })
     };
-    let orphans = async |fixture: &Fixture, files: &Declared| fixture.orphans(files).await.unwrap();
+    let orphans = async |fixture: &Fixture, files: &DeclaredFiles| fixture.orphans(files).await.unwrap();
     let sentences_on_both = orphans(&fixture, &named(("make", &[]), ("read", &[]))).await;
     assert!(sentences_on_both.len() == 2 && sentences_on_both[0].contains("`was: [create]`"), "{sentences_on_both:?}");
     let sentences_on_one = orphans(&fixture, &named(("make", &["create"]), ("read", &[]))).await;
@@ -391,5 +391,5 @@ async fn a_route_is_renamed_and_moved_at_once() {
     });
     next.bases.insert("new".into(), "one".into());
     fixture.ladder.reload(next, || {}).await.unwrap();
-    assert_eq!(fixture.state("new"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("new"), effective(State::Only, EffectiveReason::Requested));
 }

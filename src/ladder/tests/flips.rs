@@ -8,21 +8,24 @@ use super::*;
 #[tokio::test]
 async fn a_share_of_a_forced_rung_is_raised_by_force_only() {
     let fixture = Fixture::open(files(&[])).await;
-    fixture.flip("plain", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
     assert!(fixture.refusal("plain", percent(State::Live, 100.0)).await.contains("pairs"));
     fixture.flip("plain", percent(State::Live, 5.0)).await.unwrap();
     assert!(fixture.status("plain").forced.is_some(), "a smaller share proves nothing");
     assert!(fixture.refusal("plain", percent(State::Live, 100.0)).await.contains("pairs"));
-    let request = FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) };
+    let request = MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) };
     assert!(fixture.flip("plain", request).await.unwrap().flip.forced);
 }
 
 #[tokio::test]
 async fn a_route_goes_up_one_rung_at_a_time_and_only_through_the_gate() {
     let fixture = Fixture::open(files(&[])).await;
-    assert_eq!(fixture.state("plain"), effective(State::Off, Why::Unproven));
+    assert_eq!(fixture.state("plain"), effective(State::Off, EffectiveReason::Unproven));
     let done = fixture.flip("plain", to(State::Shadow)).await.unwrap();
-    assert_eq!((done.changed, done.flip.number, done.effective), (true, 1, effective(State::Shadow, Why::Requested)));
+    assert_eq!(
+        (done.changed, done.flip.number, done.effective),
+        (true, 1, effective(State::Shadow, EffectiveReason::Requested))
+    );
     assert_eq!((done.flip.by.as_str(), done.flip.from.as_str(), done.flip.to.as_str()), ("ann", "off", "shadow"));
     assert_eq!(fixture.state("plain"), done.effective);
 
@@ -32,11 +35,11 @@ async fn a_route_goes_up_one_rung_at_a_time_and_only_through_the_gate() {
     assert!(
         fixture.refusal("plain", to(State::Live)).await.contains("goes up one rung at a time, and `shadow` to `live`")
     );
-    assert!(fixture.refusal("plain", FlipRequest { force: true, ..to(State::Dark) }).await.contains("needs a reason"));
+    assert!(fixture.refusal("plain", MoveRequest { force: true, ..to(State::Dark) }).await.contains("needs a reason"));
 
     let done = fixture.flip("plain", forced(State::Live)).await.unwrap();
     assert!(done.flip.forced && done.flip.evidence.is_object());
-    assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Live, EffectiveReason::Requested));
     let status = fixture.status("plain");
     assert_eq!(status.forced.as_deref(), Some("a drill"));
     let next = status.next.unwrap();
@@ -44,7 +47,7 @@ async fn a_route_goes_up_one_rung_at_a_time_and_only_through_the_gate() {
 
     fixture.record_engine_answers("plain");
     let done = fixture
-        .flip("plain", FlipRequest { force: true, reason: Some("no need".into()), ..to(State::Only) })
+        .flip("plain", MoveRequest { force: true, reason: Some("no need".into()), ..to(State::Only) })
         .await
         .unwrap();
     let overridden = done.flip.overridden.unwrap();
@@ -62,7 +65,7 @@ async fn a_forced_rung_stays_marked_whatever_moves_after_it() {
     fixture.record_engine_answers("plain");
     for (request, marked) in [
         (to(State::Only), true),
-        (FlipRequest { acknowledge: true, ..to(State::Live) }, true),
+        (MoveRequest { acknowledge: true, ..to(State::Live) }, true),
         (percent(State::Live, 50.0), true),
         (to(State::Dark), true),
         (to(State::Shadow), false),
@@ -83,7 +86,7 @@ async fn a_rung_is_proven_by_evidence_and_for_all_callers() {
     assert_eq!(proven("plain"), State::Off);
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
     assert_eq!(proven("plain"), State::Shadow);
-    fixture.flip("plain", FlipRequest { percent: Percent::new(1.0), ..forced(State::Live) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: Percent::new(1.0), ..forced(State::Live) }).await.unwrap();
     assert_eq!(proven("plain"), State::Shadow, "the gate to `dark` would be shut");
     fixture.record_pairs("plain");
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
@@ -104,20 +107,20 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 20.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("plain", percent(State::Live, 30.0)).await;
     assert!(refused.contains("failed runs of the engine"), "{refused}");
     fixture.flip("plain", percent(State::Live, 15.0)).await.unwrap();
     assert_eq!(fixture.status("plain").forced, None, "a smaller share needs no force");
-    fixture.flip("plain", FlipRequest { percent: Percent::new(30.0), ..forced(State::Live) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: Percent::new(30.0), ..forced(State::Live) }).await.unwrap();
     assert_eq!(fixture.status("plain").forced.as_deref(), Some("a drill"));
     fixture.record_pairs("plain");
     assert_eq!(fixture.status("plain").forced, None, "fewer than 10 % have failed again");
     fixture.flip("plain", percent(State::Live, 40.0)).await.unwrap();
     // The files pass the same gate.
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
     }
     let larger = edited(files(&[("plain", State::Live)]), "plain", |route| {
         route.shares = Shares { live: Percent::new(50.0).unwrap(), ..route.shares };
@@ -135,7 +138,7 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("plain", percent(State::Dark, 100.0)).await;
     assert!(refused.contains("failed runs of the engine"), "{refused}");
@@ -153,10 +156,10 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     assert_eq!(shares(&fixture), Percent::ALL);
     // No more callers than were in `live`: the way down needs no gate.
     fixture.flip("plain", percent(State::Live, 100.0)).await.unwrap();
-    fixture.flip("plain", FlipRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     for _ in 0..6 {
-        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
     }
     fixture.flip("plain", percent(State::Dark, 100.0)).await.unwrap();
 }
@@ -169,9 +172,9 @@ async fn a_larger_share_that_is_forced_on_the_way_down_stays_marked() {
     fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
     }
-    let request = FlipRequest { percent: Percent::new(100.0), ..forced(State::Dark) };
+    let request = MoveRequest { percent: Percent::new(100.0), ..forced(State::Dark) };
     let done = fixture.flip("plain", request).await.unwrap();
     assert_eq!(done.flip.overridden.map(|overridden| overridden.from), Some(State::Shadow));
     assert_eq!(fixture.status("plain").forced.as_deref(), Some("a drill"));
@@ -184,11 +187,11 @@ async fn a_larger_share_that_is_forced_on_the_way_down_stays_marked() {
 #[tokio::test]
 async fn the_state_only_requires_a_share_of_100_percent_in_live() {
     let fixture = Fixture::open(files(&[])).await;
-    let request = FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) };
+    let request = MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) };
     fixture.flip("plain", request).await.unwrap();
     fixture.record_engine_answers("plain");
     assert!(fixture.refusal("plain", to(State::Only)).await.contains("needs a share of 100 % in live"));
-    let request = FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) };
+    let request = MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) };
     let done = fixture.flip("plain", request).await.unwrap();
     assert!(done.changed, "a share alone is a flip too");
     fixture.flip("plain", to(State::Only)).await.unwrap();
@@ -214,7 +217,7 @@ async fn impossible_moves_are_refused_also_with_force() {
         ("list", forced(State::Shadow), "`list` has no workflow"),
         (
             "bare",
-            FlipRequest { percent: Percent::new(5.0), ..forced(State::Live) },
+            MoveRequest { percent: Percent::new(5.0), ..forced(State::Live) },
             "a share below 100 % in `live` needs a `key`",
         ),
         ("plain", percent(State::Off, 5.0), "`off` has no share"),
@@ -235,7 +238,7 @@ async fn the_way_down_shows_the_horizon() {
     let known = "the engine owns 2 instances of `create` that legacy does not know; they stay with the engine";
     let refusal = fixture.refusal("create", to(State::Live)).await;
     assert!(refusal.contains("needs an acknowledgement") && refusal.contains(known), "{refusal}");
-    let done = fixture.flip("create", FlipRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
+    let done = fixture.flip("create", MoveRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
     assert!(done.horizon[0].starts_with(known), "{:?}", done.horizon);
     assert_eq!(done.horizon[1], "`list` (GET /orders) is answered by legacy and will not show them");
 
@@ -251,17 +254,17 @@ async fn flips_and_the_kill_switch_survive_a_restart() {
     fixture.flip("plain", percent(State::Shadow, 25.0)).await.unwrap();
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.freeze(Freeze::Effects, Some("fire".into()), "ann".into()).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
 
     let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
     assert_eq!(fixture.status("plain").shares.shadow, Percent::new(25.0).unwrap());
     assert!(!fixture.status("plain").has_no_flip && fixture.status("create").has_no_flip);
     assert_eq!(fixture.status("bare").forced.as_deref(), Some("a drill"));
     let thaw = fixture.ladder.freeze(Freeze::No, None, "bob".into()).await.unwrap().flip;
     assert_eq!((thaw.from.as_str(), thaw.to.as_str(), thaw.route), ("effects", "no", None));
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     assert_eq!(fixture.flips().await, 4);
 }
 
@@ -271,12 +274,12 @@ async fn health_lowers_a_route_and_releases_it_without_a_flip() {
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.flip("plain", forced(State::Only)).await.unwrap();
     fixture.ladder.set_health(fixture.ladder.begin_check(), false);
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Health));
-    assert_eq!(fixture.state("plain"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Health));
+    assert_eq!(fixture.state("plain"), effective(State::Only, EffectiveReason::Requested));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Health));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Health));
     fixture.ladder.set_health(fixture.ladder.begin_check(), true);
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     assert_eq!(fixture.flips().await, 2);
 }
 
@@ -284,13 +287,13 @@ async fn health_lowers_a_route_and_releases_it_without_a_flip() {
 async fn when_the_store_fails_nothing_changes() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
-    let generation = fixture.ladder.flags().load().generation;
+    let generation = fixture.ladder.flags().load().set_number;
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     let error = fixture.flip("plain", forced(State::Live)).await.unwrap_err();
     assert!(matches!(error, FlipError::Store(_)), "{error}");
     assert!(fixture.ladder.reload(files(&[("bare", State::Shadow)]), || {}).await.is_err());
     let set = fixture.ladder.flags().load_full();
-    assert_eq!((set.generation, set.freeze), (generation, Freeze::No));
+    assert_eq!((set.set_number, set.freeze), (generation, Freeze::No));
     assert_eq!(fixture.state("plain").state, State::Shadow);
     assert_eq!(fixture.state("bare").state, State::Off);
 
@@ -345,7 +348,7 @@ async fn a_caller_that_goes_away_does_not_leave_a_flip_half_done() {
 async fn a_blank_reason_is_not_in_the_commands_that_would_pass() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
-    let request = FlipRequest { reason: Some(" ".into()), ..forced(State::Dark) };
+    let request = MoveRequest { reason: Some(" ".into()), ..forced(State::Dark) };
     let Err(FlipError::Refused { why, commands }) = fixture.flip("plain", request).await else {
         panic!("it is refused")
     };
@@ -353,5 +356,5 @@ async fn a_blank_reason_is_not_in_the_commands_that_would_pass() {
     let [command] = &commands[..] else { panic!("{commands:?}") };
     let reason = command.force.clone().unwrap();
     assert!(!reason.trim().is_empty(), "{command:?}");
-    fixture.flip("plain", FlipRequest { reason: Some(reason), ..forced(State::Dark) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { reason: Some(reason), ..forced(State::Dark) }).await.unwrap();
 }

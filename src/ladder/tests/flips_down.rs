@@ -4,8 +4,8 @@ use super::overtaken::{pairs, silence, stored};
 use super::*;
 
 /// To `off`, also from `only`.
-fn off() -> FlipRequest {
-    FlipRequest { acknowledge: true, ..to(State::Off) }
+fn off() -> MoveRequest {
+    MoveRequest { acknowledge: true, ..to(State::Off) }
 }
 
 async fn wait_until_recorded(fixture: &Fixture) {
@@ -51,7 +51,7 @@ async fn a_flip_down_is_in_force_at_once_while_the_store_is_silent() {
             let down = fixture.flip(route, off()).await.unwrap();
             assert!(began.elapsed() <= Duration::from_millis(1_001), "{:?}", began.elapsed());
             assert_eq!((down.changed, down.recorded, down.flip.number), (true, false, 0));
-            assert_eq!(down.effective, effective(State::Off, Why::Requested));
+            assert_eq!(down.effective, effective(State::Off, EffectiveReason::Requested));
             let status = fixture.status(route);
             assert!(status.is_unrecorded && could_be_live(&fixture, route), "a restart would return it");
             assert_eq!((status.last.unwrap().number, fixture.ladder.unrecorded_flips()), (0, number));
@@ -90,7 +90,7 @@ async fn a_raise_that_waits_for_the_store_does_not_undo_a_later_flip_down() {
         let raised = raise.await.unwrap();
         assert_eq!(raised.is_ok(), is_taken, "{raised:?}");
         if let Ok(raised) = raised {
-            assert_eq!(raised.effective, effective(State::Off, Why::Requested));
+            assert_eq!(raised.effective, effective(State::Off, EffectiveReason::Requested));
         }
         assert_eq!(fixture.state("bare").state, State::Off);
         wait_until_recorded(&fixture).await;
@@ -115,9 +115,9 @@ async fn a_flip_to_the_present_state_stops_a_raise_that_waits() {
         answer(&fixture);
         assert_eq!(raise.await.unwrap().is_ok(), is_taken);
         wait_until_recorded(&fixture).await;
-        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+        assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Requested));
         let fixture = fixture.restart(files(&[])).await;
-        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+        assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Requested));
     }
 }
 
@@ -128,7 +128,7 @@ async fn a_lower_flip_down_replaces_one_that_waits_and_a_higher_one_is_a_raise()
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     silence(&fixture, true);
     for state in [State::Live, State::Shadow] {
-        fixture.flip("bare", FlipRequest { acknowledge: true, ..to(state) }).await.unwrap();
+        fixture.flip("bare", MoveRequest { acknowledge: true, ..to(state) }).await.unwrap();
         assert_eq!((fixture.state("bare").state, fixture.ladder.unrecorded_flips()), (state, 1));
     }
     let up = fixture.flip("bare", forced(State::Dark)).await;
@@ -168,7 +168,7 @@ async fn files_that_wait_for_the_store_do_not_undo_a_later_flip_down() {
         let last = stored(&fixture).await.pop();
         assert_eq!(last, pairs(&[if goes_down_itself { ("dark", "off") } else { ("live", "shadow") }]).pop());
         let fixture = fixture.restart(read).await;
-        assert_eq!(fixture.state("new"), effective(state, Why::Requested));
+        assert_eq!(fixture.state("new"), effective(state, EffectiveReason::Requested));
     }
 }
 
@@ -287,7 +287,7 @@ async fn what_an_attempt_finds_recorded_is_found_again_if_it_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_lowers_a_route_on_its_way_to_only_during_a_freeze() {
     let fixture = Fixture::open(files(&[])).await;
-    fixture.flip("bare", FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
+    fixture.flip("bare", MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
     silence(&fixture, true);
     let pending = fixture.flip("bare", forced(State::Only)).await.unwrap_err();
     assert!(matches!(pending, FlipError::StoreSilent(StoreSilent::Pending)), "{pending}");
@@ -298,5 +298,5 @@ async fn a_flip_down_lowers_a_route_on_its_way_to_only_during_a_freeze() {
     let expected = pairs(&[("off", "live"), ("live", "only"), ("only", "off"), ("no", "instances")]);
     assert_eq!(stored(&fixture).await, expected);
     let fixture = fixture.restart(files(&[])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));
 }

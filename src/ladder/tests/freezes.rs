@@ -88,7 +88,7 @@ async fn a_freeze_is_in_force_though_the_store_refuses_it_and_is_recorded_when_i
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     let frozen = freeze(&fixture, Freeze::Instances).await.unwrap();
     assert_eq!((frozen.recorded, frozen.flip.number), (false, 0));
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
     assert!(fixture.ladder.freeze_is_unrecorded());
     assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded);
     assert!(matches!(freeze(&fixture, Freeze::Instances).await, Err(FreezeError::Weaker)));
@@ -121,13 +121,13 @@ async fn no_route_goes_to_only_during_a_freeze() {
     }
     let by_file = || edited(files(&[("bare", State::Only)]), "bare", |route| route.force = Some("we know".into()));
     fixture.ladder.reload(by_file(), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
     wait_until_recorded(&fixture).await;
     let fixture = fixture.restart(by_file()).await;
     assert_ne!(fixture.state("bare").state, State::Only);
     freeze(&fixture, Freeze::No).await.unwrap();
     fixture.flip("bare", forced(State::Only)).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
 }
 
 /// It counts as new until the freeze ends.

@@ -17,7 +17,7 @@ async fn bare_in_live() -> Fixture {
 }
 
 /// The files with `bare` on another path.
-pub(super) fn elsewhere() -> Declared {
+pub(super) fn elsewhere() -> DeclaredFiles {
     edited(files(&[]), "bare", |route| route.matches.path = "/elsewhere".into())
 }
 
@@ -26,7 +26,7 @@ async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
     let mut fixture = bare_in_live().await;
     for _ in 0..2 {
         fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+        assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
         let status = fixture.status("bare");
         assert_eq!(status.requested, State::Live);
         let could_be_live = fixture.ladder.flags().load().route(&"bare".into()).unwrap().could_be_live();
@@ -40,14 +40,14 @@ async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
     // A person may override it.
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     let fixture = fixture.restart(elsewhere()).await;
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     // The way back is a change, too.
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     fixture.flip("bare", to(State::Dark)).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Requested));
     assert!(fixture.status("bare").refused.is_empty());
 }
 
@@ -66,7 +66,7 @@ async fn a_route_is_logged_as_held_only_when_the_files_are_in_force() {
     assert_eq!(held(), 0, "the files were not recorded");
     fixture.store.refuse_flips.store(false, Ordering::SeqCst);
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     assert_eq!(held(), 1);
 }
 
@@ -81,20 +81,20 @@ async fn files_are_refused_if_they_give_unrecorded_requests_to_a_route_in_only()
     let without_time = |text: &str| text.split("until").next().unwrap().to_owned();
     assert_eq!(without_time(&at_start), without_time(&refused));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested), "nothing changed");
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested), "nothing changed");
     assert_eq!(fixture.status("bare").requested, State::Only);
 
     // By force they are accepted once and for all.
     let by_force = edited(elsewhere(), "bare", |route| route.force = Some("no client retries".into()));
     fixture.ladder.reload(by_force, || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
     assert!(fixture.status("bare").forced.is_some());
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
     let fixture = fixture.restart(elsewhere()).await;
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
     let renamed = edited(elsewhere(), "bare", |route| (route.id, route.was) = ("renamed".into(), vec!["bare".into()]));
     fixture.ladder.reload(renamed, || {}).await.unwrap();
-    assert_eq!(fixture.state("renamed"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("renamed"), effective(State::Only, EffectiveReason::Requested));
 }
 
 /// An older version held such a route at `dark` instead of refusing the files: its row has `since` and no `accepted`.
@@ -112,20 +112,20 @@ async fn a_route_in_only_that_an_older_version_held_is_refused_at_the_start() {
     assert!(refused.contains("`bare` is in `only`") && refused.contains("force: { reason"), "{refused}");
     // What is accepted is accepted for the later starts, too.
     let fixture = fixture.restart(by_force()).await.restart(elsewhere()).await;
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
 }
 
 #[tokio::test]
-async fn files_that_lower_a_route_from_the_state_only_and_give_it_unrecorded_requests_must_lower_it_below_live() {
+async fn files_that_take_a_route_out_of_only_and_reassign_requests_to_it_must_lower_it_below_live() {
     let fixture = bare_in_live().await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let lower = |state| edited(elsewhere(), "bare", |route| route.declared = state);
     let refused = fixture.ladder.reload(lower(State::Live), || {}).await.unwrap_err().to_string();
     assert!(refused.contains("`bare` is in `only`, where legacy is never called"), "{refused}");
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
     let by_force = edited(lower(State::Dark), "bare", |route| route.force = Some("back to legacy".into()));
     let fixture = fixture.restart(by_force).await;
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Requested));
     assert!(fixture.refusal("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
 }
 
@@ -134,11 +134,11 @@ async fn a_route_is_not_held_while_its_file_has_force() {
     let fixture = bare_in_live().await;
     let by_force = edited(elsewhere(), "bare", |route| route.force = Some("a new path".into()));
     fixture.ladder.reload(by_force, || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
     assert_eq!(
         fixture.state("bare"),
-        effective(State::Dark, Why::Gate),
+        effective(State::Dark, EffectiveReason::Gate),
         "without `force` it is held for the rest of the time"
     );
 }
@@ -148,11 +148,11 @@ async fn a_held_route_cannot_be_raised_by_its_file_and_can_be_lowered() {
     let fixture = bare_in_live().await;
     let declaring = |state| edited(elsewhere(), "bare", |route| route.declared = state);
     fixture.ladder.reload(declaring(State::Only), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     assert_eq!(fixture.flips().await, 1);
     for state in [State::Dark, State::Shadow] {
         fixture.ladder.reload(declaring(state), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(state, Why::Requested));
+        assert_eq!(fixture.state("bare"), effective(state, EffectiveReason::Requested));
         assert_eq!(fixture.status("bare").last.unwrap().by, "file");
     }
 }
@@ -186,21 +186,22 @@ async fn a_file_is_judged_by_the_match_that_it_has_now() {
 
 #[tokio::test]
 async fn a_route_whose_workflow_begins_to_write_is_held() {
-    let reads = |reads: bool| Declared { read_only: reads.then(|| "bare".into()).into_iter().collect(), ..elsewhere() };
+    let reads =
+        |reads: bool| DeclaredFiles { read_only: reads.then(|| "bare".into()).into_iter().collect(), ..elsewhere() };
     let fixture = bare_in_live().await;
     fixture.ladder.reload(reads(true), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "reading twice does no harm");
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested), "reading twice does no harm");
     // This flip by force comes before the next edit, so it does not accept what that edit exposes.
     fixture.flip("bare", to(State::Dark)).await.unwrap();
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     let fixture = fixture.restart(reads(true)).await;
     fixture.ladder.reload(reads(false), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     let fixture = fixture.restart(reads(false)).await;
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(reads(false), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
 }
 
 /// The time in which retries may come is over.
@@ -209,11 +210,11 @@ async fn a_held_route_returns_by_itself() {
     let mut fixture = bare_in_live().await;
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
     fixture.ladder.release_held().await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     expire_soon(&fixture.store).await;
     fixture = fixture.restart(elsewhere()).await;
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
-    release_until(&fixture, || fixture.state("bare") == effective(State::Live, Why::Requested)).await;
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
+    release_until(&fixture, || fixture.state("bare") == effective(State::Live, EffectiveReason::Requested)).await;
     assert_eq!(fixture.flips().await, 1);
     assert!(fixture.status("bare").refused.is_empty());
 }
@@ -243,7 +244,7 @@ impl GateCondition for Unnoted {
 }
 
 /// `bare` is in `live` by force, and gates ask for unnoted keys.
-async fn bare_in_live_with(unnoted: &Arc<Unnoted>, files: Declared) -> Fixture {
+async fn bare_in_live_with(unnoted: &Arc<Unnoted>, files: DeclaredFiles) -> Fixture {
     let store = Arc::new(FailingStore::default());
     let evidence = Evidence::load(store.clone()).await.unwrap();
     let ladder = open_with(files, &store, &evidence, vec![unnoted.clone()]).await.unwrap();
@@ -253,7 +254,7 @@ async fn bare_in_live_with(unnoted: &Arc<Unnoted>, files: Declared) -> Fixture {
 }
 
 /// Starts again, with the same conditions.
-pub(super) async fn restart_with(unnoted: &Arc<Unnoted>, files: Declared, fixture: Fixture) -> Fixture {
+pub(super) async fn restart_with(unnoted: &Arc<Unnoted>, files: DeclaredFiles, fixture: Fixture) -> Fixture {
     let Fixture { store, evidence, ladder: _ } = fixture;
     let ladder = open_with(files, &store, &evidence, vec![unnoted.clone()]).await.unwrap();
     Fixture { store, evidence, ladder }
@@ -265,23 +266,27 @@ async fn a_reload_and_a_start_hold_a_live_route_for_keys_that_are_not_known() {
     unnoted.serve("bare");
     let fixture = bare_in_live_with(&unnoted, files(&[])).await;
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "the flip by force accepted these");
+    assert_eq!(
+        fixture.state("bare"),
+        effective(State::Live, EffectiveReason::Requested),
+        "the flip by force accepted these"
+    );
     unnoted.serve("bare");
     let why = |fixture: &Fixture| fixture.status("bare").refused.join("; ");
     let fixture = restart_with(&unnoted, files(&[]), fixture).await;
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     assert!(why(&fixture).contains("held at `dark`: a key of `bare` was not noted"), "{}", why(&fixture));
     assert!(fixture.refusal("bare", to(State::Live)).await.contains("a key of `bare` was not noted"));
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     unnoted.serve("bare");
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     // A workflow that only reads does no harm.
-    let reads = Declared { read_only: ["bare".into()].into(), ..files(&[]) };
+    let reads = DeclaredFiles { read_only: ["bare".into()].into(), ..files(&[]) };
     fixture.ladder.reload(reads, || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
 }
 
 /// `plain` had some of the requests of `bare` and is removed.
@@ -296,13 +301,13 @@ async fn a_live_route_is_held_for_unnoted_keys_of_a_route_whose_requests_it_gets
         files
     };
     fixture.ladder.reload(without_plain(), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "all keys were noted");
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested), "all keys were noted");
     fixture.ladder.reload(wide(), || {}).await.unwrap();
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     unnoted.serve("plain");
     fixture.ladder.reload(wide(), || {}).await.unwrap();
     fixture.ladder.reload(without_plain(), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
 }
 
 #[tokio::test]
@@ -314,11 +319,11 @@ async fn a_live_route_is_held_when_a_scope_of_its_keys_is_forgotten() {
     };
     for n in 0..crate::limits::EARLIER_SCOPES_MAX {
         fixture.ladder.reload(scoped_by(n), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "{n}");
+        assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested), "{n}");
     }
     let last = crate::limits::EARLIER_SCOPES_MAX;
     fixture.ladder.reload(scoped_by(last), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     let why = fixture.status("bare").refused.join("; ");
     assert!(why.contains("the scope of the retry keys changed more than"), "{why}");
 }
@@ -356,7 +361,7 @@ async fn a_held_route_does_not_return_while_keys_are_not_known() {
     assert!(why().contains("its retry keys are recorded since"), "{}", why());
     release_until(&fixture, || !why().contains("its retry keys are recorded since")).await;
     assert!(why().contains("a key of `bare` was not noted"), "{}", why());
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
 }
 
 /// The file of `plain` asks for `dark`, whose gate is open now: only the next reload moves `plain`.
@@ -368,11 +373,14 @@ async fn the_end_of_a_hold_moves_no_other_route() {
     fixture.ladder.reload(asking(), || {}).await.unwrap();
     expire_soon(&fixture.store).await;
     let fixture = fixture.restart(asking()).await;
-    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Gate));
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Gate));
     fixture.record_pairs("plain");
     let flips = fixture.flips().await;
-    release_until(&fixture, || fixture.state("bare") == effective(State::Live, Why::Requested)).await;
-    assert_eq!((fixture.state("plain"), fixture.flips().await), (effective(State::Shadow, Why::Gate), flips));
+    release_until(&fixture, || fixture.state("bare") == effective(State::Live, EffectiveReason::Requested)).await;
+    assert_eq!(
+        (fixture.state("plain"), fixture.flips().await),
+        (effective(State::Shadow, EffectiveReason::Gate), flips)
+    );
     fixture.ladder.reload(asking(), || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Requested));
 }

@@ -7,7 +7,7 @@ use crate::flag::Cohort;
 use crate::limits::COHORT_REASONS_MAX;
 
 /// Starts on a restored backup, which a process starts for the first time.
-async fn restart_on_copy(files: Declared, fixture: Fixture) -> Fixture {
+async fn restart_on_copy(files: DeclaredFiles, fixture: Fixture) -> Fixture {
     let Fixture { store, evidence, ladder: _ } = fixture;
     let parts = LadderParts {
         store: store.clone(),
@@ -27,11 +27,14 @@ async fn a_route_that_goes_down_from_only_to_live_on_a_copy_is_held_at_once() {
         let fixture = Fixture::open(files(&[])).await;
         fixture.flip("bare", forced(State::Only)).await.unwrap();
         let fixture = restart_on_copy(files(&[]), fixture).await;
-        assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+        assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
         let down = if by_force { forced(State::Live) } else { to(State::Live) };
-        let flipped = fixture.flip("bare", FlipRequest { acknowledge: true, ..down }).await.unwrap();
-        let expected =
-            if by_force { effective(State::Live, Why::Requested) } else { effective(State::Dark, Why::Gate) };
+        let flipped = fixture.flip("bare", MoveRequest { acknowledge: true, ..down }).await.unwrap();
+        let expected = if by_force {
+            effective(State::Live, EffectiveReason::Requested)
+        } else {
+            effective(State::Dark, EffectiveReason::Gate)
+        };
         assert_eq!(flipped.effective, expected);
         assert!(flipped.flip.forced, "the gates below are overridden by the first flip");
         fixture.ladder.reload(files(&[]), || {}).await.unwrap();
@@ -45,24 +48,32 @@ async fn a_live_route_goes_down_for_good_on_a_copy() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     let fixture = restart_on_copy(files(&[]), fixture).await;
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Requested));
     let last = fixture.status("bare").last.unwrap();
     assert!(last.by == "file" && last.reason.unwrap().contains("the store is a copy"));
     let fixture = fixture.restart(files(&[])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested), "no retries may come any more");
+    assert_eq!(
+        fixture.state("bare"),
+        effective(State::Dark, EffectiveReason::Requested),
+        "no retries may come any more"
+    );
 
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     let by_force = || edited(files(&[]), "bare", |route| route.force = Some("its flips are checked".into()));
     let fixture = restart_on_copy(by_force(), fixture).await;
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
-    let reads = || Declared { read_only: ["bare".into()].into(), ..files(&[]) };
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
+    let reads = || DeclaredFiles { read_only: ["bare".into()].into(), ..files(&[]) };
     let fixture = restart_on_copy(reads(), fixture).await;
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "a repeat does no harm");
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested), "a repeat does no harm");
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested), "from now on it does");
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Requested), "from now on it does");
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "this flip is one of the copy");
+    assert_eq!(
+        fixture.state("bare"),
+        effective(State::Live, EffectiveReason::Requested),
+        "this flip is one of the copy"
+    );
 }
 
 /// The flip that lowers the route does not put the share of the backup in the place of the one in the file: whoever
@@ -77,7 +88,7 @@ async fn a_share_that_was_edited_since_the_backup_is_in_force_on_it() {
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     fixture = restart_on_copy(with_share(10.0), fixture).await;
     for when in ["at the first start", "at the second start"] {
-        assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Requested), "{when}");
+        assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Requested), "{when}");
         let status = fixture.status("plain");
         assert_eq!(status.shares.of(State::Live), Percent::new(10.0).unwrap(), "{when}");
         let last = status.last.unwrap();
@@ -143,7 +154,7 @@ async fn an_edit_of_shares_of_which_one_was_refused_can_be_taken_back() {
 }
 
 /// Files with a cohort of `bare` that is in `live` by force.
-pub(super) fn with_staff(files: Declared, reason: &str) -> Declared {
+pub(super) fn with_staff(files: DeclaredFiles, reason: &str) -> DeclaredFiles {
     let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();
     let staff = Cohort { name: "staff".into(), when, state: State::Live, force: Some(reason.into()) };
     edited(files, "bare", |route| route.cohorts = vec![staff])
@@ -293,7 +304,7 @@ async fn a_cohort_is_held_for_keys_that_are_not_known() {
     fixture.ladder.reload(with_staff(files(&[]), "they know of these keys"), || {}).await.unwrap();
     assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     let only_reads =
-        Declared { read_only: ["bare".into()].into(), ..with_staff(files(&[]), "they know of these keys") };
+        DeclaredFiles { read_only: ["bare".into()].into(), ..with_staff(files(&[]), "they know of these keys") };
     fixture.ladder.reload(only_reads, || {}).await.unwrap();
     assert_eq!(rung_of_staff(&fixture, "bare"), State::Live, "a repeat does no harm");
 }

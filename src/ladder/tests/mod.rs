@@ -31,13 +31,13 @@ use http::Method;
 use self::failing_store::FailingStore;
 use super::*;
 use crate::compare::{Body, Comparison, Observation, Verdict};
-use crate::exchange::{Outcome, Served, ServedObserver, Settle as _};
+use crate::exchange::{ComparisonOutcome, Served, ServedObserver, Settle as _};
 use crate::expression::Template;
-use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, Why};
+use crate::flag::{Effective, EffectiveReason, Instance, Match, Percent, Route, Service, Shares};
 
 /// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The
 /// route `plain` has a key.
-fn files(states: &[(&str, State)]) -> Declared {
+fn files(states: &[(&str, State)]) -> DeclaredFiles {
     let shop = Arc::new(Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]));
     let route = |id: &str, method: Method, path: &str| Route {
         workflow: Some("work".into()),
@@ -54,7 +54,7 @@ fn files(states: &[(&str, State)]) -> Declared {
     plain.key = Some(Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
     let bare = route("bare", Method::POST, "/bare");
     let routes = [create, follow, list, plain, bare].into_iter().map(Arc::new).collect();
-    Declared {
+    DeclaredFiles {
         files_version: 0,
         routes,
         default_legacy: Arc::clone(&shop),
@@ -66,14 +66,14 @@ fn files(states: &[(&str, State)]) -> Declared {
 }
 
 /// The same files with one route changed.
-fn edited(mut files: Declared, id: &str, edit: impl FnOnce(&mut Route)) -> Declared {
+fn edited(mut files: DeclaredFiles, id: &str, edit: impl FnOnce(&mut Route)) -> DeclaredFiles {
     let route = files.routes.iter_mut().find(|route| route.id.as_str() == id).unwrap();
     edit(Arc::make_mut(route));
     files
 }
 
 async fn open_ladder(
-    files: Declared,
+    files: DeclaredFiles,
     store: &Arc<FailingStore>,
     evidence: &Arc<Evidence>,
 ) -> Result<Arc<Ladder>, FilesError> {
@@ -82,7 +82,7 @@ async fn open_ladder(
 
 /// Opens a ladder whose gates have other conditions than evidence.
 async fn open_with(
-    files: Declared,
+    files: DeclaredFiles,
     store: &Arc<FailingStore>,
     evidence: &Arc<Evidence>,
     conditions: Vec<Arc<dyn GateCondition>>,
@@ -99,7 +99,11 @@ async fn open_with(
 }
 
 /// Sentences about instances of the engine that these files would leave without a route.
-async fn orphans_of(ladder: &Ladder, store: &Arc<FailingStore>, files: &Declared) -> Result<Vec<String>, StoreError> {
+async fn orphans_of(
+    ladder: &Ladder,
+    store: &Arc<FailingStore>,
+    files: &DeclaredFiles,
+) -> Result<Vec<String>, StoreError> {
     let before = ladder.mover.in_force().inputs().positions;
     let store: StoreHandle = store.clone();
     Ok(super::orphans::find(&store, &before.families(), &files.routes).await?.new)
@@ -107,7 +111,11 @@ async fn orphans_of(ladder: &Ladder, store: &Arc<FailingStore>, files: &Declared
 
 impl Ladder {
     /// Files that are read now.
-    async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), FilesError> {
+    async fn reload(
+        &self,
+        declared: DeclaredFiles,
+        recorded: impl FnOnce() + Send + 'static,
+    ) -> Result<(), FilesError> {
         self.reload_files(Moment::now(), declared, recorded).await.map(drop)
     }
 }
@@ -119,26 +127,26 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn open(files: Declared) -> Self {
+    async fn open(files: DeclaredFiles) -> Self {
         let store = Arc::new(FailingStore::default());
         let evidence = Evidence::load(store.clone()).await.unwrap();
         let ladder = open_ladder(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
     }
     /// A new process on the same store.
-    async fn restart(self, files: Declared) -> Self {
+    async fn restart(self, files: DeclaredFiles) -> Self {
         let Self { store, evidence, ladder: _ } = self;
         let ladder = open_ladder(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
     }
-    async fn orphans(&self, files: &Declared) -> Result<Vec<String>, StoreError> {
+    async fn orphans(&self, files: &DeclaredFiles) -> Result<Vec<String>, StoreError> {
         orphans_of(&self.ladder, &self.store, files).await
     }
-    async fn flip(&self, route: &str, request: FlipRequest) -> Result<Flipped, FlipError> {
+    async fn flip(&self, route: &str, request: MoveRequest) -> Result<Flipped, FlipError> {
         self.ladder.flip(&route.into(), request).await
     }
     /// The error text of a refused flip.
-    async fn refusal(&self, route: &str, request: FlipRequest) -> String {
+    async fn refusal(&self, route: &str, request: MoveRequest) -> String {
         let before = self.flips().await;
         let error = self.flip(route, request).await.unwrap_err().to_string();
         assert_eq!(self.flips().await, before, "a refused flip is not recorded");
@@ -196,18 +204,18 @@ use crate::names::RunId;
 use crate::store::{Append, Store as _, tests as store_tests};
 use crate::workflow::{self, Creates, Event, RunStarted};
 
-fn to(state: State) -> FlipRequest {
-    FlipRequest { to: state, percent: None, reason: None, force: false, acknowledge: false, by: "ann".into() }
+fn to(state: State) -> MoveRequest {
+    MoveRequest { to: state, percent: None, reason: None, force: false, acknowledge: false, by: "ann".into() }
 }
 
-fn forced(state: State) -> FlipRequest {
-    FlipRequest { force: true, reason: Some("a drill".into()), ..to(state) }
+fn forced(state: State) -> MoveRequest {
+    MoveRequest { force: true, reason: Some("a drill".into()), ..to(state) }
 }
 
-fn percent(state: State, percent: f64) -> FlipRequest {
-    FlipRequest { percent: Percent::new(percent), ..to(state) }
+fn percent(state: State, percent: f64) -> MoveRequest {
+    MoveRequest { percent: Percent::new(percent), ..to(state) }
 }
 
-fn effective(state: State, why: Why) -> Effective {
+fn effective(state: State, why: EffectiveReason) -> Effective {
     Effective { state, why }
 }

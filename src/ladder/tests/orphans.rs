@@ -33,7 +33,7 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
     let fixture = Fixture::open(files(&[])).await;
     let parse = |text: &str| text.parse::<Match>().unwrap();
     let matching = |text: &str| edited(files(&[]), "follow", |route| route.matches = parse(text));
-    let with_route = |mut files: Declared, id: &str, text: &str, edit: &dyn Fn(&mut Route)| {
+    let with_route = |mut files: DeclaredFiles, id: &str, text: &str, edit: &dyn Fn(&mut Route)| {
         let follow = files.routes.iter().find(|route| route.id.as_str() == "follow").unwrap();
         let mut route = Route { id: id.into(), matches: parse(text), ..(**follow).clone() };
         edit(&mut route);
@@ -92,7 +92,7 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
     open_ladder(with_plain_route("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
 }
 
-fn without_family() -> Declared {
+fn without_family() -> DeclaredFiles {
     let mut files = files(&[]);
     files.routes.retain(|route| !["create", "follow"].contains(&route.id.as_str()));
     files
@@ -151,7 +151,7 @@ async fn a_run_that_creates_no_instance_of_a_family_does_not_keep_the_family() {
 }
 
 /// The files with a second follower, which has no workflow.
-fn with_bare_follower() -> Declared {
+fn with_bare_follower() -> DeclaredFiles {
     let mut files = files(&[]);
     let follow = files.routes.iter().find(|route| route.id.as_str() == "follow").unwrap();
     let matches = Match { method: Method::POST, path: "/orders/{id}/cancel".into(), host: None };
@@ -172,7 +172,7 @@ async fn a_follower_that_never_had_a_workflow_refuses_no_files_while_its_creator
     for declared in [State::Off, State::Shadow] {
         let files = edited(with_bare_follower(), "plain", |route| route.declared = declared);
         fixture.ladder.reload(files, || {}).await.unwrap();
-        assert_eq!(fixture.state("create"), effective(State::Only, Why::Requested));
+        assert_eq!(fixture.state("create"), effective(State::Only, EffectiveReason::Requested));
         assert_eq!(fixture.state("plain").state, declared);
     }
 }
@@ -194,22 +194,22 @@ async fn a_creator_in_live_keeps_its_followers_before_it_has_an_instance() {
     }
     let refused = fixture.ladder.reload(with_bare_follower(), || panic!("it is not recorded")).await.unwrap_err();
     assert!(refused.to_string().contains("`cancel` follows up what `create` creates"), "{refused}");
-    assert_eq!(fixture.state("create"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("create"), effective(State::Live, EffectiveReason::Requested));
 
     let fixture = fixture.restart(with_bare_follower()).await;
     for _ in 0..2 {
-        assert_eq!(fixture.state("create"), effective(State::Dark, Why::Gate));
+        assert_eq!(fixture.state("create"), effective(State::Dark, EffectiveReason::Gate));
         let why = fixture.status("create").refused.join("; ");
         assert!(why.contains("`create` cannot be in `live` until `cancel` has one"), "{why}");
         fixture.ladder.reload(with_bare_follower(), || {}).await.unwrap();
     }
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("create"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("create"), effective(State::Live, EffectiveReason::Requested));
     fixture.flip("create", to(State::Dark)).await.unwrap();
     fixture.ladder.reload(without_workflow(), || {}).await.unwrap();
 
     // A cohort may create one, too.
-    let with_staff = |files: Declared| {
+    let with_staff = |files: DeclaredFiles| {
         let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();
         let staff = Cohort { name: "staff".into(), when, state: State::Live, force: Some("our own people".into()) };
         edited(files, "create", |route| route.cohorts = vec![staff])

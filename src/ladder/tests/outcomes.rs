@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 
 /// Two routes raised and one lowered in one change of the files.
-fn three_moves() -> Declared {
+fn three_moves() -> DeclaredFiles {
     let force = |route: &mut Route| route.force = Some("a drill".into());
     let all = files(&[("plain", State::Live), ("bare", State::Dark), ("follow", State::Off)]);
     edited(edited(all, "plain", force), "bare", force)
@@ -28,13 +28,13 @@ const AFTER: [State; 3] = [State::Live, State::Dark, State::Off];
 #[tokio::test]
 async fn files_that_the_store_refuses_change_nothing_also_after_a_restart() {
     let fixture = fixture_before_the_moves().await;
-    let generation = fixture.ladder.flags().load().generation;
+    let generation = fixture.ladder.flags().load().set_number;
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     let called = Arc::new(AtomicBool::new(false));
     let on_recorded = called.clone();
     let refused = fixture.ladder.reload(three_moves(), move || on_recorded.store(true, Ordering::SeqCst)).await;
     assert!(refused.is_err() && !called.load(Ordering::SeqCst), "workflows and rules stay as they are too");
-    assert_eq!((states(&fixture), fixture.ladder.flags().load().generation), (BEFORE, generation));
+    assert_eq!((states(&fixture), fixture.ladder.flags().load().set_number), (BEFORE, generation));
     assert_eq!(fixture.flips().await, 1);
     fixture.store.refuse_flips.store(false, Ordering::SeqCst);
     let fixture = fixture.restart(files(&[("follow", State::Shadow)])).await;
@@ -151,9 +151,9 @@ async fn the_gate_looks_at_evidence_of_the_files_that_it_judges() {
         files
     };
     fixture.ladder.reload(based("two"), || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Live, Why::Gate));
+    assert_eq!(fixture.state("plain"), effective(State::Live, EffectiveReason::Gate));
     fixture.ladder.reload(based("one"), || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Only, EffectiveReason::Requested));
 }
 
 /// A condition other than evidence keeps a gate shut too.
@@ -186,7 +186,7 @@ async fn other_conditions_keep_a_gate_shut() {
     let done = fixture.flip("plain", forced(State::Only)).await.unwrap();
     assert!(done.flip.forced);
     keys.0.store(false, Ordering::SeqCst);
-    fixture.flip("plain", FlipRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
     fixture.flip("plain", to(State::Only)).await.unwrap();
 }
 
@@ -215,7 +215,7 @@ async fn an_earlier_force_is_not_shown_as_the_reason_for_a_gate_that_was_shut_la
     assert_eq!(shown(), None);
     fixture.flip("bare", to(State::Dark)).await.unwrap();
     assert!(fixture.refusal("bare", to(State::Live)).await.contains("a collision"));
-    let known = FlipRequest { reason: Some("no id was used twice".into()), ..forced(State::Live) };
+    let known = MoveRequest { reason: Some("no id was used twice".into()), ..forced(State::Live) };
     fixture.flip("bare", known).await.unwrap();
     assert_eq!(shown().as_deref(), Some("no id was used twice"));
 }

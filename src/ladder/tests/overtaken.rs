@@ -19,14 +19,14 @@ pub(super) fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// The file asks for `only` by force.
-fn only_by_file() -> Declared {
+fn only_by_file() -> DeclaredFiles {
     edited(files(&[("bare", State::Only)]), "bare", |route| route.force = Some("we know".into()))
 }
 
 /// A flip of `bare` from `live` to `only` waits for the store.
 async fn flip_that_waits() -> Fixture {
     let fixture = Fixture::open(files(&[])).await;
-    fixture.flip("bare", FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
+    fixture.flip("bare", MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
     silence(&fixture, true);
     let pending = fixture.flip("bare", forced(State::Only)).await.unwrap_err();
     assert!(matches!(pending, FlipError::StoreSilent(StoreSilent::Pending)), "{pending}");
@@ -39,15 +39,15 @@ async fn a_flip_to_only_that_a_freeze_overtakes_is_taken_back() {
     freeze(&fixture, Freeze::Instances).await.unwrap();
     silence(&fixture, false);
     wait_until_recorded(&fixture).await;
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
     let expected = pairs(&[("off", "live"), ("live", "only"), ("only", "live"), ("no", "instances")]);
     assert_eq!(stored(&fixture).await, expected, "so a restart finds no route in `only` during a recorded freeze");
     assert_eq!(fixture.status("bare").forced.as_deref(), Some("a drill"), "of the flip to `live`");
     assert!(!fixture.ladder.flags().load().route(&"bare".into()).unwrap().returns_at_restart);
     let fixture = fixture.restart(files(&[])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
     freeze(&fixture, Freeze::No).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     freeze(&fixture, Freeze::Instances).await.unwrap();
     assert_eq!(fixture.state("bare").state, State::Only, "it was there before the freeze");
@@ -87,7 +87,7 @@ async fn a_flip_to_only_is_taken_back_though_the_store_refuses_it() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
     let flag = fixture.ladder.flags().load().route(&"bare".into()).unwrap().clone();
     assert!(flag.returns_at_restart && fixture.ladder.freeze_is_unrecorded());
     fixture.store.refuse_flips.store(false, Ordering::SeqCst);
@@ -187,7 +187,7 @@ async fn force_that_a_file_gets_during_a_freeze_puts_no_route_in_only() {
     assert_eq!((fixture.state("bare").state, fixture.flips().await), (State::Shadow, 1));
     freeze(&fixture, Freeze::No).await.unwrap();
     fixture.ladder.reload(only_by_file(), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Unproven));
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Unproven));
     // It was there before a later freeze.
     freeze(&fixture, Freeze::Instances).await.unwrap();
     fixture.ladder.reload(only_by_file(), || {}).await.unwrap();
@@ -199,8 +199,8 @@ async fn force_that_a_file_gets_during_a_freeze_puts_no_route_in_only() {
 #[tokio::test]
 async fn force_that_a_file_gets_puts_no_creator_above_its_followers() {
     let live = || files(&[("create", State::Live)]);
-    let by_force = |files: Declared| edited(files, "create", |route| route.force = Some("we know".into()));
-    let without = |mut files: Declared| {
+    let by_force = |files: DeclaredFiles| edited(files, "create", |route| route.force = Some("we know".into()));
+    let without = |mut files: DeclaredFiles| {
         files.routes.retain(|route| route.id.as_str() != "follow");
         files
     };

@@ -16,7 +16,7 @@ struct RecordingListener {
 }
 
 impl KillSwitchListener for RecordingListener {
-    fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
+    fn apply_freeze(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
         if self.version.fetch_max(version, Ordering::SeqCst) <= version {
             self.holds.store(freeze != Freeze::No, Ordering::SeqCst);
         }
@@ -63,11 +63,11 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
                 let before = reader_frozen.load(Ordering::SeqCst);
                 let set = ladder.flags().load_full();
                 let flag = set.route(&"plain".into()).unwrap();
-                if before && reader_frozen.load(Ordering::SeqCst) && set.generation >= last {
+                if before && reader_frozen.load(Ordering::SeqCst) && set.set_number >= last {
                     assert!(flag.effective.state <= State::Shadow, "{:?} while frozen", flag.effective);
                 }
-                assert!(set.generation >= last, "sets come in order");
-                last = set.generation;
+                assert!(set.set_number >= last, "sets come in order");
+                last = set.set_number;
             }
         });
         let runtime = tokio::runtime::Handle::current();
@@ -101,11 +101,15 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
     fixture.ladder.set_health(fixture.ladder.begin_check(), true);
     fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), None);
     fixture.flip("plain", forced(State::Live)).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Live, EffectiveReason::Requested));
     let numbers = (fixture.ladder.begin_check(), fixture.ladder.begin_check());
     fixture.ladder.set_health(numbers.1, false);
     fixture.ladder.set_health(numbers.0, true);
-    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Health), "the later observation counts");
+    assert_eq!(
+        fixture.state("plain"),
+        effective(State::Shadow, EffectiveReason::Health),
+        "the later observation counts"
+    );
 }
 
 #[tokio::test]
@@ -113,12 +117,12 @@ async fn the_guard_limits_a_route_and_its_cohorts() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), Some(State::Dark));
-    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Guard));
-    assert_eq!(fixture.status("plain").effective, effective(State::Dark, Why::Guard));
+    assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Guard));
+    assert_eq!(fixture.status("plain").effective, effective(State::Dark, EffectiveReason::Guard));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Guard), "files do not lift it");
+    assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Guard), "files do not lift it");
     fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), None);
-    assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("plain"), effective(State::Live, EffectiveReason::Requested));
     fixture.ladder.set_guard(fixture.ladder.begin_check(), &"gone".into(), Some(State::Off));
 }
 

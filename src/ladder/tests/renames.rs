@@ -4,13 +4,13 @@ use super::*;
 
 #[tokio::test]
 async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
-    let without = |mut files: Declared, id: &str| {
+    let without = |mut files: DeclaredFiles, id: &str| {
         files.routes.retain(|route| route.id.as_str() != id);
         files
     };
     let fixture = Fixture::open(without(files(&[]), "bare")).await;
     fixture.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate), "it is new");
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Gate), "it is new");
 
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     let renamed = |was: &[&str]| {
@@ -18,12 +18,16 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
         edited(files(&[("plain", State::Live)]), "plain", |route| (route.id, route.was) = ("new".into(), was))
     };
     fixture.ladder.reload(renamed(&["plain"]), || {}).await.unwrap();
-    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
     assert_eq!(fixture.status("new").forced.as_deref(), Some("a drill"));
     let fixture = fixture.restart(renamed(&["plain"])).await;
-    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
     fixture.ladder.reload(renamed(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("new"), effective(State::Shadow, Why::Gate), "without `was` it is a new route");
+    assert_eq!(
+        fixture.state("new"),
+        effective(State::Shadow, EffectiveReason::Gate),
+        "without `was` it is a new route"
+    );
 }
 
 /// A start is not refused for it, since every other route would be without service.
@@ -39,17 +43,17 @@ async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
     };
     let fixture = Fixture::open(files(&[])).await;
     fixture.ladder.reload(was(&["middle", "plain"]), || {}).await.unwrap();
-    fixture.flip("new", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    fixture.flip("new", MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
     for trimmed in [was(&["middle"]), was(&[]), was(&["middle", "plain", "older"])] {
         let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
         assert!(refused.contains("chosen by a hash of its oldest id, which is `plain` and would be"), "{refused}");
     }
     fixture.ladder.reload(was(&["plain"]), || {}).await.unwrap();
     let fixture = fixture.restart(was(&[])).await.restart(was(&["plain"])).await;
-    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
-    fixture.flip("new", FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
+    assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
+    fixture.flip("new", MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
     fixture.ladder.reload(was(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
 }
 
 /// So that a caller has the same arm on the whole family.
@@ -67,7 +71,7 @@ async fn the_share_of_a_follower_is_drawn_by_the_oldest_id_of_its_creator() {
     let fixture = Fixture::open(family(("create", &[]), ("follow", &[]))).await;
     fixture.store.owns_none.store(true, std::sync::atomic::Ordering::SeqCst);
     fixture.ladder.reload(family(("make", &["create"]), ("read", &["follow"])), || {}).await.unwrap();
-    fixture.flip("read", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    fixture.flip("read", MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
     let trimmed = family(("make", &[]), ("read", &["follow"]));
     let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
     assert!(

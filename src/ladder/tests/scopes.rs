@@ -19,8 +19,8 @@ fn scoped_by(header: &str) -> Vec<Arc<Route>> {
     vec![Arc::new(Route { caller: vec![header].into(), ..(*route).clone() })]
 }
 
-fn declaring(routes: &[Arc<Route>]) -> Declared {
-    Declared { routes: routes.to_vec(), ..files(&[]) }
+fn declaring(routes: &[Arc<Route>]) -> DeclaredFiles {
+    DeclaredFiles { routes: routes.to_vec(), ..files(&[]) }
 }
 
 /// Requests may have come before any files.
@@ -229,7 +229,7 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
     let fixture = Fixture::open(without_workflow()).await;
     for reads in [false, true] {
         let with_workflow =
-            || Declared { read_only: reads.then(|| RouteId::from("bare")).into_iter().collect(), ..files(&[]) };
+            || DeclaredFiles { read_only: reads.then(|| RouteId::from("bare")).into_iter().collect(), ..files(&[]) };
         fixture.ladder.reload(with_workflow(), || {}).await.unwrap();
         fixture.flip("bare", forced(State::Dark)).await.unwrap();
         assert_eq!(why(&fixture, "bare").contains(since), !reads, "{}", why(&fixture, "bare"));

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The files with these shares of `plain`, in `off`.
-fn with_shares(shares: &[(State, f64)]) -> Declared {
+fn with_shares(shares: &[(State, f64)]) -> DeclaredFiles {
     edited(files(&[("plain", State::Off)]), "plain", |route| {
         for (rung, percent) in shares {
             route.shares = route.shares.with(*rung, Percent::new(*percent).unwrap());
@@ -15,7 +15,7 @@ fn with_shares(shares: &[(State, f64)]) -> Declared {
 async fn an_edit_of_the_shares_alone_keeps_the_state_and_the_other_shares_of_the_last_flip() {
     let (live, dark) = (|share| (State::Live, share), |share| (State::Dark, share));
     let mut fixture = Fixture::open(with_shares(&[live(50.0)])).await;
-    fixture.flip("plain", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
     let shares = |fixture: &Fixture| {
         let shares = fixture.status("plain").shares;
         (fixture.state("plain").state, shares.of(State::Dark), shares.of(State::Live))
@@ -65,7 +65,7 @@ async fn in_live_a_larger_share_of_dark_passes_the_gate_of_dark() {
     }
     fixture.ladder.reload(declared(5.0, 50.0), || {}).await.unwrap();
     assert!(fixture.status("plain").refused.is_empty());
-    let flip = |percent| FlipRequest { percent: Percent::new(percent), ..to(State::Dark) };
+    let flip = |percent| MoveRequest { percent: Percent::new(percent), ..to(State::Dark) };
     assert!(fixture.flip("plain", flip(60.0)).await.is_err(), "on the way down too");
     fixture.flip("plain", flip(50.0)).await.unwrap();
     assert_eq!(shares()[1], Percent::new(50.0).unwrap());

@@ -7,13 +7,13 @@ use crate::ladder::later_ids::with_later_ids;
 use crate::store::{DeclaredState, FlipRecord};
 
 /// The route `bare` under another id.
-fn renamed(files: Declared) -> Declared {
+fn renamed(files: DeclaredFiles) -> DeclaredFiles {
     edited(files, "bare", |route| (route.id, route.was) = ("new".into(), vec!["bare".into()]))
 }
 
 impl Fixture {
     /// Puts files in force by a reload, or by a restart.
-    async fn next(self, files: Declared, restarts: bool) -> Self {
+    async fn next(self, files: DeclaredFiles, restarts: bool) -> Self {
         if restarts {
             return self.restart(files).await;
         }
@@ -31,7 +31,7 @@ async fn a_route_keeps_the_flip_from_before_the_rename() {
             let flips = fixture.flips().await;
             for (files, id) in [(renamed(files(&[])), "new"), (files(&[]), "bare"), (renamed(files(&[])), "new")] {
                 fixture = fixture.next(files, restarts).await;
-                let expected = effective(state, Why::Requested);
+                let expected = effective(state, EffectiveReason::Requested);
                 assert_eq!(fixture.state(id), expected, "`{id}`, restarts: {restarts}: its keys were always recorded");
             }
             assert_eq!(fixture.flips().await, flips);
@@ -53,7 +53,7 @@ async fn a_route_keeps_the_flip_that_was_made_under_the_later_id() {
                 for (files, id) in [(files(), "bare"), (files(), "bare"), (renamed(files()), "new")] {
                     fixture = fixture.next(files, restarts).await;
                     let why = format!("`{id}`, {before} {after}, declared {declared}, restarts: {restarts}");
-                    assert_eq!(fixture.state(id), effective(after, Why::Requested), "{why}");
+                    assert_eq!(fixture.state(id), effective(after, EffectiveReason::Requested), "{why}");
                     let is_forced = after > State::Off;
                     assert_eq!(fixture.status(id).forced.is_some(), is_forced, "{why}");
                 }
@@ -90,26 +90,26 @@ async fn a_route_that_is_renamed_back_and_gets_another_match_is_held() {
     let fixture = fixture.restart(renamed(files(&[]))).await;
     fixture.flip("new", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
-    assert_eq!((fixture.state("bare"), fixture.flips().await), (effective(State::Dark, Why::Gate), 2));
+    assert_eq!((fixture.state("bare"), fixture.flips().await), (effective(State::Dark, EffectiveReason::Gate), 2));
     assert_eq!(fixture.status("bare").requested, State::Live);
     assert!(fixture.status("bare").refused.iter().any(|why| why.contains("held at `dark`")));
     let fixture = fixture.restart(elsewhere()).await;
-    assert_eq!((fixture.state("bare"), fixture.flips().await), (effective(State::Dark, Why::Gate), 2));
+    assert_eq!((fixture.state("bare"), fixture.flips().await), (effective(State::Dark, EffectiveReason::Gate), 2));
 }
 
 /// `bare` and `plain` become `new` and are parted again. `bare` has a flip to `live` from before that.
 #[tokio::test]
-async fn of_merged_routes_that_are_parted_only_the_one_with_the_oldest_id_returns_to_live() {
+async fn after_a_merge_is_undone_only_the_route_with_the_oldest_id_returns_to_live() {
     for restarts in [false, true] {
         for (lowered, declared, expected) in [
-            (true, State::Live, effective(State::Dark, Why::Requested)),
-            (false, State::Live, effective(State::Dark, Why::Requested)),
-            (true, State::Off, effective(State::Off, Why::Requested)),
+            (true, State::Live, effective(State::Dark, EffectiveReason::Requested)),
+            (false, State::Live, effective(State::Dark, EffectiveReason::Requested)),
+            (true, State::Off, effective(State::Off, EffectiveReason::Requested)),
         ] {
             // A repeat of what it reads does no harm, so nothing else holds it.
             let reads = ["bare".into(), "plain".into(), "new".into()];
             let states = [("bare", declared), ("plain", declared)];
-            let files = || Declared { read_only: reads.clone().into(), ..files(&states) };
+            let files = || DeclaredFiles { read_only: reads.clone().into(), ..files(&states) };
             let mut merged = edited(files(), "plain", |route| {
                 (route.id, route.was) = ("new".into(), vec!["bare".into(), "plain".into()]);
             });
@@ -119,7 +119,7 @@ async fn of_merged_routes_that_are_parted_only_the_one_with_the_oldest_id_return
                 fixture.flip(route, forced(State::Live)).await.unwrap();
             }
             let mut fixture = fixture.next(merged, restarts).await;
-            assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+            assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
             let of_plain = if lowered { State::Off } else { State::Live };
             if lowered {
                 fixture.flip("new", to(State::Off)).await.unwrap();
@@ -127,7 +127,7 @@ async fn of_merged_routes_that_are_parted_only_the_one_with_the_oldest_id_return
             let case = format!("restarts: {restarts}, lowered: {lowered}, declared: {declared}");
             for _ in 0..3 {
                 fixture = fixture.next(files(), restarts).await;
-                assert_eq!(fixture.state("plain"), effective(of_plain, Why::Requested), "{case}");
+                assert_eq!(fixture.state("plain"), effective(of_plain, EffectiveReason::Requested), "{case}");
                 assert_eq!(fixture.state("bare").state, expected.state, "{case}");
                 let last = fixture.status("bare").last.unwrap();
                 assert_eq!((last.by.as_str(), last.to.as_str()), ("file", expected.state.as_str()), "{case}");
@@ -145,7 +145,11 @@ async fn only_a_changed_declaration_moves_a_route_that_is_renamed_back() {
         assert_eq!(fixture.state("new").state, State::Shadow);
         fixture.flip("new", forced(State::Live)).await.unwrap();
         let fixture = fixture.next(files(&[]), restarts).await;
-        assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested), "the file has changed to `off`");
+        assert_eq!(
+            fixture.state("bare"),
+            effective(State::Off, EffectiveReason::Requested),
+            "the file has changed to `off`"
+        );
     }
 }
 
@@ -165,7 +169,7 @@ async fn a_held_cohort_of_a_route_that_is_renamed_back_stays_held() {
 /// The creator and its follower, which are renamed by themselves or together.
 #[tokio::test]
 async fn a_family_that_is_renamed_back_follows_up_its_instances() {
-    let rename = |mut files: Declared, id: &str, next: &str| {
+    let rename = |mut files: DeclaredFiles, id: &str, next: &str| {
         files = edited(files, id, |route| (route.id, route.was) = (next.into(), vec![id.into()]));
         if id == "create" {
             files = edited(files, "follow", |route| {
@@ -174,7 +178,7 @@ async fn a_family_that_is_renamed_back_follows_up_its_instances() {
         }
         files
     };
-    let both = |files: Declared| rename(rename(files, "create", "make"), "follow", "read");
+    let both = |files: DeclaredFiles| rename(rename(files, "create", "make"), "follow", "read");
     for renamed in [rename(files(&[]), "create", "make"), rename(files(&[]), "follow", "read"), both(files(&[]))] {
         for restarts in [false, true] {
             let fixture = Fixture::open(files(&[])).await;

@@ -47,13 +47,13 @@ async fn a_route_that_is_held_goes_to_only_by_force_alone() {
     fixture.record_engine_answers("bare");
     unnoted.serve("bare");
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
     let why = fixture.refusal("bare", to(State::Only)).await;
     assert!(why.contains("a key of `bare` was not noted"), "{why}");
     fixture.flip("bare", forced(State::Live)).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Live, EffectiveReason::Requested));
     fixture.flip("bare", to(State::Only)).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
 }
 
 /// Nothing stops the way down.
@@ -66,7 +66,7 @@ async fn a_route_goes_down_while_the_horizon_cannot_be_read() {
     fixture.store.fail_pin_counts.store(true, Ordering::SeqCst);
     let refused = fixture.refusal("create", to(State::Off)).await;
     assert!(refused.contains("acknowledgement") && refused.contains("it is not known now how many"), "{refused}");
-    let acknowledged = FlipRequest { acknowledge: true, ..to(State::Live) };
+    let acknowledged = MoveRequest { acknowledge: true, ..to(State::Live) };
     for down in [acknowledged, to(State::Off)] {
         let flipped = fixture.flip("create", down).await.unwrap();
         assert!(

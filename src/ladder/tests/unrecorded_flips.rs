@@ -5,8 +5,8 @@ use super::held::elsewhere;
 use super::overtaken::silence;
 use super::*;
 
-fn acknowledged(state: State) -> FlipRequest {
-    FlipRequest { acknowledge: true, ..to(state) }
+fn acknowledged(state: State) -> MoveRequest {
+    MoveRequest { acknowledge: true, ..to(state) }
 }
 
 fn refuse(fixture: &Fixture, refuses: bool) {
@@ -52,7 +52,7 @@ async fn a_flip_down_is_in_force_though_the_store_refuses_it_and_is_recorded_whe
     assert_eq!(stored(&fixture).await, flips, "one record, from the state before the first");
     assert!(!could_be_live(&fixture));
     let fixture = fixture.restart(files(&[])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));
 }
 
 /// The flip up first records the flip down that waits, and does not wait for the task that records.
@@ -68,7 +68,7 @@ async fn a_flip_up_comes_after_the_flip_down_that_waited() {
     let flips = [(1, "off", "live"), (2, "live", "off"), (3, "off", "shadow")];
     assert_eq!(stored(&fixture).await, flips.map(|(number, from, to)| (number, from.to_owned(), to.to_owned())));
     let fixture = fixture.restart(files(&[])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, EffectiveReason::Requested));
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,10 +88,10 @@ async fn a_held_route_goes_down_for_good_though_the_store_refuses_it() {
         let fixture = Fixture::open(files(&[])).await;
         fixture.flip("bare", forced(State::Live)).await.unwrap();
         fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+        assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
         refuse(&fixture, true);
         let down = fixture.flip("bare", to(state)).await.unwrap();
-        assert_eq!((down.recorded, down.effective), (false, effective(state, Why::Requested)));
+        assert_eq!((down.recorded, down.effective), (false, effective(state, EffectiveReason::Requested)));
         let could_be_live = || fixture.ladder.flags().load().route(&"bare".into()).unwrap().could_be_live();
         assert!(could_be_live(), "{state}: after a restart, until it is recorded");
         refuse(&fixture, false);
@@ -100,12 +100,12 @@ async fn a_held_route_goes_down_for_good_though_the_store_refuses_it() {
         }
         assert!(!could_be_live());
         let fixture = fixture.restart(elsewhere()).await;
-        assert_eq!(fixture.state("bare"), effective(state, Why::Requested));
+        assert_eq!(fixture.state("bare"), effective(state, EffectiveReason::Requested));
     }
 }
 
-fn forced_percent(state: State, percent: f64) -> FlipRequest {
-    FlipRequest { percent: Percent::new(percent), ..forced(state) }
+fn forced_percent(state: State, percent: f64) -> MoveRequest {
+    MoveRequest { percent: Percent::new(percent), ..forced(state) }
 }
 
 /// `plain` is in `live` with 10 %, and its share of `dark` is 20 %.
@@ -163,7 +163,7 @@ async fn a_caller_that_goes_away_does_not_stop_the_larger_share() {
             wait_for_log(&log, "the store has not recorded the flip down yet").await;
             assert_eq!(dark_share(&fixture), 20.0);
         }
-        assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Requested));
+        assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Requested));
     }
 }
 
@@ -185,7 +185,7 @@ async fn a_larger_share_whose_outcome_is_unknown_is_answered_as_unknown() {
         let down = flip.await.unwrap().unwrap();
         assert_eq!((down.changed, down.recorded, down.share_is_pending), (true, false, true));
         assert_eq!((down.flip.from.as_str(), down.flip.to.as_str(), down.flip.number), ("live", "dark", 3));
-        assert_eq!(down.effective, effective(State::Dark, Why::Requested));
+        assert_eq!(down.effective, effective(State::Dark, EffectiveReason::Requested));
         let says = |words: &str| down.horizon.iter().any(|line| line.contains(words));
         assert!(
             says("its share of `dark` may still be raised to 50%: the store has not answered"),
@@ -263,7 +263,7 @@ async fn a_larger_share_on_the_way_down_is_not_in_force_before_it_is_recorded() 
         assert!(began.elapsed() <= Duration::from_millis(1_001), "{:?}", began.elapsed());
         assert_eq!((down.changed, down.recorded), (true, !refuses));
         assert_eq!((down.flip.from.as_str(), down.flip.number > 0), ("live", !refuses), "also if two flips made it");
-        assert_eq!(down.effective, effective(State::Dark, Why::Requested));
+        assert_eq!(down.effective, effective(State::Dark, EffectiveReason::Requested));
         let says_so = |line: &String| line.contains("its share of `dark` is not raised to 50%");
         assert_eq!(down.horizon.iter().any(says_so), refuses, "{:?}", down.horizon);
         assert_eq!(share(&fixture), if refuses { fifth } else { half });
@@ -284,7 +284,7 @@ async fn a_larger_share_on_the_way_down_is_not_in_force_before_it_is_recorded() 
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_to_a_share_of_the_callers_who_were_above_is_in_force_at_once() {
     let fixture = Fixture::open(files(&[])).await;
-    fixture.flip("plain", FlipRequest { percent: Percent::new(20.0), ..forced(State::Dark) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: Percent::new(20.0), ..forced(State::Dark) }).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     refuse(&fixture, true);
     let down = fixture.flip("plain", percent(State::Dark, 50.0)).await.unwrap();

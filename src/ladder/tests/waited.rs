@@ -6,8 +6,8 @@ use super::*;
 
 type Outcome<T, E> = tokio::task::JoinHandle<Result<T, E>>;
 
-fn by_bob(state: State) -> FlipRequest {
-    FlipRequest { by: "bob".into(), acknowledge: true, ..to(state) }
+fn by_bob(state: State) -> MoveRequest {
+    MoveRequest { by: "bob".into(), acknowledge: true, ..to(state) }
 }
 
 fn share(fixture: &Fixture, route: &str, state: State) -> Percent {
@@ -36,7 +36,7 @@ async fn a_flip_up_that_waits_does_not_raise_a_route_that_is_lowered_meanwhile()
     first.await.unwrap().unwrap();
     let refused = up.await.unwrap().unwrap_err();
     assert!(refused.to_string().contains("`bare` was flipped to `off` by bob while this flip waited"), "{refused}");
-    assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+    assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));
     assert_eq!(stored(&fixture).await.last().unwrap(), &("dark".to_owned(), "off".to_owned()));
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     assert_eq!(fixture.state("bare").state, State::Live, "it was asked for later");
@@ -67,7 +67,7 @@ async fn files_that_wait_do_not_raise_a_route_that_is_lowered_meanwhile() {
         silence(&fixture, false);
         first.await.unwrap().unwrap();
         reload.await.unwrap().unwrap();
-        assert_eq!(fixture.state("new"), effective(stays, Why::Requested), "asked: {asked}");
+        assert_eq!(fixture.state("new"), effective(stays, EffectiveReason::Requested), "asked: {asked}");
         assert_eq!(share(&fixture, "new", State::Live), quarter);
         assert!(fixture.status("new").refused.is_empty());
         fixture.ladder.reload(read(), || {}).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_flip_to_the_present_state_stops_moves_up_that_wait() {
         silence(&fixture, false);
         first.await.unwrap().unwrap();
         assert_eq!(up.await.unwrap().is_ok(), by_files, "files are taken, without the move");
-        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested), "by files: {by_files}");
+        assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Requested), "by files: {by_files}");
     }
 }
 
@@ -132,13 +132,13 @@ async fn a_flip_to_the_present_state_stops_files_that_rename_and_raise_the_route
 async fn a_larger_share_of_a_held_route_is_not_in_force_before_it_is_recorded() {
     let fixture = Fixture::open(files(&[])).await;
     let half = Percent::new(50.0);
-    fixture.flip("plain", FlipRequest { percent: half, ..forced(State::Dark) }).await.unwrap();
-    fixture.flip("plain", FlipRequest { percent: half, ..forced(State::Live) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: half, ..forced(State::Dark) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: half, ..forced(State::Live) }).await.unwrap();
     let moved = edited(elsewhere(), "plain", |route| route.matches.path = "/plain/elsewhere".into());
     fixture.ladder.reload(moved, || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Gate));
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
-    let larger = FlipRequest { percent: Percent::new(100.0), ..forced(State::Dark) };
+    let larger = MoveRequest { percent: Percent::new(100.0), ..forced(State::Dark) };
     let refused = fixture.flip("plain", larger).await;
     assert!(matches!(refused, Err(FlipError::Store(_))), "{refused:?}");
     assert_eq!(share(&fixture, "plain", State::Dark), half.unwrap());
@@ -150,9 +150,9 @@ async fn a_larger_share_of_a_held_route_is_not_in_force_before_it_is_recorded() 
 /// The files were read before, and are taken without the larger share.
 #[tokio::test]
 async fn files_do_not_raise_a_share_that_a_later_flip_made_smaller() {
-    for later in [percent(State::Dark, 20.0), FlipRequest { by: "bob".into(), ..percent(State::Dark, 50.0) }] {
+    for later in [percent(State::Dark, 20.0), MoveRequest { by: "bob".into(), ..percent(State::Dark, 50.0) }] {
         let fixture = Fixture::open(files(&[])).await;
-        fixture.flip("plain", FlipRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
+        fixture.flip("plain", MoveRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
         let larger = |route: &mut Route| {
             route.shares = route.shares.with(State::Dark, Percent::new(80.0).unwrap());
             route.force = Some("we know".into());
@@ -169,16 +169,16 @@ async fn files_do_not_raise_a_share_that_a_later_flip_made_smaller() {
 async fn a_larger_share_that_waits_for_the_store_does_not_undo_a_later_flip() {
     for (is_taken, later) in [(true, None), (true, Some(20.0)), (false, Some(50.0)), (false, Some(20.0))] {
         let fixture = Fixture::open(files(&[])).await;
-        fixture.flip("plain", FlipRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
+        fixture.flip("plain", MoveRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
         fixture.store.fail_reads.store(true, Ordering::SeqCst);
         let writes = if is_taken { &fixture.store.lose_replies } else { &fixture.store.refuse_flips };
         writes.store(true, Ordering::SeqCst);
         let ladder = fixture.ladder.clone();
-        let larger = FlipRequest { percent: Percent::new(80.0), ..forced(State::Dark) };
+        let larger = MoveRequest { percent: Percent::new(80.0), ..forced(State::Dark) };
         let larger = tokio::spawn(async move { ladder.flip(&"plain".into(), larger).await });
         tokio::time::sleep(Duration::from_millis(1)).await;
         let expected = Percent::new(later.unwrap_or(50.0)).unwrap();
-        let stays = FlipRequest { percent: later.and_then(Percent::new), ..to(State::Dark) };
+        let stays = MoveRequest { percent: later.and_then(Percent::new), ..to(State::Dark) };
         assert!(!fixture.flip("plain", stays).await.unwrap().recorded);
         assert_eq!(share(&fixture, "plain", State::Dark), expected);
         silence(&fixture, false);

@@ -3,19 +3,27 @@
 use std::sync::{Arc, mpsc};
 
 use http::StatusCode;
+use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 
 use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_says, post};
-use super::wire::bounded;
-use crate::exchange::{ArmReply, Outcome};
+use super::wire::{Wire, bounded};
+use crate::exchange::{ArmReply, ComparisonOutcome};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::proxy::Proxy;
 use crate::proxy::settler::WAITING_MAX;
 
 const ORDER: &str = "{\"items\":[1]}";
-/// More than the sockets between two processes hold.
+/// More than the sockets between two processes hold, if the client's does not grow.
 const LARGE: usize = 32 << 20;
+
+/// A client whose socket does not grow: with the kernel's own choice of its size it may take a whole large reply.
+async fn connect_with_small_buffer(rig: &Rig) -> Wire {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    Wire::new(socket.connect(rig.address).await.unwrap())
+}
 
 fn counted(proxy: &Proxy) -> u64 {
     proxy.traffic_counts(&"orders.create".into()).0
@@ -28,7 +36,7 @@ async fn a_reply_is_counted_when_the_socket_has_taken_its_last_byte() {
     let ArmReply::Answer(mut large) = engine_says("") else { unreachable!("an answer") };
     large.body = vec![b'x'; LARGE].into();
     rig.fakes.answers.lock().unwrap().extend([ArmReply::Answer(large), engine_says("{}")]);
-    let mut client = rig.connect().await;
+    let mut client = connect_with_small_buffer(&rig).await;
     client.send(post("/orders", ORDER)).await;
     let head = client.head().await.expect("the head");
     assert!(head.starts_with("HTTP/1.1 201"), "{head}");
@@ -50,7 +58,7 @@ async fn a_reply_that_the_client_never_reads_is_counted_once() {
     let ArmReply::Answer(mut large) = engine_says("") else { unreachable!("an answer") };
     large.body = vec![b'x'; LARGE].into();
     rig.fakes.answers.lock().unwrap().push_back(ArmReply::Answer(large));
-    let mut client = rig.connect().await;
+    let mut client = connect_with_small_buffer(&rig).await;
     client.send(post("/orders", ORDER)).await;
     client.head().await.expect("the head");
     drop(client);
@@ -79,12 +87,12 @@ async fn a_reply_that_hyper_has_and_the_client_has_not_is_not_compared() {
     let large = LARGE as u64;
     let limits = Limits { head_bytes_max: large, body_capture_bytes_max: large, ..Limits::default() };
     let rig = Rig::new(&origin, Setup { state: State::Shadow, limits, ..Setup::default() }).await;
-    let mut client = rig.connect().await;
+    let mut client = connect_with_small_buffer(&rig).await;
     client.send(post("/orders", ORDER)).await;
     client.head().await.expect("the head");
     bounded("the whole reply in the proxy", all_taken.notified()).await;
     drop(client);
-    assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::ClientWentAway));
+    assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::ClientWentAway));
 }
 
 /// Keeps the shadow executor from taking anything until what this returns is dropped.
@@ -119,8 +127,8 @@ async fn replies_do_not_wait_for_a_shadow_executor_that_hangs() {
     bounded("the drain", rig.serving).await.unwrap();
     let outcomes = rig.fakes.outcomes.lock().unwrap().clone();
     assert_eq!(outcomes.len(), requests, "each request has one outcome");
-    let of = |wanted: Outcome| outcomes.iter().filter(|outcome| **outcome == wanted).count();
-    let (full, matched) = (of(Outcome::Skipped(SkipReason::QueueFull)), of(Outcome::Matched));
+    let of = |wanted: ComparisonOutcome| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    let (full, matched) = (of(ComparisonOutcome::Skipped(SkipReason::QueueFull)), of(ComparisonOutcome::Matched));
     assert!((1..=4).contains(&full), "{full} found no room");
     assert_eq!(full + matched, requests);
     assert_eq!(rig.fakes.created.lock().unwrap().len(), requests, "each reply is searched for an id");

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says, flag_set};
 use crate::exchange::{
-    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmUnknown, LEGACY_TOOK_FIRST_TRY, Outcome, Problem, Served,
+    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmUnknown, ComparisonOutcome, LEGACY_TOOK_FIRST_TRY,
+    ProblemDocument, Served,
 };
 use crate::expression::{Expression, Template};
 use crate::flag::{Arm, Cohort, EarlierScopes, EarlierTimes, Freeze, RetryScope, Route, SkipReason, State};
@@ -32,7 +33,7 @@ async fn a_retry_stays_on_its_arm() {
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Legacy)));
     assert_eq!(rig.ask(&keyed).await.status(), 200, "legacy had it first");
     assert!(rig.fakes.keys_of_legacy.lock().unwrap().is_empty(), "the store has it");
-    assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::Retried));
+    assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::Retried));
     *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
     let reply = rig.ask(&keyed).await;
     assert_eq!(reply.status(), 503, "the arm of the first try is unknown");
@@ -65,14 +66,14 @@ async fn only_the_first_try_s_answer_is_counted() {
     let of_run = || match engine_refuses("workflow-failed") {
         ArmReply::Refused(problem, report) => {
             let run = Some(RunId(Uuid::from_u128(1)));
-            ArmReply::Refused(Problem { run, ..problem }, report)
+            ArmReply::Refused(ProblemDocument { run, ..problem }, report)
         }
         reply => reply,
     };
     let gives_back = |reason| ArmReply::Abandoned(Abandoned { reason, run: None });
     let cases = [
         (with_status(StatusCode::CREATED), Some(Served::Answered)),
-        (with_status(StatusCode::UNPROCESSABLE_ENTITY), Some(Served::Refused)),
+        (with_status(StatusCode::UNPROCESSABLE_ENTITY), Some(Served::CallerError)),
         (with_status(StatusCode::BAD_GATEWAY), Some(Served::Error)),
         (of_run(), Some(Served::Error)),
         (engine_refuses("engine-unavailable"), Some(Served::Error)),
@@ -161,7 +162,7 @@ async fn of_two_tries_in_the_same_instant_one_has_a_dark_run() {
     assert_eq!(rig.ask(keyed).await.status(), 200);
     let both = |fakes: &Fakes| Some(fakes.outcomes.lock().unwrap().clone()).filter(|outcomes| outcomes.len() == 2);
     let outcomes = rig.fakes.until("both outcomes", both).await;
-    assert_eq!(outcomes, [Outcome::Matched, Outcome::Skipped(SkipReason::Retried)]);
+    assert_eq!(outcomes, [ComparisonOutcome::Matched, ComparisonOutcome::Skipped(SkipReason::Retried)]);
     assert_eq!((origin.requests().len(), rig.fakes.offered.lock().unwrap().len()), (2, 1));
 }
 
@@ -191,7 +192,7 @@ async fn after_another_retry_key(origin: &Origin, state: State, before: &Rig, fi
     let scope = scope.parse_earlier(EarlierTimes { first_tries_until_s, retries_until_s: i64::MAX }).unwrap();
     let by_route = [("orders.create".into(), vec![scope])].into();
     let set = flag_set(origin.address, &Setup { edit_route, ..at(state) }, 2);
-    let set = set.with_earlier_scopes(Arc::new(EarlierScopes { by_route, moved: Vec::new() }));
+    let set = set.with_earlier_scopes(Arc::new(EarlierScopes { by_route, reassigned: Vec::new() }));
     let after = Rig::new(origin, Setup { edit_route, ..at(state) }).await;
     after.flags.store(Arc::new(set));
     after

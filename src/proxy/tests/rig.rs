@@ -19,21 +19,22 @@ use super::super::{Drained, Proxy, ProxyListener, ProxyParts};
 pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
-    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonTicket, EarlierKeys,
-    KnownBody, LegacyTake, Offer, Outcome, Problem, Remembered, RunReport, Served, ServedObserver, Settle, Source,
+    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket,
+    EarlierKeys, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Settle,
+    Source,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, RetryKeys, Route, Service, State,
     StateInputs,
 };
 use crate::limits::Limits;
-use crate::listener::Listener;
+use crate::listener::{Forwarding, Listener};
 use crate::names::{RouteId, RunId};
 
 /// Fakes behind the proxy's traits, which record their calls.
 #[derive(Default)]
 pub struct Fakes {
-    pub outcomes: Mutex<Vec<Outcome>>,
+    pub outcomes: Mutex<Vec<ComparisonOutcome>>,
     pub without_twin: AtomicU64,
     pub offered: Mutex<Vec<Answered>>,
     pub served: Mutex<Vec<Served>>,
@@ -72,7 +73,7 @@ impl Fakes {
         .await
     }
     /// How the only comparison ended.
-    pub async fn outcome(&self) -> Outcome {
+    pub async fn outcome(&self) -> ComparisonOutcome {
         let one = self.until("an outcome", |f| f.outcomes.lock().unwrap().first().copied()).await;
         assert_eq!(self.outcomes.lock().unwrap().len(), 1, "one outcome for one ticket");
         one
@@ -80,7 +81,7 @@ impl Fakes {
 }
 
 impl Settle for Fakes {
-    fn settle(&self, _route: &RouteId, _files_version: u64, outcome: Outcome) {
+    fn settle(&self, _route: &RouteId, _files_version: u64, outcome: ComparisonOutcome) {
         self.outcomes.lock().unwrap().push(outcome);
         self.changed.notify_waiters();
     }
@@ -98,7 +99,7 @@ impl Offer for FakeOffer {
     }
     fn offer(&self, ticket: ComparisonTicket, answered: Answered) {
         self.0.offered.lock().unwrap().push(answered);
-        ticket.settle(Outcome::Matched);
+        ticket.settle(ComparisonOutcome::Matched);
     }
     fn has_room(&self) -> bool {
         !self.0.queue_full.load(SeqCst)
@@ -193,7 +194,7 @@ pub fn engine_gives_back() -> ArmReply {
 }
 
 pub fn engine_refuses(kind: &str) -> ArmReply {
-    let problem = Problem {
+    let problem = ProblemDocument {
         status: 503,
         kind: kind.into(),
         title: "No".into(),
@@ -212,7 +213,7 @@ pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConte
 pub struct Setup {
     pub state: State,
     pub limits: Limits,
-    pub trust_forwarded: bool,
+    pub forwarding: Forwarding,
     pub freeze: Freeze,
     /// Whether the routes were lowered, and the store does not have that yet.
     pub returns_at_restart: bool,
@@ -229,7 +230,7 @@ impl Default for Setup {
         Self {
             state: State::Off,
             limits: Limits::default(),
-            trust_forwarded: false,
+            forwarding: Forwarding::default(),
             freeze: Freeze::No,
             returns_at_restart: false,
             requests_max: None,
@@ -247,6 +248,7 @@ pub struct Rig {
     pub addresses: Vec<SocketAddr>,
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub fakes: Arc<Fakes>,
+    pub forwarding: Arc<ArcSwap<Forwarding>>,
     pub proxy: Proxy,
     pub shutdown: CancellationToken,
     pub serving: JoinHandle<Drained>,
@@ -308,10 +310,11 @@ impl Rig {
                 }
             }
         });
+        let forwarding = Arc::new(ArcSwap::from_pointee(setup.forwarding.clone()));
         let proxy = Proxy::new(ProxyParts {
             flags: flags.clone(),
             limits: Arc::new(setup.limits),
-            trust_forwarded: setup.trust_forwarded,
+            forwarding: forwarding.clone(),
             identity_headers: setup.identity_headers,
             engine: BoxCloneSyncService::new(engine),
             affinity: fakes.clone(),
@@ -329,7 +332,7 @@ impl Rig {
         let stop = shutdown.clone();
         let served = proxy.clone();
         let serving = tokio::spawn(async move { served.serve(listeners, stop).await });
-        Self { address, addresses, flags, fakes, proxy, shutdown, serving }
+        Self { address, addresses, flags, fakes, forwarding, proxy, shutdown, serving }
     }
     pub async fn connect(&self) -> Wire {
         Wire::new(bounded("connecting", TcpStream::connect(self.address)).await.unwrap())

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says, flag_set, get, post};
 use super::wire::bounded;
 use crate::compare::Body;
-use crate::exchange::{MayBegin, Outcome, Served};
+use crate::exchange::{ComparisonOutcome, MayBegin, Served};
 use crate::expression::Expression;
 use crate::flag::{Cohort, Owner, Route, SkipReason, State};
 use crate::limits::Limits;
@@ -17,8 +17,8 @@ fn at(state: State) -> Setup {
 
 const ORDER: &str = "{\"items\":[1]}";
 
-fn skipped(reason: SkipReason) -> Outcome {
-    Outcome::Skipped(reason)
+fn skipped(reason: SkipReason) -> ComparisonOutcome {
+    ComparisonOutcome::Skipped(reason)
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn shadow_and_dark_offer_what_was_answered() {
         let rig = Rig::new(&origin, at(state)).await;
         let reply = rig.ask(&post("/orders?q=1", ORDER)).await;
         assert_eq!(reply.text(), "{\"id\":\"o-17\"}");
-        assert_eq!(rig.fakes.outcome().await, Outcome::Matched);
+        assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Matched);
         let offered = rig.fakes.offered.lock().unwrap().pop().unwrap();
         assert_eq!(offered.mode, mode);
         assert_eq!(offered.request.body, ORDER);
@@ -387,8 +387,8 @@ async fn a_request_keeps_the_flags_it_started_with_and_a_swap_keeps_the_connecti
     rig.flags.store(std::sync::Arc::new(flag_set(origin.address, &at(State::Off), 2)));
     go.notify_one();
     assert_eq!(client.reply().await.status(), 200);
-    assert_eq!(rig.fakes.outcome().await, Outcome::Matched);
-    assert_eq!(rig.fakes.offered.lock().unwrap()[0].flags.generation, 1);
+    assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Matched);
+    assert_eq!(rig.fakes.offered.lock().unwrap()[0].flags.set_number, 1);
     go.notify_one();
     assert_eq!(client.ask(&post("/orders", ORDER)).await.status(), 200);
     assert_eq!(rig.fakes.offered.lock().unwrap().len(), 1, "the next one is on `off`");

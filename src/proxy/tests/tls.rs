@@ -21,7 +21,7 @@ use super::drains::origin_that_waits;
 use super::rig::{OK, Origin, Rig, engine_says, get, post};
 use super::tls_clients::{SHOP, client, connect, rig_with, server, setup};
 use super::wire::{Wire, bounded};
-use crate::exchange::{ArmReply, Outcome};
+use crate::exchange::{ArmReply, ComparisonOutcome};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::listener::test_certificates::Authority;
@@ -101,9 +101,9 @@ async fn a_flush_ends_when_the_socket_has_taken_what_the_session_holds() {
     let connector = TlsConnector::from(Arc::new(client(&authority, None)));
     let shaking = connector.connect(ServerName::try_from(SHOP).unwrap(), stream);
     let (session, client) = tokio::join!(handshake(&socket, server.config()), shaking);
-    let transport = Transport::Tls(Box::new(TlsStream::new(socket, session.unwrap())));
+    let transport = Transport::Tls(Box::new(TlsStream::new(socket, session.unwrap().connection, false)));
     let (wait, settler) = (Arc::new(ConnectionWait::new()), Arc::new(Settler::start()));
-    let mut io = ClientIo::new(Arc::new(transport), wait, settler);
+    let mut io = ClientIo::new(Arc::new(transport), wait, settler, bytes::Bytes::new());
     let mut written = 0;
     // Until neither the socket nor the session takes more.
     while let Some(taken) = io.write(&[b'x'; 10_000]).now_or_never() {
@@ -147,7 +147,7 @@ async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
     wire.head().await.expect("the head");
     bounded("the whole reply in the proxy", all_taken.notified()).await;
     drop(wire);
-    assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::ClientWentAway));
+    assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::ClientWentAway));
 }
 
 /// Nobody reads its socket while its request is in flight; what arrives is encrypted.

@@ -32,7 +32,9 @@ pub fn server(certificates: &[&Issued], clients: Option<(&Authority, bool)>, onl
         let issuers = vec![CertificateDer::from_pem_slice(issuer.pem().as_bytes()).unwrap()];
         ClientVerification { issuers, require }
     });
-    Arc::new(ServerTls::new(TlsParts { certificates, only_tls13, clients, digest: [0; 32] }, crypto()).unwrap())
+    Arc::new(
+        ServerTls::new(TlsParts { certificates, only_tls13, clients, http2: true, digest: [0; 32] }, crypto()).unwrap(),
+    )
 }
 
 /// A rig with a TLS listener, and a plain one.

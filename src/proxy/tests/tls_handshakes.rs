@@ -1,5 +1,6 @@
 //! Handshakes: certificates, versions, sessions, bounds, and who a client is.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,15 +46,16 @@ async fn versions_and_application_protocols_are_negotiated() {
     let mut wire = connect(&both, &tls12(&authority), SHOP).await;
     assert_eq!(wire.stream.get_ref().1.protocol_version(), Some(ProtocolVersion::TLSv1_2));
     assert_eq!(wire.ask(&get("/")).await.status(), 200);
-    for (offered, chosen) in [(&["h2", "http/1.1"][..], Some("http/1.1")), (&[], None)] {
+    let of_both = [(&["http/1.1", "h2"][..], Some("h2")), (&["http/1.1"], Some("http/1.1")), (&[], None)];
+    for (offered, chosen) in of_both {
         let mut config = client(&authority, None);
         config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
         let wire = connect(&both, &Arc::new(config), SHOP).await;
         assert_eq!(wire.stream.get_ref().1.alpn_protocol(), chosen.map(str::as_bytes));
     }
-    let mut only_h2 = client(&authority, None);
-    only_h2.alpn_protocols = vec![b"h2".to_vec()];
-    assert!(try_connect(&both, Arc::new(only_h2), SHOP).await.is_err());
+    let mut others = client(&authority, None);
+    others.alpn_protocols = vec![b"spdy/3".to_vec()];
+    assert!(try_connect(&both, Arc::new(others), SHOP).await.is_err());
 }
 
 #[tokio::test]
@@ -96,23 +98,19 @@ async fn a_handshake_is_bounded_in_time() {
     slow.ends().await;
 }
 
-/// They hold their places among the open connections, and no more are performed at the same time.
 #[tokio::test]
-async fn handshakes_in_progress_are_bounded_and_count_as_connections() {
+async fn handshakes_in_progress_delay_nobody_and_count_as_connections() {
     let origin = Origin::always_answers(OK).await;
-    let limits = Limits { tls_handshakes_max: 1, ..Limits::default() };
-    let (rig, trusting) = rig_with(&origin, |setup| setup.limits = limits).await;
-    // One that has not begun is not in progress.
-    let _silent = rig.connect().await;
+    let (rig, trusting) = rig_with(&origin, |_| {}).await;
+    let mut begun = Vec::new();
+    for _ in 0..100 {
+        let mut wire = rig.connect().await;
+        // The beginning of a handshake message.
+        wire.send([22, 3, 1, 2, 0, 1, 0]).await;
+        begun.push(wire);
+    }
     assert_eq!(connect(&rig, &trusting, SHOP).await.ask(&get("/")).await.status(), 200);
-    let mut begun = rig.connect().await;
-    // The beginning of a handshake message.
-    begun.send([22, 3, 1, 2, 0, 1, 0]).await;
-    let mut second = Box::pin(connect(&rig, &trusting, SHOP));
-    let early = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
-    assert!(early.is_err(), "another one is in progress");
     drop(begun);
-    assert_eq!(second.await.ask(&get("/")).await.status(), 200);
 
     let limits = Limits { client_connections_max: 1, tls_handshake_ms: 300, linger_ms: 20, ..Limits::default() };
     let (rig, trusting) = rig_with(&origin, |setup| setup.limits = limits).await;
@@ -122,6 +120,37 @@ async fn handshakes_in_progress_are_bounded_and_count_as_connections() {
     assert!(early.is_err(), "there is no room for another connection");
     silent.ends().await;
     assert_eq!(second.await.ask(&get("/")).await.status(), 200);
+}
+
+/// The last message of the handshake, a request and `close_notify` arrive together.
+#[tokio::test]
+async fn a_goodbye_that_comes_with_the_end_of_the_handshake_is_noticed() {
+    let origin = Origin::always_answers(OK).await;
+    let (rig, trusting) = rig_with(&origin, |_| {}).await;
+    let mut socket = rig.connect().await;
+    let mut client = rustls::ClientConnection::new(trusting, SHOP.try_into().unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    socket.send(&bytes).await;
+    while client.is_handshaking() {
+        let mut answer = vec![0; 16 << 10];
+        let read = bounded("the server's messages", socket.stream.read(&mut answer)).await.unwrap();
+        client.read_tls(&mut &answer[..read]).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    client.writer().write_all(get("/").as_bytes()).unwrap();
+    client.send_close_notify();
+    bytes.clear();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).unwrap();
+    }
+    socket.send(&bytes).await;
+    // The answer, and the end of the connection long before its idle limit.
+    client.read_tls(&mut &socket.rest().await[..]).unwrap();
+    client.process_new_packets().unwrap();
+    let mut answer = Vec::new();
+    let _ = client.reader().read_to_end(&mut answer);
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "{:?}", String::from_utf8_lossy(&answer));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::rig::{OK, Origin, Rig, Setup, get, post};
 use super::wire::bounded;
+use crate::listener::{ForwardedTrust, Forwarding};
 
 #[tokio::test]
 async fn a_request_is_forwarded_unchanged() {
@@ -57,7 +58,8 @@ async fn forwarded_fields_are_replaced_unless_trusted() {
     let forged = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n\r\n";
     let rig = Rig::new(&origin, Setup::default()).await;
     rig.ask(forged).await;
-    let trusting = Rig::new(&origin, Setup { trust_forwarded: true, ..Setup::default() }).await;
+    let forwarding = Forwarding { trust: ForwardedTrust::Everybody, ..Forwarding::default() };
+    let trusting = Rig::new(&origin, Setup { forwarding, ..Setup::default() }).await;
     trusting.ask(forged).await;
     let [strict, trusted] = &origin.requests()[..] else { panic!("two requests") };
     assert_eq!(strict.fields("x-forwarded-for"), ["127.0.0.1"]);

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::drains::origin_that_waits;
 use super::rig::{OK, Origin, Rig, Setup, get, post};
 use super::wire::bounded;
-use crate::exchange::Outcome;
+use crate::exchange::ComparisonOutcome;
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 
@@ -52,7 +52,7 @@ async fn a_request_without_a_turn_in_time_is_refused_and_not_sent() {
         "{}",
         refused.text()
     );
-    assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::LegacyRefused));
+    assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::LegacyRefused));
     may_answer.send_replace(true);
     assert_eq!(first.reply().await.status(), 200);
     assert_eq!(rig.ask(&get("/next")).await.status(), 200);

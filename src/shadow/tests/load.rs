@@ -160,6 +160,6 @@ async fn offered_equals_the_sum_of_outcomes_at_every_scrape_under_load() {
     let scraper = tokio::task::spawn_blocking(move || scraper.join()).await.unwrap();
     let (offered, scrapes) = scraper.expect("both sums are equal at every scrape");
     assert_eq!(offered, 4 * EACH, "after {scrapes} scrapes");
-    rig.evidence.settle(&id(), 0, Outcome::Matched);
+    rig.evidence.settle(&id(), 0, ComparisonOutcome::Matched);
     assert_eq!(testing::sums(&rig.evidence, &id()), (4 * EACH + 1, 4 * EACH + 1));
 }

@@ -21,7 +21,9 @@ use arc_swap::ArcSwap;
 use super::*;
 use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{RouteEvidence, testing};
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, Problem, RequestCopy, RunReport, Settle, Source};
+use crate::exchange::{
+    ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, ProblemDocument, RequestCopy, RunReport, Settle, Source,
+};
 use crate::flag::{FlagSet, Freeze, Instance, Match, Route, RouteFlag, Service, State};
 use crate::limits::Limits;
 use crate::names::RunId;

@@ -80,7 +80,7 @@ async fn a_refusal_by_a_service_is_compared_with_what_legacy_answered() {
 
 async fn refusal_is_compared(status: u16, kind: &'static str) {
     let reply = move |_: ArmRequest| async move {
-        let problem = Problem {
+        let problem = ProblemDocument {
             status,
             kind: kind.into(),
             title: "t".into(),
@@ -125,7 +125,7 @@ async fn whatever_the_engine_does_ends_in_one_outcome() {
             *turn
         };
         async move {
-            let problem = |status| Problem {
+            let problem = |status| ProblemDocument {
                 status,
                 kind: "k".into(),
                 title: "t".into(),
@@ -178,7 +178,7 @@ async fn a_request_is_run_by_the_files_that_decided_it() {
         if request.files_version == 1 {
             return answer(&json!({"id": 17}), RunReport::default());
         }
-        let problem = Problem {
+        let problem = ProblemDocument {
             status: 503,
             kind: "files-changed".into(),
             title: "t".into(),

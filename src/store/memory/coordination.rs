@@ -1,4 +1,4 @@
-//! [`Work`] in memory: ownership of runs, and retention.
+//! [`RunCoordination`] in memory: ownership of runs, and retention.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, WorkerId};
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
-    StoreError, StoreNotification, TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
+    CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination,
+    RunSnapshot, StoreError, StoreNotification, TakeResult, WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -53,7 +53,7 @@ impl Tables {
         let coordination = &self.coordination;
         let waiting = |run: &Run| run.owner.is_none() && !run.summary.status.is_final();
         let due = self.runs.iter_mut().filter(|(id, run)| {
-            waiting(run) && (run.due_at.is_some_and(|due_at| due_at <= now) || coordination.has_open_order(**id))
+            waiting(run) && (run.due_at.is_some_and(|due_at| due_at <= now) || coordination.has_open_command(**id))
         });
         due.take(limit).map(|(_, run)| run.assign_to(worker)).collect()
     }
@@ -65,12 +65,12 @@ impl Tables {
         wakes
     }
 
-    fn put_order(&mut self, order: OrderRecord, notifications: &mut Vec<StoreNotification>) {
-        let refused = match self.runs.get(&order.run) {
+    fn put_command(&mut self, command: CommandRecord, notifications: &mut Vec<StoreNotification>) {
+        let refused = match self.runs.get(&command.run) {
             None => Some(no_such_run()),
             Some(run) => run.summary.status.is_final().then(run_has_ended),
         };
-        self.coordination.put_order(order, refused, notifications);
+        self.coordination.put_command(command, refused, notifications);
     }
 
     fn put_run_snapshot(&mut self, snapshot: RunSnapshot) {
@@ -120,7 +120,7 @@ impl Tables {
 
 type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-impl Work for MemoryStore {
+impl RunCoordination for MemoryStore {
     fn heartbeat(&self, _: WorkerId, _: String, _: Duration) -> StoreFuture<'_, Option<Timestamp>> {
         self.with(|_| None)
     }
@@ -141,19 +141,19 @@ impl Work for MemoryStore {
         self.with(|tables| tables.due_times(limit))
     }
 
-    fn put_order(&self, order: OrderRecord) -> StoreFuture<'_, ()> {
-        self.with_notifications(|tables, notifications| tables.put_order(order, notifications))
+    fn put_command(&self, command: CommandRecord) -> StoreFuture<'_, ()> {
+        self.with_notifications(|tables, notifications| tables.put_command(command, notifications))
     }
 
-    fn orders(&self, run: RunId) -> StoreFuture<'_, Vec<OrderRecord>> {
-        self.with(|tables| tables.coordination.orders(run))
+    fn commands(&self, run: RunId) -> StoreFuture<'_, Vec<CommandRecord>> {
+        self.with(|tables| tables.coordination.commands(run))
     }
 
-    fn order(&self, id: Uuid) -> StoreFuture<'_, Option<OrderRecord>> {
-        self.with(|tables| tables.coordination.order(id))
+    fn command(&self, id: Uuid) -> StoreFuture<'_, Option<CommandRecord>> {
+        self.with(|tables| tables.coordination.command(id))
     }
 
-    fn settle_order(&self, id: Uuid, answer: Value) -> StoreFuture<'_, ()> {
+    fn answer_command(&self, id: Uuid, answer: Value) -> StoreFuture<'_, ()> {
         self.with_notifications(|tables, notifications| tables.coordination.settle(id, answer, notifications))
     }
 

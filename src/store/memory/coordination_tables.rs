@@ -1,6 +1,6 @@
-//! Orders to runs, the queues of locks, and messages to webhooks.
+//! Commands to runs, the queues of locks, and messages to webhooks.
 //!
-//! Always true: positions and numbers are ascending and never reused; the first answer to an order is kept.
+//! Always true: positions and numbers are ascending and never reused; the first answer to a command is kept.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::names::RunId;
-use crate::store::{LockChange, LockRow, OrderRecord, StoreNotification, WebhookMessage, run_has_ended};
+use crate::store::{CommandRecord, LockChange, LockRow, StoreNotification, WebhookMessage, run_has_ended};
 
 #[derive(Default)]
 pub(super) struct CoordinationTables {
     /// Oldest first; the map has the index of each.
-    orders: Vec<OrderRecord>,
-    order_indexes: HashMap<Uuid, usize>,
+    commands: Vec<CommandRecord>,
+    command_indexes: HashMap<Uuid, usize>,
     /// In the order of positions.
     locks: Vec<LockRow>,
     last_position: u64,
@@ -76,57 +76,57 @@ impl CoordinationTables {
         self.webhook_messages.retain(|message| message.number != number);
     }
 
-    /// `refused` is the answer if the run cannot carry the order out.
-    pub(super) fn put_order(
+    /// `refused` is the answer if the run cannot carry the command out.
+    pub(super) fn put_command(
         &mut self,
-        order: OrderRecord,
+        command: CommandRecord,
         refused: Option<Value>,
         notifications: &mut Vec<StoreNotification>,
     ) {
-        if self.order_indexes.contains_key(&order.id) {
+        if self.command_indexes.contains_key(&command.id) {
             return;
         }
         notifications.push(match &refused {
-            Some(_) => StoreNotification::Order(order.id),
-            None => StoreNotification::Run(order.run),
+            Some(_) => StoreNotification::Command(command.id),
+            None => StoreNotification::Run(command.run),
         });
-        self.order_indexes.insert(order.id, self.orders.len());
-        self.orders.push(OrderRecord { answer: refused, ..order });
+        self.command_indexes.insert(command.id, self.commands.len());
+        self.commands.push(CommandRecord { answer: refused, ..command });
     }
 
-    pub(super) fn orders(&self, run: RunId) -> Vec<OrderRecord> {
-        self.orders.iter().filter(|order| order.run == run && order.answer.is_none()).cloned().collect()
+    pub(super) fn commands(&self, run: RunId) -> Vec<CommandRecord> {
+        self.commands.iter().filter(|command| command.run == run && command.answer.is_none()).cloned().collect()
     }
 
-    pub(super) fn order(&self, id: Uuid) -> Option<OrderRecord> {
-        self.order_indexes.get(&id).map(|index| self.orders[*index].clone())
+    pub(super) fn command(&self, id: Uuid) -> Option<CommandRecord> {
+        self.command_indexes.get(&id).map(|index| self.commands[*index].clone())
     }
 
-    pub(super) fn has_open_order(&self, run: RunId) -> bool {
-        self.orders.iter().any(|order| order.run == run && order.answer.is_none())
+    pub(super) fn has_open_command(&self, run: RunId) -> bool {
+        self.commands.iter().any(|command| command.run == run && command.answer.is_none())
     }
 
     pub(super) fn settle(&mut self, id: Uuid, answer: Value, notifications: &mut Vec<StoreNotification>) {
-        let order = self.order_indexes.get(&id).map(|index| &mut self.orders[*index]);
-        if let Some(order) = order.filter(|order| order.answer.is_none()) {
-            order.answer = Some(answer);
-            notifications.push(StoreNotification::Order(id));
+        let command = self.command_indexes.get(&id).map(|index| &mut self.commands[*index]);
+        if let Some(command) = command.filter(|command| command.answer.is_none()) {
+            command.answer = Some(answer);
+            notifications.push(StoreNotification::Command(id));
         }
     }
 
-    /// Frees the locks of a run that ended, and answers the orders to it.
+    /// Frees the locks of a run that ended, and answers the commands to it.
     pub(super) fn end_run(&mut self, run: RunId, notifications: &mut Vec<StoreNotification>) {
         let freed = self.locks.extract_if(.., |row| row.run == run);
         notifications.extend(freed.map(|row| StoreNotification::Lock(row.name)));
-        for order in self.orders.iter_mut().filter(|order| order.run == run && order.answer.is_none()) {
-            order.answer = Some(run_has_ended());
-            notifications.push(StoreNotification::Order(order.id));
+        for command in self.commands.iter_mut().filter(|command| command.run == run && command.answer.is_none()) {
+            command.answer = Some(run_has_ended());
+            notifications.push(StoreNotification::Command(command.id));
         }
     }
 
-    /// Removes the orders of a purged run.
+    /// Removes the commands of a purged run.
     pub(super) fn purge_run(&mut self, run: RunId) {
-        self.orders.retain(|order| order.run != run);
-        self.order_indexes = self.orders.iter().enumerate().map(|(index, order)| (order.id, index)).collect();
+        self.commands.retain(|command| command.run != run);
+        self.command_indexes = self.commands.iter().enumerate().map(|(index, command)| (command.id, index)).collect();
     }
 }

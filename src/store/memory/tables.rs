@@ -15,9 +15,9 @@ use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::bound_keys::{OldKey, page_of};
 use crate::store::coordination::due_at_of;
 use crate::store::{
-    Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PendingRun,
-    PinCount, PinRecord, PlacedPin, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord,
-    StoreError, StoreNotification, StoredEvent,
+    Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord,
+    PendingRun, PinCount, PinRecord, PlacedPin, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot,
+    SampleRecord, StoreError, StoreNotification, StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -102,15 +102,15 @@ impl Tables {
         }
         let head = run.map_or(0, |run| run.summary.seq.0);
         if append.first.0 != head + 1 {
-            return Err(AppendError::Conflict(Conflict::Seq { stored: Seq(head) }));
+            return Err(AppendError::Conflict(AppendConflict::Seq { stored: Seq(head) }));
         }
         for (claim, key) in append.claim.iter().flat_map(|claim| claim.keys().map(move |key| (claim, key))) {
             match self.first_try(&key, now) {
                 Some(FirstTry { run: Some(run), request, .. }) if run != append.run_id => {
                     let request = claim.compare(key, request);
-                    return Err(AppendError::Conflict(Conflict::Claim { run, request }));
+                    return Err(AppendError::Conflict(AppendConflict::Claim { run, request }));
                 }
-                Some(FirstTry { run: None, .. }) => return Err(AppendError::Conflict(Conflict::LegacyClaim)),
+                Some(FirstTry { run: None, .. }) => return Err(AppendError::Conflict(AppendConflict::LegacyClaim)),
                 Some(FirstTry { run: Some(_), .. }) | None => {}
             }
         }
@@ -118,7 +118,7 @@ impl Tables {
             let taken = self.pin(&pin.key).filter(|p| p.arm != pin.arm || p.run != Some(append.run_id)).map(|p| p.arm);
             let twice = || append.pins[..index].iter().find(|p| p.key == pin.key && p.arm != pin.arm).map(|p| p.arm);
             if let Some(owner) = taken.or_else(twice) {
-                return Err(AppendError::Conflict(Conflict::Pin { key: pin.key.clone(), owner }));
+                return Err(AppendError::Conflict(AppendConflict::Pin { key: pin.key.clone(), owner }));
             }
         }
 
@@ -171,7 +171,7 @@ impl Tables {
         run.summary = append.summary;
         self.coordination.change_locks(append.run_id, append.locks, last_at, notifications);
         self.coordination.add_webhook_messages(append.webhook_messages, notifications);
-        for (id, answer) in append.settled {
+        for (id, answer) in append.answered_commands {
             self.coordination.settle(id, answer, notifications);
         }
         if ended {

@@ -25,7 +25,7 @@ pub(super) struct BatchStatement {
     text: SqlStr,
     origin: String,
     retry_window_ns: i64,
-    /// The answer to the open orders of runs that end.
+    /// The answer to the open commands of runs that end.
     run_has_ended: Vec<u8>,
 }
 

@@ -160,8 +160,8 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
         "SELECT orders.run_id, convert_to(encode(orders.id, 'hex'), 'UTF8') FROM orders \
          LEFT JOIN runs ON runs.run_id = orders.run_id \
          WHERE orders.answer IS NULL AND (runs.ended IS NULL OR runs.ended)",
-        "the order {} to it is unanswered, but it has ended or does not exist",
-        "give the order again",
+        "the command {} to it is unanswered, but it has ended or does not exist",
+        "give the command again",
     ),
     (
         "SELECT run_keys.run_id, ''::bytea FROM run_keys JOIN runs ON runs.run_id = run_keys.run_id WHERE runs.ended",

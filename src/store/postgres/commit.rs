@@ -17,7 +17,7 @@ use super::session::Session;
 use super::stored_state::read_stored_state;
 use super::summary_cache::SummaryCache;
 use crate::store::encoded::EncodedAppend;
-use crate::store::validate::{AppendOutcome, validate_batch};
+use crate::store::validate::{AppendDecision, validate_batch};
 use crate::store::write_error::WriteError;
 use crate::store::{AppendError, NewPin, RepeatedFailures};
 
@@ -44,7 +44,7 @@ pub(super) struct Committer {
 struct BatchResult {
     error: Option<WriteError>,
     /// The outcome of each append, if the batch was validated or written.
-    outcomes: Option<Vec<AppendOutcome>>,
+    outcomes: Option<Vec<AppendDecision>>,
 }
 
 impl From<WriteError> for BatchResult {
@@ -113,7 +113,7 @@ impl Committer {
         };
         if let BatchResult { error: None, outcomes: Some(outcomes) } = &outcome {
             for (append, outcome) in appends.iter().zip(outcomes) {
-                if let AppendOutcome::Write(_) = outcome {
+                if let AppendDecision::Write(_) = outcome {
                     self.summaries.insert(append);
                 }
             }
@@ -129,7 +129,7 @@ impl Committer {
             match self.session.query(query).await {
                 Ok(rows) => {
                     self.publish(&rows);
-                    let outcomes = appends.iter().map(|_| AppendOutcome::Write(Vec::new())).collect();
+                    let outcomes = appends.iter().map(|_| AppendDecision::Write(Vec::new())).collect();
                     return BatchResult { error: None, outcomes: Some(outcomes) };
                 }
                 Err(WriteError::Constraint(_)) => {}
@@ -171,8 +171,8 @@ impl Committer {
             }
         };
         let valid = appends.iter().zip(&outcomes).filter_map(|(append, outcome)| match outcome {
-            AppendOutcome::Write(pins) => Some((append, pins.as_slice())),
-            AppendOutcome::AlreadyStored | AppendOutcome::Reject(_) => None,
+            AppendDecision::Write(pins) => Some((append, pins.as_slice())),
+            AppendDecision::AlreadyStored | AppendDecision::Reject(_) => None,
         });
         let written: Vec<(&EncodedAppend, &[NewPin])> = valid.collect();
         if written.is_empty() {
@@ -222,15 +222,15 @@ impl Committer {
 /// Sends each append's reply. `unknown` is the error after which it is unknown whether the batch was written.
 fn answer(appends: Vec<EncodedAppend>, result: BatchResult, unknown: Option<String>) {
     let BatchResult { error, outcomes } = result;
-    let outcomes = outcomes.unwrap_or_else(|| appends.iter().map(|_| AppendOutcome::Write(Vec::new())).collect());
+    let outcomes = outcomes.unwrap_or_else(|| appends.iter().map(|_| AppendDecision::Write(Vec::new())).collect());
     for (append, outcome) in appends.into_iter().zip(outcomes) {
         let done = match (&error, outcome) {
-            (_, AppendOutcome::Reject(error)) => Err(error),
-            (None, AppendOutcome::Write(_) | AppendOutcome::AlreadyStored) => Ok(()),
+            (_, AppendDecision::Reject(error)) => Err(error),
+            (None, AppendDecision::Write(_) | AppendDecision::AlreadyStored) => Ok(()),
             (Some(_), _) if unknown.is_some() => Err(AppendError::Unavailable(unknown.clone().unwrap_or_default())),
-            (Some(error), AppendOutcome::Write(_)) => Err(AppendError::Refused(error.text().to_owned())),
+            (Some(error), AppendDecision::Write(_)) => Err(AppendError::Refused(error.text().to_owned())),
             // The append may have been stored before, or an equal one of this batch failed.
-            (Some(error), AppendOutcome::AlreadyStored) => Err(AppendError::Unavailable(error.text().to_owned())),
+            (Some(error), AppendDecision::AlreadyStored) => Err(AppendError::Unavailable(error.text().to_owned())),
         };
         // The receiver may be dropped: what is written stays written.
         let _ = append.reply.send(done);

@@ -1,4 +1,4 @@
-//! [`Work`] for PostgreSQL: statements on the pool. Taking runs is left to [`super::take`].
+//! [`RunCoordination`] for PostgreSQL: statements on the pool. Taking runs is left to [`super::take`].
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::error::EventsError;
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
-    StoreError, StoreNotification, StoreTime, TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
+    CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination,
+    RunSnapshot, StoreError, StoreNotification, StoreTime, TakeResult, WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -87,10 +87,10 @@ impl PostgresStore {
         found.iter().map(|row| Ok((time(column(row, 0)?)?, run_id(column(row, 1)?)?))).collect()
     }
 
-    async fn write_order(&self, order: OrderRecord) -> Result<()> {
-        let record = json(&OrderRecord { answer: None, ..order.clone() })?;
+    async fn write_command(&self, command: CommandRecord) -> Result<()> {
+        let record = json(&CommandRecord { answer: None, ..command.clone() })?;
         let (unknown, ended) = (json(&no_such_run())?, json(&run_has_ended())?);
-        let (id, run) = (order.id.as_bytes().as_slice(), order.run.0.as_bytes().as_slice());
+        let (id, run) = (command.id.as_bytes().as_slice(), command.run.0.as_bytes().as_slice());
         let make = || {
             let query = sqlx::query("SELECT put_order($1, $2, $3, $4, $5, $6)").bind(&*self.notifier.origin);
             query.bind(id).bind(run).bind(&record[..]).bind(&unknown[..]).bind(&ended[..])
@@ -212,7 +212,7 @@ impl PostgresStore {
     }
 }
 
-impl Work for PostgresStore {
+impl RunCoordination for PostgresStore {
     fn heartbeat(
         &self,
         worker: WorkerId,
@@ -251,11 +251,11 @@ impl Work for PostgresStore {
         self.read_due_times(limit).boxed()
     }
 
-    fn put_order(&self, order: OrderRecord) -> BoxFuture<'_, Result<()>> {
-        self.write_order(order).boxed()
+    fn put_command(&self, command: CommandRecord) -> BoxFuture<'_, Result<()>> {
+        self.write_command(command).boxed()
     }
 
-    fn orders(&self, run: RunId) -> BoxFuture<'_, Result<Vec<OrderRecord>>> {
+    fn commands(&self, run: RunId) -> BoxFuture<'_, Result<Vec<CommandRecord>>> {
         async move {
             let text = "SELECT record FROM orders WHERE run_id = $1 AND answer IS NULL ORDER BY number";
             let found = self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
@@ -264,18 +264,18 @@ impl Work for PostgresStore {
         .boxed()
     }
 
-    fn order(&self, id: Uuid) -> BoxFuture<'_, Result<Option<OrderRecord>>> {
+    fn command(&self, id: Uuid) -> BoxFuture<'_, Result<Option<CommandRecord>>> {
         async move {
             let text = "SELECT record, answer FROM orders WHERE id = $1";
             let found = self.pool.query(|| sqlx::query(text).bind(id.as_bytes().as_slice())).await?;
             let Some(row) = found.first() else { return Ok(None) };
             let answer = column::<Option<&[u8]>>(row, 1)?.map(parse).transpose()?;
-            Ok(Some(OrderRecord { answer, ..record(row, 0)? }))
+            Ok(Some(CommandRecord { answer, ..record(row, 0)? }))
         }
         .boxed()
     }
 
-    fn settle_order(&self, id: Uuid, answer: Value) -> BoxFuture<'_, Result<()>> {
+    fn answer_command(&self, id: Uuid, answer: Value) -> BoxFuture<'_, Result<()>> {
         self.write_answer(id, answer).boxed()
     }
 

@@ -129,7 +129,7 @@ fn parse(text: &str) -> Option<StoreNotification> {
     match kind {
         "run" => id().map(|id| StoreNotification::Run(RunId(id))),
         "ended" => id().map(|id| StoreNotification::Ended(RunId(id))),
-        "order" => id().map(StoreNotification::Order),
+        "order" => id().map(StoreNotification::Command),
         "lock" => unhex(of).map(StoreNotification::Lock),
         "notice" => Some(StoreNotification::WebhookMessage),
         "birth" => Some(StoreNotification::PendingRun),

@@ -11,7 +11,7 @@ use crate::names::{Fence, RouteId};
 use crate::store::Claim;
 use crate::store::bound_keys::is_bound;
 use crate::store::encoded::EncodedAppend;
-use crate::store::validate::{KeyHolder, StoredState};
+use crate::store::validate::{FirstTryHolder, StoredState};
 use crate::store::write_error::WriteError;
 
 const RUNS: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
@@ -58,8 +58,8 @@ pub(super) async fn read_stored_state(
             let Ok(key) = row.try_get::<&[u8], _>(0)?.try_into() else { continue };
             let request = row.try_get::<Option<&[u8]>, _>(2)?.and_then(|request| request.try_into().ok());
             let holder = match row.try_get::<Option<&[u8]>, _>(1)? {
-                None => KeyHolder::Legacy,
-                Some(run) => KeyHolder::Run(run_id(run)?, request),
+                None => FirstTryHolder::Legacy,
+                Some(run) => FirstTryHolder::Run(run_id(run)?, request),
             };
             stored.claims.insert(RetryKey(key), holder);
         }

@@ -240,8 +240,8 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     (
         "SELECT orders.run_id, hex(orders.id) FROM orders LEFT JOIN runs ON runs.run_id = orders.run_id \
          WHERE orders.answer IS NULL AND (runs.ended IS NULL OR runs.ended = 1)",
-        "the order {} to it is unanswered, but it has ended or does not exist",
-        "give the order again",
+        "the command {} to it is unanswered, but it has ended or does not exist",
+        "give the command again",
     ),
     (
         "SELECT run_keys.run_id, '' FROM run_keys JOIN runs ON runs.run_id = run_keys.run_id WHERE runs.ended = 1",

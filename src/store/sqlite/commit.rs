@@ -13,7 +13,7 @@ use rusqlite::Connection as Sqlite;
 use super::connection::Connection;
 use super::encoded::{EncodedAppend, nanos, newest_expired};
 use super::notifier::Notifier;
-use super::validate::AppendOutcome;
+use super::validate::AppendDecision;
 use super::write_append::{RunningCache, UsualStatements, WriteTime, validate, write_append};
 use crate::clock;
 use crate::store::write_error::WriteError;
@@ -67,11 +67,11 @@ impl Committer {
         }
     }
 
-    fn answer(&mut self, appends: Vec<EncodedAppend>, outcomes: Vec<AppendOutcome>, now: WriteTime) {
+    fn answer(&mut self, appends: Vec<EncodedAppend>, outcomes: Vec<AppendDecision>, now: WriteTime) {
         for (append, outcome) in appends.into_iter().zip(outcomes) {
             let done = match outcome {
-                AppendOutcome::Write(_) | AppendOutcome::AlreadyStored => Ok(()),
-                AppendOutcome::Reject(error) => Err(error),
+                AppendDecision::Write(_) | AppendDecision::AlreadyStored => Ok(()),
+                AppendDecision::Reject(error) => Err(error),
             };
             if done.is_ok() {
                 self.notifier.append_committed(&append, now.ns);
@@ -82,7 +82,7 @@ impl Committer {
     }
 
     /// One transaction; rolled back after an error.
-    fn try_commit(&mut self, appends: &[EncodedAppend], now: WriteTime) -> Result<Vec<AppendOutcome>, WriteError> {
+    fn try_commit(&mut self, appends: &[EncodedAppend], now: WriteTime) -> Result<Vec<AppendDecision>, WriteError> {
         let done = match self.conn.get() {
             Ok(conn) => transact(conn, appends, &mut self.cache, now),
             Err(error) => Err(error),
@@ -113,7 +113,7 @@ impl Committer {
         appends: &[EncodedAppend],
         error: WriteError,
         healthy: &AtomicBool,
-    ) -> Vec<AppendOutcome> {
+    ) -> Vec<AppendDecision> {
         let was_healthy = healthy.swap(false, Ordering::AcqRel);
         self.note_failed_commit(&error);
         match &error {
@@ -128,20 +128,20 @@ impl Committer {
                     healthy.store(true, Ordering::Release);
                     let lost = || AppendError::Refused(format!("{text}; a look-up shows that it was not written"));
                     let settle = |outcome| {
-                        if let AppendOutcome::Write(_) = outcome { AppendOutcome::Reject(lost()) } else { outcome }
+                        if let AppendDecision::Write(_) = outcome { AppendDecision::Reject(lost()) } else { outcome }
                     };
                     outcomes.into_iter().map(settle).collect()
                 }
                 Err(lookup) => {
                     let text = format!("{text}; looking up what was written failed too: {}", lookup.text());
-                    appends.iter().map(|_| AppendOutcome::Reject(AppendError::Unavailable(text.clone()))).collect()
+                    appends.iter().map(|_| AppendDecision::Reject(AppendError::Unavailable(text.clone()))).collect()
                 }
             },
         }
     }
 
     /// Finds out on a new connection which appends are stored. Those with the outcome `Write` are not.
-    fn look_up(&mut self, appends: &[EncodedAppend], was_healthy: bool) -> Result<Vec<AppendOutcome>, WriteError> {
+    fn look_up(&mut self, appends: &[EncodedAppend], was_healthy: bool) -> Result<Vec<AppendDecision>, WriteError> {
         let mut pause = LOOKUP_PAUSE;
         let mut lookups = if was_healthy { LOOKUPS_MAX } else { 1 };
         loop {
@@ -197,15 +197,15 @@ fn transact(
     appends: &[EncodedAppend],
     cache: &mut RunningCache,
     now: WriteTime,
-) -> Result<Vec<AppendOutcome>, WriteError> {
+) -> Result<Vec<AppendDecision>, WriteError> {
     conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let mut usual = UsualStatements::of(conn)?;
-    let outcomes: Vec<AppendOutcome> =
+    let outcomes: Vec<AppendDecision> =
         appends.iter().map(|append| write_append(conn, &mut usual, append, cache, now)).collect::<Result<_, _>>()?;
     conn.prepare_cached("COMMIT")?.execute([])?;
     Ok(outcomes)
 }
 
-fn refuse(appends: &[EncodedAppend], text: &str) -> Vec<AppendOutcome> {
-    appends.iter().map(|_| AppendOutcome::Reject(AppendError::Refused(text.to_owned()))).collect()
+fn refuse(appends: &[EncodedAppend], text: &str) -> Vec<AppendDecision> {
+    appends.iter().map(|_| AppendDecision::Reject(AppendError::Refused(text.to_owned()))).collect()
 }

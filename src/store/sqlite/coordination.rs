@@ -1,4 +1,4 @@
-//! [`Work`] for SQLite: writes go to the writer ([`super::coordination_writes`]), reads to the readers.
+//! [`RunCoordination`] for SQLite: writes go to the writer ([`super::coordination_writes`]), reads to the readers.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::names::{RunId, Seq, WorkerId};
 use crate::store::bound_keys::page_of;
 use crate::store::error::EventsError;
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
-    StoreError, StoreNotification, TakeResult, WebhookMessage, Work,
+    CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination,
+    RunSnapshot, StoreError, StoreNotification, TakeResult, WebhookMessage,
 };
 use crate::workflow::RunStatus;
 
@@ -119,7 +119,7 @@ fn nothing(result: CoordinationResult) -> Option<()> {
     matches!(result, CoordinationResult::Nothing).then_some(())
 }
 
-impl Work for SqliteStore {
+impl RunCoordination for SqliteStore {
     fn heartbeat(&self, _: WorkerId, _: String, _: Duration) -> StoreFuture<'_, Option<Timestamp>> {
         ready(Ok(None)).boxed()
     }
@@ -142,20 +142,20 @@ impl Work for SqliteStore {
         read::due_times(&self.readers, limit).boxed()
     }
 
-    fn put_order(&self, order: OrderRecord) -> StoreFuture<'_, ()> {
-        self.write_coordination(CoordinationWrite::PutOrder(Box::new(order)), nothing)
+    fn put_command(&self, command: CommandRecord) -> StoreFuture<'_, ()> {
+        self.write_coordination(CoordinationWrite::PutCommand(Box::new(command)), nothing)
     }
 
-    fn orders(&self, run: RunId) -> StoreFuture<'_, Vec<OrderRecord>> {
-        read::orders(&self.readers, run).boxed()
+    fn commands(&self, run: RunId) -> StoreFuture<'_, Vec<CommandRecord>> {
+        read::commands(&self.readers, run).boxed()
     }
 
-    fn order(&self, id: Uuid) -> StoreFuture<'_, Option<OrderRecord>> {
-        read::order(&self.readers, id).boxed()
+    fn command(&self, id: Uuid) -> StoreFuture<'_, Option<CommandRecord>> {
+        read::command(&self.readers, id).boxed()
     }
 
-    fn settle_order(&self, id: Uuid, answer: Value) -> StoreFuture<'_, ()> {
-        self.write_coordination(CoordinationWrite::SettleOrder(id, answer), nothing)
+    fn answer_command(&self, id: Uuid, answer: Value) -> StoreFuture<'_, ()> {
+        self.write_coordination(CoordinationWrite::AnswerCommand(id, answer), nothing)
     }
 
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> StoreFuture<'_, Vec<LockRow>> {

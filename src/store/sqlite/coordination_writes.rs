@@ -1,4 +1,5 @@
-//! The writer's writes for [`crate::store::Work`]: ownership of runs, orders, messages, snapshots, purging.
+//! The writer's writes for [`crate::store::RunCoordination`]: ownership of runs, commands, messages, snapshots,
+//! purging.
 //!
 //! Names of the schema: `births` is the outbox of runs that are to be created, `notices` are messages to webhooks,
 //! `runs.turn` is when a run without an owner is due (NULL while a process owns it), `runs.remains` is what a purge
@@ -21,7 +22,7 @@ use crate::names::{Fence, RunId, WorkerId};
 use crate::store::bound_keys::is_bound;
 use crate::store::summary::{decode_summary, decoded_or_logged};
 use crate::store::write_error::WriteError;
-use crate::store::{OrderRecord, OwnedRun, StoreError, StoreNotification, TakeResult, no_such_run, run_has_ended};
+use crate::store::{CommandRecord, OwnedRun, StoreError, StoreNotification, TakeResult, no_such_run, run_has_ended};
 
 /// Rows of appends that one transaction deletes.
 const APPENDS_AT_ONCE: u32 = 200;
@@ -32,8 +33,8 @@ pub(super) enum CoordinationWrite {
     ReleaseAll(WorkerId),
     Take(WorkerId, RunId),
     TakeDue(WorkerId, i64),
-    PutOrder(Box<OrderRecord>),
-    SettleOrder(Uuid, Value),
+    PutCommand(Box<CommandRecord>),
+    AnswerCommand(Uuid, Value),
     DeleteMessage(i64),
     DropPendingRun(RunId),
     /// Stores a part of a snapshot.
@@ -89,14 +90,14 @@ pub(super) fn write(
             }
             CoordinationResult::Due(take_due(conn, *worker, *limit, now.ns)?)
         }
-        CoordinationWrite::PutOrder(order) => {
-            notifications.push(put_order(conn, order)?);
+        CoordinationWrite::PutCommand(command) => {
+            notifications.push(put_command(conn, command)?);
             CoordinationResult::Nothing
         }
-        CoordinationWrite::SettleOrder(id, answer) => {
+        CoordinationWrite::AnswerCommand(id, answer) => {
             let text = "UPDATE orders SET answer = ? WHERE id = ? AND answer IS NULL";
             conn.prepare_cached(text)?.execute(params![json(answer)?, id.as_bytes().as_slice()])?;
-            notifications.push(StoreNotification::Order(*id));
+            notifications.push(StoreNotification::Command(*id));
             CoordinationResult::Nothing
         }
         CoordinationWrite::DeleteMessage(number) => {
@@ -136,8 +137,8 @@ pub(super) fn notify_committed(
             CoordinationResult::Taken(TakeResult::Taken(_) | TakeResult::Unreadable { fence: Some(_), .. }),
         ) => notifier.took_run(*worker),
         (CoordinationWrite::TakeDue(worker, _), _) => notifier.took_all_due(*worker),
-        (CoordinationWrite::PutOrder(order), _) if notifications.contains(&StoreNotification::Run(order.run)) => {
-            notifier.order_added(order.run, order.id)
+        (CoordinationWrite::PutCommand(command), _) if notifications.contains(&StoreNotification::Run(command.run)) => {
+            notifier.command_added(command.run, command.id)
         }
         _ => {}
     }
@@ -212,9 +213,9 @@ fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Res
     Ok(taken)
 }
 
-/// Stores an order. It is answered at once if the run has ended or does not exist.
-fn put_order(conn: &Connection, order: &OrderRecord) -> Result<StoreNotification, WriteError> {
-    let run = order.run.0.as_bytes().as_slice();
+/// Stores a command. It is answered at once if the run has ended or does not exist.
+fn put_command(conn: &Connection, command: &CommandRecord) -> Result<StoreNotification, WriteError> {
+    let run = command.run.0.as_bytes().as_slice();
     let ended: Option<bool> = conn
         .prepare_cached("SELECT ended FROM runs WHERE run_id = ?")?
         .query_row([run], |row| row.get(0))
@@ -223,11 +224,11 @@ fn put_order(conn: &Connection, order: &OrderRecord) -> Result<StoreNotification
         None => Some(no_such_run()),
         Some(ended) => ended.then(run_has_ended),
     };
-    let record = json(&OrderRecord { answer: None, ..order.clone() })?;
+    let record = json(&CommandRecord { answer: None, ..command.clone() })?;
     let text = "INSERT INTO orders (id, run_id, record, answer) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
     let answer = refused.as_ref().map(json).transpose()?;
-    conn.prepare_cached(text)?.execute(params![order.id.as_bytes().as_slice(), run, record, answer])?;
-    Ok(if refused.is_some() { StoreNotification::Order(order.id) } else { StoreNotification::Run(order.run) })
+    conn.prepare_cached(text)?.execute(params![command.id.as_bytes().as_slice(), run, record, answer])?;
+    Ok(if refused.is_some() { StoreNotification::Command(command.id) } else { StoreNotification::Run(command.run) })
 }
 
 fn mark_purged(conn: &Connection, runs: &[(RunId, Option<Vec<u8>>)]) -> Result<u64, WriteError> {

@@ -1,7 +1,7 @@
 //! Sends notifications of what the writer committed.
 //!
 //! Always true: a superfluous notification is harmless, and receivers poll for lost ones. The caches here are as large
-//! as the tables of locks and unanswered orders.
+//! as the tables of locks and unanswered commands.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,8 +19,8 @@ pub(super) struct Notifier {
     notifications: broadcast::Sender<StoreNotification>,
     /// The locks that a run may have queued for: its end frees them.
     locks: HashMap<RunId, HashSet<String>>,
-    /// The unanswered orders to a run: its end answers them.
-    orders: HashMap<RunId, HashSet<Uuid>>,
+    /// The unanswered commands to a run: its end answers them.
+    commands: HashMap<RunId, HashSet<Uuid>>,
     /// The worker that called `take_due` last. All other workers are dead.
     last_worker: Option<WorkerId>,
     /// Whether other workers may own runs.
@@ -35,7 +35,7 @@ impl Notifier {
         let mut notifier = Self {
             notifications,
             locks: HashMap::new(),
-            orders: HashMap::new(),
+            commands: HashMap::new(),
             last_worker: None,
             has_other_owners: true,
         };
@@ -48,7 +48,7 @@ impl Notifier {
         for row in orders.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
             let (run, id): (Vec<u8>, Vec<u8>) = row?;
             if let (Some(run), Ok(id)) = (run_id(run), Uuid::from_slice(&id)) {
-                notifier.orders.entry(run).or_default().insert(id);
+                notifier.commands.entry(run).or_default().insert(id);
             }
         }
         Ok(notifier)
@@ -61,27 +61,27 @@ impl Notifier {
             self.locks.entry(append.run_id).or_default().insert(update.entry.name.clone());
         }
         for (id, _) in &append.settled {
-            self.order_settled(append.run_id, *id);
+            self.command_answered(append.run_id, *id);
         }
         self.send(append.notifications(now_ns));
         if append.run.ended {
             let locks = self.locks.remove(&append.run_id).unwrap_or_default();
             self.send(locks.into_iter().map(StoreNotification::Lock));
-            let orders = self.orders.remove(&append.run_id).unwrap_or_default();
-            self.send(orders.into_iter().map(StoreNotification::Order));
+            let commands = self.commands.remove(&append.run_id).unwrap_or_default();
+            self.send(commands.into_iter().map(StoreNotification::Command));
         }
     }
 
-    /// Caches an order to a run that has not ended.
-    pub(super) fn order_added(&mut self, run: RunId, id: Uuid) {
-        self.orders.entry(run).or_default().insert(id);
+    /// Caches a command to a run that has not ended.
+    pub(super) fn command_added(&mut self, run: RunId, id: Uuid) {
+        self.commands.entry(run).or_default().insert(id);
     }
 
-    pub(super) fn order_settled(&mut self, run: RunId, id: Uuid) {
-        if let Some(open) = self.orders.get_mut(&run) {
+    pub(super) fn command_answered(&mut self, run: RunId, id: Uuid) {
+        if let Some(open) = self.commands.get_mut(&run) {
             open.remove(&id);
             if open.is_empty() {
-                self.orders.remove(&run);
+                self.commands.remove(&run);
             }
         }
     }

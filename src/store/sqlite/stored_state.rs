@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::encoded::{EncodedAppend, arm};
-use super::validate::{KeyHolder, StoredState};
+use super::validate::{FirstTryHolder, StoredState};
 use crate::names::{Fence, RunId};
 use crate::store::Claim;
 use crate::store::bound_keys::is_bound;
@@ -52,10 +52,10 @@ pub(super) fn read_stored_state(
             conn.prepare_cached(CLAIM)?.query_row(params![key.0.as_slice(), since], row).optional()?;
         let holder = match found {
             None => continue,
-            Some((None, _)) => KeyHolder::Legacy,
+            Some((None, _)) => FirstTryHolder::Legacy,
             Some((Some(run), request)) => {
                 let Some(run) = run_id(run) else { continue };
-                KeyHolder::Run(run, request.and_then(|request| request.try_into().ok()))
+                FirstTryHolder::Run(run, request.and_then(|request| request.try_into().ok()))
             }
         };
         stored.claims.insert(key, holder);

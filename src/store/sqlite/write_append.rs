@@ -11,7 +11,7 @@ use super::codec::LargeValue;
 use super::encoded::{EncodedAppend, LockUpdate};
 use super::stored_state::read_stored_state;
 use super::summary::ListedFields;
-use super::validate::{AppendOutcome, validate_batch};
+use super::validate::{AppendDecision, validate_batch};
 use crate::flag::Arm;
 use crate::names::{RouteId, RunId};
 use crate::store::NewPin;
@@ -21,8 +21,6 @@ use crate::workflow::{Event, RunStatus};
 /// Cached runs. The row of a run that is not cached is written completely once.
 const RUNS_MAX: usize = 16_384;
 
-/// Some columns and tables keep names of an earlier version: `runs.turn` is `due_at`, `births` is the outbox of pending
-/// runs, `notices` are the messages to webhooks.
 /// Some columns and tables keep names of an earlier version: `runs.turn` is `due_at`, `births` is the outbox of pending
 /// runs, `notices` are the messages to webhooks.
 const ADVANCE_RUN: &str = "UPDATE runs SET first = ?2, seq = ?3, updated = ?4, owner = ?5 \
@@ -139,15 +137,15 @@ pub(super) fn write_append(
     append: &EncodedAppend,
     cache: &mut RunningCache,
     now: WriteTime,
-) -> Result<AppendOutcome, WriteError> {
+) -> Result<AppendDecision, WriteError> {
     let has_no_claim_or_pin = append.claim.is_none() && append.original.pins.is_empty();
     if has_no_claim_or_pin && cache.is_unchanged(append) && usual.advance_run(append)? {
         write_attached_rows(conn, append)?;
         usual.insert_append(append)?;
-        return Ok(AppendOutcome::Write(Vec::new()));
+        return Ok(AppendDecision::Write(Vec::new()));
     }
     let outcome = validate(conn, append, now)?;
-    if let AppendOutcome::Write(pins) = &outcome {
+    if let AppendDecision::Write(pins) = &outcome {
         insert_pins(conn, append, pins)?;
         upsert_claim(conn, append, now)?;
         write_attached_rows(conn, append)?;
@@ -159,7 +157,11 @@ pub(super) fn write_append(
 }
 
 /// What is to be done with the append, given what is stored now.
-pub(super) fn validate(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Result<AppendOutcome, WriteError> {
+pub(super) fn validate(
+    conn: &Connection,
+    append: &EncodedAppend,
+    now: WriteTime,
+) -> Result<AppendDecision, WriteError> {
     let stored = read_stored_state(conn, append, now.retry_keys_since)?;
     let mut outcomes = validate_batch(std::slice::from_ref(append), stored);
     outcomes.pop().ok_or_else(|| WriteError::NotWritten("the validation of an append returned no outcome".into()))
@@ -208,7 +210,7 @@ fn upsert_claim(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Re
 }
 
 /// Writes the rows that few appends have. They come before the run's row, because triggers on that row answer the
-/// orders and free the locks of an ended run, and remove the outbox row of a run that begins.
+/// commands and free the locks of an ended run, and remove the outbox row of a run that begins.
 fn write_attached_rows(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
     let run = append.run_id.0.as_bytes().as_slice();
     for (id, answer) in &append.settled {

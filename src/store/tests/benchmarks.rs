@@ -300,7 +300,9 @@ async fn read_and_fold() {
         row(json!({ "work": "read and fold", "from": "events", "round": round, "events": events, "folded": events,
             "read_ms": read, "ms": whole }));
         let began = Instant::now();
-        let Some(snapshot) = crate::store::Work::run_snapshot(&store, longest).await.unwrap() else { continue };
+        let Some(snapshot) = crate::store::RunCoordination::run_snapshot(&store, longest).await.unwrap() else {
+            continue;
+        };
         let mut decoded = Run::from_snapshot(&snapshot.body).unwrap();
         let read = began.elapsed();
         let after = Store::events(&store, longest, snapshot.seq.next()).await.unwrap();

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use super::*;
 use crate::clock::RunningTimes;
 use crate::names::JobId;
-use crate::store::{AppendError, Claim, ClaimedRequest, Conflict, Store};
+use crate::store::{AppendConflict, AppendError, Claim, ClaimedRequest, Store};
 
 on_every_store! {
     a_retry_key_is_bound_while_a_run_of_its_job_is_open,
@@ -36,7 +36,7 @@ async fn long_bound(store: &StoreHandle) -> Vec<RetryKey> {
 async fn assert_bound(store: &StoreHandle) {
     assert_eq!(store.first_try(KEY).await.unwrap().and_then(|first| first.run), Some(run_id(1)));
     store.note_legacy_tries(taken_now(vec![KEY])).await.unwrap();
-    let taken = AppendError::Conflict(Conflict::Claim { run: run_id(1), request: ClaimedRequest::Same });
+    let taken = AppendError::Conflict(AppendConflict::Claim { run: run_id(1), request: ClaimedRequest::Same });
     assert_eq!(store.append(claiming(append(run_id(9), 1, 1)).into()).await, Err(taken));
     assert_eq!(store.prune_retry_keys(None, 9).await.unwrap().result, 0);
     assert_eq!(store.first_try(KEY).await.unwrap().and_then(|first| first.run), Some(run_id(1)));

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use super::*;
-use crate::store::{AppendError, Claim, ClaimedRequest, Conflict, RunFilter, StoreTime};
+use crate::store::{AppendConflict, AppendError, Claim, ClaimedRequest, RunFilter, StoreTime};
 
 on_every_store! {
     appended_events_are_read_in_order,
@@ -43,7 +43,7 @@ async fn appended_events_are_read_in_order(which: StoreKind) {
 async fn a_gap_or_a_repeated_seq_is_a_conflict(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let run = run_id(1);
-    let conflict = |stored| Err(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) }));
+    let conflict = |stored| Err(AppendError::Conflict(AppendConflict::Seq { stored: Seq(stored) }));
     assert_eq!(fixture.store.append(append(run, 2, 1).into()).await, conflict(0));
     fixture.store.append(append(run, 1, 3).into()).await.unwrap();
     for first in [0, 1, 2, 3, 5, 9] {
@@ -96,8 +96,8 @@ async fn a_refused_append_does_not_fail_others_of_its_batch(which: StoreKind) {
         fixture.store.append(append(run_id(2), 3, 1).into()),
     ])
     .await;
-    let seq = Err(AppendError::Conflict(Conflict::Seq { stored: Seq(1) }));
-    let pinned = Err(AppendError::Conflict(Conflict::Pin { key: pin("1", Arm::Engine).key, owner: Arm::Engine }));
+    let seq = Err(AppendError::Conflict(AppendConflict::Seq { stored: Seq(1) }));
+    let pinned = Err(AppendError::Conflict(AppendConflict::Pin { key: pin("1", Arm::Engine).key, owner: Arm::Engine }));
     assert_eq!(done, [Ok(()), seq, Ok(()), Ok(()), pinned, Ok(())]);
     assert_eq!(seqs(&fixture.store, run_id(2)).await, [1, 2, 3]);
     assert_eq!(fixture.store.run(run_id(5)).await.unwrap(), None);
@@ -136,7 +136,7 @@ async fn of_sixty_four_appends_of_one_seq_one_is_stored(which: StoreKind) {
         for task in tasks {
             match task.await.unwrap() {
                 Ok(()) => stored += 1,
-                Err(error) => assert_eq!(error, AppendError::Conflict(Conflict::Seq { stored: Seq(first) })),
+                Err(error) => assert_eq!(error, AppendError::Conflict(AppendConflict::Seq { stored: Seq(first) })),
             }
         }
         assert_eq!(stored, 1);
@@ -170,7 +170,7 @@ async fn events_after_an_end_are_stored_in_order(which: StoreKind) {
     let open = RunFilter { statuses: vec![RunStatus::Running], limit: 9, ..RunFilter::default() };
     assert_eq!(fixture.store.runs(open).await.unwrap().len(), 1);
     let gap = fixture.store.append(append(run, 8, 1).into()).await.unwrap_err();
-    assert!(matches!(gap, AppendError::Conflict(Conflict::Seq { stored: Seq(6) })), "{gap}");
+    assert!(matches!(gap, AppendError::Conflict(AppendConflict::Seq { stored: Seq(6) })), "{gap}");
 }
 
 async fn runs_are_listed_by_filter_newest_first(which: StoreKind) {
@@ -203,7 +203,7 @@ async fn an_instance_has_one_owner(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     let with = |run, pins: Vec<NewPin>| Append { pins, ..append(run, 1, 1) };
-    let taken = |id, owner| Err(AppendError::Conflict(Conflict::Pin { key: pin(id, Arm::Engine).key, owner }));
+    let taken = |id, owner| Err(AppendError::Conflict(AppendConflict::Pin { key: pin(id, Arm::Engine).key, owner }));
     store.append(with(run_id(1), vec![pin("1", Arm::Engine), pin("2", Arm::Legacy)]).into()).await.unwrap();
     assert_eq!(store.append(with(run_id(2), vec![pin("1", Arm::Engine)]).into()).await, taken("1", Arm::Engine));
     assert_eq!(
@@ -237,7 +237,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
         |key: u8, request: u8| Some(Claim { key: RetryKey([key; 32]), request: [request; 32], of_request: None });
     store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(1), 1, 1) })).await.unwrap();
     for (request, compared) in [(1, ClaimedRequest::Same), (2, ClaimedRequest::Other)] {
-        let held = Conflict::Claim { run: run_id(1), request: compared };
+        let held = AppendConflict::Claim { run: run_id(1), request: compared };
         let second = Append { claim: claim(1, request), ..append(run_id(2), 1, 1) };
         assert_eq!(store.append(second.into()).await, Err(AppendError::Conflict(held)));
     }
@@ -247,7 +247,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     let three = Append { claim: claim(2, 1), ..append(run_id(4), 1, 1) };
     let (two, three) = tokio::join!(store.append(two.into()), store.append(three.into()));
     assert_eq!(two, Ok(()));
-    let held = Conflict::Claim { run: run_id(3), request: ClaimedRequest::Same };
+    let held = AppendConflict::Claim { run: run_id(3), request: ClaimedRequest::Same };
     assert_eq!(three, Err(AppendError::Conflict(held)));
 
     // The answer of a run is not given to another caller, nor to the same one under another credential.
@@ -256,7 +256,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     };
     store.append(Arc::new(Append { claim: any(30, 31), ..append(run_id(5), 1, 1) })).await.unwrap();
     let request = ClaimedRequest::UnderAnotherCredential;
-    let held = |run| Err(AppendError::Conflict(Conflict::Claim { run, request }));
+    let held = |run| Err(AppendError::Conflict(AppendConflict::Claim { run, request }));
     let other = Append { claim: any(32, 31), ..append(run_id(6), 1, 1) };
     assert_eq!(store.append(other.into()).await, held(run_id(5)));
     assert_eq!(store.first_try(RetryKey([32; 32])).await.unwrap(), None, "the refused append stored nothing");
@@ -273,7 +273,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     assert_eq!((first.arm, first.run, first.request), (Arm::Legacy, None, None));
     assert_eq!(store.first_try(RetryKey([8; 32])).await.unwrap(), None);
     // No run can claim a key whose first try legacy took within the window: neither `key` nor `of_request`.
-    let legacys = Err(AppendError::Conflict(Conflict::LegacyClaim));
+    let legacys = Err(AppendError::Conflict(AppendConflict::LegacyClaim));
     assert_eq!(store.append(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) }.into()).await, legacys);
     assert_eq!(store.append(Append { claim: any(36, 9), ..append(run_id(9), 1, 1) }.into()).await, legacys);
     let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();

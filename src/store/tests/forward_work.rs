@@ -1,7 +1,7 @@
 //! A macro for test stores that wrap another store and change only some of its calls.
 
-/// Implements [`crate::store::Work`] by forwarding each call to a field, except `take_due_except` and `give_up`: for
-/// them the trait's own versions are used, as in a store of one process.
+/// Implements [`crate::store::RunCoordination`] by forwarding each call to a field, except `take_due_except` and
+/// `give_up`: for them the trait's own versions are used, as in a store of one process.
 macro_rules! forward_work {
     ($store:ty, $field:ident) => {
         $crate::store::tests::forward_work::forward_work!(@each $store, $field,
@@ -10,10 +10,10 @@ macro_rules! forward_work {
             take(worker: $crate::names::WorkerId, run: $crate::names::RunId) -> $crate::store::TakeResult;
             take_due(worker: $crate::names::WorkerId, limit: usize) -> Vec<$crate::store::OwnedRun>;
             due_times(limit: usize) -> Vec<(jiff::Timestamp, $crate::names::RunId)>;
-            put_order(order: $crate::store::OrderRecord) -> ();
-            orders(run: $crate::names::RunId) -> Vec<$crate::store::OrderRecord>;
-            order(id: uuid::Uuid) -> Option<$crate::store::OrderRecord>;
-            settle_order(id: uuid::Uuid, answer: serde_json::Value) -> ();
+            put_command(command: $crate::store::CommandRecord) -> ();
+            commands(run: $crate::names::RunId) -> Vec<$crate::store::CommandRecord>;
+            command(id: uuid::Uuid) -> Option<$crate::store::CommandRecord>;
+            answer_command(id: uuid::Uuid, answer: serde_json::Value) -> ();
             locks(names: Option<Vec<String>>, limit: usize) -> Vec<$crate::store::LockRow>;
             webhook_messages(after: u64, limit: usize) -> Vec<$crate::store::WebhookMessage>;
             remove_webhook_message(number: u64) -> ();
@@ -39,7 +39,7 @@ macro_rules! forward_work {
         );
     };
     (@each $store:ty, $field:ident, $($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
-        impl $crate::store::Work for $store {
+        impl $crate::store::RunCoordination for $store {
             $(fn $name(
                 &self,
                 $($arg: $type),*

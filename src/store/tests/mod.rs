@@ -231,7 +231,7 @@ pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
         release: false,
         locks: Vec::new(),
         webhook_messages: Vec::new(),
-        settled: Vec::new(),
+        answered_commands: Vec::new(),
         pending_runs: Vec::new(),
         size: Default::default(),
     }

@@ -122,7 +122,11 @@ fn append_of(operation: &Operation) -> Append {
         release: operation.release,
         locks: operation.locks.iter().map(change).collect(),
         webhook_messages: operation.webhook_message.then_some(message).into_iter().collect(),
-        settled: operation.settles.map(|id| (Uuid::from_u128(id.into()), json!(operation.batch))).into_iter().collect(),
+        answered_commands: operation
+            .settles
+            .map(|id| (Uuid::from_u128(id.into()), json!(operation.batch)))
+            .into_iter()
+            .collect(),
         pending_runs: operation
             .pending_run
             .map(|run| pending_runs::pending_run(run, Some(operation.run)))
@@ -151,7 +155,7 @@ async fn contents(store: &StoreHandle) -> String {
     let all = RunFilter { limit: 99, ..RunFilter::default() };
     for run in 0..4 {
         text += &format!("{:?}\n", store.events(run_id(run), Seq::FIRST).await);
-        text += &format!("{:?}\n", store.orders(run_id(run)).await);
+        text += &format!("{:?}\n", store.commands(run_id(run)).await);
         text += &format!("{:?}\n", store.purged_run_bodies(run_id(run)).await);
         text += &format!("{:?}\n", store.run_snapshot(run_id(run)).await);
         text += &format!("{:?}\n", store.runs(RunFilter { job: Some(JobId(run_id(run).0)), ..all.clone() }).await);
@@ -167,7 +171,7 @@ async fn contents(store: &StoreHandle) -> String {
         text +=
             &format!("{:?}\n", first_try.map(|first| crate::store::FirstTry { at: Timestamp::UNIX_EPOCH, ..first }));
         text += &format!("{:?}\n", store.pin(pin(&key.to_string(), Arm::Engine).key).await);
-        text += &format!("{:?}\n", store.order(Uuid::from_u128(key.into())).await);
+        text += &format!("{:?}\n", store.command(Uuid::from_u128(key.into())).await);
     }
     text += &format!("{:?}\n", store.pending_runs(99).await);
     text += &format!("{:?}\n", store.due_times(99).await);
@@ -192,10 +196,10 @@ async fn perform(store: &StoreHandle, follow_up: &FollowUp) -> String {
         FollowUp::TakeDue(limit) => format!("{:?}", store.take_due(worker(7), *limit).await),
         FollowUp::Deregister => format!("{:?}", store.deregister(worker(7)).await),
         FollowUp::PutOrder(order, run) => {
-            format!("{:?}", store.put_order(coordination::order(u128::from(*order), run_id(*run))).await)
+            format!("{:?}", store.put_command(coordination::order(u128::from(*order), run_id(*run))).await)
         }
         FollowUp::Settle(order) => {
-            format!("{:?}", store.settle_order(Uuid::from_u128(u128::from(*order)), json!("by hand")).await)
+            format!("{:?}", store.answer_command(Uuid::from_u128(u128::from(*order)), json!("by hand")).await)
         }
         FollowUp::RemoveWebhookMessage => {
             let first = store.webhook_messages(0, 1).await.unwrap();
@@ -252,7 +256,7 @@ async fn agree(which: StoreKind, operations: &[Vec<Operation>]) {
         }
         // An order may be answered by an append and by the end of its run: the first one counts. The order of appends
         // within one batch is not defined, so such appends are submitted one after the other.
-        let results = match appended.iter().any(|append| !append.settled.is_empty()) {
+        let results = match appended.iter().any(|append| !append.answered_commands.is_empty()) {
             false => futures_util::future::join_all(appended.into_iter().map(|a| other.store.append(a.into()))).await,
             true => {
                 let mut results = Vec::new();

@@ -77,7 +77,8 @@ async fn a_rerun_that_is_to_begin_may_create_an_instance(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let superseded = |by: u64| {
         let (by, from) = (run_id(by), "charge".into());
-        let superseded = Superseded { successor: by, from, handed: Vec::new(), sealed: None, who: "ann".into() };
+        let superseded =
+            Superseded { successor: by, from, handed_over_steps: Vec::new(), sealed: None, requested_by: "ann".into() };
         Event::Ending(EndingEvent::Superseded(Box::new(superseded)))
     };
     let row = |run: u64, parent: u64| PendingRun {

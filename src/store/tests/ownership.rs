@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::{AppendError, Conflict, OwnedRun, TakeResult};
+use crate::store::{AppendConflict, AppendError, OwnedRun, TakeResult};
 
 on_every_store! {
     appends_of_the_former_owner_are_refused_as_fenced,
@@ -68,7 +68,7 @@ async fn appends_of_the_former_owner_are_refused_as_fenced(which: StoreKind) {
     assert_eq!(store.append(by(append(run, 1, 1), 1, 1).into()).await, fenced, "the fence is checked before the seq");
     assert_eq!(store.append(by(append(run, 3, 1), 1, 3).into()).await, fenced, "a token that was never issued");
     store.append(by(append(run, 3, 1), 2, 2).into()).await.unwrap();
-    let conflict = Err(AppendError::Conflict(Conflict::Seq { stored: Seq(3) }));
+    let conflict = Err(AppendError::Conflict(AppendConflict::Seq { stored: Seq(3) }));
     assert_eq!(store.append(by(append(run, 3, 1), 2, 2).into()).await, conflict);
     let good = store.append(by(append(run_id(2), 1, 1), 1, 1).into());
     let bad = store.append(by(append(run, 4, 1), 1, 1).into());
@@ -260,15 +260,15 @@ async fn an_order_makes_a_released_run_due(which: StoreKind) {
         store.append(by(released(append(run_id(n), 1, 1), RunStatus::Paused, None), 1, 1).into()).await.unwrap();
     }
     assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
-    store.put_order(coordination::order(1, run_id(2))).await.unwrap();
-    store.put_order(coordination::order(2, run_id(2))).await.unwrap();
+    store.put_command(coordination::order(1, run_id(2))).await.unwrap();
+    store.put_command(coordination::order(2, run_id(2))).await.unwrap();
     assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(2)]);
     assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
-    store.settle_order(Uuid::from_u128(1), json!("done")).await.unwrap();
+    store.answer_command(Uuid::from_u128(1), json!("done")).await.unwrap();
     let paused = released(append(run_id(2), 2, 1), RunStatus::Paused, None);
     store.append(by(paused, 2, 2).into()).await.unwrap();
     assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(2)], "one order is still open");
-    store.settle_order(Uuid::from_u128(2), json!("done")).await.unwrap();
+    store.answer_command(Uuid::from_u128(2), json!("done")).await.unwrap();
     let paused = released(append(run_id(2), 3, 1), RunStatus::Paused, None);
     store.append(by(paused, 2, 3).into()).await.unwrap();
     assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
@@ -316,7 +316,7 @@ async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
     assert_eq!(store.append(by(append(run, 2, 1), 1, 1).into()).await, fenced);
     // The run is given up again. With an order for it, also a worker that cannot read it takes it.
     store.give_up(worker(2), run, Fence(2)).await.unwrap();
-    store.put_order(coordination::order(1, run)).await.unwrap();
+    store.put_command(coordination::order(1, run)).await.unwrap();
     assert_eq!(ids(&store.take_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);
     store.give_up(worker(1), run, Fence(3)).await.unwrap();
     assert_eq!(expect_taken(store.take(worker(3), run).await.unwrap()).fence, Fence(4));

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::store::{LockChange, RunFilter, Store, TakeResult, Work};
+use crate::store::{LockChange, RunCoordination, RunFilter, Store, TakeResult};
 
 const DATABASE: &str = "POINTSMAN_TEST_KILL_DATABASE";
 const CALLERS: u64 = 8;
@@ -45,7 +45,7 @@ async fn child() {
                     fence = owned.fence;
                 }
                 store
-                    .put_order(coordination::order(u128::from(runs_before * 1_000_000 + n * 10_000 + first), run))
+                    .put_command(coordination::order(u128::from(runs_before * 1_000_000 + n * 10_000 + first), run))
                     .await
                     .unwrap();
             }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::store::{RunFilter, Store, Work};
+use crate::store::{RunCoordination, RunFilter, Store};
 
 /// A time so long ago that the retry key has expired.
 pub(super) fn past(n: u64) -> Timestamp {

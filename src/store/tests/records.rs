@@ -1,7 +1,7 @@
 //! Records beside events: plans, flips, declarations, samples, evidence, the secret.
 
 use super::*;
-use crate::compare::{Difference, Kind};
+use crate::compare::{Difference, DifferenceKind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
     DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord,
@@ -196,7 +196,7 @@ async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
         run: Some(run_id(1)),
         differences: vec![Difference {
             path: "$.total".into(),
-            kind: Kind::Value,
+            kind: DifferenceKind::Value,
             legacy: Some("1".into()),
             engine: None,
         }],

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::flag::RetryKey;
 use crate::store::sqlite::Options;
-use crate::store::{AppendError, Store, Work};
+use crate::store::{AppendError, RunCoordination, Store};
 
 async fn open(dir: &tempfile::TempDir) -> Result<SqliteStore, crate::store::StoreError> {
     SqliteStore::open(dir.path().join("test.db"), &Limits::default()).await

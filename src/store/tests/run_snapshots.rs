@@ -113,11 +113,11 @@ impl StoreAndConnection {
         assert!(self.conn.execute(text, []).unwrap() > 0, "{text}");
     }
     async fn put(&self, seq: u64) {
-        crate::store::Work::put_run_snapshot(&self.store, snapshot(run_id(1), seq)).await.unwrap();
+        crate::store::RunCoordination::put_run_snapshot(&self.store, snapshot(run_id(1), seq)).await.unwrap();
     }
     /// The seq of the stored snapshot.
     async fn stored_seq(&self) -> Result<Option<u64>, crate::store::StoreError> {
-        Ok(crate::store::Work::run_snapshot(&self.store, run_id(1)).await?.map(|snapshot| snapshot.seq.0))
+        Ok(crate::store::RunCoordination::run_snapshot(&self.store, run_id(1)).await?.map(|snapshot| snapshot.seq.0))
     }
 }
 

@@ -251,7 +251,7 @@ async fn check_cache(events: u64) {
     .await;
     let appends = (1..=3).map(|n| store.append(append(run_id(n), 3, events).into()));
     let done = futures_util::future::join_all(appends).await;
-    let conflict = |stored| Err(AppendError::Conflict(crate::store::Conflict::Seq { stored: Seq(stored) }));
+    let conflict = |stored| Err(AppendError::Conflict(crate::store::AppendConflict::Seq { stored: Seq(stored) }));
     assert_eq!(done, [conflict(0), conflict(1), Ok(())]);
     store.append(append(run_id(2), 2, 1).into()).await.unwrap();
     store.append(append(run_id(3), 3 + events, 1).into()).await.unwrap();

@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::purge::past;
 use super::*;
-use crate::store::{Purged, Store, Work};
+use crate::store::{Purged, RunCoordination, Store};
 
 /// As if a newer version had written the events of the two runs that ended first.
 const DAMAGE: &str =
@@ -22,7 +22,7 @@ async fn put_runs(store: &impl Store) {
     }
 }
 
-async fn purge(store: &impl Work) -> Purged {
+async fn purge(store: &impl RunCoordination) -> Purged {
     store.purge(RunStatus::Completed, at(0), 2).await.unwrap()
 }
 
@@ -46,7 +46,7 @@ async fn put_keys(store: &impl Store) {
 }
 
 /// The page has only one key, so that the damaged one would be a page of its own.
-async fn assert_readable_keys_are_removed(store: &impl Work) {
+async fn assert_readable_keys_are_removed(store: &impl RunCoordination) {
     let first = store.prune_retry_keys(None, 1).await.unwrap();
     let second = store.prune_retry_keys(first.next, 1).await.unwrap();
     let third = store.prune_retry_keys(second.next, 1).await.unwrap();

@@ -14,7 +14,7 @@ use crate::workflow::schema::{InvalidSchema, Schema};
 
 /// What a definition may refer to.
 #[derive(Clone, Copy)]
-pub struct Known<'a> {
+pub struct DeclaredNames<'a> {
     /// The services, and whether each honours `Idempotency-Key`.
     pub services: &'a BTreeMap<ServiceName, bool>,
     /// The names of the secrets.
@@ -27,7 +27,7 @@ pub struct Known<'a> {
 
 /// The state that all parts of a check share.
 pub(super) struct Check<'a> {
-    pub(super) known: &'a Known<'a>,
+    pub(super) known: &'a DeclaredNames<'a>,
     /// Whether the definition was stored with a run; then a reference to something that the files in force lack is no
     /// error.
     pub(super) is_stored: bool,

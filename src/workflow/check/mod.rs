@@ -39,11 +39,11 @@ use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Site};
 
-pub use self::context::Known;
+pub use self::context::DeclaredNames;
 
 impl Plan {
     /// Checks a definition (the JSON of a workflow file). Every problem is noted; errors leave no plan.
-    pub fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems) -> Option<Plan> {
+    pub fn check(source: &Value, site: &Site, known: &DeclaredNames<'_>, problems: &mut Problems) -> Option<Plan> {
         let mut found = Problems::default();
         let plan = check(source, site, known, false, &mut found);
         let good = !found.has_errors();
@@ -61,7 +61,7 @@ impl Plan {
         services: &BTreeMap<ServiceName, bool>,
         limits: &Limits,
     ) -> Result<Plan, Problems> {
-        let known = Known { services, secrets: &BTreeSet::new(), has_store_key: true, limits };
+        let known = DeclaredNames { services, secrets: &BTreeSet::new(), has_store_key: true, limits };
         let mut problems = Problems::default();
         let plan = check(source, &Site::file("the stored workflow"), &known, true, &mut problems);
         plan.filter(|_| !problems.has_errors()).ok_or(problems)
@@ -72,13 +72,19 @@ impl Plan {
     /// # Errors
     /// What is wrong with it.
     #[cfg(test)]
-    pub fn from_source(source: &Value, known: &Known<'_>) -> Result<Plan, Problems> {
+    pub fn from_source(source: &Value, known: &DeclaredNames<'_>) -> Result<Plan, Problems> {
         let mut problems = Problems::default();
         Self::check(source, &Site::file("the stored workflow"), known, &mut problems).ok_or(problems)
     }
 }
 
-fn check(source: &Value, site: &Site, known: &Known<'_>, is_stored: bool, problems: &mut Problems) -> Option<Plan> {
+fn check(
+    source: &Value,
+    site: &Site,
+    known: &DeclaredNames<'_>,
+    is_stored: bool,
+    problems: &mut Problems,
+) -> Option<Plan> {
     let draft: WorkflowDraft = context::draft(source, site, problems)?;
     if !values::is_name(&draft.workflow) {
         problems.error(&site.key("workflow"), values::bad_name("workflow", &draft.workflow));

@@ -12,7 +12,7 @@ use crate::names::WorkflowName;
 use crate::problem::Site;
 use crate::workflow::definition::StepDraft;
 use crate::workflow::drafts::{AskDraft, CheckpointDraft, OnSignalTimeout, WaitDraft};
-use crate::workflow::rules::{Asking, Escalation, Question, SubRun, Until, Wait};
+use crate::workflow::rules::{Asking, CheckpointStep, Escalation, SubRun, Until, Wait};
 use crate::workflow::{OnTimeout, span};
 
 impl Check<'_> {
@@ -22,7 +22,7 @@ impl Check<'_> {
         site: &Site,
         step: &StepDraft,
         context: &mut ExpressionContext<'_>,
-    ) -> Option<Question> {
+    ) -> Option<CheckpointStep> {
         let at = site.key("checkpoint");
         if draft.question.is_none() {
             let problem = self.problems.error(&at, "a checkpoint needs a `question`");
@@ -68,7 +68,7 @@ impl Check<'_> {
             }
         }
         let on_reject = step.on_reject.unwrap_or_default();
-        Some(Question { asking: asking?, schema, default, on_reject, rehearse, compiled })
+        Some(CheckpointStep { asking: asking?, schema, default, on_reject, rehearse, compiled })
     }
 
     /// Checks how people are asked, by a checkpoint or because of a risk.

@@ -10,7 +10,7 @@ use crate::problem::Site;
 use crate::workflow::definition::StepDraft;
 use crate::workflow::drafts::{AskDraft, PolicyDraft};
 use crate::workflow::risk::parse_risk;
-use crate::workflow::rules::{Asking, Level, Lock, Policy, Safeguards};
+use crate::workflow::rules::{Asking, Lock, RiskRule, RiskSource, Safeguards};
 use crate::workflow::{OnTimeout, Risk};
 
 /// Keys that only some kinds of step accept, with those kinds.
@@ -79,13 +79,13 @@ impl Check<'_> {
             let problem = self.problems.error(&site.key("ask").at_key(), "`ask` without a risk: nobody would be asked");
             problem.hint("add `risk: medium` or `risk: high`, or `risks:` for the whole workflow");
         }
-        if let (Some(_), Some(Some(Level::Fixed(Risk::Low)))) = (&draft.ask, &risk) {
+        if let (Some(_), Some(Some(RiskSource::Fixed(Risk::Low)))) = (&draft.ask, &risk) {
             self.problems.warn(&site.key("ask").at_key(), "a step of low risk asks nobody");
         }
         let item = std::mem::take(&mut context.item);
         let asking = draft.ask.as_ref().map(|ask| self.asking(ask, &site.key("ask"), context));
         context.item = item;
-        let high = matches!(&risk, Some(Some(Level::Fixed(Risk::High))));
+        let high = matches!(&risk, Some(Some(RiskSource::Fixed(Risk::High))));
         if high && draft.ask.as_ref().is_some_and(approves_by_itself) {
             let at = site.key("ask").key("on_timeout");
             let problem = self.problems.warn(&at, "a step of high risk is performed although nobody looked at it");
@@ -118,7 +118,7 @@ impl Check<'_> {
         })
     }
 
-    fn risk(&mut self, text: &str, at: &Site, context: &mut ExpressionContext<'_>) -> Option<Level> {
+    fn risk(&mut self, text: &str, at: &Site, context: &mut ExpressionContext<'_>) -> Option<RiskSource> {
         let usage = std::mem::replace(&mut context.usage, Usage::Value);
         let template = self.template(&Value::String(text.to_owned()), at, context);
         context.usage = usage;
@@ -129,17 +129,17 @@ impl Check<'_> {
                 let problem = self.problems.error(at, format!("`{text}` is not a risk level"));
                 problem.hint("`low` runs, `medium` asks yes or no, `high` is reviewed item by item");
             }
-            return level.map(Level::Fixed);
+            return level.map(RiskSource::Fixed);
         }
         if template.single().is_none() {
             let problem = self.problems.error(at, "a risk is a word or one `${ … }` that gives it");
             problem.hint("for example `risk: '${steps.price.output.total > 1000 ? \"high\" : \"low\"}'`");
         }
-        Some(Level::Computed(template))
+        Some(RiskSource::Computed(template))
     }
 
-    pub(super) fn policies(&mut self, drafts: &[PolicyDraft], site: &Site) -> Vec<Policy> {
-        let mut policies: Vec<Policy> = Vec::with_capacity(drafts.len());
+    pub(super) fn policies(&mut self, drafts: &[PolicyDraft], site: &Site) -> Vec<RiskRule> {
+        let mut policies: Vec<RiskRule> = Vec::with_capacity(drafts.len());
         for (index, draft) in drafts.iter().enumerate() {
             let at = site.key("risks").index(index);
             let method = draft.method.as_ref().map(|text| match values::call(&format!("{text} x")) {
@@ -164,7 +164,7 @@ impl Check<'_> {
             }
             if let Some(method) = method.map_or(Some(None::<Method>), |method| method.map(Some)) {
                 let PolicyDraft { effect, method: _, items_over, reversible, risk } = draft.clone();
-                policies.push(Policy { effect, method, items_over, reversible, risk });
+                policies.push(RiskRule { effect, method, items_over, reversible, risk });
             }
         }
         policies

@@ -19,7 +19,8 @@ pub enum CheckpointEvent {
         /// The checkpoint.
         checkpoint: CheckpointId,
         /// The answer.
-        said: CheckpointAnswer,
+        #[serde(rename = "said")]
+        answer: CheckpointAnswer,
         /// Who answered; `time-out` stands for nobody.
         by: String,
     },

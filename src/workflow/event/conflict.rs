@@ -15,8 +15,8 @@ pub enum ConflictEvent {
         /// The conflict.
         conflict: Box<Conflict>,
         /// The output of the attempt, where it was done but does not fit ([`Outcome::Unfit`]).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        gave: Option<Box<Outcome>>,
+        #[serde(rename = "gave", default, skip_serializing_if = "Option::is_none")]
+        unfit_outcome: Option<Box<Outcome>>,
     },
     /// Somebody resolved a conflict.
     Resolved {

@@ -1,4 +1,4 @@
-//! Orders of people that steer a run (`runs pause`, `cancel`, `adjust`, …).
+//! Commands of people that steer a run (`runs pause`, `cancel`, `adjust`, …).
 
 use std::sync::Arc;
 
@@ -14,36 +14,38 @@ use crate::names::StepId;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ControlEvent {
-    /// A pause was ordered: nothing more begins.
-    PauseOrdered {
-        /// Who ordered it.
+    /// A pause was requested: nothing more begins.
+    #[serde(rename = "pause_ordered")]
+    PauseRequested {
+        /// Who requested it.
         by: String,
         /// The reason given.
         reason: Option<String>,
-        /// When it was ordered. Absent in events of earlier versions.
+        /// When it was requested. Absent in events of earlier versions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Timestamp>,
     },
     /// The pause was lifted. The timeouts of open questions and of waits for signals are later by its length, where
-    /// both events say when they were ordered.
+    /// both events say when they were requested.
     Resumed {
-        /// Who ordered it.
+        /// Who requested it.
         by: String,
         /// The reason given.
         reason: Option<String>,
-        /// When it was ordered. Absent in events of earlier versions.
+        /// When it was requested. Absent in events of earlier versions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Timestamp>,
     },
-    /// The run was ordered to end.
-    CancelOrdered {
-        /// Who ordered it.
+    /// The run was requested to end.
+    #[serde(rename = "cancel_ordered")]
+    CancelRequested {
+        /// Who requested it.
         by: String,
         /// Whether steps that were done and have an `undo` are undone first.
         compensate: bool,
         /// The reason given.
         reason: Option<String>,
-        /// No person ordered it, so nobody has seen the open conflicts: those over unknown outcomes stay open. Absent
+        /// No person requested it, so nobody has seen the open conflicts: those over unknown outcomes stay open. Absent
         /// in events of earlier versions, which closed them.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         automatic: bool,
@@ -56,7 +58,7 @@ pub enum ControlEvent {
         item: Option<u32>,
         /// The input.
         input: Arc<Value>,
-        /// Who ordered it; where a rerun takes it over, the earlier run.
+        /// Who requested it; where a rerun takes it over, the earlier run.
         by: String,
         /// The reason given.
         reason: Option<String>,
@@ -74,15 +76,15 @@ pub enum ControlEvent {
         step: StepId,
         /// The item of a `for_each`.
         item: Option<u32>,
-        /// Who ordered it.
+        /// Who requested it.
         by: String,
     },
 }
 
 kinds!(ControlEvent {
-    ControlEvent::PauseOrdered { .. } => "pause_ordered",
+    ControlEvent::PauseRequested { .. } => "pause_ordered",
     ControlEvent::Resumed { .. } => "resumed",
-    ControlEvent::CancelOrdered { .. } => "cancel_ordered",
+    ControlEvent::CancelRequested { .. } => "cancel_ordered",
     ControlEvent::InputAdjusted { .. } => "input_adjusted",
     ControlEvent::RetriedNow { .. } => "retried_now",
 });
@@ -93,9 +95,9 @@ impl ControlEvent {
             ControlEvent::InputAdjusted { step, item, .. } | ControlEvent::RetriedNow { step, item, .. } => {
                 Some((step, *item))
             }
-            ControlEvent::PauseOrdered { .. } | ControlEvent::Resumed { .. } | ControlEvent::CancelOrdered { .. } => {
-                None
-            }
+            ControlEvent::PauseRequested { .. }
+            | ControlEvent::Resumed { .. }
+            | ControlEvent::CancelRequested { .. } => None,
         }
     }
 }

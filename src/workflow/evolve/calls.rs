@@ -82,11 +82,11 @@ impl Run {
             unknown,
             why,
             at,
-            free,
+            uncounted: free,
             probe,
             status,
             response,
-            settled,
+            may_take_effect_until: settled,
             withdrawn,
         } = retry;
         let call = match part {
@@ -99,7 +99,7 @@ impl Run {
         let phase_before =
             std::mem::replace(&mut call.phase, if *probe { Phase::ToProbe(*at) } else { Phase::Waiting(*at) });
         call.uncertain |= unknown;
-        call.free += u32::from(*free);
+        call.uncounted += u32::from(*free);
         if *withdrawn {
             call.until = None;
         }
@@ -112,7 +112,7 @@ impl Run {
         }
         if settled.is_some() && *part != Part::Undo {
             let asked_about = self.do_call(step, *item)?;
-            asked_about.settled = asked_about.settled.max(*settled);
+            asked_about.may_take_effect_until = asked_about.may_take_effect_until.max(*settled);
         }
         Ok(())
     }
@@ -361,7 +361,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
     match (call, request) {
         (None, Some(request)) if *attempt == 1 => Ok(Some(CallState::first(started, request, seq))),
         (Some(call), request)
-            if !matches!(call.phase, Phase::InFlight | Phase::Stuck)
+            if !matches!(call.phase, Phase::InFlight | Phase::AwaitsDecision)
                 && *attempt == call.attempt + 1
                 && (request.is_some() || !call.renew) =>
         {

@@ -48,7 +48,7 @@ impl Run {
         }
         let Some(StepState::Open(open)) = self.steps.get_mut(step) else { return };
         let slot = item.unwrap_or(0);
-        if let Some(call) = open.calls.get(&slot).filter(|call| call.phase == Phase::Stuck) {
+        if let Some(call) = open.calls.get(&slot).filter(|call| call.phase == Phase::AwaitsDecision) {
             let (unknown, unfit, call) = (call.unknown_effect(), call.unfit_result.clone(), call.clone());
             open.calls.remove(&slot);
             if let Some(unfit) = unfit {
@@ -84,7 +84,7 @@ impl Run {
         };
         let mut rejected = None;
         if let Some(call) = call {
-            if call.attempt != *attempt || call.phase == Phase::Stuck {
+            if call.attempt != *attempt || call.phase == Phase::AwaitsDecision {
                 return Err(format!("attempt {attempt} of `{step}` is not under way"));
             }
             if let Some(Outcome::Unfit { status, headers, output, .. }) = gave {
@@ -102,7 +102,7 @@ impl Run {
             if conflict.kind == ConflictKind::Refused && call.renew && call.phase != Phase::InFlight {
                 rejected = Some(call.other_input_rejected());
             }
-            if std::mem::replace(&mut call.phase, Phase::Stuck) == Phase::InFlight {
+            if std::mem::replace(&mut call.phase, Phase::AwaitsDecision) == Phase::InFlight {
                 self.in_flight -= 1;
             }
             if refused {

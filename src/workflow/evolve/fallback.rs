@@ -51,12 +51,12 @@ impl Run {
         match self.steps.get_mut(by) {
             None => {
                 let taken = Some(BTreeSet::from([item]));
-                let open = Open { items, collect, taken, ..Open::default() };
+                let open = Open { items, collect, replaced_items: taken, ..Open::default() };
                 self.steps.insert(by.clone(), StepState::Open(open));
                 self.replaced.insert(by.clone(), step.clone());
             }
             Some(StepState::Open(open)) if self.replaced.get(by) == Some(step) => {
-                let is_new = open.taken.as_mut().is_some_and(|taken| taken.insert(item));
+                let is_new = open.replaced_items.as_mut().is_some_and(|taken| taken.insert(item));
                 if !is_new {
                     return Err(format!("`{by}` has taken the place of item {item} before"));
                 }
@@ -68,14 +68,14 @@ impl Run {
 
     /// The step whose items this fallback replaces.
     fn step_it_replaces(&self, step: &StepId) -> Option<StepId> {
-        self.open_step(step)?.taken.as_ref()?;
+        self.open_step(step)?.replaced_items.as_ref()?;
         self.replaced.get(step).cloned()
     }
 
     /// The fallback that runs for some of a step's items.
     fn item_fallback(&self, step: &StepId) -> Option<StepId> {
         let by = self.replaced.iter().find(|(_, original)| *original == step).map(|(by, _)| by)?;
-        self.open_step(by)?.taken.as_ref().map(|_| by.clone())
+        self.open_step(by)?.replaced_items.as_ref().map(|_| by.clone())
     }
 
     /// Records the result of a call (an item), or that it was skipped, and the same for the items that it replaces.
@@ -143,7 +143,7 @@ impl Run {
     /// that is replaced, skipped or failed as a whole while such items were under way.
     pub(super) fn end_complete_item_fallback(&mut self, step: &StepId) {
         let open = self.item_fallback(step).and_then(|by| self.open_step(&by));
-        if open.is_some_and(|open| open.taken.iter().flatten().all(|slot| open.has_ended(*slot))) {
+        if open.is_some_and(|open| open.replaced_items.iter().flatten().all(|slot| open.has_ended(*slot))) {
             self.end_item_fallbacks(step, false);
         }
     }

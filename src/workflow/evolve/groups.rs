@@ -96,7 +96,9 @@ impl Run {
     pub(super) fn checkpoint_event(&mut self, event: &CheckpointEvent) -> Result<(), String> {
         match event {
             CheckpointEvent::Opened(asked) => self.checkpoint_opened(asked),
-            CheckpointEvent::Answered { checkpoint, said, by } => self.checkpoint_answered(checkpoint, said, by),
+            CheckpointEvent::Answered { checkpoint, answer: said, by } => {
+                self.checkpoint_answered(checkpoint, said, by)
+            }
             CheckpointEvent::Escalated { checkpoint, who, until, on_timeout } => {
                 self.checkpoint_escalated(checkpoint, who, *until, *on_timeout)
             }
@@ -105,7 +107,7 @@ impl Run {
 
     pub(super) fn conflict_event(&mut self, event: &ConflictEvent) -> Result<(), String> {
         match event {
-            ConflictEvent::Paused { conflict, gave } => self.conflict_opened(conflict, gave.as_deref()),
+            ConflictEvent::Paused { conflict, unfit_outcome: gave } => self.conflict_opened(conflict, gave.as_deref()),
             ConflictEvent::Resolved { step, item, part, choice, by, .. } => {
                 self.resolved(step, *item, *part, choice, by)
             }
@@ -114,11 +116,11 @@ impl Run {
 
     pub(super) fn control_event(&mut self, event: &ControlEvent) -> Result<(), String> {
         match event {
-            ControlEvent::CancelOrdered { by, compensate, reason, automatic } => {
+            ControlEvent::CancelRequested { by, compensate, reason, automatic } => {
                 self.cancel_ordered(by, *compensate, reason.as_deref(), *automatic);
                 Ok(())
             }
-            ControlEvent::PauseOrdered { by, reason, at } => self.pause_ordered(by, reason.as_deref(), *at),
+            ControlEvent::PauseRequested { by, reason, at } => self.pause_ordered(by, reason.as_deref(), *at),
             ControlEvent::Resumed { by, at, .. } => self.resumed(by, *at),
             ControlEvent::InputAdjusted { step, item, input, least_risk, .. } => {
                 self.input_adjusted(step, *item, input)?;

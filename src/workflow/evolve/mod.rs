@@ -25,7 +25,7 @@ use crate::names::{Seq, StepId};
 /// An event that does not fit the events before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq} (`{kind}`) does not fit: {why}")]
-pub struct Misfit {
+pub struct EventMismatch {
     /// Its sequence number.
     pub seq: Seq,
     /// The name of its kind.
@@ -38,11 +38,15 @@ pub struct Misfit {
 ///
 /// # Errors
 /// The event does not fit.
-pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, Misfit> {
+pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, EventMismatch> {
     let Some(mut run) = run else {
         return match event {
             Event::RunStarted(started) => Ok(run_of_start(started)),
-            _ => Err(Misfit { seq: Seq::FIRST, kind: event.kind(), why: "a run begins with `run_started`".into() }),
+            _ => Err(EventMismatch {
+                seq: Seq::FIRST,
+                kind: event.kind(),
+                why: "a run begins with `run_started`".into(),
+            }),
         };
     };
     run.evolve_in_place(event)?;
@@ -53,12 +57,12 @@ pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, Misfit> {
 ///
 /// # Errors
 /// There are no events, or one of them does not fit.
-pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Run, Misfit> {
+pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Run, EventMismatch> {
     let mut run = None;
     for event in events {
         run = Some(evolve(run, event)?);
     }
-    run.ok_or_else(|| Misfit { seq: Seq(0), kind: "none", why: "there are no events".into() })
+    run.ok_or_else(|| EventMismatch { seq: Seq(0), kind: "none", why: "there are no events".into() })
 }
 
 fn run_of_start(started: &Arc<RunStarted>) -> Run {
@@ -107,13 +111,13 @@ impl Run {
     ///
     /// # Errors
     /// The event does not fit.
-    pub fn evolve_in_place(&mut self, event: &Event) -> Result<(), Misfit> {
+    pub fn evolve_in_place(&mut self, event: &Event) -> Result<(), EventMismatch> {
         let seq = self.seq.next();
         let applied = match self.end {
             Some(_) => Err("the run has ended".into()),
             None => self.apply(event),
         };
-        applied.map_err(|why| Misfit { seq, kind: event.kind(), why })?;
+        applied.map_err(|why| EventMismatch { seq, kind: event.kind(), why })?;
         self.seq = seq;
         self.sensitive.learn(event);
         self.collector.learn(event);

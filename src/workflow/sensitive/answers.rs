@@ -4,7 +4,8 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::known::KnownValues;
-use super::path::SensitivePath;
+use super::path::{SensitivePath, names};
+use super::shown::header_texts;
 use super::sources::SensitiveSources;
 use super::taint::Taint;
 use crate::names::StepId;
@@ -74,7 +75,7 @@ fn add_quotes(run: &Run, record: &mut AnswerRecord) {
     }
 }
 
-/// From what the first event of a run is made.
+/// The values from which the first event of a run is made.
 pub struct FirstValues<'a> {
     /// The body of the request.
     pub body: &'a Value,
@@ -84,6 +85,8 @@ pub struct FirstValues<'a> {
     pub kept: &'a Value,
     /// What it keeps of legacy's reply.
     pub legacy: Option<&'a Value>,
+    /// The headers of legacy's reply.
+    pub legacy_headers: Option<&'a HeaderMap>,
     /// What is known of the instance that it follows up.
     pub instance: Option<&'a Value>,
 }
@@ -93,11 +96,17 @@ pub struct FirstValues<'a> {
 pub fn quotes_in_first_event(plan: &Plan, first: &FirstValues<'_>) -> Vec<SensitivePath> {
     let declared = plan.sensitive_values();
     let mut known = KnownValues::default();
-    declared.body.iter().for_each(|path| path.texts(first.body, &mut |text| known.add(text)));
-    let of_headers = declared.headers.iter().flat_map(|name| first.headers.get_all(name));
-    of_headers.filter_map(|value| value.to_str().ok()).for_each(|value| known.add(value.to_owned()));
+    declared.body.iter().for_each(|path| path.texts_in_json(first.body, &mut |text| known.add(text)));
+    for headers in std::iter::once(first.headers).chain(first.legacy_headers) {
+        header_texts(headers, &declared.headers).for_each(|text| known.add(text));
+    }
+    // A child run gets those of legacy's headers that it reads.
+    let of_legacy = declared.headers.iter().map(|name| SensitivePath::of(["headers", name]));
+    of_legacy
+        .for_each(|path| first.legacy.into_iter().for_each(|legacy| path.texts(legacy, &mut |text| known.add(text))));
     let body = SensitivePath::of(["request", "body"]);
-    let headers = declared.headers.iter().map(|name| SensitivePath::of(["request", "headers", name]));
+    let header = |name: &String| ["request", "legacy"].map(|root| SensitivePath::of([root, "headers", name]));
+    let headers = declared.headers.iter().flat_map(header);
     let covered: Vec<_> = declared.body.iter().map(|path| body.then(path)).chain(headers).collect();
     let places = [("request", Some(first.kept)), ("legacy", first.legacy), ("instance", first.instance)];
     let found = places.into_iter().filter_map(|(root, value)| Some((SensitivePath::of([root]), value?)));
@@ -123,13 +132,15 @@ pub fn child_paths(plan: &Plan, run: &Run, step: &StepId, input: &Value) -> Vec<
     paths
 }
 
-/// The parts of legacy's reply from which runs of this plan rehearse outputs that it declares as sensitive.
+/// The parts of legacy's reply that runs of this plan read and that are sensitive there: declared headers, and those
+/// from which outputs are rehearsed that it declares as sensitive.
 pub fn legacy_paths(plan: &Plan) -> Vec<SensitivePath> {
     if plan.sensitive_values().is_empty() {
         return Vec::new();
     }
     let taint = Taint::new(plan, &SensitiveSources::default());
-    taint.first_event.into_iter().filter(|path| path.root() == "legacy").collect()
+    let is_read = |path: &SensitivePath| plan.reads.iter().any(|read| path.under(&names(&read.0)).is_some());
+    taint.first_event.into_iter().filter(|path| path.root() == "legacy" && is_read(path)).collect()
 }
 
 /// The sensitive parts of a step's output that a rerun, which takes the output over, cannot derive from the plan: those

@@ -1,18 +1,19 @@
 //! Collects the sensitive values from a run's events, at the paths that its plan declares.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::declared::Sensitive;
 use super::path::SensitivePath;
-use crate::names::StepId;
-use crate::workflow::{ChildEvent, Choice, ConflictEvent, Event, Outcome, StepEvent, WaitEvent};
+use crate::names::{CheckpointId, StepId};
+use crate::workflow::{CheckpointEvent, ChildEvent, Choice, ConflictEvent, Event, Outcome, StepEvent, WaitEvent};
 
 impl Sensitive {
     fn add_output(&self, step: &StepId, output: &Value, into: &mut BTreeSet<String>) {
         let of_step = self.steps.iter().filter(|(of, _)| of == step);
-        of_step.flat_map(|(_, paths)| paths).for_each(|path| path.texts(output, &mut |text| into.extend([text])));
+        let paths = of_step.flat_map(|(_, paths)| paths);
+        paths.for_each(|path| path.texts_in_json(output, &mut |text| into.extend([text])));
     }
     fn add_headers<'a>(&self, headers: impl Iterator<Item = (&'a str, &'a str)>, into: &mut BTreeSet<String>) {
         let declared = headers.filter(|(name, value)| {
@@ -35,11 +36,9 @@ impl Sensitive {
     }
     /// Adds the declared values in the fields that expressions see of a step.
     fn collect_result(&self, step: &StepId, fields: &Value, into: &mut BTreeSet<String>) {
-        match fields.get("output") {
-            // Of a `for_each` this is the list of its items' outputs.
-            Some(Value::Array(items)) => items.iter().for_each(|item| self.add_output(step, item, into)),
-            Some(output) => self.add_output(step, output, into),
-            None => {}
+        // Of a `for_each` this is the list of its items' outputs.
+        if let Some(output) = fields.get("output") {
+            self.add_outputs(step, output, into);
         }
         let headers = match fields.get("headers") {
             Some(Value::Array(items)) => items.as_slice(),
@@ -49,25 +48,52 @@ impl Sensitive {
         let headers = headers.iter().filter_map(Value::as_object).flatten();
         self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
     }
-    /// Adds the declared values in an event.
-    pub fn collect(&self, event: &Event, into: &mut BTreeSet<String>) {
+    /// Adds the declared values in an output: of a step, or, where it is a list, of each of its items.
+    fn add_outputs(&self, step: &StepId, output: &Value, into: &mut BTreeSet<String>) {
+        self.add_output(step, output, into);
+        let items = output.as_array().into_iter().flatten();
+        items.for_each(|item| self.add_output(step, item, into));
+    }
+    /// Adds the declared values in the payload of a signal that these steps wait for.
+    pub fn collect_payload<'a>(
+        &self,
+        steps: impl Iterator<Item = &'a StepId>,
+        payload: &Value,
+        into: &mut BTreeSet<String>,
+    ) {
+        steps.for_each(|step| self.add_output(step, payload, into));
+    }
+    /// Adds the declared values in an event. `asked` holds the steps that open questions are about.
+    pub fn collect(&self, event: &Event, asked: &BTreeMap<CheckpointId, StepId>, into: &mut BTreeSet<String>) {
         match event {
             Event::RunStarted(started) => {
                 let request = &started.request;
-                let mut body = |path: &SensitivePath, body| path.texts(body, &mut |text| into.extend([text]));
-                request.get("body").into_iter().for_each(|value| self.body.iter().for_each(|path| body(path, value)));
-                let headers = request.get("headers").and_then(Value::as_object).into_iter().flatten();
-                self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
+                let mut body = |path: &SensitivePath, body| path.texts_in_json(body, &mut |text| into.extend([text]));
+                for value in ["body", "raw"].into_iter().filter_map(|part| request.get(part)) {
+                    self.body.iter().for_each(|path| body(path, value));
+                }
+                for part in [Some(request), started.legacy.as_ref()].into_iter().flatten() {
+                    let headers = part.get("headers").and_then(Value::as_object).into_iter().flatten();
+                    self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
+                }
             }
             Event::StepFinished(finished) => self.add_outcome(&finished.step, &finished.outcome, into),
-            Event::Conflict(ConflictEvent::Paused { conflict, gave: Some(gave) }) => {
+            Event::Conflict(ConflictEvent::Paused { conflict, unfit_outcome: Some(gave) }) => {
                 self.add_outcome(&conflict.step, gave, into)
             }
             Event::Step(StepEvent::Probed { step, output, .. }) => self.add_output(step, output, into),
             Event::Conflict(ConflictEvent::Resolved { step, choice: Choice::Take { output }, .. }) => {
                 self.add_output(step, output, into)
             }
-            Event::Step(StepEvent::Computed { step, output }) => self.add_output(step, output, into),
+            Event::Step(StepEvent::Computed { step, output }) => self.add_outputs(step, output, into),
+            Event::Checkpoint(CheckpointEvent::Opened(asked)) => {
+                asked.default.iter().for_each(|default| self.add_output(&asked.step, default, into));
+            }
+            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, answer, .. }) => {
+                if let (Some(step), Some(values)) = (asked.get(checkpoint), &answer.values) {
+                    self.add_output(step, values, into);
+                }
+            }
             Event::Wait(WaitEvent::Ended { step, output, .. }) => self.add_output(step, output, into),
             Event::Child(ChildEvent::Ended { step, output, .. }) => self.add_output(step, output, into),
             Event::Step(StepEvent::ResultTaken(taken)) => {

@@ -21,7 +21,7 @@ use super::sources::SensitiveSources;
 use super::taint::Taint;
 use crate::expression::parse_json;
 use crate::names::{CheckpointId, StepId};
-use crate::workflow::{CheckpointEvent, ChildEvent, Event, Plan, Run, StepEvent};
+use crate::workflow::{CheckpointEvent, ChildEvent, Event, Plan, Run, Step, StepEvent, StepKind, Until, WaitEvent};
 
 /// What a run knows of sensitive values.
 #[derive(Clone)]
@@ -72,7 +72,15 @@ impl Knowledge {
         }
         let Some(taint) = self.taint.clone() else { return };
         let mut declared = BTreeSet::new();
-        self.plan.sensitive_values().collect(event, &mut declared);
+        self.plan.sensitive_values().collect(event, &self.checkpoint_steps, &mut declared);
+        if let Event::Wait(WaitEvent::SignalReceived { name, payload, .. }) = event {
+            let waits = |step: &&Step| match &step.kind {
+                StepKind::Wait(wait) => matches!(&wait.until, Until::Signal { name: of, .. } if of == name),
+                _ => false,
+            };
+            let waiting = self.plan.steps.iter().filter(waits).map(|step| &step.id);
+            self.plan.sensitive_values().collect_payload(waiting, payload, &mut declared);
+        }
         if !declared.is_empty() {
             let known = Arc::make_mut(&mut self.known);
             declared.into_iter().for_each(|value| known.add(value));
@@ -95,8 +103,9 @@ impl Knowledge {
         for part in parts {
             match &part.form {
                 Form::Value | Form::Text => part.at.texts(content, &mut add),
+                Form::Within => part.at.texts_within(content, &mut add),
                 Form::Json(paths) => part.at.texts(content, &mut |text| match parse_json(text.as_bytes()) {
-                    Ok(body) => paths.iter().for_each(|path| path.texts(&body, &mut add)),
+                    Ok(body) => paths.iter().for_each(|path| path.texts_within(&body, &mut add)),
                     Err(_) => add(text),
                 }),
             }
@@ -139,9 +148,9 @@ impl Collector for Knowledge {
 }
 
 impl Run {
-    /// Gives the run its plan: it collects the sensitive values that `events` tell, and from now on those of each
-    /// further event. `events` are those that were folded into the run; of a run that was read from a snapshot, which
-    /// had none at that time, those since. Returns what the run knows by now.
+    /// Gives the run its plan: it collects the sensitive values in `events`, and from now on those in each further
+    /// event. `events` are all that were folded into the run. For a run that was read from a snapshot they are those
+    /// after the snapshot, because it had no sensitive values by then. Returns what the run knows by now.
     pub fn collect_sensitive<'a>(
         &mut self,
         plan: &Arc<Plan>,

@@ -5,10 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::path::SensitivePath;
-use crate::secret::{forms_in_texts, hide_cut_values};
+use crate::secret::{
+    CanonicalNumber, STARS, forms_in_texts, is_quoted_in, quotes_and_cut_quotes_in, redact_line, replaced,
+};
 
 /// Shorter values are replaced only where they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
@@ -28,10 +30,12 @@ pub struct KnownValues {
     /// It is not known which values are sensitive, so every text is.
     is_everything: bool,
     whole: BTreeSet<String>,
+    /// Those that are numbers, also where they were given as text.
+    numbers: BTreeSet<CanonicalNumber>,
     computed: usize,
     from_others: usize,
-    /// Longest value first, and of each its longest form first: a form may contain a shorter one of the same value.
-    forms: Vec<(usize, String)>,
+    /// What is searched for within texts.
+    forms: BTreeSet<String>,
 }
 
 /// If a value holds sensitive ones at more places than this, all of it counts as sensitive.
@@ -66,7 +70,7 @@ impl KnownValues {
     fn add_paths(&self, value: &Value, at: &SensitivePath, covered: &[SensitivePath], found: &mut Vec<SensitivePath>) {
         let holds = match value {
             Value::String(text) => self.are_in(text),
-            Value::Number(number) => self.contains(&number.to_string()),
+            Value::Number(number) => self.contains_number(number),
             Value::Array(items) => {
                 let items = items.iter().enumerate();
                 return items.for_each(|(index, item)| self.add_paths(item, &at.index(index), covered, found));
@@ -87,12 +91,16 @@ impl KnownValues {
             return;
         }
         if value.chars().count() >= WITHIN_CHARS_MIN {
-            for form in forms_in_texts(&value) {
-                let key = (value.len(), form.len(), form.as_str());
-                let place = self.forms.partition_point(|(of, known)| (*of, known.len(), known.as_str()) > key);
-                self.forms.insert(place, (value.len(), form));
+            self.forms.extend(forms_in_texts(&value));
+            // Credentials are masked by their names before a reply is shortened for people; what is left of a value
+            // then is searched for too.
+            let masked = redact_line(&value);
+            if masked != value && masked.chars().count() >= WITHIN_CHARS_MIN && !masked.ends_with(&format!(" {STARS}"))
+            {
+                self.forms.extend(forms_in_texts(&masked));
             }
         }
+        self.numbers.extend(CanonicalNumber::parse(&value));
         self.whole.insert(value);
     }
     /// Adds a value that was computed from sensitive ones, or entered by a person. It is searched for only
@@ -124,9 +132,18 @@ impl KnownValues {
     pub fn contains(&self, text: &str) -> bool {
         self.is_everything || self.whole.contains(text)
     }
+    /// Whether this number is one of the values, in whatever notation.
+    pub fn contains_number(&self, number: &Number) -> bool {
+        self.is_everything
+            || (!self.numbers.is_empty()
+                && CanonicalNumber::parse(&number.to_string()).is_some_and(|number| self.numbers.contains(&number)))
+    }
     /// Whether a text contains one of the values.
     pub fn are_in(&self, text: &str) -> bool {
-        self.contains(text) || self.forms.iter().any(|(_, form)| text.contains(form.as_str()))
+        self.contains(text) || is_quoted_in(text, self.forms())
+    }
+    fn forms(&self) -> impl Iterator<Item = &str> + Clone {
+        self.forms.iter().map(String::as_str)
     }
     /// The text with every occurrence of a value replaced; `None` where `replace` fails.
     pub fn hide(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
@@ -140,24 +157,7 @@ impl KnownValues {
         if self.is_everything {
             return replace(text);
         }
-        let mut pieces = vec![(text.to_owned(), false)];
-        for (_, form) in self.forms.iter().filter(|(_, form)| text.contains(form.as_str())) {
-            let mut next = Vec::with_capacity(pieces.len());
-            for (piece, is_done) in pieces {
-                if is_done || !piece.contains(form.as_str()) {
-                    next.push((piece, is_done));
-                    continue;
-                }
-                for (index, part) in piece.split(form.as_str()).enumerate() {
-                    if index > 0 {
-                        next.push((replace(form)?, true));
-                    }
-                    next.push((part.to_owned(), false));
-                }
-            }
-            pieces = next;
-        }
-        hide_cut_values(pieces, self.forms.iter().map(|(_, form)| form.as_str()), replace)
+        replaced(text, &quotes_and_cut_quotes_in(text, self.forms()), replace)
     }
 }
 
@@ -179,6 +179,27 @@ mod tests {
         assert_eq!(stars(&nested), r#"{"sent":"{\"t\":\"*\"}"}"#);
         assert_eq!(stars(r#"{"t":"tok\/en 1\u0022"}"#), r#"{"t":"*"}"#);
         assert_eq!((stars("17"), stars("2017")), ("*".to_owned(), "2017".to_owned()), "short ones only as a whole");
+    }
+
+    #[test]
+    fn what_is_left_of_a_value_in_which_credentials_were_masked_is_found() {
+        let mut values = KnownValues::default();
+        let link = "https://ann:pw@shop.example/login/PRIVATE?token=abc&order=ORDER-99";
+        values.add(link.to_owned());
+        let masked = redact_line(&format!("see {link} now"));
+        assert!(masked.contains("PRIVATE") && masked.contains("ORDER-99"), "{masked}");
+        assert_eq!(values.hide(&masked, &|_| Some("*".to_owned())).unwrap(), "see * now");
+        values.add("Bearer abcdef".to_owned());
+        assert!(!values.are_in("Bearer ***"), "nothing is left of it");
+    }
+
+    #[test]
+    fn a_number_is_found_in_whatever_notation_as_a_whole() {
+        let mut values = KnownValues::default();
+        ["71234567", "8812", "0.50"].into_iter().for_each(|value| values.add(value.to_owned()));
+        let texts = ["71234567.0", "7.1234567e7", "8812", "88.12e2", "5e-1", "71234568", "88120", "0"];
+        let found = texts.map(|text| values.contains_number(&serde_json::from_str(text).unwrap()));
+        assert_eq!(found, [true, true, true, true, true, false, false, false]);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct Part {
 pub enum Form {
     /// Any value: every text and number in it.
     Value,
+    /// As `Value`; if a text, a number or bytes stand where the path leads further, those
+    /// ([`SensitivePath::visit_within`]).
+    Within,
     /// A text, as a whole.
     Text,
     /// A text that holds JSON: the values at these paths in it.
@@ -103,7 +106,7 @@ impl<'a> Parts<'a> {
                 }
             }
             // Where a step with `busy: cancel` cancels the run, the reason names its lock.
-            Event::Control(ControlEvent::CancelOrdered { by, .. })
+            Event::Control(ControlEvent::CancelRequested { by, .. })
             | Event::Ending(EndingEvent::Cancelled { by, .. }) => {
                 if has_sensitive_lock(self.taint, by) {
                     self.text(at("reason"));
@@ -169,7 +172,7 @@ impl<'a> Parts<'a> {
 
     fn conflict_event(&mut self, event: &ConflictEvent) {
         match event {
-            ConflictEvent::Paused { conflict, gave } => {
+            ConflictEvent::Paused { conflict, unfit_outcome: gave } => {
                 self.conflict(&at("conflict"), conflict);
                 if let Some(gave) = gave {
                     self.outcome(&at("gave"), &conflict.step, conflict.part, gave);
@@ -197,7 +200,7 @@ impl<'a> Parts<'a> {
         self.found.push(Part { at, form: Form::Value });
     }
     fn values(&mut self, at: &SensitivePath, paths: &[SensitivePath]) {
-        paths.iter().for_each(|path| self.value(at.then(path)));
+        self.found.extend(paths.iter().map(|path| Part { at: at.then(path), form: Form::Within }));
     }
     fn text(&mut self, at: SensitivePath) {
         self.found.push(Part { at, form: Form::Text });

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::problem;
+use crate::secret::SEALED;
+use crate::workflow::bytes::{BytesMark, json_within};
 
 /// A JSONPath of names, indexes and `[*]`: `$.card.number`, `$.tokens[*].value`. It covers all that is at or below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -136,47 +138,88 @@ impl SensitivePath {
     }
     /// Visits every value at the path.
     pub fn visit(&self, value: &Value, visit: &mut dyn FnMut(&Value)) {
-        fn walk(value: &Value, path: &[Segment], visit: &mut dyn FnMut(&Value)) {
-            let Some((first, rest)) = path.split_first() else { return visit(value) };
-            match (first, value) {
-                (Segment::Name(name), Value::Object(members)) => {
-                    members.get(name).into_iter().for_each(|member| walk(member, rest, visit));
-                }
-                (Segment::Index(index), Value::Array(items)) => {
-                    items.get(*index).into_iter().for_each(|item| walk(item, rest, visit));
-                }
-                (Segment::All, Value::Array(items)) => items.iter().for_each(|item| walk(item, rest, visit)),
-                (Segment::All, Value::Object(members)) => {
-                    members.values().for_each(|member| walk(member, rest, visit));
-                }
-                _ => {}
-            }
-        }
-        walk(value, &self.0, visit);
+        walk(value, &self.0, false, visit);
+    }
+    /// As [`Self::visit`]. A text, a number or bytes from which the path leads further are visited too: they may hold
+    /// the value in a form that cannot be read, such as JSON that was sent as plain text.
+    pub fn visit_within(&self, value: &Value, visit: &mut dyn FnMut(&Value)) {
+        walk(value, &self.0, true, visit);
     }
     /// Visits every value at the path, mutably.
     pub fn visit_mut(&self, value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
-        fn walk(value: &mut Value, path: &[Segment], visit: &mut dyn FnMut(&mut Value)) {
-            let Some((first, rest)) = path.split_first() else { return visit(value) };
-            match (first, value) {
-                (Segment::Name(name), Value::Object(members)) => {
-                    members.get_mut(name).into_iter().for_each(|member| walk(member, rest, visit));
-                }
-                (Segment::Index(index), Value::Array(items)) => {
-                    items.get_mut(*index).into_iter().for_each(|item| walk(item, rest, visit));
-                }
-                (Segment::All, Value::Array(items)) => items.iter_mut().for_each(|item| walk(item, rest, visit)),
-                (Segment::All, Value::Object(members)) => {
-                    members.values_mut().for_each(|member| walk(member, rest, visit));
-                }
-                _ => {}
-            }
-        }
-        walk(value, &self.0, visit);
+        walk_mut(value, &self.0, false, visit);
+    }
+    /// Visits the same values as [`Self::visit_within`], mutably.
+    pub fn visit_within_mut(&self, value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
+        walk_mut(value, &self.0, true, visit);
     }
     /// Every string and number at or below the path, as text.
     pub fn texts(&self, value: &Value, add: &mut dyn FnMut(String)) {
         self.visit(value, &mut |found| texts(found, add));
+    }
+    /// Every string and number in the values that [`Self::visit_within`] visits, as text.
+    pub fn texts_within(&self, value: &Value, add: &mut dyn FnMut(String)) {
+        self.visit_within(value, &mut |found| texts(found, add));
+    }
+    /// As [`Self::texts`], also if the value is a text or bytes that hold JSON.
+    pub fn texts_in_json(&self, value: &Value, add: &mut dyn FnMut(String)) {
+        self.texts(value, add);
+        if let Some(json) = json_within(value).filter(|_| !self.0.is_empty()) {
+            self.texts(&json, add);
+        }
+    }
+}
+
+fn walk(value: &Value, path: &[Segment], within: bool, visit: &mut dyn FnMut(&Value)) {
+    let Some((first, rest)) = path.split_first() else { return visit(value) };
+    if within && ends_early(value) {
+        return visit(value);
+    }
+    match (first, value) {
+        (Segment::Name(name), Value::Object(members)) => {
+            members.get(name).into_iter().for_each(|member| walk(member, rest, within, visit));
+        }
+        (Segment::Index(index), Value::Array(items)) => {
+            items.get(*index).into_iter().for_each(|item| walk(item, rest, within, visit));
+        }
+        (Segment::All, Value::Array(items)) => items.iter().for_each(|item| walk(item, rest, within, visit)),
+        (Segment::All, Value::Object(members)) => {
+            members.values().for_each(|member| walk(member, rest, within, visit));
+        }
+        _ => {}
+    }
+}
+
+fn walk_mut(value: &mut Value, path: &[Segment], within: bool, visit: &mut dyn FnMut(&mut Value)) {
+    let Some((first, rest)) = path.split_first() else { return visit(value) };
+    if within && ends_early(value) {
+        return visit(value);
+    }
+    match (first, value) {
+        (Segment::Name(name), Value::Object(members)) => {
+            members.get_mut(name).into_iter().for_each(|member| walk_mut(member, rest, within, visit));
+        }
+        (Segment::Index(index), Value::Array(items)) => {
+            items.get_mut(*index).into_iter().for_each(|item| walk_mut(item, rest, within, visit));
+        }
+        (Segment::All, Value::Array(items)) => {
+            items.iter_mut().for_each(|item| walk_mut(item, rest, within, visit));
+        }
+        (Segment::All, Value::Object(members)) => {
+            members.values_mut().for_each(|member| walk_mut(member, rest, within, visit));
+        }
+        _ => {}
+    }
+}
+
+/// Whether no path leads further from this value although it may hold any value.
+fn ends_early(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Number(_) => true,
+        // The mark is not checked: in the store it is sealed.
+        Value::Object(_) => BytesMark::may_be_bytes(value),
+        Value::Array(_) | Value::Null | Value::Bool(_) => false,
     }
 }
 
@@ -198,6 +241,8 @@ impl fmt::Display for SensitivePath {
             |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
         self.0.iter().try_for_each(|segment| match segment {
             Segment::Name(name) if plain(name) => write!(f, ".{name}"),
+            // In an event such a name would be taken for a sealed value. All members include it.
+            Segment::Name(name) if name.contains(SEALED[0]) => f.write_str("[*]"),
             Segment::Name(name) if name.contains('\'') => write!(f, "[\"{name}\"]"),
             Segment::Name(name) => write!(f, "['{name}']"),
             Segment::Index(index) => write!(f, "[{index}]"),
@@ -251,6 +296,31 @@ mod tests {
         for bad in ["a.b", "$a", "$.", "$..a", "$.a[?(@.b)]", "$.a[", "$['a"] {
             assert!(SensitivePath::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_text_may_hold_what_a_path_leads_to() {
+        let path = SensitivePath::parse("$.body.card.number").unwrap();
+        let found = |body: Value| {
+            let mut found = Vec::new();
+            path.texts_within(&json!({ "body": body, "other": "x" }), &mut |text| found.push(text));
+            found
+        };
+        assert_eq!(found(json!("{\"card\":1}")), ["{\"card\":1}"]);
+        assert_eq!(found(json!({ "card": "4111", "a": "b" })), ["4111"]);
+        assert_eq!(found(json!({ "card": { "number": 7 }, "a": "b" })), ["7"]);
+        assert_eq!(found(json!({ "$bytes": "AQ==", "content_type": "x/y" })), ["AQ==", "x/y"]);
+        assert_eq!(found(json!({ "a": "b" })), Vec::<String>::new());
+        let mut in_json = Vec::new();
+        let path = SensitivePath::parse("$.card").unwrap();
+        path.texts_in_json(&json!("{\"card\":\"4111\",\"a\":1}"), &mut |text| in_json.push(text));
+        assert_eq!(in_json, ["4111"]);
+    }
+
+    #[test]
+    fn a_name_that_looks_sealed_is_written_as_all_members() {
+        let path = SensitivePath::of(["body", "\u{ab}sealed:eA==\u{bb}", "t"]);
+        assert_eq!(path.to_string(), "$.body[*].t");
     }
 
     #[test]

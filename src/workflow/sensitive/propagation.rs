@@ -5,15 +5,18 @@
 //! computed by the plan, and is sensitive only where that is declared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use super::path::{SensitivePath, names};
 use super::sources::SensitiveSources;
 use crate::expression::{Expression, ReadPath, Template};
 use crate::names::StepId;
-use crate::workflow::{CallBody, Level, Plan, ResponseTemplate, Step, StepKind, Until};
+use crate::workflow::{CallBody, Plan, ResponseTemplate, RiskSource, Step, StepKind, Until};
 
 /// The root of a step's own output in its `undo` and `probe`: of a `for_each` not the list, but the output of one item.
 const OWN: &str = "own output";
+/// What a call with the body `raw: ${request.raw}` reads.
+static RAW_BODY: LazyLock<[ReadPath; 1]> = LazyLock::new(|| [ReadPath(vec!["request".into(), "raw".into()])]);
 
 /// Sensitive values of a plan's runs, as paths from the roots of its expressions (`$.steps.token.output.access_token`).
 pub(super) struct Propagation<'a> {
@@ -50,6 +53,7 @@ impl<'a> Propagation<'a> {
         self.known.extend(declared.body.iter().map(|path| body.then(path)));
         for header in &declared.headers {
             self.known.insert(SensitivePath::of(["request", "headers", header]));
+            self.known.insert(SensitivePath::of(["legacy", "headers", header]));
             let of_step = |step: &Step| SensitivePath::of(["steps", step.id.as_str(), "headers", header]);
             self.known.extend(self.plan.steps.iter().map(of_step));
         }
@@ -263,7 +267,7 @@ fn reads(step: &Step) -> Vec<&[ReadPath]> {
             all.extend(answer.body.as_ref().map(Template::reads));
         }
     }
-    if let Some(Level::Computed(template)) = &step.safeguards.risk {
+    if let Some(RiskSource::Computed(template)) = &step.safeguards.risk {
         all.push(template.reads());
     }
     all.extend(step.safeguards.asking.question.as_ref().map(Template::reads));
@@ -280,7 +284,8 @@ fn call_reads(call: &crate::workflow::Call) -> Vec<&[ReadPath]> {
     let mut all = vec![call.url.reads()];
     all.extend(call.headers.iter().map(|(_, template)| template.reads()));
     match &call.body {
-        CallBody::Empty | CallBody::Raw => {}
+        CallBody::Empty => {}
+        CallBody::Raw => all.push(&*RAW_BODY),
         CallBody::Json(template) | CallBody::Text(template) => all.push(template.reads()),
         CallBody::Form(fields) => all.extend(fields.iter().map(|(_, template)| template.reads())),
     }

@@ -78,15 +78,15 @@ impl Redaction {
         let replaces_all = body.is_string() && self.declared.iter().any(|path| *path != SensitivePath::whole());
         let declared = self.declared.iter().chain(self.taint.request_body().iter()).cloned().collect::<Vec<_>>();
         declared.iter().for_each(|path| path.texts(body, &mut |text| known.add(text)));
-        for name in &self.taint.headers {
-            let values: Vec<_> =
-                headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-            if values.len() > 1 {
-                known.add(values.join(", ")); // as expressions see it
-            }
-            values.into_iter().for_each(|value| known.add(value.into_owned()));
-        }
+        header_texts(headers, &self.taint.headers).for_each(|text| known.add(text));
         Self { known: Arc::new(known), replaces_all, ..self.clone() }
+    }
+    /// Also replaces the declared headers of this reply, of which the run keeps only the parts that its plan reads.
+    #[must_use]
+    pub fn with_reply(&self, headers: &HeaderMap) -> Self {
+        let mut known = KnownValues::clone(&self.known);
+        header_texts(headers, &self.taint.headers).for_each(|text| known.add(text));
+        Self { known: Arc::new(known), ..self.clone() }
     }
     /// Redacts a text.
     pub fn text(&self, text: &str) -> String {
@@ -100,12 +100,8 @@ impl Redaction {
         match value {
             Value::String(text) => *text = self.text(text),
             Value::Number(_) if self.replaces_all => stars(value),
-            Value::Number(number) => {
-                let text = number.to_string();
-                if text.len() >= super::known::WITHIN_CHARS_MIN && self.known.contains(&text) {
-                    *value = Value::from(STARS);
-                }
-            }
+            Value::Number(number) if self.known.contains_number(number) => *value = Value::from(STARS),
+            Value::Number(_) => {}
             Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
             Value::Object(members) => members.values_mut().for_each(|member| self.value(member)),
             Value::Null | Value::Bool(_) => {}
@@ -113,12 +109,12 @@ impl Redaction {
     }
     /// Redacts the body of the request.
     pub fn request_body(&self, body: &mut Value) {
-        self.taint.request_body().iter().for_each(|path| path.visit_mut(body, &mut stars));
+        self.taint.request_body().iter().for_each(|path| path.visit_within_mut(body, &mut stars));
         self.value(body);
     }
     /// Redacts the body of an answer, of either arm.
     pub fn answer_body(&self, body: &mut Value) {
-        self.answer_paths().for_each(|path| path.visit_mut(body, &mut stars));
+        self.answer_paths().for_each(|path| path.visit_within_mut(body, &mut stars));
         self.value(body);
     }
     /// Whether a difference at this path shows something sensitive: `$.token`, `text`, `headers.x-token`,
@@ -142,6 +138,23 @@ impl Redaction {
     fn answer_paths(&self) -> impl Iterator<Item = SensitivePath> {
         self.answer.iter().filter_map(|path| path.under(&["body"]))
     }
+}
+
+/// The values of these headers, in every form in which they may be quoted: alone, joined as expressions see them, and
+/// in the two encodings of characters that are not ASCII.
+pub(super) fn header_texts<'a>(headers: &'a HeaderMap, names: &'a [String]) -> impl Iterator<Item = String> + 'a {
+    names.iter().flat_map(move |name| {
+        let values: Vec<&[u8]> = headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+        let joined = (values.len() > 1).then(|| values.join(&b", "[..]));
+        let all = values.into_iter().map(<[u8]>::to_vec).chain(joined);
+        all.flat_map(|value| match String::from_utf8(value) {
+            Ok(text) => vec![text],
+            Err(other) => {
+                let bytes = other.as_bytes();
+                vec![String::from_utf8_lossy(bytes).into_owned(), bytes.iter().copied().map(char::from).collect()]
+            }
+        })
+    })
 }
 
 /// Whether these parts of an answer contain this header.

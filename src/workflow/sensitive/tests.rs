@@ -6,15 +6,19 @@ use super::*;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::workflow::{
-    AnswerRecord, CheckpointEvent, Choice, ConflictEvent, ControlEvent, EndingEvent, Event, Failure, FailureKind,
-    Known, LockEvent, Part, Payload, Plan, StepEvent,
+    AnswerRecord, CheckpointEvent, Choice, ConflictEvent, ControlEvent, DeclaredNames, EndingEvent, Event, Failure,
+    FailureKind, LockEvent, Part, Payload, Plan, StepEvent,
 };
 
 fn plan(yaml: &str) -> Plan {
     let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
     let services = BTreeMap::from([(ServiceName::from("bank"), false)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: true,
+        limits: &Limits::default(),
+    };
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
@@ -80,8 +84,14 @@ fn what_reads_a_sensitive_value_is_sensitive() {
     assert_eq!(output("after"), ["$.id"]);
     assert_eq!(shown(&step("sub").input), ["$.a"]);
     assert!(step("ask").question && step("ask").hides_entered_values() && !step("plain").hides_entered_values());
-    let first_event = ["$.request.body.buyers[*].name", "$.request.body.card.number", "$.request.headers.x-session"];
-    assert_eq!(shown(&taint.first_event), [&first_event[..], &["$.request.raw"]].concat());
+    let first_event = [
+        "$.legacy.headers.x-session",
+        "$.request.body.buyers[*].name",
+        "$.request.body.card.number",
+        "$.request.headers.x-session",
+        "$.request.raw",
+    ];
+    assert_eq!(shown(&taint.first_event), first_event);
     let answer = ["$.body.names[*].name", "$.body.token.access_token", "$.headers.x-a"];
     assert_eq!(shown(&taint.respond[0]), answer);
 }
@@ -168,8 +178,12 @@ fn the_name_of_a_lock_that_is_computed_from_a_sensitive_value_is_sensitive() {
         "respond": { "status": 200 },
     });
     let services = BTreeMap::from([(ServiceName::from("bank"), false)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: true,
+        limits: &Limits::default(),
+    };
     let plan = Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:?}"));
     let taint = Taint::new(&plan, &SensitiveSources::default());
     let found = |event: LockEvent| parts(&taint, &Event::Lock(event), &BTreeMap::new()).len();
@@ -179,7 +193,7 @@ fn the_name_of_a_lock_that_is_computed_from_a_sensitive_value_is_sensitive() {
     let cancelled = |by: &str| {
         let reason = Some("the lock `card:1` is held".to_owned());
         let event =
-            Event::Control(ControlEvent::CancelOrdered { by: by.into(), compensate: true, reason, automatic: true });
+            Event::Control(ControlEvent::CancelRequested { by: by.into(), compensate: true, reason, automatic: true });
         parts(&taint, &event, &BTreeMap::new()).len()
     };
     assert_eq!((cancelled("`a`"), cancelled("`b`"), cancelled("ann")), (1, 0, 0));
@@ -253,7 +267,7 @@ respond: { status: 200 }
     assert_eq!(found("login"), ["123", "quotes", "s-1"]);
     assert_eq!(found("other"), ["123", "s-1"]);
     let mut known = BTreeSet::new();
-    plan.sensitive_values().collect(&taken("login"), &mut known);
+    plan.sensitive_values().collect(&taken("login"), &BTreeMap::new(), &mut known);
     assert_eq!(known, BTreeSet::from(["s-1".to_owned()]));
 }
 
@@ -307,8 +321,12 @@ fn texts_that_are_made_from_sensitive_values_are_shown_as_stars() {
         "respond": { "status": 200 },
     });
     let services = BTreeMap::from([(ServiceName::from("bank"), false)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: true,
+        limits: &Limits::default(),
+    };
     let plan = Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:?}"));
     let texts = ShownTexts::of_taint(Taint::new(&plan, &SensitiveSources::default()));
     let failure = |step: &str| Failure::of_step(FailureKind::Expression, &step.into(), None, "7");

@@ -5,7 +5,7 @@ use super::harness::timed_out;
 use super::*;
 use crate::limits::Limits;
 use crate::workflow::address::moved_calls;
-use crate::workflow::{CallRecord, Choice, ConflictKind, Known, Part};
+use crate::workflow::{CallRecord, Choice, ConflictKind, DeclaredNames, Part};
 
 /// Steps that call a service which honours keys, without and with a secret in a header or the URL.
 const CALLS: [&str; 4] = [
@@ -28,7 +28,8 @@ respond: {{ status: 200 }}
     let source: Value = serde_saphyr::from_str(&yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
     let services = BTreeMap::from([(ServiceName::from("bank"), false), (ServiceName::from("stock"), true)]);
     let secrets = BTreeSet::from(["bank".to_owned()]);
-    let known = Known { services: &services, secrets: &secrets, has_store_key: true, limits: &Limits::default() };
+    let known =
+        DeclaredNames { services: &services, secrets: &secrets, has_store_key: true, limits: &Limits::default() };
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{yaml}\n{problems:#?}"))
 }
 

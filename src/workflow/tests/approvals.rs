@@ -4,7 +4,7 @@
 use super::harness::{plan, take_output};
 use super::people_harness::{no, review, yes};
 use super::*;
-use crate::workflow::{CheckpointKind, Choice, ConflictKind, Order, Part, Risk};
+use crate::workflow::{CheckpointKind, Choice, ConflictKind, ControlCommand, Part, Risk};
 
 fn retry_with(input: Value) -> Choice {
     Choice::RetryWith { input: Arc::new(input) }
@@ -40,7 +40,7 @@ pub(super) fn of_items(plan: &Plan, items: Value) -> Harness<'_> {
 }
 
 pub(super) fn choose(harness: &mut Harness<'_>, item: Option<u32>, choice: Choice) {
-    let order = Order::Resolve { step: "pay".into(), item, choice, reason: None };
+    let order = ControlCommand::Resolve { step: "pay".into(), item, choice, reason: None };
     harness.order_by("bob", order).unwrap();
 }
 
@@ -69,8 +69,12 @@ fn an_adjusted_item_is_asked_about_at_the_risk_of_all_items() {
     let mut harness = of_items(&plan, json!([20, 1, 2]));
     harness.perform_due();
     harness.answers("alice", review(&[0, 1, 2], &[])).unwrap();
-    let adjust =
-        Order::Adjust { step: "pay".into(), item: Some(2), input: Arc::new(json!({"amount": 9})), reason: None };
+    let adjust = ControlCommand::Adjust {
+        step: "pay".into(),
+        item: Some(2),
+        input: Arc::new(json!({"amount": 9})),
+        reason: None,
+    };
     harness.order_by("bob", adjust).unwrap();
     let begun = |harness: &Harness<'_>| harness.sent.iter().any(|(_, item, ..)| *item == Some(2));
     harness.replies("pay", Some(0), ok(json!({})));

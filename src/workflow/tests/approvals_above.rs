@@ -4,10 +4,10 @@ use super::harness::plan;
 use super::people_harness::{review, yes};
 use super::rerun_decisions::successor;
 use super::*;
-use crate::workflow::{ApprovalAbove, Choice, OnTimeout, OpenCheckpoint, Order, Risk, approval_above_child};
+use crate::workflow::{ApprovalAbove, Choice, ControlCommand, OnTimeout, OpenCheckpoint, Risk, approval_above_child};
 
-fn adjust(step: &str, item: Option<u32>, input: Value) -> Order {
-    Order::Adjust { step: step.into(), item, input: Arc::new(input), reason: None }
+fn adjust(step: &str, item: Option<u32>, input: Value) -> ControlCommand {
+    ControlCommand::Adjust { step: step.into(), item, input: Arc::new(input), reason: None }
 }
 
 fn retry_with(input: Value) -> Choice {
@@ -63,7 +63,7 @@ fn another_input_in_a_child_that_people_approved_is_asked_about_by_them() {
             }
             let asked = harness.open_checkpoint();
             assert_eq!((asked.step.as_str(), risk_and_people(&asked)), ("send", (Risk::High, vec!["alice"])), "{step}");
-            assert!(matches!(harness.answers("bob", review(&[0], &[])), Err(Refusal::NotYours(_))));
+            assert!(matches!(harness.answers("bob", review(&[0], &[])), Err(CommandRefusal::NotYours(_))));
             harness.answers("alice", review(&[0], &[])).unwrap();
             harness.replies("send", None, ok(json!({})));
             assert_eq!(harness.children().len(), 1, "the input of `pay` is the one that its workflow says");
@@ -87,7 +87,7 @@ fn another_input_in_a_child_that_people_approved_is_asked_about_by_them() {
 }
 
 fn choose_of(harness: &mut Harness<'_>, step: &str, choice: Choice) {
-    harness.order_by("bob", Order::Resolve { step: step.into(), item: None, choice, reason: None }).unwrap();
+    harness.order_by("bob", ControlCommand::Resolve { step: step.into(), item: None, choice, reason: None }).unwrap();
 }
 
 #[test]

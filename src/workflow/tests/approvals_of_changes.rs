@@ -5,10 +5,10 @@ use super::harness::plan;
 use super::people_harness::{no, review, yes};
 use super::rerun_decisions::successor;
 use super::*;
-use crate::workflow::{CheckpointKind, Choice, OpenCheckpoint, Order, Risk};
+use crate::workflow::{CheckpointKind, Choice, ControlCommand, OpenCheckpoint, Risk};
 
-fn adjust(step: &str, item: Option<u32>, input: Value) -> Order {
-    Order::Adjust { step: step.into(), item, input: Arc::new(input), reason: None }
+fn adjust(step: &str, item: Option<u32>, input: Value) -> ControlCommand {
+    ControlCommand::Adjust { step: step.into(), item, input: Arc::new(input), reason: None }
 }
 
 fn retry_with(input: Value) -> Choice {
@@ -43,13 +43,13 @@ respond: { status: 200 }
             harness.answers("alice", no()).unwrap();
             assert_eq!(harness.status(), RunStatus::Failed);
         } else {
-            harness.order_by("bob", Order::Pause { reason: None }).unwrap();
+            harness.order_by("bob", ControlCommand::Pause { reason: None }).unwrap();
         }
         let harness = successor(&harness, "refund");
         let asked = harness.open_checkpoint();
         assert_eq!((risk_and_people(&asked), harness.sent.len()), ((Risk::High, vec!["alice"]), 0));
         let mut last = harness;
-        last.order_by("bob", Order::Pause { reason: None }).unwrap();
+        last.order_by("bob", ControlCommand::Pause { reason: None }).unwrap();
         let mut last = successor(&last, "refund");
         assert_eq!(last.open_checkpoint().kind, CheckpointKind::Review, "in a later rerun, too");
         last.order_by("bob", adjust("refund", None, json!({"charges": [2]}))).unwrap();

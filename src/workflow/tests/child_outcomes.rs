@@ -2,9 +2,10 @@
 
 use super::harness::{breaker_open, plan, take_output};
 use super::*;
+use crate::workflow::CommandRefusal::NotApplicable;
 use crate::workflow::{
-    ChildEvent, Choice, ConflictKind, Order, Parent, Part, RouteAbove, TreeEffects, Undone, rerun, route_above_child,
-    view,
+    ChildEvent, Choice, ConflictKind, ControlCommand, Parent, Part, RouteAbove, TreeEffects, Undone, rerun,
+    route_above_child, view,
 };
 
 const TRIP: &str = "
@@ -139,13 +140,13 @@ respond: { status: 200 }
         started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
     });
     harness.perform_due();
-    let (pause, resume) = (|| Order::Pause { reason: None }, || Order::Resume { reason: None });
+    let (pause, resume) = (|| ControlCommand::Pause { reason: None }, || ControlCommand::Resume { reason: None });
     harness.order_by(&by, pause()).unwrap();
     harness.order_by(&by, resume()).unwrap();
     assert_eq!(harness.status(), RunStatus::Running);
     harness.order_by("ann", pause()).unwrap();
     let refused = harness.order_by(&by, resume());
-    assert!(matches!(&refused, Err(Refusal::NotApplicable(why)) if why.contains("ann paused it")), "{refused:?}");
+    assert!(matches!(&refused, Err(NotApplicable(why)) if why.contains("ann paused it")), "{refused:?}");
     assert_eq!(harness.status(), RunStatus::Paused);
     harness.order_by("bob", resume()).unwrap();
     harness.order_by(&by, pause()).unwrap();
@@ -263,7 +264,7 @@ fn paused_over_charge<'a>(plan: &'a Plan, parent: RunId) -> Harness<'a> {
 fn only_a_person_closes_the_conflict_over_an_unknown_outcome() {
     let plan = plan(CHARGE);
     let parent = RunId(uuid::Uuid::from_u128(9));
-    let cancel = |automatic| Order::Cancel { compensate: true, reason: None, automatic };
+    let cancel = |automatic| ControlCommand::Cancel { compensate: true, reason: None, automatic };
     let left = |harness: &Harness<'_>| harness.run.tree_effects().left.unwrap_or_default();
     for automatic in [true, false] {
         let mut harness = paused_over_charge(&plan, parent);
@@ -305,7 +306,7 @@ fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
     let plan = plan("{ workflow: w, steps: { sub: { run: x }, f: { call: 'POST ${services.bank}/f' } }, respond: {} }");
     let automatic = |harness: &Harness<'_>| {
         let told = harness.due().into_iter().find_map(|action| match action {
-            Action::OrderChild { order: Order::Cancel { automatic, reason, .. }, .. } => {
+            Action::CommandChild { command: ControlCommand::Cancel { automatic, reason, .. }, .. } => {
                 // The failure and the reason of a person may quote what is sensitive in the parent only.
                 assert_eq!(reason.as_deref(), Some("the run that began it ends"));
                 Some(automatic)
@@ -360,7 +361,7 @@ fn what_a_child_left_is_reported_at_every_depth_and_named_once_in_a_note() {
     // Without a report it may have left anything.
     for harness in [ends(report(), "it broke"), ends(None, "it broke")] {
         let refused = from(&harness, "z");
-        assert!(matches!(&refused, Err(Refusal::NotApplicable(why)) if why.contains("begin at `sub`")), "{refused:?}");
+        assert!(matches!(&refused, Err(NotApplicable(why)) if why.contains("begin at `sub`")), "{refused:?}");
         assert!(from(&harness, "sub").is_ok());
     }
     assert!(from(&ends(Some(TreeEffects::default()), "it broke"), "z").is_ok());

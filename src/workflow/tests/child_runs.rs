@@ -4,7 +4,8 @@ use super::harness::plan;
 use super::people_harness::yes;
 use super::*;
 use crate::workflow::{
-    Choice, ConflictKind, DivergenceKind, Order, Parent, Part, StepEvent, TreeEffects, Undone, replay_with, rerun,
+    Choice, ConflictKind, ControlCommand, DivergenceKind, Parent, Part, StepEvent, TreeEffects, Undone, replay_with,
+    rerun,
 };
 
 fn parent(more: &str) -> Plan {
@@ -33,7 +34,8 @@ fn a_repeated_pause_does_not_pause_a_child_that_somebody_has_resumed() {
         started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
     });
     harness.perform_due();
-    let (by, pause, resume) = (parent.to_string(), || Order::Pause { reason: None }, || Order::Resume { reason: None });
+    let (by, pause, resume) =
+        (parent.to_string(), || ControlCommand::Pause { reason: None }, || ControlCommand::Resume { reason: None });
     harness.order_by(&by, pause()).unwrap();
     harness.order_by("ann", resume()).unwrap();
     assert!(harness.order_by(&by, pause()).is_err(), "it is the same order");
@@ -97,7 +99,7 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
     let children = harness.children();
     harness.child_ends(children[0], RunStatus::Failed, Value::Null);
     assert_eq!(harness.run.conflict().map(|c| (c.kind, c.item)), Some((ConflictKind::ChildFailed, Some(0))));
-    let resolve = |choice| Order::Resolve { step: "part".into(), item: Some(0), choice, reason: None };
+    let resolve = |choice| ControlCommand::Resolve { step: "part".into(), item: Some(0), choice, reason: None };
     harness.order_by("ann", resolve(Choice::Retry)).unwrap();
     let again: Vec<_> = harness.children().into_iter().filter(|child| !children.contains(child)).collect();
     assert_eq!(again.len(), 1, "another run, under another id");
@@ -113,11 +115,11 @@ fn orders_to_a_run_are_passed_to_its_children() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     assert_eq!(harness.orders_to_children(), ["pause", "pause"]);
-    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.orders_to_children(), ["resume", "resume"]);
-    harness.order_by("ann", Order::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
+    harness.order_by("ann", ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
     assert_eq!((harness.orders_to_children(), harness.status()), (vec!["cancel", "cancel"], RunStatus::Running));
     for child in harness.children() {
         harness.child_ends(child, RunStatus::Cancelled, Value::Null);
@@ -147,11 +149,11 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
     harness.perform_due();
     harness.replies("a", None, ok(json!({"id": 7})));
     let refused = rerun(&harness.run, &plan, &"b".into());
-    assert!(matches!(refused, Err(Refusal::NotApplicable(why)) if why.contains("waiting_checkpoint")));
+    assert!(matches!(refused, Err(CommandRefusal::NotApplicable(why)) if why.contains("waiting_checkpoint")));
     harness.answers("ann", yes()).unwrap();
     harness.replies("b", None, ok(json!({"done": 1})));
     assert_eq!(harness.status(), RunStatus::Completed);
-    assert_eq!(rerun(&harness.run, &plan, &"x".into()), Err(Refusal::NoSuchStep));
+    assert_eq!(rerun(&harness.run, &plan, &"x".into()), Err(CommandRefusal::NoSuchStep));
     let taken = rerun(&harness.run, &plan, &"b".into()).unwrap();
     let mut again = Harness::started_with(&plan, |started| {
         started.route = None;
@@ -188,7 +190,7 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
         .collect();
     assert_eq!(names, ["side"], "what was undone, and what needs it, is done again");
     let dark = Harness::new(&plan, Mode::Dark, json!({}));
-    assert!(matches!(rerun(&dark.run, &plan, &"a".into()), Err(Refusal::NotApplicable(_))));
+    assert!(matches!(rerun(&dark.run, &plan, &"a".into()), Err(CommandRefusal::NotApplicable(_))));
 }
 
 /// A child without effects needs no undo, and one with effects is named where it is not undone.
@@ -253,7 +255,7 @@ fn a_replay_finds_each_kind_of_difference_of_another_plan() {
     let against = |from: &str, to: &str| {
         let plan = plan(&CHAIN.replace(from, to));
         let found = replay_with(&events, &plan, &harness.world).unwrap();
-        found.into_iter().map(|d| (d.step.map(|s| s.to_string()), d.kind, d.would)).collect::<Vec<_>>()
+        found.into_iter().map(|d| (d.step.map(|s| s.to_string()), d.kind, d.expected)).collect::<Vec<_>>()
     };
     assert_eq!(against("zzz", ""), []);
     let step = |name: &str| Some(name.to_owned());
@@ -366,7 +368,7 @@ respond: { status: 200 }
     );
     let parent = RunId(uuid::Uuid::from_u128(9));
     let by = parent.to_string();
-    let cancel = || Order::Cancel { compensate: true, reason: None, automatic: true };
+    let cancel = || ControlCommand::Cancel { compensate: true, reason: None, automatic: true };
     for was_cancelled in [true, false] {
         for pauser in [by.as_str(), "ann"] {
             let mut harness = Harness::started_with(&plan, |started| {

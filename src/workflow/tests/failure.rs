@@ -2,7 +2,7 @@
 
 use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Order, Part, Payload, Skipped, StepEvent};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, Part, Payload, Skipped, StepEvent};
 
 const CHARGE: &str = "
 workflow: w
@@ -373,9 +373,9 @@ respond: { status: 200 }
     assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
     let input = Arc::new(json!({ "a": 1 }));
     let chosen = harness.choose("raw", None, Choice::RetryWith { input: input.clone() });
-    let adjusted = harness.order(Order::Adjust { step: "raw".into(), item: None, input, reason: None });
+    let adjusted = harness.order(ControlCommand::Adjust { step: "raw".into(), item: None, input, reason: None });
     for refused in [chosen, adjusted] {
-        let Err(Refusal::NotApplicable(why)) = refused else { panic!("{refused:?}") };
+        let Err(CommandRefusal::NotApplicable(why)) = refused else { panic!("{refused:?}") };
         assert!(why.contains("sends the body of the request as it came"), "{why}");
         assert!(!why.contains("retry_with` there"), "{why}");
     }

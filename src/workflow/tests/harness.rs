@@ -2,14 +2,18 @@
 
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{Choice, Known, Order, Part};
+use crate::workflow::{Choice, ControlCommand, DeclaredNames, Part};
 
 /// A plan as the files' check makes it: `bank` honours no keys, `stock` does.
 pub(super) fn plan(yaml: &str) -> Plan {
     let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
     let services = BTreeMap::from([(ServiceName::from("bank"), false), (ServiceName::from("stock"), true)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: false, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: false,
+        limits: &Limits::default(),
+    };
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
@@ -45,16 +49,16 @@ impl<'a> Harness<'a> {
     pub fn undo(&mut self, step: &str, result: AttemptResult) {
         self.record_result(step, None, Part::Undo, result);
     }
-    pub fn order(&mut self, order: Order) -> Result<usize, Refusal> {
-        let done = self.command(Command::Order { order, by: "ann".into() });
+    pub fn order(&mut self, order: ControlCommand) -> Result<usize, CommandRefusal> {
+        let done = self.command(Command::Control { command: order, by: "ann".into() });
         self.settle();
         done
     }
-    pub fn choose(&mut self, step: &str, item: Option<u32>, choice: Choice) -> Result<usize, Refusal> {
-        self.order(Order::Resolve { step: step.into(), item, choice, reason: None })
+    pub fn choose(&mut self, step: &str, item: Option<u32>, choice: Choice) -> Result<usize, CommandRefusal> {
+        self.order(ControlCommand::Resolve { step: step.into(), item, choice, reason: None })
     }
-    pub fn cancel(&mut self, compensate: bool) -> Result<usize, Refusal> {
-        self.order(Order::Cancel { compensate, reason: Some("why not".into()), automatic: false })
+    pub fn cancel(&mut self, compensate: bool) -> Result<usize, CommandRefusal> {
+        self.order(ControlCommand::Cancel { compensate, reason: Some("why not".into()), automatic: false })
     }
     /// Calls under way, as `step`, `step[item]`, `undo step`, `probe step`.
     pub fn in_flight_names(&self) -> Vec<String> {

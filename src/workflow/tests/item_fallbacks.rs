@@ -4,7 +4,7 @@ use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::people_harness::yes;
 use super::*;
 use crate::workflow::{
-    CheckpointKind, Choice, ConflictKind, DivergenceKind, Mode, Order, Part, StepEvent, StepStatus, Undone,
+    CheckpointKind, Choice, ConflictKind, ControlCommand, DivergenceKind, Mode, Part, StepEvent, StepStatus, Undone,
     replay_with, rerun,
 };
 
@@ -168,9 +168,10 @@ fn an_unused_item_fallback_is_skipped_and_accepts_no_orders_before_it_is_taken()
     let plan = plan(MAILS);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
-    let skip = || Order::Skip { step: "letter".into(), reason: None };
+    let skip = || ControlCommand::Skip { step: "letter".into(), reason: None };
     assert!(harness.order(skip()).unwrap_err().to_string().contains("runs only where it takes the place of `mail`"));
-    let adjust = |item| Order::Adjust { step: "letter".into(), item, input: Arc::new(json!({"nth": 9})), reason: None };
+    let adjust =
+        |item| ControlCommand::Adjust { step: "letter".into(), item, input: Arc::new(json!({"nth": 9})), reason: None };
     let refused = harness.order(adjust(None)).unwrap_err().to_string();
     assert!(refused.contains("the items of `letter` are not known yet"), "{refused}");
     harness.item("mail", 0, status(429));
@@ -279,7 +280,7 @@ fn a_rerun_takes_over_results_of_items_and_their_fallbacks_and_a_replay_finds_di
     harness.item("mail", 0, ok(json!({"id": 10})));
     harness.item("letter", 1, ok(json!({"id": 11})));
     harness.item("mail", 2, ok(json!({"id": 12})));
-    let cancel = Order::Cancel { compensate: false, reason: None, automatic: false };
+    let cancel = ControlCommand::Cancel { compensate: false, reason: None, automatic: false };
     harness.order(cancel).unwrap();
     harness.call("last", status(404));
     assert!(harness.run.is_final());

@@ -4,7 +4,7 @@ use super::harness::{plan, take_output, timed_out};
 use super::people_harness::{review, yes};
 use super::*;
 use crate::workflow::{
-    Cause, Choice, ConflictKind, OnTimeout, Order, Part, StepEvent, StepStatus, Undone, replay_with, rerun,
+    Cause, Choice, ConflictKind, ControlCommand, OnTimeout, Part, StepEvent, StepStatus, Undone, replay_with, rerun,
 };
 
 fn retry_with(input: Value) -> Choice {
@@ -36,7 +36,7 @@ respond: { status: 200 }
     harness.answers("alice", yes()).unwrap();
     assert_eq!(harness.run.conflict().map(|open| (open.kind, open.item)), Some((ConflictKind::Expression, Some(1))));
     harness.replies("pay", Some(0), ok(json!({})));
-    let order = Order::Resolve {
+    let order = ControlCommand::Resolve {
         step: "pay".into(),
         item: Some(1),
         choice: retry_with(json!({"amount": 1_000_000})),
@@ -153,7 +153,7 @@ fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
     let mut harness = Harness::of_api(&stock);
     harness.perform_due();
     harness.reply("charge", None, timed_out()).unwrap();
-    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     assert!(rerun(&harness.run, &stock, &"charge".into()).is_err());
     // The step was skipped, and the rerun that takes this over lists its attempt as unknown.
     let mut harness = Harness::of_api(&plan);
@@ -173,24 +173,26 @@ fn a_run_ends_when_its_successor_is_ordered() {
         "{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a', undo: 'DELETE ${services.bank}/a' }, b: { needs: [a], call: 'POST ${services.bank}/b' } }, respond: { status: 200 } }",
     );
     let to = RunId(uuid::Uuid::from_u128(77));
-    let over = |from: &str| Order::HandOver { to, from: from.into(), sealed: None };
+    let over = |from: &str| ControlCommand::HandOver { to, from: from.into(), sealed: None };
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     assert!(
-        matches!(harness.order_by("ann", over("b")), Err(Refusal::NotApplicable(why)) if why.contains("pause or cancel"))
+        matches!(harness.order_by("ann", over("b")), Err(CommandRefusal::NotApplicable(why)) if why.contains("pause or cancel"))
     );
-    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     harness.replies("a", None, ok(json!({})));
-    assert_eq!(harness.order_by("ann", over("x")), Err(Refusal::NoSuchStep));
+    assert_eq!(harness.order_by("ann", over("x")), Err(CommandRefusal::NoSuchStep));
     harness.order_by("ann", over("b")).unwrap();
     assert_eq!(harness.status(), RunStatus::Cancelled);
     let superseded = harness.run.superseded().unwrap();
-    assert_eq!((superseded.successor, &superseded.handed[..]), (to, &["a".into()][..]));
+    assert_eq!((superseded.successor, &superseded.handed_over_steps[..]), (to, &["a".into()][..]));
     assert!(harness.run.note().unwrap().contains(&to.to_string()), "{:?}", harness.run.note());
-    for order in
-        [Order::Resume { reason: None }, Order::Cancel { compensate: true, reason: None, automatic: false }, over("b")]
-    {
-        assert_eq!(harness.order_by("bob", order), Err(Refusal::Ended));
+    for order in [
+        ControlCommand::Resume { reason: None },
+        ControlCommand::Cancel { compensate: true, reason: None, automatic: false },
+        over("b"),
+    ] {
+        assert_eq!(harness.order_by("bob", order), Err(CommandRefusal::Ended));
     }
     assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the successor is made from it");
     assert!(rerun(&harness.run, &plan, &"a".into()).is_err(), "and no other");
@@ -203,7 +205,7 @@ fn a_run_ends_when_its_successor_is_ordered() {
     child.perform_due();
     child.replies("a", None, status(409));
     assert!(
-        matches!(child.order_by("ann", over("a")), Err(Refusal::NotApplicable(why)) if why.contains("waits for it"))
+        matches!(child.order_by("ann", over("a")), Err(CommandRefusal::NotApplicable(why)) if why.contains("waits for it"))
     );
 }
 

@@ -3,7 +3,8 @@
 use super::harness::plan;
 use super::people_harness::{no, yes, yes_with};
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Order, StepStatus};
+use crate::workflow::CommandRefusal::NotApplicable;
+use crate::workflow::{Choice, ConflictKind, ControlCommand, StepStatus};
 
 const PICK: &str = "
 workflow: w
@@ -37,34 +38,34 @@ fn an_answer_is_accepted_once_from_those_who_may_give_it_with_fitting_values() {
     let checkpoint = harness.checkpoint();
     assert_eq!(harness.run.summary(harness.now).checkpoint.unwrap().0, checkpoint);
     let said = harness.answers("eve", yes_with(json!({"id": 2})));
-    assert_eq!(said, Err(Refusal::NotYours("only ann or bob may answer this".into())));
+    assert_eq!(said, Err(CommandRefusal::NotYours("only ann or bob may answer this".into())));
     assert_eq!(
         harness.answers("ann", yes_with(json!({"id": 9}))),
-        Err(Refusal::BadValues(vec!["/id: value is greater than the maximum of 3".into()]))
+        Err(CommandRefusal::BadValues(vec!["/id: value is greater than the maximum of 3".into()]))
     );
-    assert!(matches!(harness.answers("ann", yes()), Err(Refusal::BadValues(_))), "values are asked for");
+    assert!(matches!(harness.answers("ann", yes()), Err(CommandRefusal::BadValues(_))), "values are asked for");
     let unverified = harness.answers("eve (unverified)", yes_with(json!({"id": 2})));
-    assert!(matches!(unverified, Err(Refusal::NotYours(_))), "{unverified:?}");
+    assert!(matches!(unverified, Err(CommandRefusal::NotYours(_))), "{unverified:?}");
     let unverified = harness.answers("ann (unverified)", yes());
     assert!(
-        matches!(unverified, Err(Refusal::BadValues(_))),
+        matches!(unverified, Err(CommandRefusal::BadValues(_))),
         "without tokens any name may answer, so only the values are refused: {unverified:?}"
     );
-    let unknown = Order::Answer { checkpoint: "chk_x".into(), said: yes() };
-    assert_eq!(harness.order_by("ann", unknown), Err(Refusal::NoSuchCheckpoint));
+    let unknown = ControlCommand::Answer { checkpoint: "chk_x".into(), answer: yes() };
+    assert_eq!(harness.order_by("ann", unknown), Err(CommandRefusal::NoSuchCheckpoint));
     harness.answers("ann", yes_with(json!({"id": 2}))).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed);
     assert_eq!(harness.run.answer().unwrap().body.value(), json!(2));
     assert_eq!(harness.output("pick"), json!({"output": {"id": 2}, "approved": true, "by": "ann", "skipped": false}));
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    harness.order_by("x", Order::Pause { reason: None }).unwrap();
+    harness.order_by("x", ControlCommand::Pause { reason: None }).unwrap();
     harness.answers("bob", yes_with(json!({"id": 3}))).unwrap();
-    let again = harness.order_by("ann", Order::Answer { checkpoint, said: no() }).unwrap_err();
-    let Refusal::AnsweredBefore { by, said, seq } = again else { panic!("{again:?}") };
+    let again = harness.order_by("ann", ControlCommand::Answer { checkpoint, answer: no() }).unwrap_err();
+    let CommandRefusal::AnsweredBefore { by, said, seq } = again else { panic!("{again:?}") };
     assert_eq!((by.as_str(), said.values.as_deref(), seq.0), ("bob", Some(&json!({"id": 3})), harness.run.seq().0));
     assert_eq!(harness.status(), RunStatus::Paused, "an answer does not resume");
-    harness.order_by("x", Order::Resume { reason: None }).unwrap();
+    harness.order_by("x", ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed);
 }
 
@@ -75,7 +76,7 @@ fn an_unanswered_question_escalates_and_then_takes_its_default() {
     harness.perform_due();
     harness.advance_seconds(3600);
     assert_eq!(harness.open_checkpoint().who, ["eve"]);
-    assert!(matches!(harness.answers("ann", yes_with(json!({"id": 1}))), Err(Refusal::NotYours(_))));
+    assert!(matches!(harness.answers("ann", yes_with(json!({"id": 1}))), Err(CommandRefusal::NotYours(_))));
     harness.advance_seconds(3600);
     assert_eq!(harness.status(), RunStatus::Completed);
     assert_eq!(harness.output("pick")["by"], json!("time-out"));
@@ -104,8 +105,8 @@ steps:
 respond: { status: 200, body: '${steps.ship.output}' }
 ";
 
-fn paid(sum: u64, id: Option<&str>) -> Order {
-    Order::Signal { name: "paid".into(), payload: Arc::new(json!({"sum": sum})), id: id.map(str::to_owned) }
+fn paid(sum: u64, id: Option<&str>) -> ControlCommand {
+    ControlCommand::Signal { name: "paid".into(), payload: Arc::new(json!({"sum": sum})), id: id.map(str::to_owned) }
 }
 
 #[test]
@@ -131,17 +132,16 @@ fn signals_are_stored_until_a_step_takes_them_and_a_repeated_delivery_counts_onc
     harness.advance_seconds(6600);
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([{"sum": 7}, false]));
     let mut early = Harness::of_api(&plan);
-    early.command(Command::Order { order: paid(8, None), by: "shop".into() }).unwrap();
+    early.command(Command::Control { command: paid(8, None), by: "shop".into() }).unwrap();
     early.perform_due();
     assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "it came before the step waited");
-    let refused = early.order_by("x", Order::Signal { name: "piad".into(), payload: Arc::default(), id: None });
-    assert!(matches!(refused, Err(Refusal::NotApplicable(why)) if why.contains("it waits for paid")));
+    let refused =
+        early.order_by("x", ControlCommand::Signal { name: "piad".into(), payload: Arc::default(), id: None });
+    assert!(matches!(refused, Err(NotApplicable(why)) if why.contains("it waits for paid")));
     early.world.signals_max = 2;
     early.order_by("x", paid(1, None)).unwrap();
     early.order_by("x", paid(1, None)).unwrap();
-    assert!(
-        matches!(early.order_by("x", paid(1, None)), Err(Refusal::NotApplicable(why)) if why.contains("signals_max"))
-    );
+    assert!(matches!(early.order_by("x", paid(1, None)), Err(NotApplicable(why)) if why.contains("signals_max")));
 }
 
 #[test]
@@ -175,15 +175,15 @@ fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    let refused = harness.order_by("ann", Order::Resume { reason: None });
-    assert_eq!(refused, Err(Refusal::NotApplicable("it is not paused".into())));
-    harness.order_by("ann", Order::Pause { reason: Some("stock-taking".into()) }).unwrap();
+    let refused = harness.order_by("ann", ControlCommand::Resume { reason: None });
+    assert_eq!(refused, Err(NotApplicable("it is not paused".into())));
+    harness.order_by("ann", ControlCommand::Pause { reason: Some("stock-taking".into()) }).unwrap();
     assert_eq!(harness.run.note().as_deref(), Some("ann paused it: stock-taking"));
-    assert!(matches!(harness.order_by("bob", Order::Pause { reason: None }), Err(Refusal::NotApplicable(_))));
+    assert!(matches!(harness.order_by("bob", ControlCommand::Pause { reason: None }), Err(NotApplicable(_))));
     harness.replies("a", None, ok(json!({})));
     assert_eq!((harness.status(), harness.in_flight_names().len()), (RunStatus::Paused, 0), "what is under way ends");
     assert_eq!(harness.causes(), ["paused"]);
-    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["b"]);
 }
 
@@ -192,13 +192,13 @@ fn an_order_to_retry_starts_the_next_attempt_at_once() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    let retry = |step: Option<&str>| Order::Retry { step: step.map(StepId::from) };
-    assert!(matches!(harness.order_by("ann", retry(Some("a"))), Err(Refusal::NotApplicable(_))), "it is under way");
+    let retry = |step: Option<&str>| ControlCommand::Retry { step: step.map(StepId::from) };
+    assert!(matches!(harness.order_by("ann", retry(Some("a"))), Err(NotApplicable(_))), "it is under way");
     harness.replies("a", None, status(429));
     assert_eq!((harness.in_flight_names().len(), harness.causes()), (0, vec!["retry"]));
     harness.order_by("ann", retry(None)).unwrap();
     assert_eq!(harness.in_flight_names(), ["a"]);
-    assert_eq!(harness.order_by("ann", retry(Some("x"))), Err(Refusal::NoSuchStep));
+    assert_eq!(harness.order_by("ann", retry(Some("x"))), Err(CommandRefusal::NoSuchStep));
 }
 
 #[test]
@@ -206,12 +206,10 @@ fn an_order_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_possi
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    let skip = |step: &str| Order::Skip { step: step.into(), reason: None };
-    assert!(
-        matches!(harness.order_by("ann", skip("a")), Err(Refusal::NotApplicable(why)) if why.contains("under way"))
-    );
+    let skip = |step: &str| ControlCommand::Skip { step: step.into(), reason: None };
+    assert!(matches!(harness.order_by("ann", skip("a")), Err(NotApplicable(why)) if why.contains("under way")));
     harness.order_by("ann", skip("b")).unwrap();
-    assert!(matches!(harness.order_by("ann", skip("b")), Err(Refusal::NotApplicable(why)) if why.contains("ended")));
+    assert!(matches!(harness.order_by("ann", skip("b")), Err(NotApplicable(why)) if why.contains("ended")));
     harness.replies("a", None, ok(json!({})));
     assert_eq!((harness.status(), harness.run.was_skipped(&"c".into())), (RunStatus::Completed, true));
     let mut harness = Harness::of_api(&plan);
@@ -241,7 +239,7 @@ respond: { status: 200, body: done }
     );
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    let adjust = |step: &str, input: Value| Order::Adjust {
+    let adjust = |step: &str, input: Value| ControlCommand::Adjust {
         step: step.into(),
         item: None,
         input: Arc::new(input),
@@ -249,10 +247,10 @@ respond: { status: 200, body: done }
     };
     for input in [json!([1]), json!("a=1"), json!(null)] {
         let refused = harness.order_by("ann", adjust("form", input.clone()));
-        assert!(matches!(refused, Err(Refusal::BadValues(_))), "{input}: {refused:?}");
+        assert!(matches!(refused, Err(CommandRefusal::BadValues(_))), "{input}: {refused:?}");
     }
     let refused = harness.order_by("ann", adjust("raw", json!({ "a": 1 })));
-    assert!(matches!(refused, Err(Refusal::NotApplicable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(NotApplicable(_))), "{refused:?}");
     harness.order_by("ann", adjust("form", json!({ "a": 2 }))).unwrap();
     harness.answers("ann", yes()).unwrap();
     let sent = harness.run.attempt(&"form".into(), None, crate::workflow::Part::Do).unwrap();
@@ -264,16 +262,16 @@ fn an_input_is_adjusted_before_its_step_begins() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    let adjust = |step: &str, item, input: Value| Order::Adjust {
+    let adjust = |step: &str, item, input: Value| ControlCommand::Adjust {
         step: step.into(),
         item,
         input: Arc::new(input),
         reason: None,
     };
     assert!(
-        matches!(harness.order_by("ann", adjust("a", None, json!(1))), Err(Refusal::NotApplicable(why)) if why.contains("begun"))
+        matches!(harness.order_by("ann", adjust("a", None, json!(1))), Err(NotApplicable(why)) if why.contains("begun"))
     );
-    assert!(matches!(harness.order_by("ann", adjust("b", Some(0), json!(1))), Err(Refusal::NotApplicable(_))));
+    assert!(matches!(harness.order_by("ann", adjust("b", Some(0), json!(1))), Err(NotApplicable(_))));
     harness.order_by("ann", adjust("b", None, json!({"n": 20}))).unwrap();
     harness.order_by("ann", adjust("c", None, json!(30))).unwrap();
     harness.replies("a", None, ok(json!({})));
@@ -315,12 +313,12 @@ fn the_view_shows_open_checkpoints_until_the_run_is_cancelled() {
         "{}",
         reason.sentence
     );
-    harness.order_by("x", Order::Cancel { compensate: false, reason: None, automatic: false }).unwrap();
+    harness.order_by("x", ControlCommand::Cancel { compensate: false, reason: None, automatic: false }).unwrap();
     let seen = look(&harness);
     assert_eq!((seen.status, seen.checkpoints.len()), (RunStatus::Cancelled, 0));
     assert_eq!(seen.steps[0].status, StepStatus::Skipped);
-    let late = Order::Answer { checkpoint: "chk_x".into(), said: yes() };
-    assert_eq!(harness.order_by("ann", late), Err(Refusal::Ended));
+    let late = ControlCommand::Answer { checkpoint: "chk_x".into(), answer: yes() };
+    assert_eq!(harness.order_by("ann", late), Err(CommandRefusal::Ended));
     assert!(harness.choose("pick", None, Choice::Skip).is_err());
 }
 
@@ -340,9 +338,9 @@ respond: { status: 200 }
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.advance_seconds(600);
-    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     harness.advance_seconds(4 * 3600);
-    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     harness.perform_due();
     assert_eq!(harness.in_flight_names(), Vec::<String>::new(), "nobody has approved the charge");
     assert!(harness.output("nap").is_object(), "the time that a step waits for is not a timeout");

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::names::CheckpointId;
-use crate::workflow::{CheckpointAnswer, LockSeen, OpenCheckpoint, Order, Reason, Since, TreeEffects, waits};
+use crate::workflow::{
+    CheckpointAnswer, ControlCommand, LockSeen, OpenCheckpoint, Reason, TreeEffects, WaitStartTimes, waits,
+};
 
 pub(super) fn yes() -> CheckpointAnswer {
     CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
@@ -29,7 +31,7 @@ impl Harness<'_> {
                         let child = RunId(uuid::Uuid::from_u128(1000 + self.events.len() as u128));
                         self.command(Command::BeginChild { step, item, child }).is_ok()
                     }
-                    Action::Wait(_) | Action::Held(_) | Action::OrderChild { .. } | Action::Lock { .. } => false,
+                    Action::Wait(_) | Action::Held(_) | Action::CommandChild { .. } | Action::Lock { .. } => false,
                 };
             }
             if !moved {
@@ -40,8 +42,8 @@ impl Harness<'_> {
         panic!("the run does not come to rest");
     }
     /// Gives an order, and performs the actions that follow.
-    pub fn order_by(&mut self, by: &str, order: Order) -> Result<usize, Refusal> {
-        let command = Command::Order { order, by: by.into() };
+    pub fn order_by(&mut self, by: &str, order: ControlCommand) -> Result<usize, CommandRefusal> {
+        let command = Command::Control { command: order, by: by.into() };
         let done = match decide(&self.run, self.plan, &self.world, command.clone(), self.now) {
             Ok(events) if events.is_empty() => Ok(0),
             Ok(_) => self.command(command),
@@ -51,9 +53,9 @@ impl Harness<'_> {
         done
     }
     /// Answers the only open question.
-    pub fn answers(&mut self, by: &str, said: CheckpointAnswer) -> Result<usize, Refusal> {
+    pub fn answers(&mut self, by: &str, said: CheckpointAnswer) -> Result<usize, CommandRefusal> {
         let checkpoint = self.open_checkpoint().checkpoint;
-        self.order_by(by, Order::Answer { checkpoint, said })
+        self.order_by(by, ControlCommand::Answer { checkpoint, answer: said })
     }
     pub fn open_checkpoint(&self) -> OpenCheckpoint {
         let mut asked: Vec<_> = self.run.open_checkpoints().cloned().collect();
@@ -81,7 +83,7 @@ impl Harness<'_> {
         locks.collect()
     }
     /// Records what the queue of a lock shows.
-    pub fn see_lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, Refusal> {
+    pub fn see_lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, CommandRefusal> {
         let entry = self.run.interactions.queue_entry(&step.into(), item);
         let queued = entry.map_or(crate::names::Seq(0), |entry| entry.queued);
         let step = self.plan.step(&step.into()).unwrap().0;
@@ -111,13 +113,13 @@ impl Harness<'_> {
     }
     pub fn orders_to_children(&self) -> Vec<&'static str> {
         let told = self.due().into_iter().filter_map(|action| match action {
-            Action::OrderChild { order, .. } => Some(order.name()),
+            Action::CommandChild { command: order, .. } => Some(order.name()),
             _ => None,
         });
         told.collect()
     }
     pub fn reasons(&self) -> Vec<Reason> {
-        let since = Since::of(self.events.iter().map(|event| (self.now, event)));
+        let since = WaitStartTimes::of(self.events.iter().map(|event| (self.now, event)));
         waits(&self.run, self.plan, &self.world, self.conditions(), &since)
     }
     pub fn causes(&self) -> Vec<&'static str> {

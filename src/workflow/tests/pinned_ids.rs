@@ -64,7 +64,7 @@ fn the_pending_answer_is_pinned_once() {
     harness.command(Command::AnswerPending).unwrap();
     let pinned = harness.run.pinned().cloned();
     assert!(pinned.is_some() && harness.run.pending().is_some_and(|answer| answer.status == 202));
-    assert_eq!(harness.command(Command::AnswerPending), Err(Refusal::Answered));
+    assert_eq!(harness.command(Command::AnswerPending), Err(CommandRefusal::Answered));
     harness.call("a", ok(json!({})));
     assert!(matches!(
         harness.events.iter().find(|event| event.kind() == "responded"),

@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{ConflictKind, Order, Part, rerun};
+use crate::workflow::{ConflictKind, ControlCommand, Part, rerun};
 
 const PROBED: &str = "
 workflow: w
@@ -59,7 +59,7 @@ fn a_probe_tells_whether_an_attempt_with_unknown_outcome_took_effect() {
     assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
     assert!(conflict.message.contains("could not say"), "{}", conflict.message);
     let bad = unsure.choose("charge", None, take_output(json!({}))).unwrap_err();
-    assert!(matches!(bad, Refusal::BadValues(_)), "what people give is checked against the schema: {bad}");
+    assert!(matches!(bad, CommandRefusal::BadValues(_)), "what people give is checked against the schema: {bad}");
     unsure.choose("charge", None, take_output(json!({"id": 4}))).unwrap();
     assert_eq!(unsure.run.answer().unwrap().body.value(), json!({"id": 4}));
 }
@@ -148,12 +148,13 @@ fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     harness.call("charge", timed_out());
     harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
     let again = crate::workflow::fold(&harness.events).unwrap();
-    let settled = |run: &Run| run.call_state(&"charge".into(), None, Part::Do).and_then(|call| call.settled);
+    let settled =
+        |run: &Run| run.call_state(&"charge".into(), None, Part::Do).and_then(|call| call.may_take_effect_until);
     assert_eq!(settled(&again), Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(30)));
     let mut older = harness.events.clone();
     older.truncate(older.iter().position(|event| event.kind() == "retry_scheduled").unwrap() + 1);
     let Some(Event::RetryScheduled(retry)) = older.last_mut() else { panic!("its outcome is unknown") };
-    retry.settled = None;
+    retry.may_take_effect_until = None;
     harness.run = crate::workflow::fold(&older).unwrap();
     harness.events = older;
     harness.settle();
@@ -184,18 +185,19 @@ respond: { status: 200 }
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.reply("charge", None, timed_out()).unwrap();
-    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     refused(&harness); // the probe is due
-    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     harness.settle();
-    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     refused(&harness); // the probe is under way
     harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
     assert!(harness.run.in_flight().is_empty() && harness.run.is_paused());
     refused(&harness); // the probe is due again, because the "no" came too early
-    let hand_over = Order::HandOver { to: RunId(uuid::Uuid::from_u128(77)), from: "charge".into(), sealed: None };
+    let hand_over =
+        ControlCommand::HandOver { to: RunId(uuid::Uuid::from_u128(77)), from: "charge".into(), sealed: None };
     assert!(harness.order_by("ann", hand_over).is_err());
-    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     while harness.run.failure().is_none() {
         harness.settle();
         harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
@@ -216,6 +218,6 @@ fn a_retry_sends_a_probe_that_waits_at_once() {
     harness.command(Command::Record { step, item: None, part, attempt, result, again: false, jitter: 1.0 }).unwrap();
     harness.perform_due();
     assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
-    harness.order_by("ann", Order::Retry { step: Some("charge".into()) }).unwrap();
+    harness.order_by("ann", ControlCommand::Retry { step: Some("charge".into()) }).unwrap();
     assert_eq!(harness.in_flight_names(), ["probe charge"]);
 }

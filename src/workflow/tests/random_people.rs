@@ -6,7 +6,8 @@ use super::locks::wait_link;
 use super::people_harness::{no, review, yes, yes_with};
 use super::*;
 use crate::workflow::{
-    CheckpointEvent, CheckpointKind, ChildEvent, Choice, LockEvent, LockSeen, Order, Part, TreeEffects, replay_with,
+    CheckpointEvent, CheckpointKind, ChildEvent, Choice, ControlCommand, LockEvent, LockSeen, Part, TreeEffects,
+    replay_with,
 };
 
 fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
@@ -144,7 +145,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
                 }
             };
             let by = ask.who.first().cloned().unwrap_or_else(|| "ann".into());
-            harness.order_by(&by, Order::Answer { checkpoint: ask.checkpoint.clone(), said }).is_ok()
+            harness.order_by(&by, ControlCommand::Answer { checkpoint: ask.checkpoint.clone(), answer: said }).is_ok()
         }
         2 | 9 => {
             harness.advance_seconds(61);
@@ -183,12 +184,15 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             harness.command(Command::ChildEnded { child, status, output, note, failure: None, tree, sensitive }).is_ok()
         }
         5 => {
-            let signal =
-                Order::Signal { name: "go".into(), payload: Arc::new(json!({ "n": pick / 64 + 1 })), id: None };
+            let signal = ControlCommand::Signal {
+                name: "go".into(),
+                payload: Arc::new(json!({ "n": pick / 64 + 1 })),
+                id: None,
+            };
             let sent = harness.order_by("shop", signal).is_ok();
             let conflict = harness.run.conflict().cloned();
             let Some(conflict) = conflict else {
-                return harness.order_by("ann", Order::Resume { reason: None }).is_ok() || sent;
+                return harness.order_by("ann", ControlCommand::Resume { reason: None }).is_ok() || sent;
             };
             let choices: Vec<&String> =
                 conflict.choices.iter().filter(|name| late || !name.starts_with("cancel")).collect();
@@ -202,25 +206,25 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             };
             harness.resolve(&conflict, choice).is_ok()
         }
-        12 => harness.order_by("ann", Order::Pause { reason: None }).is_ok(),
-        13 => harness.order_by("ann", Order::Skip { step, reason: None }).is_ok(),
+        12 => harness.order_by("ann", ControlCommand::Pause { reason: None }).is_ok(),
+        13 => harness.order_by("ann", ControlCommand::Skip { step, reason: None }).is_ok(),
         14 => {
             let item = harness.run.open_step(&step).and_then(|open| open.items.as_ref()).map(|_| u32::from(pick) / 64);
             let input = Arc::new(json!({ "n": [pick] }));
-            harness.order_by("ann", Order::Adjust { step, item, input, reason: None }).is_ok()
+            harness.order_by("ann", ControlCommand::Adjust { step, item, input, reason: None }).is_ok()
         }
         15 if pick == 255 => {
-            harness.order_by("ann", Order::Cancel { compensate: true, reason: None, automatic: false }).is_ok()
+            harness.order_by("ann", ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).is_ok()
         }
-        15 => harness.order_by("ann", Order::Retry { step: Some(step) }).is_ok(),
+        15 => harness.order_by("ann", ControlCommand::Retry { step: Some(step) }).is_ok(),
         _ => false,
     }
 }
 
 impl Harness<'_> {
-    fn resolve(&mut self, conflict: &crate::workflow::Conflict, choice: Choice) -> Result<usize, Refusal> {
+    fn resolve(&mut self, conflict: &crate::workflow::Conflict, choice: Choice) -> Result<usize, CommandRefusal> {
         let (step, item) = (conflict.step.clone(), conflict.item);
-        self.order_by("ann", Order::Resolve { step, item, choice, reason: None })
+        self.order_by("ann", ControlCommand::Resolve { step, item, choice, reason: None })
     }
 }
 
@@ -233,7 +237,7 @@ fn check_invariants(harness: &Harness<'_>) {
             Event::Checkpoint(CheckpointEvent::Opened(ask)) => {
                 asked.insert(ask.checkpoint.clone(), ask.clone());
             }
-            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, said, .. }) => {
+            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, answer: said, .. }) => {
                 let ask = asked.remove(checkpoint).expect("answered once");
                 if said.approve {
                     let struck =

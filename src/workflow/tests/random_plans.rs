@@ -3,7 +3,7 @@
 
 use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{Choice, ConflictEvent, ConflictKind, ControlEvent, Order, Part, StepEvent, Undone};
+use crate::workflow::{Choice, ConflictEvent, ConflictKind, ControlCommand, ControlEvent, Part, StepEvent, Undone};
 
 #[derive(Clone, Debug)]
 struct Step {
@@ -120,7 +120,7 @@ fn drive<'a>(plan: &'a Plan, api: bool, replies: &[u8], picks: &[u8], cancel_at:
             return harness;
         }
         if let Some((_, compensate)) = cancel_at.filter(|(at, _)| *at == round) {
-            let _ = harness.order(Order::Cancel { compensate, reason: None, automatic: false });
+            let _ = harness.order(ControlCommand::Cancel { compensate, reason: None, automatic: false });
             continue;
         }
         let pick = picks[round % picks.len()];
@@ -182,7 +182,7 @@ fn check_invariants(harness: &Harness<'_>) {
                 let read = of.call(Part::Do).is_some_and(|call| call.effect == EffectClass::Read);
                 assert!(read || !unknown.contains(&(step.clone(), *item)), "`{step}` may have been done");
             }
-            Event::Control(ControlEvent::CancelOrdered { .. }) => cancelled = true,
+            Event::Control(ControlEvent::CancelRequested { .. }) => cancelled = true,
             _ => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{DivergenceKind, Known, replay_with};
+use crate::workflow::{DeclaredNames, DivergenceKind, replay_with};
 
 const SEALED: &str = "«sealed:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4v»";
 
@@ -14,8 +14,12 @@ fn plan(schema: &Value) -> Plan {
         "respond": { "status": 200 },
     });
     let services = BTreeMap::new();
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: true,
+        limits: &Limits::default(),
+    };
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
@@ -27,7 +31,7 @@ fn said(schema: &Value, request: Value, sensitive: bool) -> Vec<String> {
     let events = [(Timestamp::UNIX_EPOCH, Event::RunStarted(Arc::new(first)))];
     let found = replay_with(&events, &plan, &world()).unwrap();
     assert!(found.iter().all(|found| found.kind == DivergenceKind::Input), "{found:?}");
-    found.into_iter().map(|found| found.would).collect()
+    found.into_iter().map(|found| found.expected).collect()
 }
 
 fn schema() -> Value {

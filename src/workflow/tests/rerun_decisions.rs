@@ -3,7 +3,9 @@
 use super::harness::{plan, timed_out};
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{Choice, ControlEvent, Known, Order, SignalDelivery, StepEvent, Taint, WaitEvent, parts, rerun};
+use crate::workflow::{
+    Choice, ControlCommand, ControlEvent, DeclaredNames, SignalDelivery, StepEvent, Taint, WaitEvent, parts, rerun,
+};
 
 /// The run that supersedes this one.
 pub(super) fn successor<'a>(harness: &Harness<'a>, from: &str) -> Harness<'a> {
@@ -26,12 +28,12 @@ pub(super) fn successor<'a>(harness: &Harness<'a>, from: &str) -> Harness<'a> {
     new
 }
 
-fn signal(id: &str) -> Order {
-    Order::Signal { name: "paid".into(), payload: Arc::new(json!({ "n": 1 })), id: Some(id.into()) }
+fn signal(id: &str) -> ControlCommand {
+    ControlCommand::Signal { name: "paid".into(), payload: Arc::new(json!({ "n": 1 })), id: Some(id.into()) }
 }
 
-fn adjust(step: &str, item: Option<u32>, input: Value) -> Order {
-    Order::Adjust { step: step.into(), item, input: Arc::new(input), reason: None }
+fn adjust(step: &str, item: Option<u32>, input: Value) -> ControlCommand {
+    ControlCommand::Adjust { step: step.into(), item, input: Arc::new(input), reason: None }
 }
 
 #[test]
@@ -159,7 +161,7 @@ respond: { status: 200 }
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     harness.call("address", status(409));
-    harness.order(Order::Skip { step: "mail".into(), reason: None }).unwrap();
+    harness.order(ControlCommand::Skip { step: "mail".into(), reason: None }).unwrap();
     for _ in 0..2 {
         harness = successor(&harness, "address");
         harness.replies("address", None, ok(json!("a")));
@@ -258,8 +260,12 @@ respond: { status: 200 }
     )
     .unwrap();
     let services = BTreeMap::from([(ServiceName::from("stock"), true)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: true,
+        limits: &Limits::default(),
+    };
     let plan = Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let token = "tok-12345678";
     let mut harness = Harness::of_api(&plan);
@@ -267,7 +273,7 @@ respond: { status: 200 }
     harness.replies("login", None, ok(json!({ "token": token })));
     harness.replies("link", None, status(409));
     let payload = Arc::new(json!({ "text": format!("for {token}") }));
-    harness.order_by("bank", Order::Signal { name: "paid".into(), payload, id: None }).unwrap();
+    harness.order_by("bank", ControlCommand::Signal { name: "paid".into(), payload, id: None }).unwrap();
     harness.order_by("ann", adjust("pay", None, json!({ "memo": token }))).unwrap();
     harness.order_by("ann", adjust("use", None, json!({ "t": "x" }))).unwrap();
     // The names of what is sensitive, and whether all of it is sealed.
@@ -293,7 +299,7 @@ respond: { status: 200 }
     new.replies("login", None, status(409));
     assert_eq!(sealed(&successor(&new, "login")), ["pay", "use", "paid"], "in a later rerun, too");
     // What is made of it is sensitive as well.
-    new.order_by("ann", Order::Retry { step: Some("login".into()) }).unwrap();
+    new.order_by("ann", ControlCommand::Retry { step: Some("login".into()) }).unwrap();
     new.replies("login", None, ok(json!({ "token": "another-token" })));
     new.replies("link", None, ok(json!({})));
     let taint = Taint::of(&plan, &new.run).unwrap();
@@ -317,8 +323,12 @@ fn a_result_that_quotes_a_lost_value_is_sensitive_as_a_whole() {
         "respond": { "status": 200 },
     });
     let services = BTreeMap::from([(ServiceName::from("stock"), true)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: true,
+        limits: &Limits::default(),
+    };
     let plan = Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let mut harness = Harness::of_api(&plan);
     harness.settle();

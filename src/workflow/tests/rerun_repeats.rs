@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::rerun_decisions::successor;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Order, Part, StepEvent, rerun};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, Part, StepEvent, rerun};
 
 const ITEMS: &str = "
 workflow: w
@@ -176,7 +176,7 @@ respond: { status: 200 }
         harness.call("mail", status(409));
         assert_eq!(harness.run.conflict_over(&"charge".into(), None).unwrap().kind, ConflictKind::Schema);
         if is_cancelled {
-            harness.order(Order::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
+            harness.order(ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
         }
         let why = refusal(&harness, "mail");
         assert!(why.contains("`charge` was done and is not undone"), "{why}");

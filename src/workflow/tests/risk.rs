@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::people_harness::{no, review, yes};
 use super::*;
-use crate::workflow::{CheckpointKind, Choice, ConflictKind, OnTimeout, Order, Part};
+use crate::workflow::{CheckpointKind, Choice, ConflictKind, ControlCommand, OnTimeout, Part};
 
 fn mails(risk: &str, more: &str) -> Plan {
     plan(&format!(
@@ -58,8 +58,10 @@ fn high_risk_is_reviewed_item_by_item_and_only_approved_items_are_performed() {
     assert_eq!((asked.kind, asked.question.as_str(), asked.items.len()), (CheckpointKind::Review, "Send them?", 3));
     assert_eq!(asked.items[1].what, "POST /mail/2");
     assert_eq!(asked.items[1].value["password"], json!("***"));
-    let wrong = |said| match harness.order_by("ann", Order::Answer { checkpoint: asked.checkpoint.clone(), said }) {
-        Err(Refusal::BadValues(wrong)) => wrong.join("; "),
+    let wrong = |said| match harness
+        .order_by("ann", ControlCommand::Answer { checkpoint: asked.checkpoint.clone(), answer: said })
+    {
+        Err(CommandRefusal::BadValues(wrong)) => wrong.join("; "),
         other => panic!("{other:?}"),
     };
     let mut wrong = wrong;
@@ -122,19 +124,21 @@ fn no_order_replaces_an_approval() {
     let high = mails("high", "");
     let mut harness = Harness::of_api(&high);
     harness.perform_due();
-    let adjust = |item, input: Value| Order::Adjust {
+    let adjust = |item, input: Value| ControlCommand::Adjust {
         step: "mail".into(),
         item: Some(item),
         input: Arc::new(input),
         reason: None,
     };
-    for order in
-        [Order::Retry { step: None }, Order::Resume { reason: None }, Order::Skip { step: "x".into(), reason: None }]
-    {
+    for order in [
+        ControlCommand::Retry { step: None },
+        ControlCommand::Resume { reason: None },
+        ControlCommand::Skip { step: "x".into(), reason: None },
+    ] {
         assert!(harness.order_by("eve", order).is_err());
     }
-    harness.order_by("eve", Order::Pause { reason: None }).unwrap();
-    harness.order_by("eve", Order::Resume { reason: None }).unwrap();
+    harness.order_by("eve", ControlCommand::Pause { reason: None }).unwrap();
+    harness.order_by("eve", ControlCommand::Resume { reason: None }).unwrap();
     assert!(harness.sent.is_empty());
     // An adjusted input is asked about again, and the old question is void.
     let before = harness.checkpoint();
@@ -142,8 +146,8 @@ fn no_order_replaces_an_approval() {
     let after = harness.open_checkpoint();
     assert_ne!(before, after.checkpoint);
     assert_eq!(after.items[1].value["to"], json!("all"));
-    let old = harness.order_by("ann", Order::Answer { checkpoint: before, said: review(&[0, 1, 2], &[]) });
-    assert!(matches!(old, Err(Refusal::NotApplicable(why)) if why.contains(after.checkpoint.as_str())));
+    let old = harness.order_by("ann", ControlCommand::Answer { checkpoint: before, answer: review(&[0, 1, 2], &[]) });
+    assert!(matches!(old, Err(CommandRefusal::NotApplicable(why)) if why.contains(after.checkpoint.as_str())));
     harness.answers("ann", review(&[0, 1, 2], &[])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
     // People are asked separately about an item that has not begun; the others go on.
@@ -165,7 +169,7 @@ fn another_input_for_a_retry_needs_approval_and_a_rejection_reopens_the_conflict
     harness.answers("ann", review(&[0, 1, 2], &[])).unwrap();
     harness.replies("pay", None, status(409));
     let retry = || Choice::RetryWith { input: Arc::new(json!({"all": [1, 2, 3, 4]})) };
-    let resolve = |choice| Order::Resolve { step: "pay".into(), item: None, choice, reason: None };
+    let resolve = |choice| ControlCommand::Resolve { step: "pay".into(), item: None, choice, reason: None };
     harness.order_by("eve", resolve(retry())).unwrap();
     assert_eq!((harness.in_flight_names().len(), harness.open_checkpoint().items.len()), (0, 4));
     harness.answers("ann", no()).unwrap();

@@ -174,7 +174,8 @@ fn a_conflict_in_a_run_that_was_cancelled_offers_no_second_cancel_with_undo() {
     let conflict = harness.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
     assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel_without_undo"]);
-    let Err(Refusal::NotApplicable(why)) = harness.choose("reserve", Some(1), Choice::Cancel { compensate: true })
+    let Err(CommandRefusal::NotApplicable(why)) =
+        harness.choose("reserve", Some(1), Choice::Cancel { compensate: true })
     else {
         panic!("a second cancel with undo is accepted");
     };
@@ -259,7 +260,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
     let drive = |count: usize| {
         let items: Vec<usize> = (0..count).collect();
         let first = started(&plan, Mode::Real, json!({"body": {"items": items}}));
-        let world = World { items_max: 100_000, ..world() };
+        let world = DecisionInputs { items_max: 100_000, ..world() };
         let mut events = vec![Event::RunStarted(Arc::new(first))];
         let mut run = evolve(None, &events[0]).unwrap();
         let began = std::time::Instant::now();
@@ -318,11 +319,11 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
     ));
     let items: Vec<usize> = (0..count).collect();
     let first = started(&plan, Mode::Real, json!({"body": {"items": items}}));
-    let world = World { items_max: 100_000, run_calls_max: count, ..world() };
+    let world = DecisionInputs { items_max: 100_000, run_calls_max: count, ..world() };
     let mut run = evolve(None, &Event::RunStarted(Arc::new(first))).unwrap();
     let now = Timestamp::UNIX_EPOCH;
     let apply = |run: &mut Run, command: Command, run_calls_max: usize| {
-        let world = World { run_calls_max, ..world.clone() };
+        let world = DecisionInputs { run_calls_max, ..world.clone() };
         for event in decide(run, &plan, &world, command, now).unwrap() {
             run.evolve_in_place(&event).unwrap();
             // As the engine does with every append.
@@ -330,7 +331,7 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
         }
     };
     let due_now = |run: &Run, run_calls_max: usize| -> Vec<Command> {
-        let world = World { run_calls_max, ..world.clone() };
+        let world = DecisionInputs { run_calls_max, ..world.clone() };
         let actions = due(run, &plan, &world, Conditions { now, hold_effects: false });
         actions
             .into_iter()

@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::people_harness::{no, review};
 use super::*;
-use crate::workflow::{Choice, LockSeen, Order};
+use crate::workflow::{Choice, ControlCommand, LockSeen};
 
 /// `a` was not done, `b` neither; `c` is the fallback of the fallback, with these parts.
 fn chain(c: &str) -> Plan {
@@ -30,7 +30,7 @@ fn says_no(harness: &mut Harness<'_>) {
 }
 
 fn orders_skip(harness: &mut Harness<'_>) {
-    harness.order_by("ann", Order::Skip { step: "c".into(), reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Skip { step: "c".into(), reason: None }).unwrap();
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_person_who_skips_the_last_fallback_of_a_chain_skips_all_steps_of_the_chain(
     harness.replies("b", None, status(429));
     harness.replies("c", None, status(409));
     let choice = Choice::Skip;
-    harness.order_by("ann", Order::Resolve { step: "c".into(), item: None, choice, reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Resolve { step: "c".into(), item: None, choice, reason: None }).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed, "{:?}", harness.run.note());
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([true, true, true, true]));
 }

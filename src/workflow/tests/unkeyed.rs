@@ -3,7 +3,7 @@
 use super::harness::timed_out;
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{Choice, ConflictKind, Known, Order, Part};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, DeclaredNames, Part};
 
 fn plan_of(is_keyed: bool) -> Plan {
     let source: Value = serde_saphyr::from_str(
@@ -20,8 +20,12 @@ respond: { status: 200 }
     )
     .unwrap();
     let services = BTreeMap::from([(ServiceName::from("stock"), is_keyed)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: false, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: false,
+        limits: &Limits::default(),
+    };
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
@@ -73,7 +77,7 @@ fn an_unknown_undo_is_not_repeated_by_files_that_say_its_service_is_not_keyed() 
         let mut harness = Harness::of_api(&keyed);
         harness.settle();
         harness.call("charge", ok(json!({})));
-        harness.order(Order::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
+        harness.order(ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
         harness.call("put", status(400));
         assert_eq!(harness.in_flight_names(), ["undo charge"]);
         if ends_before {

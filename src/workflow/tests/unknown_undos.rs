@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Order, Part, Undone, rerun};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, Part, Undone, rerun};
 
 const ORDER: &str = "
 workflow: w
@@ -137,7 +137,7 @@ fn a_retry_starts_the_next_attempt_of_an_undo_at_once() {
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, status(429));
     assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
-    harness.order_by("ann", Order::Retry { step: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Retry { step: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["undo reserve"]);
     undo_ends(&mut harness, ok(json!({})));
     assert_eq!(harness.status(), RunStatus::Failed);
@@ -151,7 +151,7 @@ fn a_rerun_of_a_run_that_is_ending_and_paused_by_a_command_asks_for_its_resume()
     let mut harness = Harness::of_route(&plan);
     harness.perform_due();
     harness.replies("reserve", None, ok(json!({})));
-    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     harness.replies("charge", None, status(400));
     assert!(harness.run.is_ending() && harness.status() == RunStatus::Paused);
     let refused = rerun(&harness.run, &plan, &"charge".into()).unwrap_err().to_string();

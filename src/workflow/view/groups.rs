@@ -111,7 +111,7 @@ impl Steps {
             CheckpointEvent::Opened(asked) => {
                 self.set_status(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
             }
-            CheckpointEvent::Answered { checkpoint, said, by } => {
+            CheckpointEvent::Answered { checkpoint, answer: said, by } => {
                 if let Some(question) = run.interactions.questions.get(checkpoint) {
                     let note = format!("{by} said {}", if said.approve { "yes" } else { "no" });
                     self.set_status(&question.checkpoint.step, at, StepStatus::Running, Some(note));

@@ -21,7 +21,8 @@ impl Steps {
         if let Some(ended) = &mut self.step(step, at).items_ended {
             *ended += 1;
         }
-        // If it was to replace another item, the next event says how that one ends.
+        // With another reason, an item that was to replace one ends without doing so: the next event says how that one
+        // ends.
         if matches!(reason, Skipped::ByHand | Skipped::Rejected | Skipped::Busy) {
             self.replaced_item_ended(step, Some(item), at, run);
         }

@@ -8,7 +8,7 @@ use crate::workflow::calls::StepState;
 use crate::workflow::{ConflictKind, Part, Run, StepStatus, child};
 
 /// Sets the status of steps that ended without an event of their own, and of steps with an open conflict.
-pub(super) fn settle(steps: &mut [StepView], run: &Run) {
+pub(super) fn correct_statuses(steps: &mut [StepView], run: &Run) {
     let open = |view: &&mut StepView| match view.status {
         StepStatus::Running
         | StepStatus::Retrying

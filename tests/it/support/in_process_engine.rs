@@ -19,7 +19,7 @@ use pointsman::exchange::{ArmReply, ArmRequest, EarlierKeys, MayBegin, RequestCo
 use pointsman::flag::{InstanceId, InstanceKey};
 use pointsman::names::{RouteId, RunId, Seq, WorkflowName};
 use pointsman::store::{MemoryStore, RunFilter, StoreHandle, StoredEvent};
-use pointsman::workflow::{CheckpointAnswer, Mode, Order, Plan, Run, RunStatus, RunSummary, fold};
+use pointsman::workflow::{CheckpointAnswer, ControlCommand, Mode, Plan, Run, RunStatus, RunSummary, fold};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -211,7 +211,7 @@ impl WorkflowRun<'_> {
                 let answer = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };
                 let checkpoint = open.checkpoint;
                 let _earlier_answer =
-                    self.engine().order(run, Order::Answer { checkpoint, said: answer }, "ann".into()).await;
+                    self.engine().give_command(run, ControlCommand::Answer { checkpoint, answer }, "ann".into()).await;
             }
             let rests = run.as_ref().is_none_or(|run| run.status.is_final() || run.status == RunStatus::Paused);
             (rests && self.engine().runs_in_flight() == 0).then_some(run)

@@ -7,6 +7,7 @@
 pub mod bulk_server;
 pub mod certificates;
 pub mod checker;
+pub mod echo_origins;
 pub mod faketime;
 pub mod faulty_link;
 pub mod flags;
@@ -17,6 +18,7 @@ pub mod origin;
 pub mod postgres_server;
 pub mod process;
 pub mod raw_connection;
+pub mod raw_requests;
 pub mod seed;
 pub mod step_service;
 pub mod strace;

@@ -9,10 +9,10 @@ use super::copies::move_to_call;
 use super::faults::reply;
 use super::plans;
 use super::rig::{Pending, Rig, plan};
-use crate::engine::machine::{CallerAnswer, End, Input, OrderAnswer, OrderId, Output, RestCause};
+use crate::engine::machine::{CallerAnswer, CommandAnswer, CommandId, End, Input, Output, RestCause};
 use crate::exchange::ArmReply;
 use crate::store::AppendError;
-use crate::workflow::{Choice, Event, Order, Part, RunStatus};
+use crate::workflow::{Choice, ControlCommand, Event, Part, RunStatus};
 
 fn rig(name: &str) -> Rig {
     let (_, plan) = plans().into_iter().find(|(known, _)| *known == name).unwrap();
@@ -171,7 +171,7 @@ fn a_run_that_waits_for_a_person_names_the_person_as_its_cause() {
         };
         rig.step(input);
     }
-    assert_eq!(rig.end, Some(End::Resting { cause: RestCause::Person, wake: None }));
+    assert_eq!(rig.end, Some(End::Suspended { cause: RestCause::Person, wake: None }));
 }
 
 /// Only a bug gives an order events that do not fit the run. Here it is a plan in which the step makes no call.
@@ -187,16 +187,16 @@ fn an_order_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
     let Some(Pending::Call(pay)) = rig.pending.pop_front() else { panic!("the call is under way") };
     rig.step(Input::CallFinished { call: pay.id, result: reply(409, json!({})) });
     let before = rig.machine.run().clone();
-    let order = |choice: Choice| Input::Order {
-        order_id: OrderId(1),
-        order: Order::Resolve { step: "pay".into(), item: None, choice, reason: None },
+    let order = |choice: Choice| Input::Command {
+        command_id: CommandId(1),
+        command: ControlCommand::Resolve { step: "pay".into(), item: None, choice, reason: None },
         by: "ann".into(),
         owned: true,
     };
     rig.machine.set_plan(plan_with(json!({ "set": 1 })));
     let outputs = rig.machine.step(rig.now, order(Choice::Take { output: Default::default() }));
     let refused = outputs.iter().find_map(|output| match output {
-        Output::AnswerOrder(_, OrderAnswer::Refused { refusal, .. }) => Some(refusal.to_string()),
+        Output::AnswerCommand(_, CommandAnswer::Refused { refusal, .. }) => Some(refusal.to_string()),
         _ => None,
     });
     assert!(refused.as_ref().is_some_and(|why| why.contains("nothing has changed")), "{outputs:?}");

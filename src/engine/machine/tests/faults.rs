@@ -10,10 +10,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::rig::{Crash, Pending, Rig, machine};
-use crate::engine::machine::{CallRequest, ChildEnd, ChildState, Delivery, End, Input, OrderId, RecoveryPause};
+use crate::engine::machine::{
+    CallRequest, ChildEnd, ChildState, CommandDelivery, CommandId, End, Input, RecoveryPause,
+};
 use crate::names::{RunId, Seq};
 use crate::store::{Append, AppendError};
-use crate::workflow::{AttemptResult, CheckpointAnswer, EffectClass, Event, LockSeen, Order, Part, RunStatus, fold};
+use crate::workflow::{
+    AttemptResult, CheckpointAnswer, ControlCommand, EffectClass, Event, LockSeen, Part, RunStatus, fold,
+};
 
 impl Rig {
     /// Ends a pending request: the input with its result.
@@ -68,9 +72,9 @@ impl Rig {
                 };
                 Input::Child { child: spec.child, state }
             }
-            Pending::ChildOrder(child) => Input::ChildOrderSettled { child, delivery: Delivery::Done },
-            Pending::Orders => Input::StoreOrders { orders: Some(Vec::new()), owned: true },
-            Pending::OrderAnswer => Input::OrderAnswerStored,
+            Pending::ChildOrder(child) => Input::ChildCommandDelivered { child, delivery: CommandDelivery::Done },
+            Pending::Orders => Input::StoreCommands { commands: Some(Vec::new()), owned: true },
+            Pending::OrderAnswer => Input::CommandAnswerStored,
         }
     }
 
@@ -140,7 +144,7 @@ impl Rig {
             return;
         };
         if run.is_final() {
-            self.end = Some(End::Settled);
+            self.end = Some(End::Ended);
             return;
         }
         self.fence += 1;
@@ -150,19 +154,19 @@ impl Rig {
         self.begin();
     }
 
-    fn order_input(&mut self, order: Order) -> Input {
+    fn order_input(&mut self, order: ControlCommand) -> Input {
         self.orders_sent += 1;
-        Input::Order { order_id: OrderId(self.orders_sent), order, by: "ann".into(), owned: true }
+        Input::Command { command_id: CommandId(self.orders_sent), command: order, by: "ann".into(), owned: true }
     }
 
     pub fn cancel(&mut self, compensate: bool) -> Input {
-        self.order_input(Order::Cancel { compensate, reason: None, automatic: false })
+        self.order_input(ControlCommand::Cancel { compensate, reason: None, automatic: false })
     }
     pub fn pause(&mut self) -> Input {
-        self.order_input(Order::Pause { reason: None })
+        self.order_input(ControlCommand::Pause { reason: None })
     }
     pub fn resume(&mut self) -> Input {
-        self.order_input(Order::Resume { reason: None })
+        self.order_input(ControlCommand::Resume { reason: None })
     }
 
     /// The order of a person that lets the run go on, if it waits for an order, an answer or a signal.
@@ -170,14 +174,14 @@ impl Rig {
         let run = self.machine.run();
         let asked = run.open_checkpoints().next().cloned();
         let order = match run.status() {
-            RunStatus::Paused if run.conflicts().is_empty() => Order::Resume { reason: None },
-            RunStatus::Paused => Order::Cancel { compensate: false, reason: None, automatic: false },
+            RunStatus::Paused if run.conflicts().is_empty() => ControlCommand::Resume { reason: None },
+            RunStatus::Paused => ControlCommand::Cancel { compensate: false, reason: None, automatic: false },
             RunStatus::WaitingCheckpoint => {
                 let approved = asked.as_ref()?.items.iter().map(|item| item.index).collect();
                 let said = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };
-                Order::Answer { checkpoint: asked?.checkpoint, said }
+                ControlCommand::Answer { checkpoint: asked?.checkpoint, answer: said }
             }
-            RunStatus::WaitingSignal => Order::Signal { name: "go".into(), payload: Arc::default(), id: None },
+            RunStatus::WaitingSignal => ControlCommand::Signal { name: "go".into(), payload: Arc::default(), id: None },
             _ => return None,
         };
         Some(self.order_input(order))
@@ -188,13 +192,13 @@ impl Rig {
     pub fn finish(&mut self) {
         for _ in 0..400 {
             match self.end {
-                Some(End::Settled | End::Discarded) => return self.check(),
+                Some(End::Ended | End::Discarded) => return self.check(),
                 Some(End::Lost | End::Contradicted | End::OwnershipUncertain) => {
                     self.report("the driver gave up the run, though no other process exists");
                     return;
                 }
-                Some(End::Resting { .. } | End::Draining) => {
-                    if let Some(End::Resting { wake: Some(wake), .. }) = self.end {
+                Some(End::Suspended { .. } | End::Draining) => {
+                    if let Some(End::Suspended { wake: Some(wake), .. }) = self.end {
                         self.now = self.now.max(wake);
                     }
                     self.frozen = false;

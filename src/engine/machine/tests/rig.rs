@@ -12,15 +12,15 @@ use uuid::Uuid;
 
 use crate::compare::AwaitedIntents;
 use crate::engine::machine::{
-    AppendHeader, CallRequest, CallerAnswer, CallerTerms, ChildSpec, End, Input, LockQuery, Machine, MachineParts,
-    OrderAnswer, Output, RestCause, StartAnswer,
+    AppendHeader, CallRequest, CallerAnswer, CallerTerms, ChildSpec, CommandAnswer, End, Input, LockQuery, Machine,
+    MachineParts, Output, RestCause, StartAnswer,
 };
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
 use crate::names::{Fence, PlanId, RunId, Seq, ServiceName, WorkerId};
 use crate::store::{Append, Priority};
 use crate::workflow::{
-    ChildEvent, EffectClass, Event, Known, Mode, Plan, Run, RunStarted, RunStatus, World, evolve, fold,
+    ChildEvent, DecisionInputs, DeclaredNames, EffectClass, Event, Mode, Plan, Run, RunStarted, RunStatus, evolve, fold,
 };
 
 /// A request of the machine that was not answered yet.
@@ -50,7 +50,7 @@ pub(super) struct Faults {
 
 pub(super) struct Rig {
     pub plan: Arc<Plan>,
-    pub world: Arc<World>,
+    pub world: Arc<DecisionInputs>,
     pub machine: Machine,
     pub now: Timestamp,
     pub frozen: bool,
@@ -83,15 +83,19 @@ pub(super) fn plan(definition: &Value) -> Arc<Plan> {
 /// A plan by files that declare the service `stock` as keyed, or not.
 pub(super) fn plan_with(definition: &Value, is_stock_keyed: bool) -> Arc<Plan> {
     let services = BTreeMap::from([(ServiceName::from("stock"), is_stock_keyed), (ServiceName::from("bank"), false)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: false, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: false,
+        limits: &Limits::default(),
+    };
     Arc::new(Plan::from_source(definition, &known).unwrap_or_else(|problems| panic!("{problems:#?}")))
 }
 
-fn world() -> Arc<World> {
+fn world() -> Arc<DecisionInputs> {
     let (stock, bank) = (ServiceName::from("stock"), ServiceName::from("bank"));
     let services = [(&stock, "http://stock".to_owned()), (&bank, "http://bank".to_owned())];
-    Arc::new(World::new(services, [], [7; 32], 100, 100))
+    Arc::new(DecisionInputs::new(services, [], [7; 32], 100, 100))
 }
 
 fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
@@ -220,10 +224,10 @@ impl Rig {
                 }
                 self.pending.push_back(Pending::Child(spec));
             }
-            Output::OrderChild(child, _) => self.pending.push_back(Pending::ChildOrder(child)),
-            Output::ReadOrders => self.pending.push_back(Pending::Orders),
-            Output::StoreOrderAnswer(..) => self.pending.push_back(Pending::OrderAnswer),
-            Output::AnswerOrder(_, OrderAnswer::Done(run)) if run.seq > Seq(self.acknowledged as u64) => {
+            Output::CommandChild(child, _) => self.pending.push_back(Pending::ChildOrder(child)),
+            Output::ReadCommands => self.pending.push_back(Pending::Orders),
+            Output::StoreCommandAnswer(..) => self.pending.push_back(Pending::OrderAnswer),
+            Output::AnswerCommand(_, CommandAnswer::Done(run)) if run.seq > Seq(self.acknowledged as u64) => {
                 self.report(format!("an order is answered with {}, which is not acknowledged", run.seq));
             }
             Output::AnswerStarter(StartAnswer::Stored) if self.acknowledged == 0 => {
@@ -238,13 +242,13 @@ impl Rig {
                 return Some(Input::MailboxClosed(self.mailbox.is_empty()));
             }
             Output::End(end) => {
-                if let End::Resting { cause: RestCause::Nothing, .. } = end {
+                if let End::Suspended { cause: RestCause::Nothing, .. } = end {
                     self.report("the run rests, and nothing will wake it");
                 }
                 self.end = Some(end);
             }
             Output::Durable(_)
-            | Output::AnswerOrder(..)
+            | Output::AnswerCommand(..)
             | Output::AnswerStarter(_)
             | Output::WebhookMessagesDurable
             | Output::PinCollision(_)
@@ -322,7 +326,7 @@ impl Rig {
 
 pub(super) fn machine(
     plan: &Arc<Plan>,
-    world: &Arc<World>,
+    world: &Arc<DecisionInputs>,
     run: Run,
     durable_seq: u64,
     fence: u64,

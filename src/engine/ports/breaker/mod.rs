@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub(crate) use window::Counts;
 
-use crate::flag::Breaker as Rule;
+use crate::flag::BreakerSettings as Rule;
 use window::Window;
 
 /// The breaker of one service.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Admission, Breaker, BreakerState, CallOutcome, Rejected};
-use crate::flag::Breaker as Rule;
+use crate::flag::BreakerSettings as Rule;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -1,5 +1,7 @@
 //! Opening a sealed event gives the original event, whichever paths are declared.
 
+mod sources;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -10,7 +12,7 @@ use crate::engine::ports::sealed_values::open_value;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::Secret;
-use crate::workflow::{Known, Plan};
+use crate::workflow::{AnswerEvent, AnswerRecord, DeclaredNames, EndingEvent, Payload, Plan};
 
 const RUN: RunId = RunId(uuid::Uuid::from_u128(1));
 
@@ -22,8 +24,12 @@ fn event_sealer(paths: &[String]) -> EventSealer {
         "respond": { "status": 200 },
     });
     let services = BTreeMap::from([(ServiceName::from("bank"), false)]);
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: true,
+        limits: &Limits::default(),
+    };
     let plan = Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"));
     EventSealer::new(&Arc::new(Sealer::new(Some(&Secret::new("k")))), RUN, Knowledge::for_test(plan))
 }
@@ -45,11 +51,15 @@ fn opened_event(sealer: &EventSealer, event: &Event) -> Event {
 fn text() -> impl Strategy<Value = String> {
     let sealer = Sealer::new(Some(&Secret::new("k")));
     let of_other_run = seal_text(&sealer, RunId(uuid::Uuid::from_u128(2)), "x").unwrap();
+    let of_this_run = seal_text(&sealer, RUN, "4111-2222-3333").unwrap();
     prop_oneof![
         4 => "[a-c«»\u{0}\"\\\\/ ]{0,4}",
         2 => prop::sample::select(vec!["4111-2222-3333", "1234567", "«sealed:eA==»", "«sealed:", "\u{0}1234567", "\u{f8f0}0\u{f8f1}"])
             .prop_map(str::to_owned),
         1 => Just(of_other_run),
+        // As somebody copied it from the run's events.
+        1 => Just(format!("pre {of_this_run}")),
+        1 => Just(of_this_run),
     ]
 }
 
@@ -90,7 +100,8 @@ proptest! {
         sealer.knowledge.learn(&event);
         let once = sealed_event(&sealer, &event);
         prop_assert_eq!(&opened_event(&sealer, &once), &event);
-        prop_assert_eq!(&sealed_event(&sealer, &once), &once);
+        let twice = sealed_event(&sealer, &once);
+        prop_assert_eq!(&opened_event(&sealer, &twice), &once, "what is sealed already is a copy");
     }
 
     /// Opening gives the original, in whatever way parts overlap: values, texts, and values in texts that hold JSON.
@@ -106,6 +117,7 @@ proptest! {
         };
         let parts: Vec<_> = parts.into_iter().flat_map(of).collect();
         let mut once = content.clone();
+        sealer.seal_copies(&mut once).unwrap();
         sealer.seal_parts(&mut once, &parts).unwrap();
         let mut value = once.clone();
         sealer.seal_parts(&mut value, &parts).unwrap();
@@ -146,10 +158,43 @@ fn the_beginning_of_a_known_value_before_a_cut_is_sealed() {
         let once = sealed_event(&sealer, &event);
         let stored = serde_json::to_value(&once).unwrap().to_string();
         assert!(!stored.contains("CARD") && stored.contains("«sealed:"), "{text}: {stored}");
-        assert_eq!((opened_event(&sealer, &once), sealed_event(&sealer, &once)), (event, once), "{text}");
+        assert_eq!(opened_event(&sealer, &once), event, "{text}");
     }
     let event = computed(json!({ "text": "a CAR… and a CARD-9…" }));
     assert_eq!(sealed_event(&sealer, &event), event, "too short, and another value");
+}
+
+/// The API shows sealed values, so whoever sends a run a text may have copied one of them.
+#[test]
+fn a_copy_of_a_sealed_value_is_never_opened_whichever_member_holds_it() {
+    let mut sealer = event_sealer(&["$.card".to_owned()]);
+    sealer.knowledge.learn(&computed(json!({ "card": "CARD-4111-2222-3333" })));
+    let copied = seal_text(&sealer.sealer, RUN, "CARD-4111-2222-3333").unwrap();
+    let payload = json!({ "x": copied, "y": format!("pre {copied} post"), "sensitive": [copied] });
+    let signal = WaitEvent::SignalReceived {
+        name: "go".to_owned(),
+        payload: payload.into(),
+        by: copied.clone(),
+        id: Some(copied.clone()),
+        sensitive: false,
+    };
+    let cancelled = EndingEvent::Cancelled { by: copied.clone(), reason: Some(copied.clone()), unread: false };
+    let answer = AnswerRecord {
+        status: 200,
+        headers: vec![("x-copy".to_owned(), copied.clone())],
+        body: Payload::Text(json!({ "x": copied, copied.as_str(): { "card": "CARD-4111-2222-3333" } }).to_string()),
+        bytes_as_text: false,
+        is_plain_text: false,
+        is_type_of_unsent_body: false,
+        // The path has a known value in the name of a member.
+        sensitive: vec![SensitivePath::of(["body", "CARD-4111-2222-3333", "card"])],
+    };
+    let answered = AnswerEvent::Responded { answer: answer.into(), pin: None };
+    for event in [Event::Wait(signal), Event::Ending(cancelled), Event::Answer(answered)] {
+        let stored = sealed_event(&sealer, &event);
+        assert!(!serde_json::to_string(&stored).unwrap().contains(&copied), "{stored:?}");
+        assert_eq!(opened_event(&sealer, &stored), event);
+    }
 }
 
 #[test]

@@ -37,17 +37,18 @@ pub use view::{BreakerView, ServiceView};
 
 use crate::engine::bounds::usize_of;
 use crate::engine::ports::breaker::{Admission, Breaker, BreakerState, CallOutcome, Change, Rejected};
-use crate::flag::{Breaker as Rule, Rate, Service};
+use crate::engine::ports::protocol::Protocol;
+use crate::flag::{BreakerSettings as Rule, Rate, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
 use crate::workflow::{AttemptResult, Mode};
 use metrics::{RefusedBy, ServiceMetrics};
 use outcome::Times;
 use rate_queue::RateQueue;
-use waiting::Waiting;
+use waiting::WaitingCalls;
 
 /// A service, and the calls that are sent to it.
-pub(in crate::engine) struct Upstream {
+pub(in crate::engine) struct ServiceLimits {
     name: ServiceName,
     config: Config,
     next_url: AtomicUsize,
@@ -61,7 +62,7 @@ pub(in crate::engine) struct Upstream {
     rates: Option<RateQueue>,
     in_flight: Arc<CallCount>,
     secondary_in_flight: Arc<CallCount>,
-    waiting: Waiting,
+    waiting: WaitingCalls,
     /// Whether the newest files have this service with this configuration.
     in_force: AtomicBool,
     metrics: ServiceMetrics,
@@ -71,6 +72,7 @@ pub(in crate::engine) struct Upstream {
 #[derive(Clone, Debug, PartialEq)]
 struct Config {
     urls: Vec<String>,
+    protocol: Protocol,
     calls_max: usize,
     secondary_max: usize,
     connect: Duration,
@@ -79,12 +81,13 @@ struct Config {
     rate: Option<Rate>,
 }
 
-impl Upstream {
+impl ServiceLimits {
     /// A service that the files name.
     pub fn of(service: &Service, limits: &Limits) -> Self {
         let calls_max = permits(service.calls_max.unwrap_or(limits.service_calls_max));
         let config = Config {
             urls: service.urls.iter().map(|url| url.uri.to_string().trim_end_matches('/').to_owned()).collect(),
+            protocol: Protocol::of(service),
             calls_max,
             secondary_max: secondary_share(calls_max, limits),
             connect: service.connect.unwrap_or_else(|| Limits::ms(limits.connect_ms)),
@@ -105,7 +108,7 @@ impl Upstream {
             rates: config.rate.map(|rate| RateQueue::new(rate, share)),
             in_flight: Arc::default(),
             secondary_in_flight: Arc::default(),
-            waiting: Waiting::default(),
+            waiting: WaitingCalls::default(),
             in_force: AtomicBool::new(false),
             metrics,
             config,
@@ -113,7 +116,7 @@ impl Upstream {
     }
 
     /// Returns the existing upstream if it has the same configuration; else retires it and returns this one.
-    pub fn or_existing(self, existing: Option<&Arc<Upstream>>) -> Arc<Upstream> {
+    pub fn or_existing(self, existing: Option<&Arc<ServiceLimits>>) -> Arc<ServiceLimits> {
         match existing {
             Some(existing) if existing.config == self.config => existing.clone(),
             existing => {
@@ -144,6 +147,10 @@ impl Upstream {
         let start = self.next_url.fetch_add(1, Ordering::Relaxed);
         let count = self.config.urls.len();
         (0..count).map(move |index| &*self.config.urls[start.wrapping_add(index) % count])
+    }
+    /// How it is spoken to.
+    pub fn protocol(&self) -> &Protocol {
+        &self.config.protocol
     }
     /// The timeout for connecting.
     pub fn connect_timeout(&self) -> Duration {
@@ -284,7 +291,7 @@ impl Upstream {
 
 /// The permission to send one call. Ends with [`CallPermit::finish`], or when it is dropped.
 pub(in crate::engine) struct CallPermit {
-    upstream: Arc<Upstream>,
+    upstream: Arc<ServiceLimits>,
     admission: Option<Admission>,
     requested_at: Duration,
     granted_at: Duration,
@@ -306,9 +313,10 @@ impl CallPermit {
     pub fn span(&self) -> Duration {
         self.span
     }
-    /// The call has got no connection and begins anew at another URL: with its whole timeout, of which the time so far
-    /// is no part, neither for the breaker. Returns false, and changes nothing, if the step's deadline leaves less than
-    /// half of it: a call with little time may time out at a service that answers in time, with an unknown outcome.
+    /// Restarts the call at another URL, because it got no connection. It has its whole timeout again, and the time so
+    /// far does not count for the breaker either. Returns false, and changes nothing, if the step's deadline leaves
+    /// less than half of the timeout: the call might time out, with an unknown outcome, although the service answers in
+    /// time.
     pub fn begin_anew(&mut self) -> bool {
         let now = Instant::now();
         let span = self.bounds.span(now);

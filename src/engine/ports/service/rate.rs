@@ -45,9 +45,9 @@ impl RateLimiter {
         Ok(())
     }
 
-    /// The first call of the queue leaves it and takes a token: the time at which the call may begin. `due_from` is
-    /// when it was added, or a little before now if that is later: so the calls behind it lose nothing if the call
-    /// before it gave up the turn a little late.
+    /// Removes the first call from the queue and takes a token for it; returns the time at which the call may begin.
+    /// `due_from` is when the call was added, or a little before now if that is later: so a call that gave up its turn
+    /// a little late delays none of the calls behind it.
     pub fn take(&mut self, due_from: Duration) -> Duration {
         self.leave();
         let at = self.all.time_of(1, due_from);

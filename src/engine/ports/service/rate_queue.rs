@@ -66,7 +66,7 @@ impl RateQueue {
     /// As [`RateQueue::admit`], for a call of a rehearsed or dark run.
     ///
     /// # Errors
-    /// As there.
+    /// As [`RateQueue::admit`].
     pub async fn admit_secondary(&self, wait_until: Instant, step_deadline: Option<Instant>) -> Result<(), Duration> {
         loop {
             if has_passed(step_deadline) {

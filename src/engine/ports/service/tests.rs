@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CallBounds, CallPermit, Upstream};
+use super::{CallBounds, CallPermit, ServiceLimits};
 use crate::engine::ports::breaker::BreakerState;
-use crate::flag::{Breaker, Rate, Service};
+use crate::flag::{BreakerSettings, Rate, Service};
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::workflow::{AttemptResult, Mode};
@@ -17,22 +17,22 @@ fn service() -> Service {
     let urls = [http::Uri::from_static("http://a:1"), http::Uri::from_static("http://b:2")];
     Service {
         calls_max: Some(2),
-        breaker: Some(Breaker { failures: 1.0, min: 1, open: LONG, probes: 1, ..Breaker::default() }),
+        breaker: Some(BreakerSettings { failures: 1.0, min: 1, open: LONG, probes: 1, ..BreakerSettings::default() }),
         ..Service::at("bank", urls)
     }
 }
 
-fn upstream(service: &Service, existing: Option<&Arc<Upstream>>) -> Arc<Upstream> {
-    Upstream::of(service, &Limits::default()).or_existing(existing)
+fn upstream(service: &Service, existing: Option<&Arc<ServiceLimits>>) -> Arc<ServiceLimits> {
+    ServiceLimits::of(service, &Limits::default()).or_existing(existing)
 }
 
-async fn acquire(upstream: &Arc<Upstream>, mode: Mode, within: Duration) -> Result<CallPermit, AttemptResult> {
+async fn acquire(upstream: &Arc<ServiceLimits>, mode: Mode, within: Duration) -> Result<CallPermit, AttemptResult> {
     upstream
         .acquire(mode, RunId(uuid::Uuid::from_u128(7)), CallBounds { timeout: within, until: None, reserved: within })
         .await
 }
 
-fn shown(upstream: &Upstream) -> (Option<BreakerState>, u64, u64, u64) {
+fn shown(upstream: &ServiceLimits) -> (Option<BreakerState>, u64, u64, u64) {
     let view = upstream.view("bank".into());
     (view.breaker.map(|breaker| breaker.state), view.in_flight, view.secondary_in_flight, view.waiting)
 }
@@ -90,7 +90,7 @@ async fn only_results_of_real_runs_change_the_breaker() {
 #[tokio::test]
 async fn a_dropped_probe_makes_room_for_another() {
     let mut service = service();
-    service.breaker = service.breaker.map(|rule| Breaker { open: Duration::from_millis(1), ..rule });
+    service.breaker = service.breaker.map(|rule| BreakerSettings { open: Duration::from_millis(1), ..rule });
     let upstream = upstream(&service, None);
     acquire(&upstream, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::TimedOut("x".into()));
     let probe = loop {

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Upstream;
+use super::ServiceLimits;
 use crate::clock;
 use crate::engine::ports::breaker::BreakerState;
 use crate::names::{RunId, ServiceName};
@@ -18,11 +18,11 @@ pub struct ServiceView {
     pub breaker: Option<BreakerView>,
     /// Calls of real runs in flight.
     pub in_flight: u64,
-    /// The limit of those.
+    /// The most calls of real runs in flight.
     pub calls_max: u64,
     /// Calls of rehearsed and dark runs in flight.
     pub secondary_in_flight: u64,
-    /// The limit of those.
+    /// The most calls of rehearsed and dark runs in flight.
     pub secondary_calls_max: u64,
     /// Calls that wait for the concurrency limit or for the rate.
     pub waiting: u64,
@@ -47,7 +47,7 @@ pub struct BreakerView {
     pub failed: u64,
 }
 
-impl Upstream {
+impl ServiceLimits {
     /// What a call of this run waits for at this service; `None` where no call of the run waits.
     pub fn wait_reason(&self, run: RunId) -> Option<String> {
         if !self.waiting.contains(run) {

@@ -9,9 +9,9 @@ use crate::names::RunId;
 
 /// How many calls of each run wait.
 #[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<Mutex<HashMap<RunId, usize>>>);
+pub(super) struct WaitingCalls(Arc<Mutex<HashMap<RunId, usize>>>);
 
-impl Waiting {
+impl WaitingCalls {
     /// Counts a waiting call of this run until the guard is dropped.
     pub fn add(&self, run: RunId) -> WaitingCall {
         *self.all().entry(run).or_insert(0) += 1;
@@ -32,7 +32,7 @@ impl Waiting {
 
 /// Guard of one waiting call.
 pub(super) struct WaitingCall {
-    waiting: Waiting,
+    waiting: WaitingCalls,
     run: RunId,
 }
 
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_run_waits_as_long_as_one_of_its_calls_does() {
-        let (waiting, a, b) = (Waiting::default(), RunId(Uuid::from_u128(1)), RunId(Uuid::from_u128(2)));
+        let (waiting, a, b) = (WaitingCalls::default(), RunId(Uuid::from_u128(1)), RunId(Uuid::from_u128(2)));
         let (first, second, other) = (waiting.add(a), waiting.add(a), waiting.add(b));
         assert_eq!((waiting.count(), waiting.contains(a)), (3, true));
         drop(first);

@@ -13,6 +13,7 @@
 //! take it over if it stays in the store too long.
 
 mod queues;
+mod receiver;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,16 +23,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use jiff::SignedDuration;
 use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::queues::{Bounds, DeliveryResult, Queues};
+use self::queues::{DeliveryResult, QueueBounds, Queues};
+use self::receiver::{Receivers, Webhooks};
 use crate::engine::bounds::usize_of;
 use crate::engine::context::Core;
 use crate::engine::snapshot::FilesSnapshot;
@@ -50,12 +49,10 @@ const IN_FLIGHT_MAX: usize = 64;
 /// The pause before a store that did not answer is read again.
 const STORE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-type Webhooks = Client<HttpConnector, Full<Bytes>>;
-
 /// Sends recorded messages until the process ends.
 pub(in crate::engine) async fn send(core: &Arc<Core>) {
     let mut notifications = core.ports.store.notifications();
-    let mut notifier = Notifier::new(core.clone());
+    let mut notifier = WebhookSender::new(core.clone());
     let mut read_at = Some(Instant::now()); // messages that the last process left
     loop {
         notifier.start_due();
@@ -94,9 +91,9 @@ async fn new_message(notifications: &mut broadcast::Receiver<StoreNotification>)
     }
 }
 
-struct Notifier {
+struct WebhookSender {
     core: Arc<Core>,
-    webhooks: Webhooks,
+    receivers: Receivers,
     queues: Queues,
     /// The number of the last message that was read.
     last_read: u64,
@@ -107,12 +104,11 @@ struct Notifier {
     gauge_labels: BTreeSet<Option<ServiceName>>,
 }
 
-impl Notifier {
+impl WebhookSender {
     fn new(core: Arc<Core>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(Limits::ms(core.files.limits.connect_ms)));
+        let receivers = Receivers::new(Limits::ms(core.files.limits.connect_ms));
         let age_s = i64::try_from(core.files.limits.notice_age_s).unwrap_or(i64::MAX);
-        let bounds = Bounds {
+        let bounds = QueueBounds {
             waiting_max: usize_of(core.files.limits.notices_waiting_max),
             refusals_max: core.files.limits.notice_attempts_max,
             age_max: SignedDuration::from_secs(age_s),
@@ -122,7 +118,7 @@ impl Notifier {
         Self {
             core,
             files,
-            webhooks: Client::builder(TokioExecutor::new()).build(connector),
+            receivers,
             queues: Queues::new(bounds),
             last_read: 0,
             in_flight: JoinSet::new(),
@@ -195,7 +191,10 @@ impl Notifier {
 
     fn start_due(&mut self) {
         for message in self.queues.start_due(Instant::now()) {
-            let (core, webhooks) = (self.core.clone(), self.webhooks.clone());
+            let core = self.core.clone();
+            let upstream = message.service.as_ref().and_then(|service| self.files.services.get(service));
+            let protocol = upstream.map(|upstream| upstream.protocol().clone()).unwrap_or_default();
+            let webhooks = self.receivers.of(message.service.as_ref(), protocol);
             let base = message.service.as_ref().and_then(|service| self.files.world.base(service));
             let url = url_of(&message, base);
             self.in_flight.spawn(async move {

@@ -23,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The bounds of the queues.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct QueueBounds {
     /// How many messages may wait for one destination; beyond that the oldest is dropped.
     pub waiting_max: usize,
     /// How many times a receiver may refuse a message before it is given up.
@@ -106,13 +106,13 @@ impl Queue {
 
 /// All queues.
 pub(super) struct Queues {
-    bounds: Bounds,
+    bounds: QueueBounds,
     by_destination: BTreeMap<String, Queue>,
     sending: usize,
 }
 
 impl Queues {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: QueueBounds) -> Self {
         Self { bounds, by_destination: BTreeMap::new(), sending: 0 }
     }
 
@@ -197,7 +197,7 @@ impl Queues {
             if let Some(waiting) = queue.waiting.get_mut(&message.number) {
                 waiting.refusals += u64::from(refused);
             }
-            let Bounds { refusals_max, age_max, .. } = self.bounds;
+            let QueueBounds { refusals_max, age_max, .. } = self.bounds;
             let is_over = |waiting: &Waiting| {
                 waiting.refusals >= refusals_max.max(1) || time.duration_since(waiting.message.at) > age_max
             };

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{SlowStore, calls, harness, start};
-use crate::store::Work;
+use crate::store::RunCoordination;
 use crate::workflow::RunStatus;
 
 /// The parent pauses and names the workflow, also after a restart, and continues by itself once the files have the

@@ -7,7 +7,7 @@ use super::services::SimServices;
 use super::simulation::Acknowledged;
 use super::store::SimStore;
 use crate::names::{Seq, WorkflowName};
-use crate::store::{Store, StoredEvent, Work};
+use crate::store::{RunCoordination, Store, StoredEvent};
 use crate::workflow::{CheckpointEvent, EndingEvent, Event, LockEvent, Part, Plan, Run, RunSummary, WaitEvent, fold};
 
 /// Checks the invariants, also those of times, locks and answers; returns the number of events. I1: nothing

@@ -9,7 +9,7 @@ use super::simulation::input;
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{ServiceName, WorkflowName};
-use crate::workflow::{Known, Plan};
+use crate::workflow::{DeclaredNames, Plan};
 
 /// Each service, and whether it honours keys.
 const SERVICES: [(&str, bool); 2] = [("stock", true), ("bank", false)];
@@ -102,8 +102,12 @@ fn definitions() -> Vec<Value> {
 /// The checked plans.
 pub(super) fn all() -> BTreeMap<WorkflowName, Arc<Plan>> {
     let services = SERVICES.iter().map(|(name, keyed)| (ServiceName::from(*name), *keyed)).collect();
-    let known =
-        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: false, limits: &Limits::default() };
+    let known = DeclaredNames {
+        services: &services,
+        secrets: &BTreeSet::new(),
+        has_store_key: false,
+        limits: &Limits::default(),
+    };
     let plans = definitions().into_iter().map(|definition| {
         let plan = Plan::from_source(&definition, &known).unwrap_or_else(|problems| panic!("{problems:#?}"));
         (plan.workflow.clone(), Arc::new(plan))

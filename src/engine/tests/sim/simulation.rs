@@ -19,9 +19,10 @@ use crate::engine::Start;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkflowName};
-use crate::store::{MemoryStore, RunFilter, Store, StoreHandle, Work};
+use crate::store::{MemoryStore, RunCoordination, RunFilter, Store, StoreHandle};
 use crate::workflow::{
-    CheckpointAnswer, Choice, Conflict, ConflictKind, OpenCheckpoint, Order, Plan, Run, RunStatus, RunSummary, fold,
+    CheckpointAnswer, Choice, Conflict, ConflictKind, ControlCommand, OpenCheckpoint, Plan, Run, RunStatus, RunSummary,
+    fold,
 };
 
 /// How many processes there are.
@@ -226,15 +227,15 @@ impl Simulation {
             return self.rerun(process, run);
         }
         let order = match self.random.u8(0..8) {
-            0 => Order::Pause { reason: reason() },
-            1 | 2 => Order::Resume { reason: reason() },
+            0 => ControlCommand::Pause { reason: reason() },
+            1 | 2 => ControlCommand::Resume { reason: reason() },
             3 if self.random.u8(0..4) == 0 => {
-                Order::Cancel { compensate: self.random.bool(), reason: reason(), automatic: false }
+                ControlCommand::Cancel { compensate: self.random.bool(), reason: reason(), automatic: false }
             }
             4 => {
                 let steps = &self.plans[&run.workflow].steps;
                 let step = steps[self.random.usize(0..steps.len())].id.clone();
-                Order::Skip { step, reason: reason() }
+                ControlCommand::Skip { step, reason: reason() }
             }
             _ => match self.orders_for(run).await.into_iter().next() {
                 Some(order) => order,
@@ -255,23 +256,23 @@ impl Simulation {
         });
     }
 
-    fn send_order(&mut self, process: usize, run: RunId, order: Order) {
+    fn send_order(&mut self, process: usize, run: RunId, order: ControlCommand) {
         let Some(engine) = self.processes[process].clone() else { return };
         let acknowledged = self.acknowledged.clone();
         tokio::spawn(async move {
-            if let Ok(Ok(_)) = timeout(ANSWER_TIMEOUT, engine.order(run, order, "ann".into())).await {
+            if let Ok(Ok(_)) = timeout(ANSWER_TIMEOUT, engine.give_command(run, order, "ann".into())).await {
                 acknowledged.lock().unwrap().orders += 1;
             }
         });
     }
 
     /// The orders that would resume a run which waits for a person or a signal.
-    async fn orders_for(&mut self, run: &RunSummary) -> Vec<Order> {
+    async fn orders_for(&mut self, run: &RunSummary) -> Vec<ControlCommand> {
         let Some(stored) = self.stored_run(run).await else { return Vec::new() };
         let mut orders: Vec<_> = stored
             .conflicts()
             .iter()
-            .map(|conflict| Order::Resolve {
+            .map(|conflict| ControlCommand::Resolve {
                 step: conflict.step.clone(),
                 item: conflict.item,
                 choice: self.choice_for(conflict),
@@ -280,21 +281,21 @@ impl Simulation {
             .collect();
         orders.extend(self.answers(&stored));
         if run.status == RunStatus::WaitingSignal {
-            orders.push(Order::Signal { name: "go".into(), payload: Arc::new(json!({ "n": 1 })), id: None });
+            orders.push(ControlCommand::Signal { name: "go".into(), payload: Arc::new(json!({ "n": 1 })), id: None });
         }
         if run.status == RunStatus::Paused && stored.conflicts().is_empty() {
-            orders.push(Order::Resume { reason: None });
+            orders.push(ControlCommand::Resume { reason: None });
         }
         orders
     }
 
     /// Answers the open checkpoints: mostly approves, and approves or strikes each item of a review at random.
-    fn answers(&mut self, run: &Run) -> Vec<Order> {
+    fn answers(&mut self, run: &Run) -> Vec<ControlCommand> {
         let mut answer = |open: &OpenCheckpoint| {
             let (approved, struck) = open.items.iter().map(|item| item.index).partition(|_| self.random.u8(0..5) > 0);
             let said =
                 CheckpointAnswer { approve: self.random.u8(0..5) > 0, values: None, approved, struck, note: None };
-            Order::Answer { checkpoint: open.checkpoint.clone(), said }
+            ControlCommand::Answer { checkpoint: open.checkpoint.clone(), answer: said }
         };
         run.open_checkpoints().map(&mut answer).collect()
     }

@@ -23,9 +23,9 @@ pub(super) use self::shared::Shared;
 use crate::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
-    OwnedRun, PinRecord, Purged, RunBodies, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreNotification,
-    StoredEvent, TakeResult, WebhookMessage, Work,
+    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore,
+    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoreNotification, StoredEvent, TakeResult, WebhookMessage,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -234,7 +234,7 @@ impl SimStore {
                 None => {
                     run.status == RunStatus::Queued
                         || run.wake.is_some_and(|at| Some(at) <= clock::simulated::time())
-                        || !self.inner.orders(run.run_id).await?.is_empty()
+                        || !self.inner.commands(run.run_id).await?.is_empty()
                 }
             };
             if is_due

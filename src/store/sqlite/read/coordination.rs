@@ -1,4 +1,4 @@
-//! Reads of due runs, orders, locks, messages and outbox rows, and of runs to purge.
+//! Reads of due runs, commands, locks, messages and outbox rows, and of runs to purge.
 
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite};
@@ -8,7 +8,7 @@ use super::super::readers::Readers;
 use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::names::{RunId, StepId};
-use crate::store::{LockRow, OrderRecord, PendingRun, RunBodies, StoreError, WebhookMessage};
+use crate::store::{CommandRecord, LockRow, PendingRun, RunBodies, StoreError, WebhookMessage};
 use crate::workflow::RunStatus;
 
 pub(in crate::store::sqlite) async fn due_times(readers: &Readers, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
@@ -18,28 +18,28 @@ pub(in crate::store::sqlite) async fn due_times(readers: &Readers, limit: usize)
     found.into_iter().map(|(turn, run)| Ok((time(turn)?, known_run(run)?))).collect()
 }
 
-type OrderRow = (Vec<u8>, Option<Vec<u8>>);
+type CommandRow = (Vec<u8>, Option<Vec<u8>>);
 
-fn order_record((record, answer): OrderRow) -> Result<OrderRecord> {
+fn command_record((record, answer): CommandRow) -> Result<CommandRecord> {
     let answer = answer.map(|answer| parse(&answer)).transpose()?;
-    Ok(OrderRecord { answer, ..parse(&record)? })
+    Ok(CommandRecord { answer, ..parse(&record)? })
 }
 
-pub(in crate::store::sqlite) async fn orders(readers: &Readers, run: RunId) -> Result<Vec<OrderRecord>> {
+pub(in crate::store::sqlite) async fn commands(readers: &Readers, run: RunId) -> Result<Vec<CommandRecord>> {
     let text = "SELECT record, answer FROM orders WHERE run_id = ? AND answer IS NULL ORDER BY pos";
-    let found: Vec<OrderRow> =
+    let found: Vec<CommandRow> =
         sqlx::query_as(text).bind(run.0.as_bytes().as_slice()).fetch_all(readers.pool()?).await.map_err(read_error)?;
-    found.into_iter().map(order_record).collect()
+    found.into_iter().map(command_record).collect()
 }
 
-pub(in crate::store::sqlite) async fn order(readers: &Readers, id: Uuid) -> Result<Option<OrderRecord>> {
+pub(in crate::store::sqlite) async fn command(readers: &Readers, id: Uuid) -> Result<Option<CommandRecord>> {
     let text = "SELECT record, answer FROM orders WHERE id = ?";
-    let found: Option<OrderRow> = sqlx::query_as(text)
+    let found: Option<CommandRow> = sqlx::query_as(text)
         .bind(id.as_bytes().as_slice())
         .fetch_optional(readers.pool()?)
         .await
         .map_err(read_error)?;
-    found.map(order_record).transpose()
+    found.map(command_record).transpose()
 }
 
 pub(in crate::store::sqlite) async fn locks(

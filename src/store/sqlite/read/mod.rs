@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor, SqlitePool};
 
 pub(super) use self::coordination::{
-    due_times, is_purging, locks, order, orders, pending_runs, purgeable_runs, purged_run_bodies, webhook_messages,
+    command, commands, due_times, is_purging, locks, pending_runs, purgeable_runs, purged_run_bodies, webhook_messages,
 };
 pub(super) use self::list::{open_runs, runs};
 pub(super) use self::lookups::{

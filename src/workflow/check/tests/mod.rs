@@ -31,8 +31,13 @@ impl Environment {
             store_key: false,
         }
     }
-    fn known(&self) -> Known<'_> {
-        Known { services: &self.services, secrets: &self.secrets, has_store_key: self.store_key, limits: &self.limits }
+    fn known(&self) -> DeclaredNames<'_> {
+        DeclaredNames {
+            services: &self.services,
+            secrets: &self.secrets,
+            has_store_key: self.store_key,
+            limits: &self.limits,
+        }
     }
     fn check(&self, yaml: &str) -> (Option<Plan>, Vec<String>) {
         let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|e| panic!("{yaml}\n{e}"));

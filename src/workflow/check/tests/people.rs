@@ -1,5 +1,5 @@
 use super::*;
-use crate::workflow::{Busy, Level, OnReject, OnTimeout, Risk, Until};
+use crate::workflow::{Busy, OnReject, OnTimeout, Risk, RiskSource, Until};
 
 #[test]
 fn checkpoints_waits_locks_and_sub_runs_are_parsed() {
@@ -52,7 +52,7 @@ respond: { status: 200 }
     assert_eq!(print.workflow.as_str(), "print-page");
     assert_eq!(kind("print").safeguards.lock.as_ref().map(|lock| lock.busy), Some(Busy::Ask));
     let safeguards = &kind("mail").safeguards;
-    assert!(matches!(safeguards.risk, Some(Level::Computed(_))) && safeguards.irreversible);
+    assert!(matches!(safeguards.risk, Some(RiskSource::Computed(_))) && safeguards.irreversible);
     assert_eq!(
         (safeguards.busy(409), safeguards.busy(423), safeguards.busy(404)),
         (Some(Busy::Wait), Some(Busy::Wait), None)

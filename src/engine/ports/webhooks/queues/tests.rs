@@ -29,8 +29,8 @@ fn message(number: u64, destination: &str) -> WebhookMessage {
     }
 }
 
-fn bounds() -> Bounds {
-    Bounds { waiting_max: 100, refusals_max: 3, age_max: SignedDuration::from_hours(24), in_flight_max: 64 }
+fn bounds() -> QueueBounds {
+    QueueBounds { waiting_max: 100, refusals_max: 3, age_max: SignedDuration::from_hours(24), in_flight_max: 64 }
 }
 
 fn numbers(messages: &[Arc<WebhookMessage>]) -> Vec<u64> {
@@ -129,7 +129,7 @@ fn refused_and_too_old_messages_are_given_up() {
 
 #[test]
 fn beyond_the_bound_the_oldest_message_that_is_not_in_flight_is_dropped() {
-    let (mut queues, now) = (Queues::new(Bounds { waiting_max: 3, ..bounds() }), Instant::now());
+    let (mut queues, now) = (Queues::new(QueueBounds { waiting_max: 3, ..bounds() }), Instant::now());
     queues.add(message(1, "a"), now);
     let started = queues.start_due(now);
     for number in 2..=3 {
@@ -144,7 +144,7 @@ fn beyond_the_bound_the_oldest_message_that_is_not_in_flight_is_dropped() {
 
 #[test]
 fn messages_in_flight_are_bounded_and_the_longest_due_goes_first() {
-    let (mut queues, now) = (Queues::new(Bounds { in_flight_max: 2, ..bounds() }), Instant::now());
+    let (mut queues, now) = (Queues::new(QueueBounds { in_flight_max: 2, ..bounds() }), Instant::now());
     for (number, destination) in (1..).zip(["a", "b", "c"]) {
         queues.add(message(number, destination), now);
     }
@@ -189,7 +189,7 @@ proptest! {
         actions in prop::collection::vec((0_usize..4, 0_u8..10, 0_u64..40), 1..200),
     ) {
         let names = ["a", "b", "c", "d"];
-        let (mut queues, mut now) = (Queues::new(Bounds { waiting_max: 20, ..bounds() }), Instant::now());
+        let (mut queues, mut now) = (Queues::new(QueueBounds { waiting_max: 20, ..bounds() }), Instant::now());
         let (mut ends, mut delivered) = (HashMap::<u64, u32>::new(), HashMap::<String, u64>::new());
         let mut added = 0;
         let mut in_flight: Vec<Arc<WebhookMessage>> = Vec::new();

@@ -27,7 +27,7 @@ macro_rules! with_faults {
     };
 }
 
-impl Work for Shared {
+impl RunCoordination for Shared {
     fn heartbeat(&self, worker: WorkerId, name: String, lease: Duration) -> StoreReply<'_, Option<Timestamp>> {
         let store = self.0.clone();
         Box::pin(detached(async move {
@@ -74,10 +74,10 @@ impl Work for Shared {
     }
     with_faults! {
         due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
-        put_order(order: OrderRecord) -> ();
-        orders(run: RunId) -> Vec<OrderRecord>;
-        order(id: Uuid) -> Option<OrderRecord>;
-        settle_order(id: Uuid, answer: Value) -> ();
+        put_command(order: CommandRecord) -> ();
+        commands(run: RunId) -> Vec<CommandRecord>;
+        command(id: Uuid) -> Option<CommandRecord>;
+        answer_command(id: Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
         webhook_messages(after: u64, limit: usize) -> Vec<WebhookMessage>;
         remove_webhook_message(number: u64) -> ();

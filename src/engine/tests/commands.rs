@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, answer, checked_plan, refused, request, start};
 use super::test_stores::counting;
-use crate::engine::OrderError;
+use crate::engine::CommandError;
 use crate::flag::{Freeze, RetryKey};
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::workflow::{CheckpointAnswer, Event, Mode, Order, Plan, Refusal, RunStatus, WaitEvent};
+use crate::workflow::{CheckpointAnswer, CommandRefusal, ControlCommand, Event, Mode, Plan, RunStatus, WaitEvent};
 
 fn plan_of(steps: Value, respond: Value) -> Arc<Plan> {
     checked_plan(&json!({ "workflow": "w", "steps": steps, "respond": respond }), false)
@@ -31,10 +31,10 @@ async fn step_service() -> Arc<StepService> {
 }
 
 /// Approves the one open checkpoint.
-async fn approve(harness: &Harness, run: RunId) -> Result<crate::workflow::RunSummary, OrderError> {
+async fn approve(harness: &Harness, run: RunId) -> Result<crate::workflow::RunSummary, CommandError> {
     let (checkpoint, _) = harness.store.run(run).await.unwrap().unwrap().checkpoint.expect("a checkpoint is open");
     let said = CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
-    harness.engine.order(run, Order::Answer { checkpoint, said }, "ann".into()).await
+    harness.engine.give_command(run, ControlCommand::Answer { checkpoint, answer: said }, "ann".into()).await
 }
 
 /// Waits until the store has had no operation for 50 ms: the reads of the start have ended, and nothing polls.
@@ -86,14 +86,15 @@ async fn of_concurrent_answers_one_is_accepted_and_the_others_are_refused() {
     assert_eq!(all.iter().filter(|result| result.is_ok()).count(), 1, "{all:?}");
     let others = all.iter().filter_map(|result| result.as_ref().err());
     for other in others {
-        let OrderError::Refused { refusal, .. } = other else { panic!("{other:?}") };
-        assert!(matches!(refusal, Refusal::AnsweredBefore { .. }), "{refusal:?}");
+        let CommandError::Refused { refusal, .. } = other else { panic!("{other:?}") };
+        assert!(matches!(refusal, CommandRefusal::AnsweredBefore { .. }), "{refusal:?}");
     }
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
     harness.wait_until_idle(run).await;
     let said = CheckpointAnswer { approve: false, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
-    let later = harness.engine.order(run, Order::Answer { checkpoint, said }, "bob".into()).await;
-    let Err(OrderError::Refused { refusal: Refusal::AnsweredBefore { by, said, .. }, .. }) = later else {
+    let later =
+        harness.engine.give_command(run, ControlCommand::Answer { checkpoint, answer: said }, "bob".into()).await;
+    let Err(CommandError::Refused { refusal: CommandRefusal::AnsweredBefore { by, said, .. }, .. }) = later else {
         panic!("the run has ended, and its checkpoint has an answer: {later:?}")
     };
     assert!(by == "ann" && said.approve, "{by} {said:?}");
@@ -131,16 +132,16 @@ async fn a_run_is_paused_in_flight_and_goes_on_from_there() {
     let mut harness = Harness::new(&step_service, plan_of(steps, json!({ "status": 200 }))).await;
     let run = start(&harness, json!({})).await.run;
     step_service.wait_for_calls(1).await;
-    let paused = harness.engine.order(run, Order::Pause { reason: None }, "ann".into()).await.unwrap();
+    let paused = harness.engine.give_command(run, ControlCommand::Pause { reason: None }, "ann".into()).await.unwrap();
     assert_eq!(paused.status, RunStatus::Paused);
-    let again = harness.engine.order(run, Order::Pause { reason: None }, "bob".into()).await;
-    assert!(matches!(again, Err(OrderError::Refused { refusal: Refusal::NotApplicable(_), .. })), "{again:?}");
+    let again = harness.engine.give_command(run, ControlCommand::Pause { reason: None }, "bob".into()).await;
+    assert!(matches!(again, Err(CommandError::Refused { refusal: CommandRefusal::NotApplicable(_), .. })), "{again:?}");
     step_service.open_gate();
     harness.wait_until_idle(run).await;
     assert_eq!(step_service.paths(), ["POST /a"], "the call in flight ends, and no step begins");
     harness.crash().await;
     assert_eq!(harness.recover().await.resumed, 0);
-    harness.engine.order(run, Order::Resume { reason: None }, "ann".into()).await.unwrap();
+    harness.engine.give_command(run, ControlCommand::Resume { reason: None }, "ann".into()).await.unwrap();
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
 }
@@ -155,8 +156,9 @@ async fn a_signal_wakes_the_run_that_waits_for_it() {
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingSignal);
     harness.wait_until_idle(run).await;
     for sum in [1, 7] {
-        let order = Order::Signal { name: "paid".into(), payload: Arc::new(json!({ "sum": sum })), id: None };
-        harness.engine.order(run, order, "bank".into()).await.unwrap();
+        let command =
+            ControlCommand::Signal { name: "paid".into(), payload: Arc::new(json!({ "sum": sum })), id: None };
+        harness.engine.give_command(run, command, "bank".into()).await.unwrap();
         harness.wait_until_idle(run).await;
     }
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);

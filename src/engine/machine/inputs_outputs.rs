@@ -13,10 +13,10 @@ use super::measure::Measure;
 use crate::exchange::ArmReply;
 use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
-use crate::store::{Append, AppendError, ClaimedRequest, OrderRecord};
+use crate::store::{Append, AppendError, ClaimedRequest, CommandRecord};
 use crate::workflow::{
-    ApprovalAbove, AttemptResult, FailureKind, InFlight, LockSeen, Order, Part, Refusal, RouteAbove, Run, RunStatus,
-    RunSummary, SensitivePath, StepIndex, TreeEffects,
+    ApprovalAbove, AttemptResult, CommandRefusal, ControlCommand, FailureKind, InFlight, LockSeen, Part, RouteAbove,
+    Run, RunStatus, RunSummary, SensitivePath, StepIndex, TreeEffects,
 };
 
 /// Something that happened.
@@ -35,25 +35,25 @@ pub(in crate::engine) enum Input {
     CallFinished { call: CallId, result: AttemptResult },
     /// The append in flight has a result.
     AppendFinished(Result<(), AppendError>),
-    /// An order, whose sender waits for an answer.
-    Order {
+    /// A command, whose sender waits for an answer.
+    Command {
         /// Identifies the answer.
-        order_id: OrderId,
-        order: Order,
+        command_id: CommandId,
+        command: ControlCommand,
         by: String,
         /// Whether certainly no other process has taken the run since the last append, so that the run in memory is
         /// current.
         owned: bool,
     },
-    /// The orders for the run that the store holds.
-    StoreOrders {
+    /// The commands for the run that the store holds.
+    StoreCommands {
         /// `None`: the store did not answer.
-        orders: Option<Vec<OrderRecord>>,
-        /// As in [`Input::Order`].
+        commands: Option<Vec<CommandRecord>>,
+        /// As in [`Input::Command`].
         owned: bool,
     },
-    /// Storing the answer to an order that came through the store has succeeded or failed.
-    OrderAnswerStored,
+    /// Storing the answer to a command that came through the store has succeeded or failed.
+    CommandAnswerStored,
     /// The state of a lock's queue.
     Lock {
         query: LockQuery,
@@ -62,13 +62,13 @@ pub(in crate::engine) enum Input {
     },
     /// The state of a child.
     Child { child: RunId, state: ChildState },
-    /// The result of sending an order to a child.
-    ChildOrderSettled { child: RunId, delivery: Delivery },
+    /// The result of sending a command to a child.
+    ChildCommandDelivered { child: RunId, delivery: CommandDelivery },
     /// A child reports that it has ended.
     ChildEnded(ChildEnd),
     /// A descendant waits for a person or a signal, so the caller is answered now instead of waiting for the run.
     DescendantWaits,
-    /// A lock, a child or an order in the store may have changed.
+    /// A lock, a child or a command in the store may have changed.
     ExternalChange {
         /// The newest fencing token under which this process acquired the run again while this driver had it.
         reacquired: Option<Fence>,
@@ -102,14 +102,14 @@ pub(in crate::engine) enum Output {
     EnsureChild(ChildSpec),
     /// Whether children may be created now; takes effect before any [`Output::EnsureChild`] that follows.
     SetSpawnPolicy(SpawnPolicy),
-    /// Send an order to a child.
-    OrderChild(RunId, Order),
-    /// Read the orders for the run that the store holds.
-    ReadOrders,
-    /// Store the answer to an order that came through the store and caused no event.
-    StoreOrderAnswer(Uuid, Value),
-    /// Answer the sender of an order.
-    AnswerOrder(OrderId, OrderAnswer),
+    /// Send a command to a child.
+    CommandChild(RunId, ControlCommand),
+    /// Read the commands for the run that the store holds.
+    ReadCommands,
+    /// Store the answer to a command that came through the store and caused no event.
+    StoreCommandAnswer(Uuid, Value),
+    /// Answer the sender of a command.
+    AnswerCommand(CommandId, CommandAnswer),
     /// Answer whoever started the run.
     AnswerStarter(StartAnswer),
     /// Answer the caller.
@@ -137,9 +137,9 @@ pub(in crate::engine) enum Output {
     End(End),
 }
 
-/// Identifies the answer to an order.
+/// Identifies the answer to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::engine) struct OrderId(pub u64);
+pub(in crate::engine) struct CommandId(pub u64);
 
 /// One attempt of a step's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,14 +213,14 @@ pub(in crate::engine) enum ChildState {
     InputRefused(String),
 }
 
-/// The result of sending an order to a child.
+/// The result of sending a command to a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Delivery {
-    /// The child carried the order out or refused it.
+pub(in crate::engine) enum CommandDelivery {
+    /// The child carried the command out or refused it.
     Done,
-    /// The child is not stored yet: the order is sent again once it is running.
+    /// The child is not stored yet: the command is sent again once it is running.
     NoRun,
-    /// It is unknown whether the order arrived; it is sent again.
+    /// It is unknown whether the command arrived; it is sent again.
     Unknown,
 }
 
@@ -259,14 +259,14 @@ pub(in crate::engine) enum StartAnswer {
     Unknown(String),
 }
 
-/// The answer to the sender of an order.
+/// The answer to the sender of a command.
 #[derive(Debug)]
-pub(in crate::engine) enum OrderAnswer {
-    /// It was carried out and is durable; with the summary of the run after the order.
+pub(in crate::engine) enum CommandAnswer {
+    /// It was carried out and is durable; with the summary of the run after the command.
     Done(Box<RunSummary>),
     Refused {
         run: Box<RunSummary>,
-        refusal: Refusal,
+        refusal: CommandRefusal,
     },
     /// It is unknown whether it was carried out.
     Unknown(&'static str),
@@ -287,9 +287,9 @@ pub(in crate::engine) enum Announcement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum End {
     /// The run has ended, or is a rehearsal that waits for a person.
-    Settled,
+    Ended,
     /// The run rests until something wakes it.
-    Resting {
+    Suspended {
         cause: RestCause,
         /// The time at which it goes on, if any.
         wake: Option<Timestamp>,
@@ -298,7 +298,7 @@ pub(in crate::engine) enum End {
     Discarded,
     /// The process drains; the next process continues the run.
     Draining,
-    /// Another process may have taken the run, and an order needs an answer that only its owner can give: the run is
+    /// Another process may have taken the run, and a command needs an answer that only its owner can give: the run is
     /// acquired and loaded again.
     OwnershipUncertain,
     /// Another process owns the run.

@@ -1,10 +1,10 @@
-//! Why an order was not carried out.
+//! Why a command was not carried out.
 
-use crate::workflow::{Refusal, RunSummary};
+use crate::workflow::{CommandRefusal, RunSummary};
 
-/// Why an order was not carried out, or why it is unknown whether it was.
+/// Why a command was not carried out, or why it is unknown whether it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum OrderError {
+pub enum CommandError {
     /// There is no such run.
     #[error("there is no such run")]
     NoRun,
@@ -14,7 +14,7 @@ pub enum OrderError {
         /// The run.
         run: Box<RunSummary>,
         /// Why it is refused.
-        refusal: Refusal,
+        refusal: CommandRefusal,
     },
     /// This process cannot execute the run: its plan or events cannot be read.
     #[error("{0}")]
@@ -24,7 +24,7 @@ pub enum OrderError {
     Store {
         /// What happened.
         why: String,
-        /// True if it is unknown whether the order was carried out: the run's state shows whether it was.
+        /// True if it is unknown whether the command was carried out: the run's state shows whether it was.
         unknown: bool,
     },
 }

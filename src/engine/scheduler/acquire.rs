@@ -5,7 +5,7 @@
 //! unchanged, listed as stuck, and tried again at each reload; a person may cancel it ([`unreadable`]). In a shared
 //! store this process gives the run up, so that a process that can read it takes it.
 //!
-//! A summary that cannot be read is made again from the run's events, so that orders reach such a run too.
+//! A summary that cannot be read is made again from the run's events, so that commands reach such a run too.
 //!
 //! When the store does not answer, the waiting messages are answered with an error, and the run is tried again after
 //! `RETRY_AFTER`.
@@ -17,15 +17,15 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::engine::context::Core;
 use crate::engine::scheduler::acquired_run::AcquiredRun;
+use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, plan_of, read};
-use crate::engine::scheduler::mailbox::{Reply, Slot};
-use crate::engine::scheduler::order_error::OrderError;
+use crate::engine::scheduler::mailbox::{CommandReply, Slot};
 use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun};
 use crate::engine::scheduler::unreadable;
 use crate::names::RunId;
 use crate::store::{OwnedRun, StoreError, TakeResult};
-use crate::workflow::{Refusal, RunSummary};
+use crate::workflow::{CommandRefusal, RunSummary};
 
 /// The pause before the next try to load a run, where the store did not answer.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(5);
@@ -71,7 +71,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
                 // No timer is set: neither the summary nor the events become readable by waiting.
                 let why = format!("neither its summary nor its events can be read: {why}; {events}");
                 tracing::error!(%run, why, "the run cannot be executed by this process");
-                slot.reject_all(|| Reply::Error(OrderError::Unreadable(why.clone())));
+                slot.reject_all(|| CommandReply::Error(CommandError::Unreadable(why.clone())));
                 return;
             }
         },
@@ -82,28 +82,28 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Ok(TakeResult::Elsewhere { worker, name }) => {
             tracing::debug!(%run, %worker, name, "another process executes the run");
             core.schedule.stuck.remove_unless_stuck(run, false); // the other process may be able to read it
-            slot.reject_all(|| Reply::Elsewhere);
+            slot.reject_all(|| CommandReply::Elsewhere);
             return;
         }
         Ok(TakeResult::Ended(summary)) => {
             core.schedule.timers.remove(run);
             core.schedule.stuck.remove_unless_stuck(run, false);
-            let refused = || OrderError::Refused { run: Box::new(summary.clone()), refusal: Refusal::Ended };
-            slot.reject_all(|| Reply::Error(refused()));
+            let refused = || CommandError::Refused { run: Box::new(summary.clone()), refusal: CommandRefusal::Ended };
+            slot.reject_all(|| CommandReply::Error(refused()));
             return;
         }
         Ok(TakeResult::Unknown | TakeResult::Unreadable { .. }) => {
             core.schedule.timers.remove(run);
-            slot.reject_all(|| Reply::Error(OrderError::NoRun));
+            slot.reject_all(|| CommandReply::Error(CommandError::NoRun));
             return;
         }
         Err(error) => return retry_later(core, slot, &error),
     };
     match load(core, slot, &owned, lease_proof).await {
         Ok(mut claimed) => {
-            // It is stopped by a contradiction. Its driver would stop there again before it handled an order.
+            // It is stopped by a contradiction. Its driver would stop there again before it handled a command.
             if let Some(why) = core.schedule.stuck.why_contradicting(run) {
-                let (slot, has_ended) = unreadable::answer_orders(core, claimed.slot, &owned, &why).await;
+                let (slot, has_ended) = unreadable::answer_commands(core, claimed.slot, &owned, &why).await;
                 if has_ended {
                     return;
                 }
@@ -115,7 +115,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Err((slot, LoadError::Unreadable(why) | LoadError::EventsUnavailable(why))) => {
             // The run is given up while the slot is held, so that a message that comes meanwhile starts another task
             // only after that.
-            let (slot, _) = unreadable::answer_orders(core, slot, &owned, &why).await;
+            let (slot, _) = unreadable::answer_commands(core, slot, &owned, &why).await;
             if core.schedule.stuck.contains(run) {
                 unreadable::give_up(core, &owned).await;
             }
@@ -141,7 +141,7 @@ async fn rebuild_summary(core: &Core, run: RunId) -> Result<RunSummary, String> 
 /// Answers the waiting messages with the store's error, and sets a timer for the next attempt.
 pub(in crate::engine) fn retry_later(core: &Core, mut slot: Slot, error: &StoreError) {
     tracing::warn!(run = %slot.run(), %error, "the run cannot be acquired or loaded now; it is tried again");
-    slot.reject_all(|| Reply::Error(OrderError::Store { why: error.to_string(), unknown: false }));
+    slot.reject_all(|| CommandReply::Error(CommandError::Store { why: error.to_string(), unknown: false }));
     if let Ok(at) = core.process.clock.now().checked_add(RETRY_AFTER) {
         core.schedule.timers.set(slot.run(), at);
     }

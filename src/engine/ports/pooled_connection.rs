@@ -1,0 +1,222 @@
+//! One connection to a service, as a call has it.
+//!
+//! Always true: an HTTP/1.1 connection belongs to one call, which polls it itself, without a task in between; an HTTP/2
+//! connection has a task, and calls share it.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Context;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::{Request, Uri, Version, response};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, timeout_at};
+
+use super::protocol::{Endpoint, Protocol, with_sources};
+use crate::transport::{ServiceStream, Stream, is_going_away, is_not_processed};
+
+/// A reply's head and its body. `Err` holds the first bytes of a body that is larger than the bound.
+pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
+
+/// Why there is no reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::engine) enum ExchangeError {
+    /// Nothing of the request was sent, or the service says that it has not processed it (HTTP/2).
+    NotSent(String),
+    /// Some of it may have been sent.
+    CutOff(String),
+}
+
+/// How an exchange ended.
+pub(in crate::engine) enum Exchanged {
+    /// A complete reply came.
+    Whole(Reply),
+    /// The head of the reply did not come in time.
+    HeadTimedOut,
+    /// The body of the reply did not end in time.
+    BodyTimedOut,
+}
+
+/// One connection.
+pub(in crate::engine) struct PooledConnection {
+    carrier: Carrier,
+    /// Whether it was taken from the pool.
+    pub reused: bool,
+    /// When it is to be replaced by a new one; `None` if never.
+    retires: Option<Instant>,
+    /// Where it leads to.
+    pub endpoint: Endpoint,
+}
+
+#[allow(clippy::large_enum_variant)] // a box would cost each call of the usual kind an allocation
+enum Carrier {
+    Http1 {
+        sender: SendRequest<Full<Bytes>>,
+        /// `None` once it is closed.
+        connection: Option<Connection<TokioIo<ServiceStream>, Full<Bytes>>>,
+    },
+    Http2(Stream<Full<Bytes>>),
+}
+
+impl PooledConnection {
+    /// A new HTTP/1.1 connection.
+    pub async fn http1(stream: ServiceStream, endpoint: Endpoint, age: Duration) -> Result<Self, String> {
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|error| with_sources(&error))?;
+        // Spread, so that connections that were opened together do not end together.
+        let retires = (!age.is_zero()).then(|| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 10.0));
+        let carrier = Carrier::Http1 { sender, connection: Some(connection) };
+        Ok(Self { carrier, reused: false, retires, endpoint })
+    }
+
+    /// The place of one request on an HTTP/2 connection.
+    pub fn http2(stream: Stream<Full<Bytes>>, endpoint: Endpoint, reused: bool) -> Self {
+        Self { carrier: Carrier::Http2(stream), reused, retires: None, endpoint }
+    }
+
+    /// Whether it was used for long enough.
+    pub fn is_retired(&self) -> bool {
+        self.retires.is_some_and(|retires| retires <= Instant::now())
+    }
+
+    /// Sends a request and reads its reply, with a body of at most `bytes_max` bytes. If this is dropped before it is
+    /// done, the connection is in the middle of a message and cannot be used again.
+    ///
+    /// # Errors
+    /// There is no complete reply. The request is returned where nothing of it was sent.
+    pub async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        body_bytes_max: usize,
+        head_deadline: Instant,
+        deadline: Instant,
+    ) -> Result<Exchanged, (ExchangeError, Option<Request<Full<Bytes>>>)> {
+        let (reply, copy) = match &mut self.carrier {
+            Carrier::Http1 { sender, connection } => {
+                let mut send = pin!(sender.try_send_request(request));
+                let sent = poll_fn(|cx| {
+                    drive(connection, cx);
+                    send.as_mut().poll(cx)
+                });
+                (timeout_at(head_deadline, sent).await, None)
+            }
+            Carrier::Http2(stream) => {
+                let (copy, received) = (request.clone(), stream.received().count());
+                let reply = timeout_at(head_deadline, stream.send(to_http2(request, &self.endpoint))).await;
+                if reply.is_err() && stream.received().count() == received {
+                    // Nothing at all has come: the service may be gone, and no call would learn that for long.
+                    stream.connection().retire();
+                }
+                (reply, Some(copy))
+            }
+        };
+        let (head, mut body) = match reply {
+            Err(_) => return Ok(Exchanged::HeadTimedOut),
+            Ok(Ok(reply)) => reply.into_parts(),
+            Ok(Err(error)) => return Err(not_replied(error, copy)),
+        };
+        let whole = timeout_at(deadline, self.read_whole(&mut body, body_bytes_max));
+        match whole.await {
+            Ok(Ok(body)) => Ok(Exchanged::Whole((head, body))),
+            Ok(Err(why)) => Err((ExchangeError::CutOff(why), None)),
+            Err(_) => Ok(Exchanged::BodyTimedOut),
+        }
+    }
+
+    /// Reads a body. The inner `Err` holds the first bytes of a body that is larger than the bound.
+    async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Result<Bytes, Bytes>, String> {
+        let mut whole = BytesMut::new();
+        loop {
+            let frame = poll_fn(|cx| {
+                // Polling the body registers its demand, driving the connection reads, and the second poll takes the
+                // data.
+                let first = Pin::new(&mut *body).poll_frame(cx);
+                let Carrier::Http1 { connection, .. } = &mut self.carrier else { return first };
+                if first.is_ready() {
+                    return first;
+                }
+                drive(connection, cx);
+                Pin::new(&mut *body).poll_frame(cx)
+            });
+            let Some(frame) = frame.await else { return Ok(Ok(whole.freeze())) };
+            if let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() {
+                if whole.len() + data.len() > bytes_max {
+                    whole.extend_from_slice(&data[..data.len().min(bytes_max.saturating_sub(whole.len()))]);
+                    return Ok(Err(whole.freeze()));
+                }
+                whole.extend_from_slice(&data);
+            }
+        }
+    }
+
+    /// Whether it is an HTTP/1.1 connection that is open and ready for a request, as far as this side knows. Also marks
+    /// it as reused: only connections that have carried a request are asked.
+    pub fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        self.reused = true;
+        match &mut self.carrier {
+            Carrier::Http1 { sender, connection } => {
+                drive(connection, cx);
+                connection.is_some() && sender.is_ready()
+            }
+            Carrier::Http2(_) => false,
+        }
+    }
+}
+
+/// What it means that there is no reply. `copy` is the request, if it went over HTTP/2.
+fn not_replied(
+    mut error: TrySendError<Request<Full<Bytes>>>,
+    copy: Option<Request<Full<Bytes>>>,
+) -> (ExchangeError, Option<Request<Full<Bytes>>>) {
+    let untouched = error.take_message();
+    let error = error.into_error();
+    let why = with_sources(&error);
+    match (untouched, copy) {
+        (Some(untouched), copy) => (ExchangeError::NotSent(why), Some(copy.unwrap_or(untouched))),
+        // A connection that is closing; the next one may take it.
+        (None, Some(copy)) if is_going_away(&error) => (ExchangeError::NotSent(why), Some(copy)),
+        (None, Some(_)) if is_not_processed(&error) => (ExchangeError::NotSent(why), None),
+        (None, _) => (ExchangeError::CutOff(why), None),
+    }
+}
+
+/// Lets the connection read and write. An error of the connection shows in the exchange that is in progress.
+fn drive(connection: &mut Option<Connection<TokioIo<ServiceStream>, Full<Bytes>>>, cx: &mut Context<'_>) {
+    if let Some(alive) = connection
+        && Pin::new(alive).poll(cx).is_ready()
+    {
+        *connection = None;
+    }
+}
+
+/// Brings a request into the form that goes over a connection: the target without the host, which goes into a header.
+pub(in crate::engine) fn to_origin_form(request: &mut Request<Full<Bytes>>, protocol: &Protocol) {
+    let host = protocol.host(request.uri());
+    let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    if let Some(host) = host {
+        request.headers_mut().entry(HOST).or_insert(host);
+    }
+    *request.uri_mut() = Uri::from(path);
+}
+
+/// Brings such a request into the form of HTTP/2, where the header is the authority of the target.
+fn to_http2(mut request: Request<Full<Bytes>>, endpoint: &Endpoint) -> Request<Full<Bytes>> {
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers_mut().remove(HOST);
+    let mut parts = Parts::default();
+    parts.scheme = Some(if endpoint.is_https { Scheme::HTTPS } else { Scheme::HTTP });
+    let named = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    parts.authority = Some(named.unwrap_or_else(|| endpoint.authority.clone()));
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
+}

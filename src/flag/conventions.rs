@@ -1,0 +1,157 @@
+//! PURE. How the framework of a service reads paths, as `paths:` of the service declares it.
+//!
+//! The question it answers: "which spellings of a path are the same to this service?" What is declared as the same is
+//! matched and decided like the template itself. Where nothing is declared, a spelling with parameters is refused where
+//! a route with a workflow may be concerned (`resolve`), and other spellings are other paths; `check` warns of those.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::path::Unusual;
+
+/// Whether two spellings lead to the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Spelling {
+    /// They do.
+    Same,
+    /// They do not.
+    Different,
+}
+
+/// What a service does with something added to a segment, before it looks for what is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Addition {
+    /// It ignores it.
+    Strip,
+    /// It is a part of the segment.
+    Keep,
+}
+
+/// What is done with a path that a second decoding would lead to a route with a workflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DoubleEncoding {
+    /// It gets 400.
+    Refuse,
+    /// It goes on: the service decodes once.
+    Allow,
+}
+
+/// How a service reads paths. `None`: its files do not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathConventions {
+    /// `/orders/` and `/orders`.
+    pub trailing_slash: Option<Spelling>,
+    /// `/ORDERS` and `/orders`. Values of parameters are not meant.
+    pub case: Option<Spelling>,
+    /// `;v=1` at the end of a segment.
+    pub parameters: Option<Addition>,
+    /// `.json` and the like at the end of the last segment.
+    pub suffix: Option<Addition>,
+    /// `%256F` for `o`.
+    pub decode_twice: Option<DoubleEncoding>,
+    /// Whether every unusual spelling of the path of a route is refused.
+    pub strict: bool,
+}
+
+/// The conventions of a framework, as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Framework {
+    /// Servlets without another framework. The container drops path parameters (RFC 3986 3.3; `;jsessionid`) before it
+    /// maps a path (Servlet 6.0, 3.5 and 12.1), and maps it exactly, by case and slash. It refuses `%2F` and
+    /// backslashes (Tomcat's `encodedSolidusHandling` and `allowBackslash`).
+    Tomcat,
+    /// Spring MVC in a servlet container. Until version 6 `useTrailingSlashMatch` was on; until 5.3
+    /// `useSuffixPatternMatch` too, outside Spring Boot. Path parameters are removed (`removeSemicolonContent`).
+    Spring,
+    /// Express: the router is by default neither `caseSensitive` nor `strict` (about the slash at the end). It knows no
+    /// path parameters.
+    Express,
+    /// Rails: the router drops a slash at the end (`Journey::Router::Utils.normalize_path`), and each resource has an
+    /// optional `(.:format)`. It distinguishes case.
+    Rails,
+    /// ASP.NET and ASP.NET Core on IIS: routes are compared without case (`OrdinalIgnoreCase`), and a slash at the end
+    /// is ignored. IIS refuses double encodings (`allowDoubleEscaping`).
+    Iis,
+    /// No framework: every unusual spelling is refused.
+    Strict,
+}
+
+impl PathConventions {
+    /// Those of a framework, as it comes.
+    pub fn of(framework: Framework) -> Self {
+        use Addition::{Keep, Strip};
+        use Spelling::{Different, Same};
+        let (trailing_slash, case, parameters, suffix, strict) = match framework {
+            Framework::Tomcat => (Different, Different, Strip, Keep, false),
+            Framework::Spring => (Same, Different, Strip, Strip, false),
+            Framework::Express => (Same, Same, Keep, Keep, false),
+            Framework::Rails => (Same, Different, Keep, Strip, false),
+            Framework::Iis => (Same, Same, Keep, Keep, false),
+            Framework::Strict => return Self { strict: true, ..Self::default() },
+        };
+        Self {
+            trailing_slash: Some(trailing_slash),
+            case: Some(case),
+            parameters: Some(parameters),
+            suffix: Some(suffix),
+            decode_twice: Some(DoubleEncoding::Refuse),
+            strict,
+        }
+    }
+
+    /// Whether a slash at the end makes no difference.
+    pub(super) fn ignores_trailing_slash(&self) -> bool {
+        self.trailing_slash == Some(Spelling::Same)
+    }
+    /// Whether case makes no difference.
+    pub(super) fn ignores_case(&self) -> bool {
+        self.case == Some(Spelling::Same)
+    }
+    /// Whether parameters make no difference.
+    pub(super) fn strips_parameters(&self) -> bool {
+        self.parameters == Some(Addition::Strip)
+    }
+    /// Whether a suffix makes no difference.
+    pub(super) fn strips_suffix(&self) -> bool {
+        self.suffix == Some(Addition::Strip)
+    }
+    /// Whether only one spelling of a template matches it, apart from encodings.
+    pub(super) fn is_exact(&self) -> bool {
+        !self.ignores_trailing_slash() && !self.ignores_case() && !self.strips_parameters() && !self.strips_suffix()
+    }
+    /// What may be unusual in this path, and of which is declared what the service makes of it.
+    pub(super) fn settled(&self, path: &str) -> Unusual {
+        let mut settled = Unusual::default();
+        // Without its parameters such a path has two slashes in a row.
+        let leaves_slashes = || self.strips_parameters() && path.contains("/;");
+        if self.parameters.is_some() && !leaves_slashes() {
+            settled = settled.and(Unusual::PARAMETERS);
+        }
+        if self.decode_twice == Some(DoubleEncoding::Allow) {
+            settled = settled.and(Unusual::DOUBLE);
+        }
+        settled
+    }
+    /// The conventions by which a route of this service matches. A strict route matches only as it is written.
+    pub(super) fn of_route(&self, is_strict: bool) -> Self {
+        match is_strict {
+            true => Self { strict: true, ..Self::default() },
+            false => Self { strict: false, ..*self },
+        }
+    }
+    /// Those by which a strict route finds the spellings that some server could take for it.
+    pub(super) fn loosest() -> Self {
+        Self {
+            trailing_slash: Some(Spelling::Same),
+            case: Some(Spelling::Same),
+            parameters: Some(Addition::Strip),
+            suffix: Some(Addition::Strip),
+            decode_twice: None,
+            strict: false,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! PURE. The route of a request, and the path that is forwarded.
+//!
+//! The question it answers: "which flag decides this request, and could the path that goes on lead legacy elsewhere?"
+//! Always true: a path that concerns no route with a workflow is forwarded byte for byte; one that matches such a
+//! route, by the conventions of its service, is forwarded with its dot segments resolved and in the spelling of the
+//! template, except for parameters and suffixes, which the service may read; and no path is forwarded in which some
+//! server could find such a route other than the one whose flag decided. Of routes with a workflow the state does not
+//! matter, because pins and retry keys are honoured in `off` too; routes that had a workflow by earlier files count as
+//! long as their keys do.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::path::{Dotless, PathRefusal, Unusual, resolve_dots, resolve_dots_behind_parameters, unusual};
+use super::readings::TooManyReadings;
+use super::route_groups::{PathForms, RouteHit};
+use super::set::FoundRoute;
+use super::{FlagSet, Instance, RouteFlag};
+
+/// A request's path and route.
+pub struct ResolvedPath<'set, 'raw> {
+    /// The path to forward; borrowed where it is the one that came.
+    pub path: Cow<'raw, str>,
+    /// Its route; `None` means that the default legacy gets it.
+    pub found: Option<FoundRoute<'set>>,
+    /// The route with a workflow that it belonged to by earlier files, if its own has none. Nearly always `None`.
+    pub former: Option<FoundRoute<'set>>,
+}
+
+impl<'set> ResolvedPath<'set, '_> {
+    /// The flag that decides the request; `None` where it goes to legacy whatever the flags say.
+    fn deciding(&self) -> Option<&'set Arc<RouteFlag>> {
+        let own = self.found.as_ref().map(|found| found.flag).filter(|flag| flag.route.workflow.is_some());
+        own.or_else(|| self.former.as_ref().map(|former| former.flag))
+    }
+    /// Whether it belongs to a route that has a workflow, or had one by earlier files.
+    pub fn concerns_workflow(&self) -> bool {
+        self.deciding().is_some()
+    }
+}
+
+impl FlagSet {
+    /// Resolves a raw path (without query).
+    ///
+    /// An unusual path is refused if a server may find a route with strict paths in it. It is also refused if a server
+    /// may find a route with a workflow in it, unless the path as written matches that route. Even then it is refused
+    /// in two cases: the route follows up instances, because a server may find another instance id; or the route is
+    /// above `off`, and slashes may shift its parameters.
+    ///
+    /// # Errors
+    /// Why it is answered with 400.
+    pub fn resolve<'raw>(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        raw: &'raw str,
+        now_s: impl Fn() -> i64,
+    ) -> Result<ResolvedPath<'_, 'raw>, PathRefusal> {
+        // `OPTIONS *` is about the server, not about a path.
+        if raw == "*" && method == Method::OPTIONS {
+            return Ok(ResolvedPath { path: Cow::Borrowed(raw), found: None, former: None });
+        }
+        let unusual = unusual(raw);
+        if unusual.is_plain() {
+            let resolved = self.matched(method, host, PathForms::plain(raw), &now_s);
+            let found = resolved.found.as_ref().map(|found| &found.flag.route.matches);
+            if self.groups.is_near_strict(method, host, raw, found) {
+                return Err(PathRefusal::Strict);
+            }
+            return Ok(resolved);
+        }
+        self.resolve_unusual(method, host, raw, unusual, &now_s)
+    }
+
+    /// The routes with a workflow that have this path under any method.
+    pub fn routes_of_path(&self, host: Option<&str>, raw: &str) -> Vec<&Arc<RouteFlag>> {
+        let Dotless { path, .. } = resolve_dots(raw);
+        let of_method = |method| {
+            let found = self.find(method, host, &path)?;
+            found.flag.route.workflow.is_some().then_some(found.flag)
+        };
+        self.groups.methods().into_iter().filter_map(of_method).collect()
+    }
+
+    /// The route of a path without dot segments. The path to forward is that of a route with a workflow.
+    fn matched<'p>(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        path: PathForms<'p>,
+        now_s: &impl Fn() -> i64,
+    ) -> ResolvedPath<'_, 'p> {
+        let hit = self.groups.find(method, host, path);
+        let has_workflow = |hit: &RouteHit<'_, '_>| self.routes[hit.index].route.workflow.is_some();
+        match hit {
+            Some(hit) if has_workflow(&hit) => {
+                ResolvedPath { path: hit.respelled(), found: self.found(hit), former: None }
+            }
+            hit => {
+                let former = self.former_route(method, host, path.resolved, now_s);
+                let found = hit.and_then(|hit| self.found(hit));
+                ResolvedPath { path: Cow::Borrowed(path.resolved), found, former }
+            }
+        }
+    }
+
+    fn resolve_unusual<'raw>(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        raw: &'raw str,
+        unusual: Unusual,
+        now_s: &impl Fn() -> i64,
+    ) -> Result<ResolvedPath<'_, 'raw>, PathRefusal> {
+        if unusual.has(Unusual::NOT_ABSOLUTE) {
+            return Err(PathRefusal::NotAbsolute);
+        }
+        let Dotless { path: dotless, above_root } = resolve_dots(raw);
+        let behind_parameters = (unusual.has(Unusual::PARAMETERS) && self.groups.strip_parameters())
+            .then(|| resolve_dots_behind_parameters(raw));
+        let forms = PathForms {
+            resolved: &dotless,
+            resolved_behind_parameters: behind_parameters.as_ref().map_or(&*dotless, |dotless| &dotless.path),
+        };
+        let above_root = above_root || behind_parameters.as_ref().is_some_and(|dotless| dotless.above_root);
+        let matched = self.matched(method, host, forms, now_s);
+        let own = matched.deciding();
+        let is_strict = matched.found.as_ref().is_some_and(|found| found.flag.route.strict_paths);
+        let (path, unusual) = match own {
+            _ if is_strict => return Err(PathRefusal::Strict),
+            None => (Cow::Borrowed(raw), unusual),
+            Some(_) if unusual.has(Unusual::CONTROL) => return Err(PathRefusal::Control),
+            Some(_) if unusual.has(Unusual::PERCENT) => return Err(PathRefusal::Percent),
+            Some(_) if above_root => return Err(PathRefusal::AboveRoot),
+            Some(_) if *matched.path == *raw => (Cow::Borrowed(raw), unusual),
+            Some(_) => {
+                let path = matched.path.into_owned();
+                let left = super::path::unusual(&path);
+                (Cow::Owned(path), left)
+            }
+        };
+        let resolved = ResolvedPath { path, found: matched.found, former: matched.former };
+        self.check_readings(method, host, &resolved, unusual, now_s)?;
+        Ok(resolved)
+    }
+
+    /// Checks that no server finds another route with a workflow in the path to forward, or a strict one at all.
+    fn check_readings(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        resolved: &ResolvedPath<'_, '_>,
+        unusual: Unusual,
+        now_s: &impl Fn() -> i64,
+    ) -> Result<(), PathRefusal> {
+        let (own, path) = (resolved.deciding(), &*resolved.path);
+        let service = resolved.found.as_ref().map_or(&self.default_legacy, |found| &found.flag.route.legacy);
+        let settled = service.paths.settled(path);
+        let too_many = |TooManyReadings| PathRefusal::TooManyReadings;
+        let found = self.groups.readings(method, host, path, unusual, settled).map_err(too_many)?;
+        let former = match &self.former_readings {
+            Some(readings) if !unusual.without(settled).is_plain() => {
+                readings.of(method, host, path, unusual).map_err(too_many)?
+            }
+            _ => Vec::new(),
+        };
+        let former = former.into_iter().filter_map(|index| self.former_at(index, now_s));
+        for flag in found.into_iter().filter_map(|index| self.routes.get(index)).chain(former) {
+            if flag.route.strict_paths {
+                return Err(PathRefusal::Strict);
+            }
+            let is_own = own.is_some_and(|own| Arc::ptr_eq(own, flag));
+            let is_follower = matches!(flag.route.instance, Some(Instance::Follows { .. }));
+            let may_shift_parameters = flag.can_be_above_off() && unusual.has(Unusual::SLASHES);
+            if !is_own || is_follower || may_shift_parameters {
+                return Err(PathRefusal::Ambiguous);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! PURE. The routes of a set, grouped by how their services read paths.
+//!
+//! The question it answers: "which route does a path match, by the conventions of that route's service?" Always true: a
+//! route matches its template and each spelling that its service declares as the same; of the routes of several groups
+//! that match, the most specific one wins. Where no service declares conventions there is one group, and a look-up
+//! costs what its matcher costs.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::conventions::PathConventions;
+use super::matcher::{Hit, Matcher, Params};
+use super::path::{Unusual, match_key};
+use super::readings::{Readings, TooManyReadings};
+use super::template_key::{PathKey, lower_case, respell};
+use super::{Match, Route};
+
+/// The routes of a set. A route is named by its index in the set.
+pub struct RouteGroups(Vec<RouteGroup>);
+
+struct RouteGroup {
+    conventions: PathConventions,
+    /// The indices of its routes in the set.
+    indices: Vec<usize>,
+    matches: Vec<Match>,
+    matcher: Matcher,
+    /// Finds the spellings that some server could take for a route. Only for strict routes.
+    loose_matcher: Option<Matcher>,
+    /// The routes that an unusual path must not lead to unseen. `None` if there are none.
+    readings: Option<Readings>,
+}
+
+/// A path in the two forms that services may match.
+#[derive(Clone, Copy)]
+pub struct PathForms<'p> {
+    /// Its dot segments are resolved.
+    pub resolved: &'p str,
+    /// Those with parameters (`..;v=1`) too.
+    pub resolved_behind_parameters: &'p str,
+}
+
+impl<'p> PathForms<'p> {
+    /// Those of a plain path.
+    pub fn plain(path: &'p str) -> Self {
+        Self { resolved: path, resolved_behind_parameters: path }
+    }
+}
+
+/// A route that a path matches.
+pub struct RouteHit<'g, 'p> {
+    /// Its index in the set.
+    pub index: usize,
+    /// The parameters of its template.
+    pub params: Params,
+    group: &'g RouteGroup,
+    /// Its place in the group.
+    at: usize,
+    /// The form of the path that matched.
+    path: &'p str,
+}
+
+impl<'p> RouteHit<'_, 'p> {
+    fn matches(&self) -> &Match {
+        &self.group.matches[self.at]
+    }
+    /// The path in the spelling of the template.
+    pub fn respelled(&self) -> Cow<'p, str> {
+        respell(self.path, &self.matches().path, &self.group.conventions)
+    }
+}
+
+impl RouteGroups {
+    /// Groups the routes of a set.
+    pub fn new(routes: &[Arc<Route>]) -> Self {
+        let mut groups: Vec<(PathConventions, Vec<usize>)> = Vec::new();
+        for (index, route) in routes.iter().enumerate() {
+            let conventions = route.legacy.paths.of_route(route.strict_paths);
+            match groups.iter_mut().find(|(known, _)| *known == conventions) {
+                Some((_, indices)) => indices.push(index),
+                None => groups.push((conventions, vec![index])),
+            }
+        }
+        // Exact ones first: of equal matches the first one wins.
+        groups.sort_by_key(|(conventions, _)| !conventions.is_exact());
+        Self(groups.into_iter().map(|(conventions, indices)| RouteGroup::new(conventions, indices, routes)).collect())
+    }
+
+    /// Whether a service drops parameters, so that both forms of a path may matter.
+    pub fn strip_parameters(&self) -> bool {
+        self.0.iter().any(|group| group.conventions.strips_parameters())
+    }
+
+    /// The route that a path matches.
+    pub fn find<'p>(&self, method: &Method, host: Option<&str>, path: PathForms<'p>) -> Option<RouteHit<'_, 'p>> {
+        let mut best: Option<RouteHit<'_, 'p>> = None;
+        for group in &self.0 {
+            let Some(hit) = group.find(method, host, path) else { continue };
+            let is_better = |best: &RouteHit<'_, 'p>| {
+                hit.matches().wins_over(best.matches()) && !best.matches().wins_over(hit.matches())
+            };
+            if best.as_ref().is_none_or(is_better) {
+                best = Some(hit);
+            }
+        }
+        best
+    }
+
+    /// The methods for which there are routes.
+    pub fn methods(&self) -> Vec<&Method> {
+        let mut methods: Vec<&Method> = Vec::new();
+        for matches in self.0.iter().flat_map(|group| &group.matches) {
+            if !methods.contains(&&matches.method) {
+                methods.push(&matches.method);
+            }
+        }
+        methods
+    }
+
+    /// Whether a plain path is a spelling that some server could take for that of a strict route, which is more
+    /// specific than the route that it matches.
+    pub fn is_near_strict(&self, method: &Method, host: Option<&str>, path: &str, found: Option<&Match>) -> bool {
+        let near = |group: &RouteGroup| {
+            let (index, _) = find_by(group.loose_matcher.as_ref()?, &PathConventions::loosest(), method, host, path)?;
+            Some(group.matches[index].clone())
+        };
+        self.0.iter().filter_map(near).any(|near| found.is_none_or(|found| near != *found && near.wins_over(found)))
+    }
+
+    /// The routes with a workflow or strict paths that some server may find in an unusual path. `unusual` is what is
+    /// unusual in it, `settled` the part of it of which is declared what the service that gets the path makes of it.
+    ///
+    /// # Errors
+    /// The path has too many readings.
+    pub fn readings(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        path: &str,
+        unusual: Unusual,
+        settled: Unusual,
+    ) -> Result<Vec<usize>, TooManyReadings> {
+        let mut found = Vec::new();
+        for group in &self.0 {
+            // A strict route refuses a spelling whatever anybody makes of it.
+            let unusual = if group.conventions.strict { unusual } else { unusual.without(settled) };
+            if let Some(readings) = group.readings.as_ref().filter(|_| !unusual.is_plain()) {
+                let of_group = readings.of(method, host, path, unusual)?;
+                found.extend(of_group.into_iter().map(|index| group.indices[index]));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl RouteGroup {
+    fn new(conventions: PathConventions, indices: Vec<usize>, routes: &[Arc<Route>]) -> Self {
+        let own = indices.iter().map(|index| &routes[*index]);
+        let matches: Vec<Match> = own.clone().map(|route| route.matches.clone()).collect();
+        let mut readings = None;
+        for (at, route) in own.enumerate() {
+            if route.workflow.is_some() || conventions.strict {
+                readings.get_or_insert_with(|| Readings::new(&conventions)).insert(&route.matches, at);
+            }
+        }
+        let loose = PathConventions::loosest();
+        Self {
+            matcher: Matcher::with_conventions(&matches, &conventions),
+            loose_matcher: conventions.strict.then(|| Matcher::with_conventions(&matches, &loose)),
+            conventions,
+            indices,
+            matches,
+            readings,
+        }
+    }
+
+    fn find<'p>(&self, method: &Method, host: Option<&str>, path: PathForms<'p>) -> Option<RouteHit<'_, 'p>> {
+        let path = match self.conventions.strips_parameters() {
+            true => path.resolved_behind_parameters,
+            false => path.resolved,
+        };
+        let (at, params) = find_by(&self.matcher, &self.conventions, method, host, path)?;
+        Some(RouteHit { index: self.indices[at], params, group: self, at, path })
+    }
+}
+
+/// Finds a route of a matcher that was built with these conventions.
+fn find_by(
+    matcher: &Matcher,
+    conventions: &PathConventions,
+    method: &Method,
+    host: Option<&str>,
+    path: &str,
+) -> Option<Hit> {
+    if conventions.is_exact() {
+        return matcher.find(method, host, &match_key(path));
+    }
+    let key = PathKey::new(path, conventions);
+    let at = |text: &str| matcher.find_as(method, host, &lower_case(text, conventions), text);
+    let whole = at(&key.as_written);
+    // A literal segment may end like a suffix; the value of a parameter does not.
+    match whole {
+        None | Some(_) if !conventions.strips_suffix() => whole,
+        Some((index, _)) if !matcher.ends_with_parameter(index) => whole,
+        whole => key.without_suffix().find_map(at).or(whole),
+    }
+}

@@ -1,0 +1,102 @@
+//! Whether a client floods its HTTP/2 connection with frames that cost this process more than the client.
+//!
+//! The h2 crate bounds what such frames take in memory; this bounds their rate. Always true: a connection on which
+//! streams end normally, and on which heads and bodies move, may have as many resets and control frames as belong to
+//! them; beyond these there is a limit for each [`PERIOD_MICROS`]. The clock is read only when a limit is reached.
+
+use crate::limits::Limits;
+
+/// The time for which the limits hold.
+const PERIOD_MICROS: u64 = 10_000_000;
+/// The control frames that may come with each frame of a head or a body, in either direction: a client acknowledges a
+/// DATA frame by two WINDOW_UPDATEs, and may measure the round trip with a PING.
+const CONTROL_FRAMES_PER_FRAME: u64 = 3;
+
+/// Counts frames against one limit.
+struct Budget {
+    used: u64,
+    max: u64,
+    /// When the period began.
+    began: u64,
+}
+
+impl Budget {
+    /// Whether the limit is exceeded by one more.
+    fn takes(&mut self, clock: impl Fn() -> u64) -> bool {
+        self.used += 1;
+        if self.used <= self.max {
+            return true;
+        }
+        let at = clock();
+        let is_new_period = at.saturating_sub(self.began) >= PERIOD_MICROS;
+        if is_new_period {
+            (self.began, self.used) = (at, 1);
+        }
+        is_new_period
+    }
+    fn give(&mut self, count: u64) {
+        self.used = self.used.saturating_sub(count);
+    }
+}
+
+/// The frames of one connection.
+pub(super) struct FloodGuard {
+    resets: Budget,
+    control: Budget,
+}
+
+impl FloodGuard {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let budget = |max| Budget { used: 0, max, began: 0 };
+        Self { resets: budget(limits.client_http2_resets_max), control: budget(limits.client_http2_control_frames_max) }
+    }
+    /// The client reset a stream. `false` if it does so too often.
+    pub(super) fn takes_reset(&mut self, clock: impl Fn() -> u64) -> bool {
+        self.resets.takes(clock)
+    }
+    /// The client sent a frame without a part of a message. `false` if it does so too often.
+    pub(super) fn takes_control(&mut self, clock: impl Fn() -> u64) -> bool {
+        self.control.takes(clock)
+    }
+    /// A part of a message moved, in either direction.
+    pub(super) fn on_message_frame(&mut self) {
+        self.control.give(CONTROL_FRAMES_PER_FRAME);
+    }
+    /// The answer on a stream was written.
+    pub(super) fn on_answer(&mut self) {
+        self.resets.give(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> FloodGuard {
+        let limits = Limits { client_http2_resets_max: 3, client_http2_control_frames_max: 4, ..Limits::default() };
+        FloodGuard::new(&limits)
+    }
+
+    #[test]
+    fn resets_beyond_the_limit_are_refused_unless_they_are_spread_over_time() {
+        let mut guard = guard();
+        assert!((0..3).all(|_| guard.takes_reset(|| 20_000_000)));
+        assert!(guard.takes_reset(|| 20_000_000), "the period began long ago");
+        assert!(guard.takes_reset(|| 21_000_000) && guard.takes_reset(|| 22_000_000));
+        assert!(!guard.takes_reset(|| 23_000_000));
+        assert!(guard.takes_reset(|| 33_000_000));
+    }
+
+    #[test]
+    fn answers_make_up_for_resets_and_parts_of_messages_for_control_frames() {
+        let mut guard = guard();
+        for _ in 0..1_000 {
+            assert!(guard.takes_reset(|| 1));
+            guard.on_answer();
+            assert!((0..3).all(|_| guard.takes_control(|| 1)));
+            guard.on_message_frame();
+        }
+        assert!((0..4).all(|_| guard.takes_control(|| 1)));
+        assert!(!guard.takes_control(|| 1));
+    }
+}

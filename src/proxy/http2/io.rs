@@ -1,0 +1,95 @@
+//! A client's connection as the h2 crate reads and writes it.
+//!
+//! Always true: all bytes pass unchanged; `traffic` sees each of them once, those that are written when the transport
+//! has taken them.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::traffic::Traffic;
+use crate::proxy::socket::{Closing, Transport, take_read_before};
+use crate::proxy::wait::ConnectionWait;
+
+/// The client's side of one connection.
+pub(super) struct Http2Io {
+    transport: Arc<Transport>,
+    wait: Arc<ConnectionWait>,
+    traffic: Arc<Traffic>,
+    /// Bytes that were read to find out which protocol the client speaks.
+    read_before: Bytes,
+    closing: Closing,
+}
+
+impl Http2Io {
+    pub(super) fn new(
+        transport: Arc<Transport>,
+        wait: Arc<ConnectionWait>,
+        traffic: Arc<Traffic>,
+        read_before: Bytes,
+    ) -> Self {
+        Self { transport, wait, traffic, read_before, closing: Closing::default() }
+    }
+
+    /// Reports what a write did.
+    fn written(&self, bufs: &[IoSlice<'_>], polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Ready(Ok(count)) => self.traffic.on_sent(bufs, *count),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.traffic.on_write_blocked(),
+        }
+        polled
+    }
+}
+
+impl AsyncRead for Http2Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = match self.read_before.is_empty() {
+            true => ready!(self.transport.poll_read(&self.wait, cx, buf))?,
+            false => take_read_before(&mut self.read_before, buf),
+        };
+        match read {
+            0 => self.wait.saw_fin(),
+            count => {
+                let filled = buf.filled();
+                self.traffic.on_received(&filled[filled.len() - count..]);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Http2Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.written(&[IoSlice::new(buf)], self.transport.poll_write(&self.wait, cx, buf))
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.written(bufs, self.transport.poll_write_vectored(&self.wait, cx, bufs))
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.transport.poll_flush(&self.wait, cx) {
+            Poll::Ready(Ok(())) => self.traffic.on_flushed(),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.traffic.on_write_blocked();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.closing.poll(&this.transport, &this.wait, cx)
+    }
+}

@@ -1,0 +1,269 @@
+//! One stream of an HTTP/2 connection: one exchange, from its head to the last byte of its answer.
+//!
+//! Always true: the exchange counts as complete only when the socket has taken the last byte of the answer; if the
+//! stream is reset or cut before, it is recorded as cut, and dropping its future closes legacy's connection. A body is
+//! read from legacy only as the client takes it, by its windows. `connection` keeps the time and says when bytes were
+//! flushed.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+
+use super::request::rewrite;
+use super::request_stream::RequestStream;
+use crate::proxy::client_body::ClientBody;
+use crate::proxy::cut::Cut;
+use crate::proxy::proxied_request::{Client, declared_length};
+use crate::proxy::reply_body::ReplyBody;
+use crate::proxy::switch;
+use crate::proxy::wait::ConnectionWait;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Fields that have no meaning in HTTP/2.
+static OF_CONNECTION: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// What `connection` knows of a stream.
+pub(super) struct Stream {
+    pub wait: Arc<ConnectionWait>,
+    cut: Mutex<Option<Cut>>,
+    is_flushed: AtomicBool,
+}
+
+impl Stream {
+    pub(super) fn new() -> Self {
+        Self { wait: Arc::new(ConnectionWait::new()), cut: Mutex::default(), is_flushed: AtomicBool::new(false) }
+    }
+    /// Ends the exchange without the rest of its answer.
+    pub(super) fn cut(&self, why: Cut) {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.wait.waker.wake();
+    }
+    /// The socket has taken the last byte of the answer.
+    pub(super) fn flushed(&self) {
+        self.is_flushed.store(true, Relaxed);
+        self.wait.waker.wake();
+    }
+    fn why_cut(&self) -> Option<Cut> {
+        *self.cut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the exchange when it is dropped.
+struct Exchange {
+    client: Arc<Client>,
+    stream: Arc<Stream>,
+    is_complete: bool,
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let Self { client, stream, is_complete } = self;
+        let (wait, settler) = (&client.wait, &client.shared.settler);
+        if *is_complete {
+            wait.unflushed.flushed(settler);
+            return;
+        }
+        let cut = stream.why_cut().unwrap_or(Cut::ClientGone);
+        wait.unflushed.abandon(settler, cut);
+        // An exchange without an answer.
+        if let Some(mut record) = client.record.take() {
+            record.note(|record| record.request_bytes = wait.request_bytes());
+            record.end(Some(cut));
+        }
+    }
+}
+
+/// Why a stream ends before its answer is complete.
+enum Ended {
+    /// The client reset it, or the connection has ended.
+    Reset,
+    /// It is to be cut.
+    Cut(Cut),
+}
+
+/// Serves one stream. To be polled again when `stream` says so.
+pub(super) async fn run(
+    client: Arc<Client>,
+    stream: Arc<Stream>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    // Dropped last, when the reply's body is gone.
+    let mut exchange = Exchange { client: client.clone(), stream: stream.clone(), is_complete: false };
+    match answer(client, &stream, request, &mut respond).await {
+        Ok(()) => exchange.is_complete = true,
+        Err(Ended::Reset) => {}
+        Err(Ended::Cut(why)) => {
+            stream.cut(why);
+            respond.send_reset(code(why));
+        }
+    }
+}
+
+/// The code that tells a client why its stream is cut.
+fn code(why: Cut) -> Reason {
+    match why {
+        Cut::LegacyReplyBroken | Cut::LegacyReplyStalled => Reason::INTERNAL_ERROR,
+        Cut::ClientGone | Cut::ClientStalled | Cut::Timeout | Cut::Drain | Cut::TunnelIdle | Cut::Http2Error => {
+            Reason::CANCEL
+        }
+    }
+}
+
+async fn answer(
+    client: Arc<Client>,
+    stream: &Stream,
+    request: Request<RecvStream>,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<(), Ended> {
+    let (mut head, incoming) = request.into_parts();
+    rewrite(&mut head);
+    let expects = head.headers.contains_key(EXPECT);
+    let method = head.method.clone();
+    let identity_headers = client.shared.identity_headers.clone();
+    let length = declared_length(&head.headers);
+    let (body, asked) = RequestStream::new(incoming, length, stream.wait.clone(), identity_headers);
+    let request = Request::from_parts(head, ClientBody::Http2(body));
+    let response = {
+        let mut served = pin!(switch::serve(client.clone(), request));
+        let mut continues = expects;
+        poll_fn(|cx| {
+            if let Some(why) = stream.why_cut() {
+                return Poll::Ready(Err(Ended::Cut(why)));
+            }
+            if respond.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Ended::Reset));
+            }
+            let polled = served.as_mut().poll(cx);
+            if continues && asked.is_asked() {
+                continues = false;
+                let _ = respond.send_informational(interim(StatusCode::CONTINUE)); // it fails if the stream has ended
+            }
+            polled.map(|Ok(response)| Ok(response))
+        })
+        .await?
+    };
+    let (head, body) = response_of(response, &method);
+    let is_empty = body.is_none();
+    let Ok(mut send) = respond.send_response(head, is_empty) else { return Err(Ended::Reset) };
+    if let Some(body) = body {
+        send_body(body, stream, &mut send).await?;
+    }
+    poll_fn(|cx| {
+        if stream.is_flushed.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(why) = stream.why_cut() {
+            return Poll::Ready(Err(Ended::Cut(why)));
+        }
+        send.poll_reset(cx).map(|_| Err(Ended::Reset))
+    })
+    .await?;
+    if !stream.wait.is_request_done() {
+        // Tells the client not to send the rest, and legacy that there is no more.
+        send.send_reset(Reason::NO_ERROR);
+    }
+    Ok(())
+}
+
+fn interim(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
+}
+
+/// The head as HTTP/2 has it, and the body if there is one.
+fn response_of(response: Response<ReplyBody>, method: &Method) -> (Response<()>, Option<ReplyBody>) {
+    let (mut head, body) = response.into_parts();
+    head.version = Version::HTTP_2;
+    strip(&mut head.headers);
+    let has_none = head.status == StatusCode::NO_CONTENT;
+    if has_none {
+        head.headers.remove(CONTENT_LENGTH);
+    } else if let Some(length) = body.size_hint().exact()
+        && head.status != StatusCode::NOT_MODIFIED
+        && (length > 0 || *method != Method::HEAD)
+    {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    if !head.headers.contains_key(DATE)
+        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
+    {
+        head.headers.insert(DATE, date);
+    }
+    let has_none = has_none || *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    let body = (!has_none && !body.is_end_stream()).then_some(body);
+    (Response::from_parts(head, ()), body)
+}
+
+fn strip(headers: &mut HeaderMap) {
+    for name in &OF_CONNECTION {
+        headers.remove(name);
+    }
+}
+
+/// Sends a body as the client's windows allow.
+async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<Bytes>) -> Result<(), Ended> {
+    let mut waiting = Bytes::new();
+    poll_fn(|cx| {
+        if let Some(why) = stream.why_cut() {
+            return Poll::Ready(Err(Ended::Cut(why)));
+        }
+        if send.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Ended::Reset));
+        }
+        loop {
+            if !waiting.is_empty() {
+                ready!(poll_capacity(send, cx))?;
+                let part = waiting.split_to(waiting.len().min(send.capacity()));
+                let ends = waiting.is_empty() && body.is_end_stream();
+                send.send_data(part, ends).map_err(|_| Ended::Reset)?;
+                stream.wait.progress();
+                if ends {
+                    return Poll::Ready(Ok(()));
+                }
+                send.reserve_capacity(waiting.len());
+                continue;
+            }
+            match ready!(Pin::new(&mut body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        send.reserve_capacity(data.len());
+                        waiting = data;
+                    }
+                    Err(frame) => {
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            strip(&mut trailers);
+                            return Poll::Ready(send.send_trailers(trailers).map_err(|_| Ended::Reset));
+                        }
+                    }
+                },
+                Some(Err(_)) => return Poll::Ready(Err(Ended::Cut(Cut::LegacyReplyBroken))),
+                None => return Poll::Ready(send.send_data(Bytes::new(), true).map_err(|_| Ended::Reset)),
+            }
+        }
+    })
+    .await
+}
+
+/// Completes when the client's windows, and the bound on what waits to be written, allow some bytes.
+fn poll_capacity(send: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    while send.capacity() == 0 {
+        match ready!(send.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(Err(Ended::Reset)),
+        }
+    }
+    Poll::Ready(Ok(()))
+}

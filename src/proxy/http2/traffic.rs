@@ -1,0 +1,202 @@
+//! What the frames of an HTTP/2 connection tell about it.
+//!
+//! `io` reports the bytes, `connection` asks after each poll of the h2 crate. Always true: the last byte of an answer
+//! counts as written only when the socket has taken everything that was written up to it; only the connection's own
+//! task takes the lock.
+
+use std::io::IoSlice;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use metrics::counter;
+
+use super::flood::FloodGuard;
+use super::frames::{Frame, FrameParser, Kind};
+use crate::limits::Limits;
+use crate::proxy::monotonic::now;
+
+/// The bytes with which a client begins HTTP/2.
+pub(in crate::proxy) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The frames of one connection.
+pub(super) struct Traffic {
+    state: Mutex<State>,
+}
+
+struct State {
+    received: FrameParser,
+    sent: FrameParser,
+    /// The client has sent a part of a head, and frames of it are missing.
+    is_within_head: bool,
+    /// The stream that ends with the head of which frames have not been written yet.
+    ends_with_head: Option<u32>,
+    /// Streams of which the last byte was written, and perhaps not flushed.
+    written: Vec<EndedStream>,
+    flushed: Vec<EndedStream>,
+    flood: FloodGuard,
+    is_flooded: bool,
+    has_failed: bool,
+    is_write_blocked: bool,
+}
+
+/// A stream of which the last byte was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EndedStream {
+    pub stream: u32,
+    /// Whether the answer was a head without a body.
+    pub by_head: bool,
+}
+
+/// What is known after a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Observed {
+    /// The client floods the connection.
+    pub is_flooded: bool,
+    /// A GOAWAY with an error was sent.
+    pub has_failed: bool,
+    /// The client has sent a part of a head, or of a frame without a body.
+    pub is_within_head: bool,
+    /// The stream of which a DATA frame has come in part.
+    pub partial_data: Option<u32>,
+    /// The socket takes no bytes now, and some are waiting.
+    pub is_write_blocked: bool,
+}
+
+impl Traffic {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let state = State {
+            received: FrameParser::new(PREFACE.len()),
+            sent: FrameParser::new(0),
+            is_within_head: false,
+            ends_with_head: None,
+            written: Vec::new(),
+            flushed: Vec::new(),
+            flood: FloodGuard::new(limits),
+            is_flooded: false,
+            has_failed: false,
+            is_write_blocked: false,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes came from the client.
+    pub(super) fn on_received(&self, bytes: &[u8]) {
+        let State { received, is_within_head, flood, is_flooded, .. } = &mut *self.state();
+        received.feed(bytes, |frame| {
+            let is_allowed = match frame.kind {
+                Kind::Headers | Kind::Continuation => {
+                    *is_within_head = !frame.ends_head();
+                    flood.on_message_frame();
+                    true
+                }
+                Kind::Data if frame.length > 0 || frame.ends_stream() => {
+                    flood.on_message_frame();
+                    true
+                }
+                Kind::Reset(code) => {
+                    count_reset("client", code);
+                    flood.takes_reset(now)
+                }
+                Kind::Data | Kind::GoAway(_) | Kind::Control => flood.takes_control(now),
+            };
+            *is_flooded |= !is_allowed;
+        });
+    }
+
+    /// The transport took this many bytes.
+    pub(super) fn on_sent(&self, bufs: &[IoSlice<'_>], mut count: usize) {
+        let state = &mut *self.state();
+        state.is_write_blocked = false;
+        let State { sent, ends_with_head, written, flood, has_failed, .. } = state;
+        for buf in bufs {
+            let part = count.min(buf.len());
+            sent.feed(&buf[..part], |frame| {
+                let Frame { kind, stream, .. } = frame;
+                match kind {
+                    Kind::Data => {
+                        flood.on_message_frame();
+                        if frame.ends_stream() {
+                            written.push(EndedStream { stream, by_head: false });
+                        }
+                    }
+                    Kind::Headers | Kind::Continuation => {
+                        flood.on_message_frame();
+                        if frame.ends_stream() {
+                            *ends_with_head = Some(stream);
+                        }
+                        if frame.ends_head()
+                            && let Some(stream) = ends_with_head.take()
+                        {
+                            written.push(EndedStream { stream, by_head: true });
+                        }
+                    }
+                    Kind::Reset(code) => count_reset("pointsman", code),
+                    Kind::GoAway(code) => {
+                        *has_failed |= code != 0;
+                        counter!("pointsman_client_goaways_total", "reason" => reason_name(code)).increment(1);
+                    }
+                    Kind::Control => {}
+                }
+            });
+            count -= part;
+        }
+    }
+
+    /// The transport takes no bytes now.
+    pub(super) fn on_write_blocked(&self) {
+        self.state().is_write_blocked = true;
+    }
+
+    /// The socket has taken all that was written.
+    pub(super) fn on_flushed(&self) {
+        let State { written, flushed, is_write_blocked, .. } = &mut *self.state();
+        *is_write_blocked = false;
+        flushed.append(written);
+    }
+
+    /// What is known now; adds the streams whose last byte the socket has taken.
+    pub(super) fn observe(&self, ended: &mut Vec<EndedStream>) -> Observed {
+        let state = &mut *self.state();
+        ended.append(&mut state.flushed);
+        Observed {
+            is_flooded: state.is_flooded,
+            has_failed: state.has_failed,
+            is_within_head: state.is_within_head || state.received.is_within_other(),
+            partial_data: state.received.partial_data(),
+            is_write_blocked: state.is_write_blocked,
+        }
+    }
+
+    /// An answer was written: it makes up for a reset.
+    pub(super) fn on_answer(&self) {
+        self.state().flood.on_answer();
+    }
+}
+
+fn count_reset(by: &'static str, code: u32) {
+    counter!("pointsman_client_stream_resets_total", "by" => by, "reason" => reason_name(code)).increment(1);
+}
+
+/// The name of an error code, as a label.
+fn reason_name(code: u32) -> &'static str {
+    const NAMES: [&str; 14] = [
+        "no_error",
+        "protocol_error",
+        "internal_error",
+        "flow_control_error",
+        "settings_timeout",
+        "stream_closed",
+        "frame_size_error",
+        "refused_stream",
+        "cancel",
+        "compression_error",
+        "connect_error",
+        "enhance_your_calm",
+        "inadequate_security",
+        "http_1_1_required",
+    ];
+    usize::try_from(code).ok().and_then(|code| NAMES.get(code)).copied().unwrap_or("other")
+}

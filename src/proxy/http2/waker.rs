@@ -1,0 +1,115 @@
+//! Wakes the task of a connection, unless the task is being polled and will look itself.
+//!
+//! The streams of a connection and the h2 crate wake each other in the connection's own task, several times for each
+//! request; without this each of these would cost another turn of the runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::AcqRel};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+
+/// Nothing is to be done.
+const IDLE: u8 = 0;
+/// The task is being polled, and nothing has come since that began.
+const POLLING: u8 = 1;
+/// Something is to be done: the task looks at the end of its poll, or was woken.
+const WOKEN: u8 = 2;
+
+/// How often the task is polled in one turn, if it is woken meanwhile.
+const ROUNDS_MAX: usize = 8;
+
+/// What wakes a connection's task.
+pub(super) struct ConnectionWaker {
+    signal: Arc<Signal>,
+    waker: Waker,
+}
+
+struct Signal {
+    task: AtomicWaker,
+    state: AtomicU8,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(WOKEN, AcqRel) == IDLE {
+            self.task.wake();
+        }
+    }
+}
+
+impl ConnectionWaker {
+    pub(super) fn new() -> Self {
+        let signal = Arc::new(Signal { task: AtomicWaker::new(), state: AtomicU8::new(WOKEN) });
+        Self { waker: signal.clone().into(), signal }
+    }
+
+    /// Polls until nothing is left to be done, a few times at most; after these the task is woken.
+    pub(super) fn poll<T>(&self, cx: &mut Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        let Self { signal, waker } = self;
+        signal.task.register(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            signal.state.swap(POLLING, AcqRel);
+            let polled = poll(&mut Context::from_waker(waker));
+            let is_done = signal.state.compare_exchange(POLLING, IDLE, AcqRel, std::sync::atomic::Ordering::Acquire);
+            if polled.is_ready() || is_done.is_ok() {
+                return polled;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn poll(connection: &ConnectionWaker, task: &Arc<Count>, wakes: usize) -> (usize, Option<Waker>) {
+        let (mut rounds, mut inner) = (0, None);
+        let polled: Poll<()> = connection.poll(&mut Context::from_waker(&task.clone().into()), |cx| {
+            rounds += 1;
+            inner = Some(cx.waker().clone());
+            if rounds <= wakes {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        });
+        assert!(polled.is_pending());
+        (rounds, inner)
+    }
+
+    #[test]
+    fn a_wake_during_a_poll_repeats_it_and_one_between_polls_wakes_the_task() {
+        let (connection, task) = (ConnectionWaker::new(), Arc::<Count>::default());
+        let woken = || task.0.load(SeqCst);
+        let (rounds, waker) = poll(&connection, &task, 2);
+        assert_eq!((rounds, woken()), (3, 0));
+        let waker = waker.unwrap();
+        waker.wake_by_ref();
+        waker.wake_by_ref();
+        assert_eq!(woken(), 1, "the task is woken once");
+        assert_eq!((poll(&connection, &task, 0).0, woken()), (1, 1));
+    }
+
+    #[test]
+    fn a_task_that_is_woken_in_every_poll_lets_others_run() {
+        let (connection, task) = (ConnectionWaker::new(), Arc::<Count>::default());
+        assert_eq!(poll(&connection, &task, usize::MAX).0, ROUNDS_MAX);
+        assert_eq!(task.0.load(SeqCst), 1);
+    }
+}

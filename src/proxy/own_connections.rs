@@ -1,0 +1,104 @@
+//! Connections to legacy that belong to one client connection.
+//!
+//! The question it answers: "does legacy know this client by the connection, and which connection is that?" With NTLM
+//! and Negotiate a legacy authenticates the connection, and takes whatever else comes over it for requests of the same
+//! user. Always true: from the first request or reply with such a scheme on, the requests of a client connection to
+//! that service go over connections that no other client uses, before or after; the last one is closed with the
+//! client's.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::address::{Address, InFlight};
+use super::pool::Http1Connection;
+use crate::names::ServiceName;
+
+/// Those of one client connection.
+#[derive(Default)]
+pub(super) struct OwnConnections {
+    is_any_bound: AtomicBool,
+    // Only the client's own exchanges take the lock.
+    bound: Mutex<Vec<Bound>>,
+}
+
+/// A service that knows the client by the connection.
+struct Bound {
+    service: ServiceName,
+    idle: Option<(Http1Connection, Arc<Address>)>,
+}
+
+/// Where the connection of an exchange returns to, if it belongs to the client.
+pub(super) struct ConnectionOwner {
+    own: Arc<OwnConnections>,
+    service: ServiceName,
+}
+
+impl ConnectionOwner {
+    /// Keeps a connection for the client's next request.
+    pub(super) fn keep(self, connection: Http1Connection, address: Arc<Address>) {
+        let mut all = self.own.lock();
+        if let Some(bound) = all.iter_mut().find(|bound| bound.service == self.service) {
+            bound.idle = Some((connection, address));
+        }
+    }
+}
+
+impl OwnConnections {
+    /// The owner of the connection for a request, if the service knows the client by the connection, or will.
+    pub(super) fn owner_for(self: &Arc<Self>, service: &ServiceName, request: &HeaderMap) -> Option<ConnectionOwner> {
+        let asks = || request.get_all(AUTHORIZATION).iter().any(is_of_connection);
+        if self.is_any_bound.load(Relaxed) && self.lock().iter().any(|bound| bound.service == *service) {
+            return Some(self.owner(service));
+        }
+        asks().then(|| self.bind(service))
+    }
+
+    /// The owner of the connection of a reply that asks the client to authenticate the connection.
+    pub(super) fn owner_after(
+        self: &Arc<Self>,
+        service: &ServiceName,
+        status: StatusCode,
+        reply: &HeaderMap,
+    ) -> Option<ConnectionOwner> {
+        let asks = status == StatusCode::UNAUTHORIZED && reply.get_all(WWW_AUTHENTICATE).iter().any(is_of_connection);
+        asks.then(|| self.bind(service))
+    }
+
+    /// The connection that is kept for the client.
+    pub(super) async fn take(&self, service: &ServiceName) -> Option<(Http1Connection, InFlight)> {
+        let kept = self.lock().iter_mut().find(|bound| bound.service == *service).and_then(|bound| bound.idle.take());
+        let (mut connection, address) = kept?;
+        let sender = &mut connection.sender;
+        // As in `pool`: its task may not have noticed yet that its reply has ended.
+        let is_good = !sender.is_closed() && (sender.is_ready() || sender.ready().await.is_ok());
+        is_good.then(|| (connection, InFlight::new(address)))
+    }
+
+    fn bind(self: &Arc<Self>, service: &ServiceName) -> ConnectionOwner {
+        let mut all = self.lock();
+        if !all.iter().any(|bound| bound.service == *service) {
+            all.push(Bound { service: service.clone(), idle: None });
+        }
+        self.is_any_bound.store(true, Relaxed);
+        drop(all);
+        self.owner(service)
+    }
+
+    fn owner(self: &Arc<Self>, service: &ServiceName) -> ConnectionOwner {
+        ConnectionOwner { own: self.clone(), service: service.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Bound>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a field's first word is a scheme that authenticates the connection.
+fn is_of_connection(value: &HeaderValue) -> bool {
+    let value = value.as_bytes();
+    let end = value.iter().position(|byte| matches!(byte, b' ' | b'\t' | b',')).unwrap_or(value.len());
+    [&b"NTLM"[..], b"Negotiate"].iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme))
+}

@@ -1,0 +1,51 @@
+//! Whether a client begins HTTP/2 without being asked (prior knowledge), on a connection without TLS.
+//!
+//! Always true: the bytes that were read are given to whoever serves the connection, so that HTTP/1.1 costs no further
+//! system call; nothing is waited for once the bytes differ from the preface of HTTP/2; all is bounded by
+//! `head_read_ms`, as for the head that these bytes belong to.
+
+use bytes::Bytes;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+use super::endpoint::Protocol;
+use super::http2::PREFACE;
+use super::preamble;
+use super::raw_socket;
+use super::shared::Shared;
+use super::wait::ConnectionWait;
+
+/// Room for the first bytes: most heads fit.
+const FIRST_READ_BYTES: usize = 4 << 10;
+
+/// Reads the first bytes; returns them with the protocol. `None` if the client is gone, or nothing came in time.
+pub(super) async fn read_first(
+    shared: &Shared,
+    stream: &TcpStream,
+    wait: &ConnectionWait,
+) -> Option<(Protocol, Bytes)> {
+    let read = async {
+        // No memory is taken for a client that sends nothing.
+        stream.readable().await.ok()?;
+        let mut bytes = vec![0; FIRST_READ_BYTES];
+        let mut count = 0;
+        loop {
+            match raw_socket::read(stream, &mut ReadBuf::new(&mut bytes[count..])) {
+                Ok(0) if count == 0 => return None,
+                // The end of a head that is incomplete: HTTP/1.1 deals with it.
+                Ok(0) => break,
+                Ok(read) => count += read,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => stream.readable().await.ok()?,
+                Err(_) => return None,
+            }
+            let compared = count.min(PREFACE.len());
+            if compared == PREFACE.len() || bytes[..compared] != PREFACE[..compared] {
+                break;
+            }
+        }
+        bytes.truncate(count);
+        let protocol = if bytes.starts_with(PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
+        Some((protocol, Bytes::from(bytes)))
+    };
+    preamble::within(shared, wait, shared.limits.head_read_ms, read).await.ok().flatten()
+}

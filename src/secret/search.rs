@@ -1,0 +1,285 @@
+//! Finds the places where a text quotes a value: as it is, in an escaped form ([`forms_in_texts`]), or percent-encoded.
+//!
+//! Writers of URLs differ in which characters they escape. So the escapes of the searched text are decoded, and the
+//! value is searched for in the result: every mixture of escaped and plain characters is found, also where a URL is
+//! part of another one.
+//!
+//! Always true: the places are those of the text as it is; they are sorted and do not overlap.
+//!
+//! [`forms_in_texts`]: super::forms_in_texts
+
+use std::ops::Range;
+
+use super::cut::{CUT, beginnings_before_cuts};
+
+/// How often a text is decoded: a URL within the query of a URL within another one.
+const NESTING_MAX: usize = 3;
+
+/// Where the text quotes one of these forms of values.
+pub fn quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for view in views(text, forms.clone()) {
+        view.quotes(text, forms.clone(), &mut found);
+    }
+    joined(found)
+}
+
+/// As [`quotes_in`]; also where a value begins directly before a cut.
+pub fn quotes_and_cut_quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for view in views(text, forms.clone()) {
+        view.quotes(text, forms.clone(), &mut found);
+        let searched = view.searched(text);
+        if searched.contains(CUT) {
+            let cut = forms.clone().flat_map(|form| beginnings_before_cuts(searched, form));
+            found.extend(cut.map(|range| view.place(range)));
+        }
+    }
+    joined(found)
+}
+
+/// Whether the text quotes one of these forms of values.
+pub fn is_quoted_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> bool {
+    let quotes = |searched: &str| forms.clone().any(|form| searched.contains(form));
+    // Most texts have no escapes, and are not decoded.
+    quotes(text) || views(text, forms.clone()).iter().skip(1).any(|view| quotes(view.searched(text)))
+}
+
+/// The text with these places of it replaced; `None` where `replace` fails.
+pub fn replaced(text: &str, places: &[Range<usize>], replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let (mut result, mut written) = (String::with_capacity(text.len()), 0);
+    for place in places {
+        result.push_str(&text[written..place.start]);
+        result.push_str(&replace(&text[place.clone()])?);
+        written = place.end;
+    }
+    result.push_str(&text[written..]);
+    Some(result)
+}
+
+/// Sorted, and those that overlap joined to one.
+fn joined(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    found.sort_by_key(|place| (place.start, place.end));
+    let mut places: Vec<Range<usize>> = Vec::with_capacity(found.len());
+    for place in found {
+        match places.last_mut() {
+            Some(last) if place.start < last.end => last.end = last.end.max(place.end),
+            _ => places.push(place),
+        }
+    }
+    places
+}
+
+/// A form of the searched text.
+enum View {
+    /// As it is.
+    Plain,
+    /// With escapes decoded.
+    Decoded(Decoded),
+}
+
+struct Decoded {
+    text: String,
+    /// For each byte of the text, and for its end, the place in the text that was decoded.
+    places: Vec<usize>,
+}
+
+impl View {
+    fn searched<'t>(&'t self, text: &'t str) -> &'t str {
+        match self {
+            Self::Plain => text,
+            Self::Decoded(decoded) => &decoded.text,
+        }
+    }
+    fn place(&self, range: Range<usize>) -> Range<usize> {
+        match self {
+            Self::Plain => range,
+            Self::Decoded(decoded) => decoded.places[range.start]..decoded.places[range.end],
+        }
+    }
+    fn quotes<'a>(&self, text: &str, forms: impl Iterator<Item = &'a str>, found: &mut Vec<Range<usize>>) {
+        let searched = self.searched(text);
+        for form in forms {
+            found.extend(searched.match_indices(form).map(|(at, _)| self.place(at..at + form.len())));
+        }
+    }
+}
+
+/// The forms of the text in which values are searched for; the first is the text as it is.
+fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Vec<View> {
+    let mut views = vec![View::Plain];
+    let has_plus = text.contains('+') || text.contains("%2");
+    let has_escapes = has_plus || text.contains('%');
+    // A run without sensitive values has no forms.
+    if forms.clone().next().is_none() || !has_escapes {
+        return views;
+    }
+    // In forms and queries a space is `+`. Without a space in any value, `+` need not be read as one.
+    let may_be_space = has_plus && forms.any(|form| form.contains(' '));
+    let mut next = None;
+    for _ in 0..NESTING_MAX {
+        let of = next.as_ref();
+        let spaced = may_be_space.then(|| decoded(text, of, true)).flatten();
+        let plain = decoded(text, of, false);
+        views.extend(std::mem::replace(&mut next, plain).into_iter().chain(spaced).map(View::Decoded));
+        if next.is_none() {
+            break;
+        }
+    }
+    views.extend(next.map(View::Decoded));
+    views
+}
+
+/// The text, or its decoded form if there is one, with its percent escapes decoded, and with each `+` as a space if
+/// `spaced`. `None` where that changes nothing. An escape that is no UTF-8 stays; one that is cut off is left out, so
+/// that what precedes it stands directly before the cut.
+fn decoded(text: &str, of: Option<&Decoded>, spaced: bool) -> Option<Decoded> {
+    let source = of.map_or(text, |of| &of.text);
+    let has_any = source.contains('%') || (spaced && source.contains('+'));
+    if !has_any {
+        return None;
+    }
+    let place = |at: usize| of.map_or(at, |of| of.places[at]);
+    let (mut text, mut places) = (String::with_capacity(source.len()), Vec::with_capacity(source.len() + 1));
+    let (mut at, mut is_changed) = (0, false);
+    while let Some(character) = source[at..].chars().next() {
+        let escape = if character == '%' { Escape::at(&source.as_bytes()[at..]) } else { Escape::None };
+        is_changed |= !matches!(escape, Escape::None) || (spaced && character == '+');
+        let (character, bytes) = match escape {
+            Escape::None if spaced && character == '+' => (Some(' '), 1),
+            Escape::None => (Some(character), character.len_utf8()),
+            Escape::Char(character, bytes) => (Some(character), bytes),
+            Escape::CutOff(bytes) => (None, bytes),
+        };
+        if let Some(character) = character {
+            text.push(character);
+            // A place within the character is never asked for: values begin and end between characters.
+            places.resize(text.len(), place(at));
+        }
+        at += bytes;
+    }
+    places.push(place(at));
+    is_changed.then_some(Decoded { text, places })
+}
+
+/// What stands at a percent sign.
+enum Escape {
+    /// An escaped character, and the length of its escapes.
+    Char(char, usize),
+    /// The beginning of an escaped character, of this length; a cut follows.
+    CutOff(usize),
+    None,
+}
+
+impl Escape {
+    fn at(bytes: &[u8]) -> Self {
+        let (mut character, mut known, mut at) = ([0; 4], 0, 0);
+        loop {
+            match bytes.get(at..at + 3) {
+                Some([b'%', high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or_default() as u8;
+                    character[known] = digit(*high) * 16 + digit(*low);
+                }
+                _ => return Self::cut_off(bytes, at),
+            }
+            (known, at) = (known + 1, at + 3);
+            match std::str::from_utf8(&character[..known]) {
+                Ok(text) => return text.chars().next().map_or(Self::None, |character| Self::Char(character, at)),
+                Err(error) if error.error_len().is_some() || known == character.len() => return Self::None,
+                Err(_) => {}
+            }
+        }
+    }
+    /// At `at` stands no whole escape.
+    fn cut_off(bytes: &[u8], at: usize) -> Self {
+        let rest = &bytes[at..];
+        let begun = match rest {
+            [b'%', digit, ..] if digit.is_ascii_hexdigit() => 2,
+            [b'%', ..] => 1,
+            _ => 0,
+        };
+        match rest[begun..].starts_with(CUT.encode_utf8(&mut [0; 4]).as_bytes()) {
+            true => Self::CutOff(at + begun),
+            false => Self::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stars(text: &str, values: &[&str]) -> String {
+        let places = quotes_and_cut_quotes_in(text, values.iter().copied());
+        let quotes = quotes_in(text, values.iter().copied());
+        assert_eq!(is_quoted_in(text, values.iter().copied()), !quotes.is_empty(), "{text}");
+        replaced(text, &places, &|_| Some("*".to_owned())).expect("it is replaced")
+    }
+
+    #[test]
+    fn a_value_is_found_whichever_of_its_characters_are_escaped() {
+        let value = "p@ss!word (12345)/x+é";
+        for quoted in [
+            value,
+            "p%40ss!word%20(12345)%2Fx%2B%C3%A9",   // encodeURIComponent
+            "p@ss!word%20(12345)/x+%C3%A9",         // a path by the WHATWG
+            "p@ss%21word%20%2812345%29%2Fx+%C3%A9", // PathEscape of Go
+            "p%40ss%21word+%2812345%29%2Fx%2B%C3%A9",
+            "p%40ss%21word%20%2812345%29%2fx%2b%c3%a9",
+            "%70%40%73s!word (12345)%2Fx%2Bé",
+            "p%2540ss!word%2520(12345)%252Fx%252B%25C3%25A9", // a URL within a URL
+        ] {
+            assert_eq!(stars(&format!("a%20{quoted}&b=%"), &[value]), "a%20*&b=%", "{quoted}");
+        }
+        assert_eq!(stars("p%40ss!word%20(12346)", &[value]), "p%40ss!word%20(12346)");
+    }
+
+    #[test]
+    fn what_is_no_escape_stays_as_it_is() {
+        assert_eq!(stars("100% %zz %FF%E9 %C3 a+b %", &["100% %zz", "nothing"]), "* %FF%E9 %C3 a+b %");
+        assert_eq!(stars("%FFvalue-1%E2%82", &["value-1"]), "%FF*%E2%82");
+        assert_eq!(stars("a%2Bvalue+1", &["value 1", "value-1"]), "a%2B*");
+        assert_eq!(stars("%", &["value"]), "%");
+    }
+
+    #[test]
+    fn places_that_overlap_are_replaced_together() {
+        assert_eq!(stars("x token-1-long token-1", &["token-1", "token-1-long"]), "x * *");
+        assert_eq!(stars("abcdefgh", &["abcdef", "cdefgh"]), "*");
+        assert_eq!(stars("abab", &["ab"]), "**");
+    }
+
+    #[test]
+    fn the_beginning_of_an_escaped_value_before_a_cut_is_found() {
+        for text in
+            ["q=tok%2Fen%20…", "q=tok%2Fen%2…", "q=tok%2Fen%…", "q=tok%2fen+…", "q=tok/en%C3…", "q=tok%2Fen%20%C…"]
+        {
+            assert_eq!(stars(text, &["tok/en é-1"]), "q=*…", "{text}");
+        }
+        assert_eq!(stars("q=tok%2…", &["tok/en é-1"]), "q=tok%2…", "three characters");
+    }
+
+    #[test]
+    fn the_beginning_of_a_value_before_a_cut_is_found() {
+        for (text, expected) in [
+            ("of CARD-12…", "of *…"),
+            ("of CARD…", "of *…"),
+            ("of CAR…", "of CAR…"),
+            ("of CARD-12", "of CARD-12"),
+            ("of CARD-12 …", "of CARD-12 …"),
+            (r#"{"a":"CARD-…","b":"x CARD-1…"}"#, r#"{"a":"*…","b":"x *…"}"#),
+            ("CARDCARDCARD-…", "CARDCARD*…"),
+            ("CARD-1234 CARD-1…", "* *…"),
+            ("äé CARD-1…é", "äé *…é"),
+            ("…", "…"),
+        ] {
+            assert_eq!(stars(text, &["CARD-1234", "other"]), expected, "{text}");
+        }
+        // The longest beginning of several values; a value that overlaps itself; one with a mark of its own.
+        assert_eq!(stars("xabcdef…", &["defghi", "cdefgh", "abcdefg"]), "x*…");
+        assert_eq!(stars("aaaaaaaaa…", &["aaaaab"]), "aaaa*…");
+        assert_eq!(stars("abcd…efgh…", &["abcd…efghi"]), "*…");
+        assert_eq!(stars("äöüäö…", &["äöüäöü"]), "*…");
+        assert_eq!(stars("abcd…", &["abcd"]), "*…");
+    }
+}

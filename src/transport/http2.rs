@@ -1,0 +1,153 @@
+//! The HTTP/2 connections to one address of a service, which many requests share.
+//!
+//! Always true: a request gets a stream on the first connection with room; where there is none, one more connection is
+//! opened, up to [`SERVICE_HTTP2_CONNECTIONS_MAX`]; beyond that, requests wait until a stream is free. One connection
+//! is opened at a time, and those that waited for it share its failure, so that many requests that come at once neither
+//! open many connections nor wait one after the other. Whoever asks bounds the time.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::TrySendError;
+use tokio::sync::Notify;
+
+use super::http2_connection::Http2Connection;
+use super::stream::Received;
+use crate::limits::SERVICE_HTTP2_CONNECTIONS_MAX;
+
+/// The connections to one address. `E` is why one could not be opened.
+pub struct Multiplexer<B, E> {
+    connections: Mutex<Vec<Arc<Http2Connection<B>>>>,
+    /// Held while one is opened; when the last one could not be opened, and why: `None` if HTTP/2 is not spoken.
+    opening: tokio::sync::Mutex<Option<(Instant, Option<E>)>>,
+    freed: Arc<Notify>,
+}
+
+impl<B, E> Default for Multiplexer<B, E> {
+    fn default() -> Self {
+        Self { connections: Mutex::default(), opening: tokio::sync::Mutex::default(), freed: Arc::default() }
+    }
+}
+
+impl<B, E> Multiplexer<B, E> {
+    /// A stream on an open connection for which `fits` holds.
+    pub fn take(&self, fits: impl Fn(&Http2Connection<B>) -> bool) -> Option<Stream<B>> {
+        let mut connections = self.lock();
+        connections.retain(|connection| connection.is_usable());
+        let free = connections.iter().find(|connection| connection.has_room() && fits(connection))?;
+        Some(Stream::on(free.clone(), Arc::downgrade(&self.freed)))
+    }
+
+    /// A stream on a new connection, or on one that was opened meanwhile, if `fits` holds for it. Waits for a free
+    /// stream if there are too many connections. `None` where `open` finds that HTTP/2 is not spoken, and where another
+    /// one has found that while this one waited.
+    ///
+    /// # Errors
+    /// It could not be opened; `copy` is for those that waited for it too.
+    pub async fn open(
+        &self,
+        open: impl AsyncFnOnce() -> Result<Option<Http2Connection<B>>, E>,
+        fits: impl Fn(&Http2Connection<B>) -> bool,
+        copy: impl Fn(&E) -> E,
+    ) -> Result<Option<Stream<B>>, E> {
+        let asked_at = Instant::now();
+        let mut last = self.opening.lock().await;
+        loop {
+            if let Some((_, why)) = last.as_ref().filter(|(at, _)| *at > asked_at) {
+                return why.as_ref().map_or(Ok(None), |error| Err(copy(error)));
+            }
+            let is_full = self.lock().len() >= SERVICE_HTTP2_CONNECTIONS_MAX;
+            if let Some(stream) = self.take(|connection| is_full || fits(connection)) {
+                return Ok(Some(stream));
+            }
+            if !is_full {
+                break;
+            }
+            drop(last);
+            self.freed.notified().await;
+            last = self.opening.lock().await;
+        }
+        let opened = open().await;
+        let failure = match &opened {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(None),
+            Err(error) => Some(Some(copy(error))),
+        };
+        *last = failure.map(|why| (Instant::now(), why));
+        Ok(opened?.map(|connection| self.add(connection)))
+    }
+
+    /// Adds a connection, and takes a stream on it.
+    pub fn add(&self, connection: Http2Connection<B>) -> Stream<B> {
+        let connection = Arc::new(connection);
+        self.lock().push(connection.clone());
+        Stream::on(connection, Arc::downgrade(&self.freed))
+    }
+
+    /// Gives the connections to no request any more; they are closed when the requests on them have ended.
+    pub fn close_all(&self) {
+        self.lock().clear();
+    }
+
+    /// Closes those that have carried no request for so long.
+    pub fn sweep(&self, idle_max: Duration) {
+        let is_idle = |connection: &Http2Connection<B>| connection.idle_for().is_some_and(|idle| idle >= idle_max);
+        self.lock().retain(|connection| connection.is_usable() && !is_idle(connection));
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Http2Connection<B>>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one request on a connection, until it is dropped.
+pub struct Stream<B> {
+    connection: Arc<Http2Connection<B>>,
+    freed: Weak<Notify>,
+}
+
+impl<B> Stream<B> {
+    fn on(connection: Arc<Http2Connection<B>>, freed: Weak<Notify>) -> Self {
+        connection.streams.fetch_add(1, Relaxed);
+        Self { connection, freed }
+    }
+    /// The count of its connection's bytes.
+    pub fn received(&self) -> &Received {
+        self.connection.received()
+    }
+    /// Its connection.
+    pub fn connection(&self) -> &Arc<Http2Connection<B>> {
+        &self.connection
+    }
+}
+
+impl<B> Stream<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    /// Sends a request and awaits the head of its reply. Dropping the future, or the reply's body, resets the stream.
+    ///
+    /// # Errors
+    /// There is no reply. The request is returned where nothing of it was sent.
+    pub async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        self.connection.sender.clone().try_send_request(request).await
+    }
+}
+
+impl<B> Drop for Stream<B> {
+    fn drop(&mut self) {
+        self.connection.left();
+        if let Some(freed) = self.freed.upgrade() {
+            freed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The bytes of a connection to a service, plain or over TLS, and how many of them came.
+//!
+//! Always true: whoever learns from HTTP that a connection has failed, and finds that [`Received::count`] has not
+//! changed since a request was handed over, knows that not one byte of an answer came. HTTP alone does not tell that:
+//! a connection that ends after half a head, or after an interim reply, fails as one that ends without a byte. Over TLS
+//! the decrypted bytes count: an alert or a ticket is no part of an answer. Costs an addition for each read.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::tls::{self, Spoken, TlsError};
+use crate::flag::{HttpVersion, ServiceTls};
+
+/// How many bytes have come over a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Received(Arc<AtomicU64>);
+
+impl Received {
+    /// The number so far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+    /// Only the connection's own task adds.
+    fn add(&self, bytes: usize) {
+        self.0.store(self.count().wrapping_add(bytes as u64), Relaxed);
+    }
+}
+
+/// A connection to a service.
+pub struct ServiceStream {
+    carrier: Carrier,
+    received: Received,
+}
+
+enum Carrier {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl ServiceStream {
+    /// Makes the connection to a service of a socket that has just been connected: over TLS to the service whose URL
+    /// has this host, if a pair of both is given.
+    ///
+    /// # Errors
+    /// The TLS handshake failed: nothing of a request was sent.
+    pub async fn open(
+        socket: TcpStream,
+        tls: Option<(&ServiceTls, &str)>,
+        http: HttpVersion,
+    ) -> Result<(Self, Spoken), TlsError> {
+        // Without this, small writes wait for acknowledgements. A failure only costs time.
+        let _ = socket.set_nodelay(true);
+        let (carrier, spoken) = match (tls, http) {
+            (None, HttpVersion::Http2) => (Carrier::Plain(socket), Spoken::Http2),
+            (None, HttpVersion::Http1 | HttpVersion::Negotiated) => (Carrier::Plain(socket), Spoken::Http1),
+            (Some((tls, host)), _) => {
+                let (stream, spoken) = tls::handshake(socket, tls, host, http).await?;
+                (Carrier::Tls(Box::new(stream)), spoken)
+            }
+        };
+        Ok((Self { carrier, received: Received::default() }, spoken))
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.carrier {
+            Carrier::Plain(socket) => socket,
+            Carrier::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The count of its bytes.
+    pub fn received(&self) -> Received {
+        self.received.clone()
+    }
+
+    /// After a failed write HTTP gives up, and reads no more: bytes that wait in the socket count as received.
+    fn note_unread<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(_)) = &written {
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            if rustix::net::recv(self.socket(), &mut [0_u8; 1][..], flags).is_ok_and(|(_, length)| length > 0) {
+                self.received.add(1);
+            }
+        }
+        written
+    }
+}
+
+impl Connection for ServiceStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for ServiceStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = match &mut self.carrier {
+            Carrier::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Carrier::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if buf.filled().len() > before {
+            self.received.add(buf.filled().len() - before);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for ServiceStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = match &mut self.carrier {
+            Carrier::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Carrier::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        };
+        self.note_unread(written)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = match &mut self.carrier {
+            Carrier::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Carrier::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        self.note_unread(written)
+    }
+    fn is_write_vectored(&self) -> bool {
+        match &self.carrier {
+            Carrier::Plain(socket) => socket.is_write_vectored(),
+            Carrier::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = match &mut self.carrier {
+            Carrier::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Carrier::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        self.note_unread(flushed)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            Carrier::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Carrier::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (ServiceStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let opened = ServiceStream::open(ours.unwrap(), None, HttpVersion::Http1).await;
+        (opened.unwrap().0, theirs.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn bytes_that_were_read_are_counted() {
+        let (mut ours, mut theirs) = pair().await;
+        let received = ours.received();
+        theirs.write_all(b"HTTP/1.1").await.unwrap();
+        ours.read_exact(&mut [0; 8]).await.unwrap();
+        assert_eq!(received.count(), 8);
+    }
+
+    /// The other end has answered, and closed while more was on its way to it.
+    #[tokio::test]
+    async fn bytes_that_nobody_reads_after_a_failed_write_are_counted() {
+        let (mut ours, mut theirs) = pair().await;
+        let received = ours.received();
+        theirs.write_all(b"HTTP/1.1 413").await.unwrap();
+        ours.socket().readable().await.unwrap();
+        // Closing our own sending side makes writes fail without a reset, which could discard the bytes.
+        rustix::net::shutdown(ours.socket(), rustix::net::Shutdown::Write).unwrap();
+        assert!(ours.write_all(b"more").await.is_err());
+        assert_eq!(received.count(), 1);
+    }
+}

@@ -1,0 +1,22 @@
+//! Raw requests that servers could interpret differently, with the answer that the documents promise. They are sent to
+//! a proxy with routes in `shadow` that have workflows: `POST /orders` creates, `GET /orders/{id}` follows, and
+//! `GET /plain`.
+
+mod framing;
+mod targets;
+
+/// The expected result.
+#[derive(Clone, Copy)]
+pub enum Expected {
+    /// Refused with one of these (0: closed without an answer), the connection closed, nothing forwarded.
+    Refused(&'static [u16]),
+    /// Forwarded once, with this request line and this body.
+    One(&'static str, &'static str),
+}
+
+const BAD: Expected = Expected::Refused(&[400]);
+
+/// All of them: name, bytes, result.
+pub fn raw_requests() -> impl Iterator<Item = &'static (&'static str, &'static str, Expected)> {
+    framing::REQUESTS.iter().chain(targets::REQUESTS)
+}

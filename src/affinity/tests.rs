@@ -66,7 +66,7 @@ impl Store for CountingStore {
         self.look_ups.fetch_add(1, Ordering::Relaxed);
         self.unless_gone(self.inner.pin(key))
     }
-    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Stored<Option<crate::store::FirstTry>>> {
+    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Stored<Option<crate::store::StoredFirstTry>>> {
         self.look_ups.fetch_add(1, Ordering::Relaxed);
         let answer = self.unless_gone(self.inner.first_try(key));
         match self.is_slow.load(Ordering::Relaxed) {

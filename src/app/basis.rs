@@ -17,9 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Setup;
 use crate::expression::DIALECT;
-use crate::flag::{Instance, Match, Route, Service};
+use crate::flag::{Instance, Route, RouteMatch, Service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
-use crate::workflow::{Part, Plan, StepKind};
+use crate::workflow::{CallKind, Plan, StepKind};
 
 /// The plans of workflows by name; `None` where the files have no such workflow.
 type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
@@ -36,7 +36,7 @@ fn basis(setup: &Setup, route: &Route) -> String {
     basis.add(&DIALECT.to_string());
     basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
     basis.add_addresses(Some(&route.legacy));
-    let Match { method, path, host } = &route.matches;
+    let RouteMatch { method, path, host } = &route.matches;
     basis.add(method.as_str());
     basis.add(path);
     basis.add(host.as_deref().unwrap_or_default());
@@ -93,7 +93,7 @@ fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName
     let mut names = BTreeSet::new();
     for plan in plans.values().flatten() {
         for step in &plan.steps {
-            let calls = [Part::Do, Part::Probe, Part::Undo].into_iter().filter_map(|part| step.call(part));
+            let calls = [CallKind::Do, CallKind::Probe, CallKind::Undo].into_iter().filter_map(|part| step.call(part));
             names.extend(calls.map(|call| &call.service));
         }
         for path in plan.reads.iter().filter(|path| path.root() == "services") {

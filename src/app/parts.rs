@@ -296,7 +296,7 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::flag::{Arm, Match, PinKey, Service};
+    use crate::flag::{Arm, PinKey, RouteMatch, Service};
     use crate::names::RunId;
     use crate::store::NewPin;
 
@@ -305,7 +305,7 @@ mod tests {
     async fn a_pin_collision_shuts_the_gates_to_live_and_only() {
         let affinity = StoreAffinity::load(Arc::new(MemoryStore::default()), &Limits::default()).await.unwrap();
         let service = Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]);
-        let matches = Match { method: Method::POST, path: "/orders".into(), host: None };
+        let matches = RouteMatch { method: Method::POST, path: "/orders".into(), host: None };
         let follower = Route::without_workflow("orders.get".into(), matches.clone(), Arc::new(service));
         let id = serde_json_path::JsonPath::parse("$.id").unwrap();
         let (instance, was) = (Some(Instance::Creates { id }), vec!["orders.create".into()]);

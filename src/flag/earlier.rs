@@ -14,7 +14,7 @@ use super::hashes::Salts;
 use super::matcher::{Matcher, Params};
 use super::path::match_key;
 use super::retry::EarlierScope;
-use super::{Match, RequestFacts, RetryKeys};
+use super::{RequestFacts, RetryKeys, RouteMatch};
 use crate::names::RouteId;
 
 /// The scopes of retry keys that earlier files had.
@@ -86,14 +86,14 @@ pub struct ReassignedRequests {
     /// The route.
     pub route: RouteId,
     /// Which requests.
-    pub matches: Match,
+    pub matches: RouteMatch,
     matcher: Matcher,
     scope: EarlierScope,
 }
 
 impl ReassignedRequests {
     /// The requests that a route matched, and the scope of their keys.
-    pub fn new(route: RouteId, matches: Match, scope: EarlierScope) -> Self {
+    pub fn new(route: RouteId, matches: RouteMatch, scope: EarlierScope) -> Self {
         Self { route, matcher: Matcher::of([&matches]), matches, scope }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::Method;
 use matchit::Router;
 
-use super::Match;
+use super::RouteMatch;
 use super::conventions::PathConventions;
 use super::path::match_key;
 use super::template_key::template_key;
@@ -43,13 +43,13 @@ pub type Hit = (usize, Params);
 impl Matcher {
     /// The matcher of routes with these matches, which match only as they are written. Of routes with equal shape the
     /// first wins; the check of the files refuses such routes.
-    pub fn of<'a>(all: impl IntoIterator<Item = &'a Match, IntoIter: Clone>) -> Self {
+    pub fn of<'a>(all: impl IntoIterator<Item = &'a RouteMatch, IntoIter: Clone>) -> Self {
         Self::with_conventions(all, &PathConventions::default())
     }
 
     /// As [`Self::of`], with templates in the form that the conventions of a service give them.
     pub fn with_conventions<'a>(
-        all: impl IntoIterator<Item = &'a Match, IntoIter: Clone>,
+        all: impl IntoIterator<Item = &'a RouteMatch, IntoIter: Clone>,
         conventions: &PathConventions,
     ) -> Self {
         let (all, mut matcher) = (all.into_iter(), Self::default());
@@ -67,7 +67,7 @@ impl Matcher {
         matcher
     }
 
-    fn methods(&mut self, matches: &Match) -> &mut MethodRouters {
+    fn methods(&mut self, matches: &RouteMatch) -> &mut MethodRouters {
         match &matches.host {
             Some(host) => self.hosts.entry(host.as_str().into()).or_default(),
             None => &mut self.any_host,

@@ -53,7 +53,7 @@ pub use path::PathRefusal;
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys, lower_case_uuid};
 pub use resolve::ResolvedPath;
 pub use retry::{EarlierScope, EarlierTimes, KeyForm, RetryScope};
-pub use route::{Cohort, Guard, Instance, Match, Route};
+pub use route::{Cohort, Guard, Instance, Route, RouteMatch};
 pub use service::{BaseUrl, BreakerSettings, Eject, HealthCheck, Rate, SentHost, Service};
 pub use service_tls::ServiceTls;
 pub use set::{FlagSet, FoundRoute, RouteFlag};

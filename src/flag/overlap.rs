@@ -9,21 +9,21 @@ use std::str::FromStr;
 
 use http::Method;
 
-use super::Match;
+use super::RouteMatch;
 use super::matcher::{parameter, shape};
 use super::path::match_key;
 
 /// A parameter of a template in its [`shape`].
 const PARAMETER: &str = "{}";
 
-impl Match {
+impl RouteMatch {
     /// The text without the names of parameters: equal for two matches exactly if they match the same requests.
     pub fn normal_form(&self) -> String {
         Self { path: shape(&self.path), ..self.clone() }.to_string()
     }
 
     /// Whether one request can match both.
-    pub fn overlaps(&self, other: &Match) -> bool {
+    pub fn overlaps(&self, other: &RouteMatch) -> bool {
         let hosts_overlap = self.host.is_none() || other.host.is_none() || self.host == other.host;
         let methods_overlap = self.method == other.method || (self.matches_head() && other.matches_head());
         let (own, others) = (shape(&self.path), shape(&other.path));
@@ -35,7 +35,7 @@ impl Match {
     }
 
     /// Whether a request that matches both goes to this one.
-    pub fn wins_over(&self, other: &Match) -> bool {
+    pub fn wins_over(&self, other: &RouteMatch) -> bool {
         if self.host.is_some() != other.host.is_some() {
             return self.host.is_some();
         }
@@ -48,7 +48,7 @@ impl Match {
     }
 
     /// Whether every request that matches `other` matches this too.
-    pub fn covers(&self, other: &Match) -> bool {
+    pub fn covers(&self, other: &RouteMatch) -> bool {
         let methods_covered =
             self.method == other.method || (self.method == Method::GET && other.method == Method::HEAD);
         let (own, others) = (shape(&self.path), shape(&other.path));
@@ -59,7 +59,7 @@ impl Match {
     }
 
     /// The segment of this path at the position that the parameter `param` has in the path of `other`.
-    pub fn segment_at(&self, other: &Match, param: &str) -> Option<TemplateSegment<'_>> {
+    pub fn segment_at(&self, other: &RouteMatch, param: &str) -> Option<TemplateSegment<'_>> {
         let index = other.path.split('/').position(|segment| parameter(segment) == Some(param))?;
         let segment = self.path.split('/').nth(index)?;
         Some(parameter(segment).map_or_else(|| TemplateSegment::Text(match_key(segment)), TemplateSegment::Parameter))
@@ -80,14 +80,14 @@ pub enum TemplateSegment<'a> {
     Text(Cow<'a, str>),
 }
 
-impl fmt::Display for Match {
+impl fmt::Display for RouteMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { method, path, host } = self;
         write!(f, "{method} {}{path}", host.as_deref().unwrap_or_default())
     }
 }
 
-impl FromStr for Match {
+impl FromStr for RouteMatch {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unreadable = || format!("`{text}` is not a method, host and path");
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::flag::matcher::Matcher;
 
-    fn some_match() -> impl Strategy<Value = Match> {
+    fn some_match() -> impl Strategy<Value = RouteMatch> {
         let segment = prop_oneof![Just("a"), Just("b"), Just("{x}"), Just("{y}")];
         let path = proptest::collection::vec(segment, 1..4);
         let method = prop_oneof![Just(Method::GET), Just(Method::HEAD), Just(Method::POST)];
@@ -120,12 +120,12 @@ mod tests {
                 .iter()
                 .enumerate()
                 .map(|(n, s)| if s.starts_with('{') { format!("/{{p{n}}}") } else { format!("/{s}") });
-            Match { method, path: named.collect(), host }
+            RouteMatch { method, path: named.collect(), host }
         })
     }
 
     /// The index of the route that gets a request.
-    fn found(matches: &[&Match], method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
+    fn found(matches: &[&RouteMatch], method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
         Matcher::of(matches.iter().copied()).find(method, host, path).map(|(index, _)| index)
     }
 
@@ -142,7 +142,7 @@ mod tests {
                     (0..depth as u32).map(|at| format!("/{}", segments[n / segments.len().pow(at) % segments.len()])).collect();
                 for method in [Method::GET, Method::HEAD, Method::POST] {
                     for host in [None, Some("h"), Some("i")] {
-                        let alone = |m: &Match| found(&[m], &method, host, &path).is_some();
+                        let alone = |m: &RouteMatch| found(&[m], &method, host, &path).is_some();
                         covered &= alone(&a) || !alone(&b);
                         if !(alone(&a) && alone(&b)) {
                             continue;
@@ -158,13 +158,13 @@ mod tests {
             }
             prop_assert_eq!(shared, a.overlaps(&b), "{} {}", a, b);
             prop_assert_eq!(covered, a.covers(&b), "{} {}", a, b);
-            prop_assert_eq!(a.to_string().parse::<Match>(), Ok(a));
+            prop_assert_eq!(a.to_string().parse::<RouteMatch>(), Ok(a));
         }
     }
 
     #[test]
     fn a_segment_is_found_by_the_parameter_of_another_route() {
-        let parse = |text: &str| text.parse::<Match>().unwrap();
+        let parse = |text: &str| text.parse::<RouteMatch>().unwrap();
         let follower = parse("GET /shops/{shop}/orders/{id}");
         let at = |text: &str| parse(text).segment_at(&follower, "id").map(|found| format!("{found:?}"));
         assert_eq!(at("GET /shops/{x}/orders/{order}").as_deref(), Some("Parameter(\"order\")"));
@@ -175,11 +175,11 @@ mod tests {
 
     #[test]
     fn matches_that_differ_only_in_parameter_names_have_one_normal_form() {
-        let parse = |text: &str| text.parse::<Match>().unwrap();
+        let parse = |text: &str| text.parse::<RouteMatch>().unwrap();
         assert_eq!(parse("GET /orders/{id}").normal_form(), parse("GET /orders/{order}").normal_form());
         assert_ne!(parse("GET /orders/{id}").normal_form(), parse("GET shop/orders/{id}").normal_form());
         for text in ["", "GET", "GET shop", "G(T /x"] {
-            assert!(text.parse::<Match>().is_err(), "{text}");
+            assert!(text.parse::<RouteMatch>().is_err(), "{text}");
         }
     }
 }

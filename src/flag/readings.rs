@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use http::Method;
 
-use super::Match;
+use super::RouteMatch;
 use super::conventions::PathConventions;
 use super::exact_text::exact_text;
 use super::matcher::host_name;
@@ -55,7 +55,7 @@ struct Node {
 
 /// A place that a reading of the first segments of a path has led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct TrieState {
     node: usize,
     /// How many segments lie on top of those that lead to the node. They match nothing, and dot segments may remove
     /// them.
@@ -73,7 +73,7 @@ impl Readings {
     }
 
     /// Adds a route.
-    pub fn insert(&mut self, matches: &Match, index: usize) {
+    pub fn insert(&mut self, matches: &RouteMatch, index: usize) {
         let trees = match &matches.host {
             Some(host) => self.hosts.entry(host.as_str().into()).or_default(),
             None => &mut self.any_host,
@@ -163,8 +163,8 @@ impl Tree {
     ) -> Result<(), TooManyReadings> {
         // How many segments further on may remove one before them.
         let mut removals = segments(path).filter(|segment| may_be_parent(segment.bytes)).count();
-        let mut places = vec![Place { node: 0, extra: 0, in_parameters: false }];
-        let mut next: Vec<Place> = Vec::new();
+        let mut places = vec![TrieState { node: 0, extra: 0, in_parameters: false }];
+        let mut next: Vec<TrieState> = Vec::new();
         let mut was_empty = false;
         for segment in segments(path) {
             // One slash more or less changes nothing, unless dot segments further on may remove what is between them.
@@ -175,7 +175,7 @@ impl Tree {
             was_empty = is_empty;
             removals -= usize::from(may_be_parent(segment.bytes));
             let texts = Texts::of(segment.bytes, ignores);
-            let mut add = |place: Place| {
+            let mut add = |place: TrieState| {
                 // Those that cannot be removed any more are there to stay.
                 if place.extra <= removals && !next.contains(&place) {
                     next.push(place);
@@ -199,33 +199,33 @@ impl Tree {
     }
 
     /// Adds the places to which a segment may lead from one.
-    fn step(&self, from: Place, segment: &PathSegment<'_>, texts: &Texts, add: &mut impl FnMut(Place)) {
+    fn step(&self, from: TrieState, segment: &PathSegment<'_>, texts: &Texts, add: &mut impl FnMut(TrieState)) {
         let node = &self.0[from.node];
-        let parameter = node.parameter.map(|child| Place { node: child, extra: 0, in_parameters: false });
+        let parameter = node.parameter.map(|child| TrieState { node: child, extra: 0, in_parameters: false });
         if !segment.after_slash {
             if from.in_parameters {
                 return add(from);
             }
             // The separator before it may be text, and the segment one with the segment before it.
             match from {
-                Place { extra: 1.., .. } => add(from),
-                Place { node: 0, .. } => add(Place { extra: 1, ..from }),
+                TrieState { extra: 1.., .. } => add(from),
+                TrieState { node: 0, .. } => add(TrieState { extra: 1, ..from }),
                 _ => {
                     if node.is_parameter {
                         add(from);
                     }
-                    add(Place { node: node.parent, extra: 1, in_parameters: false });
+                    add(TrieState { node: node.parent, extra: 1, in_parameters: false });
                 }
             }
             if from.extra == 0 {
                 parameter.into_iter().for_each(&mut *add);
             }
         }
-        let from = Place { in_parameters: false, ..from };
-        let mut add = |place: Place| {
+        let from = TrieState { in_parameters: false, ..from };
+        let mut add = |place: TrieState| {
             add(place);
             if texts.has_parameters {
-                add(Place { in_parameters: true, ..place });
+                add(TrieState { in_parameters: true, ..place });
             }
         };
         if texts.is(0) || texts.is(1) {
@@ -233,21 +233,21 @@ impl Tree {
         }
         if texts.is(2) {
             add(match from.extra {
-                0 => Place { node: node.parent, ..from },
-                extra => Place { extra: extra - 1, ..from },
+                0 => TrieState { node: node.parent, ..from },
+                extra => TrieState { extra: extra - 1, ..from },
             });
         }
-        add(Place { extra: from.extra + 1, ..from });
+        add(TrieState { extra: from.extra + 1, ..from });
         if from.extra == 0 {
             let literals = texts.all.iter().filter_map(|text| node.literals.get(text.as_str()));
-            literals.for_each(|child| add(Place { node: *child, ..from }));
+            literals.for_each(|child| add(TrieState { node: *child, ..from }));
             if !segment.bytes.is_empty() {
                 parameter.into_iter().for_each(add);
             }
         }
     }
 
-    fn add_routes(&self, places: &[Place], found: &mut Vec<usize>) {
+    fn add_routes(&self, places: &[TrieState], found: &mut Vec<usize>) {
         for place in places.iter().filter(|place| place.extra == 0) {
             for index in &self.0[place.node].routes {
                 if !found.contains(index) {

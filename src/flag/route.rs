@@ -24,7 +24,7 @@ pub struct Route {
     /// took a rename back, they also have the ids that it got by that rename, and the last one may be its present id.
     pub was: Vec<RouteId>,
     /// Which requests belong to it.
-    pub matches: Match,
+    pub matches: RouteMatch,
     /// The service that answers it today.
     pub legacy: Arc<Service>,
     /// What the engine runs for it; without one only `off` is possible.
@@ -66,7 +66,7 @@ pub struct Route {
 
 impl Route {
     /// A route without a workflow: legacy answers its requests, and keys are only looked up.
-    pub fn without_workflow(id: RouteId, matches: Match, legacy: Arc<Service>) -> Self {
+    pub fn without_workflow(id: RouteId, matches: RouteMatch, legacy: Arc<Service>) -> Self {
         Self {
             id,
             was: Vec::new(),
@@ -114,7 +114,7 @@ impl Route {
 
 /// Which requests belong to a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Match {
+pub struct RouteMatch {
     /// The method; a GET route also matches HEAD.
     pub method: Method,
     /// The path template, `/orders/{id}`; always starts with a slash.

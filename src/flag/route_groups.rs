@@ -15,7 +15,7 @@ use super::matcher::{Hit, Matcher, Params};
 use super::path::{Unusual, match_key};
 use super::readings::{Readings, TooManyReadings};
 use super::template_key::{PathKey, lower_case, respell};
-use super::{Match, Route};
+use super::{Route, RouteMatch};
 
 /// The routes of a set. A route is named by its index in the set.
 pub struct RouteGroups(Vec<RouteGroup>);
@@ -24,7 +24,7 @@ struct RouteGroup {
     conventions: PathConventions,
     /// The indices of its routes in the set.
     indices: Vec<usize>,
-    matches: Vec<Match>,
+    matches: Vec<RouteMatch>,
     matcher: Matcher,
     /// Finds the spellings that some server could take for a route. Only for strict routes.
     loose_matcher: Option<Matcher>,
@@ -62,7 +62,7 @@ pub struct RouteHit<'g, 'p> {
 }
 
 impl<'p> RouteHit<'_, 'p> {
-    fn matches(&self) -> &Match {
+    fn matches(&self) -> &RouteMatch {
         &self.group.matches[self.at]
     }
     /// The path in the spelling of the template.
@@ -120,7 +120,7 @@ impl RouteGroups {
 
     /// Whether a plain path is a spelling that some server could take for that of a strict route, which is more
     /// specific than the route that it matches.
-    pub fn is_near_strict(&self, method: &Method, host: Option<&str>, path: &str, found: Option<&Match>) -> bool {
+    pub fn is_near_strict(&self, method: &Method, host: Option<&str>, path: &str, found: Option<&RouteMatch>) -> bool {
         let near = |group: &RouteGroup| {
             let (index, _) = find_by(group.loose_matcher.as_ref()?, &PathConventions::loosest(), method, host, path)?;
             Some(group.matches[index].clone())
@@ -157,7 +157,7 @@ impl RouteGroups {
 impl RouteGroup {
     fn new(conventions: PathConventions, indices: Vec<usize>, routes: &[Arc<Route>]) -> Self {
         let own = indices.iter().map(|index| &routes[*index]);
-        let matches: Vec<Match> = own.clone().map(|route| route.matches.clone()).collect();
+        let matches: Vec<RouteMatch> = own.clone().map(|route| route.matches.clone()).collect();
         let mut readings = None;
         for (at, route) in own.enumerate() {
             if route.workflow.is_some() || conventions.strict {

@@ -57,14 +57,14 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
-    use crate::flag::{Freeze, Match, Route, Service, State};
+    use crate::flag::{Freeze, Route, RouteMatch, Service, State};
 
     #[test]
     fn the_reason_of_each_state_is_a_metric() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         let shop = Arc::new(Service::at("shop", [Uri::from_static("http://127.0.0.1:9000")]));
-        let matches = Match { method: Method::GET, path: "/a".into(), host: None };
+        let matches = RouteMatch { method: Method::GET, path: "/a".into(), host: None };
         let route = Route { declared: State::Live, ..Route::without_workflow("a".into(), matches, Arc::clone(&shop)) };
         let set = |freeze| {
             let routes = vec![Arc::new(route.clone())];

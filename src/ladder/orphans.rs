@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::family::{creator, family};
-use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, TemplateSegment};
+use crate::flag::{Arm, Family, Instance, PinKey, Route, RouteMatch, TemplateSegment};
 use crate::names::{RouteId, RunId};
 use crate::store::{FollowedPath, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
 
@@ -215,7 +215,7 @@ fn check_requests(
     next: &[Arc<Route>],
 ) {
     let FollowedPath { family, matches, param, except } = followed;
-    let Ok(matches) = matches.parse::<Match>() else {
+    let Ok(matches) = matches.parse::<RouteMatch>() else {
         tracing::warn!(%route, matches, "the stored `match` of a follower cannot be read; its requests are not checked");
         return;
     };
@@ -271,7 +271,7 @@ fn check_requests(
 }
 
 /// Whether the first match takes requests from the second: both match them, and the first wins.
-fn takes_requests(first: &Match, second: &Match) -> bool {
+fn takes_requests(first: &RouteMatch, second: &RouteMatch) -> bool {
     first.overlaps(second) && first.wins_over(second)
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::flag::{EarlierTimes, Match, ReassignedRequests, Route};
+use crate::flag::{EarlierTimes, ReassignedRequests, Route, RouteMatch};
 use crate::limits::MOVED_REQUESTS_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedMatch, ReplacedScope, RetryScopes};
@@ -25,7 +25,7 @@ pub(super) fn add(
     let normal_forms_before: BTreeSet<String> =
         before.values().filter_map(matches).map(|matches| matches.normal_form()).collect();
     // Only matches that are new can take requests from a route that did not change.
-    let new: Vec<&Match> = routes
+    let new: Vec<&RouteMatch> = routes
         .iter()
         .map(|route| &route.matches)
         .filter(|matches| !normal_forms_before.contains(&matches.normal_form()))
@@ -36,7 +36,7 @@ pub(super) fn add(
         let successor = routes.iter().find(|route| route.ids().any(|own| own == id));
         let has_all = successor
             .is_some_and(|route| route.workflow.is_some() && route.matches.normal_form() == matches.normal_form());
-        let is_taken = |new: &&Match| new.overlaps(&matches) && new.wins_over(&matches);
+        let is_taken = |new: &&RouteMatch| new.overlaps(&matches) && new.wins_over(&matches);
         if has_all && !new.iter().any(is_taken) {
             continue;
         }
@@ -79,8 +79,9 @@ pub(super) fn sources<'a>(
     scopes: &'a BTreeMap<RouteId, RetryScopes>,
     route: &'a Route,
 ) -> impl Iterator<Item = (&'a RouteId, Timestamp)> {
-    let gets_some =
-        |moved: &&ReplacedMatch| moved.matches.parse::<Match>().is_ok_and(|matches| matches.overlaps(&route.matches));
+    let gets_some = |moved: &&ReplacedMatch| {
+        moved.matches.parse::<RouteMatch>().is_ok_and(|matches| matches.overlaps(&route.matches))
+    };
     let others = scopes.iter().filter(|(id, _)| !route.ids().any(|own| own == *id));
     others
         .filter_map(move |(id, stored)| Some((id, stored.moved.iter().filter(gets_some).map(|moved| moved.at).max()?)))
@@ -95,6 +96,6 @@ pub(super) fn parse(route: &RouteId, moved: &ReplacedMatch, times: EarlierTimes)
 }
 
 /// The stored match of a route, parsed.
-fn matches(stored: &RetryScopes) -> Option<Match> {
+fn matches(stored: &RetryScopes) -> Option<RouteMatch> {
     stored.matches.as_ref()?.parse().ok()
 }

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::types::{DeclaredFiles, UnknownRetries};
 use super::{cohort_reasons, reassigned_requests};
 use crate::clock;
-use crate::flag::{EarlierScopes, EarlierTimes, Match, RetryScope, Route};
+use crate::flag::{EarlierScopes, EarlierTimes, RetryScope, Route, RouteMatch};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedScope, RetryScopes};
@@ -134,7 +134,7 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
 /// Whether a route matches the requests that it matched before. Rows of an earlier version do not say which those were.
 fn has_matched(was: &RetryScopes, route: &Route) -> bool {
     let Some(text) = &was.matches else { return true };
-    text.parse::<Match>().is_ok_and(|matches| matches.normal_form() == route.matches.normal_form())
+    text.parse::<RouteMatch>().is_ok_and(|matches| matches.normal_form() == route.matches.normal_form())
 }
 
 /// Whether the earlier scope has the same `retry_key` as the present one. If not, legacy may have served requests that
@@ -145,7 +145,7 @@ fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
 
 /// Which requests each route matched by the files that were read last.
 struct MatchesBefore<'a> {
-    matches: Vec<(&'a RouteId, Match, &'a RetryScopes)>,
+    matches: Vec<(&'a RouteId, RouteMatch, &'a RetryScopes)>,
     /// The forms of all matches in the new files.
     present: BTreeSet<String>,
 }
@@ -159,7 +159,7 @@ impl<'a> MatchesBefore<'a> {
     /// The earlier matches of other routes whose requests this route may get from now on. `is_kept`: this route matches
     /// what it matched before.
     fn taken_over_by(&self, route: &Route, is_kept: bool) -> impl Iterator<Item = &'a RetryScopes> {
-        let gets_some = move |(id, matches, _): &&(&RouteId, Match, &RetryScopes)| {
+        let gets_some = move |(id, matches, _): &&(&RouteId, RouteMatch, &RetryScopes)| {
             let is_present = self.present.contains(&matches.normal_form());
             let had_them = is_kept && (is_present || route.matches.wins_over(matches));
             let leaves_them = is_present && matches.wins_over(&route.matches);

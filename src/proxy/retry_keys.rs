@@ -97,7 +97,7 @@ pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryK
 /// if legacy has the key: then the request stays with legacy.
 pub(super) async fn engine_holds(
     affinity: &dyn Affinity,
-    first_try: &FirstTry,
+    first_try: &KnownFirstTry,
     digest: &[u8; 32],
 ) -> Result<bool, ArmUnknown> {
     let is_verified = first_try.present.is_some_and(|keys| keys.is_verified());
@@ -127,7 +127,7 @@ pub(super) fn count_held(route: &RouteId) {
 }
 
 /// What is known of the first try of a request, under its present keys and under those by the scopes of earlier files.
-pub(super) struct FirstTry {
+pub(super) struct KnownFirstTry {
     /// The keys under which the request is handled: those of its first try if one is known, else the present ones.
     pub keys: Option<RetryKeys>,
     /// The arm that took it.
@@ -156,7 +156,7 @@ pub(super) struct FirstTry {
     perhaps_in_other_engines: Vec<RetryKeys>,
 }
 
-impl FirstTry {
+impl KnownFirstTry {
     /// Looks it up. Waits for the store only if the engine may have it. With `reads_only`, only a first try that the
     /// engine took counts: under earlier files the workflow may have done more than read.
     pub(super) async fn look_up(

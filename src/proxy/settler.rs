@@ -25,7 +25,7 @@ pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
 /// During a drain: the pause after the queue was found full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
-enum Job {
+enum SettlerMessage {
     Settle {
         captured: Box<CapturedReply>,
         bytes: usize,
@@ -37,7 +37,7 @@ enum Job {
 
 /// Settles captured exchanges. Its thread ends when this is dropped.
 pub(super) struct Settler {
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<SettlerMessage>,
     waiting_bytes: Arc<AtomicUsize>,
 }
 
@@ -61,13 +61,15 @@ impl Settler {
         if self.waiting_bytes.fetch_update(Relaxed, Relaxed, add).is_err() {
             return captured.finish(skip.or(Some(SkipReason::QueueFull)));
         }
-        match self.jobs.try_send(Job::Settle { captured, bytes, skip }) {
+        match self.jobs.try_send(SettlerMessage::Settle { captured, bytes, skip }) {
             Ok(()) => return,
-            Err(TrySendError::Full(Job::Settle { captured, skip, .. })) => {
+            Err(TrySendError::Full(SettlerMessage::Settle { captured, skip, .. })) => {
                 captured.finish(skip.or(Some(SkipReason::QueueFull)));
             }
-            Err(TrySendError::Disconnected(Job::Settle { captured, skip, .. })) => captured.finish(skip),
-            Err(TrySendError::Full(Job::Report(_)) | TrySendError::Disconnected(Job::Report(_))) => {}
+            Err(TrySendError::Disconnected(SettlerMessage::Settle { captured, skip, .. })) => captured.finish(skip),
+            Err(
+                TrySendError::Full(SettlerMessage::Report(_)) | TrySendError::Disconnected(SettlerMessage::Report(_)),
+            ) => {}
         }
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
     }
@@ -75,7 +77,7 @@ impl Settler {
     /// Returns when everything that was given to it before is settled.
     pub(super) async fn settled(&self) {
         let (report, reported) = oneshot::channel();
-        let mut job = Job::Report(report);
+        let mut job = SettlerMessage::Report(report);
         while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
             job = back;
             sleep(FULL_PAUSE).await;
@@ -84,14 +86,14 @@ impl Settler {
     }
 }
 
-fn settle_all(jobs: &Receiver<Job>, waiting_bytes: &AtomicUsize) {
+fn settle_all(jobs: &Receiver<SettlerMessage>, waiting_bytes: &AtomicUsize) {
     while let Ok(job) = jobs.recv() {
         match job {
-            Job::Settle { captured, bytes, skip } => {
+            SettlerMessage::Settle { captured, bytes, skip } => {
                 captured.finish(skip);
                 waiting_bytes.fetch_sub(bytes, Relaxed);
             }
-            Job::Report(report) => {
+            SettlerMessage::Report(report) => {
                 let _ = report.send(()); // whoever asked may have stopped waiting
             }
         }

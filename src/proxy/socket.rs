@@ -140,7 +140,7 @@ impl Closing {
         if !self.shut {
             let idle = matches!(wait.phase(), Phase::Idle | Phase::Tunnel);
             if let Transport::Tls(tls) = transport {
-                let said = tls.poll_goodbye(wait, cx);
+                let said = tls.poll_close_notify(wait, cx);
                 // An idle client that takes no bytes is not waited for.
                 if !idle && said.is_pending() {
                     return Poll::Pending;

@@ -23,7 +23,7 @@ use super::relay::{answer_from_legacy, on_upgrade};
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
-use super::retry_keys::{self, FirstTry};
+use super::retry_keys::{self, KnownFirstTry};
 use super::upload::Upload;
 use super::wait::Phase;
 use crate::clock;
@@ -176,7 +176,7 @@ async fn answer_flagged(
         facts.owner = owner;
         instance = Some(InstanceId { key, run });
     }
-    let mut first_try = FirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
+    let mut first_try = KnownFirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
     facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
@@ -272,7 +272,7 @@ async fn answer_flagged(
     client.record.note(|record| record.set_decision(&decision));
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);
-    let FirstTry { keys: retry_keys, is_unknown, .. } = first_try;
+    let KnownFirstTry { keys: retry_keys, is_unknown, .. } = first_try;
     let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier, decided_at };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
@@ -305,7 +305,7 @@ fn skip_second_dark_run(decision: &mut Decision, flag: &RouteFlag) {
 fn decide_again(
     decision: &mut Decision,
     facts: &mut RequestFacts<'_>,
-    first_try: &FirstTry,
+    first_try: &KnownFirstTry,
     set: &FlagSet,
     flag: &RouteFlag,
 ) {
@@ -353,7 +353,11 @@ impl NotYetTaken<'_> {
     ///
     /// # Errors
     /// The engine has it, or the body could not be read.
-    async fn check_not_held(&self, upload: &mut Upload, first_try: &mut FirstTry) -> Result<KnownBody, Box<Refused>> {
+    async fn check_not_held(
+        &self,
+        upload: &mut Upload,
+        first_try: &mut KnownFirstTry,
+    ) -> Result<KnownBody, Box<Refused>> {
         let Self { proxied, head, path, .. } = self;
         let client = proxied.client;
         let (shared, wait) = (&client.shared, &client.wait);

@@ -30,13 +30,13 @@ struct Session {
     connection: ServerConnection,
     /// The client has ended its bytes, with or without `close_notify`.
     is_ended: bool,
-    said_goodbye: bool,
+    close_notify_is_sent: bool,
 }
 
 impl TlsStream {
     /// A session whose handshake is complete. `is_ended`: the client has said already that it sends no more.
     pub(super) fn new(socket: TcpStream, connection: ServerConnection, is_ended: bool) -> Self {
-        Self { socket, session: Mutex::new(Session { connection, is_ended, said_goodbye: false }) }
+        Self { socket, session: Mutex::new(Session { connection, is_ended, close_notify_is_sent: false }) }
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
@@ -87,10 +87,10 @@ impl TlsStream {
     }
 
     /// Sends `close_notify`. Completes when the socket has taken it.
-    pub(super) fn poll_goodbye(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_close_notify(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut session = self.session();
-        if !session.said_goodbye {
-            session.said_goodbye = true;
+        if !session.close_notify_is_sent {
+            session.close_notify_is_sent = true;
             session.connection.send_close_notify();
         }
         session.poll_drain(&self.socket, wait, cx)

@@ -81,7 +81,7 @@ pub enum StoreTime {
 
 /// The first try of a request that carried a retry key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FirstTry {
+pub struct StoredFirstTry {
     /// The arm that took it.
     pub arm: Arm,
     /// The run, if the engine took it.
@@ -152,7 +152,7 @@ pub trait Store: RunCoordination {
 
     /// The first try with this key, if the key is bound: for the retry window after the first try, and if a run claimed
     /// it, while the newest run of that run's job is open and for the retry window after its end.
-    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>>;
+    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<StoredFirstTry>, StoreError>>;
     /// Whether a run claimed a bound key in this range.
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, StoreError>>;
     /// At most `limit` keys after `after` that runs claimed within the retry window, in order, each with its time.

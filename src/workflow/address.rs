@@ -15,8 +15,8 @@ use super::conflict::conflict;
 use super::failure::WENT_TO;
 use super::world::call_scope;
 use super::{
-    Call, CallRecord, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure, FailureKind,
-    Part, Plan, Run, Step, wire,
+    Call, CallKind, CallRecord, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    FailureKind, Plan, Run, Step, wire,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::{ServiceName, StepId};
@@ -28,7 +28,7 @@ pub fn path_at_base<'r>(
     call: &Call,
     world: &DecisionInputs,
     run: &Run,
-    (step, item, part): (&StepId, Option<u32>, Part),
+    (step, item, part): (&StepId, Option<u32>, CallKind),
     record: &'r CallRecord,
 ) -> Option<&'r str> {
     world.base(&call.service)?;
@@ -73,7 +73,7 @@ pub(super) fn moved(
     run: &Run,
     world: &DecisionInputs,
     call: &Call,
-    call_id: (&StepId, Option<u32>, Part),
+    call_id: (&StepId, Option<u32>, CallKind),
     record: &CallRecord,
 ) -> Option<AddressChange> {
     if path_at_base(call, world, run, call_id, record).is_some() {
@@ -94,7 +94,7 @@ pub fn moved_calls(run: &Run, plan: &Plan, world: &DecisionInputs) -> BTreeMap<S
         };
         open.into_iter().flat_map(move |open| {
             let item = |slot: &u32| open.items.as_ref().map(|_| *slot);
-            open.calls.iter().map(move |(slot, call)| (step, item(slot), Part::Do, call))
+            open.calls.iter().map(move |(slot, call)| (step, item(slot), CallKind::Do, call))
         })
     });
     let side_calls = run.side_calls.iter().map(|((step, item, part), call)| (step, *item, *part, call));
@@ -103,7 +103,7 @@ pub fn moved_calls(run: &Run, plan: &Plan, world: &DecisionInputs) -> BTreeMap<S
         let in_flight = state.phase == Phase::InFlight && state.effect != EffectClass::Read;
         let Some((_, declared)) = plan.step(step) else { continue };
         let Some(call) = declared.call(part).filter(|call| world.base(&call.service).is_some()) else { continue };
-        let is_uncertain = in_flight || state.unknown_effect() || part == Part::Probe;
+        let is_uncertain = in_flight || state.unknown_effect() || part == CallKind::Probe;
         if is_uncertain
             && !state.request.url.contains(SEALED[0])
             && let Some(moved) = moved(run, world, call, (step, item, part), &state.request)
@@ -133,7 +133,7 @@ pub(super) fn next(
     world: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
-    part: Part,
+    part: CallKind,
     (call, state): (&Call, &CallState),
 ) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
     match moved(run, world, call, (&step.id, item, part), &state.request) {
@@ -156,7 +156,7 @@ pub(super) fn pause(
     run: &Run,
     step: &Step,
     item: Option<u32>,
-    part: Part,
+    part: CallKind,
     state: &CallState,
     moved: &AddressChange,
 ) -> Event {
@@ -175,7 +175,7 @@ pub(super) fn pause_unrepeatable(
     run: &Run,
     step: &Step,
     item: Option<u32>,
-    part: Part,
+    part: CallKind,
     world: &DecisionInputs,
     (call, state): (&Call, &CallState),
 ) -> Option<Event> {
@@ -194,13 +194,15 @@ fn over_unknown(
     run: &Run,
     step: &Step,
     item: Option<u32>,
-    part: Part,
+    part: CallKind,
     state: &CallState,
     reason: &dyn fmt::Display,
 ) -> Conflict {
     let (kind, what) = match part {
-        Part::Undo => (ConflictKind::UndoUnknown, format!("it is unknown whether what `{}` did was undone", step.id)),
-        Part::Do | Part::Probe => {
+        CallKind::Undo => {
+            (ConflictKind::UndoUnknown, format!("it is unknown whether what `{}` did was undone", step.id))
+        }
+        CallKind::Do | CallKind::Probe => {
             (ConflictKind::OutcomeUnknown, format!("it is unknown whether `{}` was done", step.id))
         }
     };

@@ -15,7 +15,7 @@ use super::risk::{self, BeforeFirstAttempt};
 use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped, too_deep};
 use super::world::{call_scope, deeper_than};
 use super::{
-    Call, CallRecord, CommandRefusal, ConflictKind, DecisionInputs, EffectClass, Event, Outcome, Part, Plan, Run,
+    Call, CallKind, CallRecord, CommandRefusal, ConflictKind, DecisionInputs, EffectClass, Event, Outcome, Plan, Run,
     Skipped, Step, StepKind, StepStarted, fallback, lock, missing, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, SharedJson, Template};
@@ -29,7 +29,7 @@ pub(super) fn begin(
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
-    let state = run.call_state(&step.id, item, Part::Do);
+    let state = run.call_state(&step.id, item, CallKind::Do);
     if !state.is_some_and(|state| starts_while_ending(run, step, state)) {
         may_begin(run, plan, step)?;
     }
@@ -58,12 +58,14 @@ pub(super) fn begin(
                 }
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
                     if let Some(missing) = missing::of_call(call, world) {
-                        return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
+                        return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
                     }
-                    if let Some(pause) = address::pause_unrepeatable(run, step, item, Part::Do, world, (call, state)) {
+                    if let Some(pause) =
+                        address::pause_unrepeatable(run, step, item, CallKind::Do, world, (call, state))
+                    {
                         return Ok(vec![pause]);
                     }
-                    let request = match address::next(run, world, step, item, Part::Do, (call, state)) {
+                    let request = match address::next(run, world, step, item, CallKind::Do, (call, state)) {
                         Ok(NextAttempt::Same) => None,
                         Ok(NextAttempt::Rebased(request)) => Some(request),
                         Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
@@ -101,7 +103,7 @@ fn compute(
     if let Some(events) = fallback::not_run(run, plan, world, step, item) {
         return Ok(events);
     }
-    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
     let output = match run.inputs.get(&(step.id.clone(), item)) {
         Some(given) => given.clone(),
         None => match value.evaluate(&scope) {
@@ -132,7 +134,7 @@ fn begin_first(
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
     if let Some(missing) = missing::of_call(call, world) {
-        return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
+        return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
     }
     let sent = match risk::before_first_attempt(run, plan, world, step, item, now) {
         BeforeFirstAttempt::NothingFirst => sends(run.mode(), call),
@@ -157,8 +159,8 @@ fn first_attempt(
     now: Timestamp,
     sent: bool,
 ) -> Event {
-    let state = run.call_state(&step.id, item, Part::Do);
-    let request = match first_request(run, world, call, step, item, Part::Do) {
+    let state = run.call_state(&step.id, item, CallKind::Do);
+    let request = match first_request(run, world, call, step, item, CallKind::Do) {
         Ok(request) => Arc::new(request),
         Err((reads, error)) => return failed(run, step, item, &reads, &error),
     };
@@ -167,7 +169,7 @@ fn first_attempt(
     }
     let key = (call.effect != EffectClass::Read).then(|| {
         let renewed = state.map_or(0, |state| state.renewed);
-        idempotency_key(world, run.id(), &step.id, item, Part::Do, renewed)
+        idempotency_key(world, run.id(), &step.id, item, CallKind::Do, renewed)
     });
     let number = state.map_or(1, |state| state.attempt + 1);
     started(step, call, item, (number, key, Some(request)), new_deadline(step, state, now))
@@ -202,7 +204,7 @@ fn started(
     Event::StepStarted(StepStarted {
         step: step.id.clone(),
         item,
-        part: Part::Do,
+        part: CallKind::Do,
         attempt,
         key,
         effect: call.effect,
@@ -220,13 +222,13 @@ pub(super) fn first_request(
     call: &Call,
     step: &Step,
     item: Option<u32>,
-    part: Part,
+    part: CallKind,
 ) -> Result<CallRecord, (Vec<ReadPath>, ExpressionError)> {
     let scope = call_scope(&world.plain(run), run, &step.id, item, part);
     // A request without secrets is recorded exactly as it is sent.
     let masked = wire::has_hidden_parts(call).then(|| call_scope(&world.masked(run), run, &step.id, item, part));
-    let adjusted = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
-    let unstruck = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
+    let adjusted = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == CallKind::Do);
+    let unstruck = if part == CallKind::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
     let body = unstruck.as_ref().or(adjusted.map(|adjusted| &**adjusted));
     wire::call_record(call, world, run, &scope, masked.as_ref().unwrap_or(&scope), body)
 }
@@ -239,7 +241,7 @@ fn rehearsed(
     intent: Arc<CallRecord>,
     item: Option<u32>,
 ) -> Event {
-    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
     let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(&scope)) {
         None => (None, None),
         Some(Ok(output)) if deeper_than(&output, world.output_depth_max) => return too_deep(step, item, world),
@@ -260,14 +262,14 @@ pub(super) fn idempotency_key(
     run: RunId,
     step: &StepId,
     item: Option<u32>,
-    part: Part,
+    part: CallKind,
     renewed: u32,
 ) -> String {
     let mut text = format!("{run}\n{step}\n{}", item.map_or_else(String::new, |item| item.to_string()));
     match part {
-        Part::Do => {}
-        Part::Probe => text.push_str("\nprobe"),
-        Part::Undo => text.push_str("\nundo"),
+        CallKind::Do => {}
+        CallKind::Probe => text.push_str("\nprobe"),
+        CallKind::Undo => text.push_str("\nundo"),
     }
     if renewed > 0 {
         text.push_str(&format!("\n{renewed}"));

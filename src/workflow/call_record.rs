@@ -8,7 +8,7 @@ use super::Payload;
 /// Which of a step's calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Part {
+pub enum CallKind {
     /// The step's own call.
     #[default]
     Do,
@@ -18,16 +18,16 @@ pub enum Part {
     Undo,
 }
 
-impl Part {
+impl CallKind {
     /// Whether it is the step's own call.
     pub fn is_do(&self) -> bool {
-        *self == Part::Do
+        *self == CallKind::Do
     }
     /// The call that a person decides about: for a probe it is the step's own call, which the probe asks about.
-    pub(super) fn asked_about(self) -> Part {
+    pub(super) fn asked_about(self) -> CallKind {
         match self {
-            Part::Do | Part::Probe => Part::Do,
-            Part::Undo => Part::Undo,
+            CallKind::Do | CallKind::Probe => CallKind::Do,
+            CallKind::Undo => CallKind::Undo,
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::serde_forms::present;
-use super::{CallRecord, Choice, Conflict, EffectClass, Failure, Part, StepStarted};
+use super::{CallKind, CallRecord, Choice, Conflict, EffectClass, Failure, StepStarted};
 use crate::expression::SharedJson;
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
@@ -264,7 +264,7 @@ pub struct InFlight {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// Which of the step's calls.
-    pub part: Part,
+    pub part: CallKind,
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// Its idempotency key, where it has one.
@@ -347,7 +347,7 @@ impl CallState {
         self.renew = false;
         self.input_before.take()
     }
-    pub(super) fn in_flight(&self, step: &StepId, item: Option<u32>, part: Part) -> InFlight {
+    pub(super) fn in_flight(&self, step: &StepId, item: Option<u32>, part: CallKind) -> InFlight {
         InFlight {
             step: step.clone(),
             item,

@@ -17,8 +17,8 @@ use super::risk::{BeforeFirstAttempt, as_asked};
 use super::step_events::{fail_or_pause, failed, finished, kept_output, schema_failure, skipped};
 use super::world::{call_scope, deeper_than};
 use super::{
-    ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Missing,
-    Mode, Outcome, Part, PauseOrFail, Plan, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects,
+    CallKind, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind,
+    Missing, Mode, Outcome, PauseOrFail, Plan, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects,
     fallback, lock, missing, risk,
 };
 use crate::expression::SharedJson;
@@ -90,15 +90,15 @@ pub(super) fn begin(
         BeforeFirstAttempt::Before(events) => return Ok(events),
     };
     let world = &as_asked(run, world, step, item);
-    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
     if let Some(rehearse) = child.rehearse.as_ref().filter(|_| rehearse) {
         return Ok(vec![match rehearse.evaluate(&scope) {
             Ok(output) => finished(step, item, 0, done_without_call(output)),
             Err(error) => failed(run, step, item, rehearse.reads(), &error),
         }]);
     }
-    if let Some(missing) = missing::of_part(step, Part::Do, world) {
-        return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
+    if let Some(missing) = missing::of_part(step, CallKind::Do, world) {
+        return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
     }
     if let Some(before) = lock::before_first_attempt(run, world, step, item) {
         return before;
@@ -142,7 +142,7 @@ pub(super) fn workflow_missing(
         return ended(run, plan, world, not_started(child, note));
     }
     let (_, step) = plan.step(&known.step).ok_or(CommandRefusal::NoSuchStep)?;
-    let pause = missing::pause(run, step, known.item, Part::Do, &missing);
+    let pause = missing::pause(run, step, known.item, CallKind::Do, &missing);
     Ok(vec![not_started_event(&known, note), pause])
 }
 
@@ -274,7 +274,7 @@ pub(super) fn ended(
     let is_ended_with_run = status == RunStatus::Cancelled && run.undecidable_conflict().is_some();
     events.push(match is_ended_with_run || (asks_person && !run.is_ending()) {
         true => {
-            let mut conflict = conflict(run, step, item, Part::Do, kind, &failure);
+            let mut conflict = conflict(run, step, item, CallKind::Do, kind, &failure);
             conflict.response = shorten_value(&output);
             conflict.expected = Some(expected);
             Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })

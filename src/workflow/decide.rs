@@ -18,9 +18,9 @@ use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::step_events::{fail_or_pause, failed, schema_failure, skipped, too_deep};
 use super::world::{deeper_than, item_scope};
 use super::{
-    AttemptResult, Choice, Command, CommandRefusal, ConflictKind, ControlCommand, DecisionInputs, EndingEvent, Event,
-    Part, Plan, Run, Skipped, Step, StepEvent, StepIndex, StepKind, checkpoint, child, control, ending, lock, missing,
-    probe, rerun, resolve, undo, wait, wire,
+    AttemptResult, CallKind, Choice, Command, CommandRefusal, ConflictKind, ControlCommand, DecisionInputs,
+    EndingEvent, Event, Plan, Run, Skipped, Step, StepEvent, StepIndex, StepKind, checkpoint, child, control, ending,
+    lock, missing, probe, rerun, resolve, undo, wait, wire,
 };
 use crate::names::StepId;
 
@@ -59,9 +59,9 @@ fn events_of(
                 return Err(CommandRefusal::NotDue("the run is paused"));
             }
             match part {
-                Part::Do => begin(run, plan, world, step, item, now),
-                Part::Probe => probe::begin(run, world, step, item, now),
-                Part::Undo => undo::begin(run, world, step, item),
+                CallKind::Do => begin(run, plan, world, step, item, now),
+                CallKind::Probe => probe::begin(run, world, step, item, now),
+                CallKind::Undo => undo::begin(run, world, step, item),
             }
         }
         Command::Record { step, item, part, attempt, result, again, jitter } => {
@@ -230,9 +230,9 @@ fn record(ended: &EndedAttempt<'_>, result: AttemptResult) -> Result<Vec<Event>,
     };
     let call = ended.step.call(ended.part).ok_or(CommandRefusal::NotDue("the step makes no call"))?;
     Ok(match ended.part {
-        Part::Do => ended.own_call(call, state, result),
-        Part::Probe => probe::ended(ended, state, result),
-        Part::Undo => undo::ended(ended, call, state, result),
+        CallKind::Do => ended.own_call(call, state, result),
+        CallKind::Probe => probe::ended(ended, state, result),
+        CallKind::Undo => undo::ended(ended, call, state, result),
     })
 }
 

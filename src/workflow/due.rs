@@ -17,7 +17,7 @@ use super::may_begin::{sends, skipped_by_needs, starts_while_ending};
 use super::work_count::count_work;
 use super::world::call_scope;
 use super::{
-    Command, ControlCommand, DecisionInputs, EffectClass, Part, Plan, Run, Step, StepIndex, StepKind, missing,
+    CallKind, Command, ControlCommand, DecisionInputs, EffectClass, Plan, Run, Step, StepIndex, StepKind, missing,
 };
 use crate::names::{RunId, Seq};
 
@@ -120,7 +120,7 @@ impl Due<'_> {
     }
 
     /// Begins the next attempt of a call.
-    fn begin(&mut self, step: StepIndex, item: Option<u32>, part: Part) {
+    fn begin(&mut self, step: StepIndex, item: Option<u32>, part: CallKind) {
         if self.room > 0 {
             self.room -= 1;
             self.actions.push(Action::Decide(Command::Begin { step, item, part }));
@@ -206,7 +206,7 @@ impl Due<'_> {
     fn begin_first(&mut self, index: StepIndex, step: &Step, item: Option<u32>) {
         match step.kind {
             StepKind::Run(_) => self.actions.push(Action::Child { step: index, item }),
-            _ => self.begin(index, item, Part::Do),
+            _ => self.begin(index, item, CallKind::Do),
         }
     }
 
@@ -227,9 +227,9 @@ impl Due<'_> {
             match call.phase {
                 // An attempt with another input waits for its approval.
                 Phase::Waiting(_) if call.renew && self.run.interactions.is_asked_about(&step.id, item) => {}
-                Phase::Waiting(at) => self.next_attempt(index, step, item, Part::Do, at),
-                Phase::ToProbe(at) => self.next_attempt(index, step, item, Part::Probe, at),
-                Phase::Probing => self.side_call(index, step, item, Part::Probe),
+                Phase::Waiting(at) => self.next_attempt(index, step, item, CallKind::Do, at),
+                Phase::ToProbe(at) => self.next_attempt(index, step, item, CallKind::Probe, at),
+                Phase::Probing => self.side_call(index, step, item, CallKind::Probe),
                 Phase::InFlight | Phase::AwaitsDecision => {}
             }
         }
@@ -278,11 +278,11 @@ impl Due<'_> {
 
     /// Begins another attempt once its time has come. While effects are held, no attempt of an effect begins, not even
     /// a repeated one.
-    fn next_attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part, at: Timestamp) {
+    fn next_attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: CallKind, at: Timestamp) {
         let is_effect = match part {
-            Part::Do => is_effect(self.run, step),
-            Part::Undo => undo_is_effect(self.run, step),
-            Part::Probe => false,
+            CallKind::Do => is_effect(self.run, step),
+            CallKind::Undo => undo_is_effect(self.run, step),
+            CallKind::Probe => false,
         };
         if self.conditions.hold_effects && is_effect {
             self.actions.push(Action::Held(index));
@@ -294,7 +294,7 @@ impl Due<'_> {
     }
 
     /// Begins the next attempt of a probe or an undo that has begun.
-    fn side_call(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part) {
+    fn side_call(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: CallKind) {
         if let Some(CallState { phase: Phase::Waiting(at), .. }) = self.run.call_state(&step.id, item, part) {
             self.next_attempt(index, step, item, part, *at);
         }
@@ -311,13 +311,13 @@ impl Due<'_> {
                 let item = open.items.as_ref().map(|_| *slot);
                 match call.phase {
                     Phase::Waiting(at) if starts_while_ending(run, step, call) => {
-                        self.next_attempt(index, step, item, Part::Do, at)
+                        self.next_attempt(index, step, item, CallKind::Do, at)
                     }
-                    Phase::Probing => self.side_call(index, step, item, Part::Probe),
+                    Phase::Probing => self.side_call(index, step, item, CallKind::Probe),
                     Phase::ToProbe(at) | Phase::Waiting(at)
                         if call.unknown_effect() && step.probe.is_some() && run.compensates() =>
                     {
-                        self.next_attempt(index, step, item, Part::Probe, at);
+                        self.next_attempt(index, step, item, CallKind::Probe, at);
                     }
                     Phase::ToProbe(_) | Phase::Waiting(_) | Phase::InFlight | Phase::AwaitsDecision => {}
                 }
@@ -338,10 +338,10 @@ impl Due<'_> {
             }
             return;
         };
-        for (id, item, _) in self.run.side_calls.keys().filter(|(.., part)| *part == Part::Undo) {
+        for (id, item, _) in self.run.side_calls.keys().filter(|(.., part)| *part == CallKind::Undo) {
             count_work();
             let Some((index, step)) = self.plan.step(id) else { continue };
-            self.side_call(index, step, *item, Part::Undo);
+            self.side_call(index, step, *item, CallKind::Undo);
         }
         for (id, item) in group.iter().skip(undoing.next) {
             if self.room == 0 {
@@ -349,11 +349,11 @@ impl Due<'_> {
             }
             count_work();
             let to_come = self.run.check_undo_is_due(id, *item).is_ok();
-            let is_new = to_come && self.run.call_state(id, *item, Part::Undo).is_none();
+            let is_new = to_come && self.run.call_state(id, *item, CallKind::Undo).is_none();
             let Some((index, step)) = self.plan.step(id).filter(|_| is_new) else { continue };
             match self.conditions.hold_effects && undo_is_effect(self.run, step) {
                 true => self.actions.push(Action::Held(index)),
-                false => self.begin(index, *item, Part::Undo),
+                false => self.begin(index, *item, CallKind::Undo),
             }
         }
     }
@@ -374,7 +374,7 @@ fn undo_is_effect(run: &Run, step: &Step) -> bool {
 
 /// Whether a held step would run: one that would be skipped, or would fail in its condition, is not reported as held.
 fn condition_holds(run: &Run, world: &DecisionInputs, step: &Step, item: Option<u32>) -> bool {
-    let scope = || call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let scope = || call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
     step.condition.as_ref().is_none_or(|condition| condition.holds(&scope()) == Ok(true))
 }
 

@@ -16,8 +16,8 @@ use super::step_events::{fail_before_call, failed, skipped};
 use super::work_count::count_work;
 use super::world::call_scope;
 use super::{
-    CheckpointEvent, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs,
-    EndingEvent, Event, Failure, FailureKind, LockEvent, LockSeen, Mode, Outcome, Part, Run, Skipped, Step, StepEvent,
+    CallKind, CheckpointEvent, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs,
+    EndingEvent, Event, Failure, FailureKind, LockEvent, LockSeen, Mode, Outcome, Run, Skipped, Step, StepEvent,
     StepFinished,
 };
 use crate::names::Seq;
@@ -50,7 +50,7 @@ pub(super) fn before_first_attempt(
         Some(_) => return Some(Err(CommandRefusal::NotDue("it stands in a lock's queue"))),
         None => {}
     }
-    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
     let name = match key.evaluate_text(&scope) {
         Ok(name) => name,
         Err(error) => return Some(Ok(vec![failed(run, step, item, key.reads(), &error)])),
@@ -96,7 +96,7 @@ pub(super) fn queue_seen(
     }
     let pause = |kind, message: String| {
         let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
-        let conflict = conflict(run, step, item, Part::Do, kind, &failure);
+        let conflict = conflict(run, step, item, CallKind::Do, kind, &failure);
         Ok(vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })])
     };
     let name = &entry.name;
@@ -146,7 +146,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
     for event in events {
         let gives_up = |(step, item): &StepItem, taken: bool| match &event {
             Event::StepFinished(finished) => {
-                finished.part == Part::Do
+                finished.part == CallKind::Do
                     && finished.step == *step
                     && (finished.item.is_none() || finished.item == *item)
             }
@@ -190,7 +190,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
     }
     if let Some(failed) = failed_by(run, &all) {
         let has_begun = |(step, item): &StepItem| {
-            failed.call_state(step, *item, Part::Do).is_some()
+            failed.call_state(step, *item, CallKind::Do).is_some()
                 || failed.interactions.children.contains_key(&(step.clone(), *item))
         };
         let queued = failed.interactions.queue_entries.iter().filter(|(entry, _)| !has_begun(entry));
@@ -221,7 +221,7 @@ fn may_fail(run: &Run, event: &Event) -> bool {
             // A fallback that replaces single items has the `collect` of the step whose items they are.
             let is_collected = item.is_some() && run.open_step(step).is_some_and(|open| open.collect);
             let has_result = matches!(outcome, Outcome::Done { .. } | Outcome::Rehearsed { .. });
-            *part == Part::Do && !has_result && !is_collected
+            *part == CallKind::Do && !has_result && !is_collected
         }
         Event::Step(StepEvent::FailReached { .. })
         | Event::Control(ControlEvent::CancelRequested { .. })

@@ -10,7 +10,7 @@ use std::fmt;
 use super::calls::UnknownReply;
 use super::conflict::conflict;
 use super::{
-    Call, CallBody, Conflict, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Part, Plan,
+    Call, CallBody, CallKind, Conflict, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Plan,
     Run, Step, StepKind,
 };
 use crate::expression::ReadPath;
@@ -75,9 +75,9 @@ fn of_read(path: &ReadPath, world: &DecisionInputs) -> Option<Missing> {
 }
 
 /// The first thing that one of a step's calls, or the run that it begins, needs and the files do not have.
-pub(super) fn of_part(step: &Step, part: Part, world: &DecisionInputs) -> Option<Missing> {
+pub(super) fn of_part(step: &Step, part: CallKind, world: &DecisionInputs) -> Option<Missing> {
     match (&step.kind, part) {
-        (StepKind::Run(child), Part::Do) => {
+        (StepKind::Run(child), CallKind::Do) => {
             let known = world.workflows.as_ref().is_none_or(|workflows| workflows.contains(&child.workflow));
             (!known).then(|| Missing::Workflow(child.workflow.clone()))
         }
@@ -91,7 +91,7 @@ pub fn all(plan: &Plan, run: Option<&Run>, world: &DecisionInputs) -> BTreeSet<(
     for step in &plan.steps {
         let to_come = run.is_none_or(|run| !run.has_ended(&step.id) && !run.is_ending());
         let done = run.is_none_or(|run| !run.was_skipped(&step.id));
-        let parts = [(Part::Do, to_come), (Part::Probe, to_come), (Part::Undo, done)];
+        let parts = [(CallKind::Do, to_come), (CallKind::Probe, to_come), (CallKind::Undo, done)];
         for (part, _) in parts.into_iter().filter(|(_, needed)| *needed) {
             all.extend(of_part(step, part, world).map(|missing| (step.id.clone(), missing)));
         }
@@ -100,16 +100,16 @@ pub fn all(plan: &Plan, run: Option<&Run>, world: &DecisionInputs) -> BTreeSet<(
 }
 
 /// Pauses the run until the files have what is missing, or a person decides.
-pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missing: &Missing) -> Event {
+pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: CallKind, missing: &Missing) -> Event {
     let what = match part {
-        Part::Undo => format!("what `{}` did cannot be undone", step.id),
-        Part::Probe => format!("it is unknown whether `{}` was done, and its probe cannot ask", step.id),
-        Part::Do => format!("`{}`", step.id),
+        CallKind::Undo => format!("what `{}` did cannot be undone", step.id),
+        CallKind::Probe => format!("it is unknown whether `{}` was done, and its probe cannot ask", step.id),
+        CallKind::Do => format!("`{}`", step.id),
     };
     let message = format!("{what}: it needs {missing}, {NOTE_PHRASE}");
     let mut failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
     let reply = run.call_state(&step.id, item, part.asked_about()).and_then(|call| call.unknown_reply.clone());
-    let UnknownReply { status, response } = reply.filter(|_| part == Part::Probe).unwrap_or_default();
+    let UnknownReply { status, response } = reply.filter(|_| part == CallKind::Probe).unwrap_or_default();
     failure.status = status;
     let mut conflict = conflict(run, step, item, part.asked_about(), ConflictKind::Missing, &failure);
     (conflict.part, conflict.response) = (part, response);

@@ -24,8 +24,8 @@ use super::taken_inputs::taken_inputs;
 use super::undo::undo_groups;
 use super::undo_state::Undone;
 use super::{
-    CommandRefusal, ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, ResultTaken,
-    Run, RunStatus, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
+    CallKind, CommandRefusal, ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Plan,
+    ResultTaken, Run, RunStatus, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
 };
 use crate::names::{RunId, StepId};
 
@@ -147,7 +147,7 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         RunStatus::Abandoned => return not_applicable("legacy has answered its request"),
         status => return not_applicable(format!("the run is {}: pause or cancel it first", status.as_str())),
     }
-    let is_probe = |attempt: &InFlight| attempt.part == Part::Probe;
+    let is_probe = |attempt: &InFlight| attempt.part == CallKind::Probe;
     if let Some(attempt) = old.in_flight().iter().find(|attempt| is_probe(attempt)) {
         return not_applicable(format!(
             "the probe of `{}` asks whether it was done: wait for its answer",

@@ -17,8 +17,8 @@ use super::may_begin::sends;
 use super::outcome::EndedAttempt;
 use super::step_events::failure;
 use super::{
-    AttemptResult, Call, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
-    Outcome, Part, Plan, Run, Step, StepFinished, StepStarted, missing,
+    AttemptResult, Call, CallKind, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event,
+    Failure, Outcome, Plan, Run, Step, StepFinished, StepStarted, missing,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::StepId;
@@ -85,7 +85,7 @@ pub(super) fn begin(
         Event::StepStarted(StepStarted {
             step: step.id.clone(),
             item,
-            part: Part::Undo,
+            part: CallKind::Undo,
             attempt,
             key,
             effect: undo.effect,
@@ -96,12 +96,12 @@ pub(super) fn begin(
         })
     };
     let finished = |outcome| {
-        Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Undo, attempt: 0, outcome })
+        Event::StepFinished(StepFinished { step: step.id.clone(), item, part: CallKind::Undo, attempt: 0, outcome })
     };
     // The request of the undo cannot be built.
     let cannot_build = |reads: &[ReadPath], error: &ExpressionError| {
         let mut failure = failure(run, Some(&step.id), item, reads, error);
-        let unknown = run.call_state(&step.id, item, Part::Undo).is_some_and(CallState::unknown_effect);
+        let unknown = run.call_state(&step.id, item, CallKind::Undo).is_some_and(CallState::unknown_effect);
         let what = match unknown {
             true => undo_unknown(step),
             false => format!("what `{}` did cannot be undone", step.id),
@@ -113,13 +113,13 @@ pub(super) fn begin(
         }
     };
     let missing = missing::of_call(undo, world).filter(|_| !done.rehearsed);
-    match run.call_state(&step.id, item, Part::Undo) {
+    match run.call_state(&step.id, item, CallKind::Undo) {
         Some(state) if !matches!(state.phase, Phase::InFlight | Phase::AwaitsDecision) && missing.is_some() => {}
         Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
-            if let Some(pause) = address::pause_unrepeatable(run, step, item, Part::Undo, world, (undo, state)) {
+            if let Some(pause) = address::pause_unrepeatable(run, step, item, CallKind::Undo, world, (undo, state)) {
                 return Ok(vec![pause]);
             }
-            let request = match address::next(run, world, step, item, Part::Undo, (undo, state)) {
+            let request = match address::next(run, world, step, item, CallKind::Undo, (undo, state)) {
                 Ok(NextAttempt::Same) => None,
                 Ok(NextAttempt::Rebased(request)) => Some(request),
                 Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
@@ -131,9 +131,9 @@ pub(super) fn begin(
         None => {}
     }
     if let Some(missing) = missing {
-        return Ok(vec![missing::pause(run, step, item, Part::Undo, &missing)]);
+        return Ok(vec![missing::pause(run, step, item, CallKind::Undo, &missing)]);
     }
-    let request = match first_request(run, world, undo, step, item, Part::Undo) {
+    let request = match first_request(run, world, undo, step, item, CallKind::Undo) {
         Ok(request) => Arc::new(request),
         Err((reads, error)) => return Ok(vec![cannot_build(&reads, &error)]),
     };
@@ -141,7 +141,7 @@ pub(super) fn begin(
         true => {
             let origin = done.origin.unwrap_or(run.id());
             let key = (undo.effect != EffectClass::Read)
-                .then(|| idempotency_key(world, origin, &step.id, item, Part::Undo, 0));
+                .then(|| idempotency_key(world, origin, &step.id, item, CallKind::Undo, 0));
             started(1, key, Some(request))
         }
         false => finished(Outcome::Rehearsed { intent: request, output: None, note: None }),
@@ -204,8 +204,8 @@ fn pause_over_failure(
     failure: &Failure,
     response: Option<Arc<serde_json::Value>>,
 ) -> Event {
-    let mut conflict = conflict(run, step, item, Part::Undo, kind, failure);
+    let mut conflict = conflict(run, step, item, CallKind::Undo, kind, failure);
     conflict.response = response;
-    conflict.expected = step.call(Part::Undo).map(|call| format!("a status among {}", call.accept));
+    conflict.expected = step.call(CallKind::Undo).map(|call| format!("a status among {}", call.accept));
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }

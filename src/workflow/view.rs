@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use step::StepView;
 
 use super::{
-    Conflict, Event, EventMismatch, Mode, OpenCheckpoint, Outcome, Part, Run, RunStatus, StepStatus, Undone, evolve,
+    CallKind, Conflict, Event, EventMismatch, Mode, OpenCheckpoint, Outcome, Run, RunStatus, StepStatus, Undone, evolve,
 };
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
@@ -141,25 +141,25 @@ impl Steps {
             Event::StepStarted(started) => {
                 let step = self.step(&started.step, at);
                 match started.part {
-                    Part::Do => {
+                    CallKind::Do => {
                         step.status = StepStatus::Running;
                         step.attempts += 1;
                     }
-                    Part::Probe => step.status = StepStatus::Unknown,
-                    Part::Undo => step.status = StepStatus::Undoing,
+                    CallKind::Probe => step.status = StepStatus::Unknown,
+                    CallKind::Undo => step.status = StepStatus::Undoing,
                 }
             }
             Event::RetryScheduled(retry) => {
                 let step = self.step(&retry.step, at);
                 step.status = match retry.part {
-                    Part::Do if retry.probe => StepStatus::Unknown,
-                    Part::Do => StepStatus::Retrying,
-                    Part::Probe => StepStatus::Unknown,
-                    Part::Undo => StepStatus::Undoing,
+                    CallKind::Do if retry.probe => StepStatus::Unknown,
+                    CallKind::Do => StepStatus::Retrying,
+                    CallKind::Probe => StepStatus::Unknown,
+                    CallKind::Undo => StepStatus::Undoing,
                 };
                 step.note = Some(retry.why.clone());
             }
-            Event::StepFinished(finished) if finished.part == Part::Undo => {
+            Event::StepFinished(finished) if finished.part == CallKind::Undo => {
                 let step = self.step(&finished.step, at);
                 (step.status, step.note) = match &finished.outcome {
                     Outcome::Done { .. } | Outcome::Rehearsed { .. } => (StepStatus::Undone, None),
@@ -181,7 +181,7 @@ impl Steps {
                         (StepStatus::Unknown, failure.status, Some(failure.message.clone()))
                     }
                 };
-                if finished.part != Part::Do {
+                if finished.part != CallKind::Do {
                     step.note = note.or(step.note.take());
                     return;
                 }

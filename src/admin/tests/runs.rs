@@ -54,7 +54,7 @@ fn call(step: &str) -> Event {
     Event::StepStarted(StepStarted {
         step: step.into(),
         item: None,
-        part: crate::workflow::Part::Do,
+        part: crate::workflow::CallKind::Do,
         attempt: 1,
         key: Some("k".into()),
         effect: EffectClass::Shared,
@@ -72,7 +72,13 @@ fn call(step: &str) -> Event {
 
 fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
     let outcome = Outcome::Done { status: 201, headers: BTreeMap::new(), output: output.into() };
-    Event::StepFinished(StepFinished { step: step.into(), item, part: crate::workflow::Part::Do, attempt: 1, outcome })
+    Event::StepFinished(StepFinished {
+        step: step.into(),
+        item,
+        part: crate::workflow::CallKind::Do,
+        attempt: 1,
+        outcome,
+    })
 }
 
 /// Appends the last events to the run of [`api_with_run`].

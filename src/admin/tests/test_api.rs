@@ -17,7 +17,7 @@ use crate::admin::serve::PeerAddress;
 use crate::admin::{AdminParts, ProcessStatus, Reloaded, RouteTraffic, applications, router};
 use crate::config::Token;
 use crate::evidence::Evidence;
-use crate::flag::{Match, Route, Service};
+use crate::flag::{Route, RouteMatch, Service};
 use crate::ladder::{DeclaredFiles, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::store::tests::at;
@@ -30,7 +30,7 @@ fn service() -> Arc<Service> {
 fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
     Arc::new(Route {
         workflow: Some("create-order".into()),
-        ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, service())
+        ..Route::without_workflow(id.into(), RouteMatch { method, path: path.into(), host: None }, service())
     })
 }
 

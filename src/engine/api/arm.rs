@@ -26,7 +26,7 @@ use crate::exchange::{
 };
 use crate::flag::{Arm, RetryKey, SkipReason};
 use crate::names::RunId;
-use crate::store::{Claim, ClaimedRequest, FirstTry};
+use crate::store::{Claim, ClaimedRequest, StoredFirstTry};
 use crate::workflow::Mode;
 
 /// Answers a request.
@@ -274,7 +274,7 @@ async fn register(
     match timeout_at(deadline, stored).await {
         // The keys that this retry took in memory are released when `registration` is dropped. Otherwise memory would
         // keep them for a whole retry window from now on, longer than the store keeps the key of the first try.
-        Ok(Ok((Some(FirstTry { run: Some(run), request, .. }), ..))) => {
+        Ok(Ok((Some(StoredFirstTry { run: Some(run), request, .. }), ..))) => {
             if request.is_some_and(|request| request != claim.request) {
                 return Err(Box::new(replies::other_request(run)));
             }
@@ -289,14 +289,16 @@ async fn register(
             }
             Err(Box::new(replies::shared_reply(reply, may_fall_back)))
         }
-        Ok(Ok((Some(FirstTry { arm: Arm::Legacy, .. }), ..))) => {
+        Ok(Ok((Some(StoredFirstTry { arm: Arm::Legacy, .. }), ..))) => {
             registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }
         // An earlier try of this caller has the key, and has claimed the request for any credential too.
         Ok(Ok(_)) if took == KeyTakeResult::Again => Ok(registration),
         // The proxy looked for these keys too, but before the body had arrived.
-        Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(FirstTry { arm: Arm::Legacy, .. })))) => {
+        Ok(Ok(
+            (_, Some(StoredFirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(StoredFirstTry { arm: Arm::Legacy, .. })),
+        )) => {
             registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }

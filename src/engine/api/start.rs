@@ -32,7 +32,7 @@ use crate::engine::scheduler::successors;
 use crate::exchange::RequestCopy;
 use crate::limits::Limits;
 use crate::names::{JobId, RunId};
-use crate::store::{Claim, ClaimedRequest, FirstTry};
+use crate::store::{Claim, ClaimedRequest, StoredFirstTry};
 use crate::workflow::{
     ApprovalAbove, BytesMark, Event, FirstValues, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath,
     quotes_in_first_event,
@@ -319,7 +319,7 @@ async fn claim_key(
         };
         let Some(claim) = claim else { return Ok(Ok(registration)) };
         return match core.ports.store.first_try(claim.key).await {
-            Ok(Some(FirstTry { run: Some(run), request, .. })) => match request {
+            Ok(Some(StoredFirstTry { run: Some(run), request, .. })) => match request {
                 Some(request) if request != claim.request => Err(StartError::KeyReused(run)),
                 _ => Ok(Err(run)),
             },

@@ -12,8 +12,8 @@ use crate::engine::{Start, StartError};
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::store::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, MemoryStore, PinRecord, RunFilter,
-    SampleRecord, Store, StoreError, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, MemoryStore, PinRecord, RunFilter, SampleRecord,
+    Store, StoreError, StoredEvent, StoredFirstTry,
 };
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, Plan, RunStatus};
@@ -99,7 +99,7 @@ impl Store for FaultyStore {
         pin(key: crate::flag::PinKey) -> Option<PinRecord>;
         pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
-        first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
+        first_try(key: crate::flag::RetryKey) -> Option<StoredFirstTry>;
         engine_took_any(range: std::ops::RangeInclusive<crate::flag::RetryKey>) -> bool;
         engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;
         pinned(after: u64, limit: usize) -> Vec<(u64, crate::flag::PinKey, crate::flag::Arm)>;

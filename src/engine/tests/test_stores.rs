@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
-    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore,
-    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
-    StoreHandle, StoreNotification, StoredEvent, TakeResult, WebhookMessage,
+    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore, OwnedRun,
+    PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoreHandle, StoreNotification, StoredEvent, StoredFirstTry, TakeResult, WebhookMessage,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -289,7 +289,7 @@ impl Store for TestStore {
         pin(key: crate::flag::PinKey) -> Option<PinRecord>;
         pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
-        first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
+        first_try(key: crate::flag::RetryKey) -> Option<StoredFirstTry>;
         engine_took_any(range: std::ops::RangeInclusive<crate::flag::RetryKey>) -> bool;
         engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;
         pinned(after: u64, limit: usize) -> Vec<(u64, crate::flag::PinKey, crate::flag::Arm)>;

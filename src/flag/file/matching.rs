@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use http::Method;
 
 use super::MatchDraft;
-use crate::flag::Match;
+use crate::flag::RouteMatch;
 use crate::flag::matcher::{PARAMS_MAX, host_name};
 use crate::flag::path::{NotPlain, check_plain, match_key};
 use crate::problem::{Problems, Site, nearest};
 
 /// Checks which requests belong to a route.
-pub fn check_match(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Option<Match> {
+pub fn check_match(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Option<RouteMatch> {
     let MatchDraft { method, path, host } = draft;
     let method = check_method(method, &site.key("method"), problems);
     let path = check_template(path, &site.key("path"), problems);
@@ -19,7 +19,7 @@ pub fn check_match(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> 
         Some(host) => Some(check_host(host, &site.key("host"), problems)?),
         None => None,
     };
-    Some(Match { method: method?, path: path?, host })
+    Some(RouteMatch { method: method?, path: path?, host })
 }
 
 /// The common methods; a similar name is probably a spelling mistake.

@@ -22,7 +22,7 @@ pub fn route(id: &str, method: Method, path: &str) -> Route {
     Route {
         workflow: Some("work".into()),
         caller: vec![http::header::AUTHORIZATION].into(),
-        ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, service("shop"))
+        ..Route::without_workflow(id.into(), RouteMatch { method, path: path.into(), host: None }, service("shop"))
     }
 }
 

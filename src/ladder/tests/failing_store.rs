@@ -151,7 +151,7 @@ impl Store for FailingStore {
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> StoreFuture<'_, Vec<PinRecord>> {
         self.inner.pins(family, arm, limit)
     }
-    fn first_try(&self, key: RetryKey) -> StoreFuture<'_, Option<FirstTry>> {
+    fn first_try(&self, key: RetryKey) -> StoreFuture<'_, Option<StoredFirstTry>> {
         self.inner.first_try(key)
     }
     fn engine_took_any(&self, range: std::ops::RangeInclusive<RetryKey>) -> StoreFuture<'_, bool> {

@@ -33,7 +33,7 @@ use super::*;
 use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::exchange::{ComparisonOutcome, Served, ServedObserver, Settle as _};
 use crate::expression::Template;
-use crate::flag::{Effective, EffectiveReason, Instance, Match, Percent, Route, Service, Shares};
+use crate::flag::{Effective, EffectiveReason, Instance, Percent, Route, RouteMatch, Service, Shares};
 
 /// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The
 /// route `plain` has a key.
@@ -42,7 +42,7 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
     let route = |id: &str, method: Method, path: &str| Route {
         workflow: Some("work".into()),
         declared: states.iter().find(|(name, _)| *name == id).map_or(State::Off, |(_, state)| *state),
-        ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, Arc::clone(&shop))
+        ..Route::without_workflow(id.into(), RouteMatch { method, path: path.into(), host: None }, Arc::clone(&shop))
     };
     let mut create = route("create", Method::POST, "/orders");
     create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });

@@ -31,7 +31,7 @@ async fn a_start_is_refused_as_a_reload_is() {
 #[tokio::test]
 async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
     let fixture = Fixture::open(files(&[])).await;
-    let parse = |text: &str| text.parse::<Match>().unwrap();
+    let parse = |text: &str| text.parse::<RouteMatch>().unwrap();
     let matching = |text: &str| edited(files(&[]), "follow", |route| route.matches = parse(text));
     let with_route = |mut files: DeclaredFiles, id: &str, text: &str, edit: &dyn Fn(&mut Route)| {
         let follow = files.routes.iter().find(|route| route.id.as_str() == "follow").unwrap();
@@ -154,7 +154,7 @@ async fn a_run_that_creates_no_instance_of_a_family_does_not_keep_the_family() {
 fn with_bare_follower() -> DeclaredFiles {
     let mut files = files(&[]);
     let follow = files.routes.iter().find(|route| route.id.as_str() == "follow").unwrap();
-    let matches = Match { method: Method::POST, path: "/orders/{id}/cancel".into(), host: None };
+    let matches = RouteMatch { method: Method::POST, path: "/orders/{id}/cancel".into(), host: None };
     files.routes.push(Arc::new(Route { id: "cancel".into(), matches, workflow: None, ..(**follow).clone() }));
     files
 }

@@ -14,7 +14,7 @@ const END_HEADERS: u8 = 0x4;
 
 /// What a frame is, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FrameKind {
     Data,
     Headers,
     /// RST_STREAM, with its code.
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 /// A frame that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
-    pub kind: Kind,
+    pub kind: FrameKind,
     flags: u8,
     /// 0 for one that concerns the connection.
     pub stream: u32,
@@ -39,10 +39,10 @@ pub(super) struct Frame {
 
 impl Frame {
     pub(super) fn ends_stream(&self) -> bool {
-        matches!(self.kind, Kind::Data | Kind::Headers) && self.flags & END_STREAM != 0
+        matches!(self.kind, FrameKind::Data | FrameKind::Headers) && self.flags & END_STREAM != 0
     }
     pub(super) fn ends_head(&self) -> bool {
-        matches!(self.kind, Kind::Headers | Kind::Continuation) && self.flags & END_HEADERS != 0
+        matches!(self.kind, FrameKind::Headers | FrameKind::Continuation) && self.flags & END_HEADERS != 0
     }
 }
 
@@ -92,7 +92,7 @@ impl FrameParser {
 
     /// The stream of which a DATA frame has come in part.
     pub(super) fn partial_data(&self) -> Option<u32> {
-        (self.header_count == HEADER_LENGTH && self.frame().kind == Kind::Data).then(|| self.frame().stream)
+        (self.header_count == HEADER_LENGTH && self.frame().kind == FrameKind::Data).then(|| self.frame().stream)
     }
 
     /// Whether a frame other than DATA has come in part.
@@ -110,12 +110,12 @@ impl FrameParser {
             move |bytes: &[u8]| four(&bytes[at..at + 4])
         };
         let kind = match self.header[3] {
-            0 => Kind::Data,
-            1 => Kind::Headers,
-            3 => Kind::Reset(number(0)(&self.lead)),
-            7 => Kind::GoAway(number(4)(&self.lead)),
-            9 => Kind::Continuation,
-            _ => Kind::Control,
+            0 => FrameKind::Data,
+            1 => FrameKind::Headers,
+            3 => FrameKind::Reset(number(0)(&self.lead)),
+            7 => FrameKind::GoAway(number(4)(&self.lead)),
+            9 => FrameKind::Continuation,
+            _ => FrameKind::Control,
         };
         let stream = number(5)(&self.header) & 0x7fff_ffff;
         Frame { kind, flags: self.header[4], stream, length: self.length() }
@@ -154,7 +154,14 @@ mod tests {
         bytes.extend(wire(7, 0, 0, &[0, 0, 0, 5, 0, 0, 0, 11, b'w', b'h', b'y']));
         let found = frames(7, &[&bytes]);
         let kinds: Vec<_> = found.iter().map(|frame| frame.kind).collect();
-        let expected = [Kind::Control, Kind::Headers, Kind::Continuation, Kind::Data, Kind::Reset(8), Kind::GoAway(11)];
+        let expected = [
+            FrameKind::Control,
+            FrameKind::Headers,
+            FrameKind::Continuation,
+            FrameKind::Data,
+            FrameKind::Reset(8),
+            FrameKind::GoAway(11),
+        ];
         assert_eq!(kinds, expected);
         let streams: Vec<_> = found.iter().map(|frame| frame.stream).collect();
         assert_eq!(streams, [0, 3, 3, 5, 3, 0]);

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use metrics::counter;
 
 use super::flood::FloodGuard;
-use super::frames::{Frame, FrameParser, Kind};
+use super::frames::{Frame, FrameKind, FrameParser};
 use crate::limits::Limits;
 use crate::proxy::monotonic::now;
 
@@ -87,20 +87,20 @@ impl Traffic {
         let State { received, is_within_head, flood, is_flooded, .. } = &mut *self.state();
         received.feed(bytes, |frame| {
             let is_allowed = match frame.kind {
-                Kind::Headers | Kind::Continuation => {
+                FrameKind::Headers | FrameKind::Continuation => {
                     *is_within_head = !frame.ends_head();
                     flood.on_message_frame();
                     true
                 }
-                Kind::Data if frame.length > 0 || frame.ends_stream() => {
+                FrameKind::Data if frame.length > 0 || frame.ends_stream() => {
                     flood.on_message_frame();
                     true
                 }
-                Kind::Reset(code) => {
+                FrameKind::Reset(code) => {
                     count_reset("client", code);
                     flood.takes_reset(now)
                 }
-                Kind::Data | Kind::GoAway(_) | Kind::Control => flood.takes_control(now),
+                FrameKind::Data | FrameKind::GoAway(_) | FrameKind::Control => flood.takes_control(now),
             };
             *is_flooded |= !is_allowed;
         });
@@ -116,13 +116,13 @@ impl Traffic {
             sent.feed(&buf[..part], |frame| {
                 let Frame { kind, stream, .. } = frame;
                 match kind {
-                    Kind::Data => {
+                    FrameKind::Data => {
                         flood.on_message_frame();
                         if frame.ends_stream() {
                             written.push(EndedStream { stream, by_head: false });
                         }
                     }
-                    Kind::Headers | Kind::Continuation => {
+                    FrameKind::Headers | FrameKind::Continuation => {
                         flood.on_message_frame();
                         if frame.ends_stream() {
                             *ends_with_head = Some(stream);
@@ -133,12 +133,12 @@ impl Traffic {
                             written.push(EndedStream { stream, by_head: true });
                         }
                     }
-                    Kind::Reset(code) => count_reset("pointsman", code),
-                    Kind::GoAway(code) => {
+                    FrameKind::Reset(code) => count_reset("pointsman", code),
+                    FrameKind::GoAway(code) => {
                         *has_failed |= code != 0;
                         counter!("pointsman_client_goaways_total", "reason" => reason_name(code)).increment(1);
                     }
-                    Kind::Control => {}
+                    FrameKind::Control => {}
                 }
             });
             count -= part;

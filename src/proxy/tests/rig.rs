@@ -24,7 +24,7 @@ use crate::exchange::{
     Source,
 };
 use crate::flag::{
-    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, RetryKeys, Route, Service, State,
+    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Owner, RetryKey, RetryKeys, Route, RouteMatch, Service, State,
     StateInputs,
 };
 use crate::limits::Limits;
@@ -265,7 +265,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
         workflow: Some("work".into()),
         declared: setup.state,
         caller: vec![http::header::AUTHORIZATION].into(),
-        ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, legacy.clone())
+        ..Route::without_workflow(id.into(), RouteMatch { method, path: path.into(), host: None }, legacy.clone())
     };
     (setup.edit_route)(&mut route);
     Arc::new(route)

@@ -24,7 +24,7 @@ use crate::evidence::{RouteEvidence, testing};
 use crate::exchange::{
     ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, ProblemDocument, RequestCopy, RunReport, Settle, Source,
 };
-use crate::flag::{FlagSet, Freeze, Instance, Match, Route, RouteFlag, Service, State};
+use crate::flag::{FlagSet, Freeze, Instance, Route, RouteFlag, RouteMatch, Service, State};
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::problem::{Problems, Site};
@@ -43,7 +43,7 @@ fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
         instance: Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() }),
         ..Route::without_workflow(
             id(),
-            Match { method: Method::POST, path: "/orders".into(), host: None },
+            RouteMatch { method: Method::POST, path: "/orders".into(), host: None },
             shop.clone(),
         )
     };

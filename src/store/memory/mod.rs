@@ -23,9 +23,9 @@ use uuid::Uuid;
 use self::tables::Tables;
 use super::coordination::NOTIFICATIONS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, NEW_STORE_RETENTION,
-    PinCount, PinRecord, PlacedPin, PutFlips, RunFilter, SampleRecord, Store, StoreError, StoreNotification,
-    StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, NEW_STORE_RETENTION, PinCount,
+    PinRecord, PlacedPin, PutFlips, RunFilter, SampleRecord, Store, StoreError, StoreNotification, StoredEvent,
+    StoredFirstTry,
 };
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -163,7 +163,7 @@ impl Store for MemoryStore {
         self.with(|tables| tables.pins_of(&family, arm, limit))
     }
 
-    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
+    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<StoredFirstTry>, StoreError>> {
         self.with(|tables| tables.first_try(&key, clock::now()))
     }
 

@@ -6,21 +6,21 @@ use std::ops::Bound;
 use jiff::Timestamp;
 
 use crate::flag::RetryKey;
-use crate::store::{FirstTry, RetryKeyPosition};
+use crate::store::{RetryKeyPosition, StoredFirstTry};
 
 #[derive(Default)]
 pub(super) struct RetryKeyTable {
-    first_tries: HashMap<RetryKey, FirstTry>,
+    first_tries: HashMap<RetryKey, StoredFirstTry>,
     by_age: BTreeSet<RetryKeyPosition>,
 }
 
 impl RetryKeyTable {
-    pub(super) fn get(&self, key: &RetryKey) -> Option<&FirstTry> {
+    pub(super) fn get(&self, key: &RetryKey) -> Option<&StoredFirstTry> {
         self.first_tries.get(key)
     }
 
     /// Replaces the first try of this key.
-    pub(super) fn insert(&mut self, key: RetryKey, first: FirstTry) {
+    pub(super) fn insert(&mut self, key: RetryKey, first: StoredFirstTry) {
         self.remove(&key);
         self.by_age.insert(RetryKeyPosition { at: first.at, key });
         self.first_tries.insert(key, first);
@@ -32,7 +32,7 @@ impl RetryKeyTable {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&RetryKey, &FirstTry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RetryKey, &StoredFirstTry)> {
         self.first_tries.iter()
     }
 
@@ -42,7 +42,7 @@ impl RetryKeyTable {
         until: Timestamp,
         after: Option<RetryKeyPosition>,
         limit: usize,
-    ) -> impl Iterator<Item = (RetryKeyPosition, &FirstTry)> {
+    ) -> impl Iterator<Item = (RetryKeyPosition, &StoredFirstTry)> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let old = self.by_age.range((after, Bound::Unbounded)).take_while(move |position| position.at <= until);
         old.take(limit).filter_map(|position| Some((*position, self.first_tries.get(&position.key)?)))

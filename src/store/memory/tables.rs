@@ -15,9 +15,9 @@ use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::bound_keys::{OldKey, page_of};
 use crate::store::coordination::due_at_of;
 use crate::store::{
-    Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord,
-    PendingRun, PinCount, PinRecord, PlacedPin, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot,
-    SampleRecord, StoreError, StoreNotification, StoredEvent,
+    Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PendingRun,
+    PinCount, PinRecord, PlacedPin, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord,
+    StoreError, StoreNotification, StoredEvent, StoredFirstTry,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -106,12 +106,14 @@ impl Tables {
         }
         for (claim, key) in append.claim.iter().flat_map(|claim| claim.keys().map(move |key| (claim, key))) {
             match self.first_try(&key, now) {
-                Some(FirstTry { run: Some(run), request, .. }) if run != append.run_id => {
+                Some(StoredFirstTry { run: Some(run), request, .. }) if run != append.run_id => {
                     let request = claim.compare(key, request);
                     return Err(AppendError::Conflict(AppendConflict::Claim { run, request }));
                 }
-                Some(FirstTry { run: None, .. }) => return Err(AppendError::Conflict(AppendConflict::LegacyClaim)),
-                Some(FirstTry { run: Some(_), .. }) | None => {}
+                Some(StoredFirstTry { run: None, .. }) => {
+                    return Err(AppendError::Conflict(AppendConflict::LegacyClaim));
+                }
+                Some(StoredFirstTry { run: Some(_), .. }) | None => {}
             }
         }
         for (index, pin) in append.pins.iter().enumerate() {
@@ -130,7 +132,8 @@ impl Tables {
             }
         }
         if let Some(claim) = append.claim {
-            let first = FirstTry { arm: Arm::Engine, run: Some(append.run_id), request: Some(claim.request), at: now };
+            let first =
+                StoredFirstTry { arm: Arm::Engine, run: Some(append.run_id), request: Some(claim.request), at: now };
             // A run that claims its key again keeps the time of the first claim.
             for key in claim.keys() {
                 if self.first_try(&key, now).is_none() {
@@ -233,14 +236,14 @@ impl Tables {
         newest_first.filter(|pin| pin.key.family == *family && pin.arm == arm).take(limit).cloned().collect()
     }
 
-    pub(super) fn first_try(&self, key: &RetryKey, now: Timestamp) -> Option<FirstTry> {
+    pub(super) fn first_try(&self, key: &RetryKey, now: Timestamp) -> Option<StoredFirstTry> {
         let first = self.retry_keys.get(key)?;
         let is_bound = now.duration_since(first.at) < self.window || self.has_run_since(first, now, self.window);
         is_bound.then(|| first.clone())
     }
 
     /// Whether a run of the job of the key's run is open, or ended less than `ago` ago.
-    fn has_run_since(&self, first: &FirstTry, now: Timestamp, ago: SignedDuration) -> bool {
+    fn has_run_since(&self, first: &StoredFirstTry, now: Timestamp, ago: SignedDuration) -> bool {
         let Some(of) = first.run else { return false };
         let of_job = |run: &&Run| run.summary.run_id == of || run.summary.job.is_some_and(|job| job.0 == of.0);
         let is_recent = |run: &Run| !run.summary.status.is_final() || now.duration_since(run.summary.updated) < ago;
@@ -258,7 +261,7 @@ impl Tables {
     ) -> Vec<OldKey> {
         let soon = self.window.saturating_sub(ahead);
         let Ok(until) = now.checked_sub(soon) else { return Vec::new() };
-        let old_key = |(position, first): (RetryKeyPosition, &FirstTry)| {
+        let old_key = |(position, first): (RetryKeyPosition, &StoredFirstTry)| {
             let is_over = now.duration_since(first.at) >= self.window;
             let is_bound = self.has_run_since(first, now, if is_over { self.window } else { soon });
             OldKey { position, is_bound }
@@ -287,7 +290,7 @@ impl Tables {
         limit: usize,
         now: Timestamp,
     ) -> Vec<(RetryKey, Timestamp)> {
-        let is_valid = |first: &FirstTry| first.run.is_some() && now.duration_since(first.at) < self.window;
+        let is_valid = |first: &StoredFirstTry| first.run.is_some() && now.duration_since(first.at) < self.window;
         let valid = self.retry_keys.iter().filter(|(_, first)| is_valid(first));
         let mut all: Vec<_> =
             valid.map(|(key, first)| (*key, first.at)).filter(|(key, _)| Some(*key) > after).collect();
@@ -304,7 +307,7 @@ impl Tables {
     pub(super) fn note_legacy(&mut self, tries: Vec<(RetryKey, Timestamp)>, now: Timestamp) {
         for (key, at) in tries {
             if self.first_try(&key, now).is_none() {
-                self.retry_keys.insert(key, FirstTry { arm: Arm::Legacy, run: None, request: None, at });
+                self.retry_keys.insert(key, StoredFirstTry { arm: Arm::Legacy, run: None, request: None, at });
             }
         }
     }

@@ -54,9 +54,9 @@ use super::commit_age::{CommitAge, stall_text};
 use super::encoded::EncodedAppend;
 use super::unpurgeable::Unpurgeable;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
-    PlacedPin, Priority, PutFlips, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreTime,
-    StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PinCount, PinRecord, PlacedPin,
+    Priority, PutFlips, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreTime,
+    StoredEvent, StoredFirstTry,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -264,7 +264,7 @@ impl Store for PostgresStore {
         read::pins(&self.pool, family, arm, limit).boxed()
     }
 
-    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
+    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<StoredFirstTry>, StoreError>> {
         read::first_try(&self.pool, key, self.retry_window_ns).boxed()
     }
 

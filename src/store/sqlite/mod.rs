@@ -60,9 +60,9 @@ use super::coordination::NOTIFICATIONS_MAX;
 use super::unpurgeable::Unpurgeable;
 use super::write_error::WriteError;
 use super::{
-    Append, AppendError, CommitAge, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount,
-    PinRecord, PlacedPin, PutFlips, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity,
-    StoreNotification, StoreTime, StoredEvent, stall_text,
+    Append, AppendError, CommitAge, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PinCount, PinRecord,
+    PlacedPin, PutFlips, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity, StoreNotification,
+    StoreTime, StoredEvent, StoredFirstTry, stall_text,
 };
 use super::{codec, encoded, summary, validate};
 use crate::clock::RunningTimes;
@@ -289,7 +289,7 @@ impl Store for SqliteStore {
         read::pins(&self.readers, family, arm, limit).boxed()
     }
 
-    fn first_try(&self, key: RetryKey) -> StoreFuture<'_, Option<FirstTry>> {
+    fn first_try(&self, key: RetryKey) -> StoreFuture<'_, Option<StoredFirstTry>> {
         read::first_try(&self.readers, key, newest_expired(self.retry_window)).boxed()
     }
 

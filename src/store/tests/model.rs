@@ -168,8 +168,10 @@ async fn contents(store: &StoreHandle) -> String {
     text += &format!("{:?}\n", store.pin_counts().await);
     for key in 0..5 {
         let first_try = store.first_try(RetryKey([key; 32])).await.unwrap();
-        text +=
-            &format!("{:?}\n", first_try.map(|first| crate::store::FirstTry { at: Timestamp::UNIX_EPOCH, ..first }));
+        text += &format!(
+            "{:?}\n",
+            first_try.map(|first| crate::store::StoredFirstTry { at: Timestamp::UNIX_EPOCH, ..first })
+        );
         text += &format!("{:?}\n", store.pin(pin(&key.to_string(), Arm::Engine).key).await);
         text += &format!("{:?}\n", store.command(Uuid::from_u128(key.into())).await);
     }

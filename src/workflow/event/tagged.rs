@@ -34,25 +34,25 @@ impl<'de> Visitor<'de> for EventVisitor {
         let (kind, content) = data.variant_seed(KindSeed)?;
         let tagged = |kind, content| Tagged { kind, content };
         match kind {
-            Kind::RunStarted => content.newtype_variant().map(|started| Event::RunStarted(Arc::new(started))),
-            Kind::StepStarted => content.newtype_variant().map(Event::StepStarted),
-            Kind::StepFinished => content.newtype_variant().map(Event::StepFinished),
-            Kind::RetryScheduled => content.newtype_variant().map(Event::RetryScheduled),
-            Kind::Step(kind) => StepEvent::deserialize(tagged(kind, content)).map(Event::Step),
-            Kind::Wait(kind) => WaitEvent::deserialize(tagged(kind, content)).map(Event::Wait),
-            Kind::Lock(kind) => LockEvent::deserialize(tagged(kind, content)).map(Event::Lock),
-            Kind::Child(kind) => ChildEvent::deserialize(tagged(kind, content)).map(Event::Child),
-            Kind::Checkpoint(kind) => CheckpointEvent::deserialize(tagged(kind, content)).map(Event::Checkpoint),
-            Kind::Conflict(kind) => ConflictEvent::deserialize(tagged(kind, content)).map(Event::Conflict),
-            Kind::Control(kind) => ControlEvent::deserialize(tagged(kind, content)).map(Event::Control),
-            Kind::Answer(kind) => AnswerEvent::deserialize(tagged(kind, content)).map(Event::Answer),
-            Kind::Ending(kind) => EndingEvent::deserialize(tagged(kind, content)).map(Event::Ending),
+            KindGroup::RunStarted => content.newtype_variant().map(|started| Event::RunStarted(Arc::new(started))),
+            KindGroup::StepStarted => content.newtype_variant().map(Event::StepStarted),
+            KindGroup::StepFinished => content.newtype_variant().map(Event::StepFinished),
+            KindGroup::RetryScheduled => content.newtype_variant().map(Event::RetryScheduled),
+            KindGroup::Step(kind) => StepEvent::deserialize(tagged(kind, content)).map(Event::Step),
+            KindGroup::Wait(kind) => WaitEvent::deserialize(tagged(kind, content)).map(Event::Wait),
+            KindGroup::Lock(kind) => LockEvent::deserialize(tagged(kind, content)).map(Event::Lock),
+            KindGroup::Child(kind) => ChildEvent::deserialize(tagged(kind, content)).map(Event::Child),
+            KindGroup::Checkpoint(kind) => CheckpointEvent::deserialize(tagged(kind, content)).map(Event::Checkpoint),
+            KindGroup::Conflict(kind) => ConflictEvent::deserialize(tagged(kind, content)).map(Event::Conflict),
+            KindGroup::Control(kind) => ControlEvent::deserialize(tagged(kind, content)).map(Event::Control),
+            KindGroup::Answer(kind) => AnswerEvent::deserialize(tagged(kind, content)).map(Event::Answer),
+            KindGroup::Ending(kind) => EndingEvent::deserialize(tagged(kind, content)).map(Event::Ending),
         }
     }
 }
 
 /// A kind, and the group that it belongs to.
-enum Kind {
+enum KindGroup {
     RunStarted,
     StepStarted,
     StepFinished,
@@ -68,24 +68,24 @@ enum Kind {
     Ending(&'static str),
 }
 
-impl Kind {
+impl KindGroup {
     fn of(name: &str) -> Option<Self> {
         let within = |kinds: &'static [&'static str]| kinds.iter().copied().find(|kind| *kind == name);
         Some(match name {
-            "run_started" => Kind::RunStarted,
-            "step_started" => Kind::StepStarted,
-            "step_finished" => Kind::StepFinished,
-            "retry_scheduled" => Kind::RetryScheduled,
+            "run_started" => KindGroup::RunStarted,
+            "step_started" => KindGroup::StepStarted,
+            "step_finished" => KindGroup::StepFinished,
+            "retry_scheduled" => KindGroup::RetryScheduled,
             _ => within(StepEvent::KINDS)
-                .map(Kind::Step)
-                .or_else(|| within(AnswerEvent::KINDS).map(Kind::Answer))
-                .or_else(|| within(EndingEvent::KINDS).map(Kind::Ending))
-                .or_else(|| within(WaitEvent::KINDS).map(Kind::Wait))
-                .or_else(|| within(LockEvent::KINDS).map(Kind::Lock))
-                .or_else(|| within(ChildEvent::KINDS).map(Kind::Child))
-                .or_else(|| within(CheckpointEvent::KINDS).map(Kind::Checkpoint))
-                .or_else(|| within(ConflictEvent::KINDS).map(Kind::Conflict))
-                .or_else(|| within(ControlEvent::KINDS).map(Kind::Control))?,
+                .map(KindGroup::Step)
+                .or_else(|| within(AnswerEvent::KINDS).map(KindGroup::Answer))
+                .or_else(|| within(EndingEvent::KINDS).map(KindGroup::Ending))
+                .or_else(|| within(WaitEvent::KINDS).map(KindGroup::Wait))
+                .or_else(|| within(LockEvent::KINDS).map(KindGroup::Lock))
+                .or_else(|| within(ChildEvent::KINDS).map(KindGroup::Child))
+                .or_else(|| within(CheckpointEvent::KINDS).map(KindGroup::Checkpoint))
+                .or_else(|| within(ConflictEvent::KINDS).map(KindGroup::Conflict))
+                .or_else(|| within(ControlEvent::KINDS).map(KindGroup::Control))?,
         })
     }
 }
@@ -94,22 +94,22 @@ impl Kind {
 struct KindSeed;
 
 impl<'de> DeserializeSeed<'de> for KindSeed {
-    type Value = Kind;
+    type Value = KindGroup;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Kind, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<KindGroup, D::Error> {
         deserializer.deserialize_identifier(self)
     }
 }
 
 impl Visitor<'_> for KindSeed {
-    type Value = Kind;
+    type Value = KindGroup;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the kind of an event")
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<Kind, E> {
-        Kind::of(name).ok_or_else(|| E::custom(format_args!("unknown kind of event `{name}`")))
+    fn visit_str<E: Error>(self, name: &str) -> Result<KindGroup, E> {
+        KindGroup::of(name).ok_or_else(|| E::custom(format_args!("unknown kind of event `{name}`")))
     }
 }
 

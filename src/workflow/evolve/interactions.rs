@@ -12,7 +12,7 @@ use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepS
 use crate::workflow::interactions::{Child, OpenWait, QuestionState, QueueEntry, RunQuestion, Signal};
 use crate::workflow::run::Pause;
 use crate::workflow::{
-    CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, Part, ResultTaken, Run, RunStatus,
+    CallKind, CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, ResultTaken, Run, RunStatus,
     TreeEffects,
 };
 
@@ -83,10 +83,10 @@ impl Run {
 
     pub(super) fn retried_now(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
         // Of the calls of a step (an item) at most one waits for its next attempt.
-        for part in [Part::Do, Part::Probe, Part::Undo] {
+        for part in [CallKind::Do, CallKind::Probe, CallKind::Undo] {
             let call = match part {
-                Part::Do => self.do_call(step, item),
-                Part::Probe | Part::Undo => self.side_call(step, item, part),
+                CallKind::Do => self.do_call(step, item),
+                CallKind::Probe | CallKind::Undo => self.side_call(step, item, part),
             };
             if let Ok(CallState { phase: Phase::Waiting(at) | Phase::ToProbe(at), .. }) = call {
                 *at = Timestamp::UNIX_EPOCH;

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::collector::{Collector, CollectorOfRun};
 use super::known::KnownValues;
-use super::parts::{Form, Part, parts};
+use super::parts::{Form, SensitivePart, parts};
 use super::sources::SensitiveSources;
 use super::taint::Taint;
 use crate::expression::parse_json;
@@ -120,7 +120,7 @@ impl Knowledge {
         &self.known
     }
     /// The sensitive parts of an event.
-    pub fn parts(&self, event: &Event) -> Vec<Part> {
+    pub fn parts(&self, event: &Event) -> Vec<SensitivePart> {
         self.taint.as_deref().map(|taint| parts(taint, event, &self.checkpoint_steps)).unwrap_or_default()
     }
 }

@@ -8,14 +8,14 @@ use super::taint::{CallTaint, StepTaint, Taint};
 use crate::names::{CheckpointId, StepId};
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{
-    AnswerEvent, AnswerRecord, CallRecord, CheckpointEvent, CheckpointKind, ChildEvent, Choice, Conflict,
+    AnswerEvent, AnswerRecord, CallKind, CallRecord, CheckpointEvent, CheckpointKind, ChildEvent, Choice, Conflict,
     ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, LockEvent, OpenCheckpoint, Outcome,
-    Part as CallPart, Payload, StepEvent, WaitEvent,
+    Payload, StepEvent, WaitEvent,
 };
 
 /// A sensitive part of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct SensitivePart {
     /// The path in the event's serialised content.
     pub at: SensitivePath,
     /// The form of the value at that path.
@@ -37,15 +37,15 @@ pub enum Form {
 }
 
 /// The sensitive parts of an event. `asked` holds the steps that open questions are about.
-pub fn parts(taint: &Taint, event: &Event, asked: &BTreeMap<CheckpointId, StepId>) -> Vec<Part> {
-    let mut found = Parts { taint, found: Vec::new() };
+pub fn parts(taint: &Taint, event: &Event, asked: &BTreeMap<CheckpointId, StepId>) -> Vec<SensitivePart> {
+    let mut found = PartCollector { taint, found: Vec::new() };
     found.event(event, asked);
     found.found
 }
 
-struct Parts<'a> {
+struct PartCollector<'a> {
     taint: &'a Taint,
-    found: Vec<Part>,
+    found: Vec<SensitivePart>,
 }
 
 /// A path of names with dots between them.
@@ -53,7 +53,7 @@ fn at(path: &str) -> SensitivePath {
     SensitivePath::of(path.split('.'))
 }
 
-impl<'a> Parts<'a> {
+impl<'a> PartCollector<'a> {
     fn event(&mut self, event: &Event, asked: &BTreeMap<CheckpointId, StepId>) {
         match event {
             Event::RunStarted(_) => {
@@ -197,13 +197,13 @@ impl<'a> Parts<'a> {
         self.taint.steps.get(step)
     }
     fn value(&mut self, at: SensitivePath) {
-        self.found.push(Part { at, form: Form::Value });
+        self.found.push(SensitivePart { at, form: Form::Value });
     }
     fn values(&mut self, at: &SensitivePath, paths: &[SensitivePath]) {
-        self.found.extend(paths.iter().map(|path| Part { at: at.then(path), form: Form::Within }));
+        self.found.extend(paths.iter().map(|path| SensitivePart { at: at.then(path), form: Form::Within }));
     }
     fn text(&mut self, at: SensitivePath) {
-        self.found.push(Part { at, form: Form::Text });
+        self.found.push(SensitivePart { at, form: Form::Text });
     }
     /// The output of a step (an item).
     fn output(&mut self, at: &SensitivePath, step: &StepId) {
@@ -224,7 +224,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn outcome(&mut self, at: &SensitivePath, step: &StepId, part: CallPart, outcome: &Outcome) {
+    fn outcome(&mut self, at: &SensitivePath, step: &StepId, part: CallKind, outcome: &Outcome) {
         let headers = self.taint.headers.clone();
         match outcome {
             Outcome::Done { .. } => {
@@ -331,30 +331,30 @@ impl<'a> Parts<'a> {
 }
 
 /// The sensitive parts of a recorded request.
-fn of_request(at: &SensitivePath, taint: &CallTaint, request: &CallRecord) -> Vec<Part> {
+fn of_request(at: &SensitivePath, taint: &CallTaint, request: &CallRecord) -> Vec<SensitivePart> {
     if taint.is_empty() {
         return Vec::new();
     }
     let mut found = Vec::new();
     if taint.url {
-        found.push(Part { at: at.name("url"), form: Form::Text });
+        found.push(SensitivePart { at: at.name("url"), form: Form::Text });
     }
     for (index, (name, _)) in request.headers.iter().enumerate() {
         if taint.headers.iter().any(|header| header.eq_ignore_ascii_case(name)) {
-            found.push(Part { at: at.name("headers").index(index).index(1), form: Form::Text });
+            found.push(SensitivePart { at: at.name("headers").index(index).index(1), form: Form::Text });
         }
     }
     found.extend(of_body(&at.name("body"), taint.body.clone(), &request.body));
     found
 }
 
-fn of_body(at: &SensitivePath, paths: Vec<SensitivePath>, body: &Payload) -> Option<Part> {
+fn of_body(at: &SensitivePath, paths: Vec<SensitivePath>, body: &Payload) -> Option<SensitivePart> {
     if paths.is_empty() {
         return None;
     }
     match body {
         Payload::Empty => None,
-        Payload::Text(_) => Some(Part { at: at.name("text"), form: Form::Json(paths) }),
-        Payload::Base64(_) => Some(Part { at: at.name("base64"), form: Form::Text }),
+        Payload::Text(_) => Some(SensitivePart { at: at.name("text"), form: Form::Json(paths) }),
+        Payload::Base64(_) => Some(SensitivePart { at: at.name("base64"), form: Form::Text }),
     }
 }

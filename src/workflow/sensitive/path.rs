@@ -124,7 +124,7 @@ impl SensitivePath {
         met.then(|| Self(self.0.get(names.len()..).unwrap_or_default().to_vec()))
     }
     /// Whether one of the two paths is a prefix of the other, or both are equal.
-    pub(super) fn meets(&self, other: &Self) -> bool {
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).all(|(own, other)| match (own, other) {
             (Segment::Name(own), Segment::Name(other)) => own == other,
             (Segment::Index(own), Segment::Index(other)) => own == other,
@@ -134,7 +134,7 @@ impl SensitivePath {
     }
     /// Whether the other path leads to or below what this one leads to.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        self.0.len() <= other.0.len() && self.meets(other)
+        self.0.len() <= other.0.len() && self.overlaps(other)
     }
     /// Visits every value at the path.
     pub fn visit(&self, value: &Value, visit: &mut dyn FnMut(&Value)) {

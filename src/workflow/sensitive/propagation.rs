@@ -95,7 +95,7 @@ impl<'a> Propagation<'a> {
         for template in rehearsals(step) {
             for (at, expression, _) in template.expressions() {
                 let part = SensitivePath::at(&at, SensitivePath::whole());
-                let meets = paths.iter().any(|path| path.meets(&part));
+                let meets = paths.iter().any(|path| path.overlaps(&part));
                 let legacy = expression.reads().iter().filter(|read| meets && read.root() == "legacy");
                 found.extend(legacy.map(|read| SensitivePath::of(names(&read.0))));
             }

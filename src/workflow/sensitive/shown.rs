@@ -129,7 +129,7 @@ impl Redaction {
             return self.taint.steps.values().any(|step| !(step.call.is_empty() && step.undo.is_empty()));
         }
         match SensitivePath::parse(path) {
-            Ok(path) => self.answer_paths().any(|hidden| hidden.meets(&path)),
+            Ok(path) => self.answer_paths().any(|hidden| hidden.overlaps(&path)),
             // The path of a difference may be cut; `body` and `text` are the whole body.
             Err(_) if path.starts_with('$') || matches!(path, "body" | "text") => self.answer_paths().next().is_some(),
             Err(_) => false,

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::path::SensitivePath;
 use crate::names::StepId;
-use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, Part, RunStarted, StepEvent, WaitEvent};
+use crate::workflow::{
+    CallKind, ChildEvent, Choice, ConflictEvent, ControlEvent, Event, RunStarted, StepEvent, WaitEvent,
+};
 
 /// The sensitive values that a run got from others, and the steps for which people entered values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ impl SensitiveSources {
             }
             Event::Conflict(ConflictEvent::Resolved {
                 step,
-                part: Part::Do | Part::Probe,
+                part: CallKind::Do | CallKind::Probe,
                 choice: Choice::Take { .. },
                 ..
             }) => self.taken.insert(step.clone()),

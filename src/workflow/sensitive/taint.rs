@@ -7,7 +7,7 @@ use super::propagation::Propagation;
 use super::sources::SensitiveSources;
 use crate::expression::Template;
 use crate::names::StepId;
-use crate::workflow::{Call, CallBody, Part, Plan, Run, Step, StepKind, Until};
+use crate::workflow::{Call, CallBody, CallKind, Plan, Run, Step, StepKind, Until};
 
 /// The sensitive parts of a run's events, by step.
 pub struct Taint {
@@ -74,11 +74,11 @@ impl StepTaint {
     pub fn hides_entered_values(&self) -> bool {
         self.reads_sensitive || self.is_given || !self.output.is_empty()
     }
-    pub fn of_part(&self, part: Part) -> &CallTaint {
+    pub fn of_part(&self, part: CallKind) -> &CallTaint {
         match part {
-            Part::Do => &self.call,
-            Part::Probe => &self.probe,
-            Part::Undo => &self.undo,
+            CallKind::Do => &self.call,
+            CallKind::Probe => &self.probe,
+            CallKind::Undo => &self.undo,
         }
     }
 }

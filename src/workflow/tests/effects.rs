@@ -2,7 +2,7 @@
 
 use super::harness::{breaker_open, plan, timed_out};
 use super::*;
-use crate::workflow::{ChildEvent, EndingEvent, Part, TreeEffects};
+use crate::workflow::{CallKind, ChildEvent, EndingEvent, TreeEffects};
 
 const TWO: &str = "
 workflow: w
@@ -27,11 +27,19 @@ fn an_effect_that_was_certainly_not_done_does_not_count() {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         assert_eq!(counts(&mut harness), (true, false, false), "the attempt may be sent at any moment");
-        let attempt = harness.run.attempt(&"draft".into(), None, Part::Do).unwrap().attempt;
+        let attempt = harness.run.attempt(&"draft".into(), None, CallKind::Do).unwrap().attempt;
         let index = plan.step(&"draft".into()).unwrap().0;
         let item = None;
         harness
-            .command(Command::Record { step: index, item, part: Part::Do, attempt, result, again: false, jitter: 0.5 })
+            .command(Command::Record {
+                step: index,
+                item,
+                part: CallKind::Do,
+                attempt,
+                result,
+                again: false,
+                jitter: 0.5,
+            })
             .unwrap();
         assert_eq!(counts(&mut harness), (false, false, true));
         harness.settle();

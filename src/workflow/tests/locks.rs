@@ -4,7 +4,7 @@ use super::harness::plan;
 use super::people_harness::review;
 use super::*;
 use crate::workflow::ControlCommand::{Adjust, Resolve};
-use crate::workflow::{Choice, ConflictKind, ControlCommand, LockSeen, Part, StepStatus, WaitLink};
+use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, LockSeen, StepStatus, WaitLink};
 
 fn locked(busy: &str) -> Plan {
     plan(&format!(
@@ -390,7 +390,7 @@ respond: {{ status: 200 }}
         let step = plan.step(&"take".into()).unwrap().0;
         let result = status(404);
         let command =
-            Command::Record { step, item: Some(0), part: Part::Do, attempt: 1, result, again: false, jitter: 0.5 };
+            Command::Record { step, item: Some(0), part: CallKind::Do, attempt: 1, result, again: false, jitter: 0.5 };
         super::super::work_count::take_work();
         decide(&harness.run, &plan, &harness.world, command, harness.now).unwrap();
         assert_eq!(super::super::work_count::take_work(), copies, "{failures}");

@@ -6,7 +6,7 @@ use super::locks::wait_link;
 use super::people_harness::{no, review, yes, yes_with};
 use super::*;
 use crate::workflow::{
-    CheckpointEvent, CheckpointKind, ChildEvent, Choice, ControlCommand, LockEvent, LockSeen, Part, TreeEffects,
+    CallKind, CheckpointEvent, CheckpointKind, ChildEvent, Choice, ControlCommand, LockEvent, LockSeen, TreeEffects,
     replay_with,
 };
 
@@ -251,7 +251,7 @@ fn check_invariants(harness: &Harness<'_>) {
                 assert!(queued.remove(&(step.clone(), *item)), "it stood in a queue");
                 held.remove(&(step.clone(), *item));
             }
-            Event::StepStarted(started) if started.part == Part::Do => {
+            Event::StepStarted(started) if started.part == CallKind::Do => {
                 check_begin(harness, &approved, &held, &started.step, started.item);
             }
             Event::Child(ChildEvent::Started { step, item, .. }) => check_begin(harness, &approved, &held, step, *item),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{Steps, signal_note};
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{
-    CheckpointEvent, ChildEvent, Choice, ConflictEvent, ConflictKind, LockEvent, Part, Run, RunStatus, Skipped,
+    CallKind, CheckpointEvent, ChildEvent, Choice, ConflictEvent, ConflictKind, LockEvent, Run, RunStatus, Skipped,
     StepEvent, StepStatus, WaitEvent,
 };
 
@@ -136,10 +136,10 @@ impl Steps {
             ConflictEvent::Resolved { step, part, choice, by, .. } => {
                 let step = self.step(step, at);
                 step.status = match (part, choice) {
-                    (Part::Undo, Choice::Take { .. }) => StepStatus::Undone,
-                    (Part::Undo, Choice::Skip) => StepStatus::Done,
-                    (Part::Undo, _) => StepStatus::Undoing,
-                    (Part::Do | Part::Probe, _) => StepStatus::Running,
+                    (CallKind::Undo, Choice::Take { .. }) => StepStatus::Undone,
+                    (CallKind::Undo, Choice::Skip) => StepStatus::Done,
+                    (CallKind::Undo, _) => StepStatus::Undoing,
+                    (CallKind::Do | CallKind::Probe, _) => StepStatus::Running,
                 };
                 step.note = Some(format!("{by} chose `{}`", choice.name()));
             }

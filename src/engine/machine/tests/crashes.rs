@@ -6,7 +6,7 @@ use super::copies::{move_to_call, pending_calls};
 use super::plans;
 use super::rig::{self, Crash, Pending, Rig};
 use crate::engine::machine::Input;
-use crate::workflow::{Part, RunStatus};
+use crate::workflow::{CallKind, RunStatus};
 
 /// The next input: the result of the oldest pending request, or the timer; `None` where nothing is pending or the run
 /// has ended.
@@ -103,7 +103,7 @@ fn the_next_process_sends_no_call_again_of_a_run_that_was_cancelled_without_undo
     for (order, sent_again, end) in orders {
         let mut rig = Rig::new(&plan);
         rig.begin();
-        move_to_call(&mut rig, "take", Part::Do);
+        move_to_call(&mut rig, "take", CallKind::Do);
         rig.pending.pop_front();
         let order = order(&mut rig);
         rig.step(order);

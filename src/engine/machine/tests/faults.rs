@@ -16,7 +16,7 @@ use crate::engine::machine::{
 use crate::names::{RunId, Seq};
 use crate::store::{Append, AppendError};
 use crate::workflow::{
-    AttemptResult, CheckpointAnswer, ControlCommand, EffectClass, Event, LockSeen, Part, RunStatus, fold,
+    AttemptResult, CallKind, CheckpointAnswer, ControlCommand, EffectClass, Event, LockSeen, RunStatus, fold,
 };
 
 impl Rig {
@@ -254,7 +254,7 @@ impl Rig {
         for event in &events {
             match event {
                 Event::StepFinished(done)
-                    if done.part == Part::Do && !outcomes.insert((done.step.clone(), done.item)) =>
+                    if done.part == CallKind::Do && !outcomes.insert((done.step.clone(), done.item)) =>
                 {
                     self.report(format!("I2: `{}` has two outcomes", done.step));
                 }

@@ -8,7 +8,9 @@ use super::simulation::Acknowledged;
 use super::store::SimStore;
 use crate::names::{Seq, WorkflowName};
 use crate::store::{RunCoordination, Store, StoredEvent};
-use crate::workflow::{CheckpointEvent, EndingEvent, Event, LockEvent, Part, Plan, Run, RunSummary, WaitEvent, fold};
+use crate::workflow::{
+    CallKind, CheckpointEvent, EndingEvent, Event, LockEvent, Plan, Run, RunSummary, WaitEvent, fold,
+};
 
 /// Checks the invariants, also those of times, locks and answers; returns the number of events. I1: nothing
 /// acknowledged is lost, and no effect is performed without an event. I2: a step has one outcome. I3: no effect is
@@ -88,7 +90,9 @@ fn check_run(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut 
         }
         last = Some(stored.at);
         match &stored.event {
-            Event::StepFinished(done) if done.part == Part::Do && !outcomes.insert((done.step.clone(), done.item)) => {
+            Event::StepFinished(done)
+                if done.part == CallKind::Do && !outcomes.insert((done.step.clone(), done.item)) =>
+            {
                 wrong.push(format!("I2: {id} has two outcomes of {} {:?}", done.step, done.item));
             }
             Event::Checkpoint(CheckpointEvent::Answered { checkpoint, .. }) if !answered.insert(checkpoint.clone()) => {

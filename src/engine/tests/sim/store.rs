@@ -23,9 +23,9 @@ pub(super) use self::shared::Shared;
 use crate::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
-    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore,
-    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
-    StoreNotification, StoredEvent, TakeResult, WebhookMessage,
+    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore, OwnedRun,
+    PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoreNotification, StoredEvent, StoredFirstTry, TakeResult, WebhookMessage,
 };
 use crate::workflow::{RunStatus, RunSummary};
 

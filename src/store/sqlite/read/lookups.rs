@@ -15,7 +15,7 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
-use crate::store::{FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError};
+use crate::store::{FlipRecord, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError, StoredFirstTry};
 
 pub(in crate::store::sqlite) async fn plan(readers: &Readers, id: PlanId) -> Result<Option<serde_json::Value>> {
     let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT source FROM plans WHERE id = ?")
@@ -90,7 +90,7 @@ pub(in crate::store::sqlite) async fn first_try(
     readers: &Readers,
     key: RetryKey,
     since: i64,
-) -> Result<Option<FirstTry>> {
+) -> Result<Option<StoredFirstTry>> {
     type Row = (String, Option<Vec<u8>>, Option<Vec<u8>>, i64);
     const TEXT: &str =
         concat!("SELECT arm, run_id, request, at FROM retry_keys WHERE key = ?1 AND ", is_bound!("retry_keys", "?2"));
@@ -103,7 +103,7 @@ pub(in crate::store::sqlite) async fn first_try(
     let Some((arm, run, request, at)) = row else { return Ok(None) };
     let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
     let request = request.and_then(|bytes| bytes.try_into().ok());
-    Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request, at: time(at)? }))
+    Ok(Some(StoredFirstTry { arm: known_arm(&arm)?, run, request, at: time(at)? }))
 }
 
 pub(in crate::store::sqlite) async fn engine_took_any(

@@ -1,7 +1,7 @@
 use super::*;
-use crate::workflow::{Part, RecordedHeaders};
+use crate::workflow::{CallKind, RecordedHeaders};
 
-fn recorded(plan: &Plan, step: &str, part: Part) -> Option<Vec<String>> {
+fn recorded(plan: &Plan, step: &str, part: CallKind) -> Option<Vec<String>> {
     let (index, _) = plan.step(&StepId::from(step)).unwrap();
     match &*plan.recorded_headers(index, part) {
         RecordedHeaders::All => None,
@@ -32,7 +32,7 @@ respond: { status: 200, body: '${steps.unread.output}' }
 "#,
     );
     let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
-    let of = |step: &str| recorded(&plan, step, Part::Do);
+    let of = |step: &str| recorded(&plan, step, CallKind::Do);
     let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
     assert_eq!(
         of("unread"),
@@ -43,5 +43,8 @@ respond: { status: 200, body: '${steps.unread.output}' }
     assert_eq!(of("first"), names(&["etag", "x-session"]));
     assert_eq!(of("second"), of("first"), "it may run in place of `first`");
     assert_eq!(of("any"), None, "the name of the header is computed when the step runs");
-    assert_eq!((recorded(&plan, "named", Part::Undo), recorded(&plan, "named", Part::Probe)), (names(&[]), None));
+    assert_eq!(
+        (recorded(&plan, "named", CallKind::Undo), recorded(&plan, "named", CallKind::Probe)),
+        (names(&[]), None)
+    );
 }

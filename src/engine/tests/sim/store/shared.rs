@@ -141,7 +141,7 @@ impl Store for Shared {
         pin(key: crate::flag::PinKey) -> Option<PinRecord>;
         pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
-        first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
+        first_try(key: crate::flag::RetryKey) -> Option<StoredFirstTry>;
         engine_took_any(range: std::ops::RangeInclusive<crate::flag::RetryKey>) -> bool;
         engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;
         pinned(after: u64, limit: usize) -> Vec<(u64, crate::flag::PinKey, crate::flag::Arm)>;

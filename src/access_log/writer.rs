@@ -151,7 +151,7 @@ impl Writer {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     wait_for_room(&self.open);
-                    // Whoever moved the pipe away may not read it any more.
+                    // After SIGUSR1 nobody may read the old pipe any more, so this write does not wait for it.
                     if self.reopen.swap(false, Acquire) && self.open_in_write(written) {
                         return self.write_lines();
                     }

@@ -123,10 +123,14 @@ pub struct DivergenceRow {
 ///
 /// # Errors
 /// An event cannot be read, or is not valid after those before it.
-pub fn divergences(events: &[EventRow], plan: &Plan, world: &DecisionInputs) -> Result<Vec<DivergenceRow>, String> {
+pub fn divergences(
+    events: &[EventRow],
+    plan: &Plan,
+    decision_inputs: &DecisionInputs,
+) -> Result<Vec<DivergenceRow>, String> {
     let events: Vec<(Timestamp, Event)> =
         events.iter().map(|row| Ok((row.at, event(row)?))).collect::<Result<_, String>>()?;
-    let found = replay_with(&events, plan, world).map_err(|misfit| misfit.to_string())?;
+    let found = replay_with(&events, plan, decision_inputs).map_err(|misfit| misfit.to_string())?;
     let row = |found: Divergence| {
         let Divergence { seq, at, step, item, kind, was, expected: would } = found;
         DivergenceRow {

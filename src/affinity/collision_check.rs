@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::families::PinCountsById;
+use super::pin_counts::PinCountsById;
 use crate::flag::{Arm, PinKey};
 use crate::store::StoreHandle;
 

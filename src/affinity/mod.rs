@@ -20,7 +20,6 @@
 
 mod cache;
 mod collision_check;
-mod families;
 mod filter;
 mod key_dir;
 mod key_file;
@@ -38,6 +37,7 @@ mod key_writer;
 mod look_ups;
 mod newer_files;
 mod owners;
+mod pin_counts;
 mod request_locks;
 mod sets;
 mod store_generation;
@@ -59,7 +59,6 @@ use tokio::task::AbortHandle;
 
 use self::cache::Cache;
 use self::collision_check::{CheckMessage, CollisionChecks};
-use self::families::PinCountsById;
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
@@ -67,6 +66,7 @@ pub use self::key_log::KeyLog;
 use self::look_ups::LookUps;
 use self::newer_files::NewerFilesMarks;
 use self::owners::{owner_of, stronger};
+use self::pin_counts::PinCountsById;
 use self::request_locks::RequestLocks;
 use self::sets::Sets;
 pub use self::tries::KeyTakeResult;

@@ -34,7 +34,8 @@ pub(super) fn of_original(record: &KeyFileRecord) -> Unreadable {
     Unreadable { why, belongs_to_original: true }
 }
 
-/// The record of what a store lacks that is older than this file. `own` is the record of the process's own file.
+/// The record which says that the store is older than this file, and so lacks what was done after it was copied.
+/// `own` is the record of the process's own file.
 pub(super) fn of_later_store(file: &Path, own: &KeyFileRecord, now: Timestamp) -> KeyFileRecord {
     let why = "was written after this store: the store is an older copy that was put in the place of a later one";
     let unread = UnreadKeyFile { since: now, why: why.into(), belongs_to_original: true, is_of_later_store: true };

@@ -21,7 +21,7 @@ use crate::workflow::{DecisionInputs, Plan, missing};
 /// Checked flag files with which recorded runs are replayed.
 pub struct ReplayFiles {
     plans: BTreeMap<WorkflowName, Arc<Plan>>,
-    world: DecisionInputs,
+    decision_inputs: DecisionInputs,
     /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
     limits: Arc<Limits>,
@@ -87,7 +87,7 @@ impl ReplayFiles {
             setup.services.iter().map(|(name, service)| (name, service.urls.first().map_or(String::new(), base_url)));
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let limits = &setup.limits;
-        let world = DecisionInputs::new(
+        let decision_inputs = DecisionInputs::new(
             base_urls,
             setup.settings.secrets.keys().map(String::as_str),
             secret.unwrap_or_default(),
@@ -100,7 +100,7 @@ impl ReplayFiles {
         .with_workflows(setup.workflows.keys().cloned());
         let keyed = setup.services.iter().map(|(name, service)| (name.clone(), service.keyed)).collect();
         let limits = setup.limits.clone();
-        Self { plans: setup.workflows, world, keyed, limits, has_store_secret: secret.is_some() }
+        Self { plans: setup.workflows, decision_inputs, keyed, limits, has_store_secret: secret.is_some() }
     }
     /// The limits of the files.
     pub fn limits(&self) -> &Limits {
@@ -108,7 +108,7 @@ impl ReplayFiles {
     }
     /// Sets the store's secret.
     pub fn with_secret(mut self, secret: Option<[u8; 32]>) -> Self {
-        self.world.key_secret = secret.unwrap_or_default();
+        self.decision_inputs.key_secret = secret.unwrap_or_default();
         self.has_store_secret = secret.is_some();
         self
     }
@@ -136,7 +136,7 @@ impl ReplayFiles {
     /// The run's events cannot be read.
     pub fn missing(&self, events: &[EventRow], plan: &StoredPlan) -> Result<Vec<String>, String> {
         let run = run_from_events(events)?;
-        let missing = missing::all(&plan.0, Some(&run), &self.world).into_iter();
+        let missing = missing::all(&plan.0, Some(&run), &self.decision_inputs).into_iter();
         Ok(missing.map(|(step, missing)| format!("`{step}` needs {missing}")).collect())
     }
     /// Calls of a run whose outcome is unknown, at services that have other URLs in the files.
@@ -145,7 +145,7 @@ impl ReplayFiles {
     /// The run's events cannot be read.
     pub fn moved(&self, events: &[EventRow], plan: &StoredPlan) -> Result<Vec<MovedCall>, String> {
         let run = run_from_events(events)?;
-        let moved = address::moved_calls(&run, &plan.0, &self.world).into_iter();
+        let moved = address::moved_calls(&run, &plan.0, &self.decision_inputs).into_iter();
         let row = |((step, item), AddressChange { service, from, to })| MovedCall { step, item, service, from, to };
         Ok(moved.map(row).collect())
     }
@@ -159,7 +159,7 @@ impl ReplayFiles {
             return Ok(ReplayResult::SamePlan);
         }
         match self.plans.get(&workflow) {
-            Some(plan) => divergences(events, plan, &self.world).map(ReplayResult::Diverges),
+            Some(plan) => divergences(events, plan, &self.decision_inputs).map(ReplayResult::Diverges),
             None => Ok(ReplayResult::WorkflowMissing(workflow)),
         }
     }

@@ -36,8 +36,8 @@ use crate::engine::scheduler::registry::Registry;
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::scheduler::stuck::StuckRuns;
+use crate::engine::scheduler::subscriptions::RunSubscriptions;
 use crate::engine::scheduler::timers::Timers;
-use crate::engine::scheduler::watchers::Watchers;
 use crate::engine::scheduler::why_unresumed::WhyUnresumed;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
@@ -136,7 +136,7 @@ pub(super) struct Schedule {
     pub load_permits: LoadPermits,
     /// The queue of runs that are to get a snapshot.
     pub run_snapshots: Arc<RunSnapshots>,
-    pub watchers: Watchers,
+    pub subscriptions: RunSubscriptions,
     /// The labels of the gauge of unfinished runs, to be set to zero when no such run is left.
     pub gauge_labels: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
     /// The runs that this gauge counts, on a store that several processes share.

@@ -53,7 +53,7 @@ use self::scheduler::load_permits::LoadPermits;
 use self::scheduler::recover;
 use self::scheduler::run_snapshots::RunSnapshots;
 use self::scheduler::stuck::StuckRuns;
-use self::scheduler::watchers::Watchers;
+use self::scheduler::subscriptions::RunSubscriptions;
 use self::scheduler::why_unresumed::WhyUnresumed;
 use self::snapshot::{FilesSnapshot, ProcessConstants};
 use self::tasks::Tasks;
@@ -161,7 +161,7 @@ impl Engine {
             stuck: StuckRuns::default(),
             load_permits: LoadPermits::default(),
             run_snapshots: Arc::new(RunSnapshots::new(&limits)),
-            watchers: Watchers::new(usize_of(limits.api_start_events_bytes_max)),
+            subscriptions: RunSubscriptions::new(usize_of(limits.api_start_events_bytes_max)),
             gauge_labels: Mutex::default(),
             counted_runs: Arc::default(),
             why_unresumed: WhyUnresumed::default(),

@@ -28,7 +28,7 @@ pub(super) struct FilesSnapshot {
     pub secrets: Arc<Value>,
     /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
-    pub world: Arc<DecisionInputs>,
+    pub decision_inputs: Arc<DecisionInputs>,
 }
 
 /// Values that stay the same while the process lives.
@@ -64,7 +64,7 @@ impl FilesSnapshot {
             before.into_iter().flat_map(|before| &before.services).filter(|(name, _)| !services.contains_key(*name));
         removed.for_each(|(_, upstream)| upstream.retire());
         let bases = services.iter().map(|(name, upstream)| (name, upstream.first_url().to_owned()));
-        let world = DecisionInputs::new(
+        let decision_inputs = DecisionInputs::new(
             bases,
             secrets.keys().map(String::as_str),
             process.key_secret,
@@ -85,7 +85,7 @@ impl FilesSnapshot {
             keyed,
             services,
             secrets: Arc::new(Value::Object(secrets)),
-            world: Arc::new(world),
+            decision_inputs: Arc::new(decision_inputs),
         }
     }
     /// What a workflow and those below it read of legacy's reply; `None` where they read nothing.

@@ -31,7 +31,7 @@ impl RunTasks for Tasks {
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     ) {
-        acquire::open(&core, slot, owned, permit);
+        acquire::start_run_task(&core, slot, owned, permit);
     }
     fn drive(&self, core: Arc<Core>, acquired: AcquiredRun) -> BoxFuture<'static, ()> {
         let driver = Driver::of_acquired(&core, acquired);

@@ -113,14 +113,14 @@ impl MarkFiles {
         match command {
             MarkCommand::Mark(route, tell) => {
                 let marked = self.mark(route);
-                self.state().set_ended();
+                self.state().record_write_end();
                 let _nobody_waits = tell.send(marked);
             }
             MarkCommand::Clear(slots, tell) => {
                 for (route, slots) in slots {
                     self.clear(route, slots);
                 }
-                self.state().set_ended();
+                self.state().record_write_end();
                 let _nobody_waits = tell.send(());
             }
             #[cfg(test)]
@@ -136,7 +136,7 @@ impl MarkFiles {
             Ok((marked, slot)) => {
                 let mut state = self.state();
                 state.add(marked, vec![(0, slot)]);
-                state.set_succeeded();
+                state.record_success();
                 Some(marked)
             }
             Err(error) => {

@@ -102,7 +102,7 @@ impl MarksState {
     }
 
     /// Records that a write has ended. Once none is outstanding, writes no longer count as hanging.
-    pub fn set_ended(&mut self) {
+    pub fn record_write_end(&mut self) {
         self.outstanding -= 1;
         self.is_stalled &= self.outstanding > 0;
         if !self.is_stalled {
@@ -111,7 +111,7 @@ impl MarksState {
     }
 
     /// Records that a mark was written.
-    pub fn set_succeeded(&mut self) {
+    pub fn record_success(&mut self) {
         self.failing = false;
     }
 }

@@ -157,7 +157,7 @@ impl Evidence {
             if has_any(&route) {
                 continue;
             }
-            let weight = |id: &&RouteId| routes.get(*id).map_or(0, |shared| shared.lock().evidence.weight());
+            let weight = |id: &&RouteId| routes.get(*id).map_or(0, |shared| shared.lock().evidence.rank());
             let Some(old) = was.iter().rev().filter(has_any).max_by_key(weight) else { continue };
             let Some(from) = routes.get(old).cloned() else { continue };
             routes.entry(route.clone()).or_default().lock().take_evidence(old, &mut from.lock());
@@ -250,7 +250,7 @@ impl Evidence {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let counters = ids.filter_map(|id| routes.get(id)).map(|shared| shared.lock());
         let fitting = counters.filter(|counters| counters.basis.as_deref() == Some(basis)).map(|c| c.evidence.clone());
-        fitting.reduce(|first, next| if next.weight() > first.weight() { next } else { first }).unwrap_or_default()
+        fitting.reduce(|first, next| if next.rank() > first.rank() { next } else { first }).unwrap_or_default()
     }
 
     /// Sets the metrics from one copy of every route, then renders them; one scrape at a time.

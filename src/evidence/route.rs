@@ -72,7 +72,7 @@ impl RouteEvidence {
     }
     /// Which evidence a route keeps if it has several ids: that with open mismatches, then any. An id under which
     /// nothing was counted must not hide the open mismatches of another one.
-    pub(super) fn weight(&self) -> u8 {
+    pub(super) fn rank(&self) -> u8 {
         match self {
             Self { mismatched: 1.., .. } => 2,
             other if *other != Self::default() => 1,

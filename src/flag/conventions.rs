@@ -123,7 +123,8 @@ impl PathConventions {
     pub(super) fn is_exact(&self) -> bool {
         !self.ignores_trailing_slash() && !self.ignores_case() && !self.strips_parameters() && !self.strips_suffix()
     }
-    /// What may be unusual in this path, and of which is declared what the service makes of it.
+    /// The kinds of unusual spelling for which it is declared how the service reads them, as far as this path may have
+    /// them.
     pub(super) fn settled(&self, path: &str) -> Unusual {
         let mut settled = Unusual::default();
         // Without its parameters such a path has two slashes in a row.

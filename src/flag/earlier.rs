@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use http::Method;
 use http::header::{HOST, HeaderName};
 
-use super::hashes::Salts;
+use super::hashes::HashKeys;
 use super::matcher::{Matcher, Params};
 use super::path::match_key;
 use super::retry::EarlierScope;
@@ -37,7 +37,7 @@ pub struct EarlierRetryKeys {
 
 impl EarlierScopes {
     /// The keys of a request that belongs to this route now.
-    pub(super) fn retry_keys(&self, route: &RouteId, salts: &Salts, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
+    pub(super) fn retry_keys(&self, route: &RouteId, salts: &HashKeys, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
         let mut all = EarlierRetryKeys::default();
         if self.by_route.is_empty() && self.reassigned.is_empty() {
             return all;
@@ -68,7 +68,7 @@ impl EarlierScopes {
     }
 
     /// The first of the moved requests to which a request belongs, as an index, and the parameters of its path.
-    pub(super) fn find_moved(
+    pub(super) fn find_reassigned(
         &self,
         method: &Method,
         host: Option<&str>,

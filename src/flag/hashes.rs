@@ -14,7 +14,7 @@ use super::{CallerScope, EarlierScope, Percent, RequestFacts, RetryKey, RetryKey
 use crate::names::RouteId;
 
 /// The keys of the hashes, one for each purpose.
-pub struct Salts {
+pub struct HashKeys {
     sample: [u8; 32],
     /// For the shares of `dark` and `live`.
     dark_live: [u8; 32],
@@ -25,7 +25,7 @@ pub struct Salts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket(u16);
 
-impl Salts {
+impl HashKeys {
     /// Derives the hash keys from the store's secret.
     pub fn new(secret: &[u8; 32]) -> Self {
         let salt = |name: &[u8]| *blake3::keyed_hash(secret, name).as_bytes();

@@ -33,15 +33,15 @@ pub const STEPS_MAX: u32 = 256;
 pub struct TooManyReadings;
 
 /// The templates of routes, by host and method.
-pub struct Readings {
+pub struct RouteTrees {
     /// Whether servers are considered that ignore case, and suffixes of segments.
     ignores: (bool, bool),
-    any_host: Vec<(Method, Tree)>,
-    hosts: HashMap<Box<str>, Vec<(Method, Tree)>>,
+    any_host: Vec<(Method, Trie)>,
+    hosts: HashMap<Box<str>, Vec<(Method, Trie)>>,
 }
 
 /// Templates as a tree of segments; the first node is the root.
-struct Tree(Vec<Node>);
+struct Trie(Vec<Node>);
 
 #[derive(Default)]
 struct Node {
@@ -64,7 +64,7 @@ struct TrieState {
     in_parameters: bool,
 }
 
-impl Readings {
+impl RouteTrees {
     /// Of no route yet. The routes have these conventions; if those are strict, more servers are considered.
     pub fn new(conventions: &PathConventions) -> Self {
         let PathConventions { strict, .. } = *conventions;
@@ -81,7 +81,7 @@ impl Readings {
         let also_head = (matches.method == Method::GET).then_some(Method::HEAD);
         for method in [Some(matches.method.clone()), also_head].into_iter().flatten() {
             let at = trees.iter().position(|(known, _)| *known == method).unwrap_or_else(|| {
-                trees.push((method, Tree(vec![Node::default()])));
+                trees.push((method, Trie(vec![Node::default()])));
                 trees.len() - 1
             });
             trees[at].1.insert(&matches.path, index, self.ignores.0);
@@ -123,7 +123,7 @@ impl Readings {
     }
 }
 
-impl Tree {
+impl Trie {
     fn insert(&mut self, template: &str, index: usize, ignores_case: bool) {
         let mut node = 0;
         for segment in template.split('/').skip(1) {
@@ -176,7 +176,7 @@ impl Tree {
             removals -= usize::from(may_be_parent(segment.bytes));
             let texts = Texts::of(segment.bytes, ignores);
             let mut add = |place: TrieState| {
-                // Those that cannot be removed any more are there to stay.
+                // Dropped if later dot segments are too few to remove its extra segments: it can match no template.
                 if place.extra <= removals && !next.contains(&place) {
                     next.push(place);
                 }
@@ -206,7 +206,7 @@ impl Tree {
             if from.in_parameters {
                 return add(from);
             }
-            // The separator before it may be text, and the segment one with the segment before it.
+            // The separator before it may be text: then this segment and the one before it are one segment.
             match from {
                 TrieState { extra: 1.., .. } => add(from),
                 TrieState { node: 0, .. } => add(TrieState { extra: 1, ..from }),

@@ -13,7 +13,7 @@ use http::Method;
 use super::conventions::PathConventions;
 use super::matcher::{Hit, Matcher, Params};
 use super::path::{Unusual, match_key};
-use super::readings::{Readings, TooManyReadings};
+use super::readings::{RouteTrees, TooManyReadings};
 use super::template_key::{PathKey, lower_case, respell};
 use super::{Route, RouteMatch};
 
@@ -29,7 +29,7 @@ struct RouteGroup {
     /// Finds the spellings that some server could take for a route. Only for strict routes.
     loose_matcher: Option<Matcher>,
     /// The routes that an unusual path must not lead to unseen. `None` if there are none.
-    readings: Option<Readings>,
+    readings: Option<RouteTrees>,
 }
 
 /// A path in the two forms that services may match.
@@ -161,7 +161,7 @@ impl RouteGroup {
         let mut readings = None;
         for (at, route) in own.enumerate() {
             if route.workflow.is_some() || conventions.strict {
-                readings.get_or_insert_with(|| Readings::new(&conventions)).insert(&route.matches, at);
+                readings.get_or_insert_with(|| RouteTrees::new(&conventions)).insert(&route.matches, at);
             }
         }
         let loose = PathConventions::loosest();

@@ -7,9 +7,9 @@ use http::{HeaderName, Method};
 
 use super::conventions::PathConventions;
 use super::effective::{Effective, StateInputs};
-use super::hashes::Salts;
+use super::hashes::HashKeys;
 use super::key_text::AmbiguousKey;
-use super::readings::Readings;
+use super::readings::RouteTrees;
 use super::route_groups::{PathForms, RouteGroups, RouteHit};
 use super::{
     Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, ReassignedRequests, RequestFacts,
@@ -37,12 +37,12 @@ pub struct FlagSet {
     pub preserves_header_case: bool,
     pub(super) groups: RouteGroups,
     by_id: HashMap<RouteId, usize>,
-    salts: Salts,
+    salts: HashKeys,
     earlier_scopes: Arc<EarlierScopes>,
     /// The routes of `earlier_scopes.moved`, in the same order: in `off`, without a workflow.
     former_routes: Vec<Arc<RouteFlag>>,
     /// The former routes that an unusual path must not lead to unseen. `None` if there are none.
-    pub(super) former_readings: Option<Readings>,
+    pub(super) former_readings: Option<RouteTrees>,
 }
 
 /// A route and its flag.
@@ -106,7 +106,7 @@ impl FlagSet {
             Arc::new(RouteFlag::new(route, inputs, family, freeze))
         };
         let routes: Vec<_> = routes.into_iter().map(flag).collect();
-        let salts = Salts::new(&secret);
+        let salts = HashKeys::new(&secret);
         let preserves_header_case =
             default_legacy.preserve_header_case || routes.iter().any(|flag| flag.route.legacy.preserve_header_case);
         Self {
@@ -148,7 +148,7 @@ impl FlagSet {
         let former_routes: Vec<_> = earlier_scopes.reassigned.iter().map(former).collect();
         let mut former_readings = None;
         for (index, former) in former_routes.iter().enumerate() {
-            let readings = former_readings.get_or_insert_with(|| Readings::new(&PathConventions::default()));
+            let readings = former_readings.get_or_insert_with(|| RouteTrees::new(&PathConventions::default()));
             readings.insert(&former.route.matches, index);
         }
         Self { earlier_scopes, former_routes, former_readings, ..self }
@@ -199,7 +199,7 @@ impl FlagSet {
         if self.former_routes.is_empty() {
             return None;
         }
-        let (index, params) = self.earlier_scopes.find_moved(method, host, path, now_s())?;
+        let (index, params) = self.earlier_scopes.find_reassigned(method, host, path, now_s())?;
         self.former_routes.get(index).map(|flag| FoundRoute { flag, params })
     }
 
@@ -209,7 +209,7 @@ impl FlagSet {
         self.former_routes.get(index).filter(|_| may_come)
     }
 
-    pub(super) fn salts(&self) -> &Salts {
+    pub(super) fn salts(&self) -> &HashKeys {
         &self.salts
     }
 }

@@ -73,7 +73,7 @@ impl Certificate {
         });
         let key = match certified {
             Ok(key) => Arc::new(key),
-            Err(error) if error.message.starts_with("does not belong") => return Err(at_another_place(&error, &chain)),
+            Err(error) if error.message.starts_with("does not belong") => return Err(key_mismatch(&error, &chain)),
             Err(error) => return Err(error),
         };
         let CertificateFacts { names, not_before, not_after, .. } = facts;
@@ -87,7 +87,7 @@ impl Certificate {
 }
 
 /// The error of a key that does not belong to the first certificate.
-fn at_another_place(error: &CertificateError, chain: &[CertificateDer<'_>]) -> CertificateError {
+fn key_mismatch(error: &CertificateError, chain: &[CertificateDer<'_>]) -> CertificateError {
     let hint = match chain.len() {
         1 => error.hint,
         _ => "the certificate of the key must be the first in its file, those of its issuers follow",

@@ -216,7 +216,7 @@ impl ConnectionWait {
     pub(super) fn since(&self) -> u64 {
         self.since.load(Relaxed)
     }
-    /// The socket, which bytes of this exchange wait for among others, last took bytes then.
+    /// Bytes of this exchange wait with others for the socket, which last took bytes at this time.
     pub(super) fn on_socket_progress(&self, at: u64) {
         if self.phase() == Phase::Reply && !self.waits_for_legacy.load(Relaxed) {
             self.since.fetch_max(at, Relaxed);
@@ -329,7 +329,7 @@ impl ConnectionWait {
             _ if fin != 0 && gone <= at => Cut::ClientGone,
             Phase::Reply if self.waits_for_legacy.load(Relaxed) => Cut::LegacyReplyStalled,
             Phase::Reply | Phase::Linger => Cut::ClientStalled,
-            // An exchange that is told that it is overdue answers; one that does not is overdue twice.
+            // Reached only if the exchange was told that it is overdue, and is overdue again: it is answered only once.
             Phase::Upload | Phase::FirstByte | Phase::OwnDeadline => Cut::Timeout,
             Phase::Idle | Phase::Head | Phase::Tunnel => Cut::ClientGone,
         }

@@ -41,7 +41,7 @@ pub(super) struct EncodedAppend {
     pub(super) fence: Fence,
     pub(super) locks: Vec<LockUpdate>,
     /// Answered commands, each with the answer as JSON.
-    pub(super) settled: Vec<(Uuid, Vec<u8>)>,
+    pub(super) answered_commands: Vec<(Uuid, Vec<u8>)>,
     pub(super) pending_runs: Vec<PendingRunRow>,
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
 }
@@ -151,7 +151,7 @@ impl EncodedAppend {
             priority,
             fence,
             locks,
-            settled,
+            answered_commands: settled,
             pending_runs,
             reply,
         })
@@ -168,7 +168,7 @@ impl EncodedAppend {
         }
         let removed = self.locks.iter().filter(|update| !update.is_enqueue);
         notifications.extend(removed.map(|update| StoreNotification::Lock(update.entry.name.clone())));
-        notifications.extend(self.settled.iter().map(|(id, _)| StoreNotification::Command(*id)));
+        notifications.extend(self.answered_commands.iter().map(|(id, _)| StoreNotification::Command(*id)));
         if !self.original.webhook_messages.is_empty() {
             notifications.push(StoreNotification::WebhookMessage);
         }
@@ -189,7 +189,7 @@ impl EncodedAppend {
     }
 
     /// When its last event happened.
-    pub(super) fn at(&self) -> i64 {
+    pub(super) fn last_event_at(&self) -> i64 {
         self.original.events.last().map_or(0, |(at, _)| nanos(*at))
     }
 

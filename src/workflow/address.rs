@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use super::calls::{CallState, Phase, StepItem, StepState, UnknownReply};
 use super::conflict::conflict;
+use super::decision_inputs::call_scope;
 use super::failure::WENT_TO;
-use super::world::call_scope;
 use super::{
     Call, CallKind, CallRecord, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
     FailureKind, Plan, Run, Step, wire,
@@ -26,17 +26,17 @@ use crate::secret::SEALED;
 /// now.
 pub fn path_at_base<'r>(
     call: &Call,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     run: &Run,
     (step, item, part): (&StepId, Option<u32>, CallKind),
     record: &'r CallRecord,
 ) -> Option<&'r str> {
-    world.base(&call.service)?;
-    let path = record.url.strip_prefix(wire::base_of(call, world))?;
+    inputs.base(&call.service)?;
+    let path = record.url.strip_prefix(wire::base_of(call, inputs))?;
     let matches = match wire::is_url_hidden(call) {
         // The path is evaluated again when the call is sent, so it has to give the recorded one.
         true => {
-            let masked = call_scope(&world.masked(run), run, step, item, part);
+            let masked = call_scope(&inputs.masked(run), run, step, item, part);
             wire::recorded_path(call, &masked).is_ok_and(|evaluated| evaluated == path)
         }
         false => call.url.may_evaluate_to(path),
@@ -47,8 +47,8 @@ pub fn path_at_base<'r>(
 /// Whether the files in force allow a call to be repeated after an unknown outcome. The plan is loaded with these
 /// files, so a call whose repeat would need the key is not repeated once its service is not `keyed` any more. True also
 /// while the files lack the service: whether it is `keyed` is not known then, and nothing is sent to it anyway.
-pub fn allows_repeat(call: &Call, world: &DecisionInputs) -> bool {
-    call.repeat_is_harmless() || world.base(&call.service).is_none()
+pub fn allows_repeat(call: &Call, inputs: &DecisionInputs) -> bool {
+    call.repeat_is_harmless() || inputs.base(&call.service).is_none()
 }
 
 /// A service that has another base URL than when a call was recorded.
@@ -71,22 +71,22 @@ impl fmt::Display for AddressChange {
 /// The move of a recorded call's service; `None` where the service has the same base URL as then.
 pub(super) fn moved(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     call: &Call,
     call_id: (&StepId, Option<u32>, CallKind),
     record: &CallRecord,
 ) -> Option<AddressChange> {
-    if path_at_base(call, world, run, call_id, record).is_some() {
+    if path_at_base(call, inputs, run, call_id, record).is_some() {
         return None;
     }
     let from = record.url.split('?').next().unwrap_or_default().to_owned();
-    Some(AddressChange { service: call.service.clone(), from, to: wire::base_of(call, world).to_owned() })
+    Some(AddressChange { service: call.service.clone(), from, to: wire::base_of(call, inputs).to_owned() })
 }
 
 /// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services
 /// have other base URLs in the files in force. The run pauses there instead of sending such a call, or its probe,
 /// again. A call whose recorded URL is sealed is left out, because the URL is not known here.
-pub fn moved_calls(run: &Run, plan: &Plan, world: &DecisionInputs) -> BTreeMap<StepItem, AddressChange> {
+pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<StepItem, AddressChange> {
     let of_steps = run.steps.iter().flat_map(|(step, state)| {
         let open = match state {
             StepState::Open(open) => Some(open),
@@ -102,11 +102,11 @@ pub fn moved_calls(run: &Run, plan: &Plan, world: &DecisionInputs) -> BTreeMap<S
     for (step, item, part, state) in of_steps.chain(side_calls) {
         let in_flight = state.phase == Phase::InFlight && state.effect != EffectClass::Read;
         let Some((_, declared)) = plan.step(step) else { continue };
-        let Some(call) = declared.call(part).filter(|call| world.base(&call.service).is_some()) else { continue };
+        let Some(call) = declared.call(part).filter(|call| inputs.base(&call.service).is_some()) else { continue };
         let is_uncertain = in_flight || state.unknown_effect() || part == CallKind::Probe;
         if is_uncertain
             && !state.request.url.contains(SEALED[0])
-            && let Some(moved) = moved(run, world, call, (step, item, part), &state.request)
+            && let Some(moved) = moved(run, inputs, call, (step, item, part), &state.request)
         {
             found.entry((step.clone(), item)).or_insert(moved);
         }
@@ -130,22 +130,22 @@ pub(super) enum NextAttempt {
 /// The URL's expressions have no value any more.
 pub(super) fn next(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     part: CallKind,
     (call, state): (&Call, &CallState),
 ) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
-    match moved(run, world, call, (&step.id, item, part), &state.request) {
+    match moved(run, inputs, call, (&step.id, item, part), &state.request) {
         None => Ok(NextAttempt::Same),
         // `move_accepted`: a person who was told both addresses has asked for another attempt.
         Some(moved) if state.unknown_effect() && !state.move_accepted => {
             Ok(NextAttempt::Pause(pause(run, step, item, part, state, &moved)))
         }
         Some(_) => {
-            let masked = call_scope(&world.masked(run), run, &step.id, item, part);
+            let masked = call_scope(&inputs.masked(run), run, &step.id, item, part);
             let path = wire::recorded_path(call, &masked).map_err(|error| (call.url.reads().to_vec(), error))?;
-            let url = format!("{}{path}", wire::base_of(call, world));
+            let url = format!("{}{path}", wire::base_of(call, inputs));
             Ok(NextAttempt::Rebased(Arc::new(CallRecord { url, ..(*state.request).clone() })))
         }
     }
@@ -176,11 +176,11 @@ pub(super) fn pause_unrepeatable(
     step: &Step,
     item: Option<u32>,
     part: CallKind,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     (call, state): (&Call, &CallState),
 ) -> Option<Event> {
     let is_asked_for = state.requested && !state.requested_by_reload;
-    if !state.unknown_effect() || is_asked_for || allows_repeat(call, world) {
+    if !state.unknown_effect() || is_asked_for || allows_repeat(call, inputs) {
         return None;
     }
     let service = &call.service;

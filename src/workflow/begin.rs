@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use super::address::{self, NextAttempt};
 use super::calls::{CallState, Phase, StepState};
+use super::decision_inputs::{call_scope, deeper_than};
 use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs, starts_while_ending};
 use super::risk::{self, BeforeFirstAttempt};
 use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped, too_deep};
-use super::world::{call_scope, deeper_than};
 use super::{
     Call, CallKind, CallRecord, CommandRefusal, ConflictKind, DecisionInputs, EffectClass, Event, Outcome, Plan, Run,
     Skipped, Step, StepKind, StepStarted, fallback, lock, missing, wire,
@@ -24,7 +24,7 @@ use crate::names::{RunId, StepId};
 pub(super) fn begin(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     now: Timestamp,
@@ -35,7 +35,7 @@ pub(super) fn begin(
     }
     let call = match (&step.kind, item) {
         (StepKind::Call(call), _) => call,
-        (StepKind::Set(value), Some(item)) => return compute(run, plan, world, step, value, item),
+        (StepKind::Set(value), Some(item)) => return compute(run, plan, inputs, step, value, item),
         _ => return Err(CommandRefusal::NotDue("the step makes no call")),
     };
     match (run.steps.get(&step.id), item) {
@@ -44,28 +44,28 @@ pub(super) fn begin(
                 return Ok(skipped(run, step, Skipped::Needs));
             }
             if step.condition.is_some()
-                && let Err(events) = enter(run, world, &world.plain(run), step)
+                && let Err(events) = enter(run, inputs, &inputs.plain(run), step)
             {
                 return Ok(events);
             }
-            begin_first(run, plan, world, step, call, None, now)
+            begin_first(run, plan, inputs, step, call, None, now)
         }
         (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
             let slot = item.unwrap_or(0);
             match open.calls.get(&slot) {
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) && state.renew => {
-                    begin_first(run, plan, world, step, call, item, now)
+                    begin_first(run, plan, inputs, step, call, item, now)
                 }
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
-                    if let Some(missing) = missing::of_call(call, world) {
+                    if let Some(missing) = missing::of_call(call, inputs) {
                         return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
                     }
                     if let Some(pause) =
-                        address::pause_unrepeatable(run, step, item, CallKind::Do, world, (call, state))
+                        address::pause_unrepeatable(run, step, item, CallKind::Do, inputs, (call, state))
                     {
                         return Ok(vec![pause]);
                     }
-                    let request = match address::next(run, world, step, item, CallKind::Do, (call, state)) {
+                    let request = match address::next(run, inputs, step, item, CallKind::Do, (call, state)) {
                         Ok(NextAttempt::Same) => None,
                         Ok(NextAttempt::Rebased(request)) => Some(request),
                         Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
@@ -77,9 +77,9 @@ pub(super) fn begin(
                 None if !may_begin_item(open, slot) => {
                     Err(CommandRefusal::NotDue("it has ended, or there is no such item"))
                 }
-                None => match fallback::not_run(run, plan, world, step, item) {
+                None => match fallback::not_run(run, plan, inputs, step, item) {
                     Some(events) => Ok(events),
-                    None => begin_first(run, plan, world, step, call, item, now),
+                    None => begin_first(run, plan, inputs, step, call, item, now),
                 },
             }
         }
@@ -91,7 +91,7 @@ pub(super) fn begin(
 fn compute(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     value: &Template,
     item: u32,
@@ -100,10 +100,10 @@ fn compute(
         return Err(CommandRefusal::NotDue("it does not run as an item's fallback, or has ended"));
     }
     let item = Some(item);
-    if let Some(events) = fallback::not_run(run, plan, world, step, item) {
+    if let Some(events) = fallback::not_run(run, plan, inputs, step, item) {
         return Ok(events);
     }
-    let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
     let output = match run.inputs.get(&(step.id.clone(), item)) {
         Some(given) => given.clone(),
         None => match value.evaluate(&scope) {
@@ -111,10 +111,10 @@ fn compute(
             Err(error) => return Ok(vec![failed(run, step, item, value.reads(), &error)]),
         },
     };
-    if deeper_than(&output, world.output_depth_max) {
-        return Ok(vec![too_deep(step, item, world)]);
+    if deeper_than(&output, inputs.output_depth_max) {
+        return Ok(vec![too_deep(step, item, inputs)]);
     }
-    Ok(vec![match schema_failure(step, item, &output, world.bytes_mark(run)) {
+    Ok(vec![match schema_failure(step, item, &output, inputs.bytes_mark(run)) {
         Some(failure) => fail_or_pause(run, step, item, ConflictKind::Schema, failure),
         None => {
             finished(step, item, 0, Outcome::Done { status: 200, headers: Default::default(), output: output.into() })
@@ -127,32 +127,32 @@ fn compute(
 fn begin_first(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     call: &Call,
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
-    if let Some(missing) = missing::of_call(call, world) {
+    if let Some(missing) = missing::of_call(call, inputs) {
         return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
     }
-    let sent = match risk::before_first_attempt(run, plan, world, step, item, now) {
+    let sent = match risk::before_first_attempt(run, plan, inputs, step, item, now) {
         BeforeFirstAttempt::NothingFirst => sends(run.mode(), call),
         BeforeFirstAttempt::Rehearse => false,
         BeforeFirstAttempt::Waiting => return Err(CommandRefusal::NotDue("a person is asked")),
         BeforeFirstAttempt::Before(events) => return Ok(events),
     };
-    if let Some(before) = lock::before_first_attempt(run, world, step, item).filter(|_| sent) {
+    if let Some(before) = lock::before_first_attempt(run, inputs, step, item).filter(|_| sent) {
         return before;
     }
-    Ok(vec![first_attempt(run, &risk::as_asked(run, world, step, item), step, call, item, now, sent)])
+    Ok(vec![first_attempt(run, &risk::as_asked(run, inputs, step, item), step, call, item, now, sent)])
 }
 
 /// The first attempt of a call, or the first with another input: the event of the request that will be sent, or of the
 /// intent where the run's mode rehearses it.
 fn first_attempt(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     call: &Call,
     item: Option<u32>,
@@ -160,16 +160,16 @@ fn first_attempt(
     sent: bool,
 ) -> Event {
     let state = run.call_state(&step.id, item, CallKind::Do);
-    let request = match first_request(run, world, call, step, item, CallKind::Do) {
+    let request = match first_request(run, inputs, call, step, item, CallKind::Do) {
         Ok(request) => Arc::new(request),
         Err((reads, error)) => return failed(run, step, item, &reads, &error),
     };
     if !sent {
-        return rehearsed(run, step, call, world, request, item);
+        return rehearsed(run, step, call, inputs, request, item);
     }
     let key = (call.effect != EffectClass::Read).then(|| {
         let renewed = state.map_or(0, |state| state.renewed);
-        idempotency_key(world, run.id(), &step.id, item, CallKind::Do, renewed)
+        idempotency_key(inputs, run.id(), &step.id, item, CallKind::Do, renewed)
     });
     let number = state.map_or(1, |state| state.attempt + 1);
     started(step, call, item, (number, key, Some(request)), new_deadline(step, state, now))
@@ -218,37 +218,37 @@ fn started(
 /// Builds the request of one of a step's calls.
 pub(super) fn first_request(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     call: &Call,
     step: &Step,
     item: Option<u32>,
     part: CallKind,
 ) -> Result<CallRecord, (Vec<ReadPath>, ExpressionError)> {
-    let scope = call_scope(&world.plain(run), run, &step.id, item, part);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, part);
     // A request without secrets is recorded exactly as it is sent.
-    let masked = wire::has_hidden_parts(call).then(|| call_scope(&world.masked(run), run, &step.id, item, part));
+    let masked = wire::has_hidden_parts(call).then(|| call_scope(&inputs.masked(run), run, &step.id, item, part));
     let adjusted = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == CallKind::Do);
     let unstruck = if part == CallKind::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
     let body = unstruck.as_ref().or(adjusted.map(|adjusted| &**adjusted));
-    wire::call_record(call, world, run, &scope, masked.as_ref().unwrap_or(&scope), body)
+    wire::call_record(call, inputs, run, &scope, masked.as_ref().unwrap_or(&scope), body)
 }
 
 fn rehearsed(
     run: &Run,
     step: &Step,
     call: &Call,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     intent: Arc<CallRecord>,
     item: Option<u32>,
 ) -> Event {
-    let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
     let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(&scope)) {
         None => (None, None),
-        Some(Ok(output)) if deeper_than(&output, world.output_depth_max) => return too_deep(step, item, world),
+        Some(Ok(output)) if deeper_than(&output, inputs.output_depth_max) => return too_deep(step, item, inputs),
         Some(Ok(output)) => (Some(SharedJson::from(output)), None),
         Some(Err(error)) => (None, Some(format!("`rehearse:` has no value: {error}"))),
     };
-    if let Some(failure) = output.as_ref().and_then(|output| schema_failure(step, item, output, world.bytes_mark(run)))
+    if let Some(failure) = output.as_ref().and_then(|output| schema_failure(step, item, output, inputs.bytes_mark(run)))
     {
         return finished(step, item, 0, Outcome::Failed { failure });
     }
@@ -258,7 +258,7 @@ fn rehearsed(
 /// The idempotency key of a call: the same for all its attempts, and different for every other call. Each time a person
 /// gives the call another input, `renewed` grows and the key changes.
 pub(super) fn idempotency_key(
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     run: RunId,
     step: &StepId,
     item: Option<u32>,
@@ -274,6 +274,6 @@ pub(super) fn idempotency_key(
     if renewed > 0 {
         text.push_str(&format!("\n{renewed}"));
     }
-    let hash = blake3::keyed_hash(&world.key_secret, text.as_bytes());
+    let hash = blake3::keyed_hash(&inputs.key_secret, text.as_bytes());
     hash.to_hex().as_str().get(..32).unwrap_or_default().to_owned()
 }

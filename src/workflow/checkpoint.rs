@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use super::calls::Open;
 use super::conflict::conflict;
+use super::decision_inputs::deeper_than;
 use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, CheckpointStep, OnReject};
 use super::sensitive::answer_for_others;
 use super::step_events::{failed, finished, skipped};
-use super::world::deeper_than;
 use super::{
     CallKind, CheckpointAnswer, CheckpointEvent, CheckpointKind, CommandRefusal, ConflictEvent, ConflictKind,
     DecisionInputs, Event, Failure, FailureKind, Mode, OnTimeout, OpenCheckpoint, Outcome, Plan, ReviewItem, Risk, Run,
@@ -57,7 +57,7 @@ fn deadline_after(now: Timestamp, span: Option<Duration>) -> Option<Timestamp> {
 /// The checkpoint to be opened.
 pub(super) fn ask(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     asking: &Asking,
     about: About,
@@ -66,7 +66,7 @@ pub(super) fn ask(
     let About { item, kind, risk, question, items } = about;
     let question = match &asking.question {
         None => question,
-        Some(template) => match template.evaluate_text(&world.plain(run)) {
+        Some(template) => match template.evaluate_text(&inputs.plain(run)) {
             Ok(text) => text,
             Err(error) => return Err(Box::new(failed(run, step, item, template.reads(), &error))),
         },
@@ -85,14 +85,14 @@ pub(super) fn ask(
         until: deadline_after(now, asking.timeout),
         on_timeout: asking.on_timeout.unwrap_or(OnTimeout::Reject),
         default: None,
-        base_url: step.call(CallKind::Do).map(|call| wire::base_of(call, world).to_owned()),
+        base_url: step.call(CallKind::Do).map(|call| wire::base_of(call, inputs).to_owned()),
     })
 }
 
 /// Begins a step of kind `checkpoint`.
 pub(super) fn open(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     question: &CheckpointStep,
     now: Timestamp,
@@ -104,12 +104,12 @@ pub(super) fn open(
         question: format!("May `{}` go on?", step.id),
         items: Vec::new(),
     };
-    let mut asked = match ask(run, world, step, &question.asking, about, now) {
+    let mut asked = match ask(run, inputs, step, &question.asking, about, now) {
         Ok(asked) => asked,
         Err(event) => return vec![*event],
     };
     asked.schema = question.schema.clone();
-    match question.default.as_ref().map(|default| default.evaluate(&world.plain(run))) {
+    match question.default.as_ref().map(|default| default.evaluate(&inputs.plain(run))) {
         None => {}
         Some(Ok(values)) => asked.default = Some(Arc::new(values)),
         Some(Err(error)) => {
@@ -121,7 +121,7 @@ pub(super) fn open(
         return vec![Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked)))];
     }
     let Some(rehearse) = &question.rehearse else { return vec![needs_person(step, None)] };
-    let values = match rehearse.evaluate(&world.plain(run)) {
+    let values = match rehearse.evaluate(&inputs.plain(run)) {
         Ok(values) => values,
         Err(error) => return vec![failed(run, step, None, rehearse.reads(), &error)],
     };
@@ -169,7 +169,7 @@ pub fn answered_before(run: &Run, plan: &Plan, id: &CheckpointId) -> Option<Comm
 pub(super) fn answer(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     id: &CheckpointId,
     mut said: CheckpointAnswer,
     by: &str,
@@ -206,7 +206,7 @@ pub(super) fn answer(
         return Err(CommandRefusal::NotYours(format!("only {} may answer this", asked.who.join(" or "))));
     }
     let (_, step) = plan.step(&asked.step).ok_or(CommandRefusal::NoSuchStep)?;
-    check_answer(step, asked, &said, world)?;
+    check_answer(step, asked, &said, inputs)?;
     Ok(answer_events(run, step, question, said, by))
 }
 
@@ -215,7 +215,7 @@ fn check_answer(
     step: &Step,
     asked: &OpenCheckpoint,
     said: &CheckpointAnswer,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
 ) -> Result<(), CommandRefusal> {
     let mut wrong = Vec::new();
     if asked.kind != CheckpointKind::Review && !(said.approved.is_empty() && said.struck.is_empty()) {
@@ -228,8 +228,8 @@ fn check_answer(
         (_, false) => {}
         (CheckpointKind::Question, true) => {
             let values = said.values.as_deref().unwrap_or(&Value::Null);
-            if deeper_than(values, world.output_depth_max) {
-                wrong.push(format!("values are nested deeper than output_depth_max ({})", world.output_depth_max));
+            if deeper_than(values, inputs.output_depth_max) {
+                wrong.push(format!("values are nested deeper than output_depth_max ({})", inputs.output_depth_max));
             } else if let StepKind::Checkpoint(question) = &step.kind {
                 wrong.extend(question.complaints(values));
             }

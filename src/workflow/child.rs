@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::child_input::child_input;
 use super::conflict::{conflict, pauses, shorten_value};
+use super::decision_inputs::{call_scope, deeper_than};
 use super::may_begin::{enter, may_begin, may_begin_item, skipped_by_needs};
 use super::risk::{BeforeFirstAttempt, as_asked};
 use super::step_events::{fail_or_pause, failed, finished, kept_output, schema_failure, skipped};
-use super::world::{call_scope, deeper_than};
 use super::{
     CallKind, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind,
     Missing, Mode, Outcome, PauseOrFail, Plan, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects,
@@ -56,7 +56,7 @@ impl Run {
 pub(super) fn begin(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     id: RunId,
@@ -69,7 +69,7 @@ pub(super) fn begin(
             if skipped_by_needs(run, plan, step) {
                 return Ok(skipped(run, step, Skipped::Needs));
             }
-            if let Err(events) = enter(run, world, &world.plain(run), step) {
+            if let Err(events) = enter(run, inputs, &inputs.plain(run), step) {
                 return Ok(events);
             }
         }
@@ -77,39 +77,39 @@ pub(super) fn begin(
             if !may_begin_item(open, item.unwrap_or(0)) {
                 return Err(CommandRefusal::NotDue("it has begun, or there is no such item"));
             }
-            if let Some(events) = fallback::not_run(run, plan, world, step, item) {
+            if let Some(events) = fallback::not_run(run, plan, inputs, step, item) {
                 return Ok(events);
             }
         }
         _ => return Err(CommandRefusal::NotDue("it has ended, or its items are not known yet")),
     }
-    let rehearse = match risk::before_first_attempt(run, plan, world, step, item, now) {
+    let rehearse = match risk::before_first_attempt(run, plan, inputs, step, item, now) {
         BeforeFirstAttempt::NothingFirst => run.mode() != Mode::Real,
         BeforeFirstAttempt::Rehearse => true,
         BeforeFirstAttempt::Waiting => return Err(CommandRefusal::NotDue("a person is asked")),
         BeforeFirstAttempt::Before(events) => return Ok(events),
     };
-    let world = &as_asked(run, world, step, item);
-    let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
+    let inputs = &as_asked(run, inputs, step, item);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
     if let Some(rehearse) = child.rehearse.as_ref().filter(|_| rehearse) {
         return Ok(vec![match rehearse.evaluate(&scope) {
             Ok(output) => finished(step, item, 0, done_without_call(output)),
             Err(error) => failed(run, step, item, rehearse.reads(), &error),
         }]);
     }
-    if let Some(missing) = missing::of_part(step, CallKind::Do, world) {
+    if let Some(missing) = missing::of_part(step, CallKind::Do, inputs) {
         return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
     }
-    if let Some(before) = lock::before_first_attempt(run, world, step, item) {
+    if let Some(before) = lock::before_first_attempt(run, inputs, step, item) {
         return before;
     }
     let input = match child_input(run, step, child, item, &scope) {
         Ok(input) => input,
         Err((reads, error)) => return Ok(vec![failed(run, step, item, &reads, &error)]),
     };
-    if deeper_than(&input, world.output_depth_max) {
+    if deeper_than(&input, inputs.output_depth_max) {
         let message =
-            format!("`{}`: its input is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
+            format!("`{}`: its input is nested deeper than output_depth_max ({})", step.id, inputs.output_depth_max);
         let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
         return Ok(vec![finished(step, item, 0, Outcome::Failed { failure })]);
     }
@@ -132,14 +132,14 @@ fn done_without_call(output: Value) -> Outcome {
 pub(super) fn workflow_missing(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     child: RunId,
 ) -> Result<Vec<Event>, CommandRefusal> {
     let known = begun(run, child)?;
     let missing = Missing::Workflow(known.workflow.clone());
     let note = format!("it was not started: it needs {missing}");
     if run.is_ending() {
-        return ended(run, plan, world, not_started(child, note));
+        return ended(run, plan, inputs, not_started(child, note));
     }
     let (_, step) = plan.step(&known.step).ok_or(CommandRefusal::NoSuchStep)?;
     let pause = missing::pause(run, step, known.item, CallKind::Do, &missing);
@@ -151,14 +151,14 @@ pub(super) fn workflow_missing(
 pub(super) fn input_refused(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     child: RunId,
     why: &str,
 ) -> Result<Vec<Event>, CommandRefusal> {
     let known = begun(run, child)?;
     let note = format!("it was not started: `{}` does not take this input: {why}", known.workflow);
     if run.is_ending() {
-        return ended(run, plan, world, not_started(child, note));
+        return ended(run, plan, inputs, not_started(child, note));
     }
     let (_, step) = plan.step(&known.step).ok_or(CommandRefusal::NoSuchStep)?;
     let message = format!("`{}`: `{}` does not take this input: {why}", known.step, known.workflow);
@@ -222,7 +222,7 @@ pub(super) struct ChildOutcome {
 pub(super) fn ended(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     end: ChildOutcome,
 ) -> Result<Vec<Event>, CommandRefusal> {
     let ChildOutcome { child, status, output, note, failure: cause, tree, sensitive } = end;
@@ -234,7 +234,7 @@ pub(super) fn ended(
     let (_, step) = plan.step(id).ok_or(CommandRefusal::NoSuchStep)?;
     let (step_id, item) = (id.clone(), *item);
     let unfit = match status {
-        RunStatus::Completed => schema_failure(step, item, &output, world.bytes_mark(run)),
+        RunStatus::Completed => schema_failure(step, item, &output, inputs.bytes_mark(run)),
         _ => None,
     };
     let mut events = vec![Event::Child(ChildEvent::Ended {

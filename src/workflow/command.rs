@@ -74,7 +74,7 @@ pub enum Command {
         /// The sequence number of the event that queued the step: what was seen for an earlier entry does not count.
         queued: Seq,
         /// What it shows.
-        seen: LockSeen,
+        seen: LockPosition,
     },
     /// Retry a step that waits for a service, secret or workflow, because the files in force have it again.
     RetryMissing {
@@ -136,7 +136,7 @@ pub enum Command {
 
 /// What the queue of a lock shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LockSeen {
+pub enum LockPosition {
     /// The step stands first: it holds the lock.
     First,
     /// Another run holds it.

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::calls::{CallState, Open, Phase, StepState};
+use super::decision_inputs::deeper_than;
 use super::resolve::{self, Resolution};
 use super::step_events::{check_given_form, skipped};
-use super::world::deeper_than;
 use super::{
     CallBody, CallKind, Choice, CommandRefusal, ControlEvent, DecisionInputs, Event, Plan, Run, Skipped, Step, StepKind,
 };
@@ -85,7 +85,7 @@ pub(super) fn resume(
 pub(super) fn skip(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     id: &StepId,
     reason: Option<String>,
     by: &str,
@@ -95,7 +95,7 @@ pub(super) fn skip(
     check_not_ending(run)?;
     if run.conflict_over(id, None).is_some() {
         let resolution = Resolution { step: id.clone(), item: None, choice: Choice::Skip, reason, by: by.to_owned() };
-        return resolve::resolve(run, plan, world, &resolution, now);
+        return resolve::resolve(run, plan, inputs, &resolution, now);
     }
     if let Some(conflict) = run.conflicts().iter().find(|conflict| conflict.step == *id) {
         let item = conflict.item.unwrap_or(0);
@@ -151,7 +151,7 @@ pub(super) struct Adjustment {
 pub(super) fn adjust(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     adjustment: Adjustment,
 ) -> Result<Vec<Event>, CommandRefusal> {
     let Adjustment { step: ref id, item, input, reason, by } = adjustment;
@@ -181,8 +181,8 @@ pub(super) fn adjust(
         (Some(StepState::Open(_)), ..) => return not_applicable(format!("`{id}` has no items")),
         (Some(_), ..) => return not_applicable(format!("`{id}` has ended")),
     }
-    if deeper_than(&input, world.output_depth_max) {
-        let message = format!("the input is nested deeper than output_depth_max ({})", world.output_depth_max);
+    if deeper_than(&input, inputs.output_depth_max) {
+        let message = format!("the input is nested deeper than output_depth_max ({})", inputs.output_depth_max);
         return Err(CommandRefusal::BadValues(vec![message]));
     }
     Ok(vec![Event::Control(ControlEvent::InputAdjusted {
@@ -217,7 +217,7 @@ fn takes_input(step: &Step) -> Result<(), CommandRefusal> {
 pub(super) fn retry(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     only: Option<&StepId>,
     by: &str,
     now: Timestamp,
@@ -229,7 +229,7 @@ pub(super) fn retry(
             (Some(conflict), None) => {
                 let (step, item) = (id.clone(), conflict.item);
                 let resolution = Resolution { step, item, choice: Choice::Retry, reason: None, by: by.to_owned() };
-                return resolve::resolve(run, plan, world, &resolution, now);
+                return resolve::resolve(run, plan, inputs, &resolution, now);
             }
             (Some(_), Some(_)) => {
                 return not_applicable(format!("decisions about several items of `{id}` are open: resolve each"));

@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use super::begin::begin;
 use super::calls::{CallState, Phase};
+use super::decision_inputs::{deeper_than, item_scope};
 use super::may_begin::{enter, may_begin, skipped_by_needs};
 use super::outcome::EndedAttempt;
 use super::resolve::Resolution;
 use super::respond::{answer_pending, respond};
 use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::step_events::{fail_or_pause, failed, schema_failure, skipped, too_deep};
-use super::world::{deeper_than, item_scope};
 use super::{
     AttemptResult, CallKind, Choice, Command, CommandRefusal, ConflictKind, ControlCommand, DecisionInputs,
     EndingEvent, Event, Plan, Run, Skipped, Step, StepEvent, StepIndex, StepKind, checkpoint, child, control, ending,
@@ -33,82 +33,82 @@ pub use super::respond::input_refused;
 pub fn decide(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     command: Command,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
     if run.is_final() {
         return Err(CommandRefusal::Ended);
     }
-    let world = &world.at(now);
-    events_of(run, plan, world, command, now).map(|events| lock::release(run, events))
+    let inputs = &inputs.at(now);
+    events_of(run, plan, inputs, command, now).map(|events| lock::release(run, events))
 }
 
 fn events_of(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     command: Command,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
     match command {
-        Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?, now),
+        Command::Advance { step } => advance(run, plan, inputs, step_of(plan, step)?, now),
         Command::Begin { step, item, part } => {
             let step = step_of(plan, step)?;
             if run.is_paused() {
                 return Err(CommandRefusal::NotDue("the run is paused"));
             }
             match part {
-                CallKind::Do => begin(run, plan, world, step, item, now),
-                CallKind::Probe => probe::begin(run, world, step, item, now),
-                CallKind::Undo => undo::begin(run, world, step, item),
+                CallKind::Do => begin(run, plan, inputs, step, item, now),
+                CallKind::Probe => probe::begin(run, inputs, step, item, now),
+                CallKind::Undo => undo::begin(run, inputs, step, item),
             }
         }
         Command::Record { step, item, part, attempt, result, again, jitter } => {
             let step = step_of(plan, step)?;
-            record(&EndedAttempt { run, plan, world, step, item, part, attempt, again, jitter, now }, result)
+            record(&EndedAttempt { run, plan, inputs, step, item, part, attempt, again, jitter, now }, result)
         }
         Command::Control { command: order, by } => match order {
             ControlCommand::Cancel { compensate, reason, automatic } => {
                 ending::cancel(run, compensate, reason, automatic, &by, now)
             }
             ControlCommand::Resolve { step, item, choice, reason } => {
-                resolve::resolve(run, plan, world, &Resolution { step, item, choice, reason, by }, now)
+                resolve::resolve(run, plan, inputs, &Resolution { step, item, choice, reason, by }, now)
             }
             ControlCommand::Pause { reason } => control::pause(run, reason, &by, now),
             ControlCommand::Resume { reason } => control::resume(run, reason, &by, now),
-            ControlCommand::Skip { step, reason } => control::skip(run, plan, world, &step, reason, &by, now),
+            ControlCommand::Skip { step, reason } => control::skip(run, plan, inputs, &step, reason, &by, now),
             ControlCommand::Adjust { step, item, input, reason } => {
                 let adjustment = control::Adjustment { step, item, input, reason, by };
-                control::adjust(run, plan, world, adjustment)
+                control::adjust(run, plan, inputs, adjustment)
             }
             ControlCommand::HandOver { to, from, sealed } => rerun::hand_over(run, plan, to, from, sealed, by),
-            ControlCommand::Retry { step } => control::retry(run, plan, world, step.as_ref(), &by, now),
+            ControlCommand::Retry { step } => control::retry(run, plan, inputs, step.as_ref(), &by, now),
             ControlCommand::Answer { checkpoint, answer: said } => {
-                checkpoint::answer(run, plan, world, &checkpoint, said, &by)
+                checkpoint::answer(run, plan, inputs, &checkpoint, said, &by)
             }
-            ControlCommand::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
+            ControlCommand::Signal { name, payload, id } => wait::receive(run, plan, inputs, name, payload, id, &by),
         },
         Command::PauseCopied { by, reason } => control::pause_copied(run, reason, by, now),
-        Command::RetryMissing { step, item } => retry_missing(run, plan, world, &step, item, now),
+        Command::RetryMissing { step, item } => retry_missing(run, plan, inputs, &step, item, now),
         Command::Elapse => elapse(run, plan, now),
         Command::BeginChild { step, item, child: id } => {
-            child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
+            child::begin(run, plan, inputs, step_of(plan, step)?, item, id, now)
         }
         Command::ChildEnded { child: id, status, output, note, failure, tree, sensitive } => child::ended(
             run,
             plan,
-            world,
+            inputs,
             child::ChildOutcome { child: id, status, output, note, failure, tree, sensitive },
         ),
-        Command::ChildHasNoWorkflow { child: id } => child::workflow_missing(run, plan, world, id),
-        Command::ChildInputRefused { child: id, why } => child::input_refused(run, plan, world, id, &why),
+        Command::ChildHasNoWorkflow { child: id } => child::workflow_missing(run, plan, inputs, id),
+        Command::ChildInputRefused { child: id, why } => child::input_refused(run, plan, inputs, id, &why),
         Command::LockSeen { step, item, queued, seen } => {
             lock::queue_seen(run, step_of(plan, step)?, item, queued, seen)
         }
-        Command::Respond { entry } => respond(run, plan, world, entry),
-        Command::AnswerPending => answer_pending(run, plan, world),
-        Command::Conclude => ending::conclude(run, plan, world),
+        Command::Respond { entry } => respond(run, plan, inputs, entry),
+        Command::AnswerPending => answer_pending(run, plan, inputs),
+        Command::Conclude => ending::conclude(run, plan, inputs),
         Command::Abandon { reason } => {
             if run.effects_begun() {
                 return Err(CommandRefusal::EffectsBegun);
@@ -144,7 +144,7 @@ fn step_of(plan: &Plan, step: StepIndex) -> Result<&Step, CommandRefusal> {
 fn advance(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
@@ -164,8 +164,8 @@ fn advance(
     if skipped_by_needs(run, plan, step) {
         return Ok(skipped(run, step, Skipped::Needs));
     }
-    let scope = world.plain(run);
-    let items = match enter(run, world, &scope, step) {
+    let scope = inputs.plain(run);
+    let items = match enter(run, inputs, &scope, step) {
         Err(events) => return Ok(events),
         Ok(items) => items,
     };
@@ -179,24 +179,24 @@ fn advance(
         (StepKind::Call(_) | StepKind::Run(_), None) => {
             return Err(CommandRefusal::NotDue("the step begins with its call or child run"));
         }
-        (StepKind::Checkpoint(question), _) => return Ok(checkpoint::open(run, world, step, question, now)),
-        (StepKind::Wait(wait), _) => return Ok(wait::open(run, world, step, wait, now)),
+        (StepKind::Checkpoint(question), _) => return Ok(checkpoint::open(run, inputs, step, question, now)),
+        (StepKind::Wait(wait), _) => return Ok(wait::open(run, inputs, step, wait, now)),
         (StepKind::Set(_), _) if adjusted.is_some() => {
-            computed(run, step, adjusted.cloned().unwrap_or_default(), world)
+            computed(run, step, adjusted.cloned().unwrap_or_default(), inputs)
         }
         (StepKind::Set(template), None) => match template.evaluate(&scope) {
-            Ok(output) => computed(run, step, Arc::new(output), world),
+            Ok(output) => computed(run, step, Arc::new(output), inputs),
             Err(error) => failed(run, step, None, template.reads(), &error),
         },
         (StepKind::Set(template), Some(items)) => {
             let outputs: Result<Vec<Value>, _> =
                 (0u32..).zip(items).map(|item| template.evaluate(&item_scope(&scope, Some(item)))).collect();
             match outputs {
-                Ok(outputs) => computed(run, step, Arc::new(outputs.into()), world),
+                Ok(outputs) => computed(run, step, Arc::new(outputs.into()), inputs),
                 Err(error) => failed(run, step, None, template.reads(), &error),
             }
         }
-        (StepKind::Fail(answer), _) => match wire::answer(answer, run, &scope, world.bytes_mark(run)) {
+        (StepKind::Fail(answer), _) => match wire::answer(answer, run, &scope, inputs.bytes_mark(run)) {
             Ok(answer) => {
                 let answer = Arc::new(with_sensitive_parts(plan, run, AnswerPlace::Fail(&step.id), answer));
                 Event::Step(StepEvent::FailReached { step: step.id.clone(), answer })
@@ -206,11 +206,11 @@ fn advance(
     }])
 }
 
-fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &DecisionInputs) -> Event {
-    if deeper_than(&output, world.output_depth_max) {
-        return too_deep(step, None, world);
+fn computed(run: &Run, step: &Step, output: Arc<Value>, inputs: &DecisionInputs) -> Event {
+    if deeper_than(&output, inputs.output_depth_max) {
+        return too_deep(step, None, inputs);
     }
-    let bytes_mark = world.bytes_mark(run);
+    let bytes_mark = inputs.bytes_mark(run);
     let failure = match (&step.for_each, &*output) {
         (Some(_), Value::Array(items)) => items.iter().find_map(|item| schema_failure(step, None, item, bytes_mark)),
         _ => schema_failure(step, None, &output, bytes_mark),
@@ -240,15 +240,15 @@ fn record(ended: &EndedAttempt<'_>, result: AttemptResult) -> Result<Vec<Event>,
 fn retry_missing(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &StepId,
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
-    if !missing::found_again(run, plan, world).any(|conflict| conflict.step == *step && conflict.item == item) {
+    if !missing::found_again(run, plan, inputs).any(|conflict| conflict.step == *step && conflict.item == item) {
         return Err(CommandRefusal::NotDue("it is still missing"));
     }
     let (reason, by) = (Some("they have it again".to_owned()), missing::RELOAD.to_owned());
     let resolution = Resolution { step: step.clone(), item, choice: Choice::Retry, reason, by };
-    resolve::resolve(run, plan, world, &resolution, now)
+    resolve::resolve(run, plan, inputs, &resolution, now)
 }

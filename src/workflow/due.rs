@@ -5,17 +5,17 @@
 //! rehearses is offered as a [`Command::Begin`] like any other, and [`super::decide`] turns it into an intent.
 //!
 //! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody
-//! requested a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended, except
-//! over what the files lack in a run that is not ending yet. *Failing*: it ends early; calls under way end, and unknown
-//! effects are probed. *Compensating*: what was done is undone. Then it ends.
+//! requested a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended, unless
+//! the conflict is over something that the files lack and the run is not ending yet. *Failing*: it ends early; calls
+//! under way end, and unknown effects are probed. *Compensating*: what was done is undone. Then it ends.
 
 use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState};
 use super::child_commands::commands_to_children;
+use super::decision_inputs::call_scope;
 use super::may_begin::{sends, skipped_by_needs, starts_while_ending};
 use super::work_count::count_work;
-use super::world::call_scope;
 use super::{
     CallKind, Command, ControlCommand, DecisionInputs, EffectClass, Plan, Run, Step, StepIndex, StepKind, missing,
 };
@@ -69,13 +69,13 @@ pub struct Conditions {
 }
 
 /// The actions that are due now, in the plan's order.
-pub fn due(run: &Run, plan: &Plan, world: &DecisionInputs, conditions: Conditions) -> Vec<Action> {
+pub fn due(run: &Run, plan: &Plan, inputs: &DecisionInputs, conditions: Conditions) -> Vec<Action> {
     if run.end.is_some() {
         return Vec::new();
     }
-    let world = &world.at(conditions.now);
-    let room = world.run_calls_max.saturating_sub(run.in_flight);
-    let mut due = Due { run, plan, world, conditions, actions: Vec::new(), wake: None, room };
+    let inputs = &inputs.at(conditions.now);
+    let room = inputs.run_calls_max.saturating_sub(run.in_flight);
+    let mut due = Due { run, plan, inputs, conditions, actions: Vec::new(), wake: None, room };
     due.run_deadline();
     if run.ending_conflict().is_some() {
         if run.in_flight == 0 && run.interactions.children.is_empty() {
@@ -83,7 +83,7 @@ pub fn due(run: &Run, plan: &Plan, world: &DecisionInputs, conditions: Condition
         }
     } else if run.is_paused() {
         // A paused run goes on only by its own deadline, by a person, or when reloaded files have what was missing.
-        due.actions.extend(missing::found_again(run, plan, world).map(|conflict| {
+        due.actions.extend(missing::found_again(run, plan, inputs).map(|conflict| {
             Action::Decide(Command::RetryMissing { step: conflict.step.clone(), item: conflict.item })
         }));
     } else if run.undoing.is_some() {
@@ -104,7 +104,7 @@ pub fn due(run: &Run, plan: &Plan, world: &DecisionInputs, conditions: Condition
 pub(super) struct Due<'a> {
     pub run: &'a Run,
     pub plan: &'a Plan,
-    pub world: &'a DecisionInputs,
+    pub inputs: &'a DecisionInputs,
     pub conditions: Conditions,
     pub actions: Vec<Action>,
     /// When to ask again.
@@ -161,7 +161,7 @@ impl Due<'_> {
         }
         let all_ended = self.run.ended_steps == self.plan.steps.len();
         if self.run.answer.is_none() && self.run.unanswered.is_none() {
-            if let Some(entry) = answer_due(self.run, self.plan, self.world) {
+            if let Some(entry) = answer_due(self.run, self.plan, self.inputs) {
                 self.actions.push(Action::Decide(Command::Respond { entry: Some(entry) }));
             } else if all_ended {
                 self.actions.push(Action::Decide(Command::Respond { entry: None }));
@@ -195,7 +195,8 @@ impl Due<'_> {
         let single = matches!(step.kind, StepKind::Call(_) | StepKind::Run(_)) && step.for_each.is_none();
         if !single || skipped_by_needs(run, plan, step) {
             self.actions.push(Action::Decide(Command::Advance { step: index }));
-        } else if self.conditions.hold_effects && is_effect(run, step) && condition_holds(run, self.world, step, None) {
+        } else if self.conditions.hold_effects && is_effect(run, step) && condition_holds(run, self.inputs, step, None)
+        {
             self.actions.push(Action::Held(index));
         } else {
             self.begin_first(index, step, None);
@@ -265,7 +266,7 @@ impl Due<'_> {
         };
         let is_held = self.conditions.hold_effects && is_effect(self.run, step);
         for slot in next {
-            if is_held && (open.replaced_items.is_none() || condition_holds(self.run, self.world, step, Some(slot))) {
+            if is_held && (open.replaced_items.is_none() || condition_holds(self.run, self.inputs, step, Some(slot))) {
                 self.actions.push(Action::Held(index));
                 break;
             }
@@ -373,14 +374,14 @@ fn undo_is_effect(run: &Run, step: &Step) -> bool {
 }
 
 /// Whether a held step would run: one that would be skipped, or would fail in its condition, is not reported as held.
-fn condition_holds(run: &Run, world: &DecisionInputs, step: &Step, item: Option<u32>) -> bool {
-    let scope = || call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
+fn condition_holds(run: &Run, inputs: &DecisionInputs, step: &Step, item: Option<u32>) -> bool {
+    let scope = || call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
     step.condition.as_ref().is_none_or(|condition| condition.holds(&scope()) == Ok(true))
 }
 
 /// The first entry of `respond` whose steps have ended and whose condition holds. A condition without a value counts as
 /// false.
-fn answer_due(run: &Run, plan: &Plan, world: &DecisionInputs) -> Option<usize> {
+fn answer_due(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Option<usize> {
     let mut scope = None;
     plan.respond.iter().position(|entry| {
         let ended = match &entry.after {
@@ -388,9 +389,8 @@ fn answer_due(run: &Run, plan: &Plan, world: &DecisionInputs) -> Option<usize> {
             None => run.ended_steps == plan.steps.len(),
         };
         ended
-            && entry
-                .when
-                .as_ref()
-                .is_none_or(|when| when.holds(scope.get_or_insert_with(|| world.answering(run, None))).unwrap_or(false))
+            && entry.when.as_ref().is_none_or(|when| {
+                when.holds(scope.get_or_insert_with(|| inputs.answering(run, None))).unwrap_or(false)
+            })
     })
 }

@@ -21,7 +21,7 @@ use crate::names::StepId;
 use crate::secret::{SEALED, STARS};
 
 /// Ends the run, or enters the next phase.
-pub(super) fn conclude(run: &Run, plan: &Plan, world: &DecisionInputs) -> Result<Vec<Event>, CommandRefusal> {
+pub(super) fn conclude(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Result<Vec<Event>, CommandRefusal> {
     let ending_conflict = run.ending_conflict();
     if (run.is_paused() && ending_conflict.is_none()) || run.in_flight > 0 || !run.interactions.children.is_empty() {
         return Err(CommandRefusal::NotDue("calls or other runs are under way, or the run is paused"));
@@ -44,7 +44,7 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &DecisionInputs) -> Result
             None => Ok(vec![Event::Ending(EndingEvent::Completed {})]),
             // All steps have ended, only the answer is missing: nothing is undone for that.
             Some(failure) => {
-                let mut events = early_answer(run, plan, world);
+                let mut events = early_answer(run, plan, inputs);
                 events.push(Event::Ending(EndingEvent::Failed { failure: failure.clone() }));
                 Ok(events)
             }
@@ -65,7 +65,7 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &DecisionInputs) -> Result
     }
     let mut events = Vec::new();
     if run.answer.is_none() && run.undoing.is_none() {
-        events = early_answer(run, plan, world);
+        events = early_answer(run, plan, inputs);
     }
     if run.undoing.is_none() && compensates {
         let undo = undo::groups_to_undo(run, plan);
@@ -90,12 +90,12 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &DecisionInputs) -> Result
 
 /// The caller's answer for a run that ends early, where the plan declares one. An id in it is pinned like an id in any
 /// answer: the caller may follow up a declined command too.
-fn early_answer(run: &Run, plan: &Plan, world: &DecisionInputs) -> Vec<Event> {
+fn early_answer(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Vec<Event> {
     if run.answer.is_some() {
         return Vec::new();
     }
     let answer = run.declared.clone().or_else(|| {
-        answer_about(run, plan, "failed", &world.answering(run, None), world.bytes_mark(run)).map(Arc::new)
+        answer_about(run, plan, "failed", &inputs.answering(run, None), inputs.bytes_mark(run)).map(Arc::new)
     });
     let responded = answer.map(|answer| {
         let pin = pin(run, &answer);

@@ -5,9 +5,9 @@
 //! skipped, does not run: then the step (the item) that it would have replaced has failed.
 
 use super::calls::StepState;
+use super::decision_inputs::call_scope;
 use super::may_begin::skipped_by_needs;
 use super::step_events::failed;
-use super::world::call_scope;
 use super::{CallKind, DecisionInputs, Event, Outcome, Plan, Run, Skipped, Step, StepEvent, StepFinished};
 
 /// The fallback that a step (an item) declares and that can still be taken.
@@ -31,7 +31,7 @@ pub(super) fn is_of_items(run: &Run, step: &Step) -> bool {
 pub(super) fn not_run(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
 ) -> Option<Vec<Event>> {
@@ -42,7 +42,7 @@ pub(super) fn not_run(
         return Some(skipped(run, step, item, Skipped::Needs));
     }
     let condition = step.condition.as_ref()?;
-    match condition.holds(&call_scope(&world.plain(run), run, &step.id, item, CallKind::Do)) {
+    match condition.holds(&call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do)) {
         Ok(true) => None,
         Ok(false) => Some(skipped(run, step, item, Skipped::Condition)),
         Err(error) => Some(vec![failed(run, step, item, condition.reads(), &error)]),

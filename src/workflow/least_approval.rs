@@ -21,8 +21,8 @@ pub(super) struct LeastApproval<'a> {
 }
 
 impl<'a> LeastApproval<'a> {
-    /// Of what is about to begin: `item`, together with all other items of its step unless it is `alone`. `has_moved`
-    /// says that people approved the call at another address.
+    /// The least approval of what is about to begin: of `item` if it is `alone`, else of all items of its step. With
+    /// `has_moved`, people approved the call, and its service has another address since.
     pub fn of(run: &'a Run, plan: &Plan, step: &Step, item: Option<u32>, alone: bool, has_moved: bool) -> Self {
         let evaluated = item.filter(|_| alone);
         let is_changed = has_moved || has_given_input(run, &step.id, evaluated);

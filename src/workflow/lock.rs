@@ -11,13 +11,13 @@ use std::collections::BTreeSet;
 
 use super::calls::StepItem;
 use super::conflict::conflict;
+use super::decision_inputs::call_scope;
 use super::rules::Busy;
 use super::step_events::{fail_before_call, failed, skipped};
 use super::work_count::count_work;
-use super::world::call_scope;
 use super::{
     CallKind, CheckpointEvent, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs,
-    EndingEvent, Event, Failure, FailureKind, LockEvent, LockSeen, Mode, Outcome, Run, Skipped, Step, StepEvent,
+    EndingEvent, Event, Failure, FailureKind, LockEvent, LockPosition, Mode, Outcome, Run, Skipped, Step, StepEvent,
     StepFinished,
 };
 use crate::names::Seq;
@@ -36,7 +36,7 @@ const REAL: &str = "real:";
 /// begin.
 pub(super) fn before_first_attempt(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
 ) -> Option<Result<Vec<Event>, CommandRefusal>> {
@@ -50,7 +50,7 @@ pub(super) fn before_first_attempt(
         Some(_) => return Some(Err(CommandRefusal::NotDue("it stands in a lock's queue"))),
         None => {}
     }
-    let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
     let name = match key.evaluate_text(&scope) {
         Ok(name) => name,
         Err(error) => return Some(Ok(vec![failed(run, step, item, key.reads(), &error)])),
@@ -87,7 +87,7 @@ pub(super) fn queue_seen(
     step: &Step,
     item: Option<u32>,
     queued: Seq,
-    seen: LockSeen,
+    seen: LockPosition,
 ) -> Result<Vec<Event>, CommandRefusal> {
     let entry = run.interactions.queue_entry(&step.id, item).filter(|entry| !entry.taken && entry.queued == queued);
     let entry = entry.ok_or(CommandRefusal::NotDue("it has no such entry in a queue"))?;
@@ -101,13 +101,15 @@ pub(super) fn queue_seen(
     };
     let name = &entry.name;
     match seen {
-        LockSeen::First => Ok(vec![Event::Lock(LockEvent::Taken { step: step.id.clone(), item, name: name.clone() })]),
+        LockPosition::First => {
+            Ok(vec![Event::Lock(LockEvent::Taken { step: step.id.clone(), item, name: name.clone() })])
+        }
         // A person is asked each time: a deadlock does not end by waiting.
-        LockSeen::Deadlock { links } => {
+        LockPosition::Deadlock { links } => {
             let links: Vec<_> = links.iter().map(ToString::to_string).collect();
             pause(ConflictKind::Deadlock, format!("runs wait for each other's locks: {}", links.join("; ")))
         }
-        LockSeen::Behind { holder } => match step.safeguards.lock.as_ref().map_or(Busy::Wait, |lock| lock.busy) {
+        LockPosition::Behind { holder } => match step.safeguards.lock.as_ref().map_or(Busy::Wait, |lock| lock.busy) {
             Busy::Wait => Err(CommandRefusal::NotDue("it stands in the queue")),
             Busy::Skip => Ok(skip(run, step, item)),
             Busy::Cancel => Ok(vec![cancel(step, &format!("the lock `{name}` is held by {holder}"))]),

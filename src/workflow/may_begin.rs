@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::calls::{CallState, Open};
+use super::decision_inputs::deeper_than;
 use super::step_events::{failed, finished, skipped, too_deep};
-use super::world::deeper_than;
 use super::{
     Call, CallKind, CommandRefusal, DecisionInputs, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Plan, Run,
     Skipped, Step,
@@ -82,7 +82,7 @@ pub fn sends(mode: Mode, call: &Call) -> bool {
 /// Evaluates `if` and opens `for_each`: the items, or the events that end the step here.
 pub(super) fn enter(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     scope: &Scope,
     step: &Step,
 ) -> Result<Option<Vec<Arc<Value>>>, Vec<Event>> {
@@ -98,17 +98,17 @@ pub(super) fn enter(
         vec![finished(step, None, 0, Outcome::Failed { failure: Failure::of_step(kind, &step.id, None, message) })]
     };
     match for_each.items.evaluate(scope) {
-        Ok(Value::Array(items)) if items.len() > world.items_max => Err(refuse(
+        Ok(Value::Array(items)) if items.len() > inputs.items_max => Err(refuse(
             FailureKind::Bound,
             format!(
                 "`for_each` of `{}` has {} items; the limit items_max is {}",
                 step.id,
                 items.len(),
-                world.items_max
+                inputs.items_max
             ),
         )),
-        Ok(Value::Array(items)) if items.iter().any(|item| deeper_than(item, world.output_depth_max)) => {
-            Err(vec![too_deep(step, None, world)])
+        Ok(Value::Array(items)) if items.iter().any(|item| deeper_than(item, inputs.output_depth_max)) => {
+            Err(vec![too_deep(step, None, inputs)])
         }
         Ok(Value::Array(items)) => Ok(Some(items.into_iter().map(Arc::new).collect())),
         Ok(_) => {

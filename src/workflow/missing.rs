@@ -49,9 +49,9 @@ pub fn is_noted(note: &str) -> bool {
 }
 
 /// The first thing that a call needs and the files do not have.
-pub fn of_call(call: &Call, world: &DecisionInputs) -> Option<Missing> {
-    let service = world.base(&call.service).is_none().then(|| Missing::Service(call.service.clone()));
-    service.or_else(|| reads(call).find_map(|path| of_read(path, world)))
+pub fn of_call(call: &Call, inputs: &DecisionInputs) -> Option<Missing> {
+    let service = inputs.base(&call.service).is_none().then(|| Missing::Service(call.service.clone()));
+    service.or_else(|| reads(call).find_map(|path| of_read(path, inputs)))
 }
 
 /// Every path that a call reads.
@@ -65,35 +65,35 @@ fn reads(call: &Call) -> impl Iterator<Item = &ReadPath> {
     headers.chain([call.url.reads()]).chain(body).flatten()
 }
 
-fn of_read(path: &ReadPath, world: &DecisionInputs) -> Option<Missing> {
+fn of_read(path: &ReadPath, inputs: &DecisionInputs) -> Option<Missing> {
     let name = path.part(0)?;
     match path.root() {
-        "services" if world.services.get(name).is_none() => Some(Missing::Service(ServiceName::new(name))),
-        "secrets" if world.masked_secrets.get(name).is_none() => Some(Missing::Secret(name.to_owned())),
+        "services" if inputs.services.get(name).is_none() => Some(Missing::Service(ServiceName::new(name))),
+        "secrets" if inputs.masked_secrets.get(name).is_none() => Some(Missing::Secret(name.to_owned())),
         _ => None,
     }
 }
 
 /// The first thing that one of a step's calls, or the run that it begins, needs and the files do not have.
-pub(super) fn of_part(step: &Step, part: CallKind, world: &DecisionInputs) -> Option<Missing> {
+pub(super) fn of_part(step: &Step, part: CallKind, inputs: &DecisionInputs) -> Option<Missing> {
     match (&step.kind, part) {
         (StepKind::Run(child), CallKind::Do) => {
-            let known = world.workflows.as_ref().is_none_or(|workflows| workflows.contains(&child.workflow));
+            let known = inputs.workflows.as_ref().is_none_or(|workflows| workflows.contains(&child.workflow));
             (!known).then(|| Missing::Workflow(child.workflow.clone()))
         }
-        _ => of_call(step.call(part)?, world),
+        _ => of_call(step.call(part)?, inputs),
     }
 }
 
 /// All that a plan refers to and the files do not have, by step; of a run only what may still be needed.
-pub fn all(plan: &Plan, run: Option<&Run>, world: &DecisionInputs) -> BTreeSet<(StepId, Missing)> {
+pub fn all(plan: &Plan, run: Option<&Run>, inputs: &DecisionInputs) -> BTreeSet<(StepId, Missing)> {
     let mut all = BTreeSet::new();
     for step in &plan.steps {
         let to_come = run.is_none_or(|run| !run.has_ended(&step.id) && !run.is_ending());
         let done = run.is_none_or(|run| !run.was_skipped(&step.id));
         let parts = [(CallKind::Do, to_come), (CallKind::Probe, to_come), (CallKind::Undo, done)];
         for (part, _) in parts.into_iter().filter(|(_, needed)| *needed) {
-            all.extend(of_part(step, part, world).map(|missing| (step.id.clone(), missing)));
+            all.extend(of_part(step, part, inputs).map(|missing| (step.id.clone(), missing)));
         }
     }
     all
@@ -122,11 +122,12 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: CallKind, m
 pub(super) fn found_again<'a>(
     run: &'a Run,
     plan: &'a Plan,
-    world: &'a DecisionInputs,
+    inputs: &'a DecisionInputs,
 ) -> impl Iterator<Item = &'a Conflict> {
     let missing = |conflict: &&Conflict| {
         let step = plan.step(&conflict.step).map(|(_, step)| step);
-        conflict.kind == ConflictKind::Missing && step.is_some_and(|step| of_part(step, conflict.part, world).is_none())
+        conflict.kind == ConflictKind::Missing
+            && step.is_some_and(|step| of_part(step, conflict.part, inputs).is_none())
     };
     run.conflicts().iter().filter(missing)
 }

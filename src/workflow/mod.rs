@@ -23,6 +23,7 @@ mod command;
 mod conflict;
 mod control;
 mod decide;
+mod decision_inputs;
 mod definition;
 mod done_rows;
 mod drafts;
@@ -87,7 +88,6 @@ mod waiting_caller;
 mod waits;
 pub mod wire;
 mod work_count;
-mod world;
 
 pub use approval_above::ApprovalAbove;
 pub use bytes::{BytesMark, describe_bytes};
@@ -96,8 +96,12 @@ pub use calls::InFlight;
 pub use check::DeclaredNames;
 pub use checkpoint::answered_before;
 pub use child::OpenChild;
-pub use command::{AttemptResult, Command, CommandRefusal, LockSeen, WaitLink};
+pub use command::{AttemptResult, Command, CommandRefusal, LockPosition, WaitLink};
 pub use decide::{decide, input_refused};
+pub use decision_inputs::{
+    CREDENTIALS, DecisionInputs, STARS, VALUE_DEPTH_MAX, call_scope, deeper_than, is_nested_beyond, reads_hidden,
+    values_in,
+};
 pub use definition::WorkflowDraft;
 pub use due::{Action, Conditions, due};
 pub use event::{
@@ -138,8 +142,8 @@ pub use schema::Schema;
 #[cfg(test)]
 pub(crate) use sensitive::parts;
 pub use sensitive::{
-    FirstValues, Form, Knowledge, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources,
-    ShownTexts, Taint, child_paths, event_content, legacy_paths, quotes_in_first_event,
+    FirstValues, Knowledge, KnownValues, Redaction, Sensitive, SensitiveForm, SensitivePart, SensitivePath,
+    SensitiveSources, ShownTexts, Taint, child_paths, event_content, legacy_paths, quotes_in_first_event,
 };
 pub use signal_delivery::SignalDelivery;
 pub use skipped::Skipped;
@@ -148,12 +152,8 @@ pub use status::StepStatus;
 pub use statuses::Statuses;
 pub use summary::RunSummary;
 pub use tree_effects::TreeEffects;
-pub use undo_state::Undone;
+pub use undo_state::UndoStatus;
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waiting_caller::route_above_child;
 pub use waits::{Cause, Reason, WaitStartTimes, waits};
 pub use wire::is_without_content;
-pub use world::{
-    CREDENTIALS, DecisionInputs, STARS, VALUE_DEPTH_MAX, call_scope, deeper_than, is_nested_beyond, reads_hidden,
-    values_in,
-};

@@ -28,7 +28,7 @@ use super::{
 pub(super) struct EndedAttempt<'a> {
     pub run: &'a Run,
     pub plan: &'a Plan,
-    pub world: &'a DecisionInputs,
+    pub inputs: &'a DecisionInputs,
     pub step: &'a Step,
     pub item: Option<u32>,
     pub part: CallKind,
@@ -149,7 +149,7 @@ impl EndedAttempt<'_> {
 
     /// The call was done: checks its output against the step's schema.
     pub(super) fn done(&self, status: u16, headers: BTreeMap<String, String>, output: Arc<Value>) -> Vec<Event> {
-        match schema_failure(self.step, self.item, &output, self.world.bytes_mark(self.run)) {
+        match schema_failure(self.step, self.item, &output, self.inputs.bytes_mark(self.run)) {
             None => vec![self.finished(Outcome::Done { status, headers, output: kept_output(self.item, output) })],
             Some(failure) => {
                 let response = shorten_value(&output);
@@ -269,7 +269,7 @@ impl EndedAttempt<'_> {
             CallKind::Probe => false,
             CallKind::Undo => !self.run.compensates(),
         };
-        let is_repeatable = state.repeatable && address::allows_repeat(call, self.world);
+        let is_repeatable = state.repeatable && address::allows_repeat(call, self.inputs);
         if stops || (unknown && !is_repeatable) || (!not_counted && state.counted() >= call.retry.attempts) {
             return None;
         }
@@ -311,13 +311,13 @@ impl EndedAttempt<'_> {
     /// Until when an attempt of an earlier process may still take effect. The machine's clock may have been set between
     /// the two processes, so that only the time that this one has counted itself is certain to have passed.
     pub(super) fn earlier_attempt_may_take_effect_until(&self) -> Option<Timestamp> {
-        self.world.started?.checked_add(self.settles()?).ok()
+        self.inputs.started?.checked_add(self.settles()?).ok()
     }
 
     /// How long after it ended an attempt may still take effect, where the step has a probe.
     fn settles(&self) -> Option<Duration> {
         let probe = self.step.probe.as_ref()?;
-        let timeout = self.step.call(CallKind::Do).and_then(|call| call.timeout).unwrap_or(self.world.step_timeout);
+        let timeout = self.step.call(CallKind::Do).and_then(|call| call.timeout).unwrap_or(self.inputs.step_timeout);
         Some(probe.settles.max(timeout))
     }
 

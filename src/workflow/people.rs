@@ -167,7 +167,7 @@ impl Choice {
     }
 }
 
-/// A command: a command that a person, a program or a parent run gives to a run. The other commands
+/// A command that a person, a program or a parent run gives to a run. The other commands
 /// ([`super::Command`]) come from the engine itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -17,8 +17,8 @@ use super::attempt_result::{Class, classify};
 use super::begin::first_request;
 use super::calls::{CallState, Phase, UnknownReply};
 use super::conflict::conflict;
+use super::decision_inputs::call_scope;
 use super::outcome::{EndedAttempt, retry_pause};
-use super::world::call_scope;
 use super::{
     AttemptResult, CallKind, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
     FailureKind, Outcome, Probe, Retry, Run, Step, StepEvent, StepStarted, missing,
@@ -27,7 +27,7 @@ use super::{
 /// Begins the first or next attempt of a probe.
 pub(super) fn begin(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     now: Timestamp,
@@ -58,7 +58,7 @@ pub(super) fn begin(
         Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
     };
     let may_probe = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::AwaitsDecision);
-    if let Some(missing) = missing::of_call(&probe.call, world).filter(|_| may_probe) {
+    if let Some(missing) = missing::of_call(&probe.call, inputs).filter(|_| may_probe) {
         return Ok(vec![missing::pause(run, step, item, CallKind::Probe, &missing)]);
     }
     let probe_state = run.call_state(&step.id, item, CallKind::Probe);
@@ -66,7 +66,7 @@ pub(super) fn begin(
     let moved = step
         .call(CallKind::Do)
         .filter(|_| may_probe)
-        .and_then(|call| address::moved(run, world, call, own_call, &state.request));
+        .and_then(|call| address::moved(run, inputs, call, own_call, &state.request));
     if let Some(moved) = moved {
         let mut events = Vec::new();
         if probe_state.is_some() {
@@ -78,7 +78,7 @@ pub(super) fn begin(
     }
     match (state.phase, probe_state) {
         (Phase::Probing, Some(probing @ CallState { phase: Phase::Waiting(_), attempt, .. })) => {
-            Ok(vec![match address::next(run, world, step, item, CallKind::Probe, (&probe.call, probing)) {
+            Ok(vec![match address::next(run, inputs, step, item, CallKind::Probe, (&probe.call, probing)) {
                 Ok(NextAttempt::Same) => started(attempt + 1, None),
                 Ok(NextAttempt::Rebased(request)) => started(attempt + 1, Some(request)),
                 Ok(NextAttempt::Pause(event)) => event, // does not occur: a probe has no effect
@@ -86,7 +86,7 @@ pub(super) fn begin(
             }])
         }
         (Phase::ToProbe(_) | Phase::Waiting(_), None) if state.unknown_effect() => {
-            Ok(vec![match first_request(run, world, &probe.call, step, item, CallKind::Probe) {
+            Ok(vec![match first_request(run, inputs, &probe.call, step, item, CallKind::Probe) {
                 Ok(request) => started(1, Some(Arc::new(request))),
                 Err((_, error)) => cannot_ask(error.to_string()),
             }])
@@ -122,7 +122,7 @@ fn judge(
     headers: Arc<Value>,
     reply: Arc<Value>,
 ) -> Vec<Event> {
-    let mut scope = call_scope(&ended.world.plain(ended.run), ended.run, &ended.step.id, ended.item, CallKind::Probe);
+    let mut scope = call_scope(&ended.inputs.plain(ended.run), ended.run, &ended.step.id, ended.item, CallKind::Probe);
     scope.set("output", reply.clone());
     scope.set("status", Arc::new(Value::from(status)));
     scope.set("headers", headers);

@@ -89,7 +89,7 @@ impl DivergenceKind {
 pub fn replay_with(
     events: &[(Timestamp, Event)],
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
 ) -> Result<Vec<Divergence>, EventMismatch> {
     let mut run: Option<Run> = None;
     let mut found = Vec::new();
@@ -103,7 +103,7 @@ pub fn replay_with(
             // The history gives how a child run ended.
             Some(_) if before.is_some_and(|before| is_end_of_child_step(before, event)) => Vec::new(),
             Some(run) if reads_sealed(run, plan, event) => Vec::new(),
-            Some(run) => DecisionCheck { run, plan, world, at: *at }.check(event),
+            Some(run) => DecisionCheck { run, plan, inputs, at: *at }.check(event),
         };
         let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq().next());
         let (step, item) = event.subject().map_or((None, None), |(step, item)| (Some(step.clone()), item));
@@ -147,7 +147,7 @@ fn check_input(event: &Event, plan: &Plan) -> Vec<FoundDivergence> {
 struct DecisionCheck<'a> {
     run: &'a Run,
     plan: &'a Plan,
-    world: &'a DecisionInputs,
+    inputs: &'a DecisionInputs,
     at: Timestamp,
 }
 
@@ -204,7 +204,7 @@ impl DecisionCheck<'_> {
         let mut refused = None;
         // A fallback that is not needed is skipped like any other step.
         for command in [begin, Command::Advance { step }] {
-            match decide(self.run, self.plan, self.world, command, self.at) {
+            match decide(self.run, self.plan, self.inputs, command, self.at) {
                 // One decision may have given several events: only the first is compared.
                 Ok(events) => return self.compare(event, events.first()?),
                 Err(refusal) => refused = refused.or(Some(refusal)),
@@ -272,7 +272,7 @@ impl DecisionCheck<'_> {
         };
         let (item, attempt) = (finished.item, finished.attempt);
         let command = Command::Record { step, item, part: CallKind::Do, attempt, result, again: false, jitter: 0.5 };
-        let events = decide(self.run, self.plan, self.world, command, self.at).ok()?;
+        let events = decide(self.run, self.plan, self.inputs, command, self.at).ok()?;
         let same = match events.first()? {
             Event::StepFinished(would) => {
                 std::mem::discriminant(&would.outcome) == std::mem::discriminant(&finished.outcome)
@@ -286,7 +286,7 @@ impl DecisionCheck<'_> {
     /// Compares the caller's answer with the one that the plan would give at that point.
     fn check_answer(&self, event: &Event) -> Option<FoundDivergence> {
         let conditions = Conditions { now: self.at, hold_effects: false };
-        let actions = due(self.run, self.plan, self.world, conditions);
+        let actions = due(self.run, self.plan, self.inputs, conditions);
         let respond = actions.into_iter().find_map(|action| match action {
             Action::Decide(command @ Command::Respond { .. }) => Some(command),
             _ => None,
@@ -294,7 +294,7 @@ impl DecisionCheck<'_> {
         let Some(command) = respond else {
             return Some((DivergenceKind::Answer, describe(event), "no answer yet".into()));
         };
-        let events = decide(self.run, self.plan, self.world, command, self.at).ok()?;
+        let events = decide(self.run, self.plan, self.inputs, command, self.at).ok()?;
         let would = events.first()?;
         match (event, would) {
             (

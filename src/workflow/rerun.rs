@@ -22,7 +22,7 @@ use super::run::UNKNOWN;
 use super::sensitive::{HandedOver, result_paths};
 use super::taken_inputs::taken_inputs;
 use super::undo::undo_groups;
-use super::undo_state::Undone;
+use super::undo_state::UndoStatus;
 use super::{
     CallKind, CommandRefusal, ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Plan,
     ResultTaken, Run, RunStatus, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
@@ -307,8 +307,12 @@ fn is_finished(old: &Run, step: &StepId) -> bool {
 
 /// A step, its dependents, and every step without a result that could be taken over.
 fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
-    let undone: BTreeSet<&StepId> =
-        old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
+    let undone: BTreeSet<&StepId> = old
+        .undone()
+        .into_iter()
+        .filter(|(_, _, undone)| *undone == UndoStatus::Undone)
+        .map(|(step, ..)| step)
+        .collect();
     let runs_again = |step: &Step| {
         !is_finished(old, &step.id) || undone.contains(&step.id) || both_undos_unknown(old, plan, start, &step.id)
     };

@@ -32,7 +32,7 @@ pub(super) struct Resolution {
 pub(super) fn resolve(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     resolution: &Resolution,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
@@ -68,7 +68,7 @@ pub(super) fn resolve(
             Choice::Cancel { compensate } => {
                 events.extend(ending::cancel(run, *compensate, reason.clone(), false, by, now)?)
             }
-            Choice::Take { output } => events.push(respond::given_by_person(run, plan, output, world)?),
+            Choice::Take { output } => events.push(respond::given_by_person(run, plan, output, inputs)?),
             _ => {}
         }
         return Ok(events);
@@ -79,7 +79,7 @@ pub(super) fn resolve(
         }
         (Choice::Retry | Choice::RetryWith { .. }, part) => {
             if let Choice::RetryWith { input } = choice {
-                check_given_depth(&declared.id, input, world)?;
+                check_given_depth(&declared.id, input, inputs)?;
                 check_given_form(declared, input)?;
             }
             // Where no call had begun, the step is simply due again.
@@ -109,7 +109,7 @@ pub(super) fn resolve(
             events.push(Event::Step(StepEvent::Skipped { step: step.clone(), item: *item, reason: Skipped::ByHand }));
         }
         (Choice::Take { output }, CallKind::Do | CallKind::Probe) => {
-            events.push(finish_with(declared, *item, conflict.attempt, output, world)?);
+            events.push(finish_with(declared, *item, conflict.attempt, output, inputs)?);
         }
         // The `Resolved` event is enough.
         (Choice::Skip | Choice::Take { .. }, CallKind::Undo) => {}
@@ -177,9 +177,9 @@ fn finish_with(
     item: Option<u32>,
     attempt: u32,
     output: &Arc<Value>,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
 ) -> Result<Event, CommandRefusal> {
-    check_given_depth(&step.id, output, world)?;
+    check_given_depth(&step.id, output, inputs)?;
     let has_items = step.for_each.is_some() && item.is_none();
     if let Some(schema) = &step.output {
         match &**output {

@@ -23,7 +23,7 @@ pub(super) const ANSWER: &str = "respond";
 pub(super) fn respond(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     entry: Option<usize>,
 ) -> Result<Vec<Event>, CommandRefusal> {
     if run.answer.is_some() {
@@ -37,7 +37,7 @@ pub(super) fn respond(
         return Ok(vec![no_answer(run, Failure::of_run(FailureKind::NoAnswer, message))]);
     };
     let respond = plan.respond.get(entry).ok_or(CommandRefusal::NotDue("no such entry"))?;
-    Ok(vec![match wire::answer(&respond.answer, run, &world.answering(run, None), world.bytes_mark(run)) {
+    Ok(vec![match wire::answer(&respond.answer, run, &inputs.answering(run, None), inputs.bytes_mark(run)) {
         Ok(answer) => {
             let answer = with_sensitive_parts(plan, run, AnswerPlace::Respond(entry), answer);
             let pin = pin(run, &answer);
@@ -77,9 +77,9 @@ pub(super) fn given_by_person(
     run: &Run,
     plan: &Plan,
     output: &Value,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
 ) -> Result<Event, CommandRefusal> {
-    check_given_depth(&ANSWER.into(), output, world)?;
+    check_given_depth(&ANSWER.into(), output, inputs)?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let body = Payload::Text(output.to_string());
     let (bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
@@ -93,11 +93,11 @@ pub(super) fn given_by_person(
 }
 
 /// What the caller gets while the run goes on. An id in it is pinned like an id in the final answer.
-pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &DecisionInputs) -> Result<Vec<Event>, CommandRefusal> {
+pub(super) fn answer_pending(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Result<Vec<Event>, CommandRefusal> {
     if run.answer.is_some() || run.pending.is_some() {
         return Err(CommandRefusal::Answered);
     }
-    let answer = wire::pending_answer(plan, world, run).ok_or(CommandRefusal::NotDue("there is no such answer"))?;
+    let answer = wire::pending_answer(plan, inputs, run).ok_or(CommandRefusal::NotDue("there is no such answer"))?;
     let pin = pin(run, &answer);
     Ok(vec![Event::Answer(AnswerEvent::Pending { answer: Arc::new(answer), pin })])
 }
@@ -144,7 +144,7 @@ fn integer_text(number: &serde_json::Number) -> Option<String> {
 
 /// How many conditions of `respond` had no value when this entry (`None`: no entry) was taken. Conditions that read
 /// `failed` or `input_error` are not counted: they have no value in a run that does not fail.
-pub fn respond_condition_errors(run: &Run, plan: &Plan, world: &DecisionInputs, taken: Option<usize>) -> usize {
+pub fn respond_condition_errors(run: &Run, plan: &Plan, inputs: &DecisionInputs, taken: Option<usize>) -> usize {
     let mut scope = None;
     let before = plan.respond.iter().take(taken.unwrap_or(plan.respond.len()));
     let has_ended = |steps: &Vec<StepIndex>| steps.iter().all(|step| run.has_ended(&plan.steps[step.0].id));
@@ -152,7 +152,7 @@ pub fn respond_condition_errors(run: &Run, plan: &Plan, world: &DecisionInputs, 
     let conditions = due.filter_map(|entry| entry.when.as_ref());
     let is_general = |path: &ReadPath| !["failed", "input_error"].contains(&path.root());
     let general = conditions.filter(|when| when.reads().iter().all(is_general));
-    general.filter(|when| when.holds(scope.get_or_insert_with(|| world.answering(run, None))).is_err()).count()
+    general.filter(|when| when.holds(scope.get_or_insert_with(|| inputs.answering(run, None))).is_err()).count()
 }
 
 /// What the caller gets instead of a problem document, where an entry of `respond` reads `name` and holds.
@@ -166,6 +166,6 @@ pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, ma
 }
 
 /// The answer to a caller whose body the workflow refuses, where `respond` declares one. `run` was never begun.
-pub fn input_refused(run: &Run, plan: &Plan, world: &DecisionInputs, why: &str) -> Option<AnswerRecord> {
-    answer_about(run, plan, "input_error", &world.answering(run, Some(why)), world.bytes_mark(run))
+pub fn input_refused(run: &Run, plan: &Plan, inputs: &DecisionInputs, why: &str) -> Option<AnswerRecord> {
+    answer_about(run, plan, "input_error", &inputs.answering(run, Some(why)), inputs.bytes_mark(run))
 }

@@ -14,13 +14,13 @@ use serde_json::Value;
 use super::checkpoint::{About, ask, is_renewed, needs_person};
 use super::child_input::child_input;
 use super::conflict::shorten_value;
+use super::decision_inputs::{call_scope, item_scope};
 use super::interactions::RunQuestion;
 use super::least_approval::{LeastApproval, has_given_input};
 use super::may_begin::sends;
 use super::plan::Step;
 use super::rules::RiskSource;
 use super::step_events::{fail_before_call, failed, failure, finished};
-use super::world::{call_scope, item_scope};
 use super::{
     Call, CallBody, CallKind, CheckpointEvent, CheckpointKind, ConflictKind, DecisionInputs, EffectClass, Event,
     Failure, FailureKind, Mode, Outcome, Plan, ReviewItem, Risk, Run, StepKind, fallback, wire,
@@ -54,7 +54,7 @@ pub(super) fn parse_risk(value: &Value) -> Option<Risk> {
 pub(super) fn before_first_attempt(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
     now: Timestamp,
@@ -63,7 +63,7 @@ pub(super) fn before_first_attempt(
         return BeforeFirstAttempt::NothingFirst;
     }
     if run.mode() != Mode::Real {
-        return without_people(run, plan, world, step, item);
+        return without_people(run, plan, inputs, step, item);
     }
     // An item whose input has changed is asked about alone. So is an item's fallback, because which items need it
     // becomes known one by one.
@@ -71,11 +71,11 @@ pub(super) fn before_first_attempt(
         || is_renewed(run, step, item)
         || fallback::is_of_items(run, step);
     let has_moved = |question: Option<&RunQuestion>| {
-        question.is_some_and(|question| question.approved().is_some() && is_elsewhere(question, world, step))
+        question.is_some_and(|question| question.approved().is_some() && is_elsewhere(question, inputs, step))
     };
     let before_of = |question: &RunQuestion| match (question.is_open(), question.approved()) {
         (true, _) => Some(BeforeFirstAttempt::Waiting),
-        (false, Some(_)) if is_elsewhere(question, world, step) => None,
+        (false, Some(_)) if is_elsewhere(question, inputs, step) => None,
         (false, Some(_)) => Some(BeforeFirstAttempt::NothingFirst),
         (false, None) => None,
     };
@@ -100,7 +100,7 @@ pub(super) fn before_first_attempt(
             return BeforeFirstAttempt::Waiting;
         }
     }
-    let check = RiskCheck { run, plan, world, step, item: item.filter(|_| alone) };
+    let check = RiskCheck { run, plan, inputs, step, item: item.filter(|_| alone) };
     let least = LeastApproval::of(run, plan, step, item, alone, has_moved(asked));
     let own = match check.risk() {
         Ok(own) if own.max(least.risk) == Risk::Low => return BeforeFirstAttempt::NothingFirst,
@@ -108,7 +108,7 @@ pub(super) fn before_first_attempt(
         Err(event) => return BeforeFirstAttempt::Before(vec![*event]),
     };
     let about = check.about(own.max(least.risk));
-    let asked = about.and_then(|about| ask(run, world, step, &step.safeguards.asking, about, now));
+    let asked = about.and_then(|about| ask(run, inputs, step, &step.safeguards.asking, about, now));
     BeforeFirstAttempt::Before(vec![match asked.map(|asked| least.apply(own, asked)) {
         Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
@@ -117,9 +117,9 @@ pub(super) fn before_first_attempt(
 
 /// Whether a question that was approved showed another address of the step's service than the files in force have. What
 /// people approved is not sent there: they are asked again.
-fn is_elsewhere(question: &RunQuestion, world: &DecisionInputs, step: &Step) -> bool {
+fn is_elsewhere(question: &RunQuestion, inputs: &DecisionInputs, step: &Step) -> bool {
     let shown = question.checkpoint.base_url.as_deref();
-    shown.zip(step.call(CallKind::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, world))
+    shown.zip(step.call(CallKind::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, inputs))
 }
 
 /// As [`before_first_attempt`], for runs that ask nobody (in shadow and dark): a step that needs an approval is
@@ -127,14 +127,14 @@ fn is_elsewhere(question: &RunQuestion, world: &DecisionInputs, step: &Step) -> 
 fn without_people(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
 ) -> BeforeFirstAttempt {
     // An expression is evaluated for each item alone here; a fixed risk holds for all items.
     let alone = item
         .filter(|_| matches!(step.safeguards.risk, Some(RiskSource::Computed(_))) || fallback::is_of_items(run, step));
-    match (RiskCheck { run, plan, world, step, item: alone }).risk() {
+    match (RiskCheck { run, plan, inputs, step, item: alone }).risk() {
         Ok(Risk::Low) => return BeforeFirstAttempt::NothingFirst,
         Ok(Risk::Medium | Risk::High) => {}
         Err(event) => return BeforeFirstAttempt::Before(vec![*event]),
@@ -159,12 +159,12 @@ fn without_people(
     }
 }
 
-/// The world with the time of the approved question as `now`, so that the call is the one that people saw.
-pub(super) fn as_asked(run: &Run, world: &DecisionInputs, step: &Step, item: Option<u32>) -> DecisionInputs {
+/// The inputs with the time of the approved question as `now`, so that the call is the one that people saw.
+pub(super) fn as_asked(run: &Run, inputs: &DecisionInputs, step: &Step, item: Option<u32>) -> DecisionInputs {
     let question = run.interactions.question(&step.id, item).or_else(|| run.interactions.question(&step.id, None));
     match question.filter(|question| question.approved().is_some()) {
-        Some(question) => world.at(question.checkpoint.at),
-        None => world.clone(),
+        Some(question) => inputs.at(question.checkpoint.at),
+        None => inputs.clone(),
     }
 }
 
@@ -241,7 +241,7 @@ fn shown(value: &Value) -> Arc<Value> {
 struct RiskCheck<'a> {
     run: &'a Run,
     plan: &'a Plan,
-    world: &'a DecisionInputs,
+    inputs: &'a DecisionInputs,
     step: &'a Step,
     /// The one item whose risk is evaluated; `None` means the whole step.
     item: Option<u32>,
@@ -262,7 +262,7 @@ impl RiskCheck<'_> {
             Some(RiskSource::Computed(_)) => {}
         }
         let Some(RiskSource::Computed(template)) = &self.step.safeguards.risk else { return Ok(Risk::Low) };
-        let plain = self.world.plain(self.run);
+        let plain = self.inputs.plain(self.run);
         let scopes = match self.items() {
             Some(items) => items.into_iter().map(|item| item_scope(&plain, Some(item))).collect(),
             None => vec![plain],
@@ -307,7 +307,7 @@ impl RiskCheck<'_> {
         if let (Some(items), None) = (self.items(), self.item) {
             return Ok(items.len() as u64);
         }
-        let scope = call_scope(&self.world.plain(self.run), self.run, &self.step.id, self.item, CallKind::Do);
+        let scope = call_scope(&self.inputs.plain(self.run), self.run, &self.step.id, self.item, CallKind::Do);
         let body = body_of(self.run, call, self.step, self.item, &scope);
         let body = body.map_err(|(reads, error)| Box::new(failed(self.run, self.step, self.item, &reads, &error)))?;
         Ok(body_list(&body).map_or(1, |list| list.len() as u64))
@@ -365,7 +365,7 @@ impl RiskCheck<'_> {
 
     /// The call that would be made, as `POST https://bank/charges`, and its body or input.
     fn describe_call(&self, item: Option<u32>) -> Result<(String, Value), Box<Event>> {
-        let (run, step, world) = (self.run, self.step, self.world);
+        let (run, step, inputs) = (self.run, self.step, self.inputs);
         let cannot_show = |(reads, error): (Vec<ReadPath>, ExpressionError)| {
             let failure = failure(run, Some(&step.id), item, &reads, &error);
             Box::new(match item {
@@ -374,12 +374,12 @@ impl RiskCheck<'_> {
                 _ => failed(run, step, item, &reads, &error),
             })
         };
-        let scope = call_scope(&world.plain(run), run, &step.id, item, CallKind::Do);
+        let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
         match &step.kind {
             StepKind::Call(call) => {
-                let masked = call_scope(&world.masked(run), run, &step.id, item, CallKind::Do);
+                let masked = call_scope(&inputs.masked(run), run, &step.id, item, CallKind::Do);
                 let body = body_of(run, call, step, item, &scope).map_err(cannot_show)?;
-                let record = wire::call_record(call, world, run, &scope, &masked, Some(&body));
+                let record = wire::call_record(call, inputs, run, &scope, &masked, Some(&body));
                 let record = record.map_err(cannot_show)?;
                 let note = if call.effect == EffectClass::Read { ", reads only" } else { "" };
                 let reviewed = item.filter(|_| body.is_null() && !matches!(call.body, CallBody::Json(_)));

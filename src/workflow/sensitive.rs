@@ -38,7 +38,7 @@ pub use knowledge::{Knowledge, event_content};
 pub use known::KnownValues;
 #[cfg(test)]
 pub use parts::parts;
-pub use parts::{Form, SensitivePart};
+pub use parts::{SensitiveForm, SensitivePart};
 pub use path::SensitivePath;
 pub use shown::Redaction;
 pub(super) use shown::answer_for_others;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::calls::{Phase, StepState};
 use super::conflict::{conflict, pauses};
-use super::world::deeper_than;
+use super::decision_inputs::deeper_than;
 use super::{
     BytesMark, CallBody, CallKind, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure,
     FailureKind, Outcome, Run, Skipped, Step, StepEvent, StepFinished, StepKind,
@@ -42,9 +42,11 @@ pub(super) fn kept_output(item: Option<u32>, output: Arc<Value>) -> SharedJson {
     }
 }
 
-pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &DecisionInputs) -> Event {
-    let message =
-        format!("`{}` gives a value that is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
+pub(super) fn too_deep(step: &Step, item: Option<u32>, inputs: &DecisionInputs) -> Event {
+    let message = format!(
+        "`{}` gives a value that is nested deeper than output_depth_max ({})",
+        step.id, inputs.output_depth_max
+    );
     let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
     finished(step, item, 0, Outcome::Failed { failure })
 }
@@ -134,11 +136,11 @@ pub(super) fn schema_failure(step: &Step, item: Option<u32>, output: &Value, byt
 }
 
 /// Checks the nesting of a value that a person gives: the same bound holds as for replies of services.
-pub(super) fn check_given_depth(step: &StepId, value: &Value, world: &DecisionInputs) -> Result<(), CommandRefusal> {
-    match deeper_than(value, world.output_depth_max) {
+pub(super) fn check_given_depth(step: &StepId, value: &Value, inputs: &DecisionInputs) -> Result<(), CommandRefusal> {
+    match deeper_than(value, inputs.output_depth_max) {
         true => Err(CommandRefusal::BadValues(vec![format!(
             "what is given for `{step}` is nested deeper than output_depth_max ({})",
-            world.output_depth_max
+            inputs.output_depth_max
         )])),
         false => Ok(()),
     }

@@ -51,7 +51,7 @@ use super::{
 };
 use crate::names::{RunId, ServiceName, StepId};
 
-fn world() -> DecisionInputs {
+fn inputs() -> DecisionInputs {
     let services = [("world", "http://world"), ("bank", ""), ("stock", "")];
     let services = services.map(|(name, base)| (ServiceName::from(name), base.to_owned()));
     DecisionInputs::new(services.iter().map(|(name, base)| (name, base.clone())), ["bank"], [7; 32], 100, 8)
@@ -93,7 +93,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
 /// A run together with its events, and services that answer by a script.
 struct Harness<'a> {
     plan: &'a Plan,
-    world: DecisionInputs,
+    inputs: DecisionInputs,
     run: Run,
     events: Vec<Event>,
     now: Timestamp,
@@ -108,7 +108,7 @@ impl<'a> Harness<'a> {
     }
     fn of_first_event(plan: &'a Plan, first: Event) -> Self {
         let run = Self::collecting(plan, evolve(None, &first).unwrap(), std::slice::from_ref(&first));
-        Self { plan, world: world(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
+        Self { plan, inputs: inputs(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
     }
     /// The run with the sensitive values that these events tell.
     fn collecting(plan: &Plan, mut run: Run, events: &[Event]) -> Run {
@@ -122,10 +122,10 @@ impl<'a> Harness<'a> {
         Conditions { now: self.now, hold_effects: false }
     }
     fn due(&self) -> Vec<Action> {
-        due(&self.run, self.plan, &self.world, self.conditions())
+        due(&self.run, self.plan, &self.inputs, self.conditions())
     }
     fn command(&mut self, command: Command) -> Result<usize, CommandRefusal> {
-        let events = decide(&self.run, self.plan, &self.world, command, self.now)?;
+        let events = decide(&self.run, self.plan, &self.inputs, command, self.now)?;
         let count = events.len();
         assert!(count > 0, "a decision without events leaves the run where it was");
         for event in events {
@@ -373,7 +373,7 @@ fn held_steps_are_offered_as_held() {
     let command = Command::Advance { step: super::StepIndex(1) };
     harness.command(command).unwrap();
     let conditions = Conditions { now: harness.now, hold_effects: true };
-    assert_eq!(due(&harness.run, &plan, &harness.world, conditions), [Action::Held(super::StepIndex(1))]);
+    assert_eq!(due(&harness.run, &plan, &harness.inputs, conditions), [Action::Held(super::StepIndex(1))]);
 }
 
 /// What a fake service does with an attempt.
@@ -548,14 +548,14 @@ proptest! {
             live = Some(evolve(live, &events[end]).unwrap());
             let replayed = fold(&events[..=end]).unwrap();
             let conditions = Conditions { now: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(5), hold_effects: false };
-            let world = world();
+            let inputs = inputs();
             let live = live.as_ref().unwrap();
-            prop_assert_eq!(due(live, &plan, &world, conditions), due(&replayed, &plan, &world, conditions));
+            prop_assert_eq!(due(live, &plan, &inputs, conditions), due(&replayed, &plan, &inputs, conditions));
         }
         // A run may fall back to legacy exactly as long as no effect has begun and no answer was recorded.
         for end in 0..events.len() {
             let prefix = fold(&events[..=end]).unwrap();
-            let abandoned = decide(&prefix, &plan, &world(), Command::Abandon { reason: "x" }, Timestamp::UNIX_EPOCH);
+            let abandoned = decide(&prefix, &plan, &inputs(), Command::Abandon { reason: "x" }, Timestamp::UNIX_EPOCH);
             let may = !prefix.is_final()
                 && !prefix.effects_begun()
                 && prefix.answer().is_none()

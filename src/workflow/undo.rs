@@ -74,7 +74,7 @@ pub(super) fn undo_groups<'a>(
 /// Begins the first or next attempt of an undo.
 pub(super) fn begin(
     run: &Run,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
 ) -> Result<Vec<Event>, CommandRefusal> {
@@ -112,14 +112,14 @@ pub(super) fn begin(
             false => pause_over_failure(run, step, item, conflict_kind(unknown), &failure, None),
         }
     };
-    let missing = missing::of_call(undo, world).filter(|_| !done.rehearsed);
+    let missing = missing::of_call(undo, inputs).filter(|_| !done.rehearsed);
     match run.call_state(&step.id, item, CallKind::Undo) {
         Some(state) if !matches!(state.phase, Phase::InFlight | Phase::AwaitsDecision) && missing.is_some() => {}
         Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
-            if let Some(pause) = address::pause_unrepeatable(run, step, item, CallKind::Undo, world, (undo, state)) {
+            if let Some(pause) = address::pause_unrepeatable(run, step, item, CallKind::Undo, inputs, (undo, state)) {
                 return Ok(vec![pause]);
             }
-            let request = match address::next(run, world, step, item, CallKind::Undo, (undo, state)) {
+            let request = match address::next(run, inputs, step, item, CallKind::Undo, (undo, state)) {
                 Ok(NextAttempt::Same) => None,
                 Ok(NextAttempt::Rebased(request)) => Some(request),
                 Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
@@ -133,7 +133,7 @@ pub(super) fn begin(
     if let Some(missing) = missing {
         return Ok(vec![missing::pause(run, step, item, CallKind::Undo, &missing)]);
     }
-    let request = match first_request(run, world, undo, step, item, CallKind::Undo) {
+    let request = match first_request(run, inputs, undo, step, item, CallKind::Undo) {
         Ok(request) => Arc::new(request),
         Err((reads, error)) => return Ok(vec![cannot_build(&reads, &error)]),
     };
@@ -141,7 +141,7 @@ pub(super) fn begin(
         true => {
             let origin = done.origin.unwrap_or(run.id());
             let key = (undo.effect != EffectClass::Read)
-                .then(|| idempotency_key(world, origin, &step.id, item, CallKind::Undo, 0));
+                .then(|| idempotency_key(inputs, origin, &step.id, item, CallKind::Undo, 0));
             started(1, key, Some(request))
         }
         false => finished(Outcome::Rehearsed { intent: request, output: None, note: None }),

@@ -48,14 +48,14 @@ pub(super) struct UndoCall {
     pub done: usize,
     /// The index of its group.
     pub group: usize,
-    pub undone: Undone,
+    pub undone: UndoStatus,
     /// It is left as it is, and may have been undone.
     pub is_unknown: bool,
 }
 
 /// The state of a call's undo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Undone {
+pub enum UndoStatus {
     /// Its `undo` has not ended.
     NotYet,
     /// It was undone.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::calls::{DoneCall, UnknownEffect};
 use super::run::{Cancel, End};
 use super::tree_effects::LeftByChildren;
-use super::undo_state::{UndoCall, Undoing, Undone};
+use super::undo_state::{UndoCall, UndoStatus, Undoing};
 use super::work_count::count_work;
 use super::{FailureKind, Mode, Run};
 use crate::names::StepId;
@@ -35,20 +35,20 @@ impl Run {
 
     /// Every step (item) that was done or may have been, of a run that ends early or has ended without an answer, and
     /// whether it was undone: in the order of undoing, the last one first. Empty while the run goes on.
-    pub fn undone(&self) -> Vec<(&StepId, Option<u32>, Undone)> {
+    pub fn undone(&self) -> Vec<(&StepId, Option<u32>, UndoStatus)> {
         let all = self.undone_calls();
         let mut all: Vec<_> = all.map(|(done, _, undone)| (&done.step, done.item, undone)).collect();
         if self.ends_early() {
-            let unknown = |call: &UnknownEffect| Undone::Left(call.why.clone());
+            let unknown = |call: &UnknownEffect| UndoStatus::Left(call.why.clone());
             all.extend(self.unknown.iter().map(|call| (&call.step, call.item, unknown(call))));
-            let left = |(step, left): (_, &LeftByChildren)| Some((step, None, Undone::Left(left.in_words()?)));
+            let left = |(step, left): (_, &LeftByChildren)| Some((step, None, UndoStatus::Left(left.in_words()?)));
             all.extend(self.left_by_children.iter().filter_map(left));
         }
         all
     }
 
     /// As [`Run::undone`], only for calls that certainly were done.
-    fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Option<&UndoCall>, Undone)> {
+    fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Option<&UndoCall>, UndoStatus)> {
         let done = if self.ends_early() { self.done.as_slice() } else { &[] };
         done.iter().rev().filter_map(|done| {
             count_work();
@@ -61,7 +61,7 @@ impl Run {
     /// Whether this call was undone.
     pub(super) fn was_undone(&self, done: &DoneCall) -> bool {
         let call = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(done.step.clone(), done.item)));
-        call.is_some_and(|call| call.undone == Undone::Undone)
+        call.is_some_and(|call| call.undone == UndoStatus::Undone)
     }
 
     /// Steps of which it is unknown whether a call was undone.
@@ -70,23 +70,23 @@ impl Run {
         calls.filter(|(_, call)| call.is_unknown).map(|((step, _), _)| step)
     }
 
-    fn undone_call(&self, done: &DoneCall, call: Option<&UndoCall>) -> Undone {
+    fn undone_call(&self, done: &DoneCall, call: Option<&UndoCall>) -> UndoStatus {
         match (call, &self.cancel) {
-            (Some(call), _) if call.undone == Undone::NotYet && self.end.is_some() => {
-                Undone::Left("undoing was called off".into())
+            (Some(call), _) if call.undone == UndoStatus::NotYet && self.end.is_some() => {
+                UndoStatus::Left("undoing was called off".into())
             }
             (Some(call), _) => call.undone.clone(),
             (None, Some(Cancel { compensate: false, .. })) => {
-                Undone::Left("the run was cancelled without undoing".into())
+                UndoStatus::Left("the run was cancelled without undoing".into())
             }
-            (None, _) if self.undoing.is_none() && self.end.is_none() => Undone::NotYet,
+            (None, _) if self.undoing.is_none() && self.end.is_none() => UndoStatus::NotYet,
             (None, _) if self.undoing.is_none() && self.ended_at_conflict() => {
-                Undone::Left("a run in dark that would need a person ends without undoing".into())
+                UndoStatus::Left("a run in dark that would need a person ends without undoing".into())
             }
             (None, _) if self.undoing.is_none() && self.ended_without_answer() => {
-                Undone::Left("all steps have ended, only the answer is missing".into())
+                UndoStatus::Left("all steps have ended, only the answer is missing".into())
             }
-            (None, _) => Undone::Left(done.child.as_ref().map_or_else(
+            (None, _) => UndoStatus::Left(done.child.as_ref().map_or_else(
                 || "it declares no `undo`".to_owned(),
                 |(run, workflow)| format!("{run} `{workflow}`: completed, and its step declares no `undo`"),
             )),
@@ -158,9 +158,9 @@ impl Run {
         let mut all = <[BTreeMap<&StepId, BTreeMap<Option<u32>, Option<String>>>; 3]>::default();
         for (done, call, undone) in self.undone_calls() {
             let (kind, why) = match &undone {
-                Undone::Undone | Undone::Rehearsed => (0, None),
-                Undone::NotYet => (1, None),
-                Undone::Left(_) => (2, reason_text(done, call, &undone)),
+                UndoStatus::Undone | UndoStatus::Rehearsed => (0, None),
+                UndoStatus::NotYet => (1, None),
+                UndoStatus::Left(_) => (2, reason_text(done, call, &undone)),
             };
             all[kind].entry(&done.step).or_default().insert(done.item, why);
         }
@@ -180,9 +180,9 @@ impl Run {
 
 /// The reason that is shown for a child run, which is what is known of its effects, and for a call that may have been
 /// undone.
-fn reason_text(done: &DoneCall, call: Option<&UndoCall>, undone: &Undone) -> Option<String> {
+fn reason_text(done: &DoneCall, call: Option<&UndoCall>, undone: &UndoStatus) -> Option<String> {
     match undone {
-        Undone::Left(why) if done.child.is_some() || call.is_some_and(|call| call.is_unknown) => Some(why.clone()),
+        UndoStatus::Left(why) if done.child.is_some() || call.is_some_and(|call| call.is_unknown) => Some(why.clone()),
         _ => None,
     }
 }

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use step::StepView;
 
 use super::{
-    CallKind, Conflict, Event, EventMismatch, Mode, OpenCheckpoint, Outcome, Run, RunStatus, StepStatus, Undone, evolve,
+    CallKind, Conflict, Event, EventMismatch, Mode, OpenCheckpoint, Outcome, Run, RunStatus, StepStatus, UndoStatus,
+    evolve,
 };
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
@@ -100,10 +101,10 @@ pub fn view_and_run<'a>(
     checkpoints.sort_by_key(|asked| asked.at);
     let undone = run.undone().into_iter().map(|(step, item, undone)| {
         let (undone, why) = match undone {
-            Undone::Undone => (true, None),
-            Undone::NotYet => (false, Some("it is being undone".to_owned())),
-            Undone::Rehearsed => (false, Some("nothing was sent".to_owned())),
-            Undone::Left(why) => (false, Some(why)),
+            UndoStatus::Undone => (true, None),
+            UndoStatus::NotYet => (false, Some("it is being undone".to_owned())),
+            UndoStatus::Rehearsed => (false, Some("nothing was sent".to_owned())),
+            UndoStatus::Left(why) => (false, Some(why)),
         };
         UndoneView { step: step.clone(), item, undone, why }
     });

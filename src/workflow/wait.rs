@@ -8,9 +8,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::decision_inputs::deeper_than;
 use super::rules::{Until, Wait};
 use super::step_events::{failed, finished};
-use super::world::deeper_than;
 use super::{
     CommandRefusal, DecisionInputs, Event, Failure, FailureKind, Mode, Outcome, Plan, Run, Step, StepKind, WaitEvent,
     span,
@@ -19,12 +19,12 @@ use crate::expression::{ExpressionError, Template};
 use crate::names::Seq;
 
 /// Begins a step of kind `wait`.
-pub(super) fn open(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, now: Timestamp) -> Vec<Event> {
+pub(super) fn open(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait, now: Timestamp) -> Vec<Event> {
     let began = |until, signal: Option<&String>| {
         Event::Wait(WaitEvent::Began { step: step.id.clone(), until, signal: signal.cloned() })
     };
     let value = |template: &Template, read: &dyn Fn(&Value) -> Result<Timestamp, String>| {
-        let value = template.evaluate(&world.plain(run));
+        let value = template.evaluate(&inputs.plain(run));
         let value = value.and_then(|value| read(&value).map_err(ExpressionError::new));
         value.map_err(|error| Box::new(failed(run, step, None, template.reads(), &error)))
     };
@@ -37,7 +37,7 @@ pub(super) fn open(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, 
         Until::Signal { name, timeout, .. } => {
             return signal(
                 run,
-                world,
+                inputs,
                 step,
                 wait,
                 name,
@@ -52,7 +52,7 @@ pub(super) fn open(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, 
 }
 
 /// Waits for a signal: one that arrived before is taken at once.
-fn signal(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, name: &str, began: Event) -> Vec<Event> {
+fn signal(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait, name: &str, began: Event) -> Vec<Event> {
     let ended = |signal, output| Event::Wait(WaitEvent::Ended { step: step.id.clone(), signal: Some(signal), output });
     if run.mode() != Mode::Real {
         let Some(rehearse) = &wait.rehearse else {
@@ -60,7 +60,7 @@ fn signal(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, name: &st
             let failure = Failure::of_step(FailureKind::NeedsSignal, &step.id, None, message);
             return vec![finished(step, None, 0, Outcome::Failed { failure })];
         };
-        return match rehearse.evaluate(&world.plain(run)) {
+        return match rehearse.evaluate(&inputs.plain(run)) {
             Err(error) => vec![failed(run, step, None, rehearse.reads(), &error)],
             Ok(payload) => {
                 let payload = Arc::new(payload);
@@ -77,7 +77,7 @@ fn signal(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, name: &st
         };
     }
     let stored = run.interactions.signals.iter();
-    let mut stored = stored.filter(|signal| signal.name == name && accepts(run, world, step, &signal.payload));
+    let mut stored = stored.filter(|signal| signal.name == name && accepts(run, inputs, step, &signal.payload));
     match stored.next() {
         Some(signal) => vec![began, ended(signal.seq, signal.payload.clone())],
         None => vec![began],
@@ -85,11 +85,11 @@ fn signal(run: &Run, world: &DecisionInputs, step: &Step, wait: &Wait, name: &st
 }
 
 /// Whether a step accepts a signal of its name, as its filter says.
-fn accepts(run: &Run, world: &DecisionInputs, step: &Step, payload: &Arc<Value>) -> bool {
+fn accepts(run: &Run, inputs: &DecisionInputs, step: &Step, payload: &Arc<Value>) -> bool {
     let StepKind::Wait(wait) = &step.kind else { return false };
     let Until::Signal { filter, .. } = &wait.until else { return false };
     filter.as_ref().is_none_or(|filter| {
-        let scope = world.plain(run).with("signal", payload.clone());
+        let scope = inputs.plain(run).with("signal", payload.clone());
         filter.holds(&scope).unwrap_or(false)
     })
 }
@@ -98,7 +98,7 @@ fn accepts(run: &Run, world: &DecisionInputs, step: &Step, payload: &Arc<Value>)
 pub(super) fn receive(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     name: String,
     payload: Arc<Value>,
     id: Option<String>,
@@ -127,17 +127,17 @@ pub(super) fn receive(
     if run.is_ending() {
         return Err(CommandRefusal::NotApplicable("the run is ending".into()));
     }
-    if deeper_than(&payload, world.output_depth_max) {
-        let message = format!("the payload is nested deeper than output_depth_max ({})", world.output_depth_max);
+    if deeper_than(&payload, inputs.output_depth_max) {
+        let message = format!("the payload is nested deeper than output_depth_max ({})", inputs.output_depth_max);
         return Err(CommandRefusal::BadValues(vec![message]));
     }
     let waiting = plan.steps.iter().find(|step| {
         let waits = run.interactions.waits.get(&step.id);
-        waits.is_some_and(|wait| wait.signal.as_deref() == Some(&name)) && accepts(run, world, step, &payload)
+        waits.is_some_and(|wait| wait.signal.as_deref() == Some(&name)) && accepts(run, inputs, step, &payload)
     });
-    if waiting.is_none() && run.interactions.signals.len() >= world.signals_max {
+    if waiting.is_none() && run.interactions.signals.len() >= inputs.signals_max {
         let message =
-            format!("{} signals have come that no step has taken, as many as signals_max allows", world.signals_max);
+            format!("{} signals have come that no step has taken, as many as signals_max allows", inputs.signals_max);
         return Err(CommandRefusal::NotApplicable(message));
     }
     let mut events = vec![Event::Wait(WaitEvent::SignalReceived {

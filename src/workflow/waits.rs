@@ -123,7 +123,7 @@ impl WaitStartTimes {
 pub fn waits(
     run: &Run,
     plan: &Plan,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     conditions: Conditions,
     since: &WaitStartTimes,
 ) -> Vec<Reason> {
@@ -157,7 +157,7 @@ pub fn waits(
     }
     all.interactions(run);
     all.calls(run);
-    all.due(&due(run, plan, world, conditions));
+    all.due(&due(run, plan, inputs, conditions));
     if let Some(until) = run.started.until.filter(|_| run.failing.is_none()) {
         let what = "its deadline ends it".to_owned();
         all.push(Cause::Deadline, None, Some(run.started.started), Some(until), what, "that time");

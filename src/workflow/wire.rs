@@ -7,8 +7,8 @@ use http::HeaderName;
 use serde_json::Value;
 
 use super::bytes::bytes_within_error;
+use super::decision_inputs::{STARS, reads_hidden};
 use super::sensitive::{AnswerPlace, with_sensitive_parts};
-use super::world::{STARS, reads_hidden};
 use super::{
     AnswerRecord, BytesMark, Call, CallBody, CallRecord, DecisionInputs, Payload, Plan, ResponseTemplate, Run,
 };
@@ -20,7 +20,7 @@ type NoValue = (Vec<ReadPath>, ExpressionError);
 /// The request of a call as it is recorded. `given` is the body that a person gave in place of the plan's.
 pub(super) fn call_record(
     call: &Call,
-    world: &DecisionInputs,
+    inputs: &DecisionInputs,
     run: &Run,
     plain: &Scope,
     masked: &Scope,
@@ -32,18 +32,18 @@ pub(super) fn call_record(
         headers.push((name.as_str().to_owned(), header_value(name, template, masked)?));
     }
     let (body, content_type) = match given {
-        Some(given) if world.bytes_mark(run).bytes(given).is_none() && plain.contains_opaque(given) => {
+        Some(given) if inputs.bytes_mark(run).bytes(given).is_none() && plain.contains_opaque(given) => {
             return Err((Vec::new(), bytes_within_error()));
         }
-        Some(given) => given_body(&call.body, given, world.bytes_mark(run)),
-        None => body(&call.body, run, plain, world.bytes_mark(run))?,
+        Some(given) => given_body(&call.body, given, inputs.bytes_mark(run)),
+        None => body(&call.body, run, plain, inputs.bytes_mark(run))?,
     };
     if let Some(content_type) = content_type
         && !headers.iter().any(|(name, _)| name == "content-type")
     {
         headers.push(("content-type".into(), content_type));
     }
-    let url = format!("{}{path}", base_of(call, world));
+    let url = format!("{}{path}", base_of(call, inputs));
     Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body })
 }
 
@@ -69,8 +69,8 @@ pub(super) fn recorded_path(call: &Call, masked: &Scope) -> Result<String, Expre
 }
 
 /// The base URL of a call's service, as records show it.
-pub(super) fn base_of<'a>(call: &'a Call, world: &'a DecisionInputs) -> &'a str {
-    world.base(&call.service).unwrap_or_default().trim_end_matches('/')
+pub(super) fn base_of<'a>(call: &'a Call, inputs: &'a DecisionInputs) -> &'a str {
+    inputs.base(&call.service).unwrap_or_default().trim_end_matches('/')
 }
 
 /// Whether the URL of a call reads secrets or credentials, which its record shows as stars.
@@ -263,7 +263,7 @@ pub(super) fn answer(
 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions
 /// have values.
-pub fn pending_answer(plan: &Plan, world: &DecisionInputs, run: &Run) -> Option<AnswerRecord> {
-    let answer = answer(plan.pending.as_ref()?, run, &world.plain(run), world.bytes_mark(run)).ok()?;
+pub fn pending_answer(plan: &Plan, inputs: &DecisionInputs, run: &Run) -> Option<AnswerRecord> {
+    let answer = answer(plan.pending.as_ref()?, run, &inputs.plain(run), inputs.bytes_mark(run)).ok()?;
     Some(with_sensitive_parts(plan, run, AnswerPlace::Pending, answer))
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pointsman::demo::world::Fault;
 use pointsman::names::{StepId, WorkflowName};
-use pointsman::workflow::{Choice, ControlCommand, Run, RunStatus, Undone};
+use pointsman::workflow::{Choice, ControlCommand, Run, RunStatus, UndoStatus};
 use serde_json::json;
 
 use crate::support::in_process_engine::{InProcessEngine, OPERATIONS, WorkflowRun};
@@ -174,7 +174,7 @@ fn not_undone(
     let declared = |step| plan.step(step).is_some_and(|(_, step)| step.undo.is_some());
     let left = run.undone().into_iter().filter(|(step, item, undone)| {
         let known = except.is_some_and(|(id, of)| *step == id && item == of);
-        declared(step) && !known && *undone != Undone::Undone
+        declared(step) && !known && *undone != UndoStatus::Undone
     });
     left.map(|(step, item, undone)| format!("`{step}` {item:?} is left: {undone:?}")).collect()
 }

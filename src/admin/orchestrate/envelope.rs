@@ -17,7 +17,7 @@ use crate::compare::redact;
 use crate::names::{JobId, RunId, StepId};
 use crate::secret::redact_line;
 use crate::workflow::{
-    CallRecord, Conflict, Event, Failure, OpenCheckpoint, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
+    CallRecord, Conflict, Event, Failure, OpenCheckpoint, RunStarted, RunStatus, StepStatus, UNVERIFIED, UndoStatus,
     describe_bytes,
 };
 
@@ -126,12 +126,12 @@ fn error(failure: &Failure) -> RunError {
     }
 }
 
-fn undone(step: &StepId, item: Option<u32>, undone: Undone) -> UndoRow {
+fn undone(step: &StepId, item: Option<u32>, undone: UndoStatus) -> UndoRow {
     let (state, why) = match undone {
-        Undone::NotYet => (UndoState::NotYet, None),
-        Undone::Undone => (UndoState::Undone, None),
-        Undone::Rehearsed => (UndoState::Rehearsed, None),
-        Undone::Left(why) => (UndoState::NotUndone, Some(why)),
+        UndoStatus::NotYet => (UndoState::NotYet, None),
+        UndoStatus::Undone => (UndoState::Undone, None),
+        UndoStatus::Rehearsed => (UndoState::Rehearsed, None),
+        UndoStatus::Left(why) => (UndoState::NotUndone, Some(why)),
     };
     UndoRow { step_id: step.to_string(), item, state, why }
 }

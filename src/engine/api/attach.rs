@@ -56,7 +56,7 @@ pub(super) async fn attach(
         Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, may_fall_back)),
         Some(Announcement::Run(run)) => {
             let plan = timeout_at(deadline, plan_of(core, snapshot, &run)).await.ok().flatten();
-            if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, may_fall_back) {
+            if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.decision_inputs, may_fall_back) {
                 return Some(reply);
             }
         }
@@ -107,7 +107,7 @@ async fn stored_reply(
         (Some(run), Some(successor)) => replies::pending_of_predecessor(run, successor, plan.as_deref()),
         _ => None,
     };
-    let reply = pending.or_else(|| replies::of_run(shown, plan.as_deref(), &snapshot.world, may_fall_back));
+    let reply = pending.or_else(|| replies::of_run(shown, plan.as_deref(), &snapshot.decision_inputs, may_fall_back));
     if reply.is_some() {
         return reply;
     }
@@ -118,7 +118,7 @@ async fn stored_reply(
         Ok(true) => replies::descendant_waits,
         Ok(false) | Err(_) => replies::still_running,
     };
-    Some(still_open(shown, plan.as_deref(), &snapshot.world))
+    Some(still_open(shown, plan.as_deref(), &snapshot.decision_inputs))
 }
 
 /// The plan that a run keeps, whether or not the files in force still have it; `None` where it cannot be read.

@@ -80,7 +80,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
     let since = WaitStartTimes::of(events.iter().map(|stored| (stored.at, &stored.event)));
     let hold_effects = core.process.kill_switch.freeze() == Freeze::Effects;
     let conditions = Conditions { now: core.process.clock.now(), hold_effects };
-    let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
+    let reasons = waits(&run, &plan, &snapshot.decision_inputs, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {
         let needs_no_person = !matches!(reason.cause, Cause::Paused | Cause::Conflict(_) | Cause::Checkpoint(_));

@@ -7,7 +7,7 @@
 //! The number of waiters is bounded by their callers; a run's entry in [`Watchers`] is removed with its last
 //! subscription.
 //!
-//! [`Watchers`]: crate::engine::scheduler::watchers::Watchers
+//! [`Watchers`]: crate::engine::scheduler::subscriptions::Watchers
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::engine::context::Core;
 use crate::engine::scheduler::children::WAITING_STATUSES;
-use crate::engine::scheduler::watchers::{DurableState, WokenBy};
+use crate::engine::scheduler::subscriptions::{DurableState, WokenBy};
 use crate::names::{PlanId, RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{RunStatus, RunSummary, StepKind};
@@ -39,19 +39,19 @@ pub(in crate::engine) struct Subscription {
 impl Subscription {
     /// Subscribes to a run from now on.
     fn to(core: &Arc<Core>, run: RunId, woken_by: WokenBy) -> Self {
-        let updates = core.schedule.watchers.subscribe(run, woken_by);
+        let updates = core.schedule.subscriptions.subscribe(run, woken_by);
         Self { core: core.clone(), run, woken_by, updates }
     }
     /// Subscribes to a run that has not begun, until it rests; its events are collected.
     pub fn to_new(core: &Arc<Core>, run: RunId) -> Self {
-        let updates = core.schedule.watchers.subscribe_from_the_first(run);
+        let updates = core.schedule.subscriptions.subscribe_from_the_first(run);
         Self { core: core.clone(), run, woken_by: WokenBy::Rest, updates }
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.core.schedule.watchers.unsubscribe(self.run, self.woken_by);
+        self.core.schedule.subscriptions.unsubscribe(self.run, self.woken_by);
     }
 }
 
@@ -114,7 +114,7 @@ pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
         next_wake_up(&mut subscription, until).await
     };
     let run = wait_for_rest(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
-    subscription.core.schedule.watchers.events(subscription.run, run.seq)
+    subscription.core.schedule.subscriptions.events(subscription.run, run.seq)
 }
 
 async fn wait_for_rest(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {

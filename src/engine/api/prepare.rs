@@ -116,7 +116,7 @@ fn bad_input(
         run.collect_sensitive(plan, [&event]);
         Some(run)
     });
-    refused_input::reply(refused_run.as_ref(), plan, &snapshot.world, why)
+    refused_input::reply(refused_run.as_ref(), plan, &snapshot.decision_inputs, why)
 }
 
 /// What is known about the instance that a request follows up.

@@ -28,7 +28,7 @@ use crate::compare::AwaitedIntents;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::machine::{
-    AppendHeader, CallId, CallerAnswer, CallerTerms, ChildState, CommandId, End, Input, Machine, MachineParts,
+    AppendHeader, CallId, CallerAnswer, CallerTerms, ChildState, CommandId, DriverEnd, Input, Machine, MachineParts,
     RecoveryPause, StartAnswer,
 };
 use crate::engine::ports::client::Executor;
@@ -102,7 +102,7 @@ pub(super) struct Driver {
     withdrawals: Vec<(CallId, CancellationToken)>,
     queries: FuturesUnordered<BoxFuture<'static, Input>>,
     timer: Option<Timestamp>,
-    end: Option<End>,
+    end: Option<DriverEnd>,
 }
 
 /// The state of the kill switch and whether the process drains, as last fed to the machine. Both apply to every run.
@@ -174,7 +174,7 @@ impl Driver {
         let machine = Machine::new(MachineParts {
             run,
             plan,
-            world: snapshot.world.clone(),
+            decision_inputs: snapshot.decision_inputs.clone(),
             durable_seq,
             append_header,
             claim,
@@ -281,7 +281,7 @@ impl Driver {
     fn use_newest_files(&mut self) {
         let newest = self.core.files.snapshot.load();
         if !Arc::ptr_eq(&newest, &self.snapshot) {
-            self.machine.set_world(newest.world.clone());
+            self.machine.set_decision_inputs(newest.decision_inputs.clone());
             if let Some(plan) = newest.plan_as_loaded(self.machine.plan(), &self.core.files.limits) {
                 self.machine.set_plan(plan);
             }

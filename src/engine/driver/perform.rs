@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::Driver;
 use crate::engine::machine::{
-    CallRequest, CommandAnswer, CommandId, End, Input, LockQuery, Measure, Output, RestCause,
+    CallRequest, CommandAnswer, CommandId, DriverEnd, Input, LockQuery, Measure, Output, WakeCause,
 };
 use crate::engine::ports::command_sealer::open_commands;
 use crate::engine::ports::locks;
@@ -151,7 +151,7 @@ impl Driver {
         let append = self.writer.as_mut().and_then(Writer::take_stored);
         let run = self.machine.run();
         let is_current = run.seq() == seq;
-        self.core.schedule.watchers.stored(run.id(), seq, append, is_current);
+        self.core.schedule.subscriptions.stored(run.id(), seq, append, is_current);
         if is_current {
             children::notify_ancestors_of_wait(&self.core, run);
         }
@@ -190,33 +190,33 @@ impl Driver {
     }
 
     /// Handles the end of the driver: depending on its cause, sets a timer, wakes the run again or lists it as stuck.
-    pub(super) fn leave(&mut self, end: End) {
+    pub(super) fn leave(&mut self, end: DriverEnd) {
         let (run, core): (_, &Arc<_>) = (self.machine.run(), &self.core);
         let (id, status) = (run.id(), run.status());
-        self.metrics.task_ended(run, end == End::Discarded, matches!(end, End::Suspended { .. }));
+        self.metrics.task_ended(run, end == DriverEnd::Discarded, matches!(end, DriverEnd::Suspended { .. }));
         tracing::debug!(run = %id, status = status.as_str(), ?end, "the run's task ends");
         match end {
-            End::Suspended { cause, wake } => {
+            DriverEnd::Suspended { cause, wake } => {
                 if let Some(at) = wake {
                     core.schedule.timers.set(id, at);
                 }
-                if cause == RestCause::Nothing {
+                if cause == WakeCause::Nothing {
                     core.schedule.stuck.add(id, &run.started().workflow, run.seq(), "nothing would resume it");
                 }
             }
-            End::Ended => {
+            DriverEnd::Ended => {
                 core.schedule.timers.remove(id);
                 children::notify_parent(core, run, self.machine.plan());
             }
-            End::Discarded | End::Draining => {}
-            End::OwnershipUncertain => match core.process.clock.now().checked_add(RECLAIM_PAUSE) {
+            DriverEnd::Discarded | DriverEnd::Draining => {}
+            DriverEnd::OwnershipUncertain => match core.process.clock.now().checked_add(RECLAIM_PAUSE) {
                 Ok(at) => core.schedule.timers.set(id, at),
                 Err(_) => core.schedule.timers.wake_now(id),
             },
             // Nothing of this driver is durable: another process may have created the run under this id, and its timer
             // must stay.
-            End::Lost | End::Contradicted if self.machine.durable_seq() == Seq(0) => {}
-            End::Contradicted => {
+            DriverEnd::Lost | DriverEnd::Contradicted if self.machine.durable_seq() == Seq(0) => {}
+            DriverEnd::Contradicted => {
                 core.schedule.timers.remove(id);
                 if self.writer.is_some() {
                     let misfit = self.machine.misfit().map_or_else(String::new, |misfit| format!(": {misfit}"));
@@ -229,15 +229,16 @@ impl Driver {
                     );
                 }
             }
-            End::Lost => {
+            DriverEnd::Lost => {
                 core.schedule.timers.remove(id);
                 if self.machine.is_superseded(self.slot.as_ref().and_then(Slot::reacquired)) {
                     core.schedule.timers.wake_now(id); // this process owns the run again: it is loaded and goes on
                 }
             }
         }
-        if end != End::Lost {
-            let is_stuck = matches!(end, End::Suspended { cause: RestCause::Nothing, .. } | End::Contradicted);
+        if end != DriverEnd::Lost {
+            let is_stuck =
+                matches!(end, DriverEnd::Suspended { cause: WakeCause::Nothing, .. } | DriverEnd::Contradicted);
             core.schedule.stuck.remove_unless_stuck(id, is_stuck);
         }
     }

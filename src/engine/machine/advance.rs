@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::inputs_outputs::{CallId, CallRequest, End, Output};
+use super::inputs_outputs::{CallId, CallRequest, DriverEnd, Output};
 use super::measure::Measure;
 use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
-    Action, AttemptResult, CallKind, Command, CommandRefusal, Conditions, EffectClass, Event, LockSeen, Mode, address,
-    decide, due, is_requested_repeat, is_to_be_withdrawn, respond_condition_errors,
+    Action, AttemptResult, CallKind, Command, CommandRefusal, Conditions, EffectClass, Event, LockPosition, Mode,
+    address, decide, due, is_requested_repeat, is_to_be_withdrawn, respond_condition_errors,
 };
 
 impl Machine {
@@ -57,7 +57,7 @@ impl Machine {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
             let call = self.plan.step(&attempt.step).and_then(|(_, step)| step.call(attempt.part));
             let is_repeatable =
-                attempt.repeatable && call.is_some_and(|call| address::allows_repeat(call, &self.world));
+                attempt.repeatable && call.is_some_and(|call| address::allows_repeat(call, &self.decision_inputs));
             if is_repeatable && !is_stopped {
                 self.possible_repeats.insert(name.clone());
                 self.unsent_attempts.push((Seq(0), name));
@@ -92,7 +92,7 @@ impl Machine {
             (self.wake_at, self.has_frozen_step, self.has_deferred_start) = (None, false, false);
             let mut progressed = false;
             let mut lock_waits = Vec::new();
-            for action in due(&self.run, &self.plan, &self.world, conditions) {
+            for action in due(&self.run, &self.plan, &self.decision_inputs, conditions) {
                 match action {
                     // A draining process begins only what a caller waits for.
                     Action::Decide(Command::Begin { .. }) | Action::Child { .. }
@@ -112,7 +112,8 @@ impl Machine {
                     // A run that is not stored (a rehearsal, or a run of a route with `keep: none`) joins no lock's
                     // queue in the store, so it is always first.
                     Action::Lock { step, item, queued, .. } if !self.log.is_stored() => {
-                        progressed |= self.try_command(Command::LockSeen { step, item, queued, seen: LockSeen::First });
+                        progressed |=
+                            self.try_command(Command::LockSeen { step, item, queued, seen: LockPosition::First });
                     }
                     Action::Lock { step, item, name, queued } => lock_waits.push((step, item, name, queued)),
                 }
@@ -146,7 +147,7 @@ impl Machine {
     /// Records the caller's answer, and measures the conditions that had no value. They are evaluated once more here,
     /// because `due` only tells which entry is taken.
     fn respond(&mut self, entry: Option<usize>) -> bool {
-        let errors = respond_condition_errors(&self.run, &self.plan, &self.world.at(self.now), entry);
+        let errors = respond_condition_errors(&self.run, &self.plan, &self.decision_inputs.at(self.now), entry);
         let is_decided = self.try_command(Command::Respond { entry });
         if is_decided && errors > 0 {
             self.out.push(Output::Measure(Measure::RespondConditionErrors(errors)));
@@ -177,7 +178,7 @@ impl Machine {
     /// Lets `workflow` decide a command and records the events; returns how many.
     pub(super) fn apply_command(&mut self, command: Command) -> Result<usize, CommandRefusal> {
         let is_order = matches!(command, Command::Control { .. });
-        let events = decide(&self.run, &self.plan, &self.world, command, self.now)?;
+        let events = decide(&self.run, &self.plan, &self.decision_inputs, command, self.now)?;
         if is_order {
             self.check_fits(&events)?;
         }
@@ -213,7 +214,7 @@ impl Machine {
                 "the run's events contradict each other: this process stops executing the run"
             );
             self.misfit = Some(misfit);
-            self.end = Some(End::Contradicted);
+            self.end = Some(DriverEnd::Contradicted);
             return;
         }
         self.out.extend(Measure::of(&event, &self.run).map(Output::Measure));

@@ -3,7 +3,7 @@
 //!
 //! Always true: a reply shows only durable events, even if the run has newer ones.
 
-use super::inputs_outputs::{Announcement, CallerAnswer, CommandAnswer, CommandId, End, Output, StartAnswer};
+use super::inputs_outputs::{Announcement, CallerAnswer, CommandAnswer, CommandId, DriverEnd, Output, StartAnswer};
 use super::log::AppendOutcome;
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
@@ -38,9 +38,10 @@ impl Machine {
                     (RunStatus::Abandoned, Some(reason)) => {
                         Some(ArmReply::Abandoned(Abandoned { reason, run: Some(run.id()) }))
                     }
-                    _ => replies::of_run(run, Some(&self.plan), &self.world, caller.may_fall_back),
+                    _ => replies::of_run(run, Some(&self.plan), &self.decision_inputs, caller.may_fall_back),
                 };
-                let reply = reply.unwrap_or_else(|| replies::still_running(run, Some(&self.plan), &self.world));
+                let reply =
+                    reply.unwrap_or_else(|| replies::still_running(run, Some(&self.plan), &self.decision_inputs));
                 let reply = if self.is_unstored_answer() { replies::without_run(reply) } else { reply };
                 self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
             }
@@ -48,7 +49,7 @@ impl Machine {
             && self.caller.take().is_some()
         {
             let reply = if self.descendant_waits { replies::descendant_waits } else { replies::still_running };
-            let mut reply = reply(run, Some(&self.plan), &self.world);
+            let mut reply = reply(run, Some(&self.plan), &self.decision_inputs);
             // In shadow and dark a run that pauses is not compared, and neither are those above it.
             if self.descendant_waits
                 && run.mode() != Mode::Real
@@ -168,7 +169,7 @@ impl Machine {
                 if self.caller.take().is_some() {
                     self.out.push(Output::AnswerCaller(CallerAnswer::OtherRun { run, request }));
                 }
-                self.end = Some(End::Discarded);
+                self.end = Some(DriverEnd::Discarded);
             }
             AppendOutcome::KeyTakenByLegacy => {
                 // This was the first append, and private and shared calls are sent only after it: nothing was done but
@@ -185,6 +186,6 @@ impl Machine {
     pub(super) fn lose_ownership(&mut self, why: &str) {
         tracing::error!(run = %self.run.id(), why, "this process no longer owns the run and stops executing it");
         self.answer_caller_unknown("another process executes the run");
-        self.end = Some(End::Lost);
+        self.end = Some(DriverEnd::Lost);
     }
 }

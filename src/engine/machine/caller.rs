@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::inputs_outputs::{Announcement, CallerAnswer, End, Output};
+use super::inputs_outputs::{Announcement, CallerAnswer, DriverEnd, Output};
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
 use crate::engine::machine::run_report::report;
@@ -41,7 +41,7 @@ impl Machine {
             return;
         }
         if !self.log.is_stored() {
-            let reply = replies::unstored_past_deadline(&self.run, &self.plan, &self.world);
+            let reply = replies::unstored_past_deadline(&self.run, &self.plan, &self.decision_inputs);
             self.discard(reply);
             return;
         }
@@ -100,7 +100,7 @@ impl Machine {
         if self.caller.take().is_some() {
             self.out.push(Output::AnswerCaller(CallerAnswer::Reply(reply)));
         }
-        self.end = Some(End::Discarded);
+        self.end = Some(DriverEnd::Discarded);
     }
 
     /// Tells the caller that the outcome is unknown. The run goes on, and a later request with the same retry key can

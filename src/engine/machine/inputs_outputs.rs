@@ -15,7 +15,7 @@ use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, ClaimedRequest, CommandRecord};
 use crate::workflow::{
-    ApprovalAbove, AttemptResult, CallKind, CommandRefusal, ControlCommand, FailureKind, InFlight, LockSeen,
+    ApprovalAbove, AttemptResult, CallKind, CommandRefusal, ControlCommand, FailureKind, InFlight, LockPosition,
     RouteAbove, Run, RunStatus, RunSummary, SensitivePath, StepIndex, TreeEffects,
 };
 
@@ -58,7 +58,7 @@ pub(in crate::engine) enum Input {
     Lock {
         query: LockQuery,
         /// `None`: the queue is empty, although the step has joined it. It is queried again.
-        seen: Option<LockSeen>,
+        seen: Option<LockPosition>,
     },
     /// The state of a child.
     Child { child: RunId, state: ChildState },
@@ -134,7 +134,7 @@ pub(in crate::engine) enum Output {
         has_frozen_step: bool,
     },
     /// The driver ends; nothing follows.
-    End(End),
+    End(DriverEnd),
 }
 
 /// Identifies the answer to a command.
@@ -285,12 +285,12 @@ pub(in crate::engine) enum Announcement {
 
 /// Why a driver ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum End {
+pub(in crate::engine) enum DriverEnd {
     /// The run has ended, or is a rehearsal that waits for a person.
     Ended,
     /// The run rests until something wakes it.
     Suspended {
-        cause: RestCause,
+        cause: WakeCause,
         /// The time at which it goes on, if any.
         wake: Option<Timestamp>,
     },
@@ -310,7 +310,7 @@ pub(in crate::engine) enum End {
 
 /// What wakes a run that rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum RestCause {
+pub(in crate::engine) enum WakeCause {
     Time,
     Person,
     Signal,

@@ -52,7 +52,8 @@ pub(super) enum AppendOutcome {
         failures: u32,
         pause: Duration,
     },
-    /// Another run, of either arm, has pinned the id of this run's instance: the append is repeated without pins.
+    /// Another run, of either arm, has pinned the id of this run's instance, or another spelling of it: the append is
+    /// repeated without that pin ([`Log::without_pin`]).
     PinTaken {
         key: PinKey,
         by_other_arm: bool,
@@ -180,8 +181,8 @@ impl Log {
         self.in_flight.clone()
     }
 
-    /// Replaces the append in flight by one without the pin that is taken, under another batch id. If it is that of the
-    /// id itself, which is the first one, the other spellings of the id are not pinned either.
+    /// Replaces the append in flight by one without this pin, under another batch id. The first pin is that of the id
+    /// itself: without it, the other spellings of the id are not pinned either.
     pub fn without_pin(&mut self, taken: &PinKey, batch: Uuid) -> Option<Arc<Append>> {
         let append = Arc::unwrap_or_clone(self.in_flight.take()?);
         let mut pins = append.pins;

@@ -37,7 +37,7 @@ mod webhook_messages;
 pub(super) use self::ids::Ids;
 pub(super) use self::inputs_outputs::{
     Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, CommandAnswer, CommandDelivery,
-    CommandId, End, Input, LockQuery, Output, RestCause, SpawnPolicy, StartAnswer,
+    CommandId, DriverEnd, Input, LockQuery, Output, SpawnPolicy, StartAnswer, WakeCause,
 };
 pub(super) use self::log::{AppendHeader, new_pins};
 pub(super) use self::measure::Measure;

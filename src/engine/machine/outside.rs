@@ -13,8 +13,8 @@ use crate::engine::machine::command_record;
 use crate::names::{Fence, RunId, Seq};
 use crate::store::CommandRecord;
 use crate::workflow::{
-    CheckpointEvent, ChildEvent, Command, ControlCommand, Event, LockEvent, LockSeen, Plan, Run, StepIndex, WaitEvent,
-    approval_above_child, child_paths, route_above_child,
+    CheckpointEvent, ChildEvent, Command, ControlCommand, Event, LockEvent, LockPosition, Plan, Run, StepIndex,
+    WaitEvent, approval_above_child, child_paths, route_above_child,
 };
 
 /// The children that a run has begun and whose end it has not recorded.
@@ -180,7 +180,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn handle_lock_state(&mut self, query: LockQuery, seen: Option<LockSeen>) {
+    pub(super) fn handle_lock_state(&mut self, query: LockQuery, seen: Option<LockPosition>) {
         self.requests_in_flight = self.requests_in_flight.saturating_sub(1);
         let LockQuery { step, item, queued } = query;
         let key = (step, item);
@@ -189,7 +189,7 @@ impl Machine {
         };
         queue.needs_query |= queue.query.complete() || seen.is_none();
         let (step, Some(seen)) = (queue.step, seen) else { return };
-        if seen == LockSeen::First {
+        if seen == LockPosition::First {
             self.locks.remove(&key);
         }
         self.try_command(Command::LockSeen { step, item, queued, seen });

@@ -12,8 +12,13 @@ use crate::workflow::{DecisionInputs, Plan, Redaction, Run, input_refused};
 
 /// The answer that `respond` declares for such a request, or a problem document. `run` is the run as it would have
 /// begun. Although none was made, a sample of the request must not show its sensitive values.
-pub(in crate::engine) fn reply(run: Option<&Run>, plan: &Plan, world: &DecisionInputs, why: &[String]) -> ArmReply {
-    let declared = run.and_then(|run| input_refused(run, plan, world, &why.join("; ")));
+pub(in crate::engine) fn reply(
+    run: Option<&Run>,
+    plan: &Plan,
+    decision_inputs: &DecisionInputs,
+    why: &[String],
+) -> ArmReply {
+    let declared = run.and_then(|run| input_refused(run, plan, decision_inputs, &why.join("; ")));
     let redaction = Redaction::of_refused(plan, run, declared.as_ref()).map(Arc::new);
     let report = RunReport { redaction, ..RunReport::default() };
     match declared {

@@ -6,7 +6,7 @@
 
 use jiff::SignedDuration;
 
-use super::inputs_outputs::{CommandAnswer, End, Output, RestCause};
+use super::inputs_outputs::{CommandAnswer, DriverEnd, Output, WakeCause};
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies::status_for_caller;
 use crate::names::StepId;
@@ -16,15 +16,15 @@ use crate::workflow::{CommandRefusal, Mode, RunStatus};
 const REST_MIN: SignedDuration = SignedDuration::from_secs(1);
 
 impl Machine {
-    fn rest_cause(&self) -> RestCause {
+    fn rest_cause(&self) -> WakeCause {
         match self.run.status() {
-            RunStatus::Paused | RunStatus::WaitingCheckpoint => RestCause::Person,
-            RunStatus::WaitingSignal => RestCause::Signal,
-            _ if self.wake_at.is_some() => RestCause::Time,
-            _ if self.has_frozen_step => RestCause::Freeze,
-            _ if !self.locks.is_empty() => RestCause::Lock,
-            _ if self.has_children() => RestCause::Child,
-            _ => RestCause::Nothing,
+            RunStatus::Paused | RunStatus::WaitingCheckpoint => WakeCause::Person,
+            RunStatus::WaitingSignal => WakeCause::Signal,
+            _ if self.wake_at.is_some() => WakeCause::Time,
+            _ if self.has_frozen_step => WakeCause::Freeze,
+            _ if !self.locks.is_empty() => WakeCause::Lock,
+            _ if self.has_children() => WakeCause::Child,
+            _ => WakeCause::Nothing,
         }
     }
 
@@ -83,10 +83,10 @@ impl Machine {
         } else if is_over || is_drained {
             self.require_durable(self.run.seq());
             if self.log.is_idle() && is_answered {
-                self.end = Some(if is_over { End::Ended } else { End::Draining });
+                self.end = Some(if is_over { DriverEnd::Ended } else { DriverEnd::Draining });
             }
         } else if self.has_deferred_commands && is_quiet && self.requests_in_flight == 0 && self.log.is_idle() {
-            self.end = Some(End::OwnershipUncertain);
+            self.end = Some(DriverEnd::OwnershipUncertain);
         } else if self.mailbox_closed {
             self.finish_resting();
         } else if self.closing.is_none() && is_quiet {
@@ -150,7 +150,7 @@ impl Machine {
 
     fn finish_resting(&mut self) {
         if let Some(cause) = self.closing.filter(|_| self.log.is_idle()) {
-            self.end = Some(End::Suspended { cause, wake: self.wake_at });
+            self.end = Some(DriverEnd::Suspended { cause, wake: self.wake_at });
         }
     }
 
@@ -162,16 +162,18 @@ impl Machine {
     }
 
     /// Ends the driver, and answers the commands that have no answer yet.
-    pub(super) fn finish(&mut self, end: End) {
+    pub(super) fn finish(&mut self, end: DriverEnd) {
         for (_, command_id) in std::mem::take(&mut self.command_replies) {
             let answer = match end {
-                End::Lost | End::OwnershipUncertain => CommandAnswer::Elsewhere,
-                End::Contradicted => CommandAnswer::Unknown("the run's events contradict each other, which is a bug"),
-                End::Ended => {
+                DriverEnd::Lost | DriverEnd::OwnershipUncertain => CommandAnswer::Elsewhere,
+                DriverEnd::Contradicted => {
+                    CommandAnswer::Unknown("the run's events contradict each other, which is a bug")
+                }
+                DriverEnd::Ended => {
                     let run = Box::new(self.summary());
                     CommandAnswer::Refused { run, refusal: CommandRefusal::Ended }
                 }
-                End::Suspended { .. } | End::Discarded | End::Draining => {
+                DriverEnd::Suspended { .. } | DriverEnd::Discarded | DriverEnd::Draining => {
                     CommandAnswer::Unknown("the run's task ended before the command was on disk")
                 }
             };

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::ids::Ids;
-use super::inputs_outputs::{ChildSpec, CommandDelivery, CommandId, End, Output, RestCause, SpawnPolicy};
+use super::inputs_outputs::{ChildSpec, CommandDelivery, CommandId, DriverEnd, Output, SpawnPolicy, WakeCause};
 use super::log::{AppendHeader, Log};
 use super::query_state::QueryState;
 use crate::compare::AwaitedIntents;
@@ -22,7 +22,7 @@ pub(super) type CallName = (StepId, Option<u32>, CallKind);
 pub(in crate::engine) struct MachineParts {
     pub run: Run,
     pub plan: Arc<Plan>,
-    pub world: Arc<DecisionInputs>,
+    pub decision_inputs: Arc<DecisionInputs>,
     /// Sequence number of the last durable event; 0 for a new run.
     pub durable_seq: Seq,
     /// `None` for a run that is not stored: a rehearsal, or a run of a route with `keep: none`.
@@ -86,7 +86,7 @@ pub(super) struct ChildUnderWay {
 pub(in crate::engine) struct Machine {
     pub(super) run: Run,
     pub(super) plan: Arc<Plan>,
-    pub(super) world: Arc<DecisionInputs>,
+    pub(super) decision_inputs: Arc<DecisionInputs>,
     pub(super) log: Log,
     pub(super) ids: Ids,
     /// The time of the last input.
@@ -127,7 +127,7 @@ pub(in crate::engine) struct Machine {
     /// Whether a step or child is not begun because the process drains.
     pub(super) has_deferred_start: bool,
     /// The mailbox is closed or being closed, to rest for this cause.
-    pub(super) closing: Option<RestCause>,
+    pub(super) closing: Option<WakeCause>,
     pub(super) mailbox_closed: bool,
     /// Whether the mailbox could not be closed because a message had arrived: closing is not tried again before that
     /// message is fed.
@@ -152,7 +152,7 @@ pub(in crate::engine) struct Machine {
     pub(super) first_event_reported: bool,
     /// Whether [`Output::RetainRetryKey`] was returned.
     pub(super) retry_key_retained: bool,
-    pub(super) end: Option<End>,
+    pub(super) end: Option<DriverEnd>,
     /// Whether [`Output::End`] was returned.
     pub(super) end_reported: bool,
     /// The event that did not fit the run.
@@ -161,8 +161,18 @@ pub(in crate::engine) struct Machine {
 
 impl Machine {
     pub fn new(parts: MachineParts) -> Self {
-        let MachineParts { run, plan, world, durable_seq, append_header, claim, caller, has_starter, seed, now } =
-            parts;
+        let MachineParts {
+            run,
+            plan,
+            decision_inputs,
+            durable_seq,
+            append_header,
+            claim,
+            caller,
+            has_starter,
+            seed,
+            now,
+        } = parts;
         let step_indexes = plan.steps.iter().enumerate().map(|(index, step)| (step.id.clone(), StepIndex(index)));
         Self {
             step_indexes: step_indexes.collect(),
@@ -170,7 +180,7 @@ impl Machine {
             ids: Ids::new(seed),
             run,
             plan,
-            world,
+            decision_inputs,
             now,
             clock_offset: SignedDuration::ZERO,
             out: Vec::new(),
@@ -229,8 +239,8 @@ impl Machine {
         self.misfit.as_ref()
     }
     /// Replaces the values from the files that expressions see, after a reload.
-    pub fn set_world(&mut self, world: Arc<DecisionInputs>) {
-        self.world = world;
+    pub fn set_decision_inputs(&mut self, decision_inputs: Arc<DecisionInputs>) {
+        self.decision_inputs = decision_inputs;
     }
     /// Replaces the plan by one of the same definition, made with reloaded files: only what the files say of services
     /// may differ.

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::inputs_outputs::{End, Input, Output};
+use super::inputs_outputs::{DriverEnd, Input, Output};
 use super::state::Machine;
 use crate::names::Seq;
 
@@ -77,7 +77,7 @@ impl Machine {
             return;
         }
         if !self.log.is_stored() {
-            self.end = self.end.or(Some(End::Discarded));
+            self.end = self.end.or(Some(DriverEnd::Discarded));
         } else if self.draining {
             self.caller = None;
         }

@@ -19,8 +19,8 @@ impl Machine {
         }
         let Some(details) = details_of(event, &self.plan, &self.run) else { return };
         let service = url.service().map(ServiceName::new);
-        let base = service.as_ref().and_then(|service| self.world.base(service));
-        let path = match url.evaluate(&self.world.plain(&self.run)) {
+        let base = service.as_ref().and_then(|service| self.decision_inputs.base(service));
+        let path = match url.evaluate(&self.decision_inputs.plain(&self.run)) {
             Ok(path) => path,
             Err(error) => {
                 tracing::error!(

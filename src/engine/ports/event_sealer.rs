@@ -23,8 +23,8 @@ use crate::names::{RunId, StepId};
 use crate::secret::STARS;
 use crate::store::{Append, LockChange, StoredEvent};
 use crate::workflow::{
-    ChildEvent, ControlEvent, Event, Form, Knowledge, KnownValues, Run, SensitivePart, SensitivePath, StepEvent, Taint,
-    WaitEvent, event_content,
+    ChildEvent, ControlEvent, Event, Knowledge, KnownValues, Run, SensitiveForm, SensitivePart, SensitivePath,
+    StepEvent, Taint, WaitEvent, event_content,
 };
 
 /// Enclose the placeholder that stands for a value while JSON is sealed; from Unicode's private use area.
@@ -99,7 +99,7 @@ impl EventSealer {
             for part in self.knowledge.parts(event) {
                 let mut add = |text: String| {
                     found |= match (&part.form, parse_json(text.as_bytes())) {
-                        (Form::Json(paths), Ok(body)) => {
+                        (SensitiveForm::Json(paths), Ok(body)) => {
                             let mut within = false;
                             paths.iter().for_each(|path| {
                                 path.texts_within(&body, &mut |text| within |= text_has_sealed_form(&text));
@@ -107,12 +107,17 @@ impl EventSealer {
                             within
                         }
                         // A sealed number has no quotation marks around it, so that the text is not JSON any more.
-                        (Form::Json(_) | Form::Value | Form::Within | Form::Text, _) => text_has_sealed_form(&text),
+                        (
+                            SensitiveForm::Json(_) | SensitiveForm::Value | SensitiveForm::Within | SensitiveForm::Text,
+                            _,
+                        ) => text_has_sealed_form(&text),
                     }
                 };
                 match part.form {
-                    Form::Within => part.at.texts_within(content, &mut add),
-                    Form::Value | Form::Text | Form::Json(_) => part.at.texts(content, &mut add),
+                    SensitiveForm::Within => part.at.texts_within(content, &mut add),
+                    SensitiveForm::Value | SensitiveForm::Text | SensitiveForm::Json(_) => {
+                        part.at.texts(content, &mut add)
+                    }
                 }
             }
             found
@@ -192,15 +197,17 @@ impl EventSealer {
             let mut is_sealed = true;
             let mut seal = |value: &mut Value| {
                 is_sealed &= match (&part.form, &mut *value) {
-                    (Form::Json(paths), Value::String(text)) => {
+                    (SensitiveForm::Json(paths), Value::String(text)) => {
                         self.seal_in_json(text, paths).map(|sealed| *text = sealed).is_some()
                     }
                     _ => self.seal_value(value).is_some(),
                 };
             };
             match part.form {
-                Form::Within => part.at.visit_within_mut(content, &mut seal),
-                Form::Value | Form::Text | Form::Json(_) => part.at.visit_mut(content, &mut seal),
+                SensitiveForm::Within => part.at.visit_within_mut(content, &mut seal),
+                SensitiveForm::Value | SensitiveForm::Text | SensitiveForm::Json(_) => {
+                    part.at.visit_mut(content, &mut seal)
+                }
             }
             if !is_sealed {
                 return None;

@@ -16,7 +16,7 @@ use crate::engine::context::Core;
 use crate::engine::ports::seal::Sealer;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::{LockRow, StoreError};
-use crate::workflow::{Event, LockSeen, Parent, WaitLink};
+use crate::workflow::{Event, LockPosition, Parent, WaitLink};
 
 /// How many queue entries a search for a deadlock reads. A deadlock beyond them is not detected.
 pub(in crate::engine) const ROWS_MAX: usize = 10_000;
@@ -33,7 +33,7 @@ pub(in crate::engine) async fn query(
     parent: Option<Parent>,
     step: StepId,
     item: Option<u32>,
-) -> Option<LockSeen> {
+) -> Option<LockPosition> {
     loop {
         match read_position(&core, &name, run, parent.as_ref(), &step, item).await {
             Ok(Some(position)) => return Some(position),
@@ -56,11 +56,11 @@ async fn read_position(
     parent: Option<&Parent>,
     step: &StepId,
     item: Option<u32>,
-) -> Result<Option<LockSeen>, StoreError> {
+) -> Result<Option<LockPosition>, StoreError> {
     let first = core.ports.store.locks(Some(names(&core.ports.sealer, name)), 1).await?;
     let Some(first) = first.first() else { return Ok(None) };
     if first.run == run && first.step == *step && first.item == item {
-        return Ok(Some(LockSeen::First));
+        return Ok(Some(LockPosition::First));
     }
     // A step holds at most one lock, and only a parent's step waits while it holds one. So no lock of another step can
     // be held up by this wait if the run has no parent.
@@ -83,10 +83,10 @@ async fn read_position(
                     name.clone_from(shown);
                 }
             }
-            return Ok(Some(LockSeen::Deadlock { links }));
+            return Ok(Some(LockPosition::Deadlock { links }));
         }
     }
-    Ok(Some(LockSeen::Behind { holder: first.run }))
+    Ok(Some(LockPosition::Behind { holder: first.run }))
 }
 
 /// Searches for a cycle of runs that wait for each other and that includes this run. Each link says which run holds

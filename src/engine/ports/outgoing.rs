@@ -37,12 +37,12 @@ pub(in crate::engine) fn outgoing(
     now: Timestamp,
 ) -> Result<Outgoing, AttemptResult> {
     let call = plan.steps.get(step.0).and_then(|step| step.call(attempt.part));
-    if let Some(missing) = call.and_then(|call| missing::of_call(call, &snapshot.world)) {
+    if let Some(missing) = call.and_then(|call| missing::of_call(call, &snapshot.decision_inputs)) {
         return Err(AttemptResult::Missing(format!("it needs {missing}, which is not in the files in force")));
     }
     let call = call.ok_or_else(|| AttemptResult::NotSent("the plan has no such call".to_owned()))?;
     let of = (&attempt.step, attempt.item, attempt.part);
-    let Some(path) = address::path_at_base(call, &snapshot.world, run, of, &attempt.request) else {
+    let Some(path) = address::path_at_base(call, &snapshot.decision_inputs, run, of, &attempt.request) else {
         return Err(AttemptResult::Missing(format!("`{}` has another URL than it was recorded with", call.service)));
     };
     let deadline = plan.steps.get(step.0).and_then(|step| step.failure_handling.deadline);
@@ -69,7 +69,7 @@ fn build(
     let record = &attempt.request;
     let hidden = wire::has_hidden_parts(call);
     let revealed = hidden.then(|| {
-        let scope = snapshot.world.revealed(run, snapshot.secrets.clone(), credentials);
+        let scope = snapshot.decision_inputs.revealed(run, snapshot.secrets.clone(), credentials);
         wire::reveal(call, &call_scope(&scope, run, &attempt.step, attempt.item, attempt.part))
     });
     // The error itself is dropped: it may show the secret, and the result of the attempt is stored.

@@ -99,7 +99,7 @@ impl Writer {
             self.next_lease_proof = Some(self.parts.lease.proof());
         }
         let sealed = self.parts.sealer.seal(append);
-        self.appending.clone_from(&sealed); // watchers get the append as it is stored: sealed
+        self.appending.clone_from(&sealed); // subscribers get the append as it is stored: sealed
         self.in_flight = Some(match sealed {
             Some(append) => perform(self.parts.clone(), append, pause),
             None => Box::pin(std::future::ready(Err(AppendError::Refused(

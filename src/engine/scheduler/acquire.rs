@@ -34,7 +34,7 @@ const RETRY_READ_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// Starts a task that executes a run. `owned` is given if this process has already acquired the run; otherwise the task
 /// acquires it.
-pub(in crate::engine) fn open(
+pub(in crate::engine) fn start_run_task(
     core: &Arc<Core>,
     slot: Slot,
     owned: Option<(OwnedRun, LeaseProof)>,

@@ -95,7 +95,7 @@ pub(in crate::engine) fn notify_ancestors_of_wait(core: &Arc<Core>, run: &Run) {
         let mut above = Some(parent);
         for _ in 0..=core.files.limits.run_depth_max {
             let Some(run) = above else { return };
-            core.schedule.watchers.descendant_waits(run);
+            core.schedule.subscriptions.descendant_waits(run);
             drop(core.schedule.mailboxes.send(run, Message::DescendantWaits)); // fails for a run without a task, which has no caller to answer
             above = core.ports.store.run(run).await.ok().flatten().and_then(|summary| summary.parent);
         }

@@ -188,7 +188,7 @@ fn spawn_end_children(core: &Arc<Core>, row: RunId, parent: RunId) -> JoinHandle
     let core_of_task = core.clone();
     core.spawn_background(async move {
         if let Err(error) = end_children::deliver(&core_of_task, row, parent).await {
-            tracing::warn!(%parent, %error, "not all runs that an ended run had started were ordered to end: it is tried again");
+            tracing::warn!(%parent, %error, "not all children of an ended run were sent the command to end: it is sent again");
         }
     })
 }

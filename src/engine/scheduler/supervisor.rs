@@ -135,7 +135,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
             // Where the run has a task here, that task reports the end together with the summary, a moment later.
             // Reporting it now would make the waiting requests read the summary from the store.
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
-                core.schedule.watchers.ended(run);
+                core.schedule.subscriptions.ended(run);
             }
             core.schedule.stuck.remove_unless_stuck(run, false); // another process may have ended it
             if let Some(parent) = core.schedule.timers.parent_of(run) {

@@ -82,7 +82,7 @@ pub(in crate::engine) async fn answer_commands(
     let mut has_ended = ended.is_some();
     if core.ports.store.is_shared() && !has_ended {
         has_ended = answer_stored(core, owned, why).await.unwrap_or_else(|error| {
-            tracing::warn!(run = %owned.summary.run_id, %error, "the orders to the run cannot be read or answered now");
+            tracing::warn!(run = %owned.summary.run_id, %error, "the commands to the run cannot be read or answered now; they stay in the store");
             false
         });
     }
@@ -199,14 +199,14 @@ async fn cancel(
     counter!("pointsman_runs_total", "workflow" => workflow, "mode" => mode, "outcome" => outcome).increment(1);
     core.schedule.timers.remove(run);
     core.schedule.stuck.remove_unless_stuck(run, false);
-    core.schedule.watchers.ended(run);
+    core.schedule.subscriptions.ended(run);
     if let Some(parent) = before.parent {
         core.wake(parent);
     }
     let core_of_task = core.clone();
     core.spawn_background(async move {
         if let Err(error) = end_children::deliver(&core_of_task, row, run).await {
-            tracing::warn!(%run, %error, "not all runs that a cancelled run had started were ordered to end: it is tried again");
+            tracing::warn!(%run, %error, "not all children of a cancelled run were sent the command to end: it is sent again");
         }
     });
     Ok(summary)

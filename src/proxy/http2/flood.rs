@@ -21,8 +21,9 @@ struct Budget {
 }
 
 impl Budget {
-    /// Whether the limit is exceeded by one more.
-    fn takes(&mut self, clock: impl Fn() -> u64) -> bool {
+    /// Counts one more frame. Returns whether the limit allows it. If it is used up and the period is over, a new
+    /// period begins, and this frame is its first.
+    fn count(&mut self, clock: impl Fn() -> u64) -> bool {
         self.used += 1;
         if self.used <= self.max {
             return true;
@@ -51,12 +52,12 @@ impl FloodGuard {
         Self { resets: budget(limits.client_http2_resets_max), control: budget(limits.client_http2_control_frames_max) }
     }
     /// The client reset a stream. `false` if it does so too often.
-    pub(super) fn takes_reset(&mut self, clock: impl Fn() -> u64) -> bool {
-        self.resets.takes(clock)
+    pub(super) fn allows_reset(&mut self, clock: impl Fn() -> u64) -> bool {
+        self.resets.count(clock)
     }
     /// The client sent a frame without a part of a message. `false` if it does so too often.
-    pub(super) fn takes_control(&mut self, clock: impl Fn() -> u64) -> bool {
-        self.control.takes(clock)
+    pub(super) fn allows_control(&mut self, clock: impl Fn() -> u64) -> bool {
+        self.control.count(clock)
     }
     /// A part of a message moved, in either direction.
     pub(super) fn on_message_frame(&mut self) {
@@ -80,23 +81,23 @@ mod tests {
     #[test]
     fn resets_beyond_the_limit_are_refused_unless_they_are_spread_over_time() {
         let mut guard = guard();
-        assert!((0..3).all(|_| guard.takes_reset(|| 20_000_000)));
-        assert!(guard.takes_reset(|| 20_000_000), "the period began long ago");
-        assert!(guard.takes_reset(|| 21_000_000) && guard.takes_reset(|| 22_000_000));
-        assert!(!guard.takes_reset(|| 23_000_000));
-        assert!(guard.takes_reset(|| 33_000_000));
+        assert!((0..3).all(|_| guard.allows_reset(|| 20_000_000)));
+        assert!(guard.allows_reset(|| 20_000_000), "the period began long ago");
+        assert!(guard.allows_reset(|| 21_000_000) && guard.allows_reset(|| 22_000_000));
+        assert!(!guard.allows_reset(|| 23_000_000));
+        assert!(guard.allows_reset(|| 33_000_000));
     }
 
     #[test]
     fn answers_make_up_for_resets_and_parts_of_messages_for_control_frames() {
         let mut guard = guard();
         for _ in 0..1_000 {
-            assert!(guard.takes_reset(|| 1));
+            assert!(guard.allows_reset(|| 1));
             guard.on_answer();
-            assert!((0..3).all(|_| guard.takes_control(|| 1)));
+            assert!((0..3).all(|_| guard.allows_control(|| 1)));
             guard.on_message_frame();
         }
-        assert!((0..4).all(|_| guard.takes_control(|| 1)));
-        assert!(!guard.takes_control(|| 1));
+        assert!((0..4).all(|_| guard.allows_control(|| 1)));
+        assert!(!guard.allows_control(|| 1));
     }
 }

@@ -60,13 +60,13 @@ impl Stream {
 }
 
 /// Ends the exchange when it is dropped.
-struct Exchange {
+struct ExchangeGuard {
     client: Arc<Client>,
     stream: Arc<Stream>,
     is_complete: bool,
 }
 
-impl Drop for Exchange {
+impl Drop for ExchangeGuard {
     fn drop(&mut self) {
         let Self { client, stream, is_complete } = self;
         let (wait, settler) = (&client.wait, &client.shared.settler);
@@ -100,7 +100,7 @@ pub(super) async fn run(
     mut respond: SendResponse<Bytes>,
 ) {
     // Dropped last, when the reply's body is gone.
-    let mut exchange = Exchange { client: client.clone(), stream: stream.clone(), is_complete: false };
+    let mut exchange = ExchangeGuard { client: client.clone(), stream: stream.clone(), is_complete: false };
     match answer(client, &stream, request, &mut respond).await {
         Ok(()) => exchange.is_complete = true,
         Err(Ended::Reset) => {}

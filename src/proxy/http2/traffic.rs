@@ -98,9 +98,9 @@ impl Traffic {
                 }
                 FrameKind::Reset(code) => {
                     count_reset("client", code);
-                    flood.takes_reset(now)
+                    flood.allows_reset(now)
                 }
-                FrameKind::Data | FrameKind::GoAway(_) | FrameKind::Control => flood.takes_control(now),
+                FrameKind::Data | FrameKind::GoAway(_) | FrameKind::Control => flood.allows_control(now),
             };
             *is_flooded |= !is_allowed;
         });

@@ -16,7 +16,7 @@ const POLLING: u8 = 1;
 /// Something is to be done: the task looks at the end of its poll, or was woken.
 const WOKEN: u8 = 2;
 
-/// How often the task is polled in one turn, if it is woken meanwhile.
+/// The most polls each time that the runtime polls the task: it is polled again at once if it was woken meanwhile.
 const ROUNDS_MAX: usize = 8;
 
 /// What wakes a connection's task.

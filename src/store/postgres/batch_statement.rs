@@ -100,7 +100,7 @@ fn bind_pins<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
         .bind(pins.iter().map(|(_, pin)| pin.key.id.as_bytes()).collect::<Vec<_>>())
         .bind(pins.iter().map(|(_, pin)| pin.arm.as_str()).collect::<Vec<_>>())
         .bind(pins.iter().map(|(append, _)| id(&append.run_id)).collect::<Vec<_>>())
-        .bind(pins.iter().map(|(append, _)| append.at()).collect::<Vec<_>>())
+        .bind(pins.iter().map(|(append, _)| append.last_event_at()).collect::<Vec<_>>())
 }
 
 /// Each key once; `None` if two runs of the batch claim the same key.
@@ -175,7 +175,7 @@ fn bind_payloads<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery
 fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q> {
     let lock_updates: Vec<_> =
         written.iter().flat_map(|(append, _)| append.locks.iter().map(|update| (*append, update))).collect();
-    let settled = || written.iter().flat_map(|(append, _)| append.settled.iter());
+    let settled = || written.iter().flat_map(|(append, _)| append.answered_commands.iter());
     // Cannot fail: they were parsed from JSON or built from text.
     let webhook_messages = written.iter().flat_map(|(append, _)| append.original.webhook_messages.iter());
     let webhook_messages: Vec<Vec<u8>> =
@@ -186,7 +186,7 @@ fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
         .bind(lock_updates.iter().map(|(append, _)| id(&append.run_id)).collect::<Vec<_>>())
         .bind(lock_updates.iter().map(|(_, update)| escape(&update.entry.step)).collect::<Vec<_>>())
         .bind(lock_updates.iter().map(|(_, update)| update.entry.item).collect::<Vec<_>>())
-        .bind(lock_updates.iter().map(|(append, _)| append.at()).collect::<Vec<_>>())
+        .bind(lock_updates.iter().map(|(append, _)| append.last_event_at()).collect::<Vec<_>>())
         .bind(webhook_messages)
         .bind(settled().map(|(id, _)| id.as_bytes().as_slice()).collect::<Vec<_>>())
         .bind(settled().map(|(_, answer)| answer.as_slice()).collect::<Vec<_>>())

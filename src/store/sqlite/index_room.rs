@@ -73,7 +73,7 @@ pub(super) fn allocate(database: &Path) -> Result<Option<IndexRoom>, StoreError>
     let mut room = IndexRoom { file: Box::leak(Box::new(file)), bytes: 0 };
     let allocated = fallocate(room.file, FallocateFlags::KEEP_SIZE, 0, bytes.max(1));
     room.reserve(0);
-    // A log that has its space from before grows without more of it.
+    // A log keeps its size when it is reused, and grows within it even on a full disk: the index must cover all of it.
     room.reserve(std::fs::metadata(beside(database, "-wal")).map_or(0, |log| log.len() / PAGE_BYTES));
     match allocated {
         Err(error @ (Errno::NOSPC | Errno::DQUOT)) => Err(StoreError(format!(

@@ -60,7 +60,7 @@ impl Notifier {
         for update in append.locks.iter().filter(|update| update.is_enqueue) {
             self.locks.entry(append.run_id).or_default().insert(update.entry.name.clone());
         }
-        for (id, _) in &append.settled {
+        for (id, _) in &append.answered_commands {
             self.command_answered(append.run_id, *id);
         }
         self.send(append.notifications(now_ns));

@@ -193,7 +193,7 @@ fn upsert_run(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteErro
 fn insert_pins(conn: &Connection, append: &EncodedAppend, pins: &[NewPin]) -> Result<(), WriteError> {
     for pin in pins {
         let (family, id, run) = (pin.key.family.as_str(), &*pin.key.id, append.run_id.0.as_bytes().as_slice());
-        conn.prepare_cached(PIN)?.execute(params![family, id, pin.arm.as_str(), run, append.at()])?;
+        conn.prepare_cached(PIN)?.execute(params![family, id, pin.arm.as_str(), run, append.last_event_at()])?;
     }
     Ok(())
 }
@@ -213,13 +213,13 @@ fn upsert_claim(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Re
 /// commands and free the locks of an ended run, and remove the outbox row of a run that begins.
 fn write_attached_rows(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
     let run = append.run_id.0.as_bytes().as_slice();
-    for (id, answer) in &append.settled {
+    for (id, answer) in &append.answered_commands {
         conn.prepare_cached(SETTLE)?.execute(params![answer, id.as_bytes().as_slice()])?;
     }
     for LockUpdate { is_enqueue, entry } in &append.locks {
         match is_enqueue {
             true => {
-                let values = params![run, entry.name, entry.step, entry.item, append.at()];
+                let values = params![run, entry.name, entry.step, entry.item, append.last_event_at()];
                 conn.prepare_cached(ENQUEUE)?.execute(values)?
             }
             false => conn.prepare_cached(DEQUEUE)?.execute(params![run, entry.name, entry.step, entry.item])?,

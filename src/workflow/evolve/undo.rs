@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::names::StepId;
 use crate::workflow::calls::{CallState, Phase, StepItem};
 use crate::workflow::run::UNDO_UNKNOWN;
-use crate::workflow::undo_state::{UndoCall, UndoProgress, Undoing, Undone};
+use crate::workflow::undo_state::{UndoCall, UndoProgress, UndoStatus, Undoing};
 use crate::workflow::{CallKind, ConflictKind, Outcome, Run, StepFinished};
 
 impl Run {
@@ -27,7 +27,9 @@ impl Run {
             undo.iter().enumerate().flat_map(|(index, group)| group.iter().map(move |call| (index, call)))
         {
             let Some(done) = indexes.get(call).copied() else { return Err(format!("`{}` was not done", call.0)) };
-            if calls.insert(call.clone(), UndoCall { done, group, undone: Undone::NotYet, is_unknown: false }).is_some()
+            if calls
+                .insert(call.clone(), UndoCall { done, group, undone: UndoStatus::NotYet, is_unknown: false })
+                .is_some()
             {
                 return Err(format!("`{}` is to be undone twice", call.0));
             }
@@ -48,7 +50,7 @@ impl Run {
     pub(in crate::workflow) fn check_undo_is_due(&self, step: &StepId, item: Option<u32>) -> Result<(), String> {
         let undoing = self.undoing.as_ref().filter(|undoing| {
             let call = undoing.calls.get(&(step.clone(), item));
-            call.is_some_and(|call| call.group == undoing.at && call.undone == Undone::NotYet)
+            call.is_some_and(|call| call.group == undoing.at && call.undone == UndoStatus::NotYet)
         });
         undoing.map(|_| ()).ok_or_else(|| format!("`{step}` is not to be undone now"))
     }
@@ -59,7 +61,7 @@ impl Run {
         let group = undoing.groups.get(undoing.at).map_or(&[][..], Vec::as_slice);
         while let Some((step, item)) = group.get(undoing.next)
             && (self.side_calls.contains_key(&(step.clone(), *item, CallKind::Undo))
-                || undoing.calls.get(&(step.clone(), *item)).is_none_or(|call| call.undone != Undone::NotYet))
+                || undoing.calls.get(&(step.clone(), *item)).is_none_or(|call| call.undone != UndoStatus::NotYet))
         {
             undoing.next += 1;
         }
@@ -78,10 +80,10 @@ impl Run {
             _ => return Err(format!("attempt {attempt} to undo `{step}` is not under way")),
         }
         match outcome {
-            Outcome::Done { .. } => self.undo_ended(step, *item, Undone::Undone),
+            Outcome::Done { .. } => self.undo_ended(step, *item, UndoStatus::Undone),
             Outcome::Rehearsed { intent, .. } => {
                 self.intents.insert((step.clone(), *item, CallKind::Undo), Arc::clone(intent));
-                self.undo_ended(step, *item, Undone::Rehearsed);
+                self.undo_ended(step, *item, UndoStatus::Rehearsed);
             }
             Outcome::Unknown { .. } => self.leave_undo(step, *item, true, UNDO_UNKNOWN.into()),
             Outcome::NotDone { failure } | Outcome::Failed { failure } | Outcome::Unfit { failure, .. } => {
@@ -100,7 +102,7 @@ impl Run {
     /// A person undid it.
     pub(super) fn undone_by_hand(&mut self, step: &StepId, item: Option<u32>) {
         self.side_calls.remove(&(step.clone(), item, CallKind::Undo));
-        self.undo_ended(step, item, Undone::Undone);
+        self.undo_ended(step, item, UndoStatus::Undone);
     }
 
     /// What a call did is left as it is, for this reason.
@@ -109,7 +111,7 @@ impl Run {
         if let Some(call) = self.undoing.as_mut().and_then(|undoing| undoing.calls.get_mut(&(step.clone(), item))) {
             call.is_unknown = is_unknown;
         }
-        self.undo_ended(step, item, Undone::Left(why));
+        self.undo_ended(step, item, UndoStatus::Left(why));
     }
 
     /// Leaves undos with unknown effect that wait for another attempt, because none will come.
@@ -122,15 +124,15 @@ impl Run {
         }
     }
 
-    fn undo_ended(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
+    fn undo_ended(&mut self, step: &StepId, item: Option<u32>, undone: UndoStatus) {
         let Some(undoing) = &mut self.undoing else { return };
         if let Some(call) = undoing.calls.get_mut(&(step.clone(), item)) {
             let progress = undoing.progress.entry(step.clone()).or_default();
             progress.to_come = progress.to_come.saturating_sub(1);
             match &undone {
-                Undone::Undone | Undone::Rehearsed => progress.undone += 1,
-                Undone::Left(_) => drop(progress.left.insert(item, call.done)),
-                Undone::NotYet => progress.to_come += 1,
+                UndoStatus::Undone | UndoStatus::Rehearsed => progress.undone += 1,
+                UndoStatus::Left(_) => drop(progress.left.insert(item, call.done)),
+                UndoStatus::NotYet => progress.to_come += 1,
             }
             call.undone = undone;
         }

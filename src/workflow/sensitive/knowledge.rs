@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::collector::{Collector, CollectorOfRun};
 use super::known::KnownValues;
-use super::parts::{Form, SensitivePart, parts};
+use super::parts::{SensitiveForm, SensitivePart, parts};
 use super::sources::SensitiveSources;
 use super::taint::Taint;
 use crate::expression::parse_json;
@@ -102,9 +102,9 @@ impl Knowledge {
         };
         for part in parts {
             match &part.form {
-                Form::Value | Form::Text => part.at.texts(content, &mut add),
-                Form::Within => part.at.texts_within(content, &mut add),
-                Form::Json(paths) => part.at.texts(content, &mut |text| match parse_json(text.as_bytes()) {
+                SensitiveForm::Value | SensitiveForm::Text => part.at.texts(content, &mut add),
+                SensitiveForm::Within => part.at.texts_within(content, &mut add),
+                SensitiveForm::Json(paths) => part.at.texts(content, &mut |text| match parse_json(text.as_bytes()) {
                     Ok(body) => paths.iter().for_each(|path| path.texts_within(&body, &mut add)),
                     Err(_) => add(text),
                 }),

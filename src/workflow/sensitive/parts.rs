@@ -19,12 +19,12 @@ pub struct SensitivePart {
     /// The path in the event's serialised content.
     pub at: SensitivePath,
     /// The form of the value at that path.
-    pub form: Form,
+    pub form: SensitiveForm,
 }
 
 /// Forms of sensitive values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum SensitiveForm {
     /// Any value: every text and number in it.
     Value,
     /// As `Value`; if a text, a number or bytes stand where the path leads further, those
@@ -197,13 +197,13 @@ impl<'a> PartCollector<'a> {
         self.taint.steps.get(step)
     }
     fn value(&mut self, at: SensitivePath) {
-        self.found.push(SensitivePart { at, form: Form::Value });
+        self.found.push(SensitivePart { at, form: SensitiveForm::Value });
     }
     fn values(&mut self, at: &SensitivePath, paths: &[SensitivePath]) {
-        self.found.extend(paths.iter().map(|path| SensitivePart { at: at.then(path), form: Form::Within }));
+        self.found.extend(paths.iter().map(|path| SensitivePart { at: at.then(path), form: SensitiveForm::Within }));
     }
     fn text(&mut self, at: SensitivePath) {
-        self.found.push(SensitivePart { at, form: Form::Text });
+        self.found.push(SensitivePart { at, form: SensitiveForm::Text });
     }
     /// The output of a step (an item).
     fn output(&mut self, at: &SensitivePath, step: &StepId) {
@@ -337,11 +337,11 @@ fn of_request(at: &SensitivePath, taint: &CallTaint, request: &CallRecord) -> Ve
     }
     let mut found = Vec::new();
     if taint.url {
-        found.push(SensitivePart { at: at.name("url"), form: Form::Text });
+        found.push(SensitivePart { at: at.name("url"), form: SensitiveForm::Text });
     }
     for (index, (name, _)) in request.headers.iter().enumerate() {
         if taint.headers.iter().any(|header| header.eq_ignore_ascii_case(name)) {
-            found.push(SensitivePart { at: at.name("headers").index(index).index(1), form: Form::Text });
+            found.push(SensitivePart { at: at.name("headers").index(index).index(1), form: SensitiveForm::Text });
         }
     }
     found.extend(of_body(&at.name("body"), taint.body.clone(), &request.body));
@@ -354,7 +354,7 @@ fn of_body(at: &SensitivePath, paths: Vec<SensitivePath>, body: &Payload) -> Opt
     }
     match body {
         Payload::Empty => None,
-        Payload::Text(_) => Some(SensitivePart { at: at.name("text"), form: Form::Json(paths) }),
-        Payload::Base64(_) => Some(SensitivePart { at: at.name("base64"), form: Form::Text }),
+        Payload::Text(_) => Some(SensitivePart { at: at.name("text"), form: SensitiveForm::Json(paths) }),
+        Payload::Base64(_) => Some(SensitivePart { at: at.name("base64"), form: SensitiveForm::Text }),
     }
 }

@@ -133,14 +133,15 @@ impl<'a> Propagation<'a> {
         }
         // Values that people enter in place of a computed sensitive value, or in answer to a question that shows one.
         let may_be_entered = match &step.kind {
-            StepKind::Set(_) => sources.given.contains(&step.id),
+            StepKind::Set(_) => sources.entered_inputs.contains(&step.id),
             StepKind::Checkpoint(_) => true,
             StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => false,
         };
         let is_entered = may_be_entered && (reads_sensitive || sources.sensitive_inputs.contains(&step.id));
         // An output that a person gives may have any form, so the declared paths need not lead to the sensitive values
         // in it.
-        let is_taken = sources.taken.contains(&step.id) && (reads_sensitive || self.outputs.contains_key(&step.id));
+        let is_taken =
+            sources.entered_outputs.contains(&step.id) && (reads_sensitive || self.outputs.contains_key(&step.id));
         if is_entered || is_taken {
             self.add_output(&step.id, SensitivePath::whole());
         }

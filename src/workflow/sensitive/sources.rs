@@ -19,9 +19,11 @@ pub struct SensitiveSources {
     /// Sensitive parts of the outputs of steps (of each item), as child runs declared them with their answers.
     pub(super) outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
     /// Steps for which somebody gave another input.
-    pub(super) given: BTreeSet<StepId>,
+    #[serde(rename = "given")]
+    pub(super) entered_inputs: BTreeSet<StepId>,
     /// Steps whose output somebody gave.
-    pub(super) taken: BTreeSet<StepId>,
+    #[serde(rename = "taken")]
+    pub(super) entered_outputs: BTreeSet<StepId>,
     /// Steps whose input was taken over from an earlier run, and was sensitive there.
     pub(super) sensitive_inputs: BTreeSet<StepId>,
     /// Names of signals whose payload was taken over from an earlier run, and holds what was sensitive there.
@@ -35,7 +37,7 @@ impl SensitiveSources {
     }
     /// Whether the run got anything sensitive from others.
     pub fn is_active(&self) -> bool {
-        let Self { first_event, outputs, given: _, taken: _, sensitive_inputs, signals } = self;
+        let Self { first_event, outputs, entered_inputs: _, entered_outputs: _, sensitive_inputs, signals } = self;
         !(first_event.is_empty() && outputs.is_empty() && sensitive_inputs.is_empty() && signals.is_empty())
     }
     /// Adds what an event tells, and returns whether that was anything new.
@@ -49,19 +51,19 @@ impl SensitiveSources {
             Event::Child(ChildEvent::Ended { step, sensitive, .. }) => self.output(step, sensitive),
             Event::Step(StepEvent::ResultTaken(taken)) => self.output(&taken.step, &taken.sensitive),
             Event::Control(ControlEvent::InputAdjusted { step, sensitive: true, .. }) => {
-                self.given.insert(step.clone()) | self.sensitive_inputs.insert(step.clone())
+                self.entered_inputs.insert(step.clone()) | self.sensitive_inputs.insert(step.clone())
             }
             Event::Wait(WaitEvent::SignalReceived { name, sensitive: true, .. }) => self.signals.insert(name.clone()),
             Event::Control(ControlEvent::InputAdjusted { step, .. })
             | Event::Conflict(ConflictEvent::Resolved { step, choice: Choice::RetryWith { .. }, .. }) => {
-                self.given.insert(step.clone())
+                self.entered_inputs.insert(step.clone())
             }
             Event::Conflict(ConflictEvent::Resolved {
                 step,
                 part: CallKind::Do | CallKind::Probe,
                 choice: Choice::Take { .. },
                 ..
-            }) => self.taken.insert(step.clone()),
+            }) => self.entered_outputs.insert(step.clone()),
             _ => false,
         }
     }
@@ -76,7 +78,7 @@ impl SensitiveSources {
     }
     /// Whether somebody gave the input or the output of a step.
     pub(super) fn has_entered_value(&self, step: &StepId) -> bool {
-        self.given.contains(step) || self.taken.contains(step)
+        self.entered_inputs.contains(step) || self.entered_outputs.contains(step)
     }
     /// The sensitive parts of a step's output, as declared by its child runs.
     pub fn of_output(&self, step: &StepId) -> Vec<SensitivePath> {

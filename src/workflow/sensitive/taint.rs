@@ -42,7 +42,7 @@ pub(super) struct StepTaint {
     /// Whether the name of its lock is sensitive.
     pub lock: bool,
     /// Whether its input was given in an earlier run of the job, and was sensitive there.
-    pub is_given: bool,
+    pub takes_over_sensitive_input: bool,
     /// Whether it runs another workflow.
     pub runs_child: bool,
     /// Sensitive parts of the input of its child run.
@@ -72,7 +72,7 @@ impl CallTaint {
 impl StepTaint {
     /// Whether values that people enter for the step (an input, an output, a reason) are sensitive.
     pub fn hides_entered_values(&self) -> bool {
-        self.reads_sensitive || self.is_given || !self.output.is_empty()
+        self.reads_sensitive || self.takes_over_sensitive_input || !self.output.is_empty()
     }
     pub fn of_part(&self, part: CallKind) -> &CallTaint {
         match part {
@@ -91,8 +91,8 @@ impl Taint {
         let mut steps: BTreeMap<StepId, StepTaint> =
             plan.steps.iter().map(|step| (step.id.clone(), of_step(&propagation, step))).collect();
         for (id, step) in &mut steps {
-            step.is_given = sources.sensitive_inputs.contains(id);
-            if sources.given.contains(id) && step.hides_entered_values() {
+            step.takes_over_sensitive_input = sources.sensitive_inputs.contains(id);
+            if sources.entered_inputs.contains(id) && step.hides_entered_values() {
                 step.input = vec![SensitivePath::whole()];
                 step.call.body = vec![SensitivePath::whole()];
             }

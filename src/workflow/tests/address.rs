@@ -34,7 +34,7 @@ respond: {{ status: 200 }}
 }
 
 fn set_base_url(harness: &mut Harness<'_>, service: &str, base: &str) {
-    Arc::make_mut(&mut harness.world.services)[service] = json!(base);
+    Arc::make_mut(&mut harness.inputs.services)[service] = json!(base);
 }
 
 /// A run at its first attempt of `charge`, which goes to `http://old`.
@@ -109,7 +109,7 @@ fn calls_of_unknown_outcome_at_another_address_are_listed() {
         let plan = plan_of(call, "");
         let mut harness = charging(&plan);
         let listed = |harness: &Harness<'_>| {
-            let found = moved_calls(&harness.run, harness.plan, &harness.world).into_iter();
+            let found = moved_calls(&harness.run, harness.plan, &harness.inputs).into_iter();
             found.map(|((step, item), moved)| (step, item, moved.service, moved.from, moved.to)).collect::<Vec<_>>()
         };
         assert_eq!(listed(&harness), []);
@@ -201,7 +201,7 @@ fn a_service_that_was_missing_and_comes_back_elsewhere_gets_no_unknown_attempt()
         let plan = plan_of(call, "");
         let mut harness = charging(&plan);
         ends_unknown(&mut harness, false);
-        let services = Arc::make_mut(&mut harness.world.services).as_object_mut().expect("a map");
+        let services = Arc::make_mut(&mut harness.inputs.services).as_object_mut().expect("a map");
         services.remove("stock");
         harness.settle();
         assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::Missing));

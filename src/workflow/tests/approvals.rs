@@ -130,8 +130,8 @@ fn a_decision_about_an_item_whose_service_is_missing_approves_no_other_item() {
     let plan = plan(&payments_one_by_one(with_fallback, ""));
     for choice in [Choice::Skip, take_output(json!({})), Choice::Fallback] {
         let mut harness = of_items(&plan, json!([1, 2, 3]));
-        let all = harness.world.services.clone();
-        Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
+        let all = harness.inputs.services.clone();
+        Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("bank");
         harness.perform_due();
         let conflict = |harness: &Harness<'_>| {
             let conflict = harness.run.conflict().unwrap();
@@ -143,7 +143,7 @@ fn a_decision_about_an_item_whose_service_is_missing_approves_no_other_item() {
             harness.replies("note", Some(0), ok(json!({})));
         }
         assert_eq!(conflict(&harness), (ConflictKind::Missing, Some(1)));
-        harness.world.services = all;
+        harness.inputs.services = all;
         harness.perform_due();
         assert_eq!(harness.in_flight_names(), Vec::<String>::new(), "{choice:?}: nobody has approved them");
         let asked = harness.open_checkpoint();
@@ -223,11 +223,11 @@ fn a_retry_after_a_rejected_input_sends_the_earlier_bytes_under_the_earlier_key(
 fn a_no_after_a_decision_about_an_item_whose_service_is_missing_fails_the_run() {
     let plan = plan(&payments_one_by_one("risk: high", ""));
     let mut harness = of_items(&plan, json!([1, 2]));
-    let all = harness.world.services.clone();
-    Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
+    let all = harness.inputs.services.clone();
+    Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("bank");
     harness.perform_due();
     choose(&mut harness, Some(0), Choice::Skip);
-    harness.world.services = all;
+    harness.inputs.services = all;
     harness.perform_due();
     assert_eq!(harness.open_checkpoint().item, None);
     harness.answers("alice", no()).unwrap();

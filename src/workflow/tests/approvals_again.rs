@@ -23,15 +23,15 @@ fn a_decision_about_the_items_that_are_left_ends_the_fallback_of_an_item() {
         let yaml = payments_one_by_one(&format!("{risk}\n    {fallback}"), "");
         let plan = plan(&yaml.replace("concurrency: 1", &format!("concurrency: {concurrency}")));
         let mut harness = of_items(&plan, json!([1, 2, 3]));
-        let all = harness.world.services.clone();
-        Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
+        let all = harness.inputs.services.clone();
+        Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("bank");
         harness.perform_due();
         choose(&mut harness, Some(0), Choice::Fallback);
         // One at a time, the fallback ends before the next item; two at a time, it is under way when that one is due.
         if concurrency == 1 {
             harness.replies("note", Some(0), ok(json!({})));
         }
-        harness.world.services = all;
+        harness.inputs.services = all;
         harness.perform_due();
         if concurrency == 2 {
             let is_asked = harness.run.open_checkpoints().next().is_some() || harness.run.conflict().is_some();
@@ -54,7 +54,7 @@ fn a_decision_about_the_items_that_are_left_ends_the_fallback_of_an_item() {
 
 /// The files give the service this address.
 fn move_bank(harness: &mut Harness<'_>, url: &str) {
-    Arc::make_mut(&mut harness.world.services)["bank"] = json!(url);
+    Arc::make_mut(&mut harness.inputs.services)["bank"] = json!(url);
     harness.perform_due();
 }
 
@@ -125,11 +125,11 @@ fn a_fallback_of_an_item_does_not_outlive_its_step() {
     let plan = payments(fallback, "");
     for is_under_way in [true, false] {
         let mut harness = of_items(&plan, json!([1, 2]));
-        let all = harness.world.services.clone();
-        Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
+        let all = harness.inputs.services.clone();
+        Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("bank");
         harness.perform_due();
         choose(&mut harness, Some(0), Choice::Fallback);
-        harness.world.services = all;
+        harness.inputs.services = all;
         harness.perform_due();
         assert_eq!(harness.in_flight_names(), ["note[0]"]);
         if !is_under_way {

@@ -237,7 +237,7 @@ fn a_replay_accepts_the_answers_of_earlier_versions_which_recorded_nothing_about
     };
     let events: Vec<_> = harness.events.iter().map(|event| (harness.now, of_earlier_version(event))).collect();
     let kinds = |plan: &Plan| {
-        let found = replay_with(&events, plan, &harness.world).unwrap();
+        let found = replay_with(&events, plan, &harness.inputs).unwrap();
         found.into_iter().map(|found| found.kind).collect::<Vec<_>>()
     };
     assert_eq!(kinds(&same), []);
@@ -328,7 +328,7 @@ fn a_replay_accepts_how_earlier_versions_showed_the_bytes_of_a_review() {
             event => event.clone(),
         };
         let events: Vec<_> = harness.events.iter().map(|event| (harness.now, of_earlier_version(event))).collect();
-        let found = replay_with(&events, &plan, &harness.world).unwrap();
+        let found = replay_with(&events, &plan, &harness.inputs).unwrap();
         assert_eq!(found.iter().map(|found| found.kind).collect::<Vec<_>>(), expected, "{found:?}");
     }
 }

@@ -4,7 +4,7 @@ use super::harness::{breaker_open, plan, take_output};
 use super::*;
 use crate::workflow::CommandRefusal::NotApplicable;
 use crate::workflow::{
-    CallKind, ChildEvent, Choice, ConflictKind, ControlCommand, Parent, RouteAbove, TreeEffects, Undone, rerun,
+    CallKind, ChildEvent, Choice, ConflictKind, ControlCommand, Parent, RouteAbove, TreeEffects, UndoStatus, rerun,
     route_above_child, view,
 };
 
@@ -48,7 +48,7 @@ fn a_completed_child_is_undone_by_its_step_s_undo_or_reported_as_not_undone() {
     assert_eq!((harness.status(), keys.len()), (RunStatus::Failed, 2));
     let why = format!("{plain} `audit`: completed, and its step declares no `undo`");
     let left = harness.run.undone().into_iter().find(|(step, ..)| step.as_str() == "plain").unwrap();
-    assert_eq!(left.2, Undone::Left(why.clone()));
+    assert_eq!(left.2, UndoStatus::Left(why.clone()));
     let note = harness.run.note().unwrap();
     assert!(note.ends_with(&format!("; not undone: `plain` ({why})")), "{note}");
 }

@@ -4,7 +4,7 @@ use super::harness::plan;
 use super::people_harness::yes;
 use super::*;
 use crate::workflow::{
-    CallKind, Choice, ConflictKind, ControlCommand, DivergenceKind, Parent, StepEvent, TreeEffects, Undone,
+    CallKind, Choice, ConflictKind, ControlCommand, DivergenceKind, Parent, StepEvent, TreeEffects, UndoStatus,
     replay_with, rerun,
 };
 
@@ -237,7 +237,7 @@ respond: { status: 200 }
     let undone: Vec<_> = harness.run.undone().into_iter().map(|(step, _, undone)| (step.to_string(), undone)).collect();
     assert_eq!(undone.len(), 1, "{undone:?}");
     assert_eq!(undone[0].0, "done");
-    let Undone::Left(why) = &undone[0].1 else { panic!("{undone:?}") };
+    let UndoStatus::Left(why) = &undone[0].1 else { panic!("{undone:?}") };
     assert!(why.contains("cancelled without undoing"), "{why}");
     let known = harness.run.done.iter().find(|done| done.step.as_str() == "done").unwrap();
     assert_eq!(known.child, Some((children[1], "sub".into())));
@@ -254,7 +254,7 @@ fn a_replay_finds_each_kind_of_difference_of_another_plan() {
     let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
     let against = |from: &str, to: &str| {
         let plan = plan(&CHAIN.replace(from, to));
-        let found = replay_with(&events, &plan, &harness.world).unwrap();
+        let found = replay_with(&events, &plan, &harness.inputs).unwrap();
         found.into_iter().map(|d| (d.step.map(|s| s.to_string()), d.kind, d.expected)).collect::<Vec<_>>()
     };
     assert_eq!(against("zzz", ""), []);
@@ -308,7 +308,7 @@ fn a_child_that_cannot_be_rehearsed_fails_its_parent_for_the_same_reason() {
             let expected = (mode != Mode::Real).then_some(lacks);
             assert_eq!((failure, harness.run.conflict().is_some()), (expected, mode == Mode::Real), "{mode:?}");
             let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
-            assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), [], "{mode:?} {lacks:?}");
+            assert_eq!(replay_with(&events, &plan, &harness.inputs).unwrap(), [], "{mode:?} {lacks:?}");
         }
     }
     let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {"items": [1]}}));

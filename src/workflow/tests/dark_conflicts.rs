@@ -39,7 +39,7 @@ fn a_conflict_ends_a_dark_run_once_its_calls_have_ended() {
         assert!(!harness.kinds().contains(&"compensation_began"));
         assert_eq!(harness.run.undone().is_empty(), mode == Mode::Real, "what is unknown is listed");
         let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
-        assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), [], "{mode:?}");
+        assert_eq!(replay_with(&events, &plan, &harness.inputs).unwrap(), [], "{mode:?}");
     }
 }
 
@@ -67,7 +67,7 @@ fn a_dark_run_waits_for_files_that_have_what_is_missing() {
     harness.settle();
     assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::Missing));
     assert_eq!(harness.status(), RunStatus::Paused);
-    harness.world.services = Arc::new(json!({ "gone": "http://gone" }));
+    harness.inputs.services = Arc::new(json!({ "gone": "http://gone" }));
     harness.settle();
     assert_eq!((harness.status(), harness.in_flight_names()), (RunStatus::Running, vec!["look".to_owned()]));
 }

@@ -72,7 +72,7 @@ fn respond_may_read_failed_and_input_error() {
     assert_eq!(play(status(404)), (RunStatus::Failed, failed));
     assert_eq!(play(status(400)), (RunStatus::Failed, None), "no entry matches");
     let run = Harness::new(&plan, Mode::Real, json!({})).run;
-    let answer = crate::workflow::input_refused(&run, &plan, &world(), "no items").unwrap();
+    let answer = crate::workflow::input_refused(&run, &plan, &inputs(), "no items").unwrap();
     assert_eq!((answer.status, answer.body.value()), (422, json!({"bad": "no items"})));
 }
 
@@ -106,7 +106,7 @@ respond:
         harness.settle();
         harness.call("price", ok(json!({ "total": total })));
         assert_eq!(harness.run.answer().unwrap().status, 200);
-        let counted = crate::workflow::respond_condition_errors(&harness.run, &plan, &harness.world, Some(2));
+        let counted = crate::workflow::respond_condition_errors(&harness.run, &plan, &harness.inputs, Some(2));
         assert_eq!(counted, errors, "a condition about a failure has no value in a run that does not fail: {total}");
     }
 }

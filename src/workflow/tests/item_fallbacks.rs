@@ -5,7 +5,7 @@ use super::people_harness::yes;
 use super::*;
 use crate::workflow::{
     CallKind, CheckpointKind, Choice, ConflictKind, ControlCommand, DivergenceKind, Mode, StepEvent, StepStatus,
-    Undone, replay_with, rerun,
+    UndoStatus, replay_with, rerun,
 };
 
 const MAILS: &str = "
@@ -115,7 +115,7 @@ fn items_and_their_fallbacks_undo_only_their_own_effects() {
     undone.sort();
     assert_eq!(undone, ["/letters/2/11", "/mails/10", "/mails/12"]);
     assert_eq!(harness.run.status(), RunStatus::Failed);
-    assert!(harness.run.undone().iter().all(|(.., state)| *state == Undone::Undone));
+    assert!(harness.run.undone().iter().all(|(.., state)| *state == UndoStatus::Undone));
     assert!(harness.run.note().unwrap().ends_with("undone: `letter`, `mail` (2 items)"), "{:?}", harness.run.note());
 }
 
@@ -248,7 +248,7 @@ fn a_freeze_holds_a_fallback_of_an_item_and_a_rehearsal_records_its_intent() {
     harness.reply("mail", Some(0), status(429)).unwrap();
     let held = Conditions { now: harness.now, hold_effects: true };
     let letter = plan.step(&"letter".into()).unwrap().0;
-    assert!(due(&harness.run, &plan, &harness.world, held).contains(&Action::Held(letter)));
+    assert!(due(&harness.run, &plan, &harness.inputs, held).contains(&Action::Held(letter)));
 
     let reads = self::plan(
         "
@@ -285,9 +285,9 @@ fn a_rerun_takes_over_results_of_items_and_their_fallbacks_and_a_replay_finds_di
     harness.call("last", status(404));
     assert!(harness.run.is_final());
     let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
-    assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), []);
+    assert_eq!(replay_with(&events, &plan, &harness.inputs).unwrap(), []);
     let other = self::plan(&MAILS.replace("nth: '${index}'", "nth: 0"));
-    let found = replay_with(&events, &other, &harness.world).unwrap();
+    let found = replay_with(&events, &other, &harness.inputs).unwrap();
     let found: Vec<_> =
         found.iter().map(|found| (found.kind, found.step.as_ref().unwrap().as_str(), found.item)).collect();
     assert_eq!(found, [(DivergenceKind::Request, "letter", Some(1))]);

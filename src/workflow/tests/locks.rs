@@ -4,7 +4,7 @@ use super::harness::plan;
 use super::people_harness::review;
 use super::*;
 use crate::workflow::ControlCommand::{Adjust, Resolve};
-use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, LockSeen, StepStatus, WaitLink};
+use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, LockPosition, StepStatus, WaitLink};
 
 fn locked(busy: &str) -> Plan {
     plan(&format!(
@@ -23,8 +23,8 @@ respond: {{ status: 200, body: '${{default(steps.take.output, null)}}' }}
     ))
 }
 
-fn held_by_other() -> LockSeen {
-    LockSeen::Behind { holder: RunId(uuid::Uuid::from_u128(9)) }
+fn held_by_other() -> LockPosition {
+    LockPosition::Behind { holder: RunId(uuid::Uuid::from_u128(9)) }
 }
 
 pub(super) fn wait_link(holder: RunId, waiter: RunId) -> WaitLink {
@@ -43,21 +43,21 @@ fn a_step_begins_when_it_holds_its_lock_and_releases_it_when_it_ends() {
     assert_eq!(harness.awaited_locks(), [("sku:1".to_owned(), Some(0)), ("sku:2".to_owned(), Some(1))]);
     assert_eq!(harness.causes(), ["lock", "lock"]);
     assert!(harness.see_lock("take", Some(0), held_by_other()).is_err());
-    harness.see_lock("take", Some(1), LockSeen::First).unwrap();
+    harness.see_lock("take", Some(1), LockPosition::First).unwrap();
     assert_eq!(harness.in_flight_names(), ["take[1]"], "a later item need not wait for an earlier one");
     harness.replies("take", Some(1), ok(json!(2)));
     assert_eq!((left_events(&harness), harness.awaited_locks().len()), (1, 2));
-    harness.see_lock("take", Some(0), LockSeen::First).unwrap();
+    harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     assert_eq!(left_events(&harness), 2, "one that does not hold its lock leaves the queue");
     harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
-    harness.see_lock("take", Some(2), LockSeen::First).unwrap();
+    harness.see_lock("take", Some(2), LockPosition::First).unwrap();
     harness.replies("take", Some(0), ok(json!(1)));
     harness.replies("take", Some(2), ok(json!(3)));
     assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Completed, 4));
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    harness.see_lock("take", Some(0), LockSeen::First).unwrap();
+    harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     harness.replies("take", Some(0), status(404));
     assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Failed, 2), "nothing is held beyond the end");
 }
@@ -68,7 +68,7 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     let mut harness = Harness::of_api(&skip);
     harness.perform_due();
     harness.see_lock("take", Some(0), held_by_other()).unwrap();
-    harness.see_lock("take", Some(1), LockSeen::First).unwrap();
+    harness.see_lock("take", Some(1), LockPosition::First).unwrap();
     harness.replies("take", Some(1), ok(json!(2)));
     harness.see_lock("take", Some(2), held_by_other()).unwrap();
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([null, 2, null]));
@@ -85,12 +85,12 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     let resolve = |choice| Resolve { step: "take".into(), item: Some(0), choice, reason: None };
     harness.order_by("ann", resolve(Choice::Wait)).unwrap();
     assert!(harness.see_lock("take", Some(0), held_by_other()).is_err(), "a person has decided that it waits");
-    harness.see_lock("take", Some(0), LockSeen::First).unwrap();
+    harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     assert_eq!(harness.in_flight_names(), ["take[0]"]);
     let mut harness = Harness::of_api(&ask);
     harness.perform_due();
     let links = vec![wait_link(RunId(uuid::Uuid::from_u128(9)), harness.run.id())];
-    harness.see_lock("take", Some(1), LockSeen::Deadlock { links: links.clone() }).unwrap();
+    harness.see_lock("take", Some(1), LockPosition::Deadlock { links: links.clone() }).unwrap();
     let conflict = harness.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::Deadlock);
     let link =
@@ -99,7 +99,7 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     let resolve = |choice| Resolve { step: "take".into(), item: Some(1), choice, reason: None };
     harness.order_by("ann", resolve(Choice::Wait)).unwrap();
     assert_eq!((harness.status(), harness.awaited_locks().len()), (RunStatus::Running, 2), "both queue again");
-    harness.see_lock("take", Some(1), LockSeen::Deadlock { links }).unwrap();
+    harness.see_lock("take", Some(1), LockPosition::Deadlock { links }).unwrap();
     assert_eq!(harness.status(), RunStatus::Paused, "the deadlock is still there: a person is asked again");
     harness
         .order_by("ann", Resolve { step: "take".into(), item: Some(1), choice: Choice::Skip, reason: None })
@@ -132,14 +132,14 @@ respond: { status: 200 }
         seen.steps.into_iter().find(|step| step.step.as_str() == "b").unwrap().note
     };
     assert_eq!(note(&harness).as_deref(), Some("it waits for the lock `x`"));
-    harness.see_lock("b", None, LockSeen::First).unwrap();
+    harness.see_lock("b", None, LockPosition::First).unwrap();
     assert_eq!(note(&harness), None, "the step holds the lock");
     harness.replies("b", None, ok(json!(1)));
     assert_eq!(harness.status(), RunStatus::Completed);
     // The run keeps the lock that it holds: its call is under way.
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    harness.see_lock("b", None, LockSeen::First).unwrap();
+    harness.see_lock("b", None, LockPosition::First).unwrap();
     harness.replies("a", None, status(409));
     assert_eq!(
         (harness.status(), left_events(&harness), harness.in_flight_names()),
@@ -167,7 +167,7 @@ respond: { status: 200 }
             started.until = Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(10));
         });
         harness.perform_due();
-        harness.see_lock("d", None, LockSeen::First).unwrap();
+        harness.see_lock("d", None, LockPosition::First).unwrap();
         assert_eq!(harness.in_flight_names(), ["c", "d"]);
         harness
     };
@@ -202,7 +202,7 @@ respond: { status: 200 }
     harness.perform_due();
     let (step, queued) = (plan.step(&"b".into()).unwrap().0, harness.run.interactions.queue_entries.values().next());
     let queued = queued.unwrap().queued;
-    harness.command(Command::LockSeen { step, item: None, queued, seen: LockSeen::First }).unwrap();
+    harness.command(Command::LockSeen { step, item: None, queued, seen: LockPosition::First }).unwrap();
     harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     assert_eq!((left_events(&harness), harness.run.held_lock(&"b".into(), None)), (0, Some("x")));
     harness.cancel(true).unwrap();
@@ -222,7 +222,7 @@ fn a_reading_of_the_queue_for_an_earlier_entry_is_ignored() {
     harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     let (step, queued) = (harness.plan.step(&"take".into()).unwrap().0, queued_at(&harness));
     assert_ne!(before, queued);
-    let seen = |queued| Command::LockSeen { step, item: Some(0), queued, seen: LockSeen::First };
+    let seen = |queued| Command::LockSeen { step, item: Some(0), queued, seen: LockPosition::First };
     assert!(harness.command(seen(before)).is_err());
     assert!(harness.in_flight_names().is_empty());
     harness.command(seen(queued)).unwrap();
@@ -261,7 +261,7 @@ fn a_busy_status_of_a_service_is_treated_as_a_held_lock() {
         let plan = locked(busy);
         let mut harness = Harness::of_api(&plan);
         harness.perform_due();
-        harness.see_lock("take", Some(0), LockSeen::First).unwrap();
+        harness.see_lock("take", Some(0), LockPosition::First).unwrap();
         harness.replies("take", Some(0), status(423));
         match expected {
             "skipped" => assert!(harness.kinds().contains(&"step_skipped")),
@@ -354,12 +354,12 @@ respond: { status: 200 }
     // Nothing has begun, so all items are asked about again before the first. Item 1 is still in a queue.
     let input = Arc::new(json!({ "n": 7 }));
     harness.order_by("ann", Adjust { step: "take".into(), item: Some(0), input, reason: None }).unwrap();
-    harness.see_lock("take", Some(0), LockSeen::First).unwrap();
+    harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     assert!(harness.sent.is_empty());
     harness.answers("ann", review(&[0, 2], &[1])).unwrap();
     assert_eq!(left_events(&harness), 1);
     harness.replies("take", Some(0), ok(json!(1)));
-    harness.see_lock("take", Some(2), LockSeen::First).unwrap();
+    harness.see_lock("take", Some(2), LockPosition::First).unwrap();
     harness.replies("take", Some(2), ok(json!(3)));
     assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Completed, 3));
     assert_eq!(harness.sent.iter().map(|sent| sent.1).collect::<Vec<_>>(), [Some(0), Some(2)]);
@@ -386,13 +386,13 @@ respond: {{ status: 200 }}
         ));
         let mut harness = Harness::of_route(&plan);
         harness.perform_due();
-        harness.see_lock("take", Some(0), LockSeen::First).unwrap();
+        harness.see_lock("take", Some(0), LockPosition::First).unwrap();
         let step = plan.step(&"take".into()).unwrap().0;
         let result = status(404);
         let command =
             Command::Record { step, item: Some(0), part: CallKind::Do, attempt: 1, result, again: false, jitter: 0.5 };
         super::super::work_count::take_work();
-        decide(&harness.run, &plan, &harness.world, command, harness.now).unwrap();
+        decide(&harness.run, &plan, &harness.inputs, command, harness.now).unwrap();
         assert_eq!(super::super::work_count::take_work(), copies, "{failures}");
     }
 }

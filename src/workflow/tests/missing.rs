@@ -27,7 +27,7 @@ fn stored_plan_with(services: &BTreeMap<ServiceName, bool>) -> Plan {
 
 fn with_gone(harness: &mut Harness<'_>) {
     let services = json!({"bank": "", "stock": "", "gone": "http://gone"});
-    harness.world.services = Arc::new(services);
+    harness.inputs.services = Arc::new(services);
     harness.settle();
 }
 
@@ -36,9 +36,9 @@ fn a_stored_plan_is_not_checked_against_the_current_files() {
     let plan = stored_plan();
     assert_eq!(plan.steps.len(), 4, "nor against today's limits");
     assert!(!plan.step(&"charge".into()).unwrap().1.call(CallKind::Do).unwrap().keyed);
-    let world = world().with_workflows([]);
+    let inputs = inputs().with_workflows([]);
     let all: Vec<String> =
-        missing::all(&plan, None, &world).into_iter().map(|(step, missing)| format!("{step}: {missing}")).collect();
+        missing::all(&plan, None, &inputs).into_iter().map(|(step, missing)| format!("{step}: {missing}")).collect();
     let expected = ["charge: the service `gone`", "first: the service `gone`", "last: the workflow `other`"];
     assert_eq!(all, expected);
     assert!(Plan::from_stored(&json!({"workflow": "w", "steps": 1}), &BTreeMap::new(), &Limits::default()).is_err());
@@ -79,8 +79,8 @@ fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
     let mut harness = Harness::of_route(&plan);
     with_gone(&mut harness);
     harness.call("first", ok(json!({})));
-    let gone = world();
-    harness.world = gone;
+    let gone = inputs();
+    harness.inputs = gone;
     let index = plan.step(&"charge".into()).unwrap().0;
     let result = AttemptResult::Missing("x".into());
     let record =
@@ -114,12 +114,12 @@ respond: { status: 200 }
     };
     let mut harness = Harness::of_route(&plan);
     harness.settle();
-    Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("stock");
+    Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("stock");
     harness.call("a", timed_out());
     harness.now += SignedDuration::from_secs(1);
     harness.settle();
     assert!(harness.run.misses_something());
-    harness.world = world();
+    harness.inputs = inputs();
     harness.settle();
     assert_eq!(harness.run.attempt(&"a".into(), None, CallKind::Do).unwrap().attempt, 2);
     assert!(!is_asked_for(&harness, "a"), "a reload began it");
@@ -148,12 +148,12 @@ respond: { status: 200 }
         let in_flight = harness.run.attempt(&"a".into(), None, CallKind::Do).unwrap();
         let until = harness.now + SignedDuration::from_mins(1);
         assert_eq!((in_flight.attempt, in_flight.until), (attempt, Some(until)));
-        Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("stock");
+        Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("stock");
         harness.call("a", status(429));
         if attempt < 3 {
             assert!(harness.run.misses_something(), "{:?}", harness.run.note());
             harness.now += SignedDuration::from_mins(10);
-            harness.world = world();
+            harness.inputs = inputs();
             harness.settle();
         }
     }
@@ -196,17 +196,17 @@ fn an_undo_whose_service_is_missing_waits_for_it() {
 fn a_run_waits_for_a_missing_workflow() {
     let plan = plan("{ workflow: w, steps: { last: { run: other } }, respond: { status: 200 } }");
     let mut harness = Harness::of_api(&plan);
-    harness.world = world().with_workflows([]);
+    harness.inputs = inputs().with_workflows([]);
     harness.settle();
     let last = crate::workflow::StepIndex(0);
     let begin = || Command::BeginChild { step: last, item: None, child: RunId(uuid::Uuid::from_u128(9)) };
     harness.command(begin()).unwrap();
     assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::Missing);
     assert_eq!(
-        missing::all(&plan, Some(&harness.run), &harness.world).into_iter().next().unwrap().1,
+        missing::all(&plan, Some(&harness.run), &harness.inputs).into_iter().next().unwrap().1,
         Missing::Workflow("other".into())
     );
-    harness.world = world().with_workflows(["other".into()]);
+    harness.inputs = inputs().with_workflows(["other".into()]);
     harness.settle();
     harness.command(begin()).unwrap();
     assert_eq!(harness.run.children().count(), 1);
@@ -224,7 +224,7 @@ fn a_run_waits_for_a_child_whose_workflow_is_missing() {
         let mut harness = Harness::of_api(&plan);
         let (child, begin) = begun(9);
         harness.command(begin).unwrap();
-        harness.world = world().with_workflows([]);
+        harness.inputs = inputs().with_workflows([]);
         harness.command(Command::ChildHasNoWorkflow { child }).unwrap();
         harness.settle();
         harness
@@ -235,7 +235,7 @@ fn a_run_waits_for_a_child_whose_workflow_is_missing() {
     assert!(conflict.message.contains("the workflow `other`"), "{}", conflict.message);
     assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", harness.run.note());
     assert_eq!((harness.run.children().count(), harness.due()), (0, Vec::new()), "it waits for the files");
-    harness.world = world().with_workflows(["other".into()]);
+    harness.inputs = inputs().with_workflows(["other".into()]);
     harness.settle();
     assert!(!harness.run.misses_something());
     let (child, begin) = begun(10);
@@ -295,7 +295,7 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
     with_gone(&mut harness);
     assert_eq!(harness.in_flight_names(), ["probe charge"], "the step itself is not sent again");
     // The service is removed once more between two of the probe's attempts.
-    harness.world = world();
+    harness.inputs = inputs();
     harness.record_result("charge", None, CallKind::Probe, status(503));
     assert_waits(&harness);
     with_gone(&mut harness);

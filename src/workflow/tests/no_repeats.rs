@@ -4,7 +4,8 @@ use super::harness::{plan, take_output, timed_out};
 use super::people_harness::{review, yes};
 use super::*;
 use crate::workflow::{
-    CallKind, Cause, Choice, ConflictKind, ControlCommand, OnTimeout, StepEvent, StepStatus, Undone, replay_with, rerun,
+    CallKind, Cause, Choice, ConflictKind, ControlCommand, OnTimeout, StepEvent, StepStatus, UndoStatus, replay_with,
+    rerun,
 };
 
 fn retry_with(input: Value) -> Choice {
@@ -95,7 +96,7 @@ fn no_fallback_is_taken_while_an_earlier_attempt_may_have_been_done() {
     harness.cancel(true).unwrap();
     let left = harness.run.undone();
     assert!(
-        matches!(&left[..], [(_, None, Undone::Left(why))] if why.contains("ann asked for one with another input"))
+        matches!(&left[..], [(_, None, UndoStatus::Left(why))] if why.contains("ann asked for one with another input"))
     );
 }
 
@@ -116,7 +117,7 @@ fn a_skipped_step_that_may_have_been_done_stays_listed() {
     let note = harness.run.note().unwrap();
     assert!(note.ends_with("still to be undone: `other`; not undone: `charge`"), "{note}");
     let of_charge = harness.run.undone().pop().unwrap();
-    assert_eq!(of_charge.2, Undone::Left("it is unknown whether it was done: ann skipped it".into()));
+    assert_eq!(of_charge.2, UndoStatus::Left("it is unknown whether it was done: ann skipped it".into()));
     harness.undo("other", ok(json!({})));
     assert!(harness.run.note().unwrap().ends_with("undone: `other`; not undone: `charge`"));
 }
@@ -234,7 +235,7 @@ fn when_no_answer_can_be_made_nothing_is_undone() {
         (RunStatus::Completed, json!({"ref": 1}))
     );
     let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
-    assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), []);
+    assert_eq!(replay_with(&events, &plan, &harness.inputs).unwrap(), []);
 
     let mut asked = Harness::of_api(&plan);
     asked.settle();
@@ -281,7 +282,7 @@ fn the_view_names_the_item_of_a_conflict() {
     harness.choose("it", Some(1), Choice::Cancel { compensate: false }).unwrap();
     assert_eq!((harness.status(), view_of(&harness).steps[0].status), (RunStatus::Cancelled, StepStatus::Failed));
     assert_eq!(harness.run.undone().iter().map(|(_, item, _)| *item).collect::<Vec<_>>(), [Some(2), Some(0)]);
-    let why = Undone::Left("the run was cancelled without undoing".into());
+    let why = UndoStatus::Left("the run was cancelled without undoing".into());
     assert!(harness.run.undone().iter().all(|(.., left)| *left == why));
     let mut route = Harness::of_route(&plan);
     route.settle();
@@ -369,7 +370,7 @@ respond: { status: 200 }
     // The recorded time of an event is a moment after the time of its decision.
     let later = harness.now + SignedDuration::from_micros(30);
     let events: Vec<_> = harness.events.iter().map(|event| (later, event.clone())).collect();
-    let against = |from: &str, to: &str| replay_with(&events, &plan(&yaml.replace(from, to)), &harness.world).unwrap();
+    let against = |from: &str, to: &str| replay_with(&events, &plan(&yaml.replace(from, to)), &harness.inputs).unwrap();
     assert_eq!(against("set: 1", "set: 2"), []);
     assert_eq!(against("timeout: 20s", "timeout: 30s").len(), 1);
     assert_eq!(against("timeout: 1h", "timeout: 2h").len(), 1);

@@ -138,7 +138,7 @@ fn signals_are_stored_until_a_step_takes_them_and_a_repeated_delivery_counts_onc
     let refused =
         early.order_by("x", ControlCommand::Signal { name: "piad".into(), payload: Arc::default(), id: None });
     assert!(matches!(refused, Err(NotApplicable(why)) if why.contains("it waits for paid")));
-    early.world.signals_max = 2;
+    early.inputs.signals_max = 2;
     early.order_by("x", paid(1, None)).unwrap();
     early.order_by("x", paid(1, None)).unwrap();
     assert!(matches!(early.order_by("x", paid(1, None)), Err(NotApplicable(why)) if why.contains("signals_max")));

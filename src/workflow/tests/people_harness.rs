@@ -3,7 +3,7 @@
 use super::*;
 use crate::names::CheckpointId;
 use crate::workflow::{
-    CheckpointAnswer, ControlCommand, LockSeen, OpenCheckpoint, Reason, TreeEffects, WaitStartTimes, waits,
+    CheckpointAnswer, ControlCommand, LockPosition, OpenCheckpoint, Reason, TreeEffects, WaitStartTimes, waits,
 };
 
 pub(super) fn yes() -> CheckpointAnswer {
@@ -44,7 +44,7 @@ impl Harness<'_> {
     /// Gives an order, and performs the actions that follow.
     pub fn order_by(&mut self, by: &str, order: ControlCommand) -> Result<usize, CommandRefusal> {
         let command = Command::Control { command: order, by: by.into() };
-        let done = match decide(&self.run, self.plan, &self.world, command.clone(), self.now) {
+        let done = match decide(&self.run, self.plan, &self.inputs, command.clone(), self.now) {
             Ok(events) if events.is_empty() => Ok(0),
             Ok(_) => self.command(command),
             Err(refusal) => Err(refusal),
@@ -83,7 +83,7 @@ impl Harness<'_> {
         locks.collect()
     }
     /// Records what the queue of a lock shows.
-    pub fn see_lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, CommandRefusal> {
+    pub fn see_lock(&mut self, step: &str, item: Option<u32>, seen: LockPosition) -> Result<usize, CommandRefusal> {
         let entry = self.run.interactions.queue_entry(&step.into(), item);
         let queued = entry.map_or(crate::names::Seq(0), |entry| entry.queued);
         let step = self.plan.step(&step.into()).unwrap().0;
@@ -120,7 +120,7 @@ impl Harness<'_> {
     }
     pub fn reasons(&self) -> Vec<Reason> {
         let since = WaitStartTimes::of(self.events.iter().map(|event| (self.now, event)));
-        waits(&self.run, self.plan, &self.world, self.conditions(), &since)
+        waits(&self.run, self.plan, &self.inputs, self.conditions(), &since)
     }
     pub fn causes(&self) -> Vec<&'static str> {
         self.reasons().iter().map(|reason| reason.cause.as_str()).collect()

@@ -131,7 +131,7 @@ fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too(
     harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
     harness.now += SignedDuration::from_secs(3600);
     let restarted = harness.now;
-    harness.world = harness.world.clone().with_start(restarted);
+    harness.inputs = harness.inputs.clone().with_start(restarted);
     while harness.in_flight_names() == ["probe charge"] {
         harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
     }

@@ -6,8 +6,8 @@ use super::locks::wait_link;
 use super::people_harness::{no, review, yes, yes_with};
 use super::*;
 use crate::workflow::{
-    CallKind, CheckpointEvent, CheckpointKind, ChildEvent, Choice, ControlCommand, LockEvent, LockSeen, TreeEffects,
-    replay_with,
+    CallKind, CheckpointEvent, CheckpointKind, ChildEvent, Choice, ControlCommand, LockEvent, LockPosition,
+    TreeEffects, replay_with,
 };
 
 fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
@@ -165,9 +165,9 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             };
             let holder = RunId(uuid::Uuid::from_u128(9));
             let seen = match pick / 32 {
-                0 if !late => LockSeen::Behind { holder },
-                1 if !late => LockSeen::Deadlock { links: vec![wait_link(holder, harness.run.id())] },
-                _ => LockSeen::First,
+                0 if !late => LockPosition::Behind { holder },
+                1 if !late => LockPosition::Deadlock { links: vec![wait_link(holder, harness.run.id())] },
+                _ => LockPosition::First,
             };
             harness.command(Command::LockSeen { step, item, queued, seen }).is_ok()
         }
@@ -349,7 +349,7 @@ proptest! {
             act(&mut harness, pick, false);
             harness.perform_due();
         }
-        let found = replay_with(&events, &plan, &harness.world).unwrap();
+        let found = replay_with(&events, &plan, &harness.inputs).unwrap();
         prop_assert!(found.is_empty(), "{found:#?}");
     }
 }

@@ -3,7 +3,9 @@
 
 use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{CallKind, Choice, ConflictEvent, ConflictKind, ControlCommand, ControlEvent, StepEvent, Undone};
+use crate::workflow::{
+    CallKind, Choice, ConflictEvent, ConflictKind, ControlCommand, ControlEvent, StepEvent, UndoStatus,
+};
 
 #[derive(Clone, Debug)]
 struct Step {
@@ -187,8 +189,8 @@ fn check_invariants(harness: &Harness<'_>) {
         }
     }
     let undone = harness.run.undone();
-    assert!(undone.iter().all(|(.., undone)| *undone != Undone::NotYet), "{undone:?}");
-    let may_be = |state: &Undone| matches!(state, Undone::Left(why) if why.starts_with("it is unknown"));
+    assert!(undone.iter().all(|(.., undone)| *undone != UndoStatus::NotYet), "{undone:?}");
+    let may_be = |state: &UndoStatus| matches!(state, UndoStatus::Left(why) if why.starts_with("it is unknown"));
     let listed: BTreeSet<_> = undone.iter().map(|(step, item, state)| (step, item, may_be(state))).collect();
     assert_eq!(
         listed.len(),
@@ -199,10 +201,10 @@ fn check_invariants(harness: &Harness<'_>) {
     for (step, item, state) in &undone {
         let has_undo = harness.plan.step(step).is_some_and(|(_, step)| step.undo.is_some());
         assert!(
-            !has_undo || !matches!(state, Undone::Left(why) if why.contains("declares no")),
+            !has_undo || !matches!(state, UndoStatus::Left(why) if why.contains("declares no")),
             "`{step}` was forgotten"
         );
-        if compensated && has_undo && *state == Undone::Undone {
+        if compensated && has_undo && *state == UndoStatus::Undone {
             let by_hand = asked.contains(&((*step).clone(), *item));
             assert!(undos.contains(&((*step).clone(), *item)) || by_hand, "`{step}` counts as undone");
         }

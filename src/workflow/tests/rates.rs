@@ -62,6 +62,6 @@ fn a_replay_finds_no_difference_where_the_rate_or_an_open_breaker_ended_a_step()
         harness.call("a", result);
         assert_eq!(harness.status() == RunStatus::Failed, !is_retried);
         let events: Vec<_> = harness.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event.clone())).collect();
-        assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), []);
+        assert_eq!(replay_with(&events, &plan, &harness.inputs).unwrap(), []);
     }
 }

@@ -29,7 +29,7 @@ fn said(schema: &Value, request: Value, sensitive: bool) -> Vec<String> {
     let mut first = started(&plan, Mode::Real, request);
     first.sensitive = sensitive;
     let events = [(Timestamp::UNIX_EPOCH, Event::RunStarted(Arc::new(first)))];
-    let found = replay_with(&events, &plan, &world()).unwrap();
+    let found = replay_with(&events, &plan, &inputs()).unwrap();
     assert!(found.iter().all(|found| found.kind == DivergenceKind::Input), "{found:?}");
     found.into_iter().map(|found| found.expected).collect()
 }

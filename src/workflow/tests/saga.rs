@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{CallKind, Choice, ConflictKind, Undone};
+use crate::workflow::{CallKind, Choice, ConflictKind, UndoStatus};
 
 const TRIP: &str = "
 workflow: w
@@ -85,13 +85,13 @@ fn a_failed_undo_waits_for_a_person() {
     let mut again = failing();
     again.choose("hotel", None, Choice::Retry).unwrap();
     again.undo("hotel", ok(json!({})));
-    assert_eq!(end(&mut again), Some(Undone::Undone));
+    assert_eq!(end(&mut again), Some(UndoStatus::Undone));
     let mut by_hand = failing();
     by_hand.choose("hotel", None, take_output(json!(null))).unwrap();
-    assert_eq!(end(&mut by_hand), Some(Undone::Undone));
+    assert_eq!(end(&mut by_hand), Some(UndoStatus::Undone));
     let mut left = failing();
     left.choose("hotel", None, Choice::Skip).unwrap();
-    assert_eq!(end(&mut left), Some(Undone::Left("ann left it as it is".into())));
+    assert_eq!(end(&mut left), Some(UndoStatus::Left("ann left it as it is".into())));
     for by_choice in [false, true] {
         let mut called_off = failing();
         let mut cancel = |compensate| match by_choice {
@@ -134,7 +134,7 @@ fn an_undo_with_unknown_outcome_is_not_shown_as_a_refusal() {
         harness.choose("hotel", None, Choice::Skip).unwrap();
         let undone = harness.run.undone();
         let left = undone.iter().find(|(step, ..)| step.as_str() == "hotel").map(|(.., undone)| undone);
-        assert_eq!(left, Some(&Undone::Left("whether it was undone is unknown: ann left it as it is".into())));
+        assert_eq!(left, Some(&UndoStatus::Left("whether it was undone is unknown: ann left it as it is".into())));
     }
 }
 
@@ -260,13 +260,13 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
     let drive = |count: usize| {
         let items: Vec<usize> = (0..count).collect();
         let first = started(&plan, Mode::Real, json!({"body": {"items": items}}));
-        let world = DecisionInputs { items_max: 100_000, ..world() };
+        let inputs = DecisionInputs { items_max: 100_000, ..inputs() };
         let mut events = vec![Event::RunStarted(Arc::new(first))];
         let mut run = evolve(None, &events[0]).unwrap();
         let began = std::time::Instant::now();
         let conditions = Conditions { now: Timestamp::UNIX_EPOCH, hold_effects: false };
         while !run.is_final() {
-            let mut commands: Vec<Command> = due(&run, &plan, &world, conditions)
+            let mut commands: Vec<Command> = due(&run, &plan, &inputs, conditions)
                 .into_iter()
                 .filter_map(|action| if let Action::Decide(command) = action { Some(command) } else { None })
                 .collect();
@@ -290,7 +290,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
                 }
             }
             for command in commands {
-                for event in decide(&run, &plan, &world, command, conditions.now).unwrap_or_default() {
+                for event in decide(&run, &plan, &inputs, command, conditions.now).unwrap_or_default() {
                     run.evolve_in_place(&event).unwrap();
                     events.push(event);
                 }
@@ -319,20 +319,20 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
     ));
     let items: Vec<usize> = (0..count).collect();
     let first = started(&plan, Mode::Real, json!({"body": {"items": items}}));
-    let world = DecisionInputs { items_max: 100_000, run_calls_max: count, ..world() };
+    let inputs = DecisionInputs { items_max: 100_000, run_calls_max: count, ..inputs() };
     let mut run = evolve(None, &Event::RunStarted(Arc::new(first))).unwrap();
     let now = Timestamp::UNIX_EPOCH;
     let apply = |run: &mut Run, command: Command, run_calls_max: usize| {
-        let world = DecisionInputs { run_calls_max, ..world.clone() };
-        for event in decide(run, &plan, &world, command, now).unwrap() {
+        let inputs = DecisionInputs { run_calls_max, ..inputs.clone() };
+        for event in decide(run, &plan, &inputs, command, now).unwrap() {
             run.evolve_in_place(&event).unwrap();
             // As the engine does with every append.
             run.summary(now);
         }
     };
     let due_now = |run: &Run, run_calls_max: usize| -> Vec<Command> {
-        let world = DecisionInputs { run_calls_max, ..world.clone() };
-        let actions = due(run, &plan, &world, Conditions { now, hold_effects: false });
+        let inputs = DecisionInputs { run_calls_max, ..inputs.clone() };
+        let actions = due(run, &plan, &inputs, Conditions { now, hold_effects: false });
         actions
             .into_iter()
             .filter_map(|action| if let Action::Decide(command) = action { Some(command) } else { None })
@@ -355,7 +355,7 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
         }
         commands.into_iter().for_each(|command| apply(&mut run, command, calls_max));
     }
-    assert_eq!(run.undone().iter().filter(|(.., undone)| *undone != Undone::NotYet).count(), count);
+    assert_eq!(run.undone().iter().filter(|(.., undone)| *undone != UndoStatus::NotYet).count(), count);
     super::super::work_count::take_work()
 }
 

@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::people_harness::{no, review};
 use super::*;
-use crate::workflow::{Choice, ControlCommand, LockSeen};
+use crate::workflow::{Choice, ControlCommand, LockPosition};
 
 /// `a` was not done, `b` neither; `c` is the fallback of the fallback, with these parts.
 fn chain(c: &str) -> Plan {
@@ -47,7 +47,7 @@ fn a_step_whose_fallback_is_skipped_is_skipped_too() {
         }),
         (format!("{CALL}, lock: {{ key: k, busy: skip }}"), |harness| {
             let holder = RunId(uuid::Uuid::from_u128(9));
-            harness.see_lock("c", None, LockSeen::Behind { holder }).unwrap();
+            harness.see_lock("c", None, LockPosition::Behind { holder }).unwrap();
         }),
         (format!("{CALL}, lock: {{ busy: skip }}"), |harness| harness.replies("c", None, status(423))),
         (format!("{CALL}, deadline: 1h"), |harness| {

@@ -86,7 +86,7 @@ fn only_outputs_that_are_read_are_parsed() {
         let is_unread = |step: &str| run.outputs.get(step).unwrap().is_output_unread();
         assert!(is_unread("one") && is_unread("two") && is_unread("a"));
         assert!(run.done.iter().all(|done| done.output.is_unread()));
-        let scope = harness.world.plain(&run);
+        let scope = harness.inputs.plain(&run);
         let id = crate::expression::Expression::parse("steps.one.output.id").unwrap().evaluate(&scope);
         assert_eq!(id.unwrap(), json!("o-1"));
         assert!(!is_unread("one") && is_unread("two") && is_unread("a"));
@@ -102,7 +102,7 @@ fn an_output_as_deep_as_the_bound_is_read_back() {
     let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
     let plan = each();
     let mut harness = Harness::of_route(&plan);
-    harness.world = world().with_depth(100);
+    harness.inputs = inputs().with_depth(100);
     harness.settle();
     harness.item("a", 1, ok(deep));
     check_at_many_points(&harness.events);

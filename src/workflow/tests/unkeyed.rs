@@ -104,11 +104,11 @@ fn an_unknown_attempt_is_not_repeated_when_its_service_comes_back_without_keys()
     harness.settle();
     harness.call("put", ok(json!({})));
     end_attempt(&mut harness, "charge", CallKind::Do, timed_out());
-    let all = harness.world.services.clone();
-    Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("stock");
+    let all = harness.inputs.services.clone();
+    Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("stock");
     harness.settle();
     assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::Missing));
-    (harness.world.services, harness.plan) = (all, &unkeyed);
+    (harness.inputs.services, harness.plan) = (all, &unkeyed);
     harness.settle();
     let kinds: Vec<_> = harness.run.conflicts().iter().map(|open| (open.step.as_str(), open.kind)).collect();
     assert_eq!(kinds, [("charge", ConflictKind::OutcomeUnknown)]);

@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, Undone, rerun};
+use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, UndoStatus, rerun};
 
 const ORDER: &str = "
 workflow: w
@@ -38,7 +38,7 @@ fn undo_ends(harness: &mut Harness<'_>, result: AttemptResult) {
 
 fn left(harness: &Harness<'_>) -> String {
     match harness.run.undone().as_slice() {
-        [(_, None, Undone::Left(why))] => why.clone(),
+        [(_, None, UndoStatus::Left(why))] => why.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -91,7 +91,7 @@ fn an_undo_that_is_under_way_when_its_run_is_cancelled_without_undoing_asks_nobo
     let mut harness = undoing(&plan);
     harness.cancel(false).unwrap();
     undo_ends(&mut harness, ok(json!({})));
-    assert!(matches!(harness.run.undone().as_slice(), [(_, None, Undone::Undone)]));
+    assert!(matches!(harness.run.undone().as_slice(), [(_, None, UndoStatus::Undone)]));
     assert_eq!(harness.status(), RunStatus::Cancelled);
 }
 
@@ -111,7 +111,7 @@ fn an_undo_that_a_person_leaves_although_it_may_have_taken_effect_is_unknown() {
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, timed_out());
     harness.choose("reserve", None, take_output(json!(null))).unwrap();
-    assert!(matches!(harness.run.undone().as_slice(), [(_, None, Undone::Undone)]));
+    assert!(matches!(harness.run.undone().as_slice(), [(_, None, UndoStatus::Undone)]));
 }
 
 /// The first attempt may have undone it; before the second one the service was removed from the files.
@@ -121,7 +121,7 @@ fn an_undo_that_may_have_taken_effect_stays_unknown_while_its_service_is_missing
     for leaves in [true, false] {
         let mut harness = undoing(&plan);
         undo_ends(&mut harness, timed_out());
-        Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
+        Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("bank");
         harness.advance_seconds(10);
         assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::Missing));
         match leaves {
@@ -142,7 +142,7 @@ fn a_retry_starts_the_next_attempt_of_an_undo_at_once() {
     assert_eq!(harness.in_flight_names(), ["undo reserve"]);
     undo_ends(&mut harness, ok(json!({})));
     assert_eq!(harness.status(), RunStatus::Failed);
-    assert!(matches!(harness.run.undone().as_slice(), [(_, None, Undone::Undone)]));
+    assert!(matches!(harness.run.undone().as_slice(), [(_, None, UndoStatus::Undone)]));
 }
 
 /// It has no conflict that somebody could decide.

@@ -9,7 +9,7 @@ use super::copies::move_to_call;
 use super::faults::reply;
 use super::plans;
 use super::rig::{Pending, Rig, plan};
-use crate::engine::machine::{CallerAnswer, CommandAnswer, CommandId, End, Input, Output, RestCause};
+use crate::engine::machine::{CallerAnswer, CommandAnswer, CommandId, DriverEnd, Input, Output, WakeCause};
 use crate::exchange::ArmReply;
 use crate::store::AppendError;
 use crate::workflow::{CallKind, Choice, ControlCommand, Event, RunStatus};
@@ -65,7 +65,7 @@ fn a_first_append_that_is_certainly_refused_gives_the_request_back_to_legacy() {
     move_to_append(&mut rig);
     rig.pending.clear();
     rig.step(Input::AppendFinished(Err(AppendError::Refused("the disk is full".into()))));
-    assert_eq!(rig.end, Some(End::Discarded));
+    assert_eq!(rig.end, Some(DriverEnd::Discarded));
     let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller gets one reply: {:?}", rig.caller) };
     assert!(matches!(&**reply, ArmReply::Abandoned(abandoned) if abandoned.reason == "store_refused"), "{reply:?}");
 }
@@ -90,7 +90,7 @@ fn a_deadline_before_the_first_append_discards_the_run_without_an_event() {
     let mut rig = rig("saga");
     rig.now = rig.timer.expect("the caller's deadline");
     rig.step(Input::Time);
-    assert_eq!((rig.end, rig.stored.len()), (Some(End::Discarded), 0));
+    assert_eq!((rig.end, rig.stored.len()), (Some(DriverEnd::Discarded), 0));
 }
 
 /// A failure that is known at the deadline is a failure, also where the plan declares `pending:`.
@@ -171,7 +171,7 @@ fn a_run_that_waits_for_a_person_names_the_person_as_its_cause() {
         };
         rig.step(input);
     }
-    assert_eq!(rig.end, Some(End::Suspended { cause: RestCause::Person, wake: None }));
+    assert_eq!(rig.end, Some(DriverEnd::Suspended { cause: WakeCause::Person, wake: None }));
 }
 
 /// Only a bug gives an order events that do not fit the run. Here it is a plan in which the step makes no call.

@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::rig::{Crash, Pending, Rig, machine};
 use crate::engine::machine::{
-    CallRequest, ChildEnd, ChildState, CommandDelivery, CommandId, End, Input, RecoveryPause,
+    CallRequest, ChildEnd, ChildState, CommandDelivery, CommandId, DriverEnd, Input, RecoveryPause,
 };
 use crate::names::{RunId, Seq};
 use crate::store::{Append, AppendError};
 use crate::workflow::{
-    AttemptResult, CallKind, CheckpointAnswer, ControlCommand, EffectClass, Event, LockSeen, RunStatus, fold,
+    AttemptResult, CallKind, CheckpointAnswer, ControlCommand, EffectClass, Event, LockPosition, RunStatus, fold,
 };
 
 impl Rig {
@@ -60,8 +60,8 @@ impl Rig {
             Pending::Lock(query) => {
                 let seen = match fault {
                     Some(0) => None,
-                    Some(1) => Some(LockSeen::Behind { holder: RunId(Uuid::from_u128(9)) }),
-                    _ => Some(LockSeen::First),
+                    Some(1) => Some(LockPosition::Behind { holder: RunId(Uuid::from_u128(9)) }),
+                    _ => Some(LockPosition::First),
                 };
                 Input::Lock { query, seen }
             }
@@ -140,15 +140,16 @@ impl Rig {
         (self.end, self.timer) = (None, None);
         self.acknowledged = self.stored.len();
         let Some(run) = self.acknowledged_run() else {
-            self.end = Some(End::Discarded);
+            self.end = Some(DriverEnd::Discarded);
             return;
         };
         if run.is_final() {
-            self.end = Some(End::Ended);
+            self.end = Some(DriverEnd::Ended);
             return;
         }
         self.fence += 1;
-        self.machine = machine(&self.plan, &self.world, run, self.stored.len() as u64, self.fence, None, self.now);
+        self.machine =
+            machine(&self.plan, &self.decision_inputs, run, self.stored.len() as u64, self.fence, None, self.now);
         self.machine.recover(false, pause);
         self.mailbox = self.next_human_action().into_iter().collect();
         self.begin();
@@ -192,13 +193,13 @@ impl Rig {
     pub fn finish(&mut self) {
         for _ in 0..400 {
             match self.end {
-                Some(End::Ended | End::Discarded) => return self.check(),
-                Some(End::Lost | End::Contradicted | End::OwnershipUncertain) => {
+                Some(DriverEnd::Ended | DriverEnd::Discarded) => return self.check(),
+                Some(DriverEnd::Lost | DriverEnd::Contradicted | DriverEnd::OwnershipUncertain) => {
                     self.report("the driver gave up the run, though no other process exists");
                     return;
                 }
-                Some(End::Suspended { .. } | End::Draining) => {
-                    if let Some(End::Suspended { wake: Some(wake), .. }) = self.end {
+                Some(DriverEnd::Suspended { .. } | DriverEnd::Draining) => {
+                    if let Some(DriverEnd::Suspended { wake: Some(wake), .. }) = self.end {
                         self.now = self.now.max(wake);
                     }
                     self.frozen = false;

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::compare::AwaitedIntents;
 use crate::engine::machine::{
-    AppendHeader, CallRequest, CallerAnswer, CallerTerms, ChildSpec, CommandAnswer, End, Input, LockQuery, Machine,
-    MachineParts, Output, RestCause, StartAnswer,
+    AppendHeader, CallRequest, CallerAnswer, CallerTerms, ChildSpec, CommandAnswer, DriverEnd, Input, LockQuery,
+    Machine, MachineParts, Output, StartAnswer, WakeCause,
 };
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
@@ -50,7 +50,7 @@ pub(super) struct Faults {
 
 pub(super) struct Rig {
     pub plan: Arc<Plan>,
-    pub world: Arc<DecisionInputs>,
+    pub decision_inputs: Arc<DecisionInputs>,
     pub machine: Machine,
     pub now: Timestamp,
     pub frozen: bool,
@@ -62,7 +62,7 @@ pub(super) struct Rig {
     /// Messages in the run's mailbox.
     pub mailbox: VecDeque<Input>,
     pub timer: Option<Timestamp>,
-    pub end: Option<End>,
+    pub end: Option<DriverEnd>,
     /// Arrivals of private and shared calls, by key.
     pub arrivals: BTreeMap<String, usize>,
     pub caller: Vec<CallerAnswer>,
@@ -92,7 +92,7 @@ pub(super) fn plan_with(definition: &Value, is_stock_keyed: bool) -> Arc<Plan> {
     Arc::new(Plan::from_source(definition, &known).unwrap_or_else(|problems| panic!("{problems:#?}")))
 }
 
-fn world() -> Arc<DecisionInputs> {
+fn decision_inputs() -> Arc<DecisionInputs> {
     let (stock, bank) = (ServiceName::from("stock"), ServiceName::from("bank"));
     let services = [(&stock, "http://stock".to_owned()), (&bank, "http://bank".to_owned())];
     Arc::new(DecisionInputs::new(services, [], [7; 32], 100, 100))
@@ -140,8 +140,8 @@ impl Rig {
         let caller = CallerTerms { may_fall_back: true, answer_by, awaited_intents: AwaitedIntents::None };
         let mut rig = Self {
             plan: plan.clone(),
-            world: world(),
-            machine: machine(plan, &world(), new_run(plan, Mode::Real, now), 0, 1, Some(caller), now),
+            decision_inputs: decision_inputs(),
+            machine: machine(plan, &decision_inputs(), new_run(plan, Mode::Real, now), 0, 1, Some(caller), now),
             now,
             frozen: false,
             stored: Vec::new(),
@@ -242,7 +242,7 @@ impl Rig {
                 return Some(Input::MailboxClosed(self.mailbox.is_empty()));
             }
             Output::End(end) => {
-                if let End::Suspended { cause: RestCause::Nothing, .. } = end {
+                if let DriverEnd::Suspended { cause: WakeCause::Nothing, .. } = end {
                     self.report("the run rests, and nothing will wake it");
                 }
                 self.end = Some(end);
@@ -326,7 +326,7 @@ impl Rig {
 
 pub(super) fn machine(
     plan: &Arc<Plan>,
-    world: &Arc<DecisionInputs>,
+    decision_inputs: &Arc<DecisionInputs>,
     run: Run,
     durable_seq: u64,
     fence: u64,
@@ -338,7 +338,7 @@ pub(super) fn machine(
     Machine::new(MachineParts {
         run,
         plan: plan.clone(),
-        world: world.clone(),
+        decision_inputs: decision_inputs.clone(),
         durable_seq: Seq(durable_seq),
         append_header: Some(append_header),
         claim: None,

@@ -112,7 +112,7 @@ proptest! {
     ) {
         let sealer = event_sealer(&[]);
         let of = |(at, within): (Vec<String>, Option<Vec<String>>)| {
-            let form = within.map_or(Form::Value, |within| Form::Json(parsed(within)));
+            let form = within.map_or(SensitiveForm::Value, |within| SensitiveForm::Json(parsed(within)));
             parsed(at).into_iter().map(move |at| SensitivePart { at, form: form.clone() })
         };
         let parts: Vec<_> = parts.into_iter().flat_map(of).collect();
@@ -133,7 +133,7 @@ fn a_number_in_a_text_that_holds_json_is_sealed_once() {
     let sealer = event_sealer(&[]);
     let part = |path: &str| SensitivePart {
         at: parsed(vec!["$".into()]).remove(0),
-        form: Form::Json(parsed(vec![path.to_owned()])),
+        form: SensitiveForm::Json(parsed(vec![path.to_owned()])),
     };
     for path in ["$", "$.a"] {
         let content = json!(r#"{"a":17,"b":"said \"no\"","c":["x"]}"#);

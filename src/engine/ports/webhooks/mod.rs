@@ -186,7 +186,8 @@ impl WebhookSender {
     /// After a reload: messages to services that have moved are sent to the new address at once.
     fn use_newest_files(&mut self) {
         let before = std::mem::replace(&mut self.files, self.core.files.snapshot.load_full());
-        self.queues.retry_now(|service| before.world.base(service) != self.files.world.base(service));
+        self.queues
+            .retry_now(|service| before.decision_inputs.base(service) != self.files.decision_inputs.base(service));
     }
 
     fn start_due(&mut self) {
@@ -195,7 +196,7 @@ impl WebhookSender {
             let upstream = message.service.as_ref().and_then(|service| self.files.services.get(service));
             let protocol = upstream.map(|upstream| upstream.protocol().clone()).unwrap_or_default();
             let webhooks = self.receivers.of(message.service.as_ref(), protocol);
-            let base = message.service.as_ref().and_then(|service| self.files.world.base(service));
+            let base = message.service.as_ref().and_then(|service| self.files.decision_inputs.base(service));
             let url = url_of(&message, base);
             self.in_flight.spawn(async move {
                 let attempt = match url {

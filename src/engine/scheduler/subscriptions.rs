@@ -52,7 +52,7 @@ impl Collected {
     }
 }
 
-struct WatchedRun {
+struct SubscribedRun {
     /// The number of subscribers.
     count: usize,
     /// How many subscribers are woken by every append.
@@ -72,13 +72,13 @@ pub(in crate::engine) enum WokenBy {
 
 #[derive(Default)]
 struct Entries {
-    by_run: HashMap<RunId, WatchedRun>,
+    by_run: HashMap<RunId, SubscribedRun>,
     /// The size of the collected events of all runs together.
     bytes: usize,
 }
 
 /// The subscribers of all runs.
-pub(in crate::engine) struct Watchers {
+pub(in crate::engine) struct RunSubscriptions {
     entries: Mutex<Entries>,
     /// The number of subscribers. Read before the lock is taken, so that appends take none while there are no
     /// subscribers.
@@ -87,7 +87,7 @@ pub(in crate::engine) struct Watchers {
     bytes_max: usize,
 }
 
-impl Watchers {
+impl RunSubscriptions {
     /// No subscribers yet. The collected events of all runs together are bounded by `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
         Self { entries: Mutex::default(), waiting: AtomicUsize::new(0), bytes_max }
@@ -106,7 +106,7 @@ impl Watchers {
     fn register(&self, run: RunId, woken_by: WokenBy, collected: Option<Collected>) -> watch::Receiver<DurableState> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut entries = self.entries();
-        let entry = entries.by_run.entry(run).or_insert_with(|| WatchedRun {
+        let entry = entries.by_run.entry(run).or_insert_with(|| SubscribedRun {
             count: 0,
             woken_by_append: 0,
             sender: watch::Sender::new(DurableState::default()),
@@ -124,7 +124,7 @@ impl Watchers {
         }
         let mut entries = self.entries();
         let Entries { by_run, bytes } = &mut *entries;
-        if let Some(WatchedRun { sender, collected, woken_by_append, .. }) = by_run.get_mut(&run) {
+        if let Some(SubscribedRun { sender, collected, woken_by_append, .. }) = by_run.get_mut(&run) {
             if let Some(before) = collected.take() {
                 *bytes -= before.bytes;
                 let room = self.bytes_max.saturating_sub(*bytes);
@@ -155,7 +155,7 @@ impl Watchers {
     }
     /// Reports that a descendant of the run waits for a person or a signal.
     pub fn descendant_waits(&self, run: RunId) {
-        if let Some(WatchedRun { sender, .. }) = self.entries().by_run.get(&run) {
+        if let Some(SubscribedRun { sender, .. }) = self.entries().by_run.get(&run) {
             sender.send_modify(|seen| seen.descendant_wait_count += 1);
         }
     }
@@ -163,7 +163,7 @@ impl Watchers {
     /// run.
     pub fn ended(&self, run: RunId) {
         if self.waiting.load(Ordering::SeqCst) > 0
-            && let Some(WatchedRun { sender, .. }) = self.entries().by_run.get(&run)
+            && let Some(SubscribedRun { sender, .. }) = self.entries().by_run.get(&run)
         {
             sender.send_modify(|seen| seen.ended = true);
         }
@@ -191,29 +191,29 @@ mod tests {
     use crate::store::tests::{append, run_id};
     use crate::workflow::RunStatus;
 
-    fn stored(watchers: &Watchers, run: u64, first: u64, status: RunStatus) -> Arc<Append> {
+    fn stored(subscriptions: &RunSubscriptions, run: u64, first: u64, status: RunStatus) -> Arc<Append> {
         let mut append = append(run_id(run), first, 1);
         append.summary.status = status;
         let append = Arc::new(append);
-        watchers.stored(run_id(run), append.summary.seq, Some(append.clone()), true);
+        subscriptions.stored(run_id(run), append.summary.seq, Some(append.clone()), true);
         append
     }
 
     #[test]
     fn a_subscriber_that_waits_for_rest_is_not_woken_by_every_append() {
-        let watchers = Watchers::new(1 << 20);
-        let rest = watchers.subscribe(run_id(1), WokenBy::Rest);
-        stored(&watchers, 1, 1, RunStatus::Running);
+        let subscriptions = RunSubscriptions::new(1 << 20);
+        let rest = subscriptions.subscribe(run_id(1), WokenBy::Rest);
+        stored(&subscriptions, 1, 1, RunStatus::Running);
         assert!(!rest.has_changed().unwrap());
-        let each = watchers.subscribe(run_id(1), WokenBy::Append);
-        stored(&watchers, 1, 2, RunStatus::Running);
+        let each = subscriptions.subscribe(run_id(1), WokenBy::Append);
+        stored(&subscriptions, 1, 2, RunStatus::Running);
         assert!(each.has_changed().unwrap());
-        watchers.unsubscribe(run_id(1), WokenBy::Append);
+        subscriptions.unsubscribe(run_id(1), WokenBy::Append);
         drop(rest);
-        let rest = watchers.subscribe(run_id(1), WokenBy::Rest);
-        stored(&watchers, 1, 3, RunStatus::Running);
+        let rest = subscriptions.subscribe(run_id(1), WokenBy::Rest);
+        stored(&subscriptions, 1, 3, RunStatus::Running);
         assert!(!rest.has_changed().unwrap());
-        stored(&watchers, 1, 4, RunStatus::Paused);
+        stored(&subscriptions, 1, 4, RunStatus::Paused);
         assert!(rest.has_changed().unwrap());
         assert_eq!(rest.borrow().summary().map(|summary| summary.status), Some(RunStatus::Paused));
     }
@@ -221,20 +221,21 @@ mod tests {
     #[test]
     fn the_collected_events_of_all_runs_together_are_bounded() {
         let one = append(run_id(1), 1, 1).events_bytes();
-        let watchers = Watchers::new(one * 5 / 2);
-        let seen = |run: u64, last: &Arc<Append>| watchers.events(run_id(run), last.summary.seq).map(|all| all.len());
-        let _watched: Vec<_> = (1..=3).map(|run| watchers.subscribe_from_the_first(run_id(run))).collect();
-        let first = stored(&watchers, 1, 1, RunStatus::Running);
-        let second = stored(&watchers, 2, 1, RunStatus::Running);
-        let third = stored(&watchers, 3, 1, RunStatus::Running);
+        let subscriptions = RunSubscriptions::new(one * 5 / 2);
+        let seen =
+            |run: u64, last: &Arc<Append>| subscriptions.events(run_id(run), last.summary.seq).map(|all| all.len());
+        let _watched: Vec<_> = (1..=3).map(|run| subscriptions.subscribe_from_the_first(run_id(run))).collect();
+        let first = stored(&subscriptions, 1, 1, RunStatus::Running);
+        let second = stored(&subscriptions, 2, 1, RunStatus::Running);
+        let third = stored(&subscriptions, 3, 1, RunStatus::Running);
         assert_eq!((seen(1, &first), seen(2, &second), seen(3, &third)), (Some(1), Some(1), None));
         // The events of a run that no longer fit are dropped, which makes room for other runs.
-        let more = stored(&watchers, 1, 2, RunStatus::Running);
+        let more = stored(&subscriptions, 1, 2, RunStatus::Running);
         assert_eq!(seen(1, &more), None);
-        let more = stored(&watchers, 2, 2, RunStatus::Running);
+        let more = stored(&subscriptions, 2, 2, RunStatus::Running);
         assert_eq!(seen(2, &more), Some(2));
-        (1..=3).for_each(|run| watchers.unsubscribe(run_id(run), WokenBy::Rest));
-        let left = watchers.entries();
+        (1..=3).for_each(|run| subscriptions.unsubscribe(run_id(run), WokenBy::Rest));
+        let left = subscriptions.entries();
         assert_eq!((left.bytes, left.by_run.len()), (0, 0));
     }
 }

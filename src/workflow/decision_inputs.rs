@@ -87,7 +87,7 @@ pub fn deeper_than(value: &Value, depth: usize) -> bool {
 }
 
 impl DecisionInputs {
-    /// A world with these services and names of secrets.
+    /// Inputs with these services and names of secrets.
     pub fn new<'a>(
         services: impl IntoIterator<Item = (&'a ServiceName, String)>,
         secrets: impl IntoIterator<Item = &'a str>,
@@ -113,32 +113,32 @@ impl DecisionInputs {
             now: None,
         }
     }
-    /// This world with another bound on nesting.
+    /// These inputs with another bound on nesting.
     pub fn with_depth(mut self, output_depth_max: usize) -> Self {
         self.output_depth_max = output_depth_max.min(VALUE_DEPTH_MAX);
         self
     }
-    /// This world with another time-out of attempts.
+    /// These inputs with another time-out of attempts.
     pub fn with_timeout(mut self, step_timeout: Duration) -> Self {
         self.step_timeout = step_timeout;
         self
     }
-    /// This world with another bound on signals.
+    /// These inputs with another bound on signals.
     pub fn with_signals(mut self, signals_max: usize) -> Self {
         self.signals_max = signals_max;
         self
     }
-    /// This world in a process that started at this time.
+    /// These inputs in a process that started at this time.
     pub fn with_start(mut self, started: Timestamp) -> Self {
         self.started = Some(started);
         self
     }
-    /// This world, where only these workflows exist.
+    /// These inputs, where only these workflows exist.
     pub fn with_workflows(mut self, workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
         self.workflows = Some(Arc::new(workflows.into_iter().collect()));
         self
     }
-    /// This world at the time of a decision.
+    /// These inputs at the time of a decision.
     pub fn at(&self, now: Timestamp) -> Self {
         Self { now: Some(now), ..self.clone() }
     }

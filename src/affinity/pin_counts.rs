@@ -17,14 +17,14 @@ use crate::store::PinCount;
 
 /// All ids with pins. They are routes of the flag files, so there are few.
 pub(super) struct PinCountsById {
-    by_id: ArcSwap<HashMap<RouteId, Arc<FamilyCounts>>>,
+    by_id: ArcSwap<HashMap<RouteId, Arc<PinCounts>>>,
     /// Routes whose metrics were set, so that the metrics of a route that has no pins any more can be set to 0.
     published: Mutex<HashSet<RouteId>>,
 }
 
 /// The counts of pins under one id.
 #[derive(Default)]
-pub(super) struct FamilyCounts {
+pub(super) struct PinCounts {
     engine: AtomicU64,
     legacy: AtomicU64,
     collided_since: OnceLock<Timestamp>,
@@ -33,7 +33,7 @@ pub(super) struct FamilyCounts {
 
 impl PinCountsById {
     pub(super) fn new(counts: Vec<PinCount>) -> Self {
-        let mut families: HashMap<RouteId, Arc<FamilyCounts>> = HashMap::new();
+        let mut families: HashMap<RouteId, Arc<PinCounts>> = HashMap::new();
         for (route, arm, count) in counts {
             let family = families.entry(route).or_default();
             family.add(arm, count);
@@ -41,7 +41,7 @@ impl PinCountsById {
         Self { by_id: ArcSwap::from_pointee(families), published: Mutex::default() }
     }
 
-    pub(super) fn get(&self, family: &RouteId) -> Option<Arc<FamilyCounts>> {
+    pub(super) fn get(&self, family: &RouteId) -> Option<Arc<PinCounts>> {
         self.by_id.load().get(family).cloned()
     }
 
@@ -99,7 +99,7 @@ fn set_metrics(route: &RouteId, Counts { engine, legacy, collisions }: Counts) {
     metrics::counter!("pointsman_pin_collisions_total", "route" => route.to_string()).absolute(collisions);
 }
 
-impl FamilyCounts {
+impl PinCounts {
     fn add(&self, arm: Arm, count: u64) {
         let counter = match arm {
             Arm::Engine => &self.engine,

@@ -79,6 +79,8 @@ pub const HTTP2_WINDOW_LIMIT_BYTES_MAX: u64 = (1 << 31) - 1;
 pub const TIME_LIMIT_MAX: Duration = Duration::from_secs(3_653 * 86_400);
 /// The largest value of a limit that is a size, unless it has a smaller one below: 1 TiB.
 pub const BYTES_LIMIT_MAX: u64 = 1 << 40;
+/// The largest value of `buffer_request`: 64 MiB.
+pub const BUFFER_REQUEST_BYTES_LIMIT_MAX: u64 = 64 << 20;
 /// The largest value of a limit that is a number of things, unless it has a smaller one below.
 pub const NUMBER_LIMIT_MAX: u64 = u32::MAX as u64;
 /// The largest value of `head_fields_max`: the reader of each head has room for so many fields from the start.
@@ -162,6 +164,9 @@ pub struct Limits {
     pub body_idle_ms: u64,
     /// The whole of one request; 0: no limit (uploads, server-sent events).
     pub total_ms: u64,
+    /// Bytes of the request bodies that are buffered at the same time (`buffer_request`); a body for which there is no
+    /// room is forwarded while it comes.
+    pub request_buffers_bytes_max: u64,
     /// After SIGTERM: how long requests may take to finish.
     pub drain_ms: u64,
     /// Lines of the access log that wait until they are written; more are dropped and counted. 1,048,576 at most.
@@ -353,6 +358,7 @@ impl Default for Limits {
             first_byte_ms: 30_000,
             body_idle_ms: 30_000,
             total_ms: 0,
+            request_buffers_bytes_max: 64 << 20,
             drain_ms: 20_000,
             access_log_lines_max: 8_192,
             shadow_queue_entries_max: 1_024,

@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
-use super::{CallerScope, Service, Shares, State};
+use super::{CallerScope, RelaySettings, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
 
@@ -51,6 +51,8 @@ pub struct Route {
     pub keeps_runs: bool,
     /// The caller's answer is due within this time.
     pub deadline: Option<Duration>,
+    /// How requests are forwarded to legacy, where that differs from what its service says.
+    pub relay: RelaySettings,
     /// Whether legacy may be called again for a comparison, in `live`; not acted on by this version.
     pub replay_safe: bool,
     /// Whether ambiguous paths are refused wherever they would match this route, also in `off`.
@@ -83,6 +85,7 @@ impl Route {
             caller: Vec::new().into(),
             keeps_runs: true,
             deadline: None,
+            relay: RelaySettings::default(),
             replay_safe: false,
             strict_paths: false,
             exposes_arm: None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::uri::Authority;
 
 use super::PathConventions;
+use super::RelaySettings;
 use super::http_version::HttpVersion;
 use super::service_tls::ServiceTls;
 use crate::names::ServiceName;
@@ -20,9 +21,9 @@ pub struct Service {
     pub keyed: bool,
     /// Overrides the limit for connecting, both where the service is a route's legacy and for calls of steps.
     pub connect: Option<Duration>,
-    /// Overrides the limit for the first byte where the service is a route's legacy; for a step, also ends the attempt,
+    /// How requests are forwarded to it, where it is a route's legacy. Its `first_byte` also ends an attempt of a step,
     /// if that is earlier than the step's `timeout`.
-    pub first_byte: Option<Duration>,
+    pub relay: RelaySettings,
     /// Overrides the limit on steps' calls in flight at the same time.
     pub calls_max: Option<u64>,
     /// The most requests that are forwarded to it at the same time, where it is a route's legacy; others wait for their
@@ -71,7 +72,7 @@ impl Service {
             urls: urls.into_iter().map(BaseUrl::from).collect(),
             keyed: false,
             connect: None,
-            first_byte: None,
+            relay: RelaySettings::default(),
             calls_max: None,
             requests_max: None,
             breaker: None,

@@ -119,23 +119,25 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail, true)
         }
         Failure::Overdue(Overdue::Client) => {
-            let detail = "No more of the request's body arrived (limits: body_idle_ms). No workflow was begun. If a \
+            let detail =
+                "No more of the request's body arrived (`idle`; limits: body_idle_ms). No workflow was begun. If a \
                           part of it was forwarded, the service may have acted on that, and trying again could do the \
                           work twice."
-                .into();
+                    .into();
             (S::REQUEST_TIMEOUT, "body-timeout", "The body did not arrive in time", detail, true)
         }
         Failure::Overdue(Overdue::Upload) => {
-            let detail = format!("The service stopped taking the body (limits: body_idle_ms). {PERHAPS_DONE}");
+            let detail = format!("The service stopped taking the body (`idle`; limits: body_idle_ms). {PERHAPS_DONE}");
             (S::GATEWAY_TIMEOUT, "legacy-upload-timeout", "The service stopped reading", detail, true)
         }
         Failure::Overdue(Overdue::FirstByte) => {
-            let detail = format!("The service did not answer in time (limits: first_byte_ms). {PERHAPS_DONE}");
+            let detail =
+                format!("The service did not answer in time (`first_byte`; limits: first_byte_ms). {PERHAPS_DONE}");
             (S::GATEWAY_TIMEOUT, "legacy-timeout", "The service did not answer in time", detail, false)
         }
         Failure::Overdue(Overdue::Total | Overdue::Cut) => {
             let detail =
-                "The request took longer than it may in all (limits: total_ms). It may have been carried out: \
+                "The request took longer than it may in all (`total`; limits: total_ms). It may have been carried out: \
                           trying again could do the work twice."
                     .into();
             (S::GATEWAY_TIMEOUT, "timeout", "The request took too long", detail, true)

@@ -138,7 +138,6 @@ pub(super) async fn call(
         let is_first = sent_before.is_none();
         let may_go_elsewhere = is_first && !reused && request.method().is_safe() && upstream.has_another(&tried);
         let may_repeat = is_first && (reused || may_go_elsewhere) && is_repeatable(&request);
-        wait.set_first_byte_limit(upstream.first_byte);
         let sent = now();
         wait.start_sending();
         let received = connection.received().count();

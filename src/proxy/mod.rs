@@ -12,7 +12,8 @@
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
 //! unless the engine owns instances of the route's family (legacy could give out an id of theirs), and nothing is
-//! buffered unless the engine may hold the same request under another credential; one flag set per request.
+//! buffered unless the engine may hold the same request under another credential, or the files say so
+//! (`buffer_request`); one flag set per request.
 //!
 //! `flag` decides, `shadow` runs the other arm, and the engine runs workflows; the proxy knows the engine only as a
 //! tower service.
@@ -56,6 +57,7 @@ mod raw_socket;
 mod relay;
 mod reply_body;
 mod request_body;
+mod request_buffer;
 mod resolver;
 mod respond;
 mod retry_budget;
@@ -74,6 +76,7 @@ mod turns;
 mod upload;
 mod upstream;
 mod wait;
+mod wait_limits;
 
 #[cfg(test)]
 mod tests;
@@ -146,7 +149,8 @@ impl Proxy {
         let shared = Shared {
             flags,
             table,
-            wait_limits: wait::WaitLimits::new(&limits),
+            wait_limits: wait_limits::WaitLimits::new(&limits),
+            request_buffers: Arc::new(request_buffer::RequestBuffers::new(limits.request_buffers_bytes_max)),
             limits,
             forwarding,
             engine,

@@ -46,6 +46,8 @@ pub(super) struct ProxiedRequest<'a> {
     pub entry: &'a Arc<RouteEntry>,
     /// When the head was complete, in microseconds of `monotonic::now`.
     pub began: u64,
+    /// How long the request's body was awaited before legacy was called, in microseconds: no overhead of the proxy.
+    pub waited_for_body: u64,
     /// Set if the client asks for another protocol.
     pub upgrade: Option<OnUpgrade>,
 }

@@ -5,27 +5,66 @@
 //! for is an error. `legacy` chooses the connection,
 //! `capture` copies.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
-use http::{Request, Response, StatusCode, Version, request};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 
-use super::capture::CapturedRequest;
+use super::capture::{BodyCopy, CapturedRequest};
 use super::failure::Failure;
 use super::headers::{has_known_coding, strip_reply};
 use super::legacy::{self, CallError};
 use super::monotonic::now;
-use super::proxied_request::{Client, ProxiedRequest};
+use super::proxied_request::{Client, ProxiedRequest, declared_length};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::route_metrics::AnsweredBy;
 use super::tunnel::{self, TunnelEnd};
 use super::turns::Turn;
+use super::upload::Upload;
 use super::wait::{Overdue, Phase};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
+
+/// Forwards a request whose body the client may still be sending, and answers the client with legacy's reply. Where the
+/// files ask for it (`buffer_request`), the body is read first, so that legacy's connection and turn are taken only
+/// when all of it is there. A call of gRPC is not read ahead: its client may wait for a part of the reply before it
+/// goes on.
+pub(super) async fn forward(
+    mut proxied: ProxiedRequest<'_>,
+    head: request::Parts,
+    mut upload: Upload,
+    (captured, copy): (Option<CapturedRequest>, Option<Arc<Mutex<BodyCopy>>>),
+    rung: State,
+) -> Result<Response<ReplyBody>, Refused> {
+    let (client, buffer_request) = (proxied.client, proxied.entry.buffer_request);
+    if buffer_request > 0 && !upload.is_empty() && !is_grpc(&head) {
+        let (wait, at) = (&client.wait, now());
+        wait.enter(Phase::Upload);
+        let read = upload.buffer(buffer_request, declared_length(&head.headers), &client.shared.request_buffers);
+        let failure = match wait.or_overdue(read).await {
+            Ok(()) => upload.whole().err().map(|()| Failure::Body),
+            Err(overdue) => Some(Failure::Overdue(overdue)),
+        };
+        if let Some(failure) = failure {
+            if let Some(captured) = captured {
+                captured.skip(SkipReason::ClientWentAway);
+            }
+            return Err(proxied.refused(rung, failure));
+        }
+        wait.enter(Phase::OwnDeadline);
+        proxied.waited_for_body = now().saturating_sub(at);
+    }
+    answer_from_legacy(proxied, head, upload.stream(copy), captured, rung).await
+}
+
+fn is_grpc(head: &request::Parts) -> bool {
+    let kind = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/grpc")))
+}
 
 /// Calls legacy, and answers the client with its reply.
 pub(super) async fn answer_from_legacy(
@@ -82,6 +121,7 @@ pub(super) async fn answer_from_legacy(
             let asked = connection.sent.saturating_sub(connection.connecting);
             // Not overhead of the proxy: the request waited for its turn because legacy had as many as it may get.
             let waited = connection.turn.as_ref().map_or(0, |turn| turn.waited);
+            let waited = waited + proxied.waited_for_body;
             let before = asked.saturating_sub(proxied.began).saturating_sub(waited);
             entry.route_metrics.record_overhead(before + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;

@@ -15,6 +15,7 @@ use tower::BoxError;
 use super::capture::BodyCopy;
 use super::client_body::ClientBody;
 use super::monotonic::now;
+use super::request_buffer::BufferedBytes;
 use super::wait::ConnectionWait;
 use crate::limits::KEPT_BODY_BYTES_MAX;
 
@@ -38,34 +39,41 @@ pub(super) struct RequestBody {
     source: Source,
     progress: Option<BodyProgress>,
     copy: Option<Arc<Mutex<BodyCopy>>>,
+    /// The room of what was buffered of it.
+    _buffered: Option<BufferedBytes>,
 }
 
 impl RequestBody {
     pub(super) fn empty() -> Self {
-        Self { source: Source::Empty, progress: None, copy: None }
+        Self { source: Source::Empty, progress: None, copy: None, _buffered: None }
     }
     /// Streamed from the client.
     pub(super) fn streamed(body: ClientBody, progress: BodyProgress, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
-        Self { source: Source::Incoming(body), progress: Some(progress), copy }
+        Self { source: Source::Incoming(body), progress: Some(progress), copy, _buffered: None }
     }
     /// Read completely before: for the engine, which gave the request back, or to compare it with a request that the
     /// engine has under another credential.
     pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self { source: Source::Whole(Some(bytes), trailers), progress: None, copy: None }
+        Self { source: Source::Whole(Some(bytes), trailers), progress: None, copy: None, _buffered: None }
     }
     /// Read in part before; the rest is streamed.
     pub(super) fn prefixed(prefix: Bytes, rest: ClientBody, progress: BodyProgress) -> Self {
-        Self { source: Source::Prefixed(Some(prefix), rest), progress: Some(progress), copy: None }
+        Self { source: Source::Prefixed(Some(prefix), rest), progress: Some(progress), copy: None, _buffered: None }
     }
 
     /// The same body, of which what is passed on is kept, so that it can be passed on again.
     pub(super) fn kept(self) -> (Self, KeptBody) {
         let kept = KeptBody::new(self);
-        (Self { source: Source::Kept(kept.reader()), progress: None, copy: None }, kept)
+        (Self { source: Source::Kept(kept.reader()), progress: None, copy: None, _buffered: None }, kept)
     }
     /// What was passed on of a body, and then the rest of it; `None` if it was not kept.
     pub(super) fn again(kept: &KeptBody) -> Option<Self> {
-        Some(Self { source: Source::Kept(kept.again()?), progress: None, copy: None })
+        Some(Self { source: Source::Kept(kept.again()?), progress: None, copy: None, _buffered: None })
+    }
+
+    /// Holds the room of what was buffered of it, until it is dropped.
+    pub(super) fn counted_by(self, buffered: Option<BufferedBytes>) -> Self {
+        Self { _buffered: buffered, ..self }
     }
 
     /// Copies what is passed on; what was read before is copied at once.

@@ -13,9 +13,10 @@ use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 
 use super::open_connections::OpenConnections;
+use super::request_buffer::RequestBuffers;
 use super::settler::Settler;
 use super::table::Table;
-use super::wait::WaitLimits;
+use super::wait_limits::WaitLimits;
 use crate::access_log::AccessLog;
 use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
 use crate::flag::FlagSet;
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     /// Settles exchanges that were captured.
     pub settler: Arc<Settler>,
     pub open_connections: OpenConnections,
+    /// The room for request bodies that are read whole before legacy gets them.
+    pub request_buffers: Arc<RequestBuffers>,
     /// The room for client connections, all listeners together.
     pub room: Arc<Semaphore>,
     /// The header fields for clients' certificates: those that a client sends are removed, on every listener.

@@ -19,7 +19,7 @@ use super::hygiene::{self, HeadRefusal};
 use super::options;
 use super::plan_capture::plan_capture;
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest, declared_length};
-use super::relay::{answer_from_legacy, on_upgrade};
+use super::relay::{forward, on_upgrade};
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
@@ -42,7 +42,7 @@ pub(super) async fn serve(
     request: Request<ClientBody>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     let no_body = http_body::Body::is_end_stream(request.body());
-    let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.first_byte, no_body);
+    let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.exchange, no_body);
     client.record.begin(client.peer, client.forwarder.trusts_peer(), &request, began);
     let (head, incoming) = request.into_parts();
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
@@ -87,6 +87,7 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     };
     let not_only = others.iter().find(|flag| flag.effective.state != State::Only);
     let entry = table.entry(found.as_ref().map(|found| found.flag).or(not_only.or(others.first()).copied()));
+    client.wait.set_limits(entry.limits);
     if let Some(FoundRoute { flag, .. }) = &found {
         client.record.note(|record| record.set_route(flag));
     }
@@ -118,7 +119,7 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
     client.forwarder.set_identity(&mut head.headers, &client.shared.identity_headers);
     client.record.note(|record| record.trace_id = trace_id(&head.headers));
-    let proxied = ProxiedRequest { client, table: &table, entry, began, upgrade };
+    let proxied = ProxiedRequest { client, table: &table, entry, began, waited_for_body: 0, upgrade };
     // In `only` legacy is never called.
     if !others.is_empty() && not_only.is_none() {
         let methods: Vec<_> = others.iter().map(|flag| &flag.route.matches.method).collect();
@@ -126,7 +127,7 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     }
     match found {
         Some(found) => answer_flagged(proxied, found, head, upload).await,
-        None => answer_from_legacy(proxied, head, upload.stream(None), None, State::Off).await.map_err(Box::new),
+        None => forward(proxied, head, upload, (None, None), State::Off).await.map_err(Box::new),
     }
 }
 
@@ -280,8 +281,8 @@ async fn answer_flagged(
         }
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
-            let (captured, copy) = plan_capture(&proxied, &flagged, &head, &upload, rung, engine_work);
-            answer_from_legacy(proxied, head, upload.stream(copy), captured, rung).await
+            let capture = plan_capture(&proxied, &flagged, &head, &upload, rung, engine_work);
+            forward(proxied, head, upload, capture, rung).await
         }
         Decision::Engine { rung, may_fall_back, reason } => {
             super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason).await

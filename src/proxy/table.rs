@@ -11,7 +11,8 @@ use http::StatusCode;
 use super::answered_exchange::AnsweredExchange;
 use super::route_metrics::{AnsweredBy, RouteMetrics};
 use super::upstream::Upstream;
-use crate::flag::{FlagSet, RouteFlag, Service, State};
+use super::wait_limits::ExchangeLimits;
+use crate::flag::{FlagSet, RelaySettings, RouteFlag, Service, State};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
 
@@ -22,6 +23,9 @@ const DEFAULT: &str = "default";
 pub(super) struct RouteEntry {
     pub route_metrics: Arc<RouteMetrics>,
     pub upstream: Arc<Upstream>,
+    pub limits: ExchangeLimits,
+    /// A body of at most so many bytes is read whole before legacy gets the request; 0: none is.
+    pub buffer_request: u64,
     /// Whether each answer says which arm gave it.
     pub exposes_arm: bool,
 }
@@ -77,20 +81,26 @@ impl Table {
             let known = before.and_then(|b| b.route_metrics.get(route));
             known.cloned().unwrap_or_else(|| Arc::new(RouteMetrics::new(route.as_str())))
         };
+        let entry_of = |route_metrics, upstream, relay: &RelaySettings, exposes_arm| {
+            let buffer_request = relay.buffer_request.unwrap_or(0);
+            let limits = ExchangeLimits::new(limits, relay);
+            Arc::new(RouteEntry { route_metrics, upstream, limits, buffer_request, exposes_arm })
+        };
         let mut entries = HashMap::with_capacity(set.routes.len());
         for flag in &set.routes {
             let id = &flag.route.id;
             let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(id)).clone();
             let exposes_arm = flag.route.exposes_arm.unwrap_or(set.exposes_arm);
-            let entry = RouteEntry { route_metrics, upstream: upstream(&flag.route.legacy), exposes_arm };
-            entries.insert(address(flag), Arc::new(entry));
+            let relay = flag.route.relay.or(&flag.route.legacy.relay);
+            let entry = entry_of(route_metrics, upstream(&flag.route.legacy), &relay, exposes_arm);
+            entries.insert(address(flag), entry);
         }
         let route_metrics = match before {
             Some(before) => before.default.route_metrics.clone(),
             None => Arc::new(RouteMetrics::new(DEFAULT)),
         };
         let (upstream, exposes_arm) = (upstream(&set.default_legacy), set.exposes_arm);
-        let default = Arc::new(RouteEntry { route_metrics, upstream, exposes_arm });
+        let default = entry_of(route_metrics, upstream, &set.default_legacy.relay, exposes_arm);
         Self { set, entries, default, route_metrics: all_metrics, upstreams }
     }
 

@@ -1,6 +1,7 @@
 //! A request's body from the client, of which a part may be read before an arm gets it.
 //!
-//! Always true: the arm gets what was read ahead too; reading ahead stops with the frame that exceeds the limit.
+//! Always true: the arm gets what was read ahead too; reading ahead stops with the frame that exceeds the limit or the
+//! room.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,12 +12,15 @@ use http_body_util::BodyExt;
 use super::capture::BodyCopy;
 use super::client_body::ClientBody;
 use super::request_body::{BodyProgress, RequestBody};
+use super::request_buffer::{BufferedBytes, RequestBuffers};
 
 /// A request's body from the client.
 pub(super) struct Upload {
     incoming: ClientBody,
     progress: BodyProgress,
     ahead: Option<ReadAhead>,
+    /// The room of what was read ahead, where that is counted.
+    buffered: Option<BufferedBytes>,
 }
 
 /// What was read ahead.
@@ -37,16 +41,19 @@ pub(super) enum ReadBody {
 
 impl Upload {
     pub(super) fn new(incoming: ClientBody, progress: BodyProgress) -> Self {
-        Self { incoming, progress, ahead: None }
+        Self { incoming, progress, ahead: None, buffered: None }
     }
 
     /// Streams it to legacy, beginning with what was read ahead.
     pub(super) fn stream(self, copy: Option<Arc<Mutex<BodyCopy>>>) -> RequestBody {
         match self.ahead {
             Some(ReadAhead::Whole(bytes, None)) if bytes.is_empty() => RequestBody::empty(),
-            Some(ReadAhead::Whole(bytes, trailers)) => RequestBody::whole(bytes, trailers).copied_to(copy),
+            Some(ReadAhead::Whole(bytes, trailers)) => {
+                RequestBody::whole(bytes, trailers).counted_by(self.buffered).copied_to(copy)
+            }
             Some(ReadAhead::Prefix(prefix)) => {
-                RequestBody::prefixed(prefix, self.incoming, self.progress).copied_to(copy)
+                let body = RequestBody::prefixed(prefix, self.incoming, self.progress);
+                body.counted_by(self.buffered).copied_to(copy)
             }
             Some(ReadAhead::Broken) | None if http_body::Body::is_end_stream(&self.incoming) => RequestBody::empty(),
             Some(ReadAhead::Broken) | None => RequestBody::streamed(self.incoming, self.progress, copy),
@@ -64,7 +71,16 @@ impl Upload {
     /// Reads the body up to a limit; reads nothing if the declared length is larger.
     pub(super) async fn read_ahead(&mut self, bytes_max: usize, declared: Option<u64>) {
         if self.ahead.is_none() {
-            self.ahead = Some(read(&mut self.incoming, &self.progress, bytes_max, declared).await);
+            self.ahead = Some(read(&mut self.incoming, &self.progress, bytes_max, declared, None).await);
+        }
+    }
+
+    /// As [`Self::read_ahead`], as long as there is room.
+    pub(super) async fn buffer(&mut self, bytes_max: u64, declared: Option<u64>, room: &Arc<RequestBuffers>) {
+        if self.ahead.is_none() {
+            let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+            let room = self.buffered.insert(room.begin());
+            self.ahead = Some(read(&mut self.incoming, &self.progress, bytes_max, declared, Some(room)).await);
         }
     }
 
@@ -93,6 +109,7 @@ async fn read(
     progress: &BodyProgress,
     bytes_max: usize,
     declared: Option<u64>,
+    mut room: Option<&mut BufferedBytes>,
 ) -> ReadAhead {
     if declared.is_some_and(|n| n > bytes_max as u64) {
         return ReadAhead::Prefix(Bytes::new());
@@ -107,7 +124,8 @@ async fn read(
         match frame.into_data() {
             Ok(data) => {
                 whole.extend_from_slice(&data);
-                if whole.len() > bytes_max {
+                let has_room = room.as_mut().is_none_or(|room| room.take(data.len()));
+                if whole.len() > bytes_max || !has_room {
                     return ReadAhead::Prefix(whole.freeze());
                 }
             }

@@ -40,8 +40,6 @@ pub(super) struct Upstream {
     pub service: Arc<Service>,
     /// `None` if it gets any number of requests at the same time.
     pub turns: Option<Turns>,
-    /// The limit for the first byte of a reply, in microseconds.
-    pub first_byte: u64,
     pub retry_budget: RetryBudget,
     common: Arc<Common>,
     targets: Vec<Arc<Target>>,
@@ -88,12 +86,10 @@ impl Upstream {
     }
 
     pub(super) fn with_resolver(service: Arc<Service>, limits: &Limits, resolver: Resolver) -> Self {
-        let first_byte = service.first_byte.unwrap_or(Limits::ms(limits.first_byte_ms));
         let targets: Vec<_> = service.urls.iter().map(|url| Arc::new(Target::new(url, &service.host))).collect();
         let name = || service.name.to_string();
         let upstream = Self {
             turns: Turns::of(&service, limits),
-            first_byte: u64::try_from(first_byte.as_micros()).unwrap_or(u64::MAX),
             retry_budget: RetryBudget::default(),
             common: Arc::new(Common::new(&service, limits)),
             addresses: ArcSwap::default(),

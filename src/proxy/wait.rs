@@ -14,7 +14,7 @@ use super::completion::Unflushed;
 use super::cut::Cut;
 use super::monotonic::{NEVER, now};
 use super::settler::Settler;
-use crate::limits::Limits;
+use super::wait_limits::{ExchangeLimits, WaitLimits};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,63 +68,15 @@ pub(super) enum Overdue {
     Cut,
 }
 
-/// The limits of the phases, in microseconds.
-#[derive(Clone, Debug)]
-pub(super) struct WaitLimits {
-    pub(super) idle: u64,
-    pub(super) head: u64,
-    pub(super) first_byte: u64,
-    pub(super) body: u64,
-    total: u64,
-    half_close: u64,
-    pub(super) linger: u64,
-    /// The longest time for which the timer is armed: the shortest of the limits for idle, head, first byte, body and
-    /// total, so that it fires in time also for such a wait that begins after it was armed. The other limits begin in
-    /// the connection's own task, which then arms the timer anew.
-    pub(super) check_every: u64,
-}
-
-impl WaitLimits {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let micros = |ms: u64| ms.saturating_mul(1_000).max(1);
-        let mut wait_limits = Self {
-            idle: micros(limits.client_idle_ms),
-            head: micros(limits.head_read_ms),
-            first_byte: micros(limits.first_byte_ms),
-            body: micros(limits.body_idle_ms),
-            total: if limits.total_ms == 0 { NEVER } else { micros(limits.total_ms) },
-            half_close: micros(limits.client_half_close_ms),
-            linger: micros(limits.linger_ms),
-            check_every: 0,
-        };
-        wait_limits.check_every = wait_limits
-            .idle
-            .min(wait_limits.head)
-            .min(wait_limits.first_byte)
-            .min(wait_limits.body)
-            .min(wait_limits.total);
-        wait_limits
-    }
-
-    fn of(&self, phase: Phase, first_byte: u64) -> u64 {
-        match phase {
-            Phase::Idle => self.idle,
-            Phase::Head => self.head,
-            Phase::Upload | Phase::Reply => self.body,
-            Phase::FirstByte => first_byte,
-            Phase::OwnDeadline | Phase::Tunnel => NEVER,
-            Phase::Linger => self.linger,
-        }
-    }
-}
-
 /// The state of one client connection's wait. Times are in microseconds, as [`now`] returns them.
 #[derive(Default)]
 pub(super) struct ConnectionWait {
     phase: AtomicU8,
     since: AtomicU64,
     began: AtomicU64,
-    first_byte: AtomicU64,
+    first_byte_limit: AtomicU64,
+    body_limit: AtomicU64,
+    total_limit: AtomicU64,
     /// The number of the current exchange; updates from the body of an earlier one are ignored.
     exchange_number: AtomicU32,
     request_done: AtomicBool,
@@ -153,6 +105,7 @@ pub(super) struct ConnectionWait {
 impl ConnectionWait {
     pub(super) fn new() -> Self {
         let wait = Self::default();
+        wait.set_limits(ExchangeLimits { first_byte: NEVER, body: NEVER, total: NEVER });
         wait.enter(Phase::Head);
         wait
     }
@@ -175,12 +128,12 @@ impl ConnectionWait {
         }
     }
     /// A request's head is complete. Returns the exchange's number and when it began.
-    pub(super) fn begin(&self, first_byte: u64, no_body: bool) -> (u32, u64) {
+    pub(super) fn begin(&self, limits: ExchangeLimits, no_body: bool) -> (u32, u64) {
         let at = now();
         let exchange_number = self.exchange_number.load(Relaxed).wrapping_add(1);
         self.exchange_number.store(exchange_number, Relaxed);
         self.began.store(at, Relaxed);
-        self.first_byte.store(first_byte, Relaxed);
+        self.set_limits(limits);
         self.request_done.store(no_body, Relaxed);
         self.has_no_body.store(no_body, Relaxed);
         self.request_broken.store(false, Relaxed);
@@ -192,9 +145,27 @@ impl ConnectionWait {
         self.phase.store(Phase::OwnDeadline as u8, Relaxed);
         (exchange_number, at)
     }
-    /// Sets the limit for the first byte, which a service may override.
-    pub(super) fn set_first_byte_limit(&self, micros: u64) {
-        self.first_byte.store(micros, Relaxed);
+    /// Sets the limits of the exchange, once its route is known.
+    pub(super) fn set_limits(&self, limits: ExchangeLimits) {
+        let ExchangeLimits { first_byte, body, total } = limits;
+        self.first_byte_limit.store(first_byte, Relaxed);
+        self.body_limit.store(body, Relaxed);
+        self.total_limit.store(total, Relaxed);
+    }
+    /// How long the current phase may last without progress.
+    fn limit_of(&self, phase: Phase, wait_limits: &WaitLimits) -> u64 {
+        match phase {
+            Phase::Idle => wait_limits.idle,
+            Phase::Head => wait_limits.head,
+            Phase::Upload | Phase::Reply => self.body_limit.load(Relaxed),
+            Phase::FirstByte => self.first_byte_limit.load(Relaxed),
+            Phase::OwnDeadline | Phase::Tunnel => NEVER,
+            Phase::Linger => wait_limits.linger,
+        }
+    }
+    /// When the whole exchange is overdue.
+    fn total_due(&self) -> u64 {
+        self.began.load(Relaxed).saturating_add(self.total_limit.load(Relaxed))
     }
     /// The number of exchanges so far.
     pub(super) fn exchange_count(&self) -> u32 {
@@ -325,7 +296,7 @@ impl ConnectionWait {
         let (at, fin) = (now(), self.fin.load(Relaxed));
         let gone = fin.max(self.since.load(Relaxed)).saturating_add(wait_limits.half_close);
         match self.phase() {
-            _ if self.began.load(Relaxed).saturating_add(wait_limits.total) <= at => Cut::Timeout,
+            _ if self.total_due() <= at => Cut::Timeout,
             _ if fin != 0 && gone <= at => Cut::ClientGone,
             Phase::Reply if self.waits_for_legacy.load(Relaxed) => Cut::LegacyReplyStalled,
             Phase::Reply | Phase::Linger => Cut::ClientStalled,
@@ -339,7 +310,7 @@ impl ConnectionWait {
     pub(super) fn due(&self, wait_limits: &WaitLimits) -> (u64, Overdue) {
         let phase = self.phase();
         let since = self.since.load(Relaxed);
-        let mut due = since.saturating_add(wait_limits.of(phase, self.first_byte.load(Relaxed)));
+        let mut due = since.saturating_add(self.limit_of(phase, wait_limits));
         let mut why = match phase {
             Phase::Idle | Phase::Head | Phase::Reply | Phase::OwnDeadline | Phase::Linger | Phase::Tunnel => {
                 Overdue::Cut
@@ -349,7 +320,7 @@ impl ConnectionWait {
             Phase::FirstByte => Overdue::FirstByte,
         };
         if matches!(phase, Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::OwnDeadline) {
-            let total = self.began.load(Relaxed).saturating_add(wait_limits.total);
+            let total = self.total_due();
             if total < due {
                 due = total;
                 why = if phase == Phase::Reply { Overdue::Cut } else { Overdue::Total };

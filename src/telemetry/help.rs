@@ -42,6 +42,10 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_client_http_connections_total",
         "Client connections by listener and version of HTTP: `1.1` (1.0 among them), `2`.",
     ),
+    (
+        "pointsman_request_buffers_full_total",
+        "Request bodies that were not buffered for lack of room (`request_buffers_bytes_max`).",
+    ),
     ("pointsman_client_streams_total", "Requests that clients began over HTTP/2."),
     (
         "pointsman_client_stream_resets_total",
@@ -165,6 +169,8 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_legacy_requests_max", "The most requests that a service gets at the same time (`requests_max`)."),
     ("pointsman_legacy_requests_in_flight", "Requests that a service with `requests_max` has now."),
     ("pointsman_legacy_requests_waiting", "Requests that wait for their turn at a service with `requests_max`."),
+    ("pointsman_request_buffers_bytes", "Bytes of request bodies that are buffered now (`buffer_request`)."),
+    ("pointsman_request_buffers_bytes_max", "The most bytes of them (`request_buffers_bytes_max`)."),
     ("pointsman_client_connections_max", "The most client connections that may be open (`client_connections_max`)."),
     (
         "pointsman_freeze_unrecorded",

@@ -9,6 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::{SizeDraft, TimeoutsDraft};
 use crate::flag::State;
 
 /// A file of `flags/routes/`.
@@ -58,6 +59,10 @@ pub struct RouteDraft {
     pub keep: Option<KeepDraft>,
     /// The caller's answer is due within this time: `5s`.
     pub deadline: Option<String>,
+    /// A body of at most this size is forwarded when all of it has come: `64KiB`. Default: that of the service.
+    pub buffer_request: Option<SizeDraft>,
+    /// Time-outs of requests that are forwarded to legacy. Default: those of the service.
+    pub timeouts: Option<TimeoutsDraft>,
     /// Whether legacy may be called again for a comparison, in `live`; checked, but not acted on by this version.
     #[serde(default)]
     pub replay_safe: bool,

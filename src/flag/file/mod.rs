@@ -13,6 +13,7 @@ mod keep;
 mod matching;
 mod parts;
 mod paths;
+mod relay_settings;
 mod routes;
 mod service_tls;
 mod services;
@@ -28,6 +29,7 @@ pub use draft::{
     OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft,
 };
 pub use paths::{ServicePathsDraft, ServicePathsMapDraft};
+pub use relay_settings::{SizeDraft, TimeoutsDraft};
 pub use routes::check_routes;
 pub use service_tls::{BuildTls, ServiceTlsDraft, server_name};
 pub use services::{ServiceDraft, ServiceMapDraft, check_service};

@@ -6,6 +6,7 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 
 use super::family::check_across_routes;
+use super::relay_settings::relay_settings;
 use super::values::{check_name, duration};
 use super::{
     CallerDraft, JwtDraft, KnownNames, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, keep, matching,
@@ -51,6 +52,8 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         caller,
         keep: _,
         deadline,
+        buffer_request,
+        timeouts,
         replay_safe,
         paths,
         expose,
@@ -88,6 +91,8 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     let retry = retry_key.as_ref().and_then(|text| parts::template(text, &path_params, &at("retry_key"), problems));
     let caller = caller_scope(caller.as_ref(), known, &at("caller"), problems);
     let deadline = deadline.as_ref().and_then(|text| duration(text, &at("deadline"), problems));
+    let timeouts = timeouts.clone().unwrap_or_default();
+    let relay = relay_settings(buffer_request.as_ref(), &timeouts, site, &at("timeouts"), problems);
     let guard = guard.as_ref().map(|draft| parts::guard(draft, &at("guard"), problems));
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
@@ -125,6 +130,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         caller: caller?,
         keeps_runs,
         deadline,
+        relay,
         replay_safe: *replay_safe,
         strict_paths,
         exposes_arm: *expose,

@@ -7,8 +7,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::relay_settings::relay_settings;
 use super::values::{check_name, duration};
-use super::{BreakerDraft, BuildTls, EjectDraft, HealthDraft, ServicePathsDraft, ServiceTlsDraft, UrlDraft};
+use super::{
+    BreakerDraft, BuildTls, EjectDraft, HealthDraft, ServicePathsDraft, ServiceTlsDraft, SizeDraft, TimeoutsDraft,
+    UrlDraft,
+};
 use super::{addresses, breaker, service_tls};
 use crate::flag::path::check_plain;
 use crate::flag::{BaseUrl, Service};
@@ -36,6 +40,12 @@ pub struct ServiceMapDraft {
     pub connect: Option<String>,
     /// The longest time until a reply's first byte, in both cases (within a step's `timeout`): `30s`.
     pub first_byte: Option<String>,
+    /// Where it is a route's legacy: the longest pause within a body, either way: `30s`.
+    pub idle: Option<String>,
+    /// Where it is a route's legacy: the longest time of the whole exchange: `10m`, or `off`.
+    pub total: Option<String>,
+    /// Where it is a route's legacy: a body of at most this size is forwarded when all of it has come: `64KiB`.
+    pub buffer_request: Option<SizeDraft>,
     /// The most calls of steps that may be in flight at the same time.
     pub calls_max: Option<u64>,
     /// The most requests that are forwarded to it at the same time; others wait for their turn.
@@ -123,7 +133,7 @@ fn build_service(
     build_tls: &mut BuildTls<'_>,
     problems: &mut Problems,
 ) -> Service {
-    let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max, requests_max, breaker, rate, burst, .. } = draft;
+    let ServiceMapDraft { urls, keyed, connect, calls_max, requests_max, breaker, rate, burst, .. } = draft;
     if urls.is_empty() {
         problems.error(&site.key("urls"), format!("service `{name}` has no URL"));
     }
@@ -133,8 +143,10 @@ fn build_service(
     if *requests_max == Some(0) {
         problems.error(&site.key("requests_max"), "with 0 no request could ever be forwarded").hint("at least 1");
     }
-    let mut time = |key: &str, text: &Option<String>| duration(text.as_ref()?, &site.key(key), problems);
-    let (connect, first_byte) = (time("connect", connect), time("first_byte", first_byte));
+    let connect = connect.as_ref().and_then(|text| duration(text, &site.key("connect"), problems));
+    let ServiceMapDraft { first_byte, idle, total, .. } = draft.clone();
+    let timeouts = TimeoutsDraft { first_byte, idle, total };
+    let relay = relay_settings(draft.buffer_request.as_ref(), &timeouts, site, site, problems);
     let breaker = breaker::breaker(breaker.as_ref(), &site.key("breaker"), problems);
     let rate = breaker::rate(rate.as_ref(), *burst, site, problems);
     let eject = addresses::eject(draft.eject.as_ref(), &site.key("eject"), problems);
@@ -164,7 +176,7 @@ fn build_service(
         urls,
         keyed,
         connect,
-        first_byte,
+        relay,
         calls_max,
         requests_max,
         breaker,

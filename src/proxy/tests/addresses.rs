@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 
 use super::rig::{OK, Origin, Rig, Setup, get, post};
 use super::wire::bounded;
-use crate::flag::{BaseUrl, Eject, HealthCheck, Service};
+use crate::flag::{BaseUrl, Eject, HealthCheck, RelaySettings, Service};
 use crate::limits::Limits;
 
 /// A route's legacy at these addresses.
 fn at(addresses: &[SocketAddr]) -> Service {
     Service::at("shop", addresses.iter().map(|address| format!("http://{address}").parse().unwrap()))
+}
+
+fn first_byte(ms: u64) -> RelaySettings {
+    RelaySettings { first_byte: Some(Duration::from_millis(ms)), ..RelaySettings::default() }
 }
 
 fn ejecting(time: Duration) -> Option<Eject> {
@@ -78,7 +82,7 @@ async fn an_address_that_gives_no_answer_gets_no_more_requests() {
         }
     })
     .await;
-    let service = Service { first_byte: Some(Duration::from_millis(60)), ..at(&[silent.address, origin.address]) };
+    let service = Service { relay: first_byte(60), ..at(&[silent.address, origin.address]) };
     let rig = Rig::new(&origin, Setup { service: Some(service), ..Setup::default() }).await;
     let statuses = statuses(&rig, 40).await;
     let failed = statuses.iter().filter(|status| **status == 504).count();
@@ -96,7 +100,7 @@ async fn half_of_the_addresses_stay_when_none_gives_an_answer() {
         })
     };
     let (a, b) = (silent().await, silent().await);
-    let service = Service { first_byte: Some(Duration::from_millis(20)), ..at(&[a.address, b.address]) };
+    let service = Service { relay: first_byte(20), ..at(&[a.address, b.address]) };
     let rig = Rig::new(&a, Setup { service: Some(service), ..Setup::default() }).await;
     assert_eq!(statuses(&rig, 12).await, [504; 12]);
     let (to_a, to_b) = (a.requests().len(), b.requests().len());

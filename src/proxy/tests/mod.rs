@@ -1,6 +1,7 @@
 //! The proxy against real sockets: raw clients, scripted origins, fakes for everything behind the traits.
 
 mod addresses;
+mod buffering;
 mod completions;
 mod corpus;
 mod created_ids;

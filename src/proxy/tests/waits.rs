@@ -2,14 +2,16 @@
 
 use crate::limits::Limits;
 use crate::proxy::monotonic::{NEVER, now};
-use crate::proxy::wait::{ConnectionWait, Overdue, Phase, WaitLimits};
+use crate::proxy::wait::{ConnectionWait, Overdue, Phase};
+use crate::proxy::wait_limits::WaitLimits;
 
 #[test]
 fn updates_from_an_earlier_exchange_are_ignored() {
     let wait = ConnectionWait::new();
-    let (first, _) = wait.begin(1, false);
+    let limits = WaitLimits::new(&Limits::default()).exchange;
+    let (first, _) = wait.begin(limits, false);
     wait.start_sending();
-    let (second, _) = wait.begin(1, false);
+    let (second, _) = wait.begin(limits, false);
     wait.start_sending();
     wait.request_ended(first);
     assert!(!wait.is_request_done());
@@ -23,7 +25,7 @@ fn the_side_that_is_waited_for_is_overdue() {
     let limits = Limits { client_half_close_ms: 5, ..Limits::default() };
     let wait_limits = WaitLimits::new(&limits);
     let wait = ConnectionWait::new();
-    let (exchange_number, _) = wait.begin(wait_limits.first_byte, false);
+    let (exchange_number, _) = wait.begin(wait_limits.exchange, false);
     assert_eq!(wait.due(&wait_limits).0, NEVER, "an arm with its own deadline has none here");
     wait.start_sending();
     assert_eq!(wait.due(&wait_limits).1, Overdue::Upload);

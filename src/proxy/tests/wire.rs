@@ -108,10 +108,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
     /// A message whose framing says where it ends. `None` where it is cut.
     pub async fn message(&mut self, has_body: bool) -> Option<Message> {
-        let mut message = Message { head: self.head().await?, ..Message::default() };
-        if !has_body {
-            return Some(message);
+        let head = self.head().await?;
+        match has_body {
+            true => self.body_of(head).await,
+            false => Some(Message { head, ..Message::default() }),
         }
+    }
+    /// The rest of a message whose head was read.
+    pub async fn body_of(&mut self, head: String) -> Option<Message> {
+        let mut message = Message { head, ..Message::default() };
         if message.field("transfer-encoding").is_some() {
             loop {
                 let size = self.until("\r\n").await?;

@@ -91,7 +91,7 @@ impl ServiceLimits {
             calls_max,
             secondary_max: secondary_share(calls_max, limits),
             connect: service.connect.unwrap_or_else(|| Limits::ms(limits.connect_ms)),
-            first_byte: service.first_byte,
+            first_byte: service.relay.first_byte,
             breaker: service.breaker,
             rate: service.rate,
         };

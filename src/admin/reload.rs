@@ -9,7 +9,7 @@ use super::extract::JsonBody;
 use super::flips::flip_row;
 use super::parts::Reloaded;
 use super::state::{Admin, ApiState, JsonResult};
-use super::types::{FileProblem, HeldRoute, ReloadRequest, ReloadResponse};
+use super::types::{ChangedRoute, FileProblem, HeldRoute, ReloadRequest, ReloadResponse};
 use crate::config::{Finding, Findings};
 use crate::ladder::RouteStatus;
 use crate::limits::Limits;
@@ -53,6 +53,7 @@ fn answer(admin: &ApiState, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
             in_force_s: since.elapsed().as_secs_f64(),
             generation: admin.parts.ladder.flags().set_number,
             flips: flips.into_iter().map(flip_row).collect(),
+            changed_since_evidence: admin.parts.ladder.status().into_iter().filter_map(changed_route).collect(),
             held: admin.parts.ladder.status().into_iter().filter_map(held_route).collect(),
             warnings: file_problems(&warnings),
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
@@ -75,6 +76,10 @@ fn answer(admin: &ApiState, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
 fn held_route(status: RouteStatus) -> Option<HeldRoute> {
     let RouteStatus { route, declared, effective, refused, .. } = status;
     (!refused.is_empty()).then_some(HeldRoute { route, declared, state: effective.state, reasons: refused })
+}
+
+fn changed_route(RouteStatus { route, changed, .. }: RouteStatus) -> Option<ChangedRoute> {
+    Some(ChangedRoute { route, reason: changed? })
 }
 
 fn file_problems(findings: &Findings) -> Vec<FileProblem> {

@@ -105,6 +105,7 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         requested: flag.requested,
         effective: flag.effective,
         forced: status.and_then(|status| status.forced.clone()),
+        changed_since_evidence: status.and_then(|status| status.changed.clone()),
         flip_unrecorded: status.is_some_and(|status| status.is_unrecorded),
         shares: flag.shares,
         pairs: evidence.pairs(),

@@ -34,7 +34,7 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
-pub use reload::{HeldRoute, ReloadRequest, ReloadResponse};
+pub use reload::{ChangedRoute, HeldRoute, ReloadRequest, ReloadResponse};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
@@ -154,6 +154,11 @@ pub struct RouteRow {
     /// The reason that was given for passing the gate by force; `null` once the evidence suffices.
     #[serde(default)]
     pub forced: Option<String>,
+    /// If its workflow, rules, `match` or services were changed while it, or a cohort of it, was in `live` or above: a
+    /// sentence that says so and what to do. `null` if not, once the evidence suffices, and after a flip with
+    /// `--force`.
+    #[serde(default)]
+    pub changed_since_evidence: Option<String>,
     /// Whether its last flip, a flip down, is in force and not recorded yet: if the process stops or is killed before
     /// that, the route returns to the state that the store has.
     #[serde(default)]

@@ -147,7 +147,7 @@ pub(crate) fn without_ciphertext(text: &str) -> String {
 pub(crate) fn why(why: EffectiveReason) -> &'static str {
     match why {
         EffectiveReason::Requested => "as requested",
-        EffectiveReason::Unproven => "from the file, unproven",
+        EffectiveReason::Unproven => "unproven",
         EffectiveReason::Gate => "held by the gate",
         EffectiveReason::Guard => "lowered by the guard",
         EffectiveReason::Health => "engine not healthy",

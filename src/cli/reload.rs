@@ -10,6 +10,11 @@ use crate::flag::State;
 pub(crate) fn reload(client: &Client, server: &Server, format: Formatter) -> Result<Output, CallError> {
     let request = ReloadRequest { by: server.caller_name() };
     let (done, json) = client.post::<ReloadResponse>("/api/v2/reload", &request)?;
+    Ok(Output { text: outcome(&done, format), json, is_ok: true })
+}
+
+/// What a reading of the files came to.
+fn outcome(done: &ReloadResponse, format: Formatter) -> String {
     let mut text = if done.changed {
         format.tone("the files are in force\n", Tone::Good)
     } else {
@@ -18,6 +23,9 @@ pub(crate) fn reload(client: &Client, server: &Server, format: Formatter) -> Res
     };
     done.flips.iter().for_each(|flip| text.push_str(&flipped(flip, format)));
     done.held.iter().for_each(|held| text.push_str(&held_back(held, format)));
+    for changed in &done.changed_since_evidence {
+        text.push_str(&format!("{} {}\n", format.tone("warning:", Tone::Warn), escape_control(&changed.reason)));
+    }
     for warning in &done.warnings {
         text.push_str(&format!("{} {}\n", format.tone("warning:", Tone::Warn), escape_control(&line(warning))));
     }
@@ -25,7 +33,7 @@ pub(crate) fn reload(client: &Client, server: &Server, format: Formatter) -> Res
         let keys = escape_control(&done.needs_restart.join(", "));
         text.push_str(&format.tone(format!("changed, and takes effect only after a restart: {keys}\n"), Tone::Warn));
     }
-    Ok(Output { text, json, is_ok: true })
+    text
 }
 
 fn flipped(flip: &FlipRow, format: Formatter) -> String {
@@ -62,4 +70,23 @@ fn line(problem: &FileProblem) -> String {
     };
     let hint = hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
     format!("{position}: {message}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn changes_in_live_are_shown() {
+        let done = json!({
+            "changed": false, "in_force_s": 7.0, "generation": 3, "flips": [], "held": [], "warnings": [],
+            "needs_restart": [],
+            "changed_since_evidence": [{ "route": "b", "reason": "`b` is in `live`, and its workflow was changed" }],
+        });
+        let text = outcome(&serde_json::from_value(done).unwrap(), Formatter(false));
+        assert!(text.contains("unchanged: these files have been in force for 7 s"), "{text}");
+        assert!(text.contains("\nwarning: `b` is in `live`, and its workflow was changed\n"), "{text}");
+    }
 }

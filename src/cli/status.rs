@@ -103,6 +103,14 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if !status.routes.is_empty() {
         out.push_str(&format.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
     }
+    let changed: Vec<&String> =
+        status.routes.iter().filter_map(|route| route.changed_since_evidence.as_ref()).collect();
+    for why in &changed {
+        out.push_str(&format!("\n{} {}", format.tone("warning:", Tone::Warn), escape_control(why)));
+    }
+    if !changed.is_empty() {
+        out.push('\n');
+    }
     if let Some(error) = &status.flags.last_error {
         out.push_str(&format!(
             "\n{}\n{}\n",
@@ -128,11 +136,14 @@ pub(crate) fn run_count(number: u64) -> String {
 fn reason(route: &RouteRow) -> (String, Tone) {
     let effective = route.effective;
     let reason = match effective.why {
+        EffectiveReason::Requested | EffectiveReason::Unproven if route.changed_since_evidence.is_some() => {
+            ("changed since its evidence".to_owned(), Tone::Warn)
+        }
         EffectiveReason::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
         EffectiveReason::Requested => (String::new(), Tone::Plain),
         // `off` needs no evidence, so "unproven" would mislead.
         EffectiveReason::Unproven if effective.state == State::Off => ("from the file".to_owned(), Tone::Faint),
-        EffectiveReason::Unproven => (why(effective.why).to_owned(), Tone::Faint),
+        EffectiveReason::Unproven => ("from the file, unproven".to_owned(), Tone::Faint),
         EffectiveReason::Gate | EffectiveReason::Guard | EffectiveReason::Health | EffectiveReason::Freeze => {
             (why(effective.why).to_owned(), Tone::Warn)
         }

@@ -93,6 +93,18 @@ orders.get     POST /orders  off        off        from the file             -  
 }
 
 #[test]
+fn status_warns_of_a_route_that_was_changed_in_live() {
+    let mut value = a_status();
+    let why = "`orders.get` is in `live`, and its workflow was changed";
+    value["routes"][1]["effective"] = json!({ "state": "live", "why": "unproven" });
+    value["routes"][1]["changed_since_evidence"] = json!(why);
+    let text = status::text(&read::<Status>(value), Formatter(false));
+    for part in ["live       changed since its evidence", &format!("\n\nwarning: {why}\n")] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+}
+
+#[test]
 fn status_shows_everything_that_is_wrong() {
     let mut value = a_status();
     value["freeze"] = json!("effects");

@@ -25,12 +25,12 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
         (State::Shadow, State::Dark) => {
             let pairs = (evidence.pairs(), evidence.shadow_pairs_with_error + evidence.dark_pairs_with_error);
             check_pairs(evidence, pairs, "", &mut missing);
-            check_mismatches(evidence, &mut missing);
+            missing.extend(open_mismatches(evidence));
             check_failures(evidence, &mut missing);
         }
         (State::Dark, State::Live) => {
             check_pairs(evidence, (evidence.dark_pairs, evidence.dark_pairs_with_error), " in dark", &mut missing);
-            check_mismatches(evidence, &mut missing);
+            missing.extend(open_mismatches(evidence));
             check_failures(evidence, &mut missing);
             check_twins(evidence, &mut missing);
         }
@@ -101,16 +101,17 @@ fn more_were_lost(evidence: &RouteEvidence) -> String {
     lost.unwrap_or_default()
 }
 
-fn check_mismatches(evidence: &RouteEvidence, missing: &mut Vec<String>) {
-    if evidence.mismatched > 0 {
-        missing.push(format!(
+/// If mismatches are open: a sentence that says how many. They shut the gates to `dark` and `live`.
+pub fn open_mismatches(evidence: &RouteEvidence) -> Option<String> {
+    (evidence.mismatched > 0).then(|| {
+        format!(
             "has {} open {} since the workflow or the rules last changed: fix the workflow or the rules; \
              the evidence then starts from zero{}",
             evidence.mismatched,
             if evidence.mismatched == 1 { "mismatch" } else { "mismatches" },
             more_were_lost(evidence),
-        ));
-    }
+        )
+    })
 }
 
 fn check_failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::gate::gate;
+pub use self::gate::{gate, open_mismatches};
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
 pub use counters::EvidenceGeneration;

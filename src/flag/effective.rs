@@ -20,7 +20,8 @@ pub struct Effective {
 pub enum EffectiveReason {
     /// As requested.
     Requested,
-    /// As the file declares it; no flip was recorded, so no evidence supports it.
+    /// No evidence supports it: no flip was recorded, so it is the state that the file declares; or something that its
+    /// evidence depends on was changed while it was in `live` or above.
     Unproven,
     /// The gate allows less than what was requested, or a route in `live` is held at `dark` for a time.
     Gate,
@@ -81,6 +82,9 @@ pub struct StateInputs {
     pub proven: State,
     /// The names of the cohorts that are held below `live` in spite of their `force`.
     pub held_cohorts: Vec<String>,
+    /// Whether something that the evidence depends on was changed while the route, or a cohort of it, was in `live` or
+    /// above.
+    pub is_changed: bool,
 }
 
 impl StateInputs {
@@ -97,6 +101,7 @@ impl StateInputs {
             healthy: true,
             proven: State::Off,
             held_cohorts: Vec::new(),
+            is_changed: false,
         }
     }
 
@@ -104,7 +109,9 @@ impl StateInputs {
     pub fn effective(&self, freeze: Freeze) -> Effective {
         let mut effective = match self.gate {
             Some(gate) if gate < self.requested => Effective { state: gate, why: EffectiveReason::Gate },
-            _ if self.has_no_flip => Effective { state: self.requested, why: EffectiveReason::Unproven },
+            _ if self.has_no_flip || (self.is_changed && self.requested >= State::Live) => {
+                Effective { state: self.requested, why: EffectiveReason::Unproven }
+            }
             _ => Effective { state: self.requested, why: EffectiveReason::Requested },
         };
         if effective.state == State::Only {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::flag::{Cohort, Route};
+use crate::flag::{Cohort, Route, State};
 use crate::limits::COHORT_REASONS_MAX;
 use crate::names::RouteId;
 use crate::store::{DroppedReason, ForcedCohort, RetryScopes};
@@ -34,6 +34,15 @@ pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], 
     known.retain(|reason, _| !forced.values().any(|forced| forced.reason == *reason));
     scopes.dropped_reasons = known.into_iter().map(|(reason, dropped)| (reason.to_owned(), dropped)).collect();
     scopes.forced_cohorts = Some(forced);
+}
+
+/// Whether a route has cohorts that `force` puts in `live`, and the files that were read `now` are the first with the
+/// reason of each of them.
+pub(super) fn are_new(scopes: &BTreeMap<RouteId, RetryScopes>, route: &Route, now: Timestamp) -> bool {
+    let forced = scopes.get(&route.id).and_then(|scopes| scopes.forced_cohorts.as_ref());
+    let mut in_live = route.cohorts.iter().filter(|c| c.state >= State::Live && c.force.is_some()).peekable();
+    let is_new = |c: &Cohort| forced.and_then(|forced| forced.get(&c.name)).is_some_and(|forced| forced.since == now);
+    in_live.peek().is_some() && in_live.all(is_new)
 }
 
 /// The reasons of a row, as if the files had just dropped all of them.

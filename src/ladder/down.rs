@@ -7,13 +7,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::in_force::Inputs;
+use super::live_basis;
 use super::lowered_routes::Lowered;
 use super::mover::{Mover, unknown_route};
 use super::passing_commands;
 use super::pending_shares::{LargerShare, PendingShare};
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipError, Flipped, Move, MoveRequest};
-use super::unrecorded_flips::{UnrecordedFlip, highest, lower};
+use super::unrecorded_flips::{UnrecordedFlip, lower};
 use crate::clock;
 use crate::flag::State;
 use crate::names::RouteId;
@@ -27,7 +28,7 @@ const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 /// raises it or its share. A request for a larger share of its rung is no move down.
 fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &MoveRequest) -> bool {
     let to = request.to;
-    let may_return_to = inputs.outstanding.target(&at.route).max(Some(highest(at)));
+    let may_return_to = inputs.outstanding.target(&at.route).max(Some(at.highest()));
     let share = at.inputs.shares.of(to);
     let is_larger = request.percent.is_some_and(|percent| percent > share);
     let may_get_larger = inputs.outstanding.share(&at.route, to) > Some(share);
@@ -114,7 +115,7 @@ impl Mover {
             let step = Move { route: route.clone(), from, to, shares, reason, overridden };
             let flip = self.flip_record(before, step, by.clone());
             let (sender, recorded) = watch::channel(None);
-            let (id, stored) = (inputs.moves + 1, highest(at));
+            let (id, stored) = (inputs.moves + 1, at.highest());
             let mut lowered =
                 UnrecordedFlip { id, asked: Some(asked), flip, percent, stored, recorded: Arc::new(sender) };
             let (mut positions, mut unrecorded) = (before.clone(), inputs.unrecorded.clone());
@@ -123,6 +124,9 @@ impl Mover {
                 (lowered.stored, lowered.flip.from) = (earlier.stored, earlier.flip.from);
             }
             lower(&mut positions, route, &mut lowered, self.gate());
+            if request.force {
+                live_basis::accept(&mut positions, route, to);
+            }
             let flip = lowered.flip.clone();
             unrecorded.push(lowered);
             // Counts as pending before the flip down is in force, so that a stop that sees the one recorded sees the
@@ -167,7 +171,8 @@ impl Mover {
     pub(super) fn is_unchanged(&self, at: &RoutePosition, request: &MoveRequest) -> bool {
         let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(request.to, percent));
         let is_valid = request.percent.is_none() || !matches!(request.to, State::Off | State::Only);
-        is_valid && at.is_at(request.to, shares) && !(request.force && at.inputs.has_no_flip)
+        let is_accepted = request.force && at.inputs.is_changed && request.to >= State::Live;
+        is_valid && at.is_at(request.to, shares) && !(request.force && at.inputs.has_no_flip) && !is_accepted
     }
 
     pub(super) fn unchanged(&self, at: &RoutePosition, by: String) -> Flipped {

@@ -48,6 +48,14 @@ pub(super) fn count_flip(flip: &FlipRecord, by: FlipSource) {
     counter!("pointsman_flag_flips_total", &labels).increment(1);
 }
 
+/// Counts and logs a recorded flip.
+pub(super) fn log(flip: &FlipRecord, source: FlipSource) {
+    count_flip(flip, source);
+    let FlipRecord { number, route, from, to, shares: _, by, at: _, reason, forced, overridden: _, evidence: _ } = flip;
+    let route = route.as_ref().map_or("(kill switch)", RouteId::as_str);
+    tracing::info!(number, route, %from, %to, %by, reason = reason.as_deref(), forced, "flipped");
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

@@ -17,25 +17,23 @@
 //!
 //! The module `only` (`ladder/only.rs`) says how files lower a route from the state `only`, and what is refused then.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::gate::{Gate, MoveRefusal, RequestedMove};
-use super::holds::{HELD_AT, lower_without_key, set_held};
+use super::holds::{HELD_AT, lower_without_key, not_returned, set_held};
 use super::later_ids::LaterIds;
 use super::only::no_acknowledgement;
-use super::positions::{Positions, RoutePosition, state_of};
+use super::parted::{flip_of_later_id, was_earlier_id_of_another};
+use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
-use super::{cohort_reasons, orphans, scopes};
+use super::{cohort_reasons, live_basis, orphans, scopes};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{FileState, Overridden};
-
-/// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
-/// evidence.
-pub(super) const UNPROVEN_MAX: State = State::Shadow;
 
 /// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips.
 /// `later_ids` are among the ids of the declared routes.
@@ -70,7 +68,16 @@ pub(super) fn adopt(
         };
         route.force.is_some() && route.ids().find_map(had) == Some(false)
     };
-    let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gets_force(route), gate)).collect();
+    let moves: Vec<Move> =
+        routes.iter().filter_map(|route| reconcile(&mut after, route, gets_force(route), gate)).collect();
+    // Force that is new in the files was written for what the files say now.
+    let accepts = |at: &RoutePosition| {
+        let by_cohorts = || at.highest() < State::Live && cohort_reasons::are_new(&after.scopes, &at.route, now);
+        gets_force(&at.route) || by_cohorts()
+    };
+    let accepting: BTreeSet<RouteId> =
+        after.routes.values().filter(|at| accepts(at)).map(|at| at.route.id.clone()).collect();
+    live_basis::update(&mut after, &moves, &accepting, gate);
     keep_declarations(&mut after, before, &routes);
     (after, moves)
 }
@@ -103,7 +110,8 @@ pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Posit
     let is_due = |at: &&RoutePosition| at.held_until.is_some_and(|until| until <= now);
     let mut due: Vec<Arc<Route>> = before.routes.values().filter(is_due).map(|at| at.route.clone()).collect();
     followers_first(&mut due);
-    let moves = due.iter().filter_map(|route| reconcile(&mut after, route, false, gate)).collect();
+    let moves: Vec<Move> = due.iter().filter_map(|route| reconcile(&mut after, route, false, gate)).collect();
+    live_basis::update(&mut after, &moves, &BTreeSet::new(), gate);
     (after, moves)
 }
 
@@ -141,28 +149,6 @@ fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
     }
 }
 
-/// Logs the routes that do not have their requested state. To be called once the positions are in force.
-pub(super) fn log_refused(positions: &Positions) {
-    for at in positions.routes.values().filter(|at| !at.refused.is_empty()) {
-        let (wanted, stays, why) = (at.inputs.requested, at.rung(), at.refused.join("; "));
-        match at.held_until {
-            Some(_) => tracing::warn!(
-                route = %at.route.id, %wanted, %stays, why, "this route is held below its requested state"
-            ),
-            None if wanted == stays && stays == State::Only => tracing::warn!(
-                route = %at.route.id, declared = %at.route.declared, %stays, why,
-                "this route does not go down as its file says"
-            ),
-            None if wanted == stays => tracing::warn!(
-                route = %at.route.id, %stays, why, "the file asks for a larger share than the gate allows"
-            ),
-            None => tracing::warn!(
-                route = %at.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
-            ),
-        }
-    }
-}
-
 /// Judges the file of one route: sets the route's position, and returns the flip by `file` that this makes, if any.
 /// `gets_force`: the files before had no `force` for it.
 fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &Gate) -> Option<Move> {
@@ -175,7 +161,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     let held = gate.held(positions, &at);
     let lacks_flip = gate.may_lack_flip(positions, &at);
     let parted = was_earlier_id_of_another(positions, &at);
-    at.inputs.gate = (held.is_some() || parted.is_some()).then_some(HELD_AT);
+    let lacks = if held.is_none() { gate.lacks_to_return(positions, &at) } else { Vec::new() };
+    at.inputs.gate = (held.is_some() || parted.is_some() || !lacks.is_empty()).then_some(HELD_AT);
     at.inputs.is_held = false;
 
     let now = at.declared();
@@ -249,20 +236,28 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         && at.inputs.requested > HELD_AT
     {
         set_held(&mut at, unknown_retries);
+    } else if made.is_none() && !lacks.is_empty() {
+        at.refused.push(not_returned(&at, &lacks));
     }
+    limit_and_set(positions, at);
+    made
+}
+
+/// Sets the position of a route, lowered by what its file lacks: a workflow, its own or a follower's, or the `key`.
+fn limit_and_set(positions: &mut Positions, mut at: RoutePosition) {
+    let route = Arc::clone(&at.route);
     // The last flip may be above `off` although the file has no workflow any more.
     if route.workflow.is_none() && at.rung() > State::Off {
         at.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
         at.inputs.gate = Some(State::Off);
     }
     // One in `only` stays, because legacy is not called for it.
-    if let Some(sentence) = positions.follower_without_workflow(route).filter(|_| at.rung() == State::Live) {
+    if let Some(sentence) = positions.follower_without_workflow(&route).filter(|_| at.rung() == State::Live) {
         at.refused.push(sentence);
         at.inputs.gate = Some(HELD_AT);
     }
     lower_without_key(&mut at);
     positions.routes.insert(route.id.clone(), at);
-    made
 }
 
 /// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused.
@@ -287,33 +282,6 @@ fn requested_by_edit(at: &RoutePosition, remembered: FileState, now: FileState) 
     let edited = State::ALL.into_iter().filter(|rung| remembered.shares.of(*rung) != now.shares.of(*rung));
     let shares = edited.fold(at.inputs.shares, |shares, rung| shares.with(rung, now.shares.of(rung)));
     FileState { state: at.inputs.requested, shares }
-}
-
-/// Why a route in `live` goes down for good if another route listed its id as an earlier one (`was`) since its last
-/// flip. Recognised by its missing declaration: the store has one of each route in the files, and drops it when the
-/// route's id becomes an earlier id of another.
-fn was_earlier_id_of_another(positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
-    let is_parted = at.last.as_ref().map(state_of) == Some(State::Live) && positions.remembered(&at.route).is_none();
-    is_parted.then_some(
-        "since its last flip another route had its id as an earlier one (`was`), and a flip that lowered that route is not \
-         its own",
-    )
-}
-
-/// Records the last flip of a route once more if it is stored under a later id: the next start does not know that id.
-fn flip_of_later_id(positions: &Positions, at: &RoutePosition) -> Option<Move> {
-    let flip = at.last.as_ref()?;
-    let later = flip.route.as_ref().filter(|id| positions.later_ids.contains_key(*id))?;
-    let reason = format!("the files took back the rename to `{later}`, under which this flip had been recorded");
-    let to = state_of(flip);
-    // A force that an earlier version recorded.
-    let forced = || {
-        let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
-        Overridden { from, reason: flip.reason.clone().unwrap_or_default(), forced_at: at.forced_at() }
-    };
-    let overridden = flip.overridden.clone().or_else(|| flip.forced.then(forced));
-    let shares = flip.shares.unwrap_or(at.inputs.shares);
-    Some(Move { route: at.route.id.clone(), from: to, to, shares, reason: Some(reason), overridden })
 }
 
 /// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the

@@ -94,9 +94,12 @@ impl Gate {
             };
         };
         // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
-        // this or a lower rung, the one below that rung; `shadow` if the gate of `dark` is shut too.
+        // this or a lower rung, the one below that rung; `shadow` if the gate of `dark` is shut too. A change in `live`
+        // that evidence does not support is as if the gate to `live` was overridden.
+        let accepts_change = requested.to >= State::Live && self.is_changed_since_evidence(positions, at);
         let below = match requested.to > at.rung() {
             _ if is_dark_shut => State::Shadow,
+            _ if accepts_change => State::Dark,
             true => at.rung(),
             false => requested.to.below().unwrap_or(State::Off),
         };
@@ -105,7 +108,8 @@ impl Gate {
             Some(State::Off)
         } else if missing.is_empty() {
             // On the way down to `live` no gate is shut, but the route would be held.
-            self.harmful_in_live(positions, at).filter(|_| requested.to == State::Live).map(|_| State::Dark)
+            let is_held = requested.to == State::Live && self.harmful_in_live(positions, at).is_some();
+            (is_held || accepts_change).then_some(State::Dark)
         } else {
             Some(below)
         };
@@ -202,7 +206,7 @@ impl Gate {
     }
 
     /// Why one gate is shut: first what the route itself lacks, then what its followers lack.
-    fn unmet_of_family<'a>(
+    pub(super) fn unmet_of_family<'a>(
         &'a self,
         positions: &'a Positions,
         at: &'a RoutePosition,
@@ -266,6 +270,16 @@ impl Gate {
                 )
                 .into()
             }));
+            if self.is_changed_since_evidence(positions, at) {
+                missing.push(
+                    format!(
+                        "its workflow, rules, `match` or services were changed since its evidence, and the new version was not \
+                         compared: flip `{}` to `dark` or lower to have it compared, and raise it again",
+                        at.route.id
+                    )
+                    .into(),
+                );
+            }
             // In `only` nothing is held, so a route that is held now must not go there.
             missing.extend(self.held(positions, at).map(|unrecorded| unrecorded.why.into()));
         }

@@ -2,6 +2,7 @@
 //! would perform a second time, or a share has lost its `key`.
 
 use super::gate::Gate;
+use super::live_basis::is_changed;
 use super::positions::{Positions, RoutePosition};
 use super::types::UnknownRetries;
 use crate::flag::{Percent, State};
@@ -33,6 +34,16 @@ pub(super) fn set_held(at: &mut RoutePosition, UnknownRetries { until, why, .. }
     ));
 }
 
+/// Why a route stays where it was held, as a sentence.
+pub(super) fn not_returned(at: &RoutePosition, lacks: &[String]) -> String {
+    format!(
+        "was held at `{HELD_AT}` and does not return to `{}` by itself: {}. It is judged again when the files are next \
+         read; flip it to `live` as soon as its gate is open",
+        at.inputs.requested,
+        lacks.join("; ")
+    )
+}
+
 /// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip
 /// without force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
 pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
@@ -40,12 +51,16 @@ pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &G
     if let Some(unknown_retries) = gate.held(positions, &at) {
         at.inputs.gate = Some(HELD_AT);
         set_held(&mut at, unknown_retries);
+        if let Some(live) = positions.live.get_mut(id) {
+            live.is_held = true;
+        }
     }
     lower_without_key(&mut at);
     positions.routes.insert(id.clone(), at);
 }
 
-/// Sets how far the cohorts of each route may go: what the route has proven, and which of them are held.
+/// Sets how far the cohorts of each route may go (what the route has proven, and which of them are held), and whether
+/// the route is marked as changed since its evidence.
 pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     let judge = |at: &RoutePosition| {
         let held: Vec<_> = gate.held_cohorts(positions, at).collect();
@@ -56,12 +71,13 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
         }
         let until = held.iter().map(|(_, unknown_retries)| unknown_retries.until).min();
         let names: Vec<String> = held.iter().map(|(cohort, _)| cohort.name.clone()).collect();
-        (gate.proven(positions, at), names, until)
+        (gate.proven(positions, at), names, until, is_changed(positions, at))
     };
     let judged: Vec<_> = positions.routes.values().map(judge).collect();
-    for (at, (proven, held, until)) in positions.routes.values_mut().zip(judged) {
+    for (at, (proven, held, until, is_changed)) in positions.routes.values_mut().zip(judged) {
         at.inputs.proven = proven;
         at.inputs.held_cohorts = held;
+        at.inputs.is_changed = is_changed;
         at.cohorts_held_until = until;
     }
 }
@@ -75,4 +91,26 @@ fn highest_by_key(at: &RoutePosition) -> State {
         rung = below;
     }
     rung
+}
+
+/// Logs the routes that do not have their requested state. To be called once the positions are in force.
+pub(super) fn log_refused(positions: &Positions) {
+    for at in positions.routes.values().filter(|at| !at.refused.is_empty()) {
+        let (wanted, stays, why) = (at.inputs.requested, at.rung(), at.refused.join("; "));
+        match at.held_until {
+            Some(_) => tracing::warn!(
+                route = %at.route.id, %wanted, %stays, why, "this route is held below its requested state"
+            ),
+            None if wanted == stays && stays == State::Only => tracing::warn!(
+                route = %at.route.id, declared = %at.route.declared, %stays, why,
+                "this route does not go down as its file says"
+            ),
+            None if wanted == stays => tracing::warn!(
+                route = %at.route.id, %stays, why, "the file asks for a larger share than the gate allows"
+            ),
+            None => tracing::warn!(
+                route = %at.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
+            ),
+        }
+    }
 }

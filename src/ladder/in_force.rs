@@ -272,9 +272,11 @@ impl InForce {
         })
     }
 
-    /// When the first route that the files hold below `live` is to be judged again.
-    pub fn held_until(&self) -> Option<Timestamp> {
-        self.lock().positions.held_until()
+    /// Whether a route that is held below `live` is to be judged again, or one is marked as changed since its evidence.
+    pub fn may_release(&self, now: Timestamp) -> bool {
+        let inputs = self.lock();
+        let is_due = inputs.positions.held_until().is_some_and(|until| until <= now);
+        is_due || inputs.positions.routes.values().any(|at| at.inputs.is_changed)
     }
 
     /// The effective state of a route now.

@@ -35,11 +35,13 @@ mod in_force;
 mod kill_switch;
 mod larger_share;
 mod later_ids;
+mod live_basis;
 mod lowered_routes;
 mod mover;
 mod only;
 mod orphans;
 mod overtaken;
+mod parted;
 mod passing_commands;
 mod pending_shares;
 mod positions;
@@ -175,12 +177,13 @@ impl Ladder {
     }
 
     /// Returns routes that files held below `live` to it, once the retries for which they were held can no longer come.
-    /// To be called periodically; cheap while no route is held.
+    /// Takes the mark `changed` from routes in `live` whose evidence opens the gate to `live` now. To be called
+    /// periodically; cheap while no route is held or marked.
     ///
     /// # Errors
     /// The store does not answer; nothing changed.
     pub async fn release_held(&self) -> Result<(), StoreError> {
-        if self.mover.in_force().held_until().is_none_or(|until| until > clock::now()) {
+        if !self.mover.in_force().may_release(clock::now()) {
             return Ok(());
         }
         let mover = Arc::clone(&self.mover);

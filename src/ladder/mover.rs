@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
+use super::export::log;
 use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
 use super::gate::{AllowedMove, Gate, MoveRefusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
@@ -22,7 +23,7 @@ use super::types::{
     ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{export, files, holds, only, orphans, overtaken, passing_commands, scopes, status};
+use super::{files, holds, live_basis, only, orphans, overtaken, passing_commands, scopes, status};
 use crate::clock;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
@@ -155,7 +156,7 @@ impl Mover {
         let (before, all_recorded) = self.record_waiting_first(&guard).await;
         all_recorded?;
         let now = clock::now();
-        if before.held_until().is_none_or(|until| until > now) {
+        if before.held_until().is_none_or(|until| until > now) && !self.gate.ends_a_mark(&before) {
             return Ok(());
         }
         let (after, moves) = files::release(&before, now, &self.gate);
@@ -185,12 +186,8 @@ impl Mover {
             flips.push(self.flip_record(&after, step, FlipSource::File.as_str().to_owned()));
         }
         // Files that change neither a state nor a declaration need no write to the store.
-        let known = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
-        if !flips.is_empty()
-            || after.remembered != before.remembered
-            || after.scopes != known
-            || after.followers != before.followers
-        {
+        let scopes = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
+        if !flips.is_empty() || after.rows() != (Positions { scopes, ..before.clone() }).rows() {
             all_recorded?;
             flips = self.record(Recording { flips, declared: Some(after.rows()) }, &after).await?;
         }
@@ -202,7 +199,8 @@ impl Mover {
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
         recorded();
         let overtaken = self.put_in_force(after.clone());
-        files::log_refused(&after);
+        holds::log_refused(&after);
+        live_basis::log_changed(before, &self.in_force.inputs().positions);
         flips.iter().for_each(|flip| log(flip, FlipSource::File));
         if !overtaken.is_empty() {
             self.take_back(&overtaken, before).await;
@@ -259,6 +257,9 @@ impl Mover {
         let step = Move { route: route.clone(), from, to, shares, reason, overridden };
         let flip = self.flip_record(&positions, step, request.by);
         positions.remembered.insert(route.clone(), now);
+        if goes_up || requested.force {
+            live_basis::accept(&mut positions, route, to);
+        }
         let flip = self.record_one(flip, Some(positions.rows()), &positions).await?;
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, &self.gate);
@@ -389,11 +390,4 @@ impl Mover {
 pub(super) fn unknown_route(positions: &Positions, route: &RouteId) -> FlipError {
     let near = nearest(route.as_str(), positions.routes.keys().map(RouteId::as_str));
     FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
-}
-
-pub(super) fn log(flip: &FlipRecord, source: FlipSource) {
-    export::count_flip(flip, source);
-    let FlipRecord { number, route, from, to, shares: _, by, at: _, reason, forced, overridden: _, evidence: _ } = flip;
-    let route = route.as_ref().map_or("(kill switch)", RouteId::as_str);
-    tracing::info!(number, route, %from, %to, %by, reason = reason.as_deref(), forced, "flipped");
 }

@@ -7,8 +7,7 @@
 //! freeze. In the store, the flip that takes back comes before the freeze, so that a restart does not find the route in
 //! `only` during a recorded freeze.
 
-use super::files;
-use super::positions::{Positions, RoutePosition};
+use super::positions::{Positions, RoutePosition, UNPROVEN_MAX};
 use crate::flag::State;
 use crate::names::RouteId;
 
@@ -27,7 +26,7 @@ pub(super) fn keep_below_only(before: &Positions, after: &mut Positions) -> Vec<
         if rungs.contains(&State::Only) {
             continue;
         }
-        at.inputs.gate = Some(rungs.into_iter().min().unwrap_or(files::UNPROVEN_MAX));
+        at.inputs.gate = Some(rungs.into_iter().min().unwrap_or(UNPROVEN_MAX));
         at.inputs.is_held = false;
         at.inputs.returns_at_restart = true;
         kept.push(id.clone());

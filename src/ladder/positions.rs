@@ -12,7 +12,11 @@ use super::scopes::Scopes;
 use super::types::{DeclaredFiles, FlipSource, MoveRequest};
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
-use crate::store::{DeclaredState, FileState, FlipRecord, RetryScopes};
+use crate::store::{DeclaredState, FileState, FlipRecord, LiveBasis, RetryScopes};
+
+/// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
+/// evidence.
+pub(super) const UNPROVEN_MAX: State = State::Shadow;
 
 /// The rung of one route.
 #[derive(Clone)]
@@ -44,6 +48,10 @@ pub(super) struct Positions {
     pub flips: BTreeMap<RouteId, FlipRecord>,
     /// The declarations of the files that the store has.
     pub remembered: BTreeMap<RouteId, FileState>,
+    /// The routes in `remembered` that the files do not have any more.
+    pub absent: BTreeSet<RouteId>,
+    /// On which evidence routes, or cohorts of them, are in `live` or above.
+    pub live: BTreeMap<RouteId, LiveBasis>,
     /// Of each route that follows up instances: by which requests it does so.
     pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
@@ -58,6 +66,10 @@ impl RoutePosition {
     /// The rung that the route is on: the requested one, or a lower one if the gate refused the state in the file.
     pub fn rung(&self) -> State {
         self.inputs.granted()
+    }
+    /// The highest of its rung and of the state to which it may return by its last flip.
+    pub fn highest(&self) -> State {
+        self.last.as_ref().map_or(State::Off, state_of).max(self.rung())
     }
     /// The share of callers who are on a rung or above it; `None` if the route is below that rung.
     pub fn reached(&self, rung: State) -> Option<Percent> {
@@ -78,11 +90,13 @@ impl RoutePosition {
     }
     /// Whether the engine answers requests of it, or of a cohort of it, guard, health and kill switch aside.
     pub fn takes_instances(&self) -> bool {
-        let takes = |cohort: &Cohort| {
-            let is_allowed = cohort.force.is_some() || self.inputs.proven >= State::Live;
-            cohort.state >= State::Live && is_allowed && !self.inputs.held_cohorts.contains(&cohort.name)
-        };
-        self.rung() >= State::Live || self.route.cohorts.iter().any(takes)
+        let takes = |cohort: &Cohort| !self.inputs.held_cohorts.contains(&cohort.name);
+        self.rung() >= State::Live || self.live_cohorts().any(takes)
+    }
+    /// The cohorts that are in `live` or above, or held below it.
+    pub fn live_cohorts(&self) -> impl Iterator<Item = &Cohort> {
+        let is_allowed = |cohort: &&Cohort| cohort.force.is_some() || self.inputs.proven >= State::Live;
+        self.route.cohorts.iter().filter(|cohort| cohort.state >= State::Live).filter(is_allowed)
     }
     /// When a person last gave `--force` for the present state.
     pub fn forced_at(&self) -> Option<Timestamp> {
@@ -113,12 +127,16 @@ impl Positions {
         let freeze = flips.iter().find(|flip| flip.route.is_none()).map_or(Freeze::No, freeze_of);
         let followers = remembered.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
         let scopes = remembered.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
+        let live = remembered.iter().filter_map(|row| Some((row.route.clone(), row.live.clone()?))).collect();
+        let absent = remembered.iter().filter(|row| row.is_absent).map(|row| row.route.clone()).collect();
         Self {
             declared: DeclaredFiles { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
             later_ids: LaterIds::new(),
             flips: flips.into_iter().filter_map(by_route).collect(),
             remembered: remembered.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
+            absent,
+            live,
             followers,
             scopes,
             earlier_scopes: Arc::default(),
@@ -131,7 +149,11 @@ impl Positions {
         self.flips.insert(route.clone(), flip.clone());
         if let Some(position) = self.routes.get_mut(route) {
             let shares = flip.shares.unwrap_or(position.inputs.shares);
-            position.moved(state_of(&flip), shares, flip);
+            let to = state_of(&flip);
+            position.moved(to, shares, flip);
+            if to < State::Live && position.live_cohorts().next().is_none() {
+                self.live.remove(route);
+            }
         }
     }
 
@@ -170,13 +192,15 @@ impl Positions {
 
     /// The rows of all declarations, as the store keeps them.
     pub fn rows(&self) -> Vec<DeclaredState> {
-        let routes: BTreeSet<&RouteId> =
-            self.remembered.keys().chain(self.scopes.keys()).chain(self.followers.keys()).collect();
+        let routes = self.remembered.keys().chain(self.scopes.keys()).chain(self.followers.keys());
+        let routes: BTreeSet<&RouteId> = routes.chain(self.live.keys()).collect();
         let row = |route: &RouteId| DeclaredState {
             route: route.clone(),
             file: self.remembered.get(route).copied(),
             retry: self.scopes.get(route).cloned(),
             follows: self.followers.get(route).cloned(),
+            live: self.live.get(route).cloned(),
+            is_absent: self.absent.contains(route),
         };
         routes.into_iter().map(row).collect()
     }

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::export::log;
 use super::in_force::Inputs;
 use super::kill_switch::PendingFreeze;
-use super::mover::{Mover, MovesLock, log};
+use super::mover::{Mover, MovesLock};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
 use super::record::Recording;

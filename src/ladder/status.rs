@@ -2,6 +2,7 @@
 
 use super::gate::Gate;
 use super::in_force::Inputs;
+use super::live_basis;
 use super::positions::RoutePosition;
 use super::types::UnknownRetries;
 use super::unrecorded_flips::with_shown_number;
@@ -29,6 +30,10 @@ pub struct RouteStatus {
     pub forced: Option<String>,
     /// Why it, or a cohort of it, does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
+    /// If something that its evidence depends on was changed while it, or a cohort of it, was in `live` or above: a
+    /// sentence that says so and what to do. `None` once evidence supports the change, or a person accepted it by
+    /// force.
+    pub changed: Option<String>,
     /// The last flip. Its number is 0 while the store does not have it.
     pub last: Option<FlipRecord>,
     /// Whether its last flip, a flip down, is not in the store yet, so that a restart would lose it.
@@ -62,6 +67,7 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> 
         has_no_flip: at.inputs.has_no_flip,
         forced: gate.still_forced(&inputs.positions, at),
         refused: at.refused.iter().cloned().chain(held_cohorts).collect(),
+        changed: live_basis::sentence(at),
         last: at.last.clone().map(with_shown_number),
         is_unrecorded: inputs.has_unrecorded_flip(&at.route.id),
         next: gate.next(&inputs.positions, at).map(|(to, missing)| NextRung { to, missing }),

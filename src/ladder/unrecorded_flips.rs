@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::gate::Gate;
 use super::holds;
-use super::positions::{Positions, RoutePosition, state_of};
+use super::positions::{Positions, state_of};
 use crate::flag::{Percent, Route, Shares, State};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
@@ -64,18 +64,13 @@ impl UnrecordedFlip {
         }
         let to = state_of(&self.flip);
         let has_larger_share = self.flip.shares.is_some_and(|shares| at.inputs.shares.of(to) > shares.of(to));
-        if highest(at) < to || (highest(at) == to && !has_larger_share) {
+        if at.highest() < to || (at.highest() == to && !has_larger_share) {
             return false;
         }
         let id = at.route.id.clone();
         lower(positions, &id, self, gate);
         true
     }
-}
-
-/// The highest of the state in force and of the state to which the route may return by its last flip.
-pub(super) fn highest(at: &RoutePosition) -> State {
-    at.last.as_ref().map_or(State::Off, state_of).max(at.rung())
 }
 
 /// Whether the last flip of a route waits to be recorded.
@@ -96,7 +91,7 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut Un
     let to = state_of(&unrecorded.flip);
     if !at.last.as_ref().is_some_and(is_unrecorded) {
         rung.as_str().clone_into(&mut unrecorded.flip.from);
-        unrecorded.stored = highest(at);
+        unrecorded.stored = at.highest();
     }
     unrecorded.flip.route = Some(id.clone());
     let made_with = unrecorded.flip.shares.map_or(shares.of(to), |made_with| made_with.of(to));

@@ -14,6 +14,7 @@ mod check;
 mod codec;
 mod commit_age;
 mod coordination;
+mod declared_state;
 mod encoded;
 mod error;
 mod followed_path;
@@ -48,6 +49,7 @@ pub use commit_age::{CommitAge, stall_text};
 pub use coordination::{
     OwnedRun, Purged, RunBodies, RunCoordination, StoreNotification, TakeResult, no_such_run, run_has_ended,
 };
+pub use declared_state::{DeclaredState, FileState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
 pub use followed_path::FollowedPath;
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
@@ -56,9 +58,8 @@ pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use postgres::PostgresStore;
 pub use put_flips::PutFlips;
 pub use records::{
-    Append, Claim, CommandRecord, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange,
-    LockRow, NewPin, Overridden, PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent,
-    WebhookMessage,
+    Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, Overridden,
+    PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
 };
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes};

@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::followed_path::FollowedPath;
-use super::retry_scopes::RetryScopes;
 use super::{ClaimedRequest, StoreError, codec};
 use crate::compare::Difference;
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
@@ -313,58 +311,6 @@ pub struct Overridden {
     /// When a person last gave `--force` for it; `None` if only a file did, and in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_at: Option<Timestamp>,
-}
-
-/// The last declaration of a route in the files, to which newly read files are compared.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "DeclaredRow", into = "DeclaredRow")]
-pub struct DeclaredState {
-    /// The route.
-    pub route: RouteId,
-    /// What the file declared when files were last put in force; `None` where the route was in no file.
-    pub file: Option<FileState>,
-    /// What its retry keys are scoped by; `None` in a row that an older binary wrote.
-    pub retry: Option<RetryScopes>,
-    /// By which requests it follows up the instances of a family; `None` where it does not, or in a row that an older
-    /// binary wrote.
-    pub follows: Option<FollowedPath>,
-}
-
-/// The stored form of [`DeclaredState`]. Older binaries did not write `retry` and `follows`.
-#[derive(Serialize, Deserialize)]
-struct DeclaredRow {
-    route: RouteId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    state: Option<State>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    shares: Option<Shares>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    retry: Option<RetryScopes>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    follows: Option<FollowedPath>,
-}
-
-impl From<DeclaredRow> for DeclaredState {
-    fn from(DeclaredRow { route, state, shares, retry, follows }: DeclaredRow) -> Self {
-        let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
-        Self { route, file, retry, follows }
-    }
-}
-
-impl From<DeclaredState> for DeclaredRow {
-    fn from(DeclaredState { route, file, retry, follows }: DeclaredState) -> Self {
-        let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
-        Self { route, state, shares, retry, follows }
-    }
-}
-
-/// What a file declares of a route: only a change of that is a flip by `file`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FileState {
-    /// Its state in the file.
-    pub state: State,
-    /// Its shares in the file.
-    pub shares: Shares,
 }
 
 /// One comparison that is kept as a sample. It was redacted before.

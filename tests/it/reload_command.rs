@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use pointsman::demo::Latency;
 use serde_json::{Value, json};
 
+use crate::legacy_keys::force;
 use crate::support::process::output_text;
 use crate::support::strace::Strace;
 use crate::support::test_system::TestSystem;
@@ -132,5 +133,36 @@ async fn a_reload_waits_for_a_store_that_hangs_only_so_long() {
     hangs.end().await;
     let (code, shown) = reload(&system).await;
     assert_eq!((code, &shown["changed"]), (Some(0), &json!(false)), "{shown}");
+    system.finish().await;
+}
+
+/// A new version of a workflow answers at once, and nothing hides that: neither the command nor a process that was
+/// killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_workflow_in_live_is_named_until_it_is_accepted() {
+    const WORKFLOW: &str = "workflows/create-order.yaml";
+    let mut system = TestSystem::start().await;
+    force(&system, "live").await;
+    system.flags.edit(WORKFLOW, |text| text.replace("* 100.0 + 0.5)", "* 100.0 + 0.25)"));
+    let (code, shown) = reload(&system).await;
+    let named: Vec<_> = shown["changed_since_evidence"].as_array().expect("a list").iter().collect();
+    assert!(code == Some(0) && named.iter().any(|changed| changed["route"] == "orders.create"), "{shown}");
+    for when in ["after a reload", "after a kill"] {
+        let row = system.pointsman.get("/api/v2/routes/orders.create").await["row"].clone();
+        assert_eq!(row["effective"], json!({ "state": "live", "why": "unproven" }), "{when}");
+        let text = output_text(&system.pointsman.cli(&["status"]).await);
+        assert!(text.contains("warning: `orders.create` is in `live`, and its workflow"), "{when}: {text}");
+        // Its follower depends on the workflow that creates the instances.
+        let refusal = system.flip("orders.get", "only", &["--reason", "up"]).await.expect_err("the gate is shut");
+        assert!(refusal.contains("flip `orders.get` to `dark` or lower to have it compared"), "{when}: {refusal}");
+        system.kill().await;
+        system.restart().await;
+    }
+    system.flip("orders.create", "live", &["--force", "--reason", "urgent"]).await.expect("it is forced");
+    system.kill().await;
+    system.restart().await;
+    let row = system.pointsman.get("/api/v2/routes/orders.create").await["row"].clone();
+    assert_eq!(row["effective"], json!({ "state": "live", "why": "requested" }), "{row}");
+    assert_eq!((&row["changed_since_evidence"], &row["forced"]), (&Value::Null, &json!("urgent")), "{row}");
     system.finish().await;
 }

@@ -31,10 +31,23 @@ pub struct ReloadResponse {
     pub flips: Vec<FlipRow>,
     /// The routes that do not have the state that is requested for them.
     pub held: Vec<HeldRoute>,
+    /// The routes whose workflow, rules, `match` or services were changed while they, or a cohort of them, were in
+    /// `live` or above, by these files or by earlier ones. They stay there, and no evidence supports the change.
+    #[serde(default)]
+    pub changed_since_evidence: Vec<ChangedRoute>,
     /// The warnings of `check`.
     pub warnings: Vec<FileProblem>,
     /// The settings that differ from those that the process was started with, and take effect at the next start.
     pub needs_restart: Vec<String>,
+}
+
+/// A route that was changed while it, or a cohort of it, was in `live` or above.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangedRoute {
+    /// The route.
+    pub route: RouteId,
+    /// What was changed and what to do, as a sentence.
+    pub reason: String,
 }
 
 /// A route that does not have the state that is requested for it.

@@ -38,6 +38,7 @@ pub fn state_inputs(state: State) -> StateInputs {
         healthy: true,
         proven: state,
         held_cohorts: Vec::new(),
+        is_changed: false,
     }
 }
 

@@ -23,7 +23,7 @@ prop_compose! {
             requested,
             shares: percents(shadow.into(), dark.into(), live.into()),
             has_no_flip, gate, is_held: gate.is_some(), returns_at_restart: false, guard, healthy, proven,
-            held_cohorts: Vec::new(),
+            held_cohorts: Vec::new(), is_changed: false,
         }
     }
 }

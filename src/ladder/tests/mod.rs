@@ -1,6 +1,7 @@
 //! Moves over a store in memory.
 
 mod captured_log;
+mod changed_in_live;
 mod failing_store;
 mod families;
 mod files;

@@ -141,18 +141,18 @@ async fn files_that_move_nothing_need_no_store() {
 /// Evidence of older files does not count for new files, also before these are in force.
 #[tokio::test]
 async fn the_gate_looks_at_evidence_of_the_files_that_it_judges() {
-    let fixture = Fixture::open(files(&[])).await;
-    fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.evidence.set_basis(0, &[("plain".into(), "one".into())]);
-    fixture.record_engine_answers("plain");
-    let based = |basis: &str| {
-        let mut files = files(&[("plain", State::Only)]);
+    let based = |basis: &str, declared: State| {
+        let mut files = files(&[("plain", declared)]);
         files.bases.insert("plain".into(), basis.into());
         files
     };
-    fixture.ladder.reload(based("two"), || {}).await.unwrap();
+    let fixture = Fixture::open(based("one", State::Off)).await;
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    fixture.evidence.set_basis(0, &[("plain".into(), "one".into())]);
+    fixture.record_engine_answers("plain");
+    fixture.ladder.reload(based("two", State::Only), || {}).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Live, EffectiveReason::Gate));
-    fixture.ladder.reload(based("one"), || {}).await.unwrap();
+    fixture.ladder.reload(based("one", State::Only), || {}).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Only, EffectiveReason::Requested));
 }
 

@@ -5,7 +5,7 @@ use crate::compare::{Difference, DifferenceKind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
     DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord,
-    Overridden, PutFlips, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
+    LiveBasis, Overridden, PutFlips, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
 };
 
 on_every_store! {
@@ -108,7 +108,8 @@ async fn flips_are_numbered_and_the_last_of_each_route_is_returned(which: StoreK
 async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let file = Some(FileState { state: State::Off, shares: Shares::default() });
-    let declared = vec![DeclaredState { route: "a".into(), file, retry: None, follows: None }];
+    let declared =
+        vec![DeclaredState { route: "a".into(), file, retry: None, follows: None, live: None, is_absent: false }];
     assert_eq!(put(&fixture, 1, &[flip(Some("a"), "off")], Some(declared.clone())).await, None, "there is no flip 1");
     assert_eq!(put(&fixture, 0, &[flip(Some("a"), "live")], None).await, Some(vec![1]));
     assert_eq!(put(&fixture, 1, &[flip(None, "instances")], None).await, Some(vec![2]));
@@ -127,7 +128,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let of = |route: &str, state| {
         let file = Some(FileState { state, shares: Shares::default() });
-        DeclaredState { route: route.into(), file, retry: None, follows: None }
+        DeclaredState { route: route.into(), file, retry: None, follows: None, live: None, is_absent: false }
     };
     put(&fixture, 0, &[], Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), [of("a", State::Off), of("b", State::Live)]);
@@ -172,7 +173,14 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         param: "id".into(),
         except: vec!["GET /orders/new".into()],
     };
-    let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None), follows: Some(follows) };
+    let gone = DeclaredState {
+        route: "b".into(),
+        file: None,
+        retry: retry(None),
+        follows: Some(follows),
+        live: Some(LiveBasis { basis: Some("a hash".into()), is_held: true }),
+        is_absent: true,
+    };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];
     put(&fixture, 2, &[], Some(rows.clone())).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), rows);

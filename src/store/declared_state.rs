@@ -1,0 +1,80 @@
+//! What the files declared of a route when they were last put in force, and what that was based on.
+
+use serde::{Deserialize, Serialize};
+
+use super::followed_path::FollowedPath;
+use super::retry_scopes::RetryScopes;
+use crate::flag::{Shares, State};
+use crate::names::RouteId;
+
+/// The last declaration of a route in the files, to which newly read files are compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "DeclaredRow", into = "DeclaredRow")]
+pub struct DeclaredState {
+    /// The route.
+    pub route: RouteId,
+    /// What the file declared when files were last put in force; `None` where the route was in no file.
+    pub file: Option<FileState>,
+    /// What its retry keys are scoped by; `None` in a row that an older binary wrote.
+    pub retry: Option<RetryScopes>,
+    /// By which requests it follows up the instances of a family; `None` where it does not, or in a row that an older
+    /// binary wrote.
+    pub follows: Option<FollowedPath>,
+    /// On which evidence it, or a cohort of it, is in `live` or above; `None` where neither is, or in a row that an
+    /// older binary wrote.
+    pub live: Option<LiveBasis>,
+    /// Whether the files that were read last do not have the route. `file` is what earlier ones declared.
+    pub is_absent: bool,
+}
+
+/// On which evidence a route, or a cohort of it, is in `live` or above.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveBasis {
+    /// The basis of the evidence (a hash of workflows, rules, `match` and services) with which it went there: through
+    /// the gate, or by force. If the files have another basis now, they were changed since. `None` if it is not known.
+    pub basis: Option<String>,
+    /// Whether the route is below `live` without a flip, because it is held there, or was held and its gate is shut.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_held: bool,
+}
+
+/// The stored form of [`DeclaredState`]. Older binaries wrote only the route, `state` and `shares`.
+#[derive(Serialize, Deserialize)]
+struct DeclaredRow {
+    route: RouteId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shares: Option<Shares>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<RetryScopes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    follows: Option<FollowedPath>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    live: Option<LiveBasis>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_absent: bool,
+}
+
+impl From<DeclaredRow> for DeclaredState {
+    fn from(DeclaredRow { route, state, shares, retry, follows, live, is_absent }: DeclaredRow) -> Self {
+        let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
+        Self { route, file, retry, follows, live, is_absent }
+    }
+}
+
+impl From<DeclaredState> for DeclaredRow {
+    fn from(DeclaredState { route, file, retry, follows, live, is_absent }: DeclaredState) -> Self {
+        let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
+        Self { route, state, shares, retry, follows, live, is_absent }
+    }
+}
+
+/// What a file declares of a route: only a change of that is a flip by `file`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FileState {
+    /// Its state in the file.
+    pub state: State,
+    /// Its shares in the file.
+    pub shares: Shares,
+}

@@ -39,7 +39,8 @@ pub fn decide_with_diagnostics(
     if let Some(arm) = facts.first_try {
         return decide_retry(state, arm);
     }
-    match rung(set, flag, facts, diagnostics) {
+    let (rung, reason) = rung(set, flag, facts, diagnostics);
+    match rung {
         Rung::Off => Decision::Legacy { rung: State::Off, engine_work: EngineWork::None },
         Rung::NotSampled => {
             Decision::Legacy { rung: State::Shadow, engine_work: EngineWork::Skip(SkipReason::NotSampled) }
@@ -55,8 +56,8 @@ pub fn decide_with_diagnostics(
         Rung::Dark => Decision::Legacy { rung: State::Dark, engine_work: dark_work(flag, facts) },
         // Legacy created the instance, so only legacy can answer.
         Rung::Live if is_follower(flag) => Decision::Legacy { rung: State::Live, engine_work: dark_work(flag, facts) },
-        Rung::Live => Decision::Engine { rung: State::Live, may_fall_back: true, reason: EngineReason::Rung },
-        Rung::Only => Decision::Engine { rung: State::Only, may_fall_back: false, reason: EngineReason::Rung },
+        Rung::Live => Decision::Engine { rung: State::Live, may_fall_back: true, reason },
+        Rung::Only => Decision::Engine { rung: State::Only, may_fall_back: false, reason },
     }
 }
 
@@ -148,7 +149,13 @@ impl From<State> for Rung {
     }
 }
 
-fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: &mut DecisionDiagnostics) -> Rung {
+/// The rung of a request, and why the engine answers if that is `live` or above.
+fn rung(
+    set: &FlagSet,
+    flag: &RouteFlag,
+    facts: &RequestFacts<'_>,
+    diagnostics: &mut DecisionDiagnostics,
+) -> (Rung, EngineReason) {
     // A cohort never lowers a caller from `only`: legacy may no longer exist.
     let cohort = match flag.effective.state {
         State::Only => None,
@@ -156,10 +163,20 @@ fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: 
     };
     match cohort {
         // A cohort's rung applies to all of its callers: no share applies.
-        Some(cohort) if !flag.lacks_evidence(cohort) => flag.rung_of(cohort).into(),
+        Some(cohort) if !flag.lacks_evidence(cohort) => {
+            let rung: Rung = flag.rung_of(cohort).into();
+            let is_live = cohort.force.is_some() && rung >= Rung::Live;
+            // Its callers need no key, so a missing one is not counted.
+            let by_share = || rung_by_share(set, flag, facts, &mut DecisionDiagnostics::default());
+            let by_force = is_live && by_share() < Rung::Live;
+            (rung, if by_force { EngineReason::ForcedCohort } else { EngineReason::Rung })
+        }
         // For want of evidence the cohort is below its rule's rung, but never below the callers outside it.
-        Some(cohort) => rung_by_share(set, flag, facts, diagnostics).max(flag.rung_of(cohort).into()),
-        None => rung_by_share(set, flag, facts, diagnostics),
+        Some(cohort) => {
+            let by_share = rung_by_share(set, flag, facts, diagnostics);
+            (by_share.max(flag.rung_of(cohort).into()), EngineReason::Rung)
+        }
+        None => (rung_by_share(set, flag, facts, diagnostics), EngineReason::Rung),
     }
 }
 

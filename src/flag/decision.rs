@@ -157,6 +157,9 @@ impl EngineWork {
 pub enum EngineReason {
     /// The request's rung is `live` or `only`.
     Rung,
+    /// The same, and only by the `force` of a cohort: by the route's state and shares the caller would be on a lower
+    /// rung.
+    ForcedCohort,
     /// The engine owns the instance.
     Pin,
     /// The engine took the first try of this request.
@@ -164,10 +167,18 @@ pub enum EngineReason {
 }
 
 impl EngineReason {
+    /// Whether the engine answers because of the rung that the request is on.
+    pub fn is_by_rung(self) -> bool {
+        match self {
+            EngineReason::Rung | EngineReason::ForcedCohort => true,
+            EngineReason::Pin | EngineReason::Retry => false,
+        }
+    }
     /// The name in the access log.
     pub fn as_str(self) -> &'static str {
         match self {
             EngineReason::Rung => "rung",
+            EngineReason::ForcedCohort => "forced_cohort",
             EngineReason::Pin => "pin",
             EngineReason::Retry => "retry",
         }

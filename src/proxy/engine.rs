@@ -62,7 +62,15 @@ pub(super) async fn answer(
     let files_version = proxied.table.set.files_version;
     // A retry is not counted: what became of the request was counted when its first try was answered.
     let count_served = |served| {
-        if reason != EngineReason::Retry {
+        // Nobody has judged that the callers of a forced cohort are like the others: their answers do not support
+        // `only` for all. An error of the engine counts whoever the caller is.
+        let is_answer = matches!(served, Served::Answered | Served::CallerError);
+        let counts = match reason {
+            EngineReason::Rung | EngineReason::Pin => true,
+            EngineReason::ForcedCohort => !is_answer,
+            EngineReason::Retry => false,
+        };
+        if counts {
             shared.served_observer.served(route, files_version, served);
         }
     };
@@ -72,7 +80,7 @@ pub(super) async fn answer(
         Err(overdue) => return Err(proxied.refused(rung, Failure::Overdue(overdue))),
         Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
         // Not for a retry: the engine may have performed its first try.
-        Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
+        Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason.is_by_rung() => {
             // An earlier process may have taken larger bodies.
             let all = flagged.retry_keys.iter().chain(&flagged.earlier.keys);
             let any_caller: Vec<_> = all.filter_map(|keys| keys.any_caller).collect();

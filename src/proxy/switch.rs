@@ -209,7 +209,7 @@ async fn answer_flagged(
     // is in `live` or returns there. While a route's flip down is not in the store yet, a restart returns it to `live`,
     // and another process may have it in `live` and have taken the first try.
     if first_try.is_unknown {
-        let is_by_rung = matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
+        let is_by_rung = matches!(decision, Decision::Engine { reason, .. } if reason.is_by_rung());
         let only_reads = is_by_rung && !flag.route.keeps_runs;
         let at_most_shadow = flag.is_granted_at_most(State::Shadow) && !could_be_live(flag, &facts);
         let is_served_anyway = at_most_shadow && !first_try.this_engine_may_have_it;
@@ -325,7 +325,7 @@ fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: Re
     let unless_frozen = if is_exempt { MayBegin::Always } else { MayBegin::UnlessFrozen };
     match decision {
         Decision::Engine { reason: EngineReason::Pin, .. } => MayBegin::Always,
-        Decision::Engine { reason: EngineReason::Rung, .. } => unless_frozen,
+        Decision::Engine { reason: EngineReason::Rung | EngineReason::ForcedCohort, .. } => unless_frozen,
         Decision::Engine { reason: EngineReason::Retry, may_fall_back, .. } => {
             match decide(set, flag, &RequestFacts { first_try: None, ..facts }) {
                 Decision::Engine { may_fall_back: would_fall_back, .. } => {

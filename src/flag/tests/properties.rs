@@ -116,7 +116,7 @@ proptest! {
             prop_assert!(real(decision).iter().all(|real| *real == arm), "{:?}", decision);
         }
         // The engine answers a new request only where a rung says so. No rung but `only` is above the cap.
-        if let Decision::Engine { rung, reason: EngineReason::Rung, .. } = decision {
+        if let Decision::Engine { rung, reason: EngineReason::Rung | EngineReason::ForcedCohort, .. } = decision {
             prop_assert!(rung >= State::Live && !pinned && !retried);
             prop_assert!(rung <= flag.cap || effective == State::Only);
         }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod buffering;
+mod cohorts;
 mod completions;
 mod corpus;
 mod created_ids;

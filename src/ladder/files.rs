@@ -29,7 +29,7 @@ use super::only::no_acknowledgement;
 use super::parted::{flip_of_later_id, was_earlier_id_of_another};
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
-use super::{cohort_reasons, live_basis, orphans, scopes};
+use super::{cohort_reasons, live_basis, orphans, returned, scopes};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -82,8 +82,8 @@ pub(super) fn adopt(
     (after, moves)
 }
 
-/// What the file of a flipped route declared stays stored while the route is in no file: if the route comes back
-/// unchanged, its last flip still counts. A route that was renamed has its declaration under its present id.
+/// What the file of a flipped route declared stays stored while the route is in no file, so that the route is
+/// recognised when it comes back. A route that was renamed has its declaration under its present id.
 fn keep_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Route>]) {
     // The declaration of a renamed route whose move was refused is still under its earlier id.
     for route in routes.iter().filter(|route| !before.remembered.contains_key(&route.id)) {
@@ -99,6 +99,7 @@ fn keep_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Ro
         before.flips.contains_key(id) || of_renamed()
     };
     after.remembered.retain(|id, _| after.routes.contains_key(id) || (has_flip(id) && !is_earlier(id)));
+    after.absent = after.remembered.keys().filter(|id| !after.routes.contains_key(*id)).cloned().collect();
 }
 
 /// The positions after the release of routes whose hold is over, and the flips by `file` of these routes. Other routes
@@ -153,6 +154,13 @@ fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
 /// `gets_force`: the files before had no `force` for it.
 fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &Gate) -> Option<Move> {
     let mut at = positions.routes.get(&route.id)?.clone();
+    if returned::is_back(positions, &at) {
+        at.refused.clear();
+        let made = returned::judge(positions, &mut at, gate);
+        positions.remembered.insert(route.id.clone(), at.declared());
+        limit_and_set(positions, at);
+        return made;
+    }
     // An earlier refusal is dropped; the move is judged anew if the file still requests it.
     at.inputs.requested = at.last.as_ref().map_or_else(|| at.rung(), state_of);
     at.inputs.gate = None;

@@ -48,6 +48,7 @@ mod positions;
 mod reassigned_requests;
 mod record;
 mod record_later;
+mod returned;
 mod scopes;
 mod shares;
 mod status;

@@ -67,7 +67,7 @@ impl Mover {
             tracing::error!(
                 route = %id,
                 "this route was in `only`, and the files do not have it or its workflow any more: legacy gets its requests \
-                 now. Put it back if that is not wanted; its state is still stored"
+                 now. If that is not wanted, put it back and flip it up again: it counts as new then"
             );
         }
         let in_force = InForce::new(before.clone(), before.freeze, secret);

@@ -55,7 +55,7 @@ impl UnrecordedFlip {
     pub fn keep_in(&mut self, positions: &mut Positions, gate: &Gate) -> bool {
         let Some(own) = self.flip.route.clone() else { return false };
         let Some(at) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
-            // The route has left the files. If it comes back, its last flip counts.
+            // The route has left the files. If it comes back, it goes no higher than its last flip.
             positions.flips.insert(own, self.provisional());
             return true;
         };

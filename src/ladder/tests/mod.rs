@@ -17,6 +17,7 @@ mod outcomes;
 mod overtaken;
 mod races;
 mod renames;
+mod returned;
 mod scopes;
 mod shares;
 mod taken_back;

@@ -4,7 +4,8 @@
 //! Always true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the
 //! basis, so that a change of it starts the evidence from zero.
 //!
-//! Part of it: which requests the route matches, and what it does with instances; the plan of the route's workflow, of
+//! Part of it: which requests the route matches, and which of these go to more specific routes, so that it gets others
+//! when such a route is removed; what it does with instances; the plan of the route's workflow, of
 //! its creator's where the route follows up instances, and of every workflow that these run, directly or through
 //! another one (or the fact that the files do not have such a workflow); the addresses of the services that these plans
 //! name, and of the route's legacy; the rules; the version of the expression language.
@@ -59,6 +60,12 @@ fn basis(setup: &Setup, route: &Route) -> String {
         basis.add(name.as_str());
         basis.add_addresses(setup.services.get(name).map(|service| &**service));
     }
+    // Nothing is added where there are none, so that the other routes keep the basis that they had before.
+    let more_specific = more_specific(setup, route);
+    if !more_specific.is_empty() {
+        basis.add_count(more_specific.len());
+        more_specific.iter().for_each(|matches| basis.add(matches));
+    }
     basis.0.finalize().to_hex()[..32].to_owned()
 }
 
@@ -66,6 +73,13 @@ fn basis(setup: &Setup, route: &Route) -> String {
 fn creator_of<'a>(setup: &'a Setup, route: &Route) -> Option<&'a Route> {
     let Some(Instance::Follows { creator, .. }) = &route.instance else { return None };
     setup.routes.iter().map(|route| &**route).find(|route| route.id == *creator)
+}
+
+/// The matches of the other routes that take requests which this one would get without them, in a normal form.
+fn more_specific(setup: &Setup, route: &Route) -> BTreeSet<String> {
+    let others = setup.routes.iter().map(|other| &other.matches);
+    let taking = others.filter(|other| other.overlaps(&route.matches) && other.wins_over(&route.matches));
+    taking.map(Match::normal_form).collect()
 }
 
 /// The plans of the route's workflow, of its creator's, and of all workflows that these run.
@@ -132,8 +146,8 @@ mod tests {
     use super::*;
     use crate::config::{self, Overrides};
 
-    /// The basis of the follower `get` of a creator that has this id, and these earlier ids.
-    fn basis_of_follower(creator: &str, was: &str) -> String {
+    /// Files with these routes.
+    fn setup(routes: &str) -> Setup {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -142,6 +156,13 @@ mod tests {
         };
         write("pointsman.yaml", "services: { shop: 'http://127.0.0.1:9' }\ndefault_legacy: shop\n");
         write("workflows/w.yaml", "workflow: w\nsteps: { a: { set: 1 } }\nrespond: { status: 200, body: { id: 1 } }\n");
+        write("routes/orders.yaml", routes);
+        let loaded = config::read(dir.path(), &Overrides::default());
+        loaded.unwrap_or_else(|failed| panic!("{}", failed.render(false))).setup
+    }
+
+    /// The basis of the follower `get` of a creator that has this id, and these earlier ids.
+    fn basis_of_follower(creator: &str, was: &str) -> String {
         let routes = format!(
             "routes:
 - {{ id: {creator}, was: [{was}], match: {{ method: POST, path: /orders }}, legacy: shop, workflow: w,
@@ -150,10 +171,31 @@ mod tests {
     instance: {{ follows: {creator}, key: path.id }} }}
 "
         );
-        write("routes/orders.yaml", &routes);
-        let loaded = config::read(dir.path(), &Overrides::default());
-        let setup = loaded.unwrap_or_else(|failed| panic!("{}", failed.render(false))).setup;
-        bases(&setup).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
+        bases(&setup(&routes)).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
+    }
+
+    /// The basis of `GET /orders/{id}` beside these routes.
+    fn basis_beside(others: &str) -> String {
+        let routes = format!(
+            "routes:\n- {{ id: get, match: {{ method: GET, path: '/orders/{{id}}' }}, legacy: shop, workflow: w }}\n{others}"
+        );
+        bases(&setup(&routes)).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
+    }
+
+    /// Without the more specific route, other requests than were compared would go to the general one.
+    #[test]
+    fn the_requests_that_a_more_specific_route_takes_are_part_of_the_basis() {
+        let alone = basis_beside("");
+        let with = |path: &str, workflow: &str| {
+            basis_beside(&format!(
+                "- {{ id: other, match: {{ method: GET, path: '{path}' }}, legacy: shop{workflow} }}\n"
+            ))
+        };
+        assert_ne!(with("/orders/export", ""), alone);
+        assert_ne!(with("/orders/export", ""), with("/orders/import", ""));
+        assert_eq!(with("/orders/export", ", workflow: w"), with("/orders/export", ""), "its requests go there anyway");
+        assert_eq!(with("/orders/{id}/lines", ""), alone, "it takes none of its requests");
+        assert_eq!(with("/{any}/{id}", ""), alone, "it is more general");
     }
 
     #[test]

@@ -9,11 +9,14 @@ use super::extract::JsonBody;
 use super::flips::flip_row;
 use super::parts::Reloaded;
 use super::state::{Admin, ApiState, JsonResult};
-use super::types::{ChangedRoute, FileProblem, HeldRoute, ReloadRequest, ReloadResponse};
+use super::types::{ChangedRoute, FileProblem, HeldRoute, MovedRoute, ReloadRequest, ReloadResponse};
 use crate::config::{Finding, Findings};
+use crate::flag::FlagSet;
 use crate::ladder::RouteStatus;
 use crate::limits::Limits;
+use crate::names::RouteId;
 use crate::problem::Severity;
+use crate::store::FlipRecord;
 
 const TITLE: &str = "The files are not in force";
 
@@ -25,8 +28,9 @@ pub(super) async fn reload(
     let by = caller.recorded_name(request.by.as_deref())?;
     tracing::info!(by, "the flag files are read again, as requested");
     let wait_ms = admin.parts.limits.move_answer_ms;
+    let before = admin.parts.ladder.flags();
     match timeout(Limits::ms(wait_ms), (admin.parts.reload)()).await {
-        Ok(Ok(reloaded)) => answer(&admin, reloaded),
+        Ok(Ok(reloaded)) => answer(&admin, &before, reloaded),
         Ok(Err(_)) => {
             let detail = "the process is stopping and no longer reads its files; nothing was changed";
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", TITLE, detail))
@@ -43,7 +47,7 @@ pub(super) async fn reload(
     }
 }
 
-fn answer(admin: &ApiState, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
+fn answer(admin: &ApiState, before: &FlagSet, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
     let refused = |detail: &str, reasons: Vec<String>| {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "files-refused", TITLE, detail).reasons(reasons)
     };
@@ -52,6 +56,7 @@ fn answer(admin: &ApiState, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
             changed,
             in_force_s: since.elapsed().as_secs_f64(),
             generation: admin.parts.ladder.flags().set_number,
+            moved: moved_routes(before, &admin.parts.ladder.flags(), &flips),
             flips: flips.into_iter().map(flip_row).collect(),
             changed_since_evidence: admin.parts.ladder.status().into_iter().filter_map(changed_route).collect(),
             held: admin.parts.ladder.status().into_iter().filter_map(held_route).collect(),
@@ -71,6 +76,17 @@ fn answer(admin: &ApiState, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, detail))
         }
     }
+}
+
+/// The routes of both sets that are in another state now, except those that these flips moved.
+fn moved_routes(before: &FlagSet, after: &FlagSet, flips: &[FlipRecord]) -> Vec<MovedRoute> {
+    let is_flipped = |id: &RouteId| flips.iter().any(|flip| flip.route.as_ref() == Some(id));
+    let moved = after.routes.iter().filter_map(|flag| {
+        let (id, from) = (&flag.route.id, before.route(&flag.route.id)?.effective.state);
+        let is_moved = from != flag.effective.state && !is_flipped(id);
+        is_moved.then(|| MovedRoute { route: id.clone(), from, effective: flag.effective })
+    });
+    moved.collect()
 }
 
 fn held_route(status: RouteStatus) -> Option<HeldRoute> {

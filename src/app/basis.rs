@@ -79,7 +79,7 @@ fn creator_of<'a>(setup: &'a Setup, route: &Route) -> Option<&'a Route> {
 fn more_specific(setup: &Setup, route: &Route) -> BTreeSet<String> {
     let others = setup.routes.iter().map(|other| &other.matches);
     let taking = others.filter(|other| other.overlaps(&route.matches) && other.wins_over(&route.matches));
-    taking.map(Match::normal_form).collect()
+    taking.map(RouteMatch::normal_form).collect()
 }
 
 /// The plans of the route's workflow, of its creator's, and of all workflows that these run.

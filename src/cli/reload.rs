@@ -2,9 +2,9 @@
 
 use super::args::Server;
 use super::client::{CallError, Client};
-use super::format::{Formatter, Tone, escape_control};
+use super::format::{Formatter, Tone, escape_control, why};
 use super::output::Output;
-use crate::admin::types::{FileProblem, FlipRow, HeldRoute, ReloadRequest, ReloadResponse};
+use crate::admin::types::{FileProblem, FlipRow, HeldRoute, MovedRoute, ReloadRequest, ReloadResponse};
 use crate::flag::State;
 
 pub(crate) fn reload(client: &Client, server: &Server, format: Formatter) -> Result<Output, CallError> {
@@ -22,6 +22,7 @@ fn outcome(done: &ReloadResponse, format: Formatter) -> String {
         format!("unchanged: these files have been in force for {seconds:.0} s; secrets and key files were read again\n")
     };
     done.flips.iter().for_each(|flip| text.push_str(&flipped(flip, format)));
+    done.moved.iter().for_each(|moved| text.push_str(&moved_by_gate(moved, format)));
     done.held.iter().for_each(|held| text.push_str(&held_back(held, format)));
     for changed in &done.changed_since_evidence {
         text.push_str(&format!("{} {}\n", format.tone("warning:", Tone::Warn), escape_control(&changed.reason)));
@@ -53,6 +54,12 @@ fn flipped(flip: &FlipRow, format: Formatter) -> String {
     )
 }
 
+fn moved_by_gate(MovedRoute { route, from, effective }: &MovedRoute, format: Formatter) -> String {
+    let to = effective.state;
+    let (route, to) = (format.tone(route, Tone::Strong), format.tone(to, Tone::of(to)));
+    format!("{route} {from} -> {to}, without a flip ({})\n", why(effective.why))
+}
+
 fn held_back(held: &HeldRoute, format: Formatter) -> String {
     let HeldRoute { route, declared, state, reasons } = held;
     let (route, declared) = (format.tone(route, Tone::Strong), format.tone(declared, Tone::of(*declared)));
@@ -79,14 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_in_live_are_shown() {
+    fn states_that_changed_without_a_flip_and_changes_in_live_are_shown() {
         let done = json!({
             "changed": false, "in_force_s": 7.0, "generation": 3, "flips": [], "held": [], "warnings": [],
             "needs_restart": [],
+            "moved": [{ "route": "a", "from": "dark", "effective": { "state": "live", "why": "requested" } }],
             "changed_since_evidence": [{ "route": "b", "reason": "`b` is in `live`, and its workflow was changed" }],
         });
         let text = outcome(&serde_json::from_value(done).unwrap(), Formatter(false));
         assert!(text.contains("unchanged: these files have been in force for 7 s"), "{text}");
+        assert!(text.contains("\na dark -> live, without a flip (as requested)\n"), "{text}");
         assert!(text.contains("\nwarning: `b` is in `live`, and its workflow was changed\n"), "{text}");
     }
 }

@@ -132,13 +132,14 @@ fn warn_unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
 fn warn_unproven_states(site: &Site, route: &Route, problems: &mut Problems) {
     if route.declared > State::Shadow && route.force.is_none() {
         let message = format!(
-            "without a recorded flip or evidence (a first start, a new route), `{}` goes no higher than `shadow`, and not \
-             to `{}`",
+            "`check` does not read the store: if no flip of `{}` is recorded there (a first start, a new route), it goes no \
+             higher than `shadow` without evidence, and not to `{}`; if one is, it keeps the state of its last flip until \
+             `state` is edited",
             route.id, route.declared
         );
         problems
             .warn(&site.key("state"), message)
-            .hint("`force: { reason: … }` next to it overrides the gates; else flip the route up, one state at a time");
+            .hint("`pointsman status` shows its state. `force: { reason: … }` next to it overrides the gates; else flip the route up, one state at a time");
     }
     let is_for_all = |state: State| state <= route.declared && route.shares.of(state) == Percent::ALL;
     for (index, cohort) in route.cohorts.iter().enumerate() {

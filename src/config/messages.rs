@@ -51,6 +51,9 @@ pub(super) fn quotes_hint(node: &Node, expected: &str) -> Option<String> {
             Some("write it without quotes".to_owned())
         }
         NodeKind::Number(_) | NodeKind::Bool(_) if expected.contains("text") => Some("put it in quotes".to_owned()),
+        NodeKind::Null if expected.contains("text") => {
+            Some("write one; if it is the word `null` or `~`, put it in quotes".to_owned())
+        }
         _ => None,
     }
 }

@@ -41,6 +41,15 @@ pub(super) enum Piece {
     Expression(Expression),
 }
 
+impl Piece {
+    fn literal_len(&self) -> usize {
+        match self {
+            Piece::Literal(text) => text.len(),
+            Piece::Expression(_) => 0,
+        }
+    }
+}
+
 impl Template {
     /// Parses every string of the tree.
     ///
@@ -124,6 +133,15 @@ impl Template {
         match &self.0.tree {
             Tree::Single(expression) => Some(expression),
             Tree::Constant(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
+        }
+    }
+
+    /// How many bytes of a text stand outside its expressions: a value of this length has nothing else. 0 where it is
+    /// not text with expressions in it.
+    pub fn literal_len(&self) -> usize {
+        match &self.0.tree {
+            Tree::Text(pieces) => pieces.iter().map(Piece::literal_len).sum(),
+            Tree::Constant(_) | Tree::Single(_) | Tree::List(_) | Tree::Map(_) => 0,
         }
     }
 

@@ -52,7 +52,10 @@ pub(super) fn key_of_request<'a>(
     }
     // A key may have line breaks: it is not sent anywhere.
     match template.evaluate_lines(&scope_in(form, reads, facts)) {
-        Ok(key) => Ok(Some(key).filter(|key| !key.is_empty()).map(|key| Cow::Owned(key.into_bytes()))),
+        // If all values are empty, every such request would have the same key.
+        Ok(key) => {
+            Ok(Some(key).filter(|key| key.len() > template.literal_len()).map(|key| Cow::Owned(key.into_bytes())))
+        }
         // A template that picks one of the repeated values (`query.k[0]`) does not fail, so it does not come here.
         Err(_) if repeats_any(facts, reads) => Err(AmbiguousKey::RepeatedParameter),
         Err(_) => Ok(None),
@@ -136,6 +139,10 @@ mod tests {
             assert_eq!(keys("query", &[], repeated), parameter, "{repeated}");
         }
         assert_eq!(keys("query", &[], "k=1"), Ok(None), "it has no `j`");
+        assert_eq!(keys("query", &[], "k=&j="), Ok(None), "both are empty");
+        for part in ["k=1&j=", "k=&j=1"] {
+            assert!(keys("query", &[], part).unwrap().is_some(), "{part}");
+        }
         assert!(keys("query", &["a", "b"], "k=1&j=2&other=1&other=2").unwrap().is_some());
         assert!(keys("query", &[], "k=1%0A2&j=2").unwrap().is_some(), "a line break in a key");
         assert!(keys("first", &[], "k=1&k=2").unwrap().is_some(), "the template says which");

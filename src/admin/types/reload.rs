@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file_problem::FileProblem;
 use super::{FlipRow, run_requests};
-use crate::flag::State;
+use crate::flag::{Effective, State};
 use crate::names::RouteId;
 
 /// A request to read the files now.
@@ -29,6 +29,10 @@ pub struct ReloadResponse {
     pub generation: u64,
     /// The flips that the files made.
     pub flips: Vec<FlipRow>,
+    /// The routes whose effective state changed by this reading without a flip: a gate that held them is open now, or
+    /// something holds them.
+    #[serde(default)]
+    pub moved: Vec<MovedRoute>,
     /// The routes that do not have the state that is requested for them.
     pub held: Vec<HeldRoute>,
     /// The routes whose workflow, rules, `match` or services were changed while they, or a cohort of them, were in
@@ -39,6 +43,17 @@ pub struct ReloadResponse {
     pub warnings: Vec<FileProblem>,
     /// The settings that differ from those that the process was started with, and take effect at the next start.
     pub needs_restart: Vec<String>,
+}
+
+/// A route whose effective state changed without a flip.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MovedRoute {
+    /// The route.
+    pub route: RouteId,
+    /// The state in force before.
+    pub from: State,
+    /// The state in force now, and why.
+    pub effective: Effective,
 }
 
 /// A route that was changed while it, or a cohort of it, was in `live` or above.

@@ -27,6 +27,13 @@ fn cases() -> Vec<(&'static str, Set)> {
                 "listen: 8080\nlimits: { shadow_threads: 0, compare_msx: 1, drain_ms: x }",
             ),
         ),
+        (
+            "ids that are not text, or name something else in a URL",
+            edit(ROUTES_PATH, "id: orders.create", "id: true")
+                .put("routes/b.yaml", "routes: [{ id: null, match: { method: GET, path: /b }, legacy: shop }]\n")
+                .put("routes/c.yaml", "routes: [{ id: .., match: { method: GET, path: /c }, legacy: shop }]\n")
+                .put("routes/d.yaml", "routes: [{ id: '', match: { method: GET, path: /d }, legacy: shop }]\n"),
+        ),
         ("a key twice", edit(MAIN_PATH, "store: memory", "listen: 127.0.0.1:1\nstore: memory")),
         ("not YAML", edit(ROUTES_PATH, "percent: 50", "percent: [50")),
         ("a colon in a value", edit(MAIN_PATH, "store: memory", "store: memory:")),

@@ -24,7 +24,7 @@ pub struct RouteFileDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteDraft {
-    /// Its id: unique, a metric label. Lower case letters, digits, `.`, `_` and `-`.
+    /// Its id: unique, a metric label. Lower case letters, digits, `.`, `_` and `-`; a letter or a digit at least.
     pub id: String,
     /// Ids that the route had before, the newest first: it keeps their flips, evidence, pins and retry keys.
     #[serde(default)]

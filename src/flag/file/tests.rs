@@ -149,6 +149,8 @@ fn each_field_is_checked() {
     let key = "${request.headers[\"x\"]}";
     for (patch, place, message) in [
         (json!({ "id": "Orders Get" }), ".id", "is not a valid id for a route"),
+        (json!({ "id": "" }), ".id", "`` is not a valid id for a route"),
+        (json!({ "id": ".." }), ".id", "`..` is not a valid id for a route"),
         (json!({ "was": ["Orders Get"] }), ".was[0]", "is not a valid id for a route"),
         (json!({ "was": ["orders.get"] }), ".was[0]", "is the route's id now"),
         (json!({ "was": ["a", "a"] }), ".was[1]", "is listed twice"),

@@ -17,6 +17,10 @@ pub fn check_name(what: &str, name: &str, site: &Site, problems: &mut Problems) 
         problems
             .error(site, format!("`{name}` is not a valid {what}"))
             .hint(format!("lower case letters, digits, `.`, `_` and `-`; 1 to {NAME_CHARS_MAX} of them"));
+    } else if !name.contains(|c: char| c.is_ascii_alphanumeric()) {
+        problems
+            .error(site, format!("`{name}` is not a valid {what}"))
+            .hint("it needs a letter or a digit: in a URL, such as that of the API, `..` names something else");
     }
 }
 

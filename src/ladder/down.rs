@@ -26,13 +26,13 @@ const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 /// Whether a request moves a route down: below its rung, or to its rung if the route would rise above it, or get a
 /// larger share, without the request. That is so if the route is held there, and if a move that waits for the store
 /// raises it or its share. A request for a larger share of its rung is no move down.
-fn goes_down(inputs: &Inputs, at: &RoutePosition, request: &MoveRequest) -> bool {
+fn goes_down(inputs: &Inputs, position: &RoutePosition, request: &MoveRequest) -> bool {
     let to = request.to;
-    let may_return_to = inputs.outstanding.target(&at.route).max(Some(at.highest()));
-    let share = at.inputs.shares.of(to);
+    let may_return_to = inputs.outstanding.target(&position.route).max(Some(position.highest()));
+    let share = position.inputs.shares.of(to);
     let is_larger = request.percent.is_some_and(|percent| percent > share);
-    let may_get_larger = inputs.outstanding.share(&at.route, to) > Some(share);
-    to < at.rung() || (to == at.rung() && (Some(to) < may_return_to || may_get_larger) && !is_larger)
+    let may_get_larger = inputs.outstanding.share(&position.route, to) > Some(share);
+    to < position.rung() || (to == position.rung() && (Some(to) < may_return_to || may_get_larger) && !is_larger)
 }
 
 /// The outcome of a flip that lowers a route or changes nothing.
@@ -58,7 +58,7 @@ impl Mover {
     /// As [`goes_down`].
     pub(super) fn is_flip_down(&self, route: &RouteId, request: &MoveRequest) -> bool {
         let inputs = self.in_force().inputs();
-        inputs.positions.routes.get(route).is_some_and(|at| goes_down(&inputs, at, request))
+        inputs.positions.routes.get(route).is_some_and(|position| goes_down(&inputs, position, request))
     }
 
     /// Lowers a route at once. A share that is larger than that of the callers who are on that rung or above it stays
@@ -77,15 +77,15 @@ impl Mover {
         let (before, from, flip, id, recorded, larger_share) = loop {
             let inputs = self.in_force().inputs();
             let before = &inputs.positions;
-            let at = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
-            if !goes_down(&inputs, at, request) {
-                if !self.is_unchanged(at, request) {
+            let position = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
+            if !goes_down(&inputs, position, request) {
+                if !self.is_unchanged(position, request) {
                     return Ok(None);
                 }
                 // A move up that was asked for before this, and still waits, must not raise the route after it.
                 let left = Lowered { at: asked, to, by: by.clone() };
                 if self.in_force().note_unchanged(route, left, inputs.moves) {
-                    return Ok(Some(FlipDownOutcome::Unchanged(self.unchanged(at, by.clone()))));
+                    return Ok(Some(FlipDownOutcome::Unchanged(self.unchanged(position, by.clone()))));
                 }
                 continue;
             }
@@ -94,12 +94,12 @@ impl Mover {
                     "the process is stopping and takes no flip any more that is not recorded yet: nothing changed";
                 return Err(FlipError::Refused { why: why.to_owned(), commands: Vec::new() });
             }
-            let from = at.rung();
-            let (mut requested, mut passed) = self.judge(before, at, request)?;
-            let larger = request.percent.filter(|percent| Some(*percent) > at.reached(to));
+            let from = position.rung();
+            let (mut requested, mut passed) = self.judge(before, position, request)?;
+            let larger = request.percent.filter(|percent| Some(*percent) > position.reached(to));
             let percent = request.percent.filter(|_| larger.is_none());
             if larger.is_some() {
-                (requested, passed) = self.judge(before, at, &MoveRequest { percent, ..request.clone() })?;
+                (requested, passed) = self.judge(before, position, &MoveRequest { percent, ..request.clone() })?;
             }
             if from == State::Only && to < from && !request.acknowledge {
                 let horizon = self.horizon_if_readable(before, route).await;
@@ -108,14 +108,14 @@ impl Mover {
                 let (shares, reason) = (requested.shares, requested.reason.as_deref());
                 return Err(FlipError::Refused {
                     why: format!("`{route}` is `only`: {why}{known}"),
-                    commands: passing_commands::commands(before, self.gate(), at, to, shares, reason),
+                    commands: passing_commands::commands(before, self.gate(), position, to, shares, reason),
                 });
             }
             let (shares, reason, overridden) = (requested.shares, requested.reason, passed.overridden);
             let step = Move { route: route.clone(), from, to, shares, reason, overridden };
             let flip = self.flip_record(before, step, by.clone());
             let (sender, recorded) = watch::channel(None);
-            let (id, stored) = (inputs.moves + 1, at.highest());
+            let (id, stored) = (inputs.moves + 1, position.highest());
             let mut lowered =
                 UnrecordedFlip { id, asked: Some(asked), flip, percent, stored, recorded: Arc::new(sender) };
             let (mut positions, mut unrecorded) = (before.clone(), inputs.unrecorded.clone());
@@ -168,22 +168,26 @@ impl Mover {
     }
 
     /// Whether a flip would change nothing.
-    pub(super) fn is_unchanged(&self, at: &RoutePosition, request: &MoveRequest) -> bool {
-        let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(request.to, percent));
+    pub(super) fn is_unchanged(&self, position: &RoutePosition, request: &MoveRequest) -> bool {
+        let shares =
+            request.percent.map_or(position.inputs.shares, |percent| position.inputs.shares.with(request.to, percent));
         let is_valid = request.percent.is_none() || !matches!(request.to, State::Off | State::Only);
-        let is_accepted = request.force && at.inputs.is_changed && request.to >= State::Live;
-        is_valid && at.is_at(request.to, shares) && !(request.force && at.inputs.has_no_flip) && !is_accepted
+        let is_accepted = request.force && position.inputs.is_changed && request.to >= State::Live;
+        is_valid
+            && position.is_at(request.to, shares)
+            && !(request.force && position.inputs.has_no_flip)
+            && !is_accepted
     }
 
-    pub(super) fn unchanged(&self, at: &RoutePosition, by: String) -> Flipped {
-        let (route, state) = (&at.route.id, at.rung());
+    pub(super) fn unchanged(&self, position: &RoutePosition, by: String) -> Flipped {
+        let (route, state) = (&position.route.id, position.rung());
         let reason = Some(format!("`{route}` is `{state}` already"));
         let flip = FlipRecord {
             number: 0,
             route: Some(route.clone()),
             from: state.as_str().to_owned(),
             to: state.as_str().to_owned(),
-            shares: Some(at.inputs.shares),
+            shares: Some(position.inputs.shares),
             by,
             at: clock::now(),
             reason,

@@ -54,7 +54,8 @@ pub(super) fn adopt(
     if matches!(reading, ReadKind::Start { .. }) {
         // A reason that was written while no process ran may be older than the loss of keys that a start found.
         let may_repeat = |at: &&RoutePosition| gate.may_repeat_unknown(&after, at);
-        let may_repeat: Vec<RouteId> = after.routes.values().filter(may_repeat).map(|at| at.route.id.clone()).collect();
+        let may_repeat: Vec<RouteId> =
+            after.routes.values().filter(may_repeat).map(|position| position.route.id.clone()).collect();
         for route in may_repeat {
             cohort_reasons::antedate_new(&mut after.scopes, &route, now);
         }
@@ -71,12 +72,13 @@ pub(super) fn adopt(
     let moves: Vec<Move> =
         routes.iter().filter_map(|route| reconcile(&mut after, route, gets_force(route), gate)).collect();
     // Force that is new in the files was written for what the files say now.
-    let accepts = |at: &RoutePosition| {
-        let by_cohorts = || at.highest() < State::Live && cohort_reasons::are_new(&after.scopes, &at.route, now);
-        gets_force(&at.route) || by_cohorts()
+    let accepts = |position: &RoutePosition| {
+        let by_cohorts =
+            || position.highest() < State::Live && cohort_reasons::are_new(&after.scopes, &position.route, now);
+        gets_force(&position.route) || by_cohorts()
     };
     let accepting: BTreeSet<RouteId> =
-        after.routes.values().filter(|at| accepts(at)).map(|at| at.route.id.clone()).collect();
+        after.routes.values().filter(|at| accepts(at)).map(|position| position.route.id.clone()).collect();
     live_basis::update(&mut after, &moves, &accepting, gate);
     keep_declarations(&mut after, before, &routes);
     (after, moves)
@@ -95,7 +97,7 @@ fn keep_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Ro
     // Before the files are read at a start, it is not known which ids a removed route had before.
     let has_flip_of_renamed = before.flips.keys().any(|id| !before.remembered.contains_key(id));
     let has_flip = |id: &RouteId| {
-        let of_renamed = || before.routes.get(id).map_or(has_flip_of_renamed, |at| at.last.is_some());
+        let of_renamed = || before.routes.get(id).map_or(has_flip_of_renamed, |position| position.last.is_some());
         before.flips.contains_key(id) || of_renamed()
     };
     after.remembered.retain(|id, _| after.routes.contains_key(id) || (has_flip(id) && !is_earlier(id)));
@@ -109,7 +111,8 @@ pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Posit
     after.scopes = scopes::current(&before.scopes, now, gate.retry_window);
     after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
     let is_due = |at: &&RoutePosition| at.held_until.is_some_and(|until| until <= now);
-    let mut due: Vec<Arc<Route>> = before.routes.values().filter(is_due).map(|at| at.route.clone()).collect();
+    let mut due: Vec<Arc<Route>> =
+        before.routes.values().filter(is_due).map(|position| position.route.clone()).collect();
     followers_first(&mut due);
     let moves: Vec<Move> = due.iter().filter_map(|route| reconcile(&mut after, route, false, gate)).collect();
     live_basis::update(&mut after, &moves, &BTreeSet::new(), gate);
@@ -153,39 +156,39 @@ fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
 /// Judges the file of one route: sets the route's position, and returns the flip by `file` that this makes, if any.
 /// `gets_force`: the files before had no `force` for it.
 fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &Gate) -> Option<Move> {
-    let mut at = positions.routes.get(&route.id)?.clone();
-    if returned::is_back(positions, &at) {
-        at.refused.clear();
-        let made = returned::judge(positions, &mut at, gate);
-        positions.remembered.insert(route.id.clone(), at.declared());
-        limit_and_set(positions, at);
+    let mut position = positions.routes.get(&route.id)?.clone();
+    if returned::is_back(positions, &position) {
+        position.refused.clear();
+        let made = returned::judge(positions, &mut position, gate);
+        positions.remembered.insert(route.id.clone(), position.declared());
+        limit_and_set(positions, position);
         return made;
     }
     // An earlier refusal is dropped; the move is judged anew if the file still requests it.
-    at.inputs.requested = at.last.as_ref().map_or_else(|| at.rung(), state_of);
-    at.inputs.gate = None;
-    at.refused.clear();
-    at.held_until = None;
-    let held = gate.held(positions, &at);
-    let lacks_flip = gate.may_lack_flip(positions, &at);
-    let parted = was_earlier_id_of_another(positions, &at);
-    let lacks = if held.is_none() { gate.lacks_to_return(positions, &at) } else { Vec::new() };
-    at.inputs.gate = (held.is_some() || parted.is_some() || !lacks.is_empty()).then_some(HELD_AT);
-    at.inputs.is_held = false;
+    position.inputs.requested = position.last.as_ref().map_or_else(|| position.rung(), state_of);
+    position.inputs.gate = None;
+    position.refused.clear();
+    position.held_until = None;
+    let held = gate.held(positions, &position);
+    let lacks_flip = gate.may_lack_flip(positions, &position);
+    let parted = was_earlier_id_of_another(positions, &position);
+    let lacks = if held.is_none() { gate.lacks_to_return(positions, &position) } else { Vec::new() };
+    position.inputs.gate = (held.is_some() || parted.is_some() || !lacks.is_empty()).then_some(HELD_AT);
+    position.inputs.is_held = false;
 
-    let now = at.declared();
+    let now = position.declared();
     let remembered = positions.remembered(route);
     let replaces = positions
         .has_flip_of_another(route)
         .then_some("it keeps its own state and not that of the route whose place it takes");
-    let has_flip = at.last.is_some();
+    let has_flip = position.last.is_some();
     let changed = remembered.map_or(has_flip, |remembered| remembered != now);
-    let edit = remembered.filter(|_| has_flip).map_or(now, |remembered| requested_by_edit(&at, remembered, now));
+    let edit = remembered.filter(|_| has_flip).map_or(now, |remembered| requested_by_edit(&position, remembered, now));
     let mut made = None;
     if !changed && !has_flip {
-        at.inputs.has_no_flip = true;
-        at.inputs.shares = now.shares;
-        at.inputs.requested = now.state;
+        position.inputs.has_no_flip = true;
+        position.inputs.shares = now.shares;
+        position.inputs.requested = now.state;
         // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. It
         // counts as new until its followers are as high, or the freeze ends. So does one that gets its `force` later.
         let is_new = remembered.is_none() || gets_force;
@@ -193,8 +196,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         let followers_are_below = || positions.followers(&route.id).any(|follower| follower.rung() < now.state);
         let waits = is_new && (is_frozen || followers_are_below());
         if now.state > UNPROVEN_MAX && (route.force.is_none() || waits) {
-            at.inputs.requested = UNPROVEN_MAX;
-            made = judge_and_move(positions, &mut at, now, route, gate);
+            position.inputs.requested = UNPROVEN_MAX;
+            made = judge_and_move(positions, &mut position, now, route, gate);
         }
         if waits {
             // Declarations under its earlier ids are dropped too: if the same edit renames the route, it would
@@ -203,69 +206,69 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         } else {
             positions.remembered.insert(route.id.clone(), now);
         }
-    } else if !changed || at.is_at(edit.state, edit.shares) {
+    } else if !changed || position.is_at(edit.state, edit.shares) {
         positions.remembered.insert(route.id.clone(), now);
     } else {
-        made = judge_and_move(positions, &mut at, edit, route, gate);
+        made = judge_and_move(positions, &mut position, edit, route, gate);
         if made.is_some()
-            && let Some(taken) = accepted_part(remembered, now, &at)
+            && let Some(taken) = accepted_part(remembered, now, &position)
         {
             positions.remembered.insert(route.id.clone(), taken);
         }
     }
     if let Some(reason) = replaces.or(lacks_flip).or(parted).filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
-        let (from, to) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung());
+        let (from, to) = (position.last.as_ref().map_or(position.rung(), state_of), position.rung());
         // An edit of the shares alone does not ask for the state that the route loses. It is judged on the lower rung.
         if changed && has_flip && remembered.is_some_and(|remembered| remembered.state == now.state) {
-            let mut lowered = RoutePosition { refused: Vec::new(), ..at.clone() };
+            let mut lowered = RoutePosition { refused: Vec::new(), ..position.clone() };
             (lowered.inputs.requested, lowered.inputs.gate) = (to, None);
             let wanted = FileState { state: to, shares: edit.shares };
             if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() {
-                at.inputs.shares = lowered.inputs.shares;
+                position.inputs.shares = lowered.inputs.shares;
                 if let Some(taken) = accepted_part(remembered, now, &lowered) {
                     positions.remembered.insert(route.id.clone(), taken);
                 }
             }
-            at.refused = lowered.refused;
+            position.refused = lowered.refused;
         }
-        let shares = at.inputs.shares;
+        let shares = position.inputs.shares;
         let reason = Some(reason.to_owned());
         let by_file = || {
-            let reason = route.force.clone().filter(|_| at.rung() > UNPROVEN_MAX)?;
+            let reason = route.force.clone().filter(|_| position.rung() > UNPROVEN_MAX)?;
             Some(Overridden { from: State::Off, reason, forced_at: None })
         };
-        let overridden = at.last.as_ref().map_or_else(by_file, |flip| flip.overridden.clone());
+        let overridden = position.last.as_ref().map_or_else(by_file, |flip| flip.overridden.clone());
         made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden });
-        (at.inputs.requested, at.inputs.gate, at.inputs.has_no_flip) = (to, None, false);
+        (position.inputs.requested, position.inputs.gate, position.inputs.has_no_flip) = (to, None, false);
     }
-    made = made.or_else(|| flip_of_later_id(positions, &at));
+    made = made.or_else(|| flip_of_later_id(positions, &position));
     if let Some(unknown_retries) = held
-        && at.inputs.requested > HELD_AT
+        && position.inputs.requested > HELD_AT
     {
-        set_held(&mut at, unknown_retries);
+        set_held(&mut position, unknown_retries);
     } else if made.is_none() && !lacks.is_empty() {
-        at.refused.push(not_returned(&at, &lacks));
+        position.refused.push(not_returned(&position, &lacks));
     }
-    limit_and_set(positions, at);
+    limit_and_set(positions, position);
     made
 }
 
 /// Sets the position of a route, lowered by what its file lacks: a workflow, its own or a follower's, or the `key`.
-fn limit_and_set(positions: &mut Positions, mut at: RoutePosition) {
-    let route = Arc::clone(&at.route);
+fn limit_and_set(positions: &mut Positions, mut position: RoutePosition) {
+    let route = Arc::clone(&position.route);
     // The last flip may be above `off` although the file has no workflow any more.
-    if route.workflow.is_none() && at.rung() > State::Off {
-        at.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
-        at.inputs.gate = Some(State::Off);
+    if route.workflow.is_none() && position.rung() > State::Off {
+        position.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
+        position.inputs.gate = Some(State::Off);
     }
     // One in `only` stays, because legacy is not called for it.
-    if let Some(sentence) = positions.follower_without_workflow(&route).filter(|_| at.rung() == State::Live) {
-        at.refused.push(sentence);
-        at.inputs.gate = Some(HELD_AT);
+    if let Some(sentence) = positions.follower_without_workflow(&route).filter(|_| position.rung() == State::Live) {
+        position.refused.push(sentence);
+        position.inputs.gate = Some(HELD_AT);
     }
-    lower_without_key(&mut at);
-    positions.routes.insert(route.id.clone(), at);
+    lower_without_key(&mut position);
+    positions.routes.insert(route.id.clone(), position);
 }
 
 /// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused.
@@ -283,34 +286,34 @@ fn accepted_part(remembered: Option<FileState>, now: FileState, moved: &RoutePos
 
 /// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of
 /// its last flip, and the shares that were not edited: the file says nothing new of them.
-fn requested_by_edit(at: &RoutePosition, remembered: FileState, now: FileState) -> FileState {
+fn requested_by_edit(position: &RoutePosition, remembered: FileState, now: FileState) -> FileState {
     if remembered.state != now.state {
         return now;
     }
     let edited = State::ALL.into_iter().filter(|rung| remembered.shares.of(*rung) != now.shares.of(*rung));
-    let shares = edited.fold(at.inputs.shares, |shares, rung| shares.with(rung, now.shares.of(rung)));
-    FileState { state: at.inputs.requested, shares }
+    let shares = edited.fold(position.inputs.shares, |shares, rung| shares.with(rung, now.shares.of(rung)));
+    FileState { state: position.inputs.requested, shares }
 }
 
 /// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the
 /// reasons.
 fn judge_and_move(
     positions: &Positions,
-    at: &mut RoutePosition,
+    position: &mut RoutePosition,
     FileState { state: to, shares }: FileState,
     route: &Route,
     gate: &Gate,
 ) -> Option<Move> {
     let reason = route.force.clone();
     let mut requested = RequestedMove { to, shares, force: reason.is_some(), reason, source: FlipSource::File };
-    if at.rung() == State::Only && to < State::Only && !requested.force {
-        at.refused = vec![no_acknowledgement(&route.id, to)];
+    if position.rung() == State::Only && to < State::Only && !requested.force {
+        position.refused = vec![no_acknowledgement(&route.id, to)];
         return None;
     }
-    let mut judged = gate.judge(positions, at, &requested);
+    let mut judged = gate.judge(positions, position, &requested);
     // Neither going down nor the edit of another share waits for the gate of a larger share, which stays what it is.
-    if matches!(judged, Err(MoveRefusal::GateShut(_))) && to <= at.rung() {
-        let (present, asked) = (at.inputs.shares, requested.shares);
+    if matches!(judged, Err(MoveRefusal::GateShut(_))) && to <= position.rung() {
+        let (present, asked) = (position.inputs.shares, requested.shares);
         let mut refused = Vec::new();
         let raised = [State::Dark, State::Live].into_iter().filter(|rung| *rung <= to);
         let raised: Vec<State> = raised.filter(|rung| asked.of(*rung) > present.of(*rung)).collect();
@@ -318,26 +321,27 @@ fn judge_and_move(
         for rung in raised {
             let without = requested.shares;
             requested.shares = without.with(rung, asked.of(rung));
-            if let Err(MoveRefusal::GateShut(why)) = gate.judge(positions, at, &requested) {
+            if let Err(MoveRefusal::GateShut(why)) = gate.judge(positions, position, &requested) {
                 refused.push(format!("its share of `{rung}` stays {}: {}", present.of(rung), why.join("; ")));
                 requested.shares = without;
             }
         }
-        let goes_down = to < at.rung() || at.last.as_ref().is_some_and(|flip| to < state_of(flip));
+        let goes_down = to < position.rung() || position.last.as_ref().is_some_and(|flip| to < state_of(flip));
         if goes_down || requested.shares != present {
-            at.refused = refused;
-            judged = gate.judge(positions, at, &requested);
+            position.refused = refused;
+            judged = gate.judge(positions, position, &requested);
         }
     }
     let shares: Shares = requested.shares;
     match judged {
         Ok(passed) => {
-            let from = at.rung();
-            at.inputs.requested = to;
-            at.inputs.shares = shares;
-            at.inputs.has_no_flip = false;
-            at.inputs.gate = None;
-            at.overrides_gate = passed.overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
+            let from = position.rung();
+            position.inputs.requested = to;
+            position.inputs.shares = shares;
+            position.inputs.has_no_flip = false;
+            position.inputs.gate = None;
+            position.overrides_gate =
+                passed.overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
             Some(Move {
                 route: route.id.clone(),
                 from,
@@ -348,19 +352,19 @@ fn judge_and_move(
             })
         }
         Err(refusal) => {
-            at.refused = match refusal {
+            position.refused = match refusal {
                 MoveRefusal::GateShut(sentences) => sentences,
                 MoveRefusal::Impossible(sentence) => vec![sentence],
             };
-            let stays = at.rung();
-            if at.last.is_none() && !requested.force {
-                at.refused.push(format!(
+            let stays = position.rung();
+            if position.last.is_none() && !requested.force {
+                position.refused.push(format!(
                     "neither a flip nor evidence supports `state: {to}` of the file: `force: {{ reason: … }}` beside it \
                      overrides the gate"
                 ));
             }
-            at.inputs.gate = Some(stays);
-            at.inputs.requested = to;
+            position.inputs.gate = Some(stays);
+            position.inputs.requested = to;
             None
         }
     }

@@ -84,12 +84,15 @@ pub(super) fn check_and_adopt(
     let Orphans { new: mut refused, known, possible: may_orphan } = orphans;
     let (mut after, moves) = files::adopt(before, (declared, later_ids), reading, gate);
     refused.extend(only::lowered_without_acknowledgement(before, &after));
-    let exposed = after.routes.values().filter_map(|at| Some((at, gate.unaccepted_retries_in_only(&after, at)?)));
+    let exposed = after
+        .routes
+        .values()
+        .filter_map(|position| Some((position, gate.unaccepted_retries_in_only(&after, position)?)));
     let mut accepted = Vec::new();
-    for (at, UnknownRetries { exposed, until, .. }) in exposed {
-        match at.route.force {
-            Some(_) => accepted.push((at.route.id.clone(), exposed)),
-            None => refused.push(exposed_sentence(&at.route.id, until)),
+    for (position, UnknownRetries { exposed, until, .. }) in exposed {
+        match position.route.force {
+            Some(_) => accepted.push((position.route.id.clone(), exposed)),
+            None => refused.push(exposed_sentence(&position.route.id, until)),
         }
     }
     // A follower that has lost its workflow is reported by `orphans`, which says more about it.
@@ -112,9 +115,9 @@ pub(super) fn check_and_adopt(
     for sentence in known {
         tracing::error!("neither these files nor the ones before follow up all instances: {sentence}");
     }
-    for at in after.routes.values().filter(|at| at.rung() == State::Only) {
-        if let Some(sentence) = after.follower_without_workflow(&at.route) {
-            tracing::error!(route = %at.route.id, "it stays in `only`, although {sentence}");
+    for position in after.routes.values().filter(|at| at.rung() == State::Only) {
+        if let Some(sentence) = after.follower_without_workflow(&position.route) {
+            tracing::error!(route = %position.route.id, "it stays in `only`, although {sentence}");
         }
     }
     Ok(CheckedFiles { after, moves, may_orphan })
@@ -125,15 +128,18 @@ pub(super) fn check_and_adopt(
 fn above_new_followers(before: &Positions, after: &Positions) -> Vec<String> {
     let was_live = |route: &Route| {
         let own = route.ids().filter_map(|id| before.routes.get(id));
-        own.map(|at| at.rung()).max() >= Some(State::Live)
+        own.map(|position| position.rung()).max() >= Some(State::Live)
     };
     let stays = after.routes.values().filter(|at| at.inputs.requested >= State::Live && was_live(&at.route));
-    let sentence = |at: &RoutePosition| {
+    let sentence = |position: &RoutePosition| {
         // Files are not refused for a follower that had no workflow before: that would stop every later reload.
         let had_such_follower =
-            at.route.ids().any(|id| before.followers(id).any(|follower| follower.route.workflow.is_none()));
-        let sentence = after.follower_without_workflow(&at.route).filter(|_| !had_such_follower)?;
-        Some(format!("{sentence}. Give it a workflow (its state may be `off`), or flip `{}` down first", at.route.id))
+            position.route.ids().any(|id| before.followers(id).any(|follower| follower.route.workflow.is_none()));
+        let sentence = after.follower_without_workflow(&position.route).filter(|_| !had_such_follower)?;
+        Some(format!(
+            "{sentence}. Give it a workflow (its state may be `off`), or flip `{}` down first",
+            position.route.id
+        ))
     };
     stays.filter_map(sentence).collect()
 }

@@ -60,28 +60,28 @@ impl Gate {
     pub fn judge(
         &self,
         positions: &Positions,
-        at: &RoutePosition,
+        position: &RoutePosition,
         requested: &RequestedMove,
     ) -> Result<AllowedMove, MoveRefusal> {
         if requested.force && requested.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
             return Err(MoveRefusal::Impossible("overriding the gate needs a reason".into()));
         }
-        if let Some(sentence) = impossible(positions, at, requested).into_iter().next() {
+        if let Some(sentence) = impossible(positions, position, requested).into_iter().next() {
             return Err(MoveRefusal::Impossible(sentence));
         }
-        let stays = requested.to == at.rung();
-        let is_raised = |rung: State| at.reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
+        let stays = requested.to == position.rung();
+        let is_raised = |rung: State| position.reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
         // An overridden gate stays recorded as such while the route is above it, until it is open without force.
-        let earlier = self.overridden(positions, at, requested.to);
+        let earlier = self.overridden(positions, position, requested.to);
         // More callers on a rung pass its gate again, also on the way down to it: it may have been forced, or the
         // evidence may have turned bad since.
         let mut missing = match requested.to.below().filter(|_| is_raised(requested.to)) {
-            Some(below) => self.unmet_conditions_of_gate(positions, at, below, requested.to),
-            None => self.unmet_conditions(positions, at, requested.to),
+            Some(below) => self.unmet_conditions_of_gate(positions, position, below, requested.to),
+            None => self.unmet_conditions(positions, position, requested.to),
         };
         // In `live`, callers outside its share are in `dark`, up to the share of `dark`.
         let of_dark = match requested.to == State::Live && is_raised(State::Dark) {
-            true => self.unmet_conditions_of_gate(positions, at, State::Shadow, State::Dark),
+            true => self.unmet_conditions_of_gate(positions, position, State::Shadow, State::Dark),
             false => Vec::new(),
         };
         let is_dark_shut = !of_dark.is_empty();
@@ -96,19 +96,19 @@ impl Gate {
         // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
         // this or a lower rung, the one below that rung; `shadow` if the gate of `dark` is shut too. A change in `live`
         // that evidence does not support is as if the gate to `live` was overridden.
-        let accepts_change = requested.to >= State::Live && self.is_changed_since_evidence(positions, at);
-        let below = match requested.to > at.rung() {
+        let accepts_change = requested.to >= State::Live && self.is_changed_since_evidence(positions, position);
+        let below = match requested.to > position.rung() {
             _ if is_dark_shut => State::Shadow,
             _ if accepts_change => State::Dark,
-            true => at.rung(),
+            true => position.rung(),
             false => requested.to.below().unwrap_or(State::Off),
         };
         // A flip by force to the state that only the file had set overrides every gate below that state.
-        let overridden_now = if at.inputs.has_no_flip && stays {
+        let overridden_now = if position.inputs.has_no_flip && stays {
             Some(State::Off)
         } else if missing.is_empty() {
             // On the way down to `live` no gate is shut, but the route would be held.
-            let is_held = requested.to == State::Live && self.harmful_in_live(positions, at).is_some();
+            let is_held = requested.to == State::Live && self.harmful_in_live(positions, position).is_some();
             (is_held || accepts_change).then_some(State::Dark)
         } else {
             Some(below)
@@ -123,29 +123,34 @@ impl Gate {
     }
 
     /// The next rung up, and the conditions for it that do not hold; `None` on the highest rung.
-    pub fn next(&self, positions: &Positions, at: &RoutePosition) -> Option<(State, Vec<String>)> {
-        let from = at.rung();
+    pub fn next(&self, positions: &Positions, position: &RoutePosition) -> Option<(State, Vec<String>)> {
+        let from = position.rung();
         let to = State::ALL.into_iter().find(|state| state.below() == Some(from))?;
         let requested =
-            RequestedMove { to, shares: at.inputs.shares, force: false, reason: None, source: FlipSource::Api };
-        let mut sentences = impossible(positions, at, &requested);
-        sentences.extend(self.unmet_conditions(positions, at, to));
+            RequestedMove { to, shares: position.inputs.shares, force: false, reason: None, source: FlipSource::Api };
+        let mut sentences = impossible(positions, position, &requested);
+        sentences.extend(self.unmet_conditions(positions, position, to));
         Some((to, sentences))
     }
 
     /// The reason that was given with `force`, for as long as a gate that was overridden would still be shut, or the
     /// route would be held below `live`.
-    pub fn still_forced(&self, positions: &Positions, at: &RoutePosition) -> Option<String> {
-        let overridden = self.overridden(positions, at, State::Only).map(|overridden| overridden.reason);
-        let by_file = || at.route.force.clone().filter(|_| self.harmful_retries(positions, at).is_some());
+    pub fn still_forced(&self, positions: &Positions, position: &RoutePosition) -> Option<String> {
+        let overridden = self.overridden(positions, position, State::Only).map(|overridden| overridden.reason);
+        let by_file = || position.route.force.clone().filter(|_| self.harmful_retries(positions, position).is_some());
         overridden.or_else(by_file)
     }
 
     /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut. Conditions
     /// that are known to have failed only after the override do not count. The last flip or one before it overrode that
     /// gate, or the file did if the route has no flip.
-    pub(super) fn overridden(&self, positions: &Positions, at: &RoutePosition, up_to: State) -> Option<Overridden> {
-        let (from, to, reason, forced_at) = match &at.last {
+    pub(super) fn overridden(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        up_to: State,
+    ) -> Option<Overridden> {
+        let (from, to, reason, forced_at) = match &position.last {
             Some(flip) => {
                 let to = state_of(flip);
                 match (&flip.overridden, flip.forced) {
@@ -153,34 +158,35 @@ impl Gate {
                     // Recorded by an earlier version.
                     (None, true) => {
                         let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
-                        (from, to, flip.reason.clone().unwrap_or_default(), at.forced_at())
+                        (from, to, flip.reason.clone().unwrap_or_default(), position.forced_at())
                     }
                     (None, false) => return None,
                 }
             }
-            None => (State::Off, at.rung(), at.route.force.clone()?, None),
+            None => (State::Off, position.rung(), position.route.force.clone()?, None),
         };
         let came_later = |unmet: &Unmet| forced_at.is_some() && unmet.since > forced_at;
         let mut gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to.min(up_to));
-        let is_overridden =
-            |pair: &&[State]| !self.unmet_of_family(positions, at, pair[0], pair[1]).all(|unmet| came_later(&unmet));
+        let is_overridden = |pair: &&[State]| {
+            !self.unmet_of_family(positions, position, pair[0], pair[1]).all(|unmet| came_later(&unmet))
+        };
         let shut = gates.find(is_overridden)?;
         Some(Overridden { from: shut[0], reason, forced_at })
     }
 
     /// The highest rung that a route reached by evidence and for all callers: cohorts go up to it without `force`.
-    pub fn proven(&self, positions: &Positions, at: &RoutePosition) -> State {
-        let rung = at.rung();
-        let mut proven = self.overridden(positions, at, rung).map_or(rung, |overridden| overridden.from);
-        while let Some(below) = proven.below().filter(|_| at.inputs.shares.of(proven) < Percent::ALL) {
+    pub fn proven(&self, positions: &Positions, position: &RoutePosition) -> State {
+        let rung = position.rung();
+        let mut proven = self.overridden(positions, position, rung).map_or(rung, |overridden| overridden.from);
+        while let Some(below) = proven.below().filter(|_| position.inputs.shares.of(proven) < Percent::ALL) {
             proven = below;
         }
         proven
     }
 
     /// Which conditions of the gate do not hold, as sentences; none on the way down.
-    fn unmet_conditions(&self, positions: &Positions, at: &RoutePosition, to: State) -> Vec<String> {
-        let from = at.rung();
+    fn unmet_conditions(&self, positions: &Positions, position: &RoutePosition, to: State) -> Vec<String> {
+        let from = position.rung();
         if to <= from {
             return Vec::new();
         }
@@ -188,46 +194,46 @@ impl Gate {
             let jump = format!("goes up one rung at a time, and `{from}` to `{to}` is more than one");
             // Force overrides all gates on the way, so the refusal names what they all prevent.
             let gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
-            let unsafe_now = gates.flat_map(|pair| self.unmet_beside_evidence(positions, at, pair[0], pair[1]));
+            let unsafe_now = gates.flat_map(|pair| self.unmet_beside_evidence(positions, position, pair[0], pair[1]));
             return [jump].into_iter().chain(unsafe_now.map(|unmet| unmet.why)).collect();
         }
-        self.unmet_conditions_of_gate(positions, at, from, to)
+        self.unmet_conditions_of_gate(positions, position, from, to)
     }
 
     /// Why one gate is shut, as sentences.
     fn unmet_conditions_of_gate(
         &self,
         positions: &Positions,
-        at: &RoutePosition,
+        position: &RoutePosition,
         from: State,
         to: State,
     ) -> Vec<String> {
-        self.unmet_of_family(positions, at, from, to).map(|unmet| unmet.why).collect()
+        self.unmet_of_family(positions, position, from, to).map(|unmet| unmet.why).collect()
     }
 
     /// Why one gate is shut: first what the route itself lacks, then what its followers lack.
     pub(super) fn unmet_of_family<'a>(
         &'a self,
         positions: &'a Positions,
-        at: &'a RoutePosition,
+        position: &'a RoutePosition,
         from: State,
         to: State,
     ) -> impl Iterator<Item = Unmet> + 'a {
-        let of_followers = (to == State::Live).then(|| self.followers_lack(positions, at)).into_iter().flatten();
-        self.unmet(positions, at, from, to).into_iter().chain(of_followers.map(Unmet::from))
+        let of_followers = (to == State::Live).then(|| self.followers_lack(positions, position)).into_iter().flatten();
+        self.unmet(positions, position, from, to).into_iter().chain(of_followers.map(Unmet::from))
     }
 
     /// What one gate lacks of the route itself: first of its evidence, then of the other conditions.
-    fn unmet(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
+    fn unmet(&self, positions: &Positions, position: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
         // Until its creator is dark, a follower has no instances on which it could be compared; and the creator cannot
         // go to dark before the follower. So this gate asks for no evidence.
-        let follows = matches!(at.route.instance, Some(Instance::Follows { .. }));
+        let follows = matches!(position.route.instance, Some(Instance::Follows { .. }));
         if follows && (from, to) == (State::Shadow, State::Dark) {
             return Vec::new();
         }
-        let is_live_for_all = at.inputs.shares.live == Percent::ALL;
-        let missing = gate(&self.evidence_of(positions, at), from, to, is_live_for_all).err().unwrap_or_default();
-        let beside_evidence = self.unmet_beside_evidence(positions, at, from, to);
+        let is_live_for_all = position.inputs.shares.live == Percent::ALL;
+        let missing = gate(&self.evidence_of(positions, position), from, to, is_live_for_all).err().unwrap_or_default();
+        let beside_evidence = self.unmet_beside_evidence(positions, position, from, to);
         missing.into_iter().map(Unmet::from).chain(beside_evidence).collect()
     }
 
@@ -239,9 +245,9 @@ impl Gate {
     fn followers_lack<'a>(
         &'a self,
         positions: &'a Positions,
-        at: &'a RoutePosition,
+        position: &'a RoutePosition,
     ) -> impl Iterator<Item = String> + 'a {
-        let in_live = positions.followers(&at.route.id).filter(|follower| follower.rung() >= State::Live);
+        let in_live = positions.followers(&position.route.id).filter(|follower| follower.rung() >= State::Live);
         let is_forced = |follower: &RoutePosition| {
             follower.overrides_gate || self.overridden(positions, follower, State::Live).is_some()
         };
@@ -258,11 +264,17 @@ impl Gate {
     }
 
     /// Why one gate is shut, whatever the evidence.
-    fn unmet_beside_evidence(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
-        let conditions = self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to));
+    fn unmet_beside_evidence(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        from: State,
+        to: State,
+    ) -> Vec<Unmet> {
+        let conditions = self.conditions.iter().flat_map(|condition| condition.missing(&position.route, from, to));
         let mut missing: Vec<Unmet> = conditions.collect();
         if (from, to) == (State::Live, State::Only) {
-            let below = at.route.cohorts.iter().filter(|cohort| cohort.state < State::Live);
+            let below = position.route.cohorts.iter().filter(|cohort| cohort.state < State::Live);
             missing.extend(below.map(|Cohort { name, state, .. }| {
                 format!(
                     "the cohort `{name}` keeps callers in `{state}`: `only` holds for everybody, so the engine would get \
@@ -270,24 +282,24 @@ impl Gate {
                 )
                 .into()
             }));
-            if self.is_changed_since_evidence(positions, at) {
+            if self.is_changed_since_evidence(positions, position) {
                 missing.push(
                     format!(
                         "its workflow, rules, `match` or services were changed since its evidence, and the new version was not \
                          compared: flip `{}` to `dark` or lower to have it compared, and raise it again",
-                        at.route.id
+                        position.route.id
                     )
                     .into(),
                 );
             }
             // In `only` nothing is held, so a route that is held now must not go there.
-            missing.extend(self.held(positions, at).map(|unrecorded| unrecorded.why.into()));
+            missing.extend(self.held(positions, position).map(|unrecorded| unrecorded.why.into()));
         }
         if to == State::Live {
-            let unrecorded = self.unknown_retries(positions, at).into_iter();
+            let unrecorded = self.unknown_retries(positions, position).into_iter();
             let unrecorded = unrecorded
-                .chain(self.requests_without_record(positions, at))
-                .chain(self.unrecorded_since_copy(positions, at));
+                .chain(self.requests_without_record(positions, position))
+                .chain(self.unrecorded_since_copy(positions, position));
             missing.extend(unrecorded.map(|unrecorded| unrecorded.why.into()));
         }
         missing
@@ -295,40 +307,40 @@ impl Gate {
 
     /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is
     /// stored under its earlier id.
-    pub fn evidence_of(&self, positions: &Positions, at: &RoutePosition) -> RouteEvidence {
-        match positions.declared.bases.get(&at.route.id) {
-            Some(basis) => self.evidence.of_basis(at.route.ids(), basis),
-            None => self.evidence.of(&at.route.id),
+    pub fn evidence_of(&self, positions: &Positions, position: &RoutePosition) -> RouteEvidence {
+        match positions.declared.bases.get(&position.route.id) {
+            Some(basis) => self.evidence.of_basis(position.route.ids(), basis),
+            None => self.evidence.of(&position.route.id),
         }
     }
 }
 
 /// Why a move is impossible, whatever the evidence and even with force.
-fn impossible(positions: &Positions, at: &RoutePosition, requested: &RequestedMove) -> Vec<String> {
-    let id = &at.route.id;
+fn impossible(positions: &Positions, position: &RoutePosition, requested: &RequestedMove) -> Vec<String> {
+    let id = &position.route.id;
     let mut sentences = Vec::new();
-    if requested.to > State::Off && at.route.workflow.is_none() {
+    if requested.to > State::Off && position.route.workflow.is_none() {
         sentences.push(format!("`{id}` has no workflow: it can only be off"));
     }
     let share = requested.shares.of(requested.to);
     // A route goes down whatever share it keeps there; the mover lowers it further where it has no callers on that
     // rung.
-    let is_asked = requested.to >= at.rung() || share != at.inputs.shares.of(requested.to);
+    let is_asked = requested.to >= position.rung() || share != position.inputs.shares.of(requested.to);
     let takes_keys = matches!(requested.to, State::Dark | State::Live) && share < Percent::ALL;
-    if takes_keys && is_asked && at.route.key.is_none() {
+    if takes_keys && is_asked && position.route.key.is_none() {
         sentences.push(format!(
             "a share below 100 % in `{}` needs a `key` on `{id}`, or one caller's requests would go to both arms",
             requested.to
         ));
     }
     // A freeze does not lower a route in `only`. So a route that a freeze has lowered must not go there to escape it.
-    if requested.to == State::Only && at.rung() < State::Only && positions.freeze != Freeze::No {
+    if requested.to == State::Only && position.rung() < State::Only && positions.freeze != Freeze::No {
         sentences.push(format!(
             "`{id}` cannot go to `only` while new instances of the engine are frozen, because a freeze does not stop them there: \
              end the freeze first (`pointsman freeze --off`)"
         ));
     }
-    if requested.to > at.rung() {
+    if requested.to > position.rung() {
         let below = positions.followers(id).filter(|follower| follower.rung() < requested.to);
         let below: Vec<_> = below.map(|f| format!("`{}` is `{}`", f.route.id, f.rung())).collect();
         if !below.is_empty() {

@@ -12,34 +12,34 @@ use crate::names::RouteId;
 pub(super) const HELD_AT: State = State::Dark;
 
 /// Lowers a route that has lost its `key` to the highest rung that needs none.
-pub(super) fn lower_without_key(at: &mut RoutePosition) {
-    let by_key = highest_by_key(at);
-    if by_key < at.rung() {
-        at.refused.push(format!(
+pub(super) fn lower_without_key(position: &mut RoutePosition) {
+    let by_key = highest_by_key(position);
+    if by_key < position.rung() {
+        position.refused.push(format!(
             "`{}` has no `key` any more, so that no caller is in its shares below 100 %: it is in `{by_key}` until the `key` is \
              back or a flip gives it a share of 100 %",
-            at.route.id
+            position.route.id
         ));
-        at.inputs.gate = Some(by_key);
+        position.inputs.gate = Some(by_key);
     }
 }
 
-pub(super) fn set_held(at: &mut RoutePosition, UnknownRetries { until, why, .. }: UnknownRetries) {
-    at.held_until = Some(until);
-    at.inputs.is_held = true;
-    at.refused.push(format!(
+pub(super) fn set_held(position: &mut RoutePosition, UnknownRetries { until, why, .. }: UnknownRetries) {
+    position.held_until = Some(until);
+    position.inputs.is_held = true;
+    position.refused.push(format!(
         "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a flip \
          with `--force`",
-        at.inputs.requested
+        position.inputs.requested
     ));
 }
 
 /// Why a route stays where it was held, as a sentence.
-pub(super) fn not_returned(at: &RoutePosition, lacks: &[String]) -> String {
+pub(super) fn not_returned(position: &RoutePosition, lacks: &[String]) -> String {
     format!(
         "was held at `{HELD_AT}` and does not return to `{}` by itself: {}. It is judged again when the files are next \
          read; flip it to `live` as soon as its gate is open",
-        at.inputs.requested,
+        position.inputs.requested,
         lacks.join("; ")
     )
 }
@@ -47,47 +47,48 @@ pub(super) fn not_returned(at: &RoutePosition, lacks: &[String]) -> String {
 /// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip
 /// without force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
 pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
-    let Some(mut at) = positions.routes.get(id).cloned() else { return };
-    if let Some(unknown_retries) = gate.held(positions, &at) {
-        at.inputs.gate = Some(HELD_AT);
-        set_held(&mut at, unknown_retries);
+    let Some(mut position) = positions.routes.get(id).cloned() else { return };
+    if let Some(unknown_retries) = gate.held(positions, &position) {
+        position.inputs.gate = Some(HELD_AT);
+        set_held(&mut position, unknown_retries);
         if let Some(live) = positions.live.get_mut(id) {
             live.is_held = true;
         }
     }
-    lower_without_key(&mut at);
-    positions.routes.insert(id.clone(), at);
+    lower_without_key(&mut position);
+    positions.routes.insert(id.clone(), position);
 }
 
 /// Sets how far the cohorts of each route may go (what the route has proven, and which of them are held), and whether
 /// the route is marked as changed since its evidence.
 pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
-    let judge = |at: &RoutePosition| {
-        let held: Vec<_> = gate.held_cohorts(positions, at).collect();
+    let judge = |position: &RoutePosition| {
+        let held: Vec<_> = gate.held_cohorts(positions, position).collect();
         for (cohort, UnknownRetries { why, .. }) in &held {
-            if !at.inputs.held_cohorts.contains(&cohort.name) {
-                tracing::warn!(route = %at.route.id, cohort = cohort.name, why, "this cohort is held below `live`");
+            if !position.inputs.held_cohorts.contains(&cohort.name) {
+                tracing::warn!(route = %position.route.id, cohort = cohort.name, why, "this cohort is held below `live`");
             }
         }
         let until = held.iter().map(|(_, unknown_retries)| unknown_retries.until).min();
         let names: Vec<String> = held.iter().map(|(cohort, _)| cohort.name.clone()).collect();
-        (gate.proven(positions, at), names, until, is_changed(positions, at))
+        (gate.proven(positions, position), names, until, is_changed(positions, position))
     };
     let judged: Vec<_> = positions.routes.values().map(judge).collect();
-    for (at, (proven, held, until, is_changed)) in positions.routes.values_mut().zip(judged) {
-        at.inputs.proven = proven;
-        at.inputs.held_cohorts = held;
-        at.inputs.is_changed = is_changed;
-        at.cohorts_held_until = until;
+    for (position, (proven, held, until, is_changed)) in positions.routes.values_mut().zip(judged) {
+        position.inputs.proven = proven;
+        position.inputs.held_cohorts = held;
+        position.inputs.is_changed = is_changed;
+        position.cohorts_held_until = until;
     }
 }
 
 /// The highest rung, at most the route's own, that does not need the `key` which the route lacks: a rung with a share
 /// of 100 %, or one other than `dark` and `live`. With a `key`, the route's own rung.
-fn highest_by_key(at: &RoutePosition) -> State {
-    let lacks_key = |rung: State| matches!(rung, State::Dark | State::Live) && at.inputs.shares.of(rung) < Percent::ALL;
-    let mut rung = at.rung();
-    while let Some(below) = rung.below().filter(|_| at.route.key.is_none() && lacks_key(rung)) {
+fn highest_by_key(position: &RoutePosition) -> State {
+    let lacks_key =
+        |rung: State| matches!(rung, State::Dark | State::Live) && position.inputs.shares.of(rung) < Percent::ALL;
+    let mut rung = position.rung();
+    while let Some(below) = rung.below().filter(|_| position.route.key.is_none() && lacks_key(rung)) {
         rung = below;
     }
     rung
@@ -95,21 +96,21 @@ fn highest_by_key(at: &RoutePosition) -> State {
 
 /// Logs the routes that do not have their requested state. To be called once the positions are in force.
 pub(super) fn log_refused(positions: &Positions) {
-    for at in positions.routes.values().filter(|at| !at.refused.is_empty()) {
-        let (wanted, stays, why) = (at.inputs.requested, at.rung(), at.refused.join("; "));
-        match at.held_until {
+    for position in positions.routes.values().filter(|at| !at.refused.is_empty()) {
+        let (wanted, stays, why) = (position.inputs.requested, position.rung(), position.refused.join("; "));
+        match position.held_until {
             Some(_) => tracing::warn!(
-                route = %at.route.id, %wanted, %stays, why, "this route is held below its requested state"
+                route = %position.route.id, %wanted, %stays, why, "this route is held below its requested state"
             ),
             None if wanted == stays && stays == State::Only => tracing::warn!(
-                route = %at.route.id, declared = %at.route.declared, %stays, why,
+                route = %position.route.id, declared = %position.route.declared, %stays, why,
                 "this route does not go down as its file says"
             ),
             None if wanted == stays => tracing::warn!(
-                route = %at.route.id, %stays, why, "the file asks for a larger share than the gate allows"
+                route = %position.route.id, %stays, why, "the file asks for a larger share than the gate allows"
             ),
             None => tracing::warn!(
-                route = %at.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
+                route = %position.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
             ),
         }
     }

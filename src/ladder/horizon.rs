@@ -15,8 +15,8 @@ use crate::store::StoreError;
 const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// Sentences for the way down from `live` or `only`; none where the engine owns nothing of the family.
-pub(super) fn sentences(positions: &Positions, at: &RoutePosition, engine_owns: u64) -> Vec<String> {
-    let Some(family) = creator(&at.route).filter(|_| engine_owns > 0) else { return Vec::new() };
+pub(super) fn sentences(positions: &Positions, position: &RoutePosition, engine_owns: u64) -> Vec<String> {
+    let Some(family) = creator(&position.route).filter(|_| engine_owns > 0) else { return Vec::new() };
     let (noun, verb) = if engine_owns == 1 { ("instance", "stays") } else { ("instances", "stay") };
     let mut sentences = vec![format!(
         "the engine owns {engine_owns} {noun} of `{family}` that legacy does not know; they {verb} with the engine, \
@@ -76,11 +76,11 @@ impl Mover {
 
     /// The horizon of a route, with the number of the engine's instances from the store.
     async fn read_horizon(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
-        let Some(at) = positions.routes.get(route) else { return Ok(Vec::new()) };
-        let Some(family) = family(&at.route, &positions.declared.routes) else { return Ok(Vec::new()) };
+        let Some(position) = positions.routes.get(route) else { return Ok(Vec::new()) };
+        let Some(family) = family(&position.route, &positions.declared.routes) else { return Ok(Vec::new()) };
         let counts = self.store.pin_counts().await?;
         let is_its_own = |id: &RouteId| family.ids().any(|own| own == id);
         let owned = counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
-        Ok(sentences(positions, at, owned))
+        Ok(sentences(positions, position, owned))
     }
 }

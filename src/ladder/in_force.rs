@@ -276,7 +276,7 @@ impl InForce {
     pub fn may_release(&self, now: Timestamp) -> bool {
         let inputs = self.lock();
         let is_due = inputs.positions.held_until().is_some_and(|until| until <= now);
-        is_due || inputs.positions.routes.values().any(|at| at.inputs.is_changed)
+        is_due || inputs.positions.routes.values().any(|position| position.inputs.is_changed)
     }
 
     /// The effective state of a route now.

@@ -20,57 +20,59 @@ use crate::store::LiveBasis;
 
 impl Gate {
     /// What evidence and the other conditions lack for the gate to `live`, as sentences.
-    fn lacks_for_live(&self, positions: &Positions, at: &RoutePosition) -> Vec<String> {
-        self.unmet_of_family(positions, at, State::Dark, State::Live).map(|unmet| unmet.why).collect()
+    fn lacks_for_live(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
+        self.unmet_of_family(positions, position, State::Dark, State::Live).map(|unmet| unmet.why).collect()
     }
 
     /// Whether a route is marked as changed, and the gate to `live` would still be shut.
-    pub(super) fn is_changed_since_evidence(&self, positions: &Positions, at: &RoutePosition) -> bool {
-        is_changed(positions, at) && !self.lacks_for_live(positions, at).is_empty()
+    pub(super) fn is_changed_since_evidence(&self, positions: &Positions, position: &RoutePosition) -> bool {
+        is_changed(positions, position) && !self.lacks_for_live(positions, position).is_empty()
     }
 
     /// Why a route that is below `live` without a flip does not return there although nothing holds it any more; empty
     /// if it returns.
-    pub(super) fn lacks_to_return(&self, positions: &Positions, at: &RoutePosition) -> Vec<String> {
-        let is_live = at.last.as_ref().map(state_of) >= Some(State::Live);
-        let Some(live) = of_route(positions, &at.route).filter(|live| live.is_held && is_live) else {
+    pub(super) fn lacks_to_return(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
+        let is_live = position.last.as_ref().map(state_of) >= Some(State::Live);
+        let Some(live) = of_route(positions, &position.route).filter(|live| live.is_held && is_live) else {
             return Vec::new();
         };
-        if at.route.force.is_some() {
+        if position.route.force.is_some() {
             return Vec::new();
         }
-        if differs(positions, at, live) {
-            return self.lacks_for_live(positions, at);
+        if differs(positions, position, live) {
+            return self.lacks_for_live(positions, position);
         }
-        open_mismatches(&self.evidence_of(positions, at)).into_iter().collect()
+        open_mismatches(&self.evidence_of(positions, position)).into_iter().collect()
     }
 
     /// Whether a route that is marked as changed has lost that mark: the evidence opens the gate to `live` now.
     pub(super) fn ends_a_mark(&self, positions: &Positions) -> bool {
         let mut marked = positions.routes.values().filter(|at| at.inputs.is_changed);
-        marked.any(|at| self.lacks_for_live(positions, at).is_empty())
+        marked.any(|position| self.lacks_for_live(positions, position).is_empty())
     }
 }
 
 /// Brings what the store has of routes in `live` up to date with files that have been judged, and the `moves` that they
 /// make. `accepting`: routes whose present basis new `force` in the files accepts.
 pub(super) fn update(positions: &mut Positions, moves: &[Move], accepting: &BTreeSet<RouteId>, gate: &Gate) {
-    let judge = |at: &RoutePosition| {
-        let id = &at.route.id;
+    let judge = |position: &RoutePosition| {
+        let id = &position.route.id;
         let made = moves.iter().rfind(|made| made.route == *id);
-        let by_flip = made.map(|made| made.to).or_else(|| at.last.as_ref().map(state_of));
-        if !is_live_by(at, by_flip) {
+        let by_flip = made.map(|made| made.to).or_else(|| position.last.as_ref().map(state_of));
+        if !is_live_by(position, by_flip) {
             return None;
         }
         let goes_up = made.is_some_and(|made| made.to >= State::Live && made.to > made.from);
-        let changed = of_route(positions, &at.route).filter(|live| differs(positions, at, live));
-        let keeps =
-            changed.is_some() && !goes_up && !accepting.contains(id) && !gate.lacks_for_live(positions, at).is_empty();
+        let changed = of_route(positions, &position.route).filter(|live| differs(positions, position, live));
+        let keeps = changed.is_some()
+            && !goes_up
+            && !accepting.contains(id)
+            && !gate.lacks_for_live(positions, position).is_empty();
         let basis = match changed.filter(|_| keeps) {
             Some(live) => live.basis.clone(),
             None => positions.declared.bases.get(id).cloned(),
         };
-        let is_held = by_flip >= Some(State::Live) && at.rung() < State::Live;
+        let is_held = by_flip >= Some(State::Live) && position.rung() < State::Live;
         Some((id.clone(), LiveBasis { basis, is_held }))
     };
     positions.live = positions.routes.values().filter_map(judge).collect();
@@ -85,21 +87,21 @@ pub(super) fn accept(positions: &mut Positions, id: &RouteId, to: State) {
 }
 
 /// Whether something that the evidence depends on was changed since a route, or a cohort of it, went to `live`.
-pub(super) fn is_changed(positions: &Positions, at: &RoutePosition) -> bool {
-    let is_live = is_live_by(at, at.last.as_ref().map(state_of));
-    let live = of_route(positions, &at.route).filter(|_| is_live);
-    live.is_some_and(|live| differs(positions, at, live))
+pub(super) fn is_changed(positions: &Positions, position: &RoutePosition) -> bool {
+    let is_live = is_live_by(position, position.last.as_ref().map(state_of));
+    let live = of_route(positions, &position.route).filter(|_| is_live);
+    live.is_some_and(|live| differs(positions, position, live))
 }
 
 /// What the mark of a route means and what ends it, as a sentence.
-pub(super) fn sentence(at: &RoutePosition) -> Option<String> {
-    if !at.inputs.is_changed {
+pub(super) fn sentence(position: &RoutePosition) -> Option<String> {
+    if !position.inputs.is_changed {
         return None;
     }
-    let (id, rung) = (&at.route.id, at.rung());
-    let cohorts: Vec<String> = at.live_cohorts().map(|cohort| format!("`{}`", cohort.name)).collect();
+    let (id, rung) = (&position.route.id, position.rung());
+    let cohorts: Vec<String> = position.live_cohorts().map(|cohort| format!("`{}`", cohort.name)).collect();
     let cohorts = cohorts.join(", ");
-    let is_cohort = at.highest() < State::Live;
+    let is_cohort = position.highest() < State::Live;
     let who = match is_cohort {
         true => format!("callers of `{id}` are in `live` by the cohort {cohorts}"),
         false if rung < State::Live => format!("`{id}` is at `{rung}`, below `live`"),
@@ -121,13 +123,13 @@ pub(super) fn sentence(at: &RoutePosition) -> Option<String> {
 
 /// Logs each route that is marked as changed, and was not before or is changed once more.
 pub(super) fn log_changed(before: &Positions, after: &Positions) {
-    let was_marked = |at: &RoutePosition| {
-        let known = at.route.ids().find_map(|id| Some((before.routes.get(id)?, before.declared.bases.get(id))));
-        known.is_some_and(|(was, basis)| was.inputs.is_changed && basis == after.declared.bases.get(&at.route.id))
+    let was_marked = |position: &RoutePosition| {
+        let known = position.route.ids().find_map(|id| Some((before.routes.get(id)?, before.declared.bases.get(id))));
+        known.is_some_and(|(was, basis)| was.inputs.is_changed && basis == after.declared.bases.get(&position.route.id))
     };
-    for at in after.routes.values().filter(|at| !was_marked(at)) {
-        if let Some(why) = sentence(at) {
-            tracing::warn!(route = %at.route.id, why, "the files change a route in `live` or above, and it stays there");
+    for position in after.routes.values().filter(|at| !was_marked(at)) {
+        if let Some(why) = sentence(position) {
+            tracing::warn!(route = %position.route.id, why, "the files change a route in `live` or above, and it stays there");
         }
     }
 }
@@ -138,12 +140,12 @@ fn of_route<'a>(positions: &'a Positions, route: &Route) -> Option<&'a LiveBasis
 }
 
 /// Whether a route has another basis by the files of these positions.
-fn differs(positions: &Positions, at: &RoutePosition, live: &LiveBasis) -> bool {
-    let present = positions.declared.bases.get(&at.route.id);
+fn differs(positions: &Positions, position: &RoutePosition, live: &LiveBasis) -> bool {
+    let present = positions.declared.bases.get(&position.route.id);
     live.basis.as_ref().zip(present).is_some_and(|(then, now)| then != now)
 }
 
 /// Whether a route with this last flip, or a cohort of it, is in `live` or above, or returns there without a flip.
-fn is_live_by(at: &RoutePosition, by_flip: Option<State>) -> bool {
-    by_flip.unwrap_or(at.rung()) >= State::Live || at.live_cohorts().next().is_some()
+fn is_live_by(position: &RoutePosition, by_flip: Option<State>) -> bool {
+    by_flip.unwrap_or(position.rung()) >= State::Live || position.live_cohorts().next().is_some()
 }

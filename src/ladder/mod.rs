@@ -20,7 +20,6 @@
 //! outcome is looked up until it is known (`record`); the caller is told within a bound that it is not known yet. A
 //! caller that goes away in the middle of a move does not stop it.
 
-mod asked;
 mod cohort_reasons;
 mod command;
 mod down;
@@ -36,6 +35,7 @@ mod kill_switch;
 mod larger_share;
 mod later_ids;
 mod live_basis;
+mod lowered_meanwhile;
 mod lowered_routes;
 mod mover;
 mod only;

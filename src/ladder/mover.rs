@@ -56,9 +56,9 @@ impl Mover {
         let searched = search(&store, &before, declared).await?;
         let CheckedFiles { after, moves, may_orphan: _ } =
             check_and_adopt(&gate, &before, searched, ReadKind::Start { has_served })?;
-        for at in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
+        for position in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
-                route = %at.route.id,
+                route = %position.route.id,
                 "the store is a copy, and this route stays in `only`: retries of requests that came after the copy was made \
                  are performed again"
             );
@@ -99,7 +99,7 @@ impl Mover {
         let inputs = self.in_force.inputs();
         let Positions { declared, routes, .. } = &inputs.positions;
         let routes = declared.routes.iter().filter_map(|route| routes.get(&route.id));
-        routes.map(|at| status::route_status(&inputs, &self.gate, at)).collect()
+        routes.map(|position| status::route_status(&inputs, &self.gate, position)).collect()
     }
 
     /// The rung of a route; `None` if there is no such route.
@@ -133,7 +133,7 @@ impl Mover {
         // nevertheless.
         let (before, all_recorded) = self.record_waiting_first(&moves_lock).await;
         let searched = searched.brought_up_to_date(&self.store, &before).await?;
-        let judged = self.with_edits_overtaken(read, &before, searched.routes());
+        let judged = self.positions_for_outdated_files(read, &before, searched.routes());
         let CheckedFiles { after, moves, may_orphan } =
             check_and_adopt(&self.gate, &judged, searched, ReadKind::Reload)?;
         let routes = after.declared.routes.clone();
@@ -212,18 +212,19 @@ impl Mover {
     pub(super) fn judge(
         &self,
         positions: &Positions,
-        at: &RoutePosition,
+        position: &RoutePosition,
         request: &MoveRequest,
     ) -> Result<(RequestedMove, AllowedMove), FlipError> {
         let MoveRequest { to, percent, reason, force, acknowledge: _, by: _ } = request.clone();
-        let shares = percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(to, percent));
-        let passing = || passing_commands::commands(positions, &self.gate, at, to, shares, request.reason.as_deref());
+        let shares = percent.map_or(position.inputs.shares, |percent| position.inputs.shares.with(to, percent));
+        let passing =
+            || passing_commands::commands(positions, &self.gate, position, to, shares, request.reason.as_deref());
         if percent.is_some() && matches!(to, State::Off | State::Only) {
             let why = format!("`{to}` has no share: it holds for everybody");
             return Err(FlipError::Refused { why, commands: passing() });
         }
         let requested = RequestedMove { to, shares, force, reason, source: FlipSource::Api };
-        match self.gate.judge(positions, at, &requested) {
+        match self.gate.judge(positions, position, &requested) {
             Ok(allowed) => Ok((requested, allowed)),
             Err(MoveRefusal::GateShut(reasons)) => Err(FlipError::GateShut { reasons, commands: passing() }),
             Err(MoveRefusal::Impossible(why)) => Err(FlipError::Refused { why, commands: passing() }),
@@ -239,20 +240,20 @@ impl Mover {
         request: MoveRequest,
     ) -> Result<Flipped, FlipError> {
         let (mut positions, all_recorded) = self.record_waiting_first(&guard).await;
-        let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
-        let (from, to) = (at.rung(), request.to);
+        let position = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
+        let (from, to) = (position.rung(), request.to);
         let lowered = Lowered { at: asked, to, by: request.by.clone() };
-        if self.is_unchanged(at, &request) {
+        if self.is_unchanged(position, &request) {
             self.in_force.note_lowered(route, lowered);
-            return Ok(self.unchanged(at, request.by));
+            return Ok(self.unchanged(position, request.by));
         }
-        let goes_up = at.is_raised_by(&request);
-        self.check_not_lowered_since(asked, &positions, at, &request)?;
-        let (requested, passed) = self.judge(&positions, at, &request)?;
+        let goes_up = position.is_raised_by(&request);
+        self.check_not_lowered_since(asked, &positions, position, &request)?;
+        let (requested, passed) = self.judge(&positions, position, &request)?;
         all_recorded?;
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
         // declaration, so that the move is not judged again.
-        let (now, before) = (at.declared(), positions.clone());
+        let (now, before) = (position.declared(), positions.clone());
         let (shares, reason, overridden) = (requested.shares, requested.reason, passed.overridden);
         let step = Move { route: route.clone(), from, to, shares, reason, overridden };
         let flip = self.flip_record(&positions, step, request.by);
@@ -280,7 +281,7 @@ impl Mover {
     /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes
     /// that it keeps below `only` because of a freeze: the caller takes their flips back.
     pub(super) fn put_in_force(&self, mut positions: Positions) -> Vec<RouteId> {
-        positions.routes.values_mut().for_each(|at| at.inputs.returns_at_restart = false);
+        positions.routes.values_mut().for_each(|position| position.inputs.returns_at_restart = false);
         loop {
             let Inputs { mut unrecorded, moves, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();
@@ -358,7 +359,7 @@ impl Mover {
 
     /// The record of a move, with the present evidence.
     pub(super) fn flip_record(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
-        let evidence = positions.routes.get(&step.route).map(|at| self.gate.evidence_of(positions, at));
+        let evidence = positions.routes.get(&step.route).map(|position| self.gate.evidence_of(positions, position));
         flip_record(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 

@@ -21,8 +21,8 @@ pub(super) fn no_acknowledgement(id: &RouteId, to: State) -> String {
 /// was in force before, so there are none.
 pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positions) -> Vec<String> {
     let in_only = before.routes.values().filter(|at| at.rung() == State::Only);
-    let sentence = |at: &RoutePosition| {
-        let id = &at.route.id;
+    let sentence = |position: &RoutePosition| {
+        let id = &position.route.id;
         let Some(next) = after.routes.values().find(|next| next.route.ids().any(|own| own == id)) else {
             return Some(format!(
                 "`{id}` is in `only`, where legacy is not called at all, and without it legacy would get its requests. Flip \
@@ -52,7 +52,7 @@ pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positi
 /// files were last read.
 pub(super) fn removed_in_only<'a>(before: &'a Positions, after: &'a Positions) -> impl Iterator<Item = &'a RouteId> {
     let with_workflow = || after.routes.values().filter(|at| at.route.workflow.is_some());
-    let is_present = move |id: &RouteId| with_workflow().any(|at| at.route.ids().any(|own| own == id));
+    let is_present = move |id: &RouteId| with_workflow().any(|position| position.route.ids().any(|own| own == id));
     let was_present = |id: &RouteId| before.scopes.get(id).is_some_and(|scopes| scopes.present.is_some());
     let in_only = before.flips.iter().filter(|(_, flip)| state_of(flip) == State::Only).map(|(id, _)| id);
     in_only.filter(move |id| was_present(id) && !is_present(id))

@@ -78,12 +78,13 @@ pub(super) async fn find(
     next: &[Arc<Route>],
 ) -> Result<Orphans, StoreError> {
     let pins = store.pin_counts().await?.into_iter().filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0);
-    let mut owned: Owned =
-        pins.map(|(family, _, instances)| (family, OwnedOf { instances, ..OwnedOf::default() })).collect();
+    let mut owned: OwnedByFamily =
+        pins.map(|(family, _, instances)| (family, OwnedInFamily { instances, ..OwnedInFamily::default() })).collect();
     // Open runs are looked up only where they matter. A run of a route that creates nothing must not count.
     let creators = before.creators.iter().filter(|_| !before.may_have_non_creators);
     let families = before.followers.values().flat_map(|followed| &followed.family).chain(creators);
-    let of_all = families.map(|id| (id.clone(), OwnedOf { in_open_run: true, ..OwnedOf::default() })).collect();
+    let of_all =
+        families.map(|id| (id.clone(), OwnedInFamily { in_open_run: true, ..OwnedInFamily::default() })).collect();
     let affected: BTreeSet<RouteId> =
         compare(&of_all, before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
     let OpenCreators { families, unreadable_reruns } =
@@ -121,11 +122,11 @@ pub(super) async fn find(
 }
 
 /// What the engine owns of each family, by the id under which that is pinned.
-type Owned = BTreeMap<RouteId, OwnedOf>;
+type OwnedByFamily = BTreeMap<RouteId, OwnedInFamily>;
 
 /// What the engine owns of a family.
 #[derive(Clone, Copy, Default)]
-struct OwnedOf {
+struct OwnedInFamily {
     instances: u64,
     /// An open run may create one.
     in_open_run: bool,
@@ -135,7 +136,7 @@ struct OwnedOf {
     by_new_runs: bool,
 }
 
-impl OwnedOf {
+impl OwnedInFamily {
     fn sentence(self, pinned_under: &RouteId) -> String {
         let why = match self.unreadable {
             Some(run) => format!(" (the events of run {run} cannot be read, so that it counts for its route)"),
@@ -177,7 +178,7 @@ struct TakenId {
 }
 
 /// Compares the followers of the files in force with new files.
-fn compare(owned: &Owned, before: &Followers, next: &[Arc<Route>]) -> Found {
+fn compare(owned: &OwnedByFamily, before: &Followers, next: &[Arc<Route>]) -> Found {
     let mut found = Found { sentences: Vec::new(), to_look_up: Vec::new() };
     // Pins are stored under the first id of their creator, or under the id that it had when they were made.
     for creator in owned.keys().filter(|creator| !next.iter().any(|route| creates(route, creator))) {
@@ -197,7 +198,7 @@ fn compare(owned: &Owned, before: &Followers, next: &[Arc<Route>]) -> Found {
     found
 }
 
-fn no_longer_followed(owned: OwnedOf, pinned_under: &RouteId, route: &RouteId) -> String {
+fn no_longer_followed(owned: OwnedInFamily, pinned_under: &RouteId, route: &RouteId) -> String {
     format!(
         "{}, and `{route}` no longer follows them up (it is gone, or has lost its workflow or `instance`): their requests \
          would go to legacy, which does not know them. Leave the route in the files; its state may be `off`. If it has \
@@ -211,7 +212,7 @@ fn check_requests(
     found: &mut Found,
     route: &RouteId,
     followed: &FollowedPath,
-    (pinned_under, owned): (&RouteId, OwnedOf),
+    (pinned_under, owned): (&RouteId, OwnedInFamily),
     next: &[Arc<Route>],
 ) {
     let FollowedPath { family, matches, param, except } = followed;

@@ -3,8 +3,8 @@
 //! A freeze does not lower a route in `only`, so such a flip must not come in force. The store has it by then, so it is
 //! taken back by another flip.
 //!
-//! Always true: while a freeze is in force, no set is in force in which another route is in `only` than before the
-//! freeze. In the store, the flip that takes back comes before the freeze, so that a restart does not find the route in
+//! Always true: while a freeze is in force, no set is in force in which a route is in `only` that was not in `only`
+//! before the freeze. In the store, the flip that takes back comes before the freeze, so that a restart does not find the route in
 //! `only` during a recorded freeze.
 
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX};
@@ -13,22 +13,22 @@ use crate::names::RouteId;
 
 /// Keeps routes that come to `only` on the rung that they had before, and returns them.
 pub(super) fn keep_below_only(before: &Positions, after: &mut Positions) -> Vec<RouteId> {
-    let is_in_only = |at: &RoutePosition| at.rung() == State::Only;
+    let is_in_only = |position: &RoutePosition| position.rung() == State::Only;
     let mut kept = Vec::new();
-    for (id, at) in after.routes.iter_mut().filter(|(_, at)| is_in_only(at)) {
+    for (id, position) in after.routes.iter_mut().filter(|(_, at)| is_in_only(at)) {
         if before.routes.get(id).is_some_and(is_in_only) {
             continue;
         }
         // Positions that share an id with this route: its own under an earlier id, or that of a route that had listed
         // its id as an earlier one (`was`).
-        let is_own = |other: &&RoutePosition| other.route.ids().any(|id| at.route.ids().any(|own| own == id));
+        let is_own = |other: &&RoutePosition| other.route.ids().any(|id| position.route.ids().any(|own| own == id));
         let rungs: Vec<State> = before.routes.values().filter(is_own).map(RoutePosition::rung).collect();
         if rungs.contains(&State::Only) {
             continue;
         }
-        at.inputs.gate = Some(rungs.into_iter().min().unwrap_or(UNPROVEN_MAX));
-        at.inputs.is_held = false;
-        at.inputs.returns_at_restart = true;
+        position.inputs.gate = Some(rungs.into_iter().min().unwrap_or(UNPROVEN_MAX));
+        position.inputs.is_held = false;
+        position.inputs.returns_at_restart = true;
         kept.push(id.clone());
     }
     kept

@@ -9,8 +9,9 @@ use crate::store::Overridden;
 /// Why a route in `live` goes down for good if another route listed its id as an earlier one (`was`) since its last
 /// flip. Recognised by its missing declaration: the store has one of each route in the files, and drops it when the
 /// route's id becomes an earlier id of another.
-pub(super) fn was_earlier_id_of_another(positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
-    let is_parted = at.last.as_ref().map(state_of) == Some(State::Live) && positions.remembered(&at.route).is_none();
+pub(super) fn was_earlier_id_of_another(positions: &Positions, position: &RoutePosition) -> Option<&'static str> {
+    let is_parted =
+        position.last.as_ref().map(state_of) == Some(State::Live) && positions.remembered(&position.route).is_none();
     is_parted.then_some(
         "since its last flip another route had its id as an earlier one (`was`), and a flip that lowered that route is not \
          its own",
@@ -18,17 +19,17 @@ pub(super) fn was_earlier_id_of_another(positions: &Positions, at: &RoutePositio
 }
 
 /// Records the last flip of a route once more if it is stored under a later id: the next start does not know that id.
-pub(super) fn flip_of_later_id(positions: &Positions, at: &RoutePosition) -> Option<Move> {
-    let flip = at.last.as_ref()?;
+pub(super) fn flip_of_later_id(positions: &Positions, position: &RoutePosition) -> Option<Move> {
+    let flip = position.last.as_ref()?;
     let later = flip.route.as_ref().filter(|id| positions.later_ids.contains_key(*id))?;
     let reason = format!("the files took back the rename to `{later}`, under which this flip had been recorded");
     let to = state_of(flip);
     // A force that an earlier version recorded.
     let forced = || {
         let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
-        Overridden { from, reason: flip.reason.clone().unwrap_or_default(), forced_at: at.forced_at() }
+        Overridden { from, reason: flip.reason.clone().unwrap_or_default(), forced_at: position.forced_at() }
     };
     let overridden = flip.overridden.clone().or_else(|| flip.forced.then(forced));
-    let shares = flip.shares.unwrap_or(at.inputs.shares);
-    Some(Move { route: at.route.id.clone(), from: to, to, shares, reason: Some(reason), overridden })
+    let shares = flip.shares.unwrap_or(position.inputs.shares);
+    Some(Move { route: position.route.id.clone(), from: to, to, shares, reason: Some(reason), overridden })
 }

@@ -16,7 +16,7 @@ const REASON: &str = "WHY";
 pub(super) fn commands(
     positions: &Positions,
     gate: &Gate,
-    at: &RoutePosition,
+    position: &RoutePosition,
     to: State,
     shares: Shares,
     reason: Option<&str>,
@@ -24,8 +24,8 @@ pub(super) fn commands(
     let requested = RequestedState { gate, to, reason };
     let mut positions = positions.clone();
     let mut commands = Vec::new();
-    let id = &at.route.id;
-    if to > at.rung() {
+    let id = &position.route.id;
+    if to > position.rung() {
         let below = positions.followers(id).filter(|follower| follower.rung() < to);
         let below: Vec<RoutePosition> = below.cloned().collect();
         for follower in below {
@@ -36,7 +36,7 @@ pub(super) fn commands(
             commands.push(command);
         }
     }
-    match requested.command(&positions, at, shares) {
+    match requested.command(&positions, position, shares) {
         Some(command) => commands.push(command),
         None => return Vec::new(),
     }
@@ -52,23 +52,23 @@ struct RequestedState<'a> {
 
 impl RequestedState<'_> {
     /// The command that moves one route; `None` if none can.
-    fn command(&self, positions: &Positions, at: &RoutePosition, shares: Shares) -> Option<FlipCommand> {
-        let (from, to) = (at.rung(), self.to);
+    fn command(&self, positions: &Positions, position: &RoutePosition, shares: Shares) -> Option<FlipCommand> {
+        let (from, to) = (position.rung(), self.to);
         // A route without a `key` cannot have a share below 100 %.
         let lacks_key =
-            matches!(to, State::Dark | State::Live) && at.route.key.is_none() && shares.of(to) < Percent::ALL;
-        let new_percent = (shares.of(to) != at.inputs.shares.of(to)).then(|| shares.of(to));
+            matches!(to, State::Dark | State::Live) && position.route.key.is_none() && shares.of(to) < Percent::ALL;
+        let new_percent = (shares.of(to) != position.inputs.shares.of(to)).then(|| shares.of(to));
         let percent = if lacks_key { Some(Percent::ALL) } else { new_percent };
         let shares = percent.map_or(shares, |percent| shares.with(to, percent));
         let plain = FlipCommand {
-            route: at.route.id.clone(),
+            route: position.route.id.clone(),
             to,
             percent,
             force: None,
             acknowledge: from == State::Only && to < from,
         };
         let requested = RequestedMove { to, shares, force: false, reason: None, source: FlipSource::Api };
-        match self.gate.judge(positions, at, &requested) {
+        match self.gate.judge(positions, position, &requested) {
             Ok(_) => Some(plain),
             Err(MoveRefusal::GateShut(_)) => {
                 let reason = self.reason.filter(|reason| !reason.trim().is_empty()).unwrap_or(REASON);
@@ -81,10 +81,10 @@ impl RequestedState<'_> {
 
 /// Applies a command to the positions, so that the next one is judged after it.
 fn raise(positions: &mut Positions, command: &FlipCommand) {
-    if let Some(at) = positions.routes.get_mut(&command.route) {
-        at.inputs.requested = command.to;
-        at.inputs.gate = None;
-        at.inputs.is_held = false;
-        at.overrides_gate |= command.force.is_some() && command.to <= State::Live;
+    if let Some(position) = positions.routes.get_mut(&command.route) {
+        position.inputs.requested = command.to;
+        position.inputs.gate = None;
+        position.inputs.is_held = false;
+        position.overrides_gate |= command.force.is_some() && command.to <= State::Live;
     }
 }

@@ -207,7 +207,7 @@ impl Positions {
 
     /// The earliest time at which a route, or a cohort of one, that is held below `live` is to be judged again.
     pub fn held_until(&self) -> Option<Timestamp> {
-        self.routes.values().flat_map(|at| [at.held_until, at.cohorts_held_until]).flatten().min()
+        self.routes.values().flat_map(|position| [position.held_until, position.cohorts_held_until]).flatten().min()
     }
 
     /// The families of these files. Before the files are read at a start, the store says only which routes had a
@@ -226,7 +226,7 @@ impl Positions {
             false => self.declared.routes.iter().filter(creates).flat_map(|route| route.ids()).cloned().collect(),
         };
         let creating = self.routes.values().filter(|at| creates(&&at.route) && at.takes_instances());
-        let creating = creating.map(|at| at.route.first_id().clone()).collect();
+        let creating = creating.map(|position| position.route.first_id().clone()).collect();
         let oldest_id =
             |(id, scopes): (&RouteId, &RetryScopes)| Some((id.clone(), scopes.present.as_ref()?.route.clone()));
         let oldest_ids = self.scopes.iter().filter_map(oldest_id).collect();

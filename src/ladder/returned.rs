@@ -10,26 +10,27 @@ use super::types::{FlipSource, Move};
 use crate::flag::State;
 
 /// Whether the files that were read last did not have this route under any of its ids, and earlier ones did.
-pub(super) fn is_back(positions: &Positions, at: &RoutePosition) -> bool {
-    let mut known = at.route.ids().filter(|id| positions.remembered.contains_key(*id)).peekable();
-    at.last.is_some() && known.peek().is_some() && known.all(|id| positions.absent.contains(id))
+pub(super) fn is_back(positions: &Positions, position: &RoutePosition) -> bool {
+    let mut known = position.route.ids().filter(|id| positions.remembered.contains_key(*id)).peekable();
+    position.last.is_some() && known.peek().is_some() && known.all(|id| positions.absent.contains(id))
 }
 
 /// Sets the position of such a route, and returns the flip by `file` that this makes, if any.
-pub(super) fn judge(positions: &Positions, at: &mut RoutePosition, gate: &Gate) -> Option<Move> {
+pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &Gate) -> Option<Move> {
     // What earlier flips forced does not count.
-    let last = at.last.take()?;
-    let (from, declared) = (state_of(&last), at.declared());
+    let last = position.last.take()?;
+    let (from, declared) = (state_of(&last), position.declared());
     let (wanted, shares_before) = (from.min(declared.state), last.shares.unwrap_or(declared.shares));
     let rungs = [State::Shadow, State::Dark, State::Live].into_iter();
     let shares =
         rungs.fold(declared.shares, |shares, rung| shares.with(rung, shares.of(rung).min(shares_before.of(rung))));
-    (at.inputs.requested, at.inputs.shares, at.inputs.has_no_flip) = (wanted.min(UNPROVEN_MAX), shares, false);
-    (at.inputs.gate, at.inputs.is_held) = (None, false);
+    (position.inputs.requested, position.inputs.shares, position.inputs.has_no_flip) =
+        (wanted.min(UNPROVEN_MAX), shares, false);
+    (position.inputs.gate, position.inputs.is_held) = (None, false);
     let mut shut = None;
-    while at.rung() < wanted {
-        match gate.next(positions, at) {
-            Some((to, missing)) if missing.is_empty() => at.inputs.requested = to,
+    while position.rung() < wanted {
+        match gate.next(positions, position) {
+            Some((to, missing)) if missing.is_empty() => position.inputs.requested = to,
             Some((to, missing)) => {
                 shut = Some(format!("the gate to `{to}` is shut: {}", missing.join("; ")));
                 break;
@@ -41,24 +42,24 @@ pub(super) fn judge(positions: &Positions, at: &mut RoutePosition, gate: &Gate) 
     let by_force = RequestedMove {
         to: wanted,
         shares,
-        force: at.route.force.is_some(),
-        reason: at.route.force.clone(),
+        force: position.route.force.is_some(),
+        reason: position.route.force.clone(),
         source: FlipSource::File,
     };
     if by_force.force
         && shut.is_some()
-        && let Ok(allowed) = gate.judge(positions, at, &by_force)
+        && let Ok(allowed) = gate.judge(positions, position, &by_force)
     {
-        (at.inputs.requested, overridden, shut) = (wanted, allowed.overridden, None);
-        at.overrides_gate = overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
+        (position.inputs.requested, overridden, shut) = (wanted, allowed.overridden, None);
+        position.overrides_gate = overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
     }
-    let to = at.rung();
-    at.last = Some(last);
+    let to = position.rung();
+    position.last = Some(last);
     let mut reason = "the files that were read last did not have it, so it counts as new".to_owned();
     if let Some(shut) = shut {
         reason = format!("{reason}, and {shut}");
-        at.refused.push(reason.clone());
+        position.refused.push(reason.clone());
     }
     let is_moved = to != from || shares != shares_before;
-    is_moved.then(|| Move { route: at.route.id.clone(), from, to, shares, reason: Some(reason), overridden })
+    is_moved.then(|| Move { route: position.route.id.clone(), from, to, shares, reason: Some(reason), overridden })
 }

@@ -8,17 +8,17 @@ use crate::names::RouteId;
 /// A sentence for each route with a share below 100 % in `dark` or `live` whose oldest id would be another one by the
 /// new files, so that other callers would be in the share.
 pub(super) fn changed_share_sentences(before: &Positions, after: &Positions) -> Vec<String> {
-    let sentence = |at: &RoutePosition| {
-        let hashed_route = match &at.route.instance {
+    let sentence = |position: &RoutePosition| {
+        let hashed_route = match &position.route.instance {
             Some(Instance::Follows { creator, .. }) => &after.routes.get(creator)?.route,
-            _ => &at.route,
+            _ => &position.route,
         };
         let scopes = hashed_route.ids().filter_map(|id| before.scopes.get(id)?.present.as_ref());
         let oldest: Vec<&RouteId> = scopes.map(|scope| &scope.route).collect();
-        let (id, next) = (&at.route.id, hashed_route.first_id());
+        let (id, next) = (&position.route.id, hashed_route.first_id());
         // A route that takes the place of several has the oldest id of one of them.
         let oldest = oldest.first().filter(|_| !oldest.contains(&next))?;
-        has_share(at).then(|| {
+        has_share(position).then(|| {
             format!(
                 "the callers in the share of `{id}` are chosen by a hash of its oldest id, which is `{oldest}` and \
                  would be `{next}` now: callers would change between legacy and the engine. Leave `{oldest}` the \
@@ -31,6 +31,6 @@ pub(super) fn changed_share_sentences(before: &Positions, after: &Positions) -> 
 }
 
 /// Whether some callers are in the share of the route's rung and others are not.
-fn has_share(at: &RoutePosition) -> bool {
-    matches!(at.rung(), State::Dark | State::Live) && at.inputs.shares.of(at.rung()) < Percent::ALL
+fn has_share(position: &RoutePosition) -> bool {
+    matches!(position.rung(), State::Dark | State::Live) && position.inputs.shares.of(position.rung()) < Percent::ALL
 }

@@ -51,25 +51,25 @@ pub struct NextRung {
     pub missing: Vec<String>,
 }
 
-pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> RouteStatus {
+pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePosition) -> RouteStatus {
     let of_cohort = |(cohort, UnknownRetries { why, .. }): (&Cohort, UnknownRetries)| {
         format!("the cohort `{}` is held below `live`, and its `force` is older than the cause: {why}", cohort.name)
     };
     // What became known since the last judgement holds no cohort yet.
-    let is_held = |(cohort, _): &(&Cohort, UnknownRetries)| at.inputs.held_cohorts.contains(&cohort.name);
-    let held_cohorts = gate.held_cohorts(&inputs.positions, at).filter(is_held).map(of_cohort);
+    let is_held = |(cohort, _): &(&Cohort, UnknownRetries)| position.inputs.held_cohorts.contains(&cohort.name);
+    let held_cohorts = gate.held_cohorts(&inputs.positions, position).filter(is_held).map(of_cohort);
     RouteStatus {
-        route: at.route.id.clone(),
-        declared: at.route.declared,
-        requested: at.inputs.requested,
-        effective: inputs.effective(at),
-        shares: at.inputs.shares,
-        has_no_flip: at.inputs.has_no_flip,
-        forced: gate.still_forced(&inputs.positions, at),
-        refused: at.refused.iter().cloned().chain(held_cohorts).collect(),
-        changed: live_basis::sentence(at),
-        last: at.last.clone().map(with_shown_number),
-        is_unrecorded: inputs.has_unrecorded_flip(&at.route.id),
-        next: gate.next(&inputs.positions, at).map(|(to, missing)| NextRung { to, missing }),
+        route: position.route.id.clone(),
+        declared: position.route.declared,
+        requested: position.inputs.requested,
+        effective: inputs.effective(position),
+        shares: position.inputs.shares,
+        has_no_flip: position.inputs.has_no_flip,
+        forced: gate.still_forced(&inputs.positions, position),
+        refused: position.refused.iter().cloned().chain(held_cohorts).collect(),
+        changed: live_basis::sentence(position),
+        last: position.last.clone().map(with_shown_number),
+        is_unrecorded: inputs.has_unrecorded_flip(&position.route.id),
+        next: gate.next(&inputs.positions, position).map(|(to, missing)| NextRung { to, missing }),
     }
 }

@@ -29,8 +29,12 @@ impl Mover {
         loop {
             let Inputs { mut positions, mut unrecorded, moves, .. } = self.in_force().inputs();
             for id in overtaken {
-                // From here on this follows from the waiting flip below: its `stored` state is `only`.
-                positions.routes.get_mut(id).into_iter().for_each(|at| at.inputs.returns_at_restart = false);
+                // No longer needed: the waiting flip below, whose `stored` state is `only`, implies it from here on.
+                positions
+                    .routes
+                    .get_mut(id)
+                    .into_iter()
+                    .for_each(|position| position.inputs.returns_at_restart = false);
                 // A person has lowered it meanwhile, and that flip, which waits, takes the place of this one.
                 if unrecorded.iter().any(|unrecorded| unrecorded.is_of(id)) {
                     continue;
@@ -64,25 +68,25 @@ impl Mover {
         before: &Positions,
         new: u64,
     ) -> Option<UnrecordedFlip> {
-        let at = positions.routes.get(id)?;
-        let (was, to) = (position_before(before, &at.route), at.rung());
+        let position = positions.routes.get(id)?;
+        let (was, to) = (position_before(before, &position.route), position.rung());
         tracing::warn!(route = %id, stays = %to, "a freeze overtook the flip of this route to `only`: it is taken back");
         let step = Move {
             route: id.clone(),
             from: State::Only,
             to,
-            shares: was.map_or(at.inputs.shares, |was| was.inputs.shares),
+            shares: was.map_or(position.inputs.shares, |was| was.inputs.shares),
             reason: Some(REASON.to_owned()),
             overridden: was.and_then(|was| self.gate().overridden(before, was, to)),
         };
-        let by = at.last.as_ref().map_or(FlipSource::File.as_str(), |flip| flip.by.as_str()).to_owned();
+        let by = position.last.as_ref().map_or(FlipSource::File.as_str(), |flip| flip.by.as_str()).to_owned();
         let flip = self.flip_record(positions, step, by);
         // A move that the file asks for is judged again at the next reading. Without a flip before this one, the file
         // may have asked for it by its `force` alone, which is not a part of the declaration.
         let has_flip = was.is_some_and(|was| was.last.is_some());
         // A route in `live` without a remembered declaration looks as if its id had been an earlier id of another route
         // (`files::was_earlier_id_of_another`), and would go down for good.
-        match before.remembered(&at.route).filter(|_| has_flip || to == State::Live) {
+        match before.remembered(&position.route).filter(|_| has_flip || to == State::Live) {
             Some(declared) => positions.remembered.insert(id.clone(), declared),
             None => positions.remembered.remove(id),
         };

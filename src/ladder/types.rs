@@ -196,7 +196,7 @@ pub trait KillSwitchListener: Send + Sync {
 pub struct Unmet {
     /// A sentence.
     pub why: String,
-    /// Since when it does not hold; `None` if that is not known. A force from before that is not shown as its reason.
+    /// Since when it does not hold; `None` if that is not known. A flip by force before that time does not override it.
     pub since: Option<Timestamp>,
 }
 

@@ -17,15 +17,15 @@ use crate::names::RouteId;
 impl Gate {
     /// Requests of a route whose retry keys are not known: their scope is forgotten, or a condition of the gate says
     /// so. Empty if a repeat does no harm.
-    pub(super) fn unknown_retries(&self, positions: &Positions, at: &RoutePosition) -> Vec<UnknownRetries> {
-        if !does_harm(positions, at) {
+    pub(super) fn unknown_retries(&self, positions: &Positions, position: &RoutePosition) -> Vec<UnknownRetries> {
+        if !does_harm(positions, position) {
             return Vec::new();
         }
-        let scopes = positions.scopes.get(&at.route.id);
+        let scopes = positions.scopes.get(&position.route.id);
         let forgotten = scopes.and_then(|scopes| scopes::forgotten(scopes, clock::now(), self.retry_window));
-        let own: Vec<&RouteId> = at.route.ids().collect();
+        let own: Vec<&RouteId> = position.route.ids().collect();
         let other =
-            reassigned_requests::sources(&positions.scopes, &at.route).map(|(id, since)| (vec![id], Some(since)));
+            reassigned_requests::sources(&positions.scopes, &position.route).map(|(id, since)| (vec![id], Some(since)));
         let of_conditions = [(own, None)].into_iter().chain(other).flat_map(|(ids, since)| {
             let unknown = self.conditions.iter().flat_map(move |condition| condition.unknown_retries(&ids));
             unknown.map(move |unknown| {
@@ -41,10 +41,14 @@ impl Gate {
     }
 
     /// Requests that legacy served without a record and whose retries may still come; `None` if a repeat does no harm.
-    pub(super) fn requests_without_record(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
-        let scopes = positions.scopes.get(&at.route.id)?;
+    pub(super) fn requests_without_record(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+    ) -> Option<UnknownRetries> {
+        let scopes = positions.scopes.get(&position.route.id)?;
         let unrecorded = scopes::before_recorded(scopes, clock::now(), self.retry_window);
-        unrecorded.filter(|_| does_harm(positions, at))
+        unrecorded.filter(|_| does_harm(positions, position))
     }
 
     /// If the store is a copy: requests that came after it was made and whose retries may still come.
@@ -53,20 +57,24 @@ impl Gate {
     }
 
     /// Whether retries may come of requests of a route that are not known: the store is a copy, or keys are lost.
-    pub(super) fn may_repeat_unknown(&self, positions: &Positions, at: &RoutePosition) -> bool {
+    pub(super) fn may_repeat_unknown(&self, positions: &Positions, position: &RoutePosition) -> bool {
         // On a copy also if a repeat does no harm now: later files may change that.
-        self.since_copy().is_some() || !self.unknown_retries(positions, at).is_empty()
+        self.since_copy().is_some() || !self.unknown_retries(positions, position).is_empty()
     }
 
     /// As [`Gate::since_copy`], for a route; `None` if a repeat does no harm.
-    pub(super) fn unrecorded_since_copy(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
-        self.since_copy().filter(|_| does_harm(positions, at))
+    pub(super) fn unrecorded_since_copy(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+    ) -> Option<UnknownRetries> {
+        self.since_copy().filter(|_| does_harm(positions, position))
     }
 
     /// Whether a route is in `only` on a copy of a store. It is not held: by then all its callers and instances are the
     /// engine's, and legacy would not know them.
-    pub(super) fn is_only_on_copy(&self, positions: &Positions, at: &RoutePosition) -> bool {
-        at.rung() == State::Only && self.unrecorded_since_copy(positions, at).is_some()
+    pub(super) fn is_only_on_copy(&self, positions: &Positions, position: &RoutePosition) -> bool {
+        position.rung() == State::Only && self.unrecorded_since_copy(positions, position).is_some()
     }
 
     /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
@@ -74,26 +82,26 @@ impl Gate {
     /// are not known. A flip by force after that releases the route, and so does `force` in the file. A route in `only`
     /// is never held, because legacy is not called for it: files that would give it such requests are refused
     /// ([`Gate::unaccepted_retries_in_only`]).
-    pub(super) fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
-        let is_live = at.rung() == State::Live;
-        self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
+    pub(super) fn held(&self, positions: &Positions, position: &RoutePosition) -> Option<UnknownRetries> {
+        let is_live = position.rung() == State::Live;
+        self.harmful_retries(positions, position).filter(|_| is_live && position.route.force.is_none())
     }
 
     /// If a route that is held on a copy of a store has its state by a flip from before the copy was started: why it
     /// goes down for good. A later flip that lowered it would not be in the copy, so it must not return to `live` by
     /// itself.
-    pub(super) fn may_lack_flip(&self, positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
-        self.held(positions, at)?;
-        let started = self.unrecorded_since_copy(positions, at)?.exposed;
-        let is_older = at.last.as_ref().is_none_or(|flip| flip.at <= started);
+    pub(super) fn may_lack_flip(&self, positions: &Positions, position: &RoutePosition) -> Option<&'static str> {
+        self.held(positions, position)?;
+        let started = self.unrecorded_since_copy(positions, position)?.exposed;
+        let is_older = position.last.as_ref().is_none_or(|flip| flip.at <= started);
         is_older.then_some(
             "the store is a copy, such as a restored backup, and a flip that lowered this route later is not in it",
         )
     }
 
     /// As [`Gate::held`], for a route that goes to `live`.
-    pub(super) fn harmful_in_live(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
-        let mut next = at.clone();
+    pub(super) fn harmful_in_live(&self, positions: &Positions, position: &RoutePosition) -> Option<UnknownRetries> {
+        let mut next = position.clone();
         (next.inputs.requested, next.inputs.gate) = (State::Live, None);
         self.harmful_retries(positions, &next)
     }
@@ -105,23 +113,23 @@ impl Gate {
     pub(super) fn held_cohorts<'a>(
         &self,
         positions: &Positions,
-        at: &'a RoutePosition,
+        position: &'a RoutePosition,
     ) -> impl Iterator<Item = (&'a Cohort, UnknownRetries)> {
-        let scopes = positions.scopes.get(&at.route.id);
+        let scopes = positions.scopes.get(&position.route.id);
         let forced = scopes.and_then(|scopes| scopes.forced_cohorts.clone()).unwrap_or_default();
-        let is_exempt = at.rung() == State::Only || at.route.force.is_some();
-        let candidates = at.route.cohorts.iter().filter(move |cohort| !is_exempt && cohort.force.is_some());
+        let is_exempt = position.rung() == State::Only || position.route.force.is_some();
+        let candidates = position.route.cohorts.iter().filter(move |cohort| !is_exempt && cohort.force.is_some());
         candidates.filter(|cohort| cohort.state >= State::Live).filter_map(move |cohort| {
             let since = forced.get(&cohort.name).map(|forced| forced.since);
             let is_accepted = |unrecorded: &UnknownRetries| {
-                let by_flip = at.rung() == State::Live && is_accepted_by_flip(at, unrecorded);
+                let by_flip = position.rung() == State::Live && is_accepted_by_flip(position, unrecorded);
                 by_flip || since >= Some(unrecorded.exposed)
             };
             let harmful = self
-                .requests_without_record(positions, at)
+                .requests_without_record(positions, position)
                 .into_iter()
-                .chain(self.unrecorded_since_copy(positions, at));
-            let harmful = harmful.chain(self.unknown_retries(positions, at));
+                .chain(self.unrecorded_since_copy(positions, position));
+            let harmful = harmful.chain(self.unknown_retries(positions, position));
             let last = harmful.filter(|unrecorded| !is_accepted(unrecorded)).max_by_key(|unrecorded| unrecorded.until);
             last.map(|unrecorded| (cohort, unrecorded))
         })
@@ -131,33 +139,38 @@ impl Gate {
     /// a flip by force or an earlier `force` in the file has accepted that. It does not matter whether these files or
     /// earlier ones gave the route such requests: an older version put such files in force and held the route at
     /// `dark`, and nobody accepted anything.
-    pub(super) fn unaccepted_retries_in_only(&self, after: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
+    pub(super) fn unaccepted_retries_in_only(
+        &self,
+        after: &Positions,
+        position: &RoutePosition,
+    ) -> Option<UnknownRetries> {
         let was_in_only =
-            at.rung() == State::Only || at.last.as_ref().is_some_and(|flip| state_of(flip) == State::Only);
-        if !was_in_only || at.rung() < State::Live {
+            position.rung() == State::Only || position.last.as_ref().is_some_and(|flip| state_of(flip) == State::Only);
+        if !was_in_only || position.rung() < State::Live {
             return None;
         }
-        let accepted = after.scopes.get(&at.route.id).and_then(|scopes| scopes.accepted);
-        let unrecorded = self.requests_without_record(after, at)?;
-        (accepted < Some(unrecorded.exposed) && !is_accepted_by_flip(at, &unrecorded)).then_some(unrecorded)
+        let accepted = after.scopes.get(&position.route.id).and_then(|scopes| scopes.accepted);
+        let unrecorded = self.requests_without_record(after, position)?;
+        (accepted < Some(unrecorded.exposed) && !is_accepted_by_flip(position, &unrecorded)).then_some(unrecorded)
     }
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
-    pub(super) fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<UnknownRetries> {
-        let by_files = (at.rung() >= State::Live).then(|| self.requests_without_record(positions, at)).flatten();
-        let is_live = at.rung() == State::Live;
-        let by_copy = is_live.then(|| self.unrecorded_since_copy(positions, at)).flatten();
-        let unknown = if is_live { self.unknown_retries(positions, at) } else { Vec::new() };
+    pub(super) fn harmful_retries(&self, positions: &Positions, position: &RoutePosition) -> Option<UnknownRetries> {
+        let by_files =
+            (position.rung() >= State::Live).then(|| self.requests_without_record(positions, position)).flatten();
+        let is_live = position.rung() == State::Live;
+        let by_copy = is_live.then(|| self.unrecorded_since_copy(positions, position)).flatten();
+        let unknown = if is_live { self.unknown_retries(positions, position) } else { Vec::new() };
         let harmful = unknown.into_iter().chain(by_copy).chain(by_files);
-        let harmful = harmful.filter(|unrecorded| !is_accepted_by_flip(at, unrecorded));
+        let harmful = harmful.filter(|unrecorded| !is_accepted_by_flip(position, unrecorded));
         harmful.max_by_key(|unrecorded| unrecorded.until)
     }
 }
 
 /// Whether a person's flip by force has accepted that the engine performs such requests a second time. A flip by
 /// `file`, or without force, keeps what was forced before and accepts nothing new: only `force` in the file does that.
-fn is_accepted_by_flip(at: &RoutePosition, unrecorded: &UnknownRetries) -> bool {
-    at.forced_at() >= Some(unrecorded.exposed)
+fn is_accepted_by_flip(position: &RoutePosition, unrecorded: &UnknownRetries) -> bool {
+    position.forced_at() >= Some(unrecorded.exposed)
 }
 
 /// Why files must not be put in force that let the engine perform such requests of a route in `only` a second time.
@@ -171,6 +184,6 @@ pub(super) fn exposed_sentence(id: &RouteId, until: Timestamp) -> String {
 }
 
 /// Whether a request that the engine performs a second time does harm.
-fn does_harm(positions: &Positions, at: &RoutePosition) -> bool {
-    !positions.declared.read_only.contains(&at.route.id)
+fn does_harm(positions: &Positions, position: &RoutePosition) -> bool {
+    !positions.declared.read_only.contains(&position.route.id)
 }

@@ -54,20 +54,20 @@ impl UnrecordedFlip {
     /// has to be recorded: not if the route is as low without it, by a move that was under way, and its share as small.
     pub fn keep_in(&mut self, positions: &mut Positions, gate: &Gate) -> bool {
         let Some(own) = self.flip.route.clone() else { return false };
-        let Some(at) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
+        let Some(position) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
             // The route has left the files. If it comes back, it goes no higher than its last flip.
             positions.flips.insert(own, self.provisional());
             return true;
         };
-        if at.last.as_ref().map(|flip| flip.number) == Some(self.provisional().number) {
+        if position.last.as_ref().map(|flip| flip.number) == Some(self.provisional().number) {
             return true;
         }
         let to = state_of(&self.flip);
-        let has_larger_share = self.flip.shares.is_some_and(|shares| at.inputs.shares.of(to) > shares.of(to));
-        if at.highest() < to || (at.highest() == to && !has_larger_share) {
+        let has_larger_share = self.flip.shares.is_some_and(|shares| position.inputs.shares.of(to) > shares.of(to));
+        if position.highest() < to || (position.highest() == to && !has_larger_share) {
             return false;
         }
-        let id = at.route.id.clone();
+        let id = position.route.id.clone();
         lower(positions, &id, self, gate);
         true
     }
@@ -86,12 +86,13 @@ pub(super) fn with_shown_number(last: FlipRecord) -> FlipRecord {
 /// Lowers a route as `unrecorded` says, or leaves it on a lower rung on which it is already. If no share was asked for,
 /// the share of that rung does not become larger than it was when the flip was made.
 pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut UnrecordedFlip, gate: &Gate) {
-    let Some(at) = positions.routes.get(id) else { return };
-    let (rung, refused, declared, shares) = (at.rung(), at.refused.clone(), at.declared(), at.inputs.shares);
+    let Some(position) = positions.routes.get(id) else { return };
+    let (rung, refused, declared, shares) =
+        (position.rung(), position.refused.clone(), position.declared(), position.inputs.shares);
     let to = state_of(&unrecorded.flip);
-    if !at.last.as_ref().is_some_and(is_unrecorded) {
+    if !position.last.as_ref().is_some_and(is_unrecorded) {
         rung.as_str().clone_into(&mut unrecorded.flip.from);
-        unrecorded.stored = at.highest();
+        unrecorded.stored = position.highest();
     }
     unrecorded.flip.route = Some(id.clone());
     let made_with = unrecorded.flip.shares.map_or(shares.of(to), |made_with| made_with.of(to));
@@ -102,7 +103,7 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut Un
     positions.remembered.insert(id.clone(), declared);
     positions.apply_flip(id, unrecorded.provisional());
     match positions.routes.get_mut(id) {
-        Some(at) if rung < to => (at.inputs.gate, at.refused) = (Some(rung), refused),
+        Some(position) if rung < to => (position.inputs.gate, position.refused) = (Some(rung), refused),
         _ => holds::lower_after_flip(positions, id, gate),
     }
 }
@@ -116,7 +117,7 @@ impl OutstandingWrite {
     pub fn new(flips: &[FlipRecord], of: &Positions) -> Self {
         let targets = flips.iter().filter_map(|flip| Some((flip.route.as_ref()?, state_of(flip), flip.shares)));
         // The route in force may have only its earlier ids yet.
-        let ids = |id| of.routes.get(id).into_iter().flat_map(|at| at.route.ids()).chain([id]);
+        let ids = |id| of.routes.get(id).into_iter().flat_map(|position| position.route.ids()).chain([id]);
         Self(targets.flat_map(|(id, to, shares)| ids(id).map(move |id| (id.clone(), to, shares))).collect())
     }
 

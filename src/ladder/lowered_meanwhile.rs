@@ -23,35 +23,41 @@ impl Mover {
     /// computes, see `unrecorded_flips`.)
     pub(super) fn check_not_lowered_since(
         &self,
-        outdated_moves: Instant,
+        asked_at: Instant,
         positions: &Positions,
-        at: &RoutePosition,
+        position: &RoutePosition,
         request: &MoveRequest,
     ) -> Result<(), FlipError> {
-        if !at.is_raised_by(request) {
+        if !position.is_raised_by(request) {
             return Ok(());
         }
         let to = request.to;
-        let shares = request.percent.map_or(at.inputs.shares, |percent| at.inputs.shares.with(to, percent));
+        let shares = request.percent.map_or(position.inputs.shares, |percent| position.inputs.shares.with(to, percent));
         let inputs = self.in_force().inputs();
-        let Some(Lowered { to: lowered, by, at: _ }) = inputs.lowered.since(outdated_moves, &at.route) else {
+        let Some(Lowered { to: lowered, by, at: _ }) = inputs.lowered.since(asked_at, &position.route) else {
             return Ok(());
         };
         let why = format!(
             "`{}` was flipped to `{lowered}` by {by} while this flip waited for other moves: flip it again if it is to go up",
-            at.route.id
+            position.route.id
         );
-        let commands = passing_commands::commands(positions, self.gate(), at, to, shares, request.reason.as_deref());
+        let commands =
+            passing_commands::commands(positions, self.gate(), position, to, shares, request.reason.as_deref());
         Err(FlipError::Refused { why, commands })
     }
 
     /// For files that were read before a person lowered some of their routes: the positions by which the files are
     /// judged. In these positions the store already has what the files declare for such a route. So the declaration is
     /// no change, and makes no flip, except where it lowers the route further or makes a share smaller.
-    pub(super) fn with_edits_overtaken(&self, asked: Instant, before: &Positions, routes: &[Arc<Route>]) -> Positions {
+    pub(super) fn positions_for_outdated_files(
+        &self,
+        asked_at: Instant,
+        before: &Positions,
+        routes: &[Arc<Route>],
+    ) -> Positions {
         let (lowered, mut judged) = (self.in_force().inputs().lowered, before.clone());
         for route in routes {
-            let Some(Lowered { to, by, at: _ }) = lowered.since(asked, route) else { continue };
+            let Some(Lowered { to, by, at: _ }) = lowered.since(asked_at, route) else { continue };
             let known = route.ids().find_map(|id| Some((id, *before.remembered.get(id)?)));
             let (Some((id, known)), Some(last)) = (known, before.last_flip(route)) else { continue };
             let now = FileState { state: route.declared, shares: route.shares };

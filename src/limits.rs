@@ -60,8 +60,11 @@ pub const SERVICE_HTTP2_WINDOW_BYTES: u32 = 128 << 10;
 /// What is kept of a request's body that goes over HTTP/2, so that the request can be sent again if the service says
 /// that it has not processed it.
 pub const KEPT_BODY_BYTES_MAX: usize = 64 << 10;
-/// How often one request is sent, if each time the service says that it has not processed it.
+/// How often one request is sent, if each time the service refuses it unprocessed: it may be overloaded.
 pub const NOT_PROCESSED_MAX: usize = 3;
+/// How often one request is sent, if each time its connection ends before it was processed: many requests may meet on
+/// connections of a service that takes only a few on each.
+pub const CONNECTION_ENDED_MAX: usize = 16;
 /// The payload of one frame that an HTTP/2 client may send: the protocol's smallest value, so that no frame delays
 /// others for long.
 pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 << 10;

@@ -15,6 +15,7 @@ mod earlier_hand_overs;
 mod early_answers;
 mod edited_workflows;
 mod end_children;
+mod ended_connections;
 mod explained_locks;
 mod failing;
 mod faulty_stores;

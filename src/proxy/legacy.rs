@@ -3,10 +3,11 @@
 //! Always true: a request is sent a second time only if its connection ended before one byte of an answer came and a
 //! repeat is harmless: it is idempotent, without a body, and its connection had been idle in the pool; or it is safe,
 //! without a body, another address can take it, and the retry budget allows that. It is never sent a third time, save
-//! that hyper has returned it unsent. A request of any method that the service says it has not processed (HTTP/2) is
-//! sent again too, over another connection, a bounded number of times. Every failure says whether anything was sent.
-//! An address that gave no answer to a whole request is told so. When legacy is slow, the limits in `wait` end the
-//! wait; when the caller goes away, dropping this future closes legacy's connection.
+//! that hyper has returned it unsent. Over HTTP/2 a request of any method that the service says it has not processed,
+//! or whose connection ended before it was sent, is sent again too, over another connection, a bounded number of times.
+//! Every failure says whether anything was sent. An address that gave no answer to a whole request is told so. When
+//! legacy is slow, the limits in `wait` end the wait; when the caller goes away, dropping this future closes legacy's
+//! connection.
 
 use std::sync::Arc;
 
@@ -24,8 +25,8 @@ use super::turns::{Busy, Turn};
 use super::upstream::Upstream;
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::flag::HttpVersion;
-use crate::limits::NOT_PROCESSED_MAX;
-use crate::transport::{Http2Connection, is_not_processed};
+use crate::limits::{CONNECTION_ENDED_MAX, NOT_PROCESSED_MAX};
+use crate::transport::{Http2Connection, NotProcessed, SendError, is_http2_violation};
 
 /// A connection to legacy that one exchange holds.
 pub(super) struct LegacyConnection {
@@ -101,7 +102,7 @@ pub(super) async fn call(
     };
     // HTTP/2 has no form for a request to switch protocols.
     let only_http1 = upstream.service.http != HttpVersion::Http1 && request.headers().contains_key(UPGRADE);
-    let (mut is_again, mut not_processed) = (false, 0);
+    let (mut is_again, mut refused, mut ended) = (false, 0, 0);
     loop {
         let asked_at = now();
         let kept = match &owner {
@@ -121,7 +122,7 @@ pub(super) async fn call(
                 connected
             }
             (Err(_), Some(before)) => return Err(CallError::Closed(before)),
-            (Err(_), None) if not_processed > 0 => return Err(CallError::NotProcessed),
+            (Err(_), None) if refused + ended > 0 => return Err(CallError::NotProcessed),
             (Err(why), None) => return Err(CallError::Unreachable(why)),
         };
         let target = &in_flight.address.target;
@@ -142,11 +143,12 @@ pub(super) async fn call(
         wait.start_sending();
         let received = connection.received().count();
         let awaited = Awaited { address: &in_flight.address, wait, multiplexed: multiplexed(&connection) };
+        let is_http2 = matches!(connection, Connection::Http2(_));
         let (sending, again, copy);
         match &mut connection {
             Connection::Http1(connection) => {
                 (again, copy) = (None, may_repeat.then(|| Again::copy(&request)));
-                sending = connection.sender.try_send_request(request).await;
+                sending = connection.sender.try_send_request(request).await.map_err(SendError::from);
             }
             Connection::Http2(stream) => {
                 // The service may say that it has not processed it.
@@ -170,40 +172,49 @@ pub(super) async fn call(
             }
             Err(failed) => failed,
         };
-        if let Some(again) = &again {
-            // Unsent over a connection that was closing: another one is taken.
-            let is_unsent = failed.take_message().is_some();
-            if is_unsent || is_not_processed(failed.error()) {
-                not_processed += 1;
-                let Some(copy) = again.request().filter(|_| not_processed < NOT_PROCESSED_MAX) else {
-                    return Err(sent_before.map_or(CallError::NotProcessed, CallError::Closed));
-                };
-                request = copy;
-                must_be_new = !is_unsent;
-                if !is_unsent {
-                    tried.push(in_flight.address.clone());
-                    if upstream.has_another(&tried) {
-                        must_be_new = false;
-                    } else {
-                        tried.pop();
-                    }
+        if let Some(again) = &again
+            && let Some(why) = failed.not_processed()
+        {
+            why.count(service);
+            let may_again = match why {
+                NotProcessed::Refused => {
+                    refused += 1;
+                    refused < NOT_PROCESSED_MAX
                 }
-                continue;
+                NotProcessed::Unsent | NotProcessed::GoingAway => {
+                    ended += 1;
+                    ended < CONNECTION_ENDED_MAX
+                }
+            };
+            let Some(copy) = again.request().filter(|_| may_again) else {
+                return Err(sent_before.map_or(CallError::NotProcessed, CallError::Closed));
+            };
+            request = copy;
+            // A connection that has ended gets no more requests; one that refuses a stream may refuse the next one.
+            must_be_new = why == NotProcessed::Refused;
+            if must_be_new {
+                tried.push(in_flight.address.clone());
+                if upstream.has_another(&tried) {
+                    must_be_new = false;
+                } else {
+                    tried.pop();
+                }
             }
+            continue;
         }
         // hyper reports an end within the head of an answer, or after an interim one, as an end without an answer.
-        let is_silent = is_closed(failed.error()) && connection.received().count() == received;
+        let is_silent = is_closed(&failed.error, is_http2) && connection.received().count() == received;
         let mut repeat = again.filter(|_| may_repeat).and_then(|again| again.request()).or(copy);
         if reused {
             // The idle connection was closed meanwhile. After one such failure a new connection is opened.
             must_be_new = true;
-            if let Some(untouched) = failed.take_message() {
-                request = untouched;
+            if let Some(untouched) = failed.unsent.take() {
+                request = *untouched;
                 continue;
             }
             if let Some(copy) = repeat.take().filter(|_| is_silent) {
                 request = copy;
-                sent_before = Some(failed.into_error());
+                sent_before = Some(failed.error);
                 continue;
             }
         }
@@ -216,14 +227,13 @@ pub(super) async fn call(
         {
             upstream.retries.increment(1);
             request = copy;
-            sent_before = Some(failed.into_error());
+            sent_before = Some(failed.error);
             tried.push(in_flight.address.clone());
             continue;
         }
-        let error = failed.into_error();
-        return Err(match is_closed(&error) {
-            true => CallError::Closed(error),
-            false => CallError::Invalid(error),
+        return Err(match is_closed(&failed.error, is_http2) {
+            true => CallError::Closed(failed.error),
+            false => CallError::Invalid(failed.error),
         });
     }
 }
@@ -308,16 +318,11 @@ fn copy_of<A, B>(request: &Request<A>, body: B) -> Request<B> {
     copy
 }
 
-/// Whether the connection ended before a reply.
-fn is_closed(error: &hyper::Error) -> bool {
-    let source = || std::error::Error::source(error);
-    let io = || source().and_then(|e| e.downcast_ref::<std::io::Error>()).is_some();
-    // The service has reset the stream, or ended the connection.
-    let http2 = || source().and_then(|e| e.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_remote);
-    error.is_incomplete_message()
-        || error.is_canceled()
-        || error.is_closed()
-        || error.is_body_write_aborted()
-        || io()
-        || http2()
+/// Whether the connection, or the request's stream, ended before a reply.
+fn is_closed(error: &hyper::Error, is_http2: bool) -> bool {
+    if is_http2 {
+        return !is_http2_violation(error);
+    }
+    let io = || std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>()).is_some();
+    error.is_incomplete_message() || error.is_canceled() || error.is_closed() || error.is_body_write_aborted() || io()
 }

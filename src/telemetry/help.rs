@@ -144,6 +144,11 @@ const COUNTERS: MetricDescriptions = &[
          one was closed, or the new one waited because requests were in progress on all.",
     ),
     ("pointsman_service_refused_total", "Calls that were not sent to a service, by reason."),
+    (
+        "pointsman_service_not_processed_total",
+        "Requests and calls over HTTP/2 that a service has not processed, by reason (refused: REFUSED_STREAM; going_away: \
+         GOAWAY; unsent: its connection ended before they were sent). They are sent again, a bounded number of times.",
+    ),
     ("pointsman_legacy_connect_failures_total", "Connections to legacy that could not be made."),
     (
         "pointsman_legacy_ejections_total",

@@ -4,19 +4,15 @@
 //! opened, up to [`SERVICE_HTTP2_CONNECTIONS_MAX`]; beyond that, requests wait until a stream is free. One connection
 //! is opened at a time, and those that waited for it share its failure, so that many requests that come at once neither
 //! open many connections nor wait one after the other. Whoever asks bounds the time.
+//!
+//! Some services end each connection after a number of requests (nginx's `keepalive_requests`), and do not process what
+//! was sent beyond that. Where that is seen, connections get no more requests than that ([`RequestsMax`]).
 
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::TrySendError;
-use tokio::sync::Notify;
-
 use super::http2_connection::Http2Connection;
-use super::stream::Received;
+use super::http2_stream::{Places, Stream};
 use crate::limits::SERVICE_HTTP2_CONNECTIONS_MAX;
 
 /// The connections to one address. `E` is why one could not be opened.
@@ -24,12 +20,12 @@ pub struct Multiplexer<B, E> {
     connections: Mutex<Vec<Arc<Http2Connection<B>>>>,
     /// Held while one is opened; when the last one could not be opened, and why: `None` if HTTP/2 is not spoken.
     opening: tokio::sync::Mutex<Option<(Instant, Option<E>)>>,
-    freed: Arc<Notify>,
+    places: Arc<Places>,
 }
 
 impl<B, E> Default for Multiplexer<B, E> {
     fn default() -> Self {
-        Self { connections: Mutex::default(), opening: tokio::sync::Mutex::default(), freed: Arc::default() }
+        Self { connections: Mutex::default(), opening: tokio::sync::Mutex::default(), places: Arc::default() }
     }
 }
 
@@ -37,9 +33,10 @@ impl<B, E> Multiplexer<B, E> {
     /// A stream on an open connection for which `fits` holds.
     pub fn take(&self, fits: impl Fn(&Http2Connection<B>) -> bool) -> Option<Stream<B>> {
         let mut connections = self.lock();
-        connections.retain(|connection| connection.is_usable());
+        let requests_max = self.places.requests_max.now();
+        connections.retain(|connection| connection.is_usable() && connection.requests() < requests_max);
         let free = connections.iter().find(|connection| connection.has_room() && fits(connection))?;
-        Some(Stream::on(free.clone(), Arc::downgrade(&self.freed)))
+        Some(Stream::on(free.clone(), self.places.clone()))
     }
 
     /// A stream on a new connection, or on one that was opened meanwhile, if `fits` holds for it. Waits for a free
@@ -68,7 +65,7 @@ impl<B, E> Multiplexer<B, E> {
                 break;
             }
             drop(last);
-            self.freed.notified().await;
+            self.places.freed.notified().await;
             last = self.opening.lock().await;
         }
         let opened = open().await;
@@ -85,7 +82,7 @@ impl<B, E> Multiplexer<B, E> {
     pub fn add(&self, connection: Http2Connection<B>) -> Stream<B> {
         let connection = Arc::new(connection);
         self.lock().push(connection.clone());
-        Stream::on(connection, Arc::downgrade(&self.freed))
+        Stream::on(connection, self.places.clone())
     }
 
     /// Gives the connections to no request any more; they are closed when the requests on them have ended.
@@ -106,48 +103,5 @@ impl<B, E> Multiplexer<B, E> {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Http2Connection<B>>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The place of one request on a connection, until it is dropped.
-pub struct Stream<B> {
-    connection: Arc<Http2Connection<B>>,
-    freed: Weak<Notify>,
-}
-
-impl<B> Stream<B> {
-    fn on(connection: Arc<Http2Connection<B>>, freed: Weak<Notify>) -> Self {
-        connection.streams.fetch_add(1, Relaxed);
-        Self { connection, freed }
-    }
-    /// The count of its connection's bytes.
-    pub fn received(&self) -> &Received {
-        self.connection.received()
-    }
-    /// Its connection.
-    pub fn connection(&self) -> &Arc<Http2Connection<B>> {
-        &self.connection
-    }
-}
-
-impl<B> Stream<B>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-{
-    /// Sends a request and awaits the head of its reply. Dropping the future, or the reply's body, resets the stream.
-    ///
-    /// # Errors
-    /// There is no reply. The request is returned where nothing of it was sent.
-    pub async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        self.connection.sender.clone().try_send_request(request).await
-    }
-}
-
-impl<B> Drop for Stream<B> {
-    fn drop(&mut self) {
-        self.connection.left();
-        if let Some(freed) = self.freed.upgrade() {
-            freed.notify_one();
-        }
     }
 }

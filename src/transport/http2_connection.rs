@@ -5,29 +5,29 @@
 //! [`SERVICE_HTTP2_STREAMS_MAX`]; what is read ahead for a client that does not read is bounded for each stream, and
 //! never holds up another one.
 //!
-//! One task drives a connection with all of its streams. [`is_not_processed`] depends on that: hyper looks for a GOAWAY
-//! between sending a request and waiting for its answer, and one that another thread has read meanwhile would count as
-//! the request's failure, although it may not concern it.
+//! One task drives a connection with all of its streams. `SendError::not_processed` depends on that: hyper looks for a
+//! GOAWAY between sending a request and waiting for its answer, and one that another thread has read meanwhile would
+//! count as the request's failure, although it may not concern it. For the same reason nothing is read between the
+//! moment when hyper takes a request and the moment when its head is written: if a GOAWAY were read there, hyper would
+//! drop the request without telling whether its head was sent.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::{FuturesUnordered, Stream as _};
-use h2::Reason;
 use hyper::body::Body;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
 
+use super::http2_body::SentBody;
+use super::http2_io::{Http2Io, IoState};
 use super::stream::{Received, ServiceStream};
 use crate::limits::{SERVICE_HTTP2_STREAMS_MAX, SERVICE_HTTP2_WINDOW_BYTES};
 
@@ -60,29 +60,24 @@ pub enum Http2Error {
     Handshake(hyper::Error),
 }
 
-/// Whether a request that failed with this error was certainly not processed: the peer refused its stream
-/// (REFUSED_STREAM), or said that it has not begun with it (GOAWAY), as RFC 9113 has it in section 8.7.
-pub fn is_not_processed(error: &hyper::Error) -> bool {
-    let is_refused = |error: &h2::Error| error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-    is_going_away(error) || http2_error(error).is_some_and(|error| error.is_remote() && is_refused(error))
-}
-
-/// Whether a request was certainly not processed because the peer ends its connection (GOAWAY).
-pub fn is_going_away(error: &hyper::Error) -> bool {
-    http2_error(error).is_some_and(|error| error.is_remote() && error.is_go_away())
-}
-
-fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error).and_then(|error| error.downcast_ref::<h2::Error>())
+/// What the task of a connection and its requests tell each other.
+#[derive(Default)]
+struct ConnectionState {
+    /// Requests that the peer accepts at the same time.
+    peer_max: AtomicUsize,
+    /// Requests have been handed over since the task last looked.
+    has_requests: AtomicBool,
+    io: Arc<IoState>,
 }
 
 /// A connection. It is closed when nobody holds it and its streams have ended.
 pub struct Http2Connection<B> {
-    pub(super) sender: SendRequest<B>,
+    pub(super) sender: SendRequest<SentBody<B>>,
     /// Requests that are on it.
-    pub(super) streams: AtomicUsize,
-    /// Requests that its peer accepts at the same time.
-    peer_max: Arc<AtomicUsize>,
+    streams: AtomicUsize,
+    /// Requests that it was given so far.
+    requests: AtomicUsize,
+    state: Arc<ConnectionState>,
     received: Received,
     retires: Option<Instant>,
     is_retired: AtomicBool,
@@ -102,7 +97,8 @@ where
     /// The peer does not speak HTTP/2.
     pub async fn open(stream: ServiceStream, bounds: Http2Bounds) -> Result<Self, Http2Error> {
         let received = stream.received();
-        let (io, settings) = AwaitsSettings::new(stream);
+        let state = Arc::new(ConnectionState::default());
+        let (io, settings) = Http2Io::new(stream, state.io.clone());
         #[allow(clippy::disallowed_methods)] // at most three futures for each stream, and the streams are bounded
         let (spawner, spawned) = unbounded_channel();
         let streams = u32::try_from(SERVICE_HTTP2_STREAMS_MAX).unwrap_or(u32::MAX);
@@ -114,18 +110,18 @@ where
             .max_header_list_size(bounds.head_bytes_max)
             .max_send_buf_size(SERVICE_HTTP2_WINDOW_BYTES as usize);
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(Http2Error::Handshake)?;
-        let peer_max = Arc::new(AtomicUsize::new(0));
-        let driven = Box::pin(drive(connection, spawned, peer_max.clone()));
+        let driven = Box::pin(drive(connection, spawned, state.clone()));
         match select(driven, pin!(settings)).await {
             Either::Left(((), _)) | Either::Right((Err(_), _)) => Err(Http2Error::Ended),
             Either::Right((Ok(false), _)) => Err(Http2Error::NotSpoken),
-            Either::Right((Ok(true), _)) if peer_max.load(Relaxed) == 0 => Err(Http2Error::NoStreams),
+            Either::Right((Ok(true), _)) if state.peer_max.load(Relaxed) == 0 => Err(Http2Error::NoStreams),
             Either::Right((Ok(true), driven)) => {
                 tokio::spawn(driven);
                 Ok(Self {
                     sender,
                     streams: AtomicUsize::new(0),
-                    peer_max,
+                    requests: AtomicUsize::new(0),
+                    state,
                     received,
                     retires: bounds.retires,
                     is_retired: AtomicBool::new(false),
@@ -142,14 +138,31 @@ impl<B> Http2Connection<B> {
     pub fn received(&self) -> &Received {
         &self.received
     }
-    /// Gives it to no request any more; those that are on it go on.
-    pub fn retire(&self) {
-        self.is_retired.store(true, Relaxed);
+    /// Gives it to no request any more; those that are on it go on. Returns whether this is the first time.
+    pub fn retire(&self) -> bool {
+        !self.is_retired.swap(true, Relaxed)
     }
     /// Whether it may be given to further requests, as far as this side knows.
     pub(super) fn is_usable(&self) -> bool {
         let is_old = || self.retires.is_some_and(|retires| retires <= Instant::now());
         !self.sender.is_closed() && !self.is_retired.load(Relaxed) && !is_old()
+    }
+    /// A request gets a place on it.
+    pub(super) fn enter(&self) {
+        self.streams.fetch_add(1, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+    }
+    /// A request is handed to hyper.
+    pub(super) fn note_request(&self) {
+        self.state.has_requests.store(true, Relaxed);
+    }
+    /// Requests that it was given so far.
+    pub(super) fn requests(&self) -> usize {
+        self.requests.load(Relaxed)
+    }
+    /// How many requests its peer has processed or still processes, if it has said so by GOAWAY.
+    pub(super) fn requests_processed(&self) -> Option<usize> {
+        self.state.io.requests_processed()
     }
     /// A request has left it.
     pub(super) fn left(&self) {
@@ -165,7 +178,7 @@ impl<B> Http2Connection<B> {
     }
     /// Whether its peer accepts one more request now.
     pub(super) fn has_room(&self) -> bool {
-        self.streams.load(Relaxed) < self.peer_max.load(Relaxed).min(SERVICE_HTTP2_STREAMS_MAX)
+        self.streams.load(Relaxed) < self.state.peer_max.load(Relaxed).min(SERVICE_HTTP2_STREAMS_MAX)
     }
 }
 
@@ -180,11 +193,15 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
     }
 }
 
+/// How often the streams are polled while nothing is read: the first time writes the heads of new requests; where a
+/// request waits for the place of one that was cut, the first time resets that one's stream.
+const POLLS_WITHOUT_READING: usize = 2;
+
 /// Drives a connection and its streams until all have ended.
 async fn drive<B>(
-    connection: http2::Connection<TokioIo<AwaitsSettings>, B, Spawner>,
+    connection: http2::Connection<TokioIo<Http2Io>, B, Spawner>,
     mut spawned: UnboundedReceiver<BoxFuture<'static, ()>>,
-    peer_max: Arc<AtomicUsize>,
+    state: Arc<ConnectionState>,
 ) where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BodyError>,
@@ -192,6 +209,11 @@ async fn drive<B>(
     let mut connection = Some(connection);
     let mut streams = FuturesUnordered::new();
     poll_fn(|cx| {
+        let mut polls_without_reading = 0;
+        if state.has_requests.swap(false, Relaxed) {
+            state.io.hold_reads();
+            polls_without_reading = POLLS_WITHOUT_READING;
+        }
         let polled = loop {
             take_requests(&mut connection, cx);
             let mut is_over = false;
@@ -206,12 +228,19 @@ async fn drive<B>(
                 // What has ended may have ended the connection too.
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) if is_over => break Poll::Ready(()),
+                Poll::Ready(None) | Poll::Pending if polls_without_reading > 0 => {
+                    polls_without_reading -= 1;
+                    if polls_without_reading == 0 {
+                        state.io.release_reads();
+                    }
+                }
                 Poll::Ready(None) | Poll::Pending => break Poll::Pending,
             }
         };
         // Settings of the peer, or its GOAWAY, may have come with what was just read.
         take_requests(&mut connection, cx);
-        peer_max.store(connection.as_ref().map_or(0, |connection| connection.current_max_send_streams()), Relaxed);
+        let peer_max = connection.as_ref().map_or(0, |connection| connection.current_max_send_streams());
+        state.peer_max.store(peer_max, Relaxed);
         polled
     })
     .await;
@@ -221,77 +250,5 @@ async fn drive<B>(
 fn take_requests<F: Future + Unpin>(connection: &mut Option<F>, cx: &mut Context<'_>) {
     if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
         *connection = None;
-    }
-}
-
-/// A stream that tells when the peer's settings, its first frame, have been read.
-struct AwaitsSettings {
-    stream: ServiceStream,
-    /// The head of the first frame, as far as it was read, and how much of its payload is missing.
-    head: Vec<u8>,
-    settings: Option<oneshot::Sender<bool>>,
-}
-
-/// The head of a frame.
-const FRAME_HEAD_BYTES: usize = 9;
-/// The type of a SETTINGS frame.
-const SETTINGS: u8 = 4;
-
-impl AwaitsSettings {
-    /// Receives whether the first frame has the settings.
-    fn new(stream: ServiceStream) -> (Self, oneshot::Receiver<bool>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self { stream, head: Vec::new(), settings: Some(sender) }, receiver)
-    }
-
-    fn look_at(&mut self, read: &[u8]) {
-        // Settings are small: more than this is something else.
-        const BYTES_MAX: usize = 4 << 10;
-        self.head.extend_from_slice(&read[..read.len().min(BYTES_MAX - self.head.len())]);
-        let is_settings = self.head.get(3).is_none_or(|kind| *kind == SETTINGS);
-        let length = match self.head.get(..3) {
-            Some(length) => length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)),
-            None => 0,
-        };
-        let is_whole = self.head.len() >= FRAME_HEAD_BYTES + length;
-        if (!is_settings || is_whole || self.head.len() >= BYTES_MAX)
-            && let Some(settings) = self.settings.take()
-        {
-            let _ = settings.send(is_settings && is_whole);
-            self.head = Vec::new();
-        }
-    }
-}
-
-impl AsyncRead for AwaitsSettings {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if self.settings.is_some() {
-            self.look_at(&buf.filled()[before..]);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for AwaitsSettings {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,21 +1,29 @@
 //! Connections to services, below the requests that go over them.
 //!
 //! The question it answers: "is there a connection to this service, and what happened on it?" `stream` has the bytes,
-//! plain or over TLS (`tls`), and counts them; `http2` has connections that many requests share. Which address gets a
-//! request, and whether it may be sent again, is decided by `proxy` and `engine`.
+//! plain or over TLS (`tls`), and counts them; `http2` has connections that many requests share, and `http2_stream` one
+//! request on them. Which address gets a request, and whether it may be sent again, is decided by `proxy` and `engine`.
 //!
 //! Always true: nothing of a request is sent over a connection whose handshake has not ended; bytes of a service that
 //! its HTTP has read, or could have read when it gave up, are counted in [`Received`].
 //!
 //! When a service is slow, whoever opens a connection bounds the time for it; when it is gone, requests on their way
-//! fail, and [`is_not_processed`] tells those that it has certainly not processed.
+//! fail, and [`SendError::not_processed`] tells those that it has certainly not processed.
 
 mod http2;
+mod http2_body;
 mod http2_connection;
+mod http2_io;
+mod http2_stream;
 mod stream;
 mod tls;
 
-pub use http2::{Multiplexer, Stream};
-pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error, is_going_away, is_not_processed};
+#[cfg(test)]
+#[path = "tests/ending_origin.rs"]
+pub(crate) mod ending_origin;
+
+pub use http2::Multiplexer;
+pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error};
+pub use http2_stream::{NotProcessed, SendError, Stream, is_http2_violation};
 pub use stream::{Received, ServiceStream};
 pub use tls::{ClientTls, Spoken, TlsError, platform_certificates};

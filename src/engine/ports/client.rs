@@ -10,7 +10,8 @@
 //! (concurrency limit, rate, open breaker: `service`); while it waited, another process may have acquired its run
 //! (`lease`); or it is an effect, and effects are frozen (`kill_switch`). A call that must not be repeated goes over a
 //! new connection, or over one that was used just before (`connections`): a pooled connection that the server has
-//! closed would make its outcome unknown.
+//! closed would make its outcome unknown. A call that the service says it has not processed (HTTP/2) is sent again over
+//! another connection, a bounded number of times within its timeout.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -29,14 +30,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::kill_switch::{KillSwitch, Operation};
-use crate::engine::ports::connections::ConnectionPool;
+use crate::engine::ports::connections::{ConnectionPool, UseOfUsed};
 use crate::engine::ports::decode;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, to_origin_form};
 use crate::engine::ports::service::{CallBounds, CallPermit, ServiceLimits};
 use crate::engine::scheduler::lease::LeaseProof;
-use crate::limits::Limits;
+use crate::limits::{CONNECTION_ENDED_MAX, Limits, NOT_PROCESSED_MAX};
 use crate::names::RunId;
+use crate::transport::NotProcessed;
 use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A request that is ready to be sent.
@@ -233,8 +235,10 @@ impl Transport {
         *request.uri_mut() = uri.clone();
         to_origin_form(&mut request, upstream.protocol());
         let mut other_uris = other_uris.into_iter();
+        let usual = if repeatable { UseOfUsed::Any } else { UseOfUsed::Recent };
+        let (mut use_of_used, mut refused, mut ended) = (usual, 0, 0);
         let (connection, exchanged) = loop {
-            let taking = self.pool.take(upstream.protocol(), &uri, repeatable, upstream.connect_timeout());
+            let taking = self.pool.take(upstream.protocol(), &uri, use_of_used, upstream.connect_timeout());
             let taken = timeout_at(head_deadline, taking).await;
             // Without a connection no byte was sent.
             let taken = taken.unwrap_or_else(|_| Err(format!("no connection within {} ms", within.as_millis())));
@@ -280,7 +284,27 @@ impl Transport {
                 Ok(exchanged) => break (connection, exchanged),
                 // The server had closed the idle connection: the request is sent over another connection.
                 Err((ExchangeError::NotSent(_), Some(unsent))) if connection.reused => request = unsent,
-                Err((ExchangeError::NotSent(why), _)) => return AttemptResult::NotSent(why),
+                Err((ExchangeError::NotProcessed(reason, why), Some(again))) => {
+                    reason.count(upstream.name());
+                    let may_again = match reason {
+                        NotProcessed::Refused => {
+                            refused += 1;
+                            refused < NOT_PROCESSED_MAX
+                        }
+                        NotProcessed::Unsent | NotProcessed::GoingAway => {
+                            ended += 1;
+                            ended < CONNECTION_ENDED_MAX
+                        }
+                    };
+                    if !may_again {
+                        return AttemptResult::NotSent(why);
+                    }
+                    use_of_used = if reason == NotProcessed::Refused { UseOfUsed::None } else { usual };
+                    request = again;
+                }
+                Err((ExchangeError::NotSent(why) | ExchangeError::NotProcessed(_, why), _)) => {
+                    return AttemptResult::NotSent(why);
+                }
                 Err((ExchangeError::CutOff(why), _)) => return AttemptResult::CutOff(why),
             }
         };

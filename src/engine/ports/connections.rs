@@ -3,7 +3,8 @@
 //! Always true: an HTTP/1.1 connection belongs to one call at a time, and returns to the pool only after request and
 //! reply are complete; idle connections are bounded in number and age; none is given another request after
 //! `service_connection_age_ms`. HTTP/2 connections are shared ([`Multiplexer`]). A request of which certainly nothing
-//! was handed to the socket is returned with `ExchangeError::NotSent`. What an outcome means, and how long a call may
+//! was handed to the socket is returned with `ExchangeError::NotSent`, and one that the service has not processed with
+//! `ExchangeError::NotProcessed`. What an outcome means, and how long a call may
 //! take, is decided by `client`.
 //!
 //! When the other side is slow, the call waits until its deadline, and its connection is closed. A closed idle
@@ -89,6 +90,17 @@ impl Origin {
     }
 }
 
+/// Which connections that have carried requests may carry this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum UseOfUsed {
+    /// All that are open: the request may be repeated.
+    Any,
+    /// Those that were used just before.
+    Recent,
+    /// None: it was refused on one.
+    None,
+}
+
 impl ConnectionPool {
     pub fn new(limits: &Limits) -> Arc<Self> {
         let idle_max = usize::try_from(limits.service_idle_connections_max).unwrap_or(usize::MAX);
@@ -107,19 +119,20 @@ impl ConnectionPool {
         self: &Arc<Self>,
         protocol: &Protocol,
         uri: &Uri,
-        repeatable: bool,
+        use_of_used: UseOfUsed,
         connect: Duration,
     ) -> Result<PooledConnection, String> {
+        let (is_new, repeatable) = (use_of_used == UseOfUsed::None, use_of_used == UseOfUsed::Any);
         let endpoint = protocol.endpoint(uri).ok_or("its URL names no host")?;
         let multiplexed = (protocol.http != HttpVersion::Http1).then(|| self.multiplexed(&endpoint));
         // One that has been idle for longer may be closed at this moment.
         let may_carry = |connection: &Http2Connection<_>| {
-            repeatable || connection.idle_for().is_none_or(|idle| idle < self.unrepeatable_idle)
+            !is_new && (repeatable || connection.idle_for().is_none_or(|idle| idle < self.unrepeatable_idle))
         };
         if let Some(stream) = multiplexed.as_ref().and_then(|multiplexed| multiplexed.take(may_carry)) {
             return Ok(PooledConnection::http2(stream, endpoint, true));
         }
-        if let Some(connection) = poll_fn(|cx| Poll::Ready(self.pop(&endpoint, repeatable, cx))).await {
+        if !is_new && let Some(connection) = poll_fn(|cx| Poll::Ready(self.pop(&endpoint, repeatable, cx))).await {
             return Ok(connection);
         }
         let Some(multiplexed) = multiplexed else {

@@ -14,13 +14,12 @@ use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Request, Uri, Version, response};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
 use super::protocol::{Endpoint, Protocol, with_sources};
-use crate::transport::{ServiceStream, Stream, is_going_away, is_not_processed};
+use crate::transport::{NotProcessed, SendError, ServiceStream, Stream};
 
 /// A reply's head and its body. `Err` holds the first bytes of a body that is larger than the bound.
 pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
@@ -28,8 +27,10 @@ pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
 /// Why there is no reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::engine) enum ExchangeError {
-    /// Nothing of the request was sent, or the service says that it has not processed it (HTTP/2).
+    /// Nothing of the request was sent.
     NotSent(String),
+    /// The service says that it has not processed the request, or its connection ended before it was sent (HTTP/2).
+    NotProcessed(NotProcessed, String),
     /// Some of it may have been sent.
     CutOff(String),
 }
@@ -90,7 +91,7 @@ impl PooledConnection {
     /// done, the connection is in the middle of a message and cannot be used again.
     ///
     /// # Errors
-    /// There is no complete reply. The request is returned where nothing of it was sent.
+    /// There is no complete reply. The request is returned where it was certainly not processed.
     pub async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -105,7 +106,7 @@ impl PooledConnection {
                     drive(connection, cx);
                     send.as_mut().poll(cx)
                 });
-                (timeout_at(head_deadline, sent).await, None)
+                (timeout_at(head_deadline, sent).await.map(|reply| reply.map_err(SendError::from)), None)
             }
             Carrier::Http2(stream) => {
                 let (copy, received) = (request.clone(), stream.received().count());
@@ -172,18 +173,14 @@ impl PooledConnection {
 
 /// What it means that there is no reply. `copy` is the request, if it went over HTTP/2.
 fn not_replied(
-    mut error: TrySendError<Request<Full<Bytes>>>,
+    failed: SendError<Full<Bytes>>,
     copy: Option<Request<Full<Bytes>>>,
 ) -> (ExchangeError, Option<Request<Full<Bytes>>>) {
-    let untouched = error.take_message();
-    let error = error.into_error();
-    let why = with_sources(&error);
-    match (untouched, copy) {
-        (Some(untouched), copy) => (ExchangeError::NotSent(why), Some(copy.unwrap_or(untouched))),
-        // A connection that is closing; the next one may take it.
-        (None, Some(copy)) if is_going_away(&error) => (ExchangeError::NotSent(why), Some(copy)),
-        (None, Some(_)) if is_not_processed(&error) => (ExchangeError::NotSent(why), None),
-        (None, _) => (ExchangeError::CutOff(why), None),
+    let why = with_sources(&failed.error);
+    match (copy, failed.not_processed(), failed.unsent) {
+        (Some(copy), Some(reason), _) => (ExchangeError::NotProcessed(reason, why), Some(copy)),
+        (None, _, Some(unsent)) => (ExchangeError::NotSent(why), Some(*unsent)),
+        _ => (ExchangeError::CutOff(why), None),
     }
 }
 

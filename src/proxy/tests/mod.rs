@@ -11,6 +11,7 @@ mod drains;
 mod header_fields;
 mod http2;
 mod http2_client;
+mod http2_endings;
 mod http2_floods;
 mod http2_origin;
 mod http2_services;

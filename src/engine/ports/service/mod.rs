@@ -148,6 +148,10 @@ impl ServiceLimits {
         let count = self.config.urls.len();
         (0..count).map(move |index| &*self.config.urls[start.wrapping_add(index) % count])
     }
+    /// Its name.
+    pub fn name(&self) -> &ServiceName {
+        &self.name
+    }
     /// How it is spoken to.
     pub fn protocol(&self) -> &Protocol {
         &self.config.protocol

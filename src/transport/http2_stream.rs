@@ -1,0 +1,220 @@
+//! One request on an HTTP/2 connection, and why it has no reply.
+//!
+//! Always true: a request has its place until its reply and its body have both ended, because the service counts its
+//! stream for as long; a request that was certainly not processed is told from one that may have been.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::Reason;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::TrySendError;
+use metrics::counter;
+use tokio::sync::Notify;
+
+use super::http2_body::SentBody;
+use super::http2_connection::Http2Connection;
+use super::stream::Received;
+use crate::names::ServiceName;
+
+/// What the requests to one address have in common.
+#[derive(Default)]
+pub(super) struct Places {
+    /// Told when a place is free again.
+    pub(super) freed: Notify,
+    pub(super) requests_max: RequestsMax,
+}
+
+/// How many requests one connection gets, as far as the service has shown it.
+///
+/// Two connections within [`REMEMBERED_FOR`] that end before all of their requests were processed show it: a single one
+/// may be that of a service that restarts, or that closes idle connections. It is forgotten after the same time,
+/// because the service may have been changed.
+#[derive(Default)]
+pub(super) struct RequestsMax(Mutex<Shown>);
+
+#[derive(Default)]
+struct Shown {
+    /// When a connection last ended so.
+    last: Option<Instant>,
+    max: Option<(usize, Instant)>,
+}
+
+/// How long it counts that a connection ended before its requests were processed.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
+impl RequestsMax {
+    /// How many requests a connection gets now.
+    pub(super) fn now(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).current().unwrap_or(usize::MAX)
+    }
+
+    /// A connection has ended before all of its requests were processed. This many were, or still are.
+    fn ended_after(&self, processed: usize) {
+        if processed == 0 {
+            return;
+        }
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = Instant::now();
+        if shown.last.replace(at).is_some_and(|last| last.elapsed() < REMEMBERED_FOR) {
+            let max = shown.current().map_or(processed, |max| max.max(processed));
+            shown.max = Some((max, at));
+        }
+    }
+}
+
+impl Shown {
+    fn current(&self) -> Option<usize> {
+        self.max.filter(|(_, at)| at.elapsed() < REMEMBERED_FOR).map(|(max, _)| max)
+    }
+}
+
+/// Why a request was certainly not processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotProcessed {
+    /// Nothing of it was sent: its connection was closing.
+    Unsent,
+    /// The service ends the connection and has not begun with it (GOAWAY).
+    GoingAway,
+    /// The service has refused its stream (REFUSED_STREAM).
+    Refused,
+}
+
+impl NotProcessed {
+    /// Counts a request to a service.
+    pub fn count(self, service: &ServiceName) {
+        let reason = match self {
+            Self::Unsent => "unsent",
+            Self::GoingAway => "going_away",
+            Self::Refused => "refused",
+        };
+        counter!("pointsman_service_not_processed_total", "service" => service.to_string(), "reason" => reason)
+            .increment(1);
+    }
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub struct SendError<B> {
+    /// The error.
+    pub error: hyper::Error,
+    /// The request, if nothing of it was sent.
+    pub unsent: Option<Box<Request<B>>>,
+}
+
+impl<B> SendError<B> {
+    /// Why the request was certainly not processed, as RFC 9113 has it in section 8.7. `None`: it may have been.
+    pub fn not_processed(&self) -> Option<NotProcessed> {
+        if self.unsent.is_some() {
+            return Some(NotProcessed::Unsent);
+        }
+        let error = http2_error(&self.error).filter(|error| error.is_remote())?;
+        match error.reason() {
+            _ if error.is_go_away() => Some(NotProcessed::GoingAway),
+            Some(Reason::REFUSED_STREAM) if error.is_reset() => Some(NotProcessed::Refused),
+            _ => None,
+        }
+    }
+}
+
+impl<B> From<TrySendError<Request<B>>> for SendError<B> {
+    fn from(mut failed: TrySendError<Request<B>>) -> Self {
+        let unsent = failed.take_message().map(Box::new);
+        Self { error: failed.into_error(), unsent }
+    }
+}
+
+/// Whether what came over an HTTP/2 connection violates the protocol. Every other failure is an end of the connection,
+/// or of the stream.
+pub fn is_http2_violation(error: &hyper::Error) -> bool {
+    http2_error(error).is_some_and(|error| error.is_library())
+}
+
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error).and_then(|error| error.downcast_ref::<h2::Error>())
+}
+
+/// One request's place on a connection, until it is dropped.
+struct Place<B> {
+    connection: Arc<Http2Connection<B>>,
+    places: Arc<Places>,
+}
+
+impl<B> Drop for Place<B> {
+    fn drop(&mut self) {
+        self.connection.left();
+        self.places.freed.notify_one();
+    }
+}
+
+/// One request on a connection.
+pub struct Stream<B> {
+    place: Arc<Place<B>>,
+}
+
+impl<B> Stream<B> {
+    pub(super) fn on(connection: Arc<Http2Connection<B>>, places: Arc<Places>) -> Self {
+        connection.enter();
+        Self { place: Arc::new(Place { connection, places }) }
+    }
+    /// The count of its connection's bytes.
+    pub fn received(&self) -> &Received {
+        self.place.connection.received()
+    }
+    /// Its connection.
+    pub fn connection(&self) -> &Arc<Http2Connection<B>> {
+        &self.place.connection
+    }
+}
+
+impl<B> Stream<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    /// Sends a request and awaits the head of its reply. Dropping the future, or the reply's body, resets the stream.
+    ///
+    /// # Errors
+    /// There is no reply.
+    pub async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
+        let Place { connection, places } = &*self.place;
+        let request = request.map(|body| SentBody { body, _place: self.place.clone() });
+        connection.note_request();
+        let failed = match connection.sender.clone().try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(failed) => SendError::from(failed),
+        };
+        let unsent = failed.unsent.map(|request| Box::new(request.map(|sent| sent.body)));
+        let failed = SendError { error: failed.error, unsent };
+        if matches!(failed.not_processed(), Some(NotProcessed::Unsent | NotProcessed::GoingAway)) {
+            // hyper notices the end of the connection a moment later.
+            let is_first = connection.retire();
+            if let Some(processed) = connection.requests_processed().filter(|_| is_first) {
+                places.requests_max.ended_after(processed);
+            }
+        }
+        Err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_connection_that_ends_early_shows_nothing() {
+        let max = RequestsMax::default();
+        max.ended_after(7);
+        assert_eq!(max.now(), usize::MAX);
+        // One that has processed nothing shows nothing either.
+        max.ended_after(0);
+        assert_eq!(max.now(), usize::MAX);
+        max.ended_after(7);
+        assert_eq!(max.now(), 7);
+        max.ended_after(5);
+        assert_eq!(max.now(), 7, "another one has shown that it takes more");
+        max.ended_after(9);
+        assert_eq!(max.now(), 9);
+    }
+}

@@ -33,6 +33,8 @@ pub(super) enum Failure {
     RetryTooLarge,
     /// A wait was too long.
     Overdue(Overdue),
+    /// The whole request took too long before any of it was sent to legacy: it waited for its turn or a connection.
+    OverdueUnsent,
     /// Legacy gave no reply.
     Legacy(CallError),
     /// Legacy's reply has a transfer coding that this proxy does not know, so that its end is not certain.
@@ -141,6 +143,13 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
                           trying again could do the work twice."
                     .into();
             (S::GATEWAY_TIMEOUT, "timeout", "The request took too long", detail, true)
+        }
+        Failure::OverdueUnsent => {
+            let detail = format!(
+                "The request waited for its turn at the service, or for a connection to it, for longer than it may take \
+                 in all (limits: total_ms). {NOTHING_SENT}"
+            );
+            (S::GATEWAY_TIMEOUT, "timeout-not-sent", "The service cannot be reached in time", detail, true)
         }
         Failure::Legacy(CallError::Busy) => {
             let detail = format!(
@@ -266,6 +275,7 @@ mod tests {
             Failure::Overdue(Overdue::Upload),
             Failure::Overdue(Overdue::FirstByte),
             Failure::Overdue(Overdue::Total),
+            Failure::OverdueUnsent,
             Failure::Legacy(CallError::Busy),
             Failure::Legacy(CallError::Unreachable(refused())),
             Failure::Legacy(CallError::Unreachable(ConnectError::Unresolved(std::io::Error::other("no such name")))),

@@ -189,6 +189,9 @@ pub(super) async fn call(
             let Some(copy) = again.request().filter(|_| may_again) else {
                 return Err(sent_before.map_or(CallError::NotProcessed, CallError::Closed));
             };
+            if is_first {
+                wait.was_not_sent();
+            }
             request = copy;
             // A connection that has ended gets no more requests; one that refuses a stream may refuse the next one.
             must_be_new = why == NotProcessed::Refused;

@@ -134,6 +134,7 @@ pub(super) async fn answer_from_legacy(
         }
         Ok(Err(CallError::Closed(_) | CallError::Invalid(_))) if wait.is_request_broken() => Failure::Body,
         Ok(Err(error)) => Failure::Legacy(error),
+        Err(Overdue::Total) if !wait.is_sent() => Failure::OverdueUnsent,
         Err(overdue) => Failure::Overdue(overdue),
     };
     if let Some(captured) = captured {
@@ -141,7 +142,9 @@ pub(super) async fn answer_from_legacy(
             Failure::Body | Failure::Overdue(Overdue::Client) => {
                 captured.skip(SkipReason::ClientWentAway);
             }
-            Failure::Legacy(CallError::Busy | CallError::NotProcessed) => captured.skip(SkipReason::LegacyRefused),
+            Failure::Legacy(CallError::Busy | CallError::NotProcessed) | Failure::OverdueUnsent => {
+                captured.skip(SkipReason::LegacyRefused)
+            }
             _ => captured.skip(SkipReason::LegacyFailed),
         }
     }

@@ -81,6 +81,8 @@ pub(super) struct ConnectionWait {
     exchange_number: AtomicU32,
     request_done: AtomicBool,
     request_broken: AtomicBool,
+    /// Whether the request may have been sent to legacy, in part or whole.
+    is_sent: AtomicBool,
     /// Whether it had no body.
     has_no_body: AtomicBool,
     /// Whether the bytes that were read last may be the end of a message. If not, the beginning of the next request may
@@ -137,6 +139,7 @@ impl ConnectionWait {
         self.request_done.store(no_body, Relaxed);
         self.has_no_body.store(no_body, Relaxed);
         self.request_broken.store(false, Relaxed);
+        self.is_sent.store(false, Relaxed);
         self.waits_for_client.store(false, Relaxed);
         self.waits_for_legacy.store(false, Relaxed);
         self.request_bytes.store(0, Relaxed);
@@ -173,7 +176,17 @@ impl ConnectionWait {
     }
     /// The request goes to legacy now.
     pub(super) fn start_sending(&self) {
+        self.is_sent.store(true, Relaxed);
         self.enter(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload });
+    }
+    /// Legacy has certainly not begun with what was sent to it, and the request waits for another connection.
+    pub(super) fn was_not_sent(&self) {
+        self.is_sent.store(false, Relaxed);
+        self.enter(Phase::OwnDeadline);
+    }
+    /// Whether the request may have been sent to legacy, in part or whole.
+    pub(super) fn is_sent(&self) -> bool {
+        self.is_sent.load(Relaxed)
     }
     /// A frame of the request's body was read ahead, or passed on to legacy: so many bytes.
     pub(super) fn uploaded(&self, exchange_number: u32, bytes: usize) {

@@ -1,12 +1,16 @@
-//! Services over HTTP/2 whose connections end often.
+//! Services over HTTP/2 whose connections end often, or do not take a request in time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use tokio::net::TcpListener;
+
 use super::rig::{OK, Origin, Rig, Setup, get, post};
 use super::wire::bounded;
-use crate::flag::{HttpVersion, Service};
+use crate::exchange::ComparisonOutcome;
+use crate::flag::{HttpVersion, Service, SkipReason, State};
+use crate::limits::Limits;
 use crate::transport::ending_origin::{EndingOrigin, early_origin};
 
 async fn rig(address: std::net::SocketAddr, setup: Setup) -> Rig {
@@ -65,4 +69,21 @@ async fn a_request_that_was_answered_early_keeps_its_place_until_its_body_has_en
     assert_eq!(first.reply().await.status(), 200);
     assert_eq!(rig.ask(&get("/next")).await.status(), 200);
     assert_eq!(connections.load(SeqCst), 2, "the first one has no room");
+}
+
+/// The service accepts connections and sends no settings, so that no connection opens.
+#[tokio::test]
+async fn a_request_whose_time_ends_before_there_is_a_connection_was_not_sent() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let limits = Limits { total_ms: 100, ..Limits::default() };
+    let setup = Setup { state: State::Shadow, limits, ..Setup::default() };
+    let rig = rig(silent.local_addr().unwrap(), setup).await;
+    let refused = rig.ask(&post("/orders", "{}")).await;
+    assert_eq!(refused.status(), 504, "{}", refused.text());
+    assert!(
+        refused.text().contains("timeout-not-sent") && refused.text().contains("Nothing was sent"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::LegacyRefused));
 }

@@ -155,3 +155,22 @@ async fn a_tunnel_keeps_its_turn_until_it_ends() {
     drop(tunnel);
     bounded("the turn", async { while rig.ask(&get("/any")).await.status() != 200 {} }).await;
 }
+
+/// A tunnel has the only turn for as long as it lasts.
+#[tokio::test]
+async fn a_request_whose_time_ends_before_its_turn_was_not_sent() {
+    let origin = Origin::script(|mut wire, _| async move {
+        wire.message(true).await;
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n").await;
+        wire.rest().await;
+    })
+    .await;
+    let rig = Rig::new(&origin, one_at_a_time(Limits { total_ms: 100, ..Limits::default() })).await;
+    let mut tunnel = rig.connect().await;
+    tunnel.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n").await;
+    assert!(tunnel.head().await.expect("the switch").starts_with("HTTP/1.1 101"));
+    let refused = rig.ask(&post("/charges", "{}")).await;
+    assert_eq!(refused.status(), 504, "{}", refused.text());
+    assert!(refused.text().contains("timeout-not-sent"), "{}", refused.text());
+    assert!(refused.text().contains("Nothing was sent"), "{}", refused.text());
+}

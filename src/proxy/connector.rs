@@ -17,7 +17,8 @@ use super::request_body::RequestBody;
 use super::target::Target;
 use crate::flag::{HttpVersion, Service, ServiceTls};
 use crate::limits::Limits;
-use crate::transport::{Http2Bounds, Http2Connection, Http2Error, ServiceStream, Spoken, TlsError};
+use crate::names::ServiceName;
+use crate::transport::{Http2Bounds, Http2Connection, Http2Error, SecuredPeer, ServiceStream, Spoken, TlsError};
 
 /// Why there is no connection: nothing was sent.
 #[derive(Debug)]
@@ -81,6 +82,7 @@ pub(super) struct Connector {
     /// The longest time to open a connection.
     pub connect: Duration,
     pub http: HttpVersion,
+    service: ServiceName,
     tls: Option<ServiceTls>,
     age_micros: u64,
     head_bytes_max: usize,
@@ -92,6 +94,7 @@ impl Connector {
         Self {
             connect: service.connect.unwrap_or(Limits::ms(limits.connect_ms)),
             http: service.http,
+            service: service.name.clone(),
             tls: service.tls.clone(),
             age_micros: limits.service_connection_age_ms.saturating_mul(1_000),
             head_bytes_max: usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10),
@@ -123,7 +126,8 @@ impl Connector {
         http: HttpVersion,
     ) -> Result<(ServiceStream, Spoken), ConnectError> {
         let socket = TcpStream::connect(socket).await.map_err(ConnectError::Refused)?;
-        let tls = self.tls.as_ref().filter(|_| target.is_https).map(|tls| (tls, &*target.host));
+        let secured = |tls| SecuredPeer { service: &self.service, tls, host: &target.host };
+        let tls = self.tls.as_ref().filter(|_| target.is_https).map(secured);
         Ok(ServiceStream::open(socket, tls, http).await?)
     }
 

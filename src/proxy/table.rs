@@ -101,6 +101,12 @@ impl Table {
         };
         let (upstream, exposes_arm) = (upstream(&set.default_legacy), set.exposes_arm);
         let default = entry_of(route_metrics, upstream, &set.default_legacy.relay, exposes_arm);
+        for (name, old) in before.iter().flat_map(|before| &before.upstreams) {
+            match upstreams.get(name) {
+                Some(new) if Arc::ptr_eq(new, old) => {}
+                new => old.replaced(new.is_none()),
+            }
+        }
         Self { set, entries, default, route_metrics: all_metrics, upstreams }
     }
 

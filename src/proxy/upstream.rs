@@ -53,8 +53,8 @@ pub(super) struct Upstream {
     is_looked_up: AtomicBool,
     /// One lookup at a time; why the last one found nothing, and when.
     lookup: tokio::sync::Mutex<Option<(u64, String)>>,
-    /// Held while the addresses are exchanged.
-    exchange: Mutex<()>,
+    /// Held while the addresses are exchanged. Whether newer files have taken its place.
+    is_replaced: Mutex<bool>,
     addresses_gauge: Gauge,
     lookup_failures: Counter,
     /// Requests that were sent to a second address because the first one gave no answer.
@@ -99,7 +99,7 @@ impl Upstream {
             is_started: AtomicBool::new(false),
             is_looked_up: AtomicBool::new(targets.iter().all(|target| target.host.parse::<IpAddr>().is_ok())),
             lookup: tokio::sync::Mutex::default(),
-            exchange: Mutex::default(),
+            is_replaced: Mutex::default(),
             addresses_gauge: gauge!("pointsman_legacy_addresses", "service" => name()),
             lookup_failures: counter!("pointsman_legacy_lookup_failures_total", "service" => name()),
             retries: counter!("pointsman_legacy_retries_total", "service" => name()),
@@ -246,7 +246,7 @@ impl Upstream {
 
     /// Replaces the addresses for which `are_old` holds by these. One that is among both stays as it is.
     fn replace(&self, are_old: impl Fn(&Address) -> bool, found: impl Iterator<Item = (SocketAddr, Arc<Target>)>) {
-        let _held = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_replaced = self.is_replaced.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.addresses.load();
         let (old, others): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|address| are_old(address));
         // At the start all of them begin together.
@@ -266,8 +266,19 @@ impl Upstream {
             after.iter().for_each(health_check::start);
         }
         self.common.ejected_count.set_addresses(after.len());
-        self.addresses_gauge.set(after.len() as f64);
+        if !*is_replaced {
+            self.addresses_gauge.set(after.len() as f64);
+        }
         self.addresses.store(Arc::new(after));
+    }
+
+    /// The files in force have the service no longer, or have changed it. Requests under way may still hold this one.
+    pub(super) fn replaced(&self, is_removed: bool) {
+        let mut is_replaced = self.is_replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        *is_replaced = true;
+        if is_removed {
+            self.addresses_gauge.set(0.0);
+        }
     }
 
     /// Requests that are in flight to its addresses.

@@ -149,6 +149,12 @@ const COUNTERS: MetricDescriptions = &[
         "Requests and calls over HTTP/2 that a service has not processed, by reason (refused: REFUSED_STREAM; going_away: \
          GOAWAY; unsent: its connection ended before they were sent). They are sent again, a bounded number of times.",
     ),
+    (
+        "pointsman_service_handshake_failures_total",
+        "TLS handshakes with a service that failed, by reason (certificate: not trusted, expired or missing; name; \
+         protocol: no version of TLS or HTTP in common, or not TLS; refused: the service refused ours; closed; unfinished: \
+         not within `connect`, or nobody waited any longer).",
+    ),
     ("pointsman_legacy_connect_failures_total", "Connections to legacy that could not be made."),
     (
         "pointsman_legacy_ejections_total",
@@ -164,7 +170,10 @@ const COUNTERS: MetricDescriptions = &[
 const GAUGES: MetricDescriptions = &[
     ("pointsman_client_connections", "Open client connections."),
     ("pointsman_client_streams", "Requests of clients over HTTP/2 that have not ended."),
-    ("pointsman_legacy_addresses", "Addresses of a service that gets forwarded requests."),
+    (
+        "pointsman_legacy_addresses",
+        "Addresses of a service that gets forwarded requests; 0 once the files in force have it no longer.",
+    ),
     ("pointsman_legacy_addresses_ejected", "Those that get no requests for a while (`eject`)."),
     ("pointsman_legacy_addresses_unhealthy", "Those that fail their health checks (`health`)."),
     (

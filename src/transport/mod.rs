@@ -10,6 +10,7 @@
 //! When a service is slow, whoever opens a connection bounds the time for it; when it is gone, requests on their way
 //! fail, and [`SendError::not_processed`] tells those that it has certainly not processed.
 
+mod handshake_counts;
 mod http2;
 mod http2_body;
 mod http2_connection;
@@ -25,5 +26,5 @@ pub(crate) mod ending_origin;
 pub use http2::Multiplexer;
 pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error};
 pub use http2_stream::{NotProcessed, SendError, Stream, is_http2_violation};
-pub use stream::{Received, ServiceStream};
+pub use stream::{Received, SecuredPeer, ServiceStream};
 pub use tls::{ClientTls, Spoken, TlsError, platform_certificates};

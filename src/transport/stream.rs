@@ -17,8 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::handshake_counts::CountedHandshake;
 use super::tls::{self, Spoken, TlsError};
 use crate::flag::{HttpVersion, ServiceTls};
+use crate::names::ServiceName;
 
 /// How many bytes have come over a connection.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +37,17 @@ impl Received {
     }
 }
 
+/// A service that is spoken to over TLS.
+#[derive(Clone, Copy)]
+pub struct SecuredPeer<'a> {
+    /// Its name in the files.
+    pub service: &'a ServiceName,
+    /// How it is verified.
+    pub tls: &'a ServiceTls,
+    /// The host of its URL.
+    pub host: &'a str,
+}
+
 /// A connection to a service.
 pub struct ServiceStream {
     carrier: Carrier,
@@ -48,13 +61,13 @@ enum Carrier {
 
 impl ServiceStream {
     /// Makes the connection to a service of a socket that has just been connected: over TLS to the service whose URL
-    /// has this host, if a pair of both is given.
+    /// has this host, if one is given.
     ///
     /// # Errors
     /// The TLS handshake failed: nothing of a request was sent.
     pub async fn open(
         socket: TcpStream,
-        tls: Option<(&ServiceTls, &str)>,
+        tls: Option<SecuredPeer<'_>>,
         http: HttpVersion,
     ) -> Result<(Self, Spoken), TlsError> {
         // Without this, small writes wait for acknowledgements. A failure only costs time.
@@ -62,8 +75,9 @@ impl ServiceStream {
         let (carrier, spoken) = match (tls, http) {
             (None, HttpVersion::Http2) => (Carrier::Plain(socket), Spoken::Http2),
             (None, HttpVersion::Http1 | HttpVersion::Negotiated) => (Carrier::Plain(socket), Spoken::Http1),
-            (Some((tls, host)), _) => {
-                let (stream, spoken) = tls::handshake(socket, tls, host, http).await?;
+            (Some(SecuredPeer { service, tls, host }), _) => {
+                let counted = CountedHandshake::with(service);
+                let (stream, spoken) = counted.ended(tls::handshake(socket, tls, host, http).await)?;
                 (Carrier::Tls(Box::new(stream)), spoken)
             }
         };

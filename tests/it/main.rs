@@ -45,6 +45,7 @@ mod renames;
 mod restored;
 mod rotated_keys;
 mod schema;
+mod service_metrics;
 mod slow_clients;
 mod slow_uploads;
 mod store;

@@ -11,12 +11,14 @@ use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 
 use crate::flag::{HttpVersion, SentHost, Service, ServiceTls};
-use crate::transport::{ServiceStream, Spoken};
+use crate::names::ServiceName;
+use crate::transport::{SecuredPeer, ServiceStream, Spoken};
 
 /// How a service is spoken to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::engine) struct Protocol {
-    tls: Option<ServiceTls>,
+    /// The service's name, and how it is verified.
+    tls: Option<(ServiceName, ServiceTls)>,
     pub http: HttpVersion,
     host: Option<Authority>,
 }
@@ -36,7 +38,8 @@ impl Protocol {
             SentHost::Client | SentHost::Url => None,
             SentHost::Fixed(host) => Some(host.clone()),
         };
-        Self { tls: service.tls.clone(), http: service.http, host }
+        let tls = service.tls.clone().map(|tls| (service.name.clone(), tls));
+        Self { tls, http: service.http, host }
     }
 
     /// The endpoint that a URL leads to; `None` if it names no host.
@@ -44,7 +47,7 @@ impl Protocol {
         Some(Endpoint {
             is_https: is_https(uri),
             authority: uri.authority()?.clone(),
-            tls: self.tls.as_ref().map(|tls| *tls.digest()),
+            tls: self.tls.as_ref().map(|(_, tls)| *tls.digest()),
             http: self.http as u8,
         })
     }
@@ -78,7 +81,7 @@ impl Protocol {
         let stream = connector.oneshot(uri.clone()).await.map_err(|error| with_sources(&error))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let tls = match (&self.tls, is_https(uri)) {
-            (Some(tls), true) => Some((tls, host)),
+            (Some((service, tls)), true) => Some(SecuredPeer { service, tls, host }),
             // A message of older files, to a service that is not in the files in force.
             (None, true) => return Err("its URL is an https URL, and its service is not in the files in force".into()),
             (_, false) => None,

@@ -23,6 +23,7 @@ pub mod seed;
 pub mod step_service;
 pub mod strace;
 pub mod test_system;
+pub mod tls_front;
 pub mod two_processes;
 
 use std::future::Future;

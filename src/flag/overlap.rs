@@ -1,7 +1,7 @@
 //! PURE. Which requests two routes share, and which of the two gets them.
 //!
-//! Always true: it agrees with [`Matcher`](super::matcher::Matcher), which decides for single requests. A [`RouteMatch`]
-//! that was stored as text is parsed to an equal one.
+//! Always true: it agrees with [`Matcher`](super::matcher::Matcher), which decides for single requests. A
+//! [`RouteMatch`] that was stored as text is parsed to an equal one.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -72,19 +72,19 @@ async fn other_forms_and_sources_of_sensitive_values_are_neither_stored_nor_show
             (diffs["pairs"] == sent + 1 && diffs["groups"][0]["count"] == sent + 1).then_some(diffs)
         })
         .await;
+        shown += &diffs.to_string();
+        // Of a text, it is not known where the declared values stand: nothing of such a pair is shown. The sample of
+        // the group may then be that of either pair.
+        if kind != "application/json" {
+            continue;
+        }
         let differences = diffs["groups"][0]["differences"].as_array().expect("a list");
         let of = |path: &str| differences.iter().find(|found| found["path"] == path).cloned().unwrap_or_default();
-        // Of a text, it is not known where the declared values stand: nothing of such a pair is shown.
-        let (text, object, list) = match kind {
-            "application/json" => (r#""***""#, r#"{"code":"***"}"#, r#"["***","***"]"#),
-            _ => ("***", "***", "***"),
-        };
-        assert_eq!(of("$.quote")["legacy"], text, "{diffs}");
-        assert_eq!(of("$.code")["legacy"], text, "{diffs}");
-        assert_eq!(of("$.kunde")["legacy"], object, "{diffs}");
-        assert_eq!(of("$.arr")["legacy"], list, "{diffs}");
-        assert_eq!(of("$.n")["legacy"], text, "{diffs}");
-        shown += &diffs.to_string();
+        assert_eq!(of("$.quote")["legacy"], r#""***""#, "{diffs}");
+        assert_eq!(of("$.code")["legacy"], r#""***""#, "{diffs}");
+        assert_eq!(of("$.kunde")["legacy"], r#"{"code":"***"}"#, "{diffs}");
+        assert_eq!(of("$.arr")["legacy"], r#"["***","***"]"#, "{diffs}");
+        assert_eq!(of("$.n")["legacy"], r#""***""#, "{diffs}");
     }
     assert_eq!(pointsman.stop().await, Some(0));
     for text in ["PRIVPATH4", "ORDER4", SESSION, "LEGSESS", "4417\\\"", ":8812"] {

@@ -4,8 +4,8 @@
 //! taken back by another flip.
 //!
 //! Always true: while a freeze is in force, no set is in force in which a route is in `only` that was not in `only`
-//! before the freeze. In the store, the flip that takes back comes before the freeze, so that a restart does not find the route in
-//! `only` during a recorded freeze.
+//! before the freeze. In the store, the flip that takes back comes before the freeze, so that a restart does not find
+//! the route in `only` during a recorded freeze.
 
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX};
 use crate::flag::State;

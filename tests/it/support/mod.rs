@@ -11,6 +11,7 @@ pub mod echo_origins;
 pub mod faketime;
 pub mod faulty_link;
 pub mod flags;
+pub mod http2;
 pub mod in_process_engine;
 pub mod lossy_proxy;
 pub mod metrics;

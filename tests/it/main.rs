@@ -22,6 +22,7 @@ mod freeze;
 mod hostile;
 mod house;
 mod http2;
+mod http2_abuse;
 mod http2_conformance;
 mod idle;
 mod json_server;

@@ -49,6 +49,7 @@ mod reload_mutations;
 mod renames;
 mod restored;
 mod rotated_keys;
+mod rotation_and_drain;
 mod schema;
 mod service_metrics;
 mod slow_clients;

@@ -19,6 +19,7 @@ mod expose;
 mod flips_on_full_disk;
 mod flips_on_silent_store;
 mod freeze;
+mod fuzz;
 mod giant_bodies;
 mod hostile;
 mod house;

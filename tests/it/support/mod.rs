@@ -15,6 +15,7 @@ pub mod http2;
 pub mod in_process_engine;
 pub mod lossy_proxy;
 pub mod metrics;
+pub mod mutator;
 pub mod origin;
 pub mod postgres_server;
 pub mod process;

@@ -56,14 +56,24 @@ impl TlsInForce {
     }
 
     /// Puts the certificates of a new set of files in force, for new handshakes. A listener that the set does not have
-    /// any more keeps its own until the next start.
+    /// any more keeps its own until the next start, and so does one whose certificates would have expired while those
+    /// in force have not.
     pub(super) fn replace(&self, declared: &[Listener]) {
+        let now = SystemTime::now();
         for ListenerInForce { index, address, server: in_force } in &*self.0 {
             let is_this = |listener: &&Listener| listener.address == *address;
             // Several listeners may have the address 0.0.0.0:0.
             let newer = declared.get(*index).filter(is_this).or_else(|| declared.iter().find(is_this));
             let Some(newer) = newer.and_then(|listener| listener.tls.as_ref()?.server.clone()) else { continue };
             if newer.is_same(&in_force.load()) {
+                continue;
+            }
+            // A renewal that went wrong must not end what works. The warning about the files names the certificate.
+            if newer.expires() <= now && in_force.load().expires() > now {
+                tracing::error!(
+                    listener = %address,
+                    "a new certificate has expired; the certificates in force are kept, which have not"
+                );
                 continue;
             }
             match Timestamp::try_from(newer.expires()) {

@@ -165,8 +165,9 @@ impl App {
             started: clock::now(),
             limits: limits.clone(),
             process_status: {
-                let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
-                Arc::new(move || process_status::of(&parts, &reload_status, stop.is_cancelled()))
+                let (parts, proxy, reload_status, stop) =
+                    (parts.clone(), proxy.clone(), reload_status.clone(), stop.clone());
+                Arc::new(move || process_status::of(&parts, &proxy, &reload_status, stop.is_cancelled()))
             },
             reload: {
                 let requests = reload_requests.clone();

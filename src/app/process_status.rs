@@ -6,13 +6,14 @@ use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
 use crate::affinity::RequestsWithUnknownKeys;
 use crate::config::ReloadStatus;
+use crate::proxy::Proxy;
 use crate::store::Restored;
 
 /// The most stuck runs that `status` lists.
 const STUCK_SHOWN: usize = 20;
 
 /// The state now.
-pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) -> ProcessStatus {
+pub(super) fn of(parts: &Parts, proxy: &Proxy, reload_status: &ReloadStatus, stopping: bool) -> ProcessStatus {
     let load = parts.shadow.load();
     let stuck = parts.engine.stuck(STUCK_SHOWN).into_iter();
     let stuck: Vec<_> = stuck.map(|(run, why)| StuckRun { run_id: run.to_string(), why: why.to_string() }).collect();
@@ -24,6 +25,7 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
         store_trouble: parts.store.write_failure(),
         recovery_trouble: parts.engine.why_unresumed(),
         clock_trouble: time::clock_disagreement(),
+        legacy_trouble: without_address(proxy),
         retry_keys_trouble: missing_retry_keys(parts),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck_more: parts.engine.stuck_count().saturating_sub(stuck.len()) as u64,
@@ -31,6 +33,14 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
         not_ready: not_ready(parts, stopping),
     }
+}
+
+/// The names of services without an address, as text; `None` if there is none.
+fn without_address(proxy: &Proxy) -> Option<String> {
+    let names = proxy.names_without_address();
+    let names: Vec<_> = names.iter().map(|(service, name)| format!("`{name}` of service `{service}`")).collect();
+    let requests = "requests for it get 502, and the name is looked up again every `service_resolve_ms`";
+    (!names.is_empty()).then(|| format!("no address is known for {}: {requests}", names.join(", ")))
 }
 
 /// Why retry keys of requests that legacy served may be unknown, as text; `None` if all are known.

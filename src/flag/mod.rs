@@ -37,6 +37,9 @@ mod state;
 mod template_key;
 
 #[cfg(test)]
+#[path = "../../tests/it/support/mutator.rs"]
+pub(crate) mod test_mutator;
+#[cfg(test)]
 mod tests;
 
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};

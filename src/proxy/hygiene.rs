@@ -51,6 +51,10 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     let odd_coding = check_framing(&head.headers)?;
     let mut via = 0;
     for (name, value) in &head.headers {
+        // HTTP/1.1's parser has removed it; in HTTP/2 it is malformed, and the next server would remove it.
+        if head.version == Version::HTTP_2 && has_outer_space(value.as_bytes()) {
+            return Err(HeadRefusal::Ambiguous("a field's value begins or ends with white space"));
+        }
         if name.as_str().as_bytes().contains(&b'_') {
             check_underscore_name(name.as_str())?;
         } else if name == http::header::VIA {
@@ -68,6 +72,11 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     let names_upgrade = check_connection(&head.headers)?;
     let upgrade = names_upgrade && head.version == Version::HTTP_11 && wants_upgrade(&head.headers);
     Ok(CheckedHead { upgrade, odd_coding })
+}
+
+fn has_outer_space(value: &[u8]) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_space(value.first()) || is_space(value.last())
 }
 
 /// The known method that differs from this one in case only; `None` if there is none, or if this one is itself known.

@@ -95,7 +95,7 @@ use crate::exchange::{Affinity, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
-use crate::names::RouteId;
+use crate::names::{RouteId, ServiceName};
 pub use endpoint::ProxyListener;
 use shared::Shared;
 pub use shared::{Drained, EngineArm};
@@ -174,6 +174,11 @@ impl Proxy {
     /// microseconds.
     pub fn traffic_counts(&self, route: &RouteId) -> (u64, Option<f64>) {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
+    }
+
+    /// The names of services that have no address, each behind its service.
+    pub fn names_without_address(&self) -> Vec<(ServiceName, String)> {
+        self.shared.table().names_without_address()
     }
 
     /// Serves listeners until `shutdown`, then drains: nothing new is accepted, requests in flight finish within

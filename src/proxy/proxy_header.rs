@@ -119,7 +119,13 @@ fn parse_v1(bytes: &[u8]) -> Result<Parsed, BadHeader> {
             true => Ok(Parsed::Incomplete),
         };
     };
-    let line = std::str::from_utf8(&first[..end]).map_err(|_| BadHeader::Malformed)?;
+    // What follows UNKNOWN is ignored, and yet has to be text: else whether it is refused would depend on how the line
+    // is divided on its way.
+    let line = &first[..end];
+    if !line.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Err(BadHeader::Malformed);
+    }
+    let line = std::str::from_utf8(line).map_err(|_| BadHeader::Malformed)?;
     let source = v1_source(line).ok_or(BadHeader::Malformed)?;
     Ok(Parsed::Complete { length: end + 2, source })
 }

@@ -125,6 +125,13 @@ impl Table {
         self.route_metrics.get(route)
     }
 
+    /// The names of services that have no address, each behind its service.
+    pub(super) fn names_without_address(&self) -> Vec<(ServiceName, String)> {
+        let mut names: Vec<_> = self.upstreams.values().flat_map(|upstream| upstream.names_without_address()).collect();
+        names.sort();
+        names
+    }
+
     /// Closes connections to services that have been idle for too long. Starts the lookups and health checks of
     /// services that have had no request yet.
     pub(super) fn sweep(&self) {

@@ -28,6 +28,7 @@ use super::target::Target;
 use super::turns::Turns;
 use crate::flag::Service;
 use crate::limits::Limits;
+use crate::names::ServiceName;
 
 /// The most addresses that one request tries to connect to.
 const CONNECTS_MAX: usize = 3;
@@ -115,6 +116,14 @@ impl Upstream {
 
     fn has_names(&self) -> bool {
         self.targets.iter().any(|target| target.host.parse::<IpAddr>().is_err())
+    }
+
+    /// Its names that have no address, each behind the service's own name. Empty before they are first looked up.
+    pub(super) fn names_without_address(&self) -> Vec<(ServiceName, String)> {
+        let known = self.addresses.load();
+        let has_none = |target: &&Arc<Target>| !known.iter().any(|address| Arc::ptr_eq(&address.target, target));
+        let names = self.targets.iter().filter(|_| self.is_started.load(Relaxed)).filter(has_none);
+        names.map(|target| (self.service.name.clone(), target.host.clone())).collect()
     }
 
     /// Starts what is done for it beside the requests: lookups and health checks. Does nothing the second time.

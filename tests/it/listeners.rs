@@ -167,6 +167,26 @@ async fn a_renewed_certificate_is_served_without_a_restart_and_a_bad_one_is_not(
     })
     .await;
     until("no error", || async { served.last_error().await.is_none().then_some(()) }).await;
+    // One that has expired is named, and not served.
+    let long_ago = Subject { names: &["shop.test"], years: Some((2001, 2002)), ..Subject::default() };
+    let expired = new.issue(&long_ago);
+    served.flags.write("shop.key", &expired.key);
+    served.flags.write("shop.pem", &expired.cert);
+    until("the warning", || async {
+        let status = served.pointsman.get("/api/v2/status").await;
+        let warnings = status["flags"]["warnings"].to_string();
+        (warnings.contains("expired at 2002-01-01") && warnings.contains("pointsman.yaml:4:")).then_some(())
+    })
+    .await;
+    until("the log", || async { served.pointsman.log().contains("a new certificate has expired").then_some(()) }).await;
+    assert_eq!(served.curl("shop.test", &["--cacert", &new_ca]).await.0, Some(0), "the old one is served");
+    assert!(served.pointsman.metrics().await.sum("pointsman_certificate_expires_seconds", &[]) > 0.0);
+    put(&served.flags, "shop", &renewed);
+    until("no warning", || async {
+        let status = served.pointsman.get("/api/v2/status").await;
+        (!status["flags"]["warnings"].to_string().contains("expired")).then_some(())
+    })
+    .await;
     // A file that is gone.
     std::fs::remove_file(served.flags.file("shop.key")).expect("removed");
     served.pointsman.signal(rustix::process::Signal::HUP);

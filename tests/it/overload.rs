@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pointsman::demo::world::Fault;
 
+use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{FAMILY, TestSystem};
 use crate::support::{checker, until};
 
@@ -56,6 +57,66 @@ async fn a_slow_engine_arm_fills_the_queue_and_is_counted() {
     })
     .await;
     eprintln!("p50 of an order: {off:?} in off, {shadow:?} in shadow with an engine arm of 500 ms");
+    system.finish().await;
+}
+
+/// Orders in each half of a pair of runs.
+const ORDERS_OF_A_HALF: usize = 25;
+/// What a slow and a hung engine arm, and what it holds, may cost.
+const GROWTH_KIB_MAX: u64 = 64 << 10;
+
+/// Pairs of runs, `off` and `shadow`, in shuffled order, with an engine arm that is fast, slow, hung or dead. Under
+/// `panic`, see the tests of the shadow executor.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_do_not_notice_what_the_engine_arm_does() {
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let system = TestSystem::with(small_queue).await;
+    system.climb_to("shadow").await;
+    let arms = [
+        ("fast", Fault::None),
+        ("slow", Fault::Delay(Duration::from_secs(5))),
+        ("hung", Fault::Delay(Duration::from_secs(600))),
+        ("dead", Fault::Close),
+    ];
+    let base = system.pointsman.forget_peak();
+    let (mut wrong, mut orders) = (Vec::new(), 0);
+    for (arm, fault) in arms {
+        system.world.fault("quote", fault, 100_000);
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..2 {
+            let mut halves = ["off", "shadow"];
+            random.shuffle(&mut halves);
+            for state in halves {
+                system.flip("orders.create", state, &["--reason", "paired runs"]).await.expect("it is open");
+                for _ in 0..ORDERS_OF_A_HALF {
+                    let begun = Instant::now();
+                    system.order().await;
+                    times[usize::from(state == "shadow")].push(begun.elapsed());
+                    orders += 1;
+                }
+                checker::check_balance(&system.pointsman.metrics().await);
+            }
+        }
+        system.world.clear_faults();
+        let [off, shadow] = times.map(|mut times| {
+            times.sort();
+            (times[times.len() / 2], times[times.len() * 99 / 100])
+        });
+        eprintln!("engine arm {arm}: p50 and p99 of an order {off:?} in off, {shadow:?} in shadow");
+        if shadow.0 > off.0 * 4 + Duration::from_millis(50) {
+            wrong.push(format!("engine arm {arm}: {off:?} in off, {shadow:?} in shadow"));
+        }
+    }
+    let grown = system.pointsman.peak_kib().saturating_sub(base);
+    let metrics = system.pointsman.metrics().await;
+    checker::check_balance(&metrics);
+    let full = metrics.sum("pointsman_comparisons_total", &[("outcome", "skipped"), ("reason", "queue_full")]);
+    assert!(full > 0.0, "the queue was never full");
+    assert!(grown < GROWTH_KIB_MAX, "grown by {grown} KiB");
+    let figures = format!("{orders} orders, 4 kinds of engine arms, {full} not taken, grown by {grown} KiB");
+    report_violations("callers_do_not_notice_what_the_engine_arm_does", seed, &figures, &wrong);
+    system.wait_for_shadow_idle().await;
     system.finish().await;
 }
 

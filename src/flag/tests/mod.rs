@@ -2,6 +2,7 @@
 
 mod conventions;
 mod decisions;
+mod fuzzed_paths;
 mod matching;
 mod paths;
 mod properties;

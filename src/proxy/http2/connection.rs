@@ -293,12 +293,13 @@ where
             (true, Some(_)) => {}
             (false, _) => self.head_since = None,
         }
-        if !self.has_failed && (observed.is_flooded || observed.has_failed) {
+        let refused = observed.refused.or(observed.is_flooded.then_some(Reason::ENHANCE_YOUR_CALM));
+        if !self.has_failed && (refused.is_some() || observed.has_failed) {
             self.has_failed = true;
             self.closing_since.get_or_insert_with(now);
             self.open.values().for_each(|stream| stream.cut(Cut::Http2Error));
-            if !observed.has_failed {
-                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            if let Some(reason) = refused.filter(|_| !observed.has_failed) {
+                self.connection.abrupt_shutdown(reason);
                 return true;
             }
         }

@@ -1,7 +1,8 @@
 //! The frames in the bytes of an HTTP/2 connection, in one direction.
 //!
 //! Always true: a frame is reported once, when its last byte has passed, however the bytes are divided; nothing but the
-//! frame in progress is kept. What is invalid is left to the h2 crate, which reads the same bytes.
+//! frame in progress is kept. What is invalid is left to the h2 crate, which reads the same bytes, but for what the
+//! frame's header shows.
 
 /// The length of a frame's header.
 const HEADER_LENGTH: usize = 9;
@@ -30,6 +31,8 @@ pub(super) enum FrameKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub kind: FrameKind,
+    /// Its type as a number.
+    code: u8,
     flags: u8,
     /// 0 for one that concerns the connection.
     pub stream: u32,
@@ -43,6 +46,38 @@ impl Frame {
     }
     pub(super) fn ends_head(&self) -> bool {
         matches!(self.kind, FrameKind::Headers | FrameKind::Continuation) && self.flags & END_HEADERS != 0
+    }
+}
+
+/// The types with a payload of a fixed length, by their numbers.
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+/// The flag ACK of SETTINGS.
+const ACK: u8 = 0x1;
+/// The length of one setting.
+const SETTING_LENGTH: usize = 6;
+
+impl Frame {
+    /// Whether it has a length that its type cannot have. The h2 crate refuses it too, and tells the client another
+    /// code than FRAME_SIZE_ERROR.
+    pub(super) fn has_wrong_length(&self) -> bool {
+        match self.code {
+            PRIORITY => self.length != 5,
+            RST_STREAM | WINDOW_UPDATE => self.length != 4,
+            SETTINGS if self.flags & ACK != 0 => self.length != 0,
+            SETTINGS => !self.length.is_multiple_of(SETTING_LENGTH),
+            PING => self.length != 8,
+            GOAWAY => self.length < 8,
+            _ => false,
+        }
+    }
+    /// Whether a client may begin with it.
+    pub(super) fn may_come_first(&self) -> bool {
+        self.code == SETTINGS && self.flags & ACK == 0
     }
 }
 
@@ -63,16 +98,36 @@ impl FrameParser {
     }
 
     /// Reports the frames that end within these bytes.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut report: impl FnMut(Frame)) {
+    pub(super) fn feed(&mut self, bytes: &[u8], report: impl FnMut(Frame)) {
+        let _all = self.feed_while(bytes, |_| true, report);
+    }
+
+    /// As [`FrameParser::feed`], until `accepts` refuses a frame by its header. Returns how many of the bytes precede
+    /// that frame. Bytes of its header that came before are not among them.
+    pub(super) fn feed_while(
+        &mut self,
+        bytes: &[u8],
+        mut accepts: impl FnMut(&Frame) -> bool,
+        mut report: impl FnMut(Frame),
+    ) -> usize {
+        let all = bytes.len();
+        let mut bytes = bytes;
+        let mut before = 0;
         let preface = self.preface.min(bytes.len());
         self.preface -= preface;
         bytes = &bytes[preface..];
         while !bytes.is_empty() {
+            if self.header_count == 0 {
+                before = all - bytes.len();
+            }
             if self.header_count < HEADER_LENGTH {
                 let count = bytes.len().min(HEADER_LENGTH - self.header_count);
                 self.header[self.header_count..self.header_count + count].copy_from_slice(&bytes[..count]);
                 self.header_count += count;
                 bytes = &bytes[count..];
+                if self.header_count == HEADER_LENGTH && !accepts(&self.frame()) {
+                    return before;
+                }
             }
             if self.header_count == HEADER_LENGTH {
                 let count = bytes.len().min(self.length() - self.payload_count);
@@ -88,6 +143,7 @@ impl FrameParser {
                 }
             }
         }
+        all
     }
 
     /// The stream of which a DATA frame has come in part.
@@ -118,7 +174,7 @@ impl FrameParser {
             _ => FrameKind::Control,
         };
         let stream = number(5)(&self.header) & 0x7fff_ffff;
-        Frame { kind, flags: self.header[4], stream, length: self.length() }
+        Frame { kind, code: self.header[3], flags: self.header[4], stream, length: self.length() }
     }
 }
 
@@ -182,6 +238,28 @@ mod tests {
         assert_eq!(feed(&head[..3]), (None, true));
         assert_eq!(feed(&head[3..12]), (None, true));
         assert_eq!(feed(&head[12..]), (None, false));
+    }
+
+    #[test]
+    fn a_refused_frame_and_what_is_behind_it_are_left() {
+        let (ping, short) = (wire(6, 0, 0, &[0; 8]), wire(6, 0, 0, &[0; 7]));
+        let bytes = [&ping[..], &short, &ping].concat();
+        for cut in 0..=bytes.len() {
+            let (mut parser, mut read, mut refused) = (FrameParser::new(0), 0, false);
+            let mut reported = 0;
+            for piece in [&bytes[..cut], &bytes[cut..]] {
+                if !refused {
+                    let accepts = |frame: &Frame| {
+                        refused = frame.has_wrong_length();
+                        !refused
+                    };
+                    read += parser.feed_while(piece, accepts, |_| reported += 1);
+                }
+            }
+            let header = ping.len()..ping.len() + HEADER_LENGTH;
+            let expected = if header.contains(&cut) { cut } else { ping.len() };
+            assert_eq!((refused, reported, read), (true, 1, expected), "cut at {cut}");
+        }
     }
 
     proptest! {

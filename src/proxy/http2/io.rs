@@ -1,7 +1,7 @@
 //! A client's connection as the h2 crate reads and writes it.
 //!
-//! Always true: all bytes pass unchanged; `traffic` sees each of them once, those that are written when the transport
-//! has taken them.
+//! Always true: all bytes pass unchanged, up to a frame that ends the connection; `traffic` sees each of them once,
+//! those that are written when the transport has taken them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -55,8 +55,13 @@ impl AsyncRead for Http2Io {
         match read {
             0 => self.wait.saw_fin(),
             count => {
-                let filled = buf.filled();
-                self.traffic.on_received(&filled[filled.len() - count..]);
+                let before = buf.filled().len() - count;
+                let accepted = self.traffic.on_received(&buf.filled()[before..]);
+                buf.set_filled(before + accepted);
+                if accepted == 0 {
+                    // Nobody is woken: `connection`, whose poll this is, ends the connection next.
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(Ok(()))

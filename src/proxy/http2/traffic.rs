@@ -7,6 +7,7 @@
 use std::io::IoSlice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use h2::Reason;
 use metrics::counter;
 
 use super::flood::FloodGuard;
@@ -24,6 +25,9 @@ pub(super) struct Traffic {
 
 struct State {
     received: FrameParser,
+    has_begun: bool,
+    /// Why a frame of the client was refused by its header.
+    refused: Option<Reason>,
     sent: FrameParser,
     /// The client has sent a part of a head, and frames of it are missing.
     is_within_head: bool,
@@ -49,6 +53,8 @@ pub(super) struct EndedStream {
 /// What is known after a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Observed {
+    /// The client has sent a frame that ends the connection: the code that tells why.
+    pub refused: Option<Reason>,
     /// The client floods the connection.
     pub is_flooded: bool,
     /// A GOAWAY with an error was sent.
@@ -65,6 +71,8 @@ impl Traffic {
     pub(super) fn new(limits: &Limits) -> Self {
         let state = State {
             received: FrameParser::new(PREFACE.len()),
+            has_begun: false,
+            refused: None,
             sent: FrameParser::new(0),
             is_within_head: false,
             ends_with_head: None,
@@ -82,10 +90,22 @@ impl Traffic {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes came from the client.
-    pub(super) fn on_received(&self, bytes: &[u8]) {
-        let State { received, is_within_head, flood, is_flooded, .. } = &mut *self.state();
-        received.feed(bytes, |frame| {
+    /// Bytes came from the client. Returns how many of them may be read: fewer than all where a frame among them, which
+    /// `observe` then tells, ends the connection.
+    pub(super) fn on_received(&self, bytes: &[u8]) -> usize {
+        let State { received, has_begun, refused, is_within_head, flood, is_flooded, .. } = &mut *self.state();
+        if refused.is_some() {
+            return 0;
+        }
+        let accepts = |frame: &Frame| {
+            if !std::mem::replace(has_begun, true) && !frame.may_come_first() {
+                *refused = Some(Reason::PROTOCOL_ERROR);
+            } else if frame.has_wrong_length() {
+                *refused = Some(Reason::FRAME_SIZE_ERROR);
+            }
+            refused.is_none()
+        };
+        received.feed_while(bytes, accepts, |frame| {
             let is_allowed = match frame.kind {
                 FrameKind::Headers | FrameKind::Continuation => {
                     *is_within_head = !frame.ends_head();
@@ -103,7 +123,7 @@ impl Traffic {
                 FrameKind::Data | FrameKind::GoAway(_) | FrameKind::Control => flood.allows_control(now),
             };
             *is_flooded |= !is_allowed;
-        });
+        })
     }
 
     /// The transport took this many bytes.
@@ -162,6 +182,7 @@ impl Traffic {
         let state = &mut *self.state();
         ended.append(&mut state.flushed);
         Observed {
+            refused: state.refused,
             is_flooded: state.is_flooded,
             has_failed: state.has_failed,
             is_within_head: state.is_within_head || state.received.is_within_other(),

@@ -115,12 +115,13 @@ impl Drop for Origin {
 async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
     let mut buffer = Vec::new();
     while let Some(seen) = request(&mut stream, &mut buffer).await {
+        let is_head = seen.line.starts_with("HEAD ");
         let reply = {
             let mut inner = inner.lock().expect("unpoisoned");
             inner.seen.push(seen);
             inner.script.pop_front().unwrap_or_else(|| inner.default_reply.clone())
         };
-        let bytes = match reply {
+        let mut bytes = match reply {
             OriginReply::Bytes(bytes) => bytes,
             OriginReply::Json(body) => ok(body),
             OriginReply::Status(status) => {
@@ -142,6 +143,9 @@ async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
                 return;
             }
         };
+        if is_head && let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            bytes.truncate(at + 4);
+        }
         if stream.write_all(&bytes).await.is_err() {
             return;
         }

@@ -77,6 +77,8 @@ pub const HTTP2_LOCAL_RESETS_MAX: usize = 200;
 pub const HTTP2_KEPT_RESETS_MAX: usize = 50;
 /// The largest value of a window of HTTP/2, which the protocol gives.
 pub const HTTP2_WINDOW_LIMIT_BYTES_MAX: u64 = (1 << 31) - 1;
+/// Sockets that a service manager may pass to a process.
+pub const ACTIVATED_SOCKETS_MAX: usize = 256;
 
 /// The largest value of a limit that is a time: ten years. Times of this size can be added to one another.
 pub const TIME_LIMIT_MAX: Duration = Duration::from_secs(3_653 * 86_400);
@@ -170,6 +172,9 @@ pub struct Limits {
     /// Bytes of the request bodies that are buffered at the same time (`buffer_request`); a body for which there is no
     /// room is forwarded while it comes.
     pub request_buffers_bytes_max: u64,
+    /// After SIGTERM: how long `/readyz` says that the process is not ready before it stops to listen, so that load
+    /// balancers take it out first.
+    pub stop_delay_ms: u64,
     /// After SIGTERM: how long requests may take to finish.
     pub drain_ms: u64,
     /// Lines of the access log that wait until they are written; more are dropped and counted. 1,048,576 at most.
@@ -362,6 +367,7 @@ impl Default for Limits {
             body_idle_ms: 30_000,
             total_ms: 0,
             request_buffers_bytes_max: 64 << 20,
+            stop_delay_ms: 0,
             drain_ms: 20_000,
             access_log_lines_max: 8_192,
             shadow_queue_entries_max: 1_024,

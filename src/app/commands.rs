@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::activation;
 use super::process::{App, Signals};
 use super::runtimes::{admin_runtime, engine_runtime, runtime};
 use crate::cli;
@@ -35,21 +36,23 @@ fn raise_open_files_limit() {
     }
 }
 
-/// `pointsman serve`: runs until SIGTERM or SIGINT. Prints the addresses on which it listens to stdout, as one JSON
-/// line.
+/// `pointsman serve`: runs until SIGTERM, SIGQUIT or SIGINT. Prints the addresses on which it listens to stdout, as one
+/// JSON line.
 ///
 /// # Errors
 /// As [`App::start`].
 pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     refuse_early_clock(clock::now())?;
+    let given = activation::take_sockets()?; // before there are threads
     raise_open_files_limit();
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
         // Before anything that takes long: without a handler SIGHUP and SIGUSR1 end the process.
         let signals = Signals::handle()?;
         let mut term = signal(SignalKind::terminate())?;
+        let mut quit = signal(SignalKind::quit())?;
         let mut int = signal(SignalKind::interrupt())?;
-        let app = App::start(flags, overrides, signals, engine.handle(), admin.handle()).await?;
+        let app = App::start(flags, overrides, given, signals, engine.handle(), admin.handle()).await?;
         let mut addresses = serde_json::json!({ "admin": app.admin.to_string() });
         // The first one where there is one key for it, as before there could be several.
         addresses["listen"] = app.listen.first().map(ToString::to_string).into();
@@ -65,6 +68,7 @@ pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         tokio::spawn(async move {
             tokio::select! {
                 _ = term.recv() => {}
+                _ = quit.recv() => {}
                 _ = int.recv() => {}
             }
             tracing::info!("stopping: requests finish, then the shadow queue, then runs");
@@ -91,7 +95,7 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
             ..Overrides::default()
         };
         let signals = Signals::handle()?;
-        let app = App::start(product.flags, overrides, signals, engine.handle(), admin.handle()).await?;
+        let app = App::start(product.flags, overrides, Vec::new(), signals, engine.handle(), admin.handle()).await?;
         let listen = *app.listen.first().ok_or_else(|| anyhow::anyhow!("the proxy has no listener"))?;
         Ok(Product { listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
     }))?;

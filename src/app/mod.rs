@@ -11,6 +11,7 @@
 //! `parts` builds what lives as long as the process and puts new files in force, `process` starts and stops it,
 //! `background` reloads files and watches the store's health.
 
+mod activation;
 mod background;
 mod basis;
 mod commands;
@@ -24,6 +25,7 @@ mod replay_files;
 mod retention;
 mod runtimes;
 mod services;
+mod sockets;
 mod stall_report;
 mod stored;
 mod stores;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::listener_tls::{ListenersInForce, TlsInForce};
 use super::parts::{OpenedStore, Parts};
 use super::reload_requests::ReloadRequests;
+use super::sockets::{GivenSocket, Sockets};
 use super::{background, memory, process_status, retention, services, time};
 use crate::access_log::{AccessLog, AccessLogSettings, LogFile};
 use crate::admin::{self, AdminParts, RouteTraffic};
@@ -64,7 +65,7 @@ impl App {
     ///
     /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
     /// caller's. The files are read again after a SIGHUP, the access log is opened again after a SIGUSR1 that `signals`
-    /// receives, now or during the start.
+    /// receives, now or during the start. It listens on the sockets of `given`, if there are any.
     ///
     /// # Errors
     /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, or
@@ -72,6 +73,7 @@ impl App {
     pub async fn start(
         flags: PathBuf,
         overrides: Overrides,
+        given: Vec<GivenSocket>,
         signals: Signals,
         engine: &Handle,
         admin: &Handle,
@@ -90,16 +92,16 @@ impl App {
         // After the store: a predecessor that is ending still has the addresses until it releases the store. Before the
         // files are recorded: a start that fails must leave no flips behind.
         let access_log = access_log(setup.settings.access_log.as_ref(), &limits)?;
+        let sockets = Sockets::open(&setup.settings, given).await?;
         let mut listeners = Vec::new();
-        for declared in &setup.settings.listen {
-            listeners.push(ProxyListener::new(bind(declared.address, "listen").await?, declared));
+        for (declared, socket) in setup.settings.listen.iter().zip(sockets.proxy) {
+            listeners.push(ProxyListener::new(accepting(socket)?, declared));
         }
         let tls = TlsInForce::new(&setup.settings.listen, &listeners);
         let listen = listeners.iter().map(ProxyListener::address).collect::<std::io::Result<Vec<_>>>()?;
-        let admin_listener = admin.spawn(bind(setup.settings.admin, "admin.listen")).await??;
-        let api_listener = match setup.settings.api {
-            Some(address) => Some(admin.spawn(bind(address, "api.listen")).await??),
-            None => None,
+        let (admin_listener, api_listener) = {
+            let _in_runtime = admin.enter();
+            (accepting(sockets.admin)?, sockets.api.map(accepting).transpose()?)
         };
         let admin_listen = admin_listener.local_addr()?;
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -120,7 +122,7 @@ impl App {
         }
         background::report_health(&parts);
 
-        let stop = CancellationToken::new();
+        let (stop, close) = (CancellationToken::new(), CancellationToken::new());
         let admin_stop = CancellationToken::new();
         let render = {
             let (parts, reload_status, recorder) = (parts.clone(), reload_status.clone(), recorder.clone());
@@ -220,7 +222,16 @@ impl App {
         let ended = tokio::spawn({
             let stop = stop.clone();
             async move {
-                let drained = proxy.serve(listeners, stop).await;
+                let delay = Limits::ms(limits.stop_delay_ms);
+                tokio::spawn({
+                    let close = close.clone();
+                    async move {
+                        stop.cancelled().await;
+                        tokio::time::sleep(delay).await;
+                        close.cancel();
+                    }
+                });
+                let drained = proxy.serve(listeners, close).await;
                 drop(watch);
                 tracing::info!(cut_off = drained.cut, took = ?drained.took, "the proxy is drained");
                 let recorded_until = parts.drain(&limits).await;
@@ -278,6 +289,8 @@ async fn reopen_on_signal(mut reopens: Signal, access_log: Option<Arc<AccessLog>
     }
 }
 
-async fn bind(address: SocketAddr, key: &'static str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening on {address} (`{key}`)"))
+/// The socket, ready to accept in the runtime of the caller.
+fn accepting(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }

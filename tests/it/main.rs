@@ -2,6 +2,7 @@
 
 mod access;
 mod access_log;
+mod activation;
 mod breaker;
 mod caller_changes;
 mod checker_tests;

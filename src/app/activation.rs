@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
 
-use super::sockets::GivenSocket;
+use super::sockets::{GivenSocket, GivenSockets};
 use crate::limits::ACTIVATED_SOCKETS_MAX;
 
 /// The number of the first descriptor.
@@ -19,10 +19,10 @@ const FIRST_DESCRIPTOR: usize = 3;
 ///
 /// # Errors
 /// A descriptor is not a TCP socket that listens, or there are too many.
-pub(super) fn take_sockets() -> anyhow::Result<Vec<GivenSocket>> {
+pub(super) fn take_sockets() -> anyhow::Result<GivenSockets> {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     if variable("LISTEN_PID").parse() != Ok(std::process::id()) {
-        return Ok(Vec::new());
+        return Ok(GivenSockets::None);
     }
     let count = variable("LISTEN_FDS");
     let count: usize = count.parse().with_context(|| format!("LISTEN_FDS is not a number: `{count}`"))?;
@@ -46,7 +46,7 @@ pub(super) fn take_sockets() -> anyhow::Result<Vec<GivenSocket>> {
         ensure!(socket_acceptconn(&socket).unwrap_or(false), wrong());
         let address = socket.local_addr().with_context(wrong)?;
         let name = names.next().unwrap_or_default().to_owned();
-        sockets.push(GivenSocket { socket, address, name, origin: format!("descriptor {descriptor}") });
+        sockets.push(GivenSocket { socket, address, name, declared: None, origin: format!("descriptor {descriptor}") });
     }
-    Ok(sockets)
+    Ok(if sockets.is_empty() { GivenSockets::None } else { GivenSockets::Activated(sockets) })
 }

@@ -1,14 +1,17 @@
-//! The sockets on which a process listens: opened here, or given to it by a service manager.
+//! The sockets on which a process listens: opened here, given to it by a service manager, or handed over by the process
+//! before it.
 //!
-//! Always true: each listener of the files has one socket, or the process does not start. If sockets were given, none
-//! is opened here, and each of them belongs to a listener: by its address, else by its name (`listen`, `admin`, `api`;
-//! several of one name in the order of the files).
+//! Always true: each listener of the files has one socket, or the process does not start. If a service manager gave
+//! sockets, none is opened here, and each of them belongs to a listener: by its address, else by its name (`listen`,
+//! `admin`, `api`; several of one name in the order of the files). Of those that are handed over, the ones that have no
+//! listener any more are left to the other process, and the missing ones are opened.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context as _, bail, ensure};
-use futures_util::future::join_all;
 
+use super::succession::OfferedSocket;
 use crate::config::Settings;
 
 /// A listening socket that was opened before this process started.
@@ -19,21 +22,30 @@ pub struct GivenSocket {
     pub(super) address: SocketAddr,
     /// The name that its giver has for it; may be empty.
     pub(super) name: String,
+    /// Its address in the files of the process that hands it over.
+    pub(super) declared: Option<SocketAddr>,
     /// Where it came from, for errors.
     pub(super) origin: String,
 }
 
-/// The listening sockets of a process.
-#[derive(Debug)]
-pub(super) struct Sockets {
-    /// In the order of `listen`.
-    pub proxy: Vec<TcpListener>,
-    pub admin: TcpListener,
-    pub api: Option<TcpListener>,
+/// The sockets that a process is given.
+#[derive(Debug, Default)]
+pub enum GivenSockets {
+    /// None: it opens its own.
+    #[default]
+    None,
+    /// By a service manager.
+    Activated(Vec<GivenSocket>),
+    /// By another process, or by this one when it starts again.
+    HandedOver(Vec<GivenSocket>),
 }
 
+/// The listening sockets of a process, in the order of the files.
+#[derive(Debug)]
+pub(super) struct Sockets(Vec<(Declared, TcpListener)>);
+
 /// One listener of the files.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Declared {
     /// The name of its socket.
     name: &'static str,
@@ -42,32 +54,79 @@ struct Declared {
     address: SocketAddr,
 }
 
+const LISTEN: &str = "listen";
+const ADMIN: &str = "admin";
+const API: &str = "api";
+
 impl Declared {
     /// The listeners of the files: those of the proxy, `admin`, and `api` if there is one.
     fn all(settings: &Settings) -> Vec<Self> {
         let proxy =
-            settings.listen.iter().map(|listener| Self { name: "listen", key: "listen", address: listener.address });
-        let admin = Self { name: "admin", key: "admin.listen", address: settings.admin };
-        let api = settings.api.map(|address| Self { name: "api", key: "api.listen", address });
+            settings.listen.iter().map(|listener| Self { name: LISTEN, key: "listen", address: listener.address });
+        let admin = Self { name: ADMIN, key: "admin.listen", address: settings.admin };
+        let api = settings.api.map(|address| Self { name: API, key: "api.listen", address });
         proxy.chain([admin]).chain(api).collect()
     }
 }
 
+impl GivenSocket {
+    /// One that the process before this one offers.
+    pub(super) fn handed_over((offered, socket): (OfferedSocket, TcpListener)) -> io::Result<Self> {
+        let OfferedSocket { name, declared } = offered;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address, name, declared: Some(declared), origin: "a socket that was handed over".to_owned() })
+    }
+}
+
 impl Sockets {
-    /// The sockets of the listeners: those that were given, or if there are none, new ones.
+    /// The sockets of the listeners.
     ///
     /// # Errors
-    /// An address cannot be used; the sockets that were given are not those of the files.
-    pub async fn open(settings: &Settings, given: Vec<GivenSocket>) -> anyhow::Result<Self> {
+    /// An address cannot be used; the sockets that a service manager gave are not those of the files.
+    pub(super) async fn open(settings: &Settings, given: GivenSockets) -> anyhow::Result<Self> {
         let declared = Declared::all(settings);
-        let sockets = match given.is_empty() {
-            true => join_all(declared.iter().map(bind)).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?,
-            false => assign(&declared, given)?,
+        let found = match given {
+            GivenSockets::None => declared.iter().map(|_| None).collect(),
+            GivenSockets::Activated(given) => assign(&declared, given)?.into_iter().map(Some).collect(),
+            GivenSockets::HandedOver(given) => take(&declared, given),
         };
-        let mut sockets = sockets.into_iter();
-        let proxy: Vec<_> = sockets.by_ref().take(settings.listen.len()).collect();
-        let admin = sockets.next().context("the API has no socket")?;
-        Ok(Self { proxy, admin, api: sockets.next() })
+        let mut sockets = Vec::new();
+        for (declared, found) in declared.into_iter().zip(found) {
+            let socket = match found {
+                Some(socket) => socket,
+                None => bind(&declared).await?,
+            };
+            socket.set_nonblocking(true)?;
+            sockets.push((declared, socket));
+        }
+        Ok(Self(sockets))
+    }
+
+    /// Copies of the proxy's sockets.
+    pub(super) fn proxy(&self) -> io::Result<Vec<TcpListener>> {
+        self.0.iter().filter(|(declared, _)| declared.name == LISTEN).map(|(_, socket)| socket.try_clone()).collect()
+    }
+
+    /// A copy of the API's socket.
+    pub(super) fn admin(&self) -> io::Result<TcpListener> {
+        self.copy(ADMIN).unwrap_or_else(|| Err(io::Error::other("the API has no socket")))
+    }
+
+    /// A copy of the socket of the listener for applications, if there is one.
+    pub(super) fn api(&self) -> io::Result<Option<TcpListener>> {
+        self.copy(API).transpose()
+    }
+
+    fn copy(&self, name: &str) -> Option<io::Result<TcpListener>> {
+        self.0.iter().find(|(declared, _)| declared.name == name).map(|(_, socket)| socket.try_clone())
+    }
+
+    /// Copies for a successor.
+    pub(super) fn offer(&self) -> io::Result<Vec<(OfferedSocket, TcpListener)>> {
+        let offered = |(declared, socket): &(Declared, TcpListener)| {
+            Ok((OfferedSocket { name: declared.name.to_owned(), declared: declared.address }, socket.try_clone()?))
+        };
+        self.0.iter().map(offered).collect()
     }
 }
 
@@ -79,18 +138,37 @@ async fn bind(declared: &Declared) -> anyhow::Result<TcpListener> {
     socket.into_std().with_context(listening)
 }
 
-/// Finds the socket of each listener among those that were given.
-fn assign(declared: &[Declared], mut given: Vec<GivenSocket>) -> anyhow::Result<Vec<TcpListener>> {
+type Belongs = fn(&GivenSocket, &Declared) -> bool;
+
+fn is_at_its_address(given: &GivenSocket, declared: &Declared) -> bool {
+    given.address.ip() == declared.address.ip() && given.address.port() == declared.address.port()
+}
+
+/// Finds the socket of each listener by the first of these rules that finds one. Removes them from those that were
+/// given.
+fn find(declared: &[Declared], given: &mut Vec<GivenSocket>, rules: [Belongs; 2]) -> Vec<Option<GivenSocket>> {
     let mut found: Vec<Option<GivenSocket>> = declared.iter().map(|_| None).collect();
-    // By address first, so that a socket that has a listener's address is not taken for another one of its name.
-    let is_at = |given: &GivenSocket, declared: &Declared| same_address(given.address, declared.address);
-    let is_named = |given: &GivenSocket, declared: &Declared| given.name == declared.name;
-    for belongs in [&is_at as &dyn Fn(&GivenSocket, &Declared) -> bool, &is_named] {
+    for belongs in rules {
         for (declared, found) in declared.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
             let index = given.iter().position(|given| belongs(given, declared));
             *found = index.map(|index| given.remove(index));
         }
     }
+    found
+}
+
+/// The sockets that were handed over and have a listener. Its name must be the same: the other process still answers on
+/// the socket in that part.
+fn take(declared: &[Declared], mut given: Vec<GivenSocket>) -> Vec<Option<TcpListener>> {
+    let is_same: Belongs = |given, declared| given.name == declared.name && given.declared == Some(declared.address);
+    let is_at: Belongs = |given, declared| given.name == declared.name && is_at_its_address(given, declared);
+    find(declared, &mut given, [is_same, is_at]).into_iter().map(|found| found.map(|found| found.socket)).collect()
+}
+
+/// Finds the socket of each listener among those that a service manager gave.
+fn assign(declared: &[Declared], mut given: Vec<GivenSocket>) -> anyhow::Result<Vec<TcpListener>> {
+    // By address first, so that a socket that has a listener's address is not taken for another one of its name.
+    let found = find(declared, &mut given, [is_at_its_address, |given, declared| given.name == declared.name]);
     if let Some(GivenSocket { address, name, origin, .. }) = given.first() {
         let named = if name.is_empty() { String::new() } else { format!(", named `{name}`") };
         bail!(
@@ -123,11 +201,6 @@ fn listed(declared: &[Declared]) -> String {
     all.join(", ")
 }
 
-/// Whether two addresses are the same to a client; those of IPv6 may have further parts.
-fn same_address(one: SocketAddr, other: SocketAddr) -> bool {
-    one.ip() == other.ip() && one.port() == other.port()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,16 +211,20 @@ mod tests {
 
     fn given(name: &str) -> GivenSocket {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        GivenSocket { address: socket.local_addr().unwrap(), socket, name: name.to_owned(), origin: "it".to_owned() }
+        let (address, origin) = (socket.local_addr().unwrap(), "it".to_owned());
+        GivenSocket { address, socket, name: name.to_owned(), declared: None, origin }
+    }
+
+    fn addresses(sockets: &[TcpListener]) -> Vec<SocketAddr> {
+        sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
     }
 
     #[test]
     fn a_socket_belongs_to_the_listener_with_its_address_or_else_with_its_name() {
         let (a, b) = (given("admin"), given("listen"));
         let all = [declared("listen", "127.0.0.1:1"), declared("admin", &a.address.to_string())];
-        let (at_a, at_b) = (a.address, b.address);
-        let found: Vec<_> = assign(&all, vec![a, b]).unwrap().iter().map(|it| it.local_addr().unwrap()).collect();
-        assert_eq!(found, [at_b, at_a]);
+        let expected = [b.address, a.address];
+        assert_eq!(addresses(&assign(&all, vec![a, b]).unwrap()), expected);
     }
 
     #[test]
@@ -168,9 +245,25 @@ mod tests {
     #[test]
     fn a_socket_is_not_reached_by_more_machines_than_its_listener_in_the_files() {
         let socket = TcpListener::bind("0.0.0.0:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        let open = GivenSocket { address, socket, name: "admin".to_owned(), origin: "descriptor 3".to_owned() };
+        let open = GivenSocket { address: socket.local_addr().unwrap(), socket, ..given("admin") };
         let refused = assign(&[declared("admin", "127.0.0.1:1")], vec![open]).unwrap_err().to_string();
         assert!(refused.contains("other machines can reach"), "{refused}");
+    }
+
+    #[test]
+    fn of_handed_over_sockets_those_with_a_listener_of_the_same_name_are_taken() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (a, b, c) = (given("listen"), given("listen"), given("admin"));
+        let (at_a, at_b, at_c) = (a.address, b.address, c.address);
+        let a = GivenSocket { declared: Some(any), ..a };
+        let all = [
+            declared("listen", &at_b.to_string()),
+            declared("listen", "127.0.0.1:0"),
+            declared("listen", &at_c.to_string()),
+            declared("admin", "127.0.0.1:0"),
+        ];
+        let taken = take(&all, vec![a, b, c]);
+        let taken: Vec<_> = taken.iter().map(|it| it.as_ref().map(|it| it.local_addr().unwrap())).collect();
+        assert_eq!(taken, [Some(at_b), Some(at_a), None, None], "the API still answers on its own");
     }
 }

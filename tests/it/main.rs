@@ -52,6 +52,7 @@ mod slow_uploads;
 mod store;
 mod store_hangs;
 mod streams;
+mod succession;
 mod support;
 mod two_processes;
 mod unwritable_start;

@@ -28,6 +28,7 @@ mod retries;
 mod rig;
 mod room;
 mod states;
+mod successions;
 mod tls;
 mod tls_clients;
 mod tls_handshakes;

@@ -61,6 +61,10 @@ impl Pointsman {
     pub async fn try_start_with_own_listeners(start: &Start) -> Result<Self, String> {
         Self::spawn(start, &[], async |_| {}).await
     }
+    /// As [`Pointsman::try_start_with`], with `--succeed`: it takes over from the process that has the store.
+    pub async fn try_succeed(start: &Start, meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
+        Self::spawn(start, &["--listen", "127.0.0.1:0", "--succeed"], meanwhile).await
+    }
     /// As [`Pointsman::try_start`], by a program that replaces itself by its arguments.
     pub async fn try_start_by(start: &Start, launcher: &[&str]) -> Result<Self, String> {
         Self::spawn_by(start, launcher, &["--listen", "127.0.0.1:0"], async |_| {}).await

@@ -77,6 +77,10 @@ pub const HTTP2_LOCAL_RESETS_MAX: usize = 200;
 pub const HTTP2_KEPT_RESETS_MAX: usize = 50;
 /// The largest value of a window of HTTP/2, which the protocol gives.
 pub const HTTP2_WINDOW_LIMIT_BYTES_MAX: u64 = (1 << 31) - 1;
+/// A message between a process and its successor: it names the requests of all routes with a workflow.
+pub const SUCCESSION_MESSAGE_BYTES_MAX: u32 = 16 << 20;
+/// Sockets that a service manager may pass to a process.
+pub const ACTIVATED_SOCKETS_MAX: usize = 256;
 
 /// The largest value of a limit that is a time: ten years. Times of this size can be added to one another.
 pub const TIME_LIMIT_MAX: Duration = Duration::from_secs(3_653 * 86_400);
@@ -170,8 +174,21 @@ pub struct Limits {
     /// Bytes of the request bodies that are buffered at the same time (`buffer_request`); a body for which there is no
     /// room is forwarded while it comes.
     pub request_buffers_bytes_max: u64,
+    /// After SIGTERM: how long `/readyz` says that the process is not ready before it stops to listen, so that load
+    /// balancers take it out first.
+    pub stop_delay_ms: u64,
     /// After SIGTERM: how long requests may take to finish.
     pub drain_ms: u64,
+    /// In a process that takes over from another one: requests of routes with a workflow that wait until it has the
+    /// store; more get 503.
+    pub succession_waiting_max: u64,
+    /// How long such a request waits before it gets 503.
+    pub succession_wait_ms: u64,
+    /// In a process that hands over: how long an idle client may send one more request before its connection closes.
+    pub succession_idle_ms: u64,
+    /// In a process that has handed over: how long WebSockets, long replies and other open exchanges may go on before
+    /// they are cut.
+    pub succession_drain_ms: u64,
     /// Lines of the access log that wait until they are written; more are dropped and counted. 1,048,576 at most.
     pub access_log_lines_max: u64,
 
@@ -362,7 +379,12 @@ impl Default for Limits {
             body_idle_ms: 30_000,
             total_ms: 0,
             request_buffers_bytes_max: 64 << 20,
+            stop_delay_ms: 0,
             drain_ms: 20_000,
+            succession_waiting_max: 5_000,
+            succession_wait_ms: 30_000,
+            succession_idle_ms: 250,
+            succession_drain_ms: 600_000,
             access_log_lines_max: 8_192,
             shadow_queue_entries_max: 1_024,
             shadow_queue_bytes_max: 64 << 20,

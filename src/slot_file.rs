@@ -37,6 +37,13 @@ const PIECE_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct SlotFile(File);
 
+impl Drop for SlotFile {
+    /// Unlocks it also if a thread still has a handle of it, for a sync.
+    fn drop(&mut self) {
+        let _ = self.0.unlock(); // the end of the process unlocks it too
+    }
+}
+
 /// Why a file cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {

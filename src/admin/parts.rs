@@ -116,6 +116,8 @@ pub struct ProcessStatus {
     pub stuck_more: u64,
     /// The load of the shadow executor.
     pub shadow: ShadowLoad,
+    /// From which process this one took over, or to which it hands over; `None` if there is none.
+    pub succession: Option<String>,
     /// Why a start of a run would be refused now; `None` if it would be accepted.
     pub not_ready: Option<String>,
 }

@@ -44,6 +44,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         runs_in_flight: process.runs_in_flight,
         runs: runs.ok().map(|runs| runs.into_iter().collect()),
         stuck: process.stuck,
+        succession: process.succession,
         stuck_more: process.stuck_more,
         shadow: process.shadow,
         routes: route_rows(&admin, &set),

@@ -77,6 +77,9 @@ pub struct Status {
     /// Why retry keys of requests that legacy served may be unknown, such as a missing file. Left out if all are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_keys_trouble: Option<String>,
+    /// From which process this one took over, or to which it hands over. Left out if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succession: Option<String>,
     /// The number of runs that are executed at this moment, rehearsals and runs that are not kept included; a run that
     /// waits is not.
     pub runs_in_flight: u64,

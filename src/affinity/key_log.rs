@@ -300,6 +300,14 @@ impl KeyLog {
         self.list.write(store).await;
     }
 
+    /// Refuses further keys, and unlocks the file once what is outstanding is written. Returns whether it was in time.
+    pub(super) async fn release(&self, within: Duration) -> bool {
+        self.ring().finished = true;
+        self.close();
+        self.writer.end();
+        self.writer.released(within).await
+    }
+
     /// Lets [`KeyLog::move_to_store`] end: it moves the waiting keys until none is left or a write to the store fails.
     pub(super) fn close(&self) {
         {

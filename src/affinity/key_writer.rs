@@ -32,6 +32,9 @@ pub(super) const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// whose write failed are not tried again.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The pause between two looks whether the file is unlocked.
+const RELEASE_LOOK_PAUSE: Duration = Duration::from_millis(2);
+
 /// What is known at once about a key that is to be noted.
 #[derive(Debug)]
 pub(super) enum NoteStatus {
@@ -140,6 +143,19 @@ impl KeyWriter {
         for thread in [&self.write_thread, &self.sync_thread] {
             thread.get().inspect(|thread| thread.unpark());
         }
+    }
+
+    /// After [`KeyWriter::end`]: waits until the file is unlocked. Returns whether that was in time.
+    pub(super) async fn released(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        // A write that hangs keeps this locked.
+        while !self.file.try_lock().is_ok_and(|file| file.is_none()) {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(RELEASE_LOOK_PAUSE).await;
+        }
+        true
     }
 
     /// Waits for at most [`NOTE_WAIT_MAX`] until a key is noted. Returns whether it is: the file or the store has it.

@@ -202,6 +202,11 @@ impl StoreAffinity {
         self.keys.finish(&self.store).await;
     }
 
+    /// Unlocks the file of retry keys for another process: nothing can be noted then. Returns whether that was in time.
+    pub async fn release_key_file(&self, within: std::time::Duration) -> bool {
+        self.keys.release(within).await
+    }
+
     /// How many keys that legacy took are neither in their file nor in the store: if the process ends now, they are
     /// lost.
     pub fn unwritten_keys(&self) -> usize {

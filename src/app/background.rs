@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::listener_tls::ListenersInForce;
@@ -33,12 +34,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long the store may take to record a set before the delay is logged and shown in the status.
 const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
 
-/// Puts valid sets in force and reports invalid ones, for as long as the files are watched. `in_force` is the hash of
-/// the files that the process was started with.
+/// Puts valid sets in force and reports invalid ones, for as long as the files are watched. `files` are those in
+/// force.
 pub(super) async fn reload(
     parts: Parts,
     started_with: Setup,
-    mut in_force: [u8; 32],
+    files: Arc<ArcSwap<Loaded>>,
     listeners: ListenersInForce,
     reload_status: Arc<ReloadStatus>,
     requests: Arc<ReloadRequests>,
@@ -56,6 +57,7 @@ pub(super) async fn reload(
             FilesChange::Loaded(loaded) => match put_in_force(&parts, &loaded, &reload_status).await {
                 Ok(flips) => {
                     listeners.replace(&loaded.setup.settings);
+                    let before = files.swap(Arc::new((*loaded).clone()));
                     let Loaded { setup, warnings, hash, .. } = *loaded;
                     reload_status.record_accepted(warnings.clone());
                     tracing::info!("a new set of flag files is in force");
@@ -65,7 +67,7 @@ pub(super) async fn reload(
                         let keys = needs_restart.join(", ");
                         tracing::warn!(keys, "changed settings take effect only after a restart");
                     }
-                    let changed = std::mem::replace(&mut in_force, hash) != hash;
+                    let changed = before.hash != hash;
                     if changed {
                         since = Instant::now();
                     }

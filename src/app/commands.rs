@@ -5,9 +5,14 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
-use super::process::{App, Signals};
+use super::activation;
+use super::process::{App, StartOptions};
+use super::running::Ended;
 use super::runtimes::{admin_runtime, engine_runtime, runtime};
+use super::signals::Signals;
+use super::sockets::GivenSockets;
 use crate::cli;
 use crate::clock;
 use crate::config::Overrides;
@@ -35,44 +40,72 @@ fn raise_open_files_limit() {
     }
 }
 
-/// `pointsman serve`: runs until SIGTERM or SIGINT. Prints the addresses on which it listens to stdout, as one JSON
-/// line.
+/// `pointsman serve`: runs until SIGTERM, SIGQUIT or SIGINT. Prints the addresses on which it listens to stdout, as one
+/// JSON line.
 ///
 /// # Errors
 /// As [`App::start`].
-pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
+pub fn serve(flags: PathBuf, overrides: Overrides, succeeds: bool) -> anyhow::Result<()> {
     refuse_early_clock(clock::now())?;
+    let given = activation::take_sockets()?; // before there are threads
     raise_open_files_limit();
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
-        // Before anything that takes long: without a handler SIGHUP and SIGUSR1 end the process.
+        // Before anything that takes long: without a handler these signals end the process.
         let signals = Signals::handle()?;
-        let mut term = signal(SignalKind::terminate())?;
-        let mut int = signal(SignalKind::interrupt())?;
-        let app = App::start(flags, overrides, signals, engine.handle(), admin.handle()).await?;
-        let mut addresses = serde_json::json!({ "admin": app.admin.to_string() });
-        // The first one where there is one key for it, as before there could be several.
-        addresses["listen"] = app.listen.first().map(ToString::to_string).into();
-        if app.listen.len() > 1 {
-            addresses["listeners"] = app.listen.iter().map(ToString::to_string).collect();
-        }
-        if let Some(api) = app.api {
-            addresses["api"] = api.to_string().into();
-        }
-        // A closed stdout is no error.
-        let _ = writeln!(std::io::stdout(), "{addresses}");
-        let stopper = app.stopper();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
+        let stop = stop_on_signal()?;
+        let options = |sockets, succeeds, files| {
+            let (flags, overrides, stop) = (flags.clone(), overrides.clone(), stop.clone());
+            StartOptions { flags, overrides, sockets, succeeds, files, stop }
+        };
+        let start = options(given, succeeds, None);
+        let mut app = App::start(start, signals, engine.handle(), admin.handle()).await?;
+        print_addresses(&app);
+        loop {
+            let files = app.files();
+            match app.ended().await {
+                Ended::Stopped => return Ok(()),
+                Ended::SuccessorLost(sockets) => {
+                    let again = options(sockets, false, Some(files.load_full()));
+                    app = App::start(again, Signals::handle()?, engine.handle(), admin.handle()).await?;
+                }
             }
-            tracing::info!("stopping: requests finish, then the shadow queue, then runs");
-            stopper.cancel();
-        });
-        app.ended().await;
-        Ok(())
+        }
     })
+}
+
+/// A token that is cancelled by the signals that end the process.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = quit.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("stopping: requests finish, then the shadow queue, then runs");
+        cancelled.cancel();
+    });
+    Ok(stop)
+}
+
+/// Prints where the process listens.
+fn print_addresses(app: &App) {
+    let mut addresses = serde_json::json!({ "admin": app.admin.to_string() });
+    // The first one where there is one key for it, as before there could be several.
+    addresses["listen"] = app.listen.first().map(ToString::to_string).into();
+    if app.listen.len() > 1 {
+        addresses["listeners"] = app.listen.iter().map(ToString::to_string).collect();
+    }
+    if let Some(api) = app.api {
+        addresses["api"] = api.to_string().into();
+    }
+    // A closed stdout is no error.
+    let _ = writeln!(std::io::stdout(), "{addresses}");
 }
 
 /// `pointsman demo`: starts sample services and a process in front of them, and moves a route up the ladder.
@@ -91,7 +124,15 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
             ..Overrides::default()
         };
         let signals = Signals::handle()?;
-        let app = App::start(product.flags, overrides, signals, engine.handle(), admin.handle()).await?;
+        let start = StartOptions {
+            flags: product.flags,
+            overrides,
+            sockets: GivenSockets::None,
+            succeeds: false,
+            files: None,
+            stop: CancellationToken::new(),
+        };
+        let app = App::start(start, signals, engine.handle(), admin.handle()).await?;
         let listen = *app.listen.first().ok_or_else(|| anyhow::anyhow!("the proxy has no listener"))?;
         Ok(Product { listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
     }))?;

@@ -1,19 +1,23 @@
 //! Wires the modules into a process: the only module that may import every other.
 //!
 //! The question it answers: "in which order are the parts started, what does each receive, and in which order are they
-//! stopped?" Start: files, store, evidence, ladder, engine (which continues the runs that the last process left),
-//! shadow, then the listeners. Stop, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's
-//! runs, buffered evidence and retry keys, the admin listener, the store; each within a bound of `limits`.
+//! stopped?" Start: files, store, sockets (`front`), evidence, ladder, engine (which continues the runs that the last
+//! process left), shadow, then the listeners. Stop, on SIGTERM: the proxy's listener and its requests, the shadow
+//! queue, the engine's runs, buffered evidence and retry keys, the admin listener, the store; each within a bound.
+//! A process that takes over from another one (`succession`) accepts before it has the store.
 //!
 //! There are three thread pools (`runtimes`): one serves the proxy's requests, one executes runs, one serves the admin
 //! listener. Responses for people are read and rendered on the third, so that a large response never delays a run.
 //!
-//! `parts` builds what lives as long as the process and puts new files in force, `process` starts and stops it,
-//! `background` reloads files and watches the store's health.
+//! `parts` and `started_parts` build what lives as long as the process, `parts` puts new files in force, `process`
+//! starts it, `running` stops it, `background` reloads files and watches the store's health.
 
+mod activation;
 mod background;
 mod basis;
 mod commands;
+mod front;
+mod late_parts;
 mod listener_tls;
 mod memory;
 mod parts;
@@ -22,15 +26,23 @@ mod process_status;
 mod reload_requests;
 mod replay_files;
 mod retention;
+mod running;
 mod runtimes;
 mod services;
+mod signals;
+mod sockets;
 mod stall_report;
+mod started_parts;
 mod stored;
 mod stores;
+mod succession;
 mod time;
 
 pub use commands::{demo, serve};
-pub use process::{App, Signals};
+pub use process::{App, StartOptions};
 pub use replay_files::{MovedCall, ReplayFiles, ReplayResult, StoredPlan};
+pub use running::Ended;
+pub use signals::Signals;
+pub use sockets::{GivenSocket, GivenSockets};
 pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many_events};
 pub use stores::{store_backup, store_check};

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
-use crate::flag::{Family, Freeze, Instance, Route, State};
+use crate::flag::{Family, FlagSet, Freeze, Instance, Route, RouteMatch, State};
 use crate::ladder::{
     self, DeclaredFiles, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
 };
@@ -86,12 +86,46 @@ impl OpenedStore {
     }
 }
 
+/// What holds a lock: the store and the files beside it.
+#[derive(Clone)]
+pub(super) struct LockedFiles {
+    store: StoreHandle,
+    evidence: Arc<Evidence>,
+    affinity: Arc<StoreAffinity>,
+}
+
+impl OpenedStore {
+    /// What holds a lock, to release it if the start fails.
+    pub fn locked_files(&self) -> LockedFiles {
+        let Self { store, evidence, affinity, secret: _ } = self;
+        LockedFiles { store: store.clone(), evidence: evidence.clone(), affinity: affinity.clone() }
+    }
+}
+
+impl LockedFiles {
+    /// Closes them, so that another process can open them. Returns whether that was in time.
+    pub async fn release(&self, limits: &Limits) -> bool {
+        let within = Limits::ms(limits.drain_ms);
+        self.evidence.release_marks().await;
+        let released = self.affinity.release_key_file(within).await;
+        if !released {
+            tracing::error!("the file of retry keys was not closed in time: the disk may hang");
+        }
+        let closed = tokio::time::timeout(within, self.store.close()).await.is_ok();
+        if !closed {
+            tracing::error!("the store did not close in time; everything that it acknowledged is durable");
+        }
+        released && closed
+    }
+}
+
 impl Parts {
-    /// Builds all parts, in the order of their dependencies, and records what the files declare.
+    /// Builds all parts, in the order of their dependencies, and records what the files declare. The flags in force are
+    /// put into `flags`.
     ///
     /// # Errors
     /// The files are refused, the store does not answer, or threads cannot be started.
-    pub async fn start(opened: OpenedStore, setup: &Setup) -> anyhow::Result<Self> {
+    pub async fn start(opened: OpenedStore, setup: &Setup, flags: Arc<ArcSwap<FlagSet>>) -> anyhow::Result<Self> {
         let OpenedStore { store, evidence, affinity, secret } = opened;
         let limits = setup.limits.clone();
         let ladder = LadderParts {
@@ -102,7 +136,7 @@ impl Parts {
             copy_started: affinity.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),
         };
-        let ladder = Ladder::open(declared(setup, 0), ladder).await.map_err(|error| match error {
+        let ladder = Ladder::open_into(declared(setup, 0), ladder, Some(flags)).await.map_err(|error| match error {
             FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
             FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
         })?;
@@ -181,6 +215,13 @@ impl Parts {
         until
     }
 
+    /// After [`Parts::drain`]: closes the store and the files beside it, so that another process can open them. Returns
+    /// whether that was in time.
+    pub async fn release(&self, limits: &Limits) -> bool {
+        let (store, evidence, affinity) = (self.store.clone(), self.evidence.clone(), self.affinity.clone());
+        LockedFiles { store, evidence, affinity }.release(limits).await
+    }
+
     async fn finish_collision_checks(&self, within: Duration) {
         if tokio::time::timeout(within, self.affinity.finish_collision_checks()).await.is_err() {
             tracing::error!(
@@ -220,6 +261,16 @@ impl Parts {
             Err(_) => tracing::error!("the last evidence was not written: the store does not answer"),
         }
     }
+}
+
+/// The flags before the store is there: they tell only which requests may concern a workflow, by these files or in the
+/// process before this one.
+pub(super) fn flags_without_store(setup: &Setup, workflow_requests: Vec<RouteMatch>) -> FlagSet {
+    let (routes, services) = (setup.routes.clone(), setup.services.clone());
+    let states = Default::default();
+    FlagSet::new(0, routes, &states, setup.default_legacy.clone(), services, Freeze::No, [0; 32])
+        .with_exposed_arms(setup.settings.exposes_arm)
+        .with_workflow_requests(workflow_requests)
 }
 
 fn declared(setup: &Setup, files_version: u64) -> DeclaredFiles {

@@ -1,49 +1,50 @@
-//! Starts a process from its files, and stops it.
+//! Starts a process from its files.
+//!
+//! Always true: a start that fails leaves no flips behind, and what it opened it closes; if it took over from another
+//! process, that one goes on, or starts again.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::listener_tls::{ListenersInForce, TlsInForce};
-use super::parts::{OpenedStore, Parts};
-use super::reload_requests::ReloadRequests;
-use super::{background, memory, process_status, retention, services, time};
-use crate::access_log::{AccessLog, AccessLogSettings, LogFile};
-use crate::admin::{self, AdminParts, RouteTraffic};
-use crate::clock;
-use crate::config::{self, FlagFileWatcher, Loaded, Overrides, ReloadStatus, WatchTiming};
+use super::front::Front;
+use super::parts::OpenedStore;
+use super::running::{Ended, Running, Successors};
+use super::signals::Signals;
+use super::sockets::{GivenSocket, GivenSockets};
+use super::started_parts::{StartedParts, StartingParts};
+use super::succession::status::SuccessionStatus;
+use super::succession::successor::{self, Predecessor, Releasing};
+use crate::config::{self, Loaded, Overrides, Setup, StoreUrl};
 use crate::limits::Limits;
-use crate::proxy::{Proxy, ProxyListener, ProxyParts};
+use crate::store::SqliteStore;
 use crate::telemetry;
 
-/// How often evidence is written to the store.
-const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
+/// How often a process looks whether the store of a predecessor that is gone is free.
+const FREE_STORE_LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// How long a successor that is lost may have the store beyond `drain_ms`.
+const LOST_SUCCESSOR_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// The signals that a running process obeys, apart from those that end it. Without a handler each of them would end it.
-pub struct Signals {
-    /// SIGHUP: read the files again.
-    pub hangups: Signal,
-    /// SIGUSR1: open the access log again.
-    pub reopens: Signal,
-}
-
-impl Signals {
-    /// Handles the signals from now on.
-    ///
-    /// # Errors
-    /// A handler cannot be installed.
-    pub fn handle() -> std::io::Result<Self> {
-        Ok(Self { hangups: signal(SignalKind::hangup())?, reopens: signal(SignalKind::user_defined1())? })
-    }
+/// What a process is started with.
+pub struct StartOptions {
+    /// The directory of the flag files.
+    pub flags: PathBuf,
+    /// Settings that the command line overrides.
+    pub overrides: Overrides,
+    /// The sockets that it is given.
+    pub sockets: GivenSockets,
+    /// Whether it takes over from the process that has the store.
+    pub succeeds: bool,
+    /// Files to use in place of those in `flags`: a process that starts again begins with those that it had.
+    pub files: Option<Arc<Loaded>>,
+    /// Stops it when cancelled, also while it waits for the store of another process.
+    pub stop: CancellationToken,
 }
 
 /// A running process: its addresses, and how to stop it.
@@ -54,191 +55,101 @@ pub struct App {
     pub admin: SocketAddr,
     /// The address of the listener for applications, if there is one.
     pub api: Option<SocketAddr>,
+    /// The files in force.
+    files: Arc<ArcSwap<Loaded>>,
     stop: CancellationToken,
-    ended: JoinHandle<()>,
+    ended: JoinHandle<Ended>,
 }
 
 impl App {
     /// Reads the files, starts all parts, and listens. Resumes the runs that the last process left, in the background:
     /// until the store accepts the writes that this needs, the process serves as it does with an unhealthy store.
     ///
+    /// A process that takes over from another one serves routes without a workflow from the moment at which it has the
+    /// sockets, and the others once the other process has released the store.
+    ///
     /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
     /// caller's. The files are read again after a SIGHUP, the access log is opened again after a SIGUSR1 that `signals`
     /// receives, now or during the start.
     ///
     /// # Errors
-    /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, or
-    /// an address is in use.
+    /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, an
+    /// address is in use, or the process that has the store does not hand over.
     pub async fn start(
-        flags: PathBuf,
-        overrides: Overrides,
+        options: StartOptions,
         signals: Signals,
         engine: &Handle,
         admin: &Handle,
     ) -> anyhow::Result<Self> {
-        let Loaded { setup, warnings, hash, other_files, read_at: _ } = config::read(&flags, &overrides)?;
-        for warning in &warnings.0 {
+        let StartOptions { flags, overrides, sockets, succeeds, files, stop } = options;
+        let loaded = match files {
+            Some(files) => files,
+            None => Arc::new(config::read(&flags, &overrides)?),
+        };
+        for warning in &loaded.warnings.0 {
             tracing::warn!(problem = %warning.one_line(), "the flag files are valid, with a warning");
         }
+        let setup = &loaded.setup;
+        telemetry::recorder(); // before the first metric
+        let asked = match succeeds {
+            true => successor::ask(&setup.settings.store).await?,
+            false => None,
+        };
+        let (front, opened, predecessor) = match asked {
+            None => {
+                // The store first: a predecessor that is ending still has the addresses until it releases the store.
+                if matches!(sockets, GivenSockets::HandedOver(_)) {
+                    // This process starts again: its successor was lost, and may still be ending.
+                    let within = Limits::ms(setup.limits.drain_ms) + LOST_SUCCESSOR_ENDS_WITHIN;
+                    let _in_time = tokio::time::timeout(within, store_is_free(setup)).await;
+                }
+                let opened = open_store(setup, engine).await?;
+                (Front::open(setup, sockets, None).await?, opened, None)
+            }
+            Some((predecessor, offered)) => {
+                let offered = offered.into_iter().map(GivenSocket::handed_over).collect::<std::io::Result<_>>()?;
+                let sockets = match sockets {
+                    GivenSockets::None => GivenSockets::HandedOver(offered),
+                    given => given,
+                };
+                take_over(setup, sockets, predecessor, engine, &stop).await?
+            }
+        };
+        let succession = Arc::new(SuccessionStatus::default());
+        let files = Arc::new(ArcSwap::new(loaded.clone()));
+        let starting = StartingParts { flags, overrides, signals, engine, admin, stop: &stop, succession: &succession };
+        let StartedParts { parts, watch, tasks, admin_stop, admin_listeners, admin, api } =
+            match starting.start(&files, &front, opened).await {
+                Ok(started) => started,
+                Err(error) => {
+                    drop(predecessor); // it starts again
+                    front.abandon().await;
+                    return Err(error);
+                }
+            };
+        let listen = front.listen.clone();
+        tracing::info!(?listen, %admin, "listening");
         let limits = setup.limits.clone();
-        let recorder = telemetry::recorder();
-        let opened = {
-            let setup = setup.clone();
-            engine.spawn(async move { OpenedStore::open(&setup).await }).await??
-        };
-
-        // After the store: a predecessor that is ending still has the addresses until it releases the store. Before the
-        // files are recorded: a start that fails must leave no flips behind.
-        let access_log = access_log(setup.settings.access_log.as_ref(), &limits)?;
-        let mut listeners = Vec::new();
-        for declared in &setup.settings.listen {
-            listeners.push(ProxyListener::new(bind(declared.address, "listen").await?, declared));
+        let (successors, mut front) = (Successors::listen(&setup.settings, &front), front);
+        front.connect(&parts);
+        front.accept();
+        if let Some((mut releasing, began)) = predecessor {
+            succession.note_succeeded(&releasing.party, began.elapsed());
+            releasing.started().await;
         }
-        let tls = TlsInForce::new(&setup.settings.listen, &listeners);
-        let listen = listeners.iter().map(ProxyListener::address).collect::<std::io::Result<Vec<_>>>()?;
-        let admin_listener = admin.spawn(bind(setup.settings.admin, "admin.listen")).await??;
-        let api_listener = match setup.settings.api {
-            Some(address) => Some(admin.spawn(bind(address, "api.listen")).await??),
-            None => None,
+        let running = Running {
+            front,
+            parts,
+            limits,
+            watch,
+            tasks,
+            admin_stop,
+            admin_listeners,
+            stop: stop.clone(),
+            successors,
+            succession,
         };
-        let admin_listen = admin_listener.local_addr()?;
-        let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let parts = {
-            let setup = setup.clone();
-            engine.spawn(async move { Parts::start(opened, &setup).await }).await??
-        };
-
-        let reload_status = Arc::new(ReloadStatus::new(warnings));
-        let (watch, readings) = FlagFileWatcher::start(&flags, overrides, hash, other_files, WatchTiming::default())
-            .context("watching the flag files")?;
-        watch.reload_on_hangup(signals.hangups);
-        let reload_requests = Arc::new(ReloadRequests::new(watch.trigger()));
-
-        {
-            let parts = parts.clone();
-            engine.spawn(async move { parts.engine.recover_in_background().await }).await?;
-        }
-        background::report_health(&parts);
-
-        let stop = CancellationToken::new();
-        let admin_stop = CancellationToken::new();
-        let render = {
-            let (parts, reload_status, recorder) = (parts.clone(), reload_status.clone(), recorder.clone());
-            let tls = tls.clone();
-            move || {
-                parts.evidence.scrape(|| {
-                    parts.shadow.publish();
-                    parts.affinity.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
-                    reload_status.publish_age();
-                    tls.publish();
-                    recorder.as_ref().map(telemetry::render).unwrap_or_default()
-                })
-            }
-        };
-        let forwarding = Arc::new(ArcSwap::from_pointee(setup.settings.forwarding.clone()));
-        let proxy = Proxy::new(ProxyParts {
-            flags: parts.ladder.flags().clone(),
-            limits: limits.clone(),
-            forwarding: forwarding.clone(),
-            identity_headers: setup.settings.identity_headers.clone(),
-            engine: parts.engine.arm(),
-            affinity: parts.affinity.clone(),
-            offer: parts.shadow.clone(),
-            served_observer: parts.evidence.clone(),
-            access_log: access_log.clone(),
-        });
-        let admin_parts = AdminParts {
-            engine: parts.engine.clone(),
-            deprecated_start: setup.settings.deprecated_start,
-            workflows: {
-                let names = parts.workflows.clone();
-                Arc::new(move || names.load().to_vec())
-            },
-            stopping: admin_stop.clone(),
-            ladder: parts.ladder.clone(),
-            evidence: parts.evidence.clone(),
-            store: parts.store.clone(),
-            render_metrics: Arc::new(render),
-            tokens: setup.settings.tokens.clone(),
-            listen: admin_listen,
-            proxy_listen: listen.clone(),
-            started: clock::now(),
-            limits: limits.clone(),
-            process_status: {
-                let (parts, proxy, reload_status, stop) =
-                    (parts.clone(), proxy.clone(), reload_status.clone(), stop.clone());
-                Arc::new(move || process_status::of(&parts, &proxy, &reload_status, stop.is_cancelled()))
-            },
-            reload: {
-                let requests = reload_requests.clone();
-                Arc::new(move || requests.ask())
-            },
-            services: {
-                let engine = parts.engine.clone();
-                Arc::new(move || services::rows(&engine))
-            },
-            traffic: {
-                let proxy = proxy.clone();
-                Arc::new(move |route| {
-                    let (requests, overhead_p50_us) = proxy.traffic_counts(route);
-                    RouteTraffic { requests, overhead_p50_us }
-                })
-            },
-        };
-        let mut admin_listeners = vec![(admin_listener, admin::router(admin_parts.clone()))];
-        if let (Some(listener), Some(listen)) = (api_listener, api) {
-            admin_listeners.push((listener, admin::applications(AdminParts { listen, ..admin_parts })));
-        }
-        let admin_listeners: JoinHandle<()> = {
-            let (stop, max) = (admin_stop.clone(), limits.api_connections_max);
-            admin.spawn(async move { admin::serve(admin_listeners, max, stop.cancelled()).await })
-        };
-
-        let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
-        tasks.push(engine.spawn(background::reload(
-            parts.clone(),
-            setup.clone(),
-            hash,
-            ListenersInForce { tls, forwarding },
-            reload_status,
-            reload_requests,
-            readings,
-        )));
-        tasks.push(engine.spawn(reopen_on_signal(signals.reopens, access_log)));
-        tasks.push(engine.spawn(background::health(parts.clone())));
-        tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
-        tasks.push(engine.spawn(time::track_machine_clock()));
-        tasks.push(engine.spawn(time::note_running(parts.store.clone(), parts.affinity.clone())));
-        let retry_window = Duration::from_secs(limits.retry_window_s);
-        tasks.push(engine.spawn(retention::purge_periodically(
-            parts.store.clone(),
-            parts.retention.clone(),
-            retry_window,
-        )));
-        tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
-        tasks.extend([&engine, &admin].map(|runtime| runtime.spawn(memory::return_freed_pages())));
-
-        let ended = tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                let drained = proxy.serve(listeners, stop).await;
-                drop(watch);
-                tracing::info!(cut_off = drained.cut, took = ?drained.took, "the proxy is drained");
-                let recorded_until = parts.drain(&limits).await;
-                for task in tasks {
-                    task.abort();
-                }
-                admin_stop.cancel();
-                let _ = admin_listeners.await; // a panic in there was logged by its own task
-                parts.ladder.end_freezes(recorded_until).await;
-                if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
-                    tracing::error!("the store did not close in time; everything that it acknowledged is durable");
-                }
-                tracing::info!("stopped");
-            }
-        });
-        tracing::info!(?listen, admin = %admin_listen, "listening");
-        Ok(Self { listen, admin: admin_listen, api, stop, ended })
+        Ok(Self { listen, admin, api, files, stop, ended: tokio::spawn(running.run()) })
     }
 
     /// A token that stops the process when it is cancelled.
@@ -246,11 +157,17 @@ impl App {
         self.stop.clone()
     }
 
-    /// Waits until the process has stopped; [`App::stopper`] stops it.
-    pub async fn ended(self) {
-        if let Err(error) = self.ended.await {
+    /// Waits until the process has stopped, or is to start again; [`App::stopper`] stops it.
+    pub async fn ended(self) -> Ended {
+        self.ended.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the task that stops the process panicked");
-        }
+            Ended::Stopped
+        })
+    }
+
+    /// The files in force, for a start again.
+    pub fn files(&self) -> Arc<ArcSwap<Loaded>> {
+        self.files.clone()
     }
 
     /// Stops accepting, lets requests, the shadow queue and runs finish within their bounds, and ends.
@@ -260,25 +177,51 @@ impl App {
     }
 }
 
-/// Opens the access log, if there is to be one.
-fn access_log(settings: Option<&AccessLogSettings>, limits: &Limits) -> anyhow::Result<Option<Arc<AccessLog>>> {
-    let Some(settings) = settings else { return Ok(None) };
-    let named = || match &settings.file {
-        LogFile::Stdout => "opening the access log on stdout".to_owned(),
-        LogFile::Path(path) => format!("opening the access log {} (`access_log.file`)", path.display()),
-    };
-    AccessLog::start(settings, limits).map(Some).with_context(named)
+async fn open_store(setup: &Setup, engine: &Handle) -> anyhow::Result<OpenedStore> {
+    let setup = setup.clone();
+    engine.spawn(async move { OpenedStore::open(&setup).await }).await?
 }
 
-/// Opens the access log again whenever the process gets SIGUSR1. Without an access log the signal does nothing.
-async fn reopen_on_signal(mut reopens: Signal, access_log: Option<Arc<AccessLog>>) {
-    while reopens.recv().await.is_some() {
-        if let Some(access_log) = &access_log {
-            access_log.reopen();
+/// Accepts on the sockets of the process that this one takes over from, and takes its store.
+async fn take_over(
+    setup: &Setup,
+    sockets: GivenSockets,
+    mut predecessor: Predecessor,
+    engine: &Handle,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Front, OpenedStore, Option<(Releasing, Instant)>)> {
+    let requests = std::mem::take(&mut predecessor.workflow_requests);
+    let mut front = Front::open(setup, sockets, Some(requests)).await?;
+    front.accept();
+    tracing::info!(predecessor = %predecessor.party, "accepting; requests of routes with a workflow wait for the store");
+    let (mut releasing, began) = (predecessor.accept().await, Instant::now());
+    let taken = tokio::select! {
+        taken = take_store(setup, engine, &mut releasing) => taken,
+        () = stop.cancelled() => Err(anyhow::anyhow!("stopped before it had the store: {} goes on", releasing.party)),
+    };
+    match taken {
+        Ok(opened) => Ok((front, opened, Some((releasing, began)))),
+        Err(error) => {
+            drop(releasing); // the other process accepts again as soon as it sees that
+            front.abandon().await;
+            Err(error)
         }
     }
 }
 
-async fn bind(address: SocketAddr, key: &'static str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening on {address} (`{key}`)"))
+/// Opens the store once the other process has released it, or is gone.
+async fn take_store(setup: &Setup, engine: &Handle, releasing: &mut Releasing) -> anyhow::Result<OpenedStore> {
+    if !releasing.released().await {
+        // One that has broken off because it was told to stop still has the store until it ends.
+        store_is_free(setup).await;
+    }
+    open_store(setup, engine).await
+}
+
+/// Waits until no process has the store.
+async fn store_is_free(setup: &Setup) {
+    let StoreUrl::Sqlite(path) = &setup.settings.store else { return };
+    while SqliteStore::is_in_use(path) {
+        tokio::time::sleep(FREE_STORE_LOOK_PAUSE).await;
+    }
 }

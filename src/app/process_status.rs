@@ -1,6 +1,7 @@
 //! The state of the process, for `status` and `readyz`.
 
 use super::parts::Parts;
+use super::succession::status::SuccessionStatus;
 use super::{background, time};
 use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
@@ -13,7 +14,13 @@ use crate::store::Restored;
 const STUCK_SHOWN: usize = 20;
 
 /// The state now.
-pub(super) fn of(parts: &Parts, proxy: &Proxy, reload_status: &ReloadStatus, stopping: bool) -> ProcessStatus {
+pub(super) fn of(
+    parts: &Parts,
+    proxy: &Proxy,
+    reload_status: &ReloadStatus,
+    succession: &SuccessionStatus,
+    stopping: bool,
+) -> ProcessStatus {
     let load = parts.shadow.load();
     let stuck = parts.engine.stuck(STUCK_SHOWN).into_iter();
     let stuck: Vec<_> = stuck.map(|(run, why)| StuckRun { run_id: run.to_string(), why: why.to_string() }).collect();
@@ -31,7 +38,9 @@ pub(super) fn of(parts: &Parts, proxy: &Proxy, reload_status: &ReloadStatus, sto
         stuck_more: parts.engine.stuck_count().saturating_sub(stuck.len()) as u64,
         stuck,
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
-        not_ready: not_ready(parts, stopping),
+        succession: succession.text(),
+        // Whoever routes traffic must not take the address out: the successor accepts on it.
+        not_ready: not_ready(parts, stopping).filter(|_| !succession.hands_over()),
     }
 }
 

@@ -69,7 +69,10 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Serve(serve) => {
             let overrides =
                 Overrides { listen: serve.listen, admin: serve.admin, store: serve.store, ..Overrides::default() };
-            return exit_code(&globals, (process_commands.serve)(ServeOptions { flags: serve.flags, overrides }));
+            return exit_code(
+                &globals,
+                (process_commands.serve)(ServeOptions { flags: serve.flags, overrides, succeeds: serve.succeed }),
+            );
         }
         // Its output is text for people only.
         Command::Demo { .. } if globals.json => {

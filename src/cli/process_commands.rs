@@ -12,6 +12,8 @@ pub struct ServeOptions {
     pub flags: PathBuf,
     /// Settings that the command line overrides.
     pub overrides: Overrides,
+    /// Whether it takes over from the process that has the store.
+    pub succeeds: bool,
 }
 
 /// The options of `demo`.

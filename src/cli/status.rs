@@ -92,6 +92,9 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if let Some(trouble) = &status.retry_keys_trouble {
         out.push_str(&format.tone(format!("retry keys: {}\n", escape_control(trouble)), Tone::Bad));
     }
+    if let Some(succession) = &status.succession {
+        out.push_str(&format!("succession: {}\n", escape_control(succession)));
+    }
     for stuck in &status.stuck {
         let line = format!("stuck: {}: {}\n", escape_control(&stuck.run_id), escape_control(&stuck.why));
         out.push_str(&format.tone(line, Tone::Bad));

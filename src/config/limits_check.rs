@@ -11,9 +11,12 @@ use crate::limits::{
 use crate::problem::{Problems, Site};
 
 /// Limits for which 0 has a meaning; any other 0 would stop the process from working.
-const MAY_BE_ZERO: [&str; 8] = [
+const MAY_BE_ZERO: [&str; 11] = [
     "total_ms",
+    "stop_delay_ms",
     "drain_ms",
+    "succession_idle_ms",
+    "succession_drain_ms",
     "shadow_drain_ms",
     "service_idle_connections_max",
     "shadow_service_share_percent",

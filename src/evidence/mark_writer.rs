@@ -22,6 +22,8 @@ enum MarkCommand {
     Mark(SlotRoute, SyncSender<Option<SlotRoute>>),
     /// Clears slots, and tells when that is done.
     Clear(Vec<(SlotRoute, Slots)>, oneshot::Sender<()>),
+    /// Unlocks the files, and tells when that is done.
+    Release(oneshot::Sender<()>),
     /// Waits until the sender is dropped.
     #[cfg(test)]
     Hang(Receiver<()>),
@@ -85,6 +87,13 @@ impl MarkWriter {
         told
     }
 
+    /// Asks for the files to be unlocked.
+    pub fn release(&self, state: &mut MarksState) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        self.send(state, MarkCommand::Release(tell));
+        told
+    }
+
     fn send(&self, state: &mut MarksState, command: MarkCommand) {
         if self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok()) {
             state.outstanding += 1;
@@ -120,6 +129,11 @@ impl MarkFiles {
                 for (route, slots) in slots {
                     self.clear(route, slots);
                 }
+                self.state().record_write_end();
+                let _nobody_waits = tell.send(());
+            }
+            MarkCommand::Release(tell) => {
+                self.files.clear();
                 self.state().record_write_end();
                 let _nobody_waits = tell.send(());
             }

@@ -171,6 +171,13 @@ impl IncompleteEvidenceMarks {
         };
         let _in_time = timeout(CLEAR_WAIT_MAX, cleared).await;
     }
+
+    /// Unlocks the files; nothing is marked afterwards.
+    pub(super) async fn release(&self) {
+        let Some(writer) = &self.writer else { return };
+        let released = writer.release(&mut self.state());
+        let _in_time = timeout(CLEAR_WAIT_MAX, released).await;
+    }
 }
 
 impl Drop for UncountedDifference<'_> {

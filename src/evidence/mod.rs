@@ -74,14 +74,6 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Loads what the store has; the bounds on samples are the defaults.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn load(store: StoreHandle) -> Result<Arc<Self>, StoreError> {
-        Self::load_with(store, &Limits::default()).await
-    }
-
     /// Loads what the store has; keeps no marks.
     ///
     /// # Errors
@@ -285,6 +277,11 @@ impl Evidence {
         };
         let flushed = tokio::spawn(write).await;
         flushed.unwrap_or_else(|error| Err(StoreError(error.to_string())))
+    }
+
+    /// Unlocks the file of marks, so that another process can use it. For the end of a process: nothing is marked then.
+    pub async fn release_marks(&self) {
+        self.marks.release().await;
     }
 
     async fn write_changes(&self) -> Result<(), StoreError> {

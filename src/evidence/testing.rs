@@ -3,10 +3,18 @@
 use std::sync::Arc;
 
 use super::{Evidence, Sample};
+use crate::limits::Limits;
 use crate::names::RouteId;
 /// The store in memory.
 pub(crate) use crate::store::MemoryStore as Memory;
-use crate::store::Store;
+use crate::store::{Store, StoreError, StoreHandle};
+
+impl Evidence {
+    /// Loads what the store has; the bounds on samples are the defaults.
+    pub(crate) async fn load(store: StoreHandle) -> Result<Arc<Self>, StoreError> {
+        Self::load_with(store, &Limits::default()).await
+    }
+}
 
 /// Evidence over a store in memory.
 pub(crate) async fn evidence() -> (Arc<Evidence>, Arc<Memory>) {

@@ -97,6 +97,11 @@ impl ReassignedRequests {
         Self { route, matcher: Matcher::of([&matches]), matches, scope }
     }
 
+    /// The requests of a route of another process, under whose keys nothing is looked up here.
+    pub(super) fn without_keys(matches: RouteMatch) -> Self {
+        Self::new("succession".into(), matches, EarlierScope::without_keys())
+    }
+
     /// The path parameters of a request; `key` is its path after [`match_key`]. `None` if the request is not one of
     /// these, or if a retry of one can no longer come.
     fn find(&self, method: &Method, host: Option<&str>, key: &str, now_s: i64) -> Option<Params> {

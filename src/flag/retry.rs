@@ -108,6 +108,17 @@ impl RetryScope {
 }
 
 impl EarlierScope {
+    /// A scope that gives no keys, for ever.
+    pub(super) fn without_keys() -> Self {
+        Self {
+            route: RouteId::new("succession"),
+            key: None,
+            caller: Vec::new().into(),
+            form: KeyForm::Whole,
+            bytes: ByteForm::Exact,
+            times: EarlierTimes { first_tries_until_s: i64::MAX, retries_until_s: i64::MAX },
+        }
+    }
     /// Whether the key of a request under this scope may depend on this header.
     pub(super) fn depends_on_header(&self, name: &HeaderName) -> bool {
         self.caller.depends_on_header(name) || self.key.as_ref().is_some_and(|key| reads_header(key.reads(), name))

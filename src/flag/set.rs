@@ -13,7 +13,7 @@ use super::readings::RouteTrees;
 use super::route_groups::{PathForms, RouteGroups, RouteHit};
 use super::{
     Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, ReassignedRequests, RequestFacts,
-    RetryKeys, Route, Service, Shares, State,
+    RetryKeys, Route, RouteMatch, Service, Shares, State,
 };
 use crate::names::{RouteId, ServiceName};
 
@@ -152,6 +152,19 @@ impl FlagSet {
             readings.insert(&former.route.matches, index);
         }
         Self { earlier_scopes, former_routes, former_readings, ..self }
+    }
+
+    /// Which requests may concern a workflow: those of routes that have one, and of routes that had one by earlier
+    /// files, as long as a retry of theirs may come.
+    pub fn workflow_requests(&self) -> Vec<RouteMatch> {
+        let with_workflow = self.routes.iter().filter(|flag| flag.route.workflow.is_some());
+        with_workflow.chain(&self.former_routes).map(|flag| flag.route.matches.clone()).collect()
+    }
+
+    /// This set, in which these requests concern a workflow too.
+    pub fn with_workflow_requests(self, requests: Vec<RouteMatch>) -> Self {
+        let reassigned = requests.into_iter().map(ReassignedRequests::without_keys).collect();
+        self.with_earlier_scopes(Arc::new(EarlierScopes { reassigned, ..EarlierScopes::default() }))
     }
 
     /// The route of a request, by host, method and a path without dot segments. A static segment beats a parameter; a

@@ -101,8 +101,9 @@ impl Inputs {
 }
 
 impl InForce {
-    /// Puts a first set in force; the engine counts as healthy until its health is set.
-    pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32]) -> Self {
+    /// Puts a first set in force, in the place of the one in `flags` if there is one; the engine counts as healthy
+    /// until its health is set.
+    pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32], flags: Option<Arc<ArcSwap<FlagSet>>>) -> Self {
         let kill_switch = Versioned::new(0, freeze);
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
         let (unrecorded, lowered, outstanding, is_recording, is_ending) = Default::default();
@@ -124,7 +125,15 @@ impl InForce {
         export::set_states(&set, &[]);
         let unrecorded = metrics::gauge!("pointsman_flips_unrecorded");
         unrecorded.set(0.0);
-        Self { inputs: Mutex::new(inputs), flags: Arc::new(ArcSwap::from_pointee(set)), unrecorded }
+        let set = Arc::new(set);
+        let flags = match flags {
+            Some(flags) => {
+                flags.store(set);
+                flags
+            }
+            None => Arc::new(ArcSwap::new(set)),
+        };
+        Self { inputs: Mutex::new(inputs), flags, unrecorded }
     }
 
     /// The set in force.

@@ -133,9 +133,18 @@ impl Ladder {
     /// # Errors
     /// See [`FilesError`].
     pub async fn open(declared: DeclaredFiles, parts: LadderParts) -> Result<Arc<Self>, FilesError> {
+        Self::open_into(declared, parts, None).await
+    }
+
+    /// As [`Ladder::open`]; the set in force takes the place of the one in `flags`, if that is given.
+    pub async fn open_into(
+        declared: DeclaredFiles,
+        parts: LadderParts,
+        flags: Option<Arc<ArcSwap<FlagSet>>>,
+    ) -> Result<Arc<Self>, FilesError> {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
-        let mover =
-            Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window, copy_started }).await?);
+        let gate = Gate { evidence, conditions, retry_window, copy_started };
+        let mover = Arc::new(Mover::open(declared, store, gate, flags).await?);
         let (reload_lock, observations, logged_lost) = Default::default();
         Ok(Arc::new(Self { mover, reload_lock, observations, logged_lost, answer_within }))
     }

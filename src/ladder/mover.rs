@@ -47,7 +47,12 @@ pub(super) struct Mover {
 pub(super) type MovesLock = OwnedMutexGuard<()>;
 
 impl Mover {
-    pub async fn open(declared: DeclaredFiles, store: StoreHandle, gate: Gate) -> Result<Self, FilesError> {
+    pub async fn open(
+        declared: DeclaredFiles,
+        store: StoreHandle,
+        gate: Gate,
+        flags: Option<Arc<ArcSwap<FlagSet>>>,
+    ) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
         let recorder = Recorder::new(store.clone(), &flips);
@@ -70,7 +75,7 @@ impl Mover {
                  now. If that is not wanted, put it back and flip it up again: it counts as new then"
             );
         }
-        let in_force = InForce::new(before.clone(), before.freeze, secret);
+        let in_force = InForce::new(before.clone(), before.freeze, secret, flags);
         let (move_lock, connected, larger_shares) = Default::default();
         let kill_switch = FreezeRecords::new();
         let mover = Self { store, recorder, gate, in_force, kill_switch, larger_shares, move_lock, connected };

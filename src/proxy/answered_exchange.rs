@@ -12,6 +12,7 @@ use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::monotonic::now;
 use super::route_metrics::{AnsweredBy, RouteMetrics};
+use super::workflow_gate::InProgress;
 use crate::flag::State;
 
 /// The facts of an exchange that has its answer.
@@ -30,13 +31,25 @@ pub(super) struct AnsweredExchange {
     pub cut: Option<Cut>,
     /// What the access log gets, if there is one.
     pub record: Option<ExchangeRecord>,
+    /// If its route has a workflow: it is in progress until what was captured of it is handed on.
+    pub in_progress: Option<InProgress>,
 }
 
 impl AnsweredExchange {
     /// The exchange has ended.
     pub(super) fn end(self) {
-        let AnsweredExchange { route_metrics, rung, answered_by, status, began, exposes_arm: _, refused, cut, record } =
-            self;
+        let AnsweredExchange {
+            route_metrics,
+            rung,
+            answered_by,
+            status,
+            began,
+            exposes_arm: _,
+            refused,
+            cut,
+            record,
+            in_progress: _,
+        } = self;
         route_metrics.count_answer(rung, answered_by, status, now().saturating_sub(began));
         if let Some(mut record) = record {
             record.note(|record| {

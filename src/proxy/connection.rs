@@ -27,7 +27,7 @@ use tokio::time::sleep_until;
 
 use super::client_body::ClientBody;
 use super::cut::Cut;
-use super::drain;
+use super::drain::{self, Close};
 use super::endpoint::{Endpoint, Protocol};
 use super::exchange_record::CurrentRecord;
 use super::headers::{Forwarder, Scheme};
@@ -155,17 +155,22 @@ where
         wait.waker.register(cx.waker());
         loop {
             let drain = shared.drain.load(Acquire);
-            if drain == drain::CUT {
+            if drain == drain::NO {
+                drain_since = None;
+            } else if drain == drain::CUT || (shared.cuts_workflows.load(Acquire) && wait.uses_workflow()) {
                 return Poll::Ready(Cut::Drain);
-            }
-            if drain == drain::FINISH && !closing {
+            } else if !closing {
                 let since = *drain_since.get_or_insert_with(now);
-                if wait.exchange_count() > 0 || now() >= since + drain::FIRST_REQUEST_MICROS {
-                    closing = true;
-                    connection.as_mut().graceful_shutdown();
-                } else if since + drain::FIRST_REQUEST_MICROS < armed {
-                    armed = since + drain::FIRST_REQUEST_MICROS;
-                    timer.as_mut().reset(instant(armed));
+                match drain::when_to_close(shared, drain, since, wait, transport) {
+                    Close::Now => {
+                        closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Close::At(at) if at < armed => {
+                        armed = at;
+                        timer.as_mut().reset(instant(armed));
+                    }
+                    Close::At(_) => {}
                 }
             }
             let exchange_count = wait.exchange_count();
@@ -186,7 +191,7 @@ where
                 continue;
             }
             // The poll began a request during a drain: loop, so that the connection closes after this request.
-            if drain == drain::FINISH && !closing && wait.exchange_count() > exchange_count {
+            if drain != drain::NO && !closing && wait.exchange_count() > exchange_count {
                 continue;
             }
             // hyper does not read the socket while a request is in flight.

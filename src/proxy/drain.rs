@@ -1,11 +1,21 @@
 //! The end of serving: requests in flight finish, then connections are cut.
+//!
+//! A process that hands over to a successor begins in the same way, and may still go on if the successor is lost. Its
+//! idle clients get some time for one more request, because a client may be sending one at the moment when its
+//! connection is closed, and would see it fail. The requests of routes with a workflow end first, so that the store can
+//! be given away while others go on.
 
 use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::shared::{Drained, Shared};
+use super::monotonic::now;
+use super::raw_socket;
+use super::shared::{Accepting, Drained, Shared};
+use super::socket::Transport;
+use super::wait::{ConnectionWait, Phase};
 use crate::limits::Limits;
 
 /// The state of a drain: serving normally.
@@ -14,22 +24,119 @@ pub(super) const NO: u8 = 0;
 pub(super) const FINISH: u8 = 1;
 /// The state of a drain: cutting connections.
 pub(super) const CUT: u8 = 2;
+/// The state of a drain: as [`FINISH`], while a successor accepts.
+pub(super) const HAND_OVER: u8 = 3;
 
 /// After a drain begins: how long a new connection may take to send its first request. The connection waited in
 /// the kernel's queue, so its request has usually arrived already.
 pub(super) const FIRST_REQUEST_MICROS: u64 = 250_000;
+/// A connection that is to close while the next request comes: how long until that is looked at again.
+const LOOK_AGAIN_MICROS: u64 = 5_000;
+/// After the time in which idle clients may send one more request: how long their connections may take to close.
+const AFTER_IDLE: Duration = Duration::from_millis(20);
 /// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
 /// At the end of a drain: how long the last lines of the access log may take to be written.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(2);
 
-/// Lets requests in flight finish within `drain_ms`, and cuts what is left.
-pub(super) async fn drain_connections(shared: &Shared) -> Drained {
+/// When a connection of HTTP/1 is to be told to close.
+pub(super) enum Close {
+    Now,
+    /// Not before this time.
+    At(u64),
+}
+
+/// When a connection of HTTP/1 is to be told to close in this state of a drain, which it has seen since `since`.
+pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &ConnectionWait, io: &Transport) -> Close {
+    let (at, limit, is_due) = match drain {
+        // The answer of an exchange whose head is not made yet says that the connection closes.
+        HAND_OVER => {
+            let is_unanswered = matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::OwnDeadline);
+            (now(), shared.wait_limits.succession_idle, is_unanswered)
+        }
+        _ => (now(), FIRST_REQUEST_MICROS, wait.exchange_count() > 0),
+    };
+    let due = since.saturating_add(limit);
+    if is_due {
+        return Close::Now;
+    }
+    if at < due {
+        return Close::At(due);
+    }
+    // The next request has come, and is not read yet: it is answered first.
+    match drain == HAND_OVER && wait.phase() == Phase::Idle && raw_socket::has_bytes(io.socket()) {
+        true => Close::At(at.saturating_add(LOOK_AGAIN_MICROS)),
+        false => Close::Now,
+    }
+}
+
+/// See [`super::Proxy::begin_hand_over`].
+pub(super) fn begin_hand_over(shared: &Shared) {
+    shared.accepting.send_replace(Accepting::NotNow);
+    shared.drain.store(HAND_OVER, Release);
+    shared.open_connections.wake();
+}
+
+/// See [`super::Proxy::end_hand_over`].
+pub(super) fn end_hand_over(shared: &Shared) {
+    shared.drain.store(NO, Release);
+    shared.cuts_workflows.store(false, Release);
+    shared.workflow_gate.open();
+    shared.open_connections.wake();
+    shared.accepting.send_replace(Accepting::Yes);
+}
+
+/// See [`super::Proxy::finish_workflows`].
+pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize {
+    // Until then idle clients may send one more request. It is served, whatever its route.
+    sleep(Limits::ms(shared.limits.succession_idle_ms) + AFTER_IDLE).await;
+    shared.workflow_gate.close();
+    let gate = &shared.workflow_gate;
+    let cut = if gate.idle(within).await { 0 } else { gate.in_progress() };
+    if cut > 0 {
+        shared.cuts_workflows.store(true, Release);
+        shared.open_connections.wake();
+        if !gate.idle(CUT_WAIT).await {
+            tracing::warn!(
+                left = gate.in_progress(),
+                "requests of routes with a workflow did not end when they were cut"
+            );
+        }
+    }
+    settle(shared).await;
+    cut
+}
+
+/// Waits until captured exchanges are settled.
+async fn settle(shared: &Shared) {
+    if timeout(Limits::ms(shared.limits.drain_ms), shared.settler.settled()).await.is_err() {
+        tracing::warn!("captured exchanges were not settled in time; their comparisons are missing");
+    }
+}
+
+/// Completes when what is open may take no longer.
+async fn drain_is_over(shared: &Shared, shutdown: &CancellationToken) {
+    let is_succeeded = *shared.accepting.borrow() == Accepting::Never;
+    tokio::select! {
+        () = sleep(Limits::ms(shared.limits.succession_drain_ms)), if is_succeeded => {}
+        () = async {
+            shutdown.cancelled().await;
+            sleep(Limits::ms(shared.limits.drain_ms)).await;
+        } => {}
+    }
+}
+
+/// Lets requests in flight finish within `drain_ms`, or, if a successor has taken over, within `succession_drain_ms`
+/// unless `shutdown` is cancelled; then cuts what is left.
+pub(super) async fn drain_connections(shared: &Shared, shutdown: &CancellationToken) -> Drained {
     let began = Instant::now();
     shared.drain.store(FINISH, Release);
     shared.open_connections.wake();
     shared.tasks.close();
-    let finished = timeout(Limits::ms(shared.limits.drain_ms), shared.tasks.wait()).await.is_ok();
+    let finished = tokio::select! {
+        () = shared.tasks.wait() => true,
+        () = drain_is_over(shared, shutdown) => false,
+    };
     let cut = if finished { 0 } else { shared.tasks.len() };
     shared.drain.store(CUT, Release);
     shared.cut.cancel();
@@ -37,9 +144,7 @@ pub(super) async fn drain_connections(shared: &Shared) -> Drained {
     if !finished && timeout(CUT_WAIT, shared.tasks.wait()).await.is_err() {
         tracing::warn!(left = shared.tasks.len(), "connections are still open after the drain cut them");
     }
-    if timeout(Limits::ms(shared.limits.drain_ms), shared.settler.settled()).await.is_err() {
-        tracing::warn!("captured exchanges were not settled in time; their comparisons are missing");
-    }
+    settle(shared).await;
     if let Some(access_log) = &shared.access_log {
         access_log.flush(LAST_LINES_WAIT).await;
     }

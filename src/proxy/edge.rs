@@ -19,7 +19,7 @@ use super::connection;
 use super::drain::drain_connections;
 use super::endpoint::{Endpoint, ProxyListener};
 use super::monotonic::now;
-use super::shared::{Drained, Shared};
+use super::shared::{Accepting, Drained, Shared};
 use crate::limits::Limits;
 
 /// The pause after accepting failed, for example because no file descriptors are left.
@@ -56,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listeners: Vec<ProxyListener>, sh
             _ = sweep.tick() => shared.table().sweep(),
         }
     }
-    drain_connections(&shared).await
+    drain_connections(&shared, &shutdown).await
 }
 
 /// Accepts on one listener until told to stop.
@@ -64,16 +64,22 @@ async fn accept(shared: Arc<Shared>, listener: ProxyListener, shutdown: Cancella
     let ProxyListener { socket, endpoint } = listener;
     // The one accepted connection for which there is no room yet.
     let mut waiting = None;
+    let mut accepting = shared.accepting.subscribe();
     loop {
+        let accepts = *accepting.borrow_and_update();
+        if accepts == Accepting::Never && waiting.is_none() {
+            return;
+        }
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
+            _ = accepting.changed() => {}
             permit = wait_for_room(&shared), if waiting.is_some() => {
                 if let Some((stream, peer)) = waiting.take() {
                     spawn_connection(&shared, &endpoint, stream, peer, permit);
                 }
             }
-            accepted = socket.accept(), if waiting.is_none() => match accepted {
+            accepted = socket.accept(), if waiting.is_none() && accepts == Accepting::Yes => match accepted {
                 Ok((stream, peer)) => match shared.room.clone().try_acquire_owned() {
                     Ok(permit) => spawn_connection(&shared, &endpoint, stream, peer, permit),
                     Err(_) => waiting = Some((stream, peer)),
@@ -86,6 +92,9 @@ async fn accept(shared: Arc<Shared>, listener: ProxyListener, shutdown: Cancella
                 }
             },
         }
+    }
+    if *accepting.borrow() != Accepting::Yes {
+        return; // what waits in the kernel's queue is the successor's
     }
     // Connections in the kernel's queue are established for their clients, who expect an answer.
     while let Some((stream, peer)) = waiting.take().or_else(|| socket.accept().now_or_never()?.ok()) {

@@ -11,6 +11,7 @@ use super::connector::ConnectError;
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
 use super::wait::Overdue;
+use super::workflow_gate::NoStore;
 use crate::exchange::{ProblemDocument, Source};
 use crate::flag::PathRefusal;
 
@@ -47,6 +48,8 @@ pub(super) enum Failure {
     FirstTryUnknown,
     /// Legacy would be called, and the retry key cannot be recorded.
     KeyNotNoted,
+    /// The store belongs to another process.
+    NoStore(NoStore),
     /// The engine has no answer.
     Engine(ProblemDocument),
     /// The engine did not answer by its own deadline.
@@ -215,6 +218,17 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             );
             (S::SERVICE_UNAVAILABLE, "retry-key-not-noted", "Not started", detail, false)
         }
+        Failure::NoStore(NoStore::NotTakenOver) => {
+            let detail = format!(
+                "This process takes over from another one, and does not have the store yet (limits: \
+                 succession_wait_ms, succession_waiting_max). {NOT_BEGUN}"
+            );
+            (S::SERVICE_UNAVAILABLE, "taking-over", "Not started", detail, false)
+        }
+        Failure::NoStore(NoStore::HandedOver) => {
+            let detail = format!("This process has given its store to its successor: send it again. {NOT_BEGUN}");
+            (S::SERVICE_UNAVAILABLE, "handed-over", "Not started", detail, true)
+        }
         Failure::EngineSilent => {
             let detail =
                 "The workflow gave no answer in time and may continue: trying again could do the work twice.".into();
@@ -286,6 +300,8 @@ mod tests {
             Failure::Nobody("the store did not answer"),
             Failure::FirstTryUnknown,
             Failure::KeyNotNoted,
+            Failure::NoStore(NoStore::NotTakenOver),
+            Failure::NoStore(NoStore::HandedOver),
             Failure::EngineSilent,
             Failure::EngineGaveBack,
         ];

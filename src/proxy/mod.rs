@@ -77,16 +77,19 @@ mod upload;
 mod upstream;
 mod wait;
 mod wait_limits;
+mod workflow_gate;
+mod workflow_wait;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,7 +100,7 @@ use crate::limits::Limits;
 use crate::listener::Forwarding;
 use crate::names::{RouteId, ServiceName};
 pub use endpoint::ProxyListener;
-use shared::Shared;
+use shared::{Accepting, Shared};
 pub use shared::{Drained, EngineArm};
 use table::Table;
 
@@ -121,6 +124,9 @@ pub struct ProxyParts {
     pub served_observer: Arc<dyn ServedObserver>,
     /// Gets a record of each exchange; `None` if there is no access log.
     pub access_log: Option<Arc<AccessLog>>,
+    /// Whether requests of routes with a workflow wait until [`Proxy::open_workflows`] is called: this process takes
+    /// over from another one, and does not have the store yet.
+    pub takes_over: bool,
 }
 
 /// The proxy. Cheap to clone.
@@ -142,10 +148,12 @@ impl Proxy {
             offer,
             served_observer,
             access_log,
+            takes_over,
         } = parts;
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
         let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
         let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
+        let workflow_gate = workflow_gate::WorkflowGate::new(takes_over, &limits);
         let shared = Shared {
             flags,
             table,
@@ -165,6 +173,9 @@ impl Proxy {
             tasks: TaskTracker::new(),
             noted_look_ups: Arc::new(Semaphore::new(retry_keys::NOTED_LOOK_UPS_MAX)),
             drain: AtomicU8::new(drain::NO),
+            cuts_workflows: AtomicBool::new(false),
+            accepting: watch::Sender::new(Accepting::Yes),
+            workflow_gate,
             cut: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -186,5 +197,39 @@ impl Proxy {
     /// queue. The listeners share the room for connections.
     pub async fn serve(&self, listeners: Vec<ProxyListener>, shutdown: CancellationToken) -> Drained {
         edge::serve(self.shared.clone(), listeners, shutdown).await
+    }
+
+    /// The store and the engine are there: requests of routes with a workflow are served from now on, by the flags in
+    /// force.
+    pub fn open_workflows(&self) {
+        self.shared.workflow_gate.open();
+    }
+
+    /// The process ends before it had the store: requests of routes with a workflow are refused.
+    pub fn close_workflows(&self) {
+        self.shared.workflow_gate.close();
+    }
+
+    /// A successor accepts on the same sockets: nothing is accepted here any more, and clients are told to close, those
+    /// that are idle after `succession_idle_ms`, in which they may send one more request.
+    pub fn begin_hand_over(&self) {
+        drain::begin_hand_over(&self.shared);
+    }
+
+    /// The successor is gone: connections are accepted again. Those that were told to close do.
+    pub fn end_hand_over(&self) {
+        drain::end_hand_over(&self.shared);
+    }
+
+    /// After [`Proxy::begin_hand_over`]: waits until no request of a route with a workflow is in progress, and refuses
+    /// further ones. What has not ended in time is cut. Returns how many were cut.
+    pub async fn finish_workflows(&self, within: Duration) -> usize {
+        drain::finish_workflows(&self.shared, within).await
+    }
+
+    /// The successor has started: the listeners are closed, and [`Proxy::serve`] returns once all connections have
+    /// ended, within `succession_drain_ms`.
+    pub fn leave_listeners(&self) {
+        self.shared.accepting.send_replace(Accepting::Never);
     }
 }

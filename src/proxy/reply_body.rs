@@ -22,6 +22,7 @@ use super::exchange_record::ExchangeRecord;
 use super::legacy::LegacyConnection;
 use super::route_metrics::AnsweredBy;
 use super::wait::ConnectionWait;
+use super::workflow_gate::InProgress;
 
 enum Reply {
     Legacy(Incoming),
@@ -86,6 +87,13 @@ impl ReplyBody {
     pub(super) fn set_record(&mut self, record: Option<ExchangeRecord>) {
         if let Some(answered) = &mut self.answered {
             answered.record = record;
+        }
+    }
+
+    /// The exchange is in progress until it has ended.
+    pub(super) fn set_in_progress(&mut self, in_progress: InProgress) {
+        if let Some(answered) = &mut self.answered {
+            answered.in_progress = Some(in_progress);
         }
     }
 

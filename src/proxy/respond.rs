@@ -55,8 +55,13 @@ pub(super) fn refuse(
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
             // The store may answer again or have room for keys again, or legacy take requests.
-            let soon =
-                matches!(failure, Failure::FirstTryUnknown | Failure::KeyNotNoted | Failure::Legacy(CallError::Busy));
+            let soon = matches!(
+                failure,
+                Failure::FirstTryUnknown
+                    | Failure::KeyNotNoted
+                    | Failure::NoStore(_)
+                    | Failure::Legacy(CallError::Busy)
+            );
             let retry_after = soon.then_some(1);
             let problem = ProblemDocument {
                 status: status.as_u16(),

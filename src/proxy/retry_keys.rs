@@ -70,7 +70,9 @@ pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: 
         drop(affinity.record_served_unnoted(&keys, &id, &oldest_id));
         return;
     };
+    let in_progress = shared.workflow_gate.hold();
     shared.tasks.spawn(async move {
+        let _in_progress = in_progress;
         if !affinity.noted_earlier(&keys).await {
             affinity.record_served_unnoted(&keys, &id, &oldest_id).await;
         }

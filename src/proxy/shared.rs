@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
@@ -17,6 +17,7 @@ use super::request_buffer::RequestBuffers;
 use super::settler::Settler;
 use super::table::Table;
 use super::wait_limits::WaitLimits;
+use super::workflow_gate::WorkflowGate;
 use crate::access_log::AccessLog;
 use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
 use crate::flag::FlagSet;
@@ -33,6 +34,17 @@ pub struct Drained {
     pub cut: usize,
     /// How long it took.
     pub took: Duration,
+}
+
+/// Whether connections are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepting {
+    /// They are.
+    Yes,
+    /// Not now: a successor accepts on the same sockets. What waits in their queues is left to it.
+    NotNow,
+    /// Not any more.
+    Never,
 }
 
 /// The state that all connections share.
@@ -62,6 +74,12 @@ pub(super) struct Shared {
     pub noted_look_ups: Arc<Semaphore>,
     /// A constant of `drain`: whether connections stay open, end after their request, or are cut.
     pub drain: AtomicU8,
+    /// Whether the exchanges of routes with a workflow are cut.
+    pub cuts_workflows: AtomicBool,
+    /// Whether connections are accepted; a shutdown ends that too.
+    pub accepting: watch::Sender<Accepting>,
+    /// Whether requests of routes with a workflow are served.
+    pub workflow_gate: WorkflowGate,
     /// Cancelled when connections are cut whose requests did not finish in time.
     pub cut: CancellationToken,
 }

@@ -26,11 +26,12 @@ use super::respond::{Refused, refuse};
 use super::retry_keys::{self, KnownFirstTry};
 use super::upload::Upload;
 use super::wait::Phase;
+use super::workflow_wait::{reaches_workflow, table_with_store};
 use crate::clock;
 use crate::exchange::{KnownBody, LegacyTake, MayBegin, ProblemDocument, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, PathRefusal,
-    RequestFacts, ResolvedPath, RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
+    Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts,
+    ResolvedPath, RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
 };
 
 /// Says which arm gave the answer, where the files ask for it.
@@ -66,7 +67,7 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
         return Err(Refused::early(Failure::HeadTooLarge).into());
     }
     let checked = hygiene::check(&head).map_err(|refusal| Refused::early(Failure::Head(refusal)))?;
-    let table = client.shared.table();
+    let (table, waited) = table_with_store(client, &head).await?;
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     // Methods are case-sensitive, and `post` matches no route; but some frameworks upcase methods, and would perform a
     // request for which neither the state of a route nor a retry key was looked up.
@@ -119,24 +120,23 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
     client.forwarder.set_identity(&mut head.headers, &client.shared.identity_headers);
     client.record.note(|record| record.trace_id = trace_id(&head.headers));
-    let proxied = ProxiedRequest { client, table: &table, entry, began, waited_for_body: 0, upgrade };
+    let proxied = ProxiedRequest { client, table: &table, entry, began, waited_for_body: waited, upgrade };
     // In `only` legacy is never called.
     if !others.is_empty() && not_only.is_none() {
         let methods: Vec<_> = others.iter().map(|flag| &flag.route.matches.method).collect();
         return Ok(options::answer(&proxied, &methods));
     }
     match found {
-        Some(found) => answer_flagged(proxied, found, head, upload).await,
+        Some(found) => {
+            let entered = client.shared.workflow_gate.enter();
+            let in_progress =
+                entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
+            client.wait.set_uses_workflow();
+            let mut response = answer_flagged(proxied, found, head, upload).await?;
+            response.body_mut().set_in_progress(in_progress);
+            Ok(response)
+        }
         None => forward(proxied, head, upload, (None, None), State::Off).await.map_err(Box::new),
-    }
-}
-
-/// Whether a request belongs to a route that has a workflow or had one by earlier files, at least as some servers read
-/// its path.
-fn reaches_workflow(set: &FlagSet, method: &Method, host: Option<&str>, path: &str) -> bool {
-    match set.resolve(method, host, path, || clock::now().as_second()) {
-        Ok(resolved) => resolved.concerns_workflow(),
-        Err(refusal) => !matches!(refusal, PathRefusal::NotAbsolute | PathRefusal::Strict),
     }
 }
 

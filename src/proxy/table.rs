@@ -50,6 +50,7 @@ impl RouteEntry {
             refused: None,
             cut: None,
             record: None,
+            in_progress: None,
         }
     }
 }

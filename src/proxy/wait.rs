@@ -96,6 +96,8 @@ pub(super) struct ConnectionWait {
     /// When the client closed its sending side; 0 before.
     fin: AtomicU64,
     overdue_reported: AtomicU8,
+    /// Whether the exchange may use the store.
+    uses_workflow: AtomicBool,
     /// The connection is to close if it is idle.
     close_requested: AtomicBool,
     /// Replies that the client's socket has not taken completely.
@@ -144,6 +146,7 @@ impl ConnectionWait {
         self.waits_for_legacy.store(false, Relaxed);
         self.request_bytes.store(0, Relaxed);
         self.overdue_reported.store(0, Relaxed);
+        self.uses_workflow.store(false, Relaxed);
         self.since.store(at, Relaxed);
         self.phase.store(Phase::OwnDeadline as u8, Relaxed);
         (exchange_number, at)
@@ -173,6 +176,14 @@ impl ConnectionWait {
     /// The number of exchanges so far.
     pub(super) fn exchange_count(&self) -> u32 {
         self.exchange_number.load(Relaxed)
+    }
+    /// The exchange may use the store from now on.
+    pub(super) fn set_uses_workflow(&self) {
+        self.uses_workflow.store(true, Relaxed);
+    }
+    /// Whether the exchange may use the store, or the last one if there is none.
+    pub(super) fn uses_workflow(&self) -> bool {
+        self.uses_workflow.load(Relaxed)
     }
     /// The request goes to legacy now.
     pub(super) fn start_sending(&self) {

@@ -49,6 +49,8 @@ pub(super) struct WaitLimits {
     pub(super) exchange: ExchangeLimits,
     pub(super) half_close: u64,
     pub(super) linger: u64,
+    /// While a successor accepts: how long an idle client may send one more request.
+    pub(super) succession_idle: u64,
     /// The longest time for which the timer is armed: the shortest of the limits for idle, head, first byte, body and
     /// total, so that it fires in time also for such a wait that begins after it was armed. The other limits, and those
     /// of services and routes, begin in the connection's own task, which then arms the timer anew.
@@ -67,6 +69,7 @@ impl WaitLimits {
             exchange,
             half_close: micros(limits.client_half_close_ms),
             linger: micros(limits.linger_ms),
+            succession_idle: micros(limits.succession_idle_ms),
             check_every: idle.min(head).min(first_byte).min(body).min(total),
         }
     }

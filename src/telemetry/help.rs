@@ -31,6 +31,16 @@ pub type MetricDescriptions = &'static [(&'static str, &'static str)];
 const COUNTERS: MetricDescriptions = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
     (
+        "pointsman_successions_total",
+        "Hand-overs between processes (`serve --succeed`), by outcome: `taken_over`, `handed_over`; the successor was lost \
+         and this process has `gone_on` or `started_again`.",
+    ),
+    (
+        "pointsman_succession_requests_total",
+        "Requests of routes with a workflow that waited until this process had the store of the one before it, by outcome: \
+         `served`, `refused` (`succession_wait_ms`, `succession_waiting_max`).",
+    ),
+    (
         "pointsman_idle_connections_closed_total",
         "Idle client connections that were closed to make room for new ones (`client_connections_max`).",
     ),
@@ -168,6 +178,14 @@ const COUNTERS: MetricDescriptions = &[
 ];
 
 const GAUGES: MetricDescriptions = &[
+    (
+        "pointsman_succession_requests_waiting",
+        "Requests of routes with a workflow that wait until this process has the store of the one before it.",
+    ),
+    (
+        "pointsman_succession_store_wait_seconds",
+        "How long this process waited until it had the store of the one before it and had started.",
+    ),
     ("pointsman_client_connections", "Open client connections."),
     ("pointsman_client_streams", "Requests of clients over HTTP/2 that have not ended."),
     (

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::support::test_system::{TestSystem, some_order};
-use crate::support::{Metrics, PATIENCE, checker, until_true};
+use crate::support::{Metrics, PATIENCE, checker, until, until_true};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_are_answered_and_new_ones_refused() {
@@ -34,6 +34,48 @@ async fn requests_in_flight_are_answered_and_new_ones_refused() {
         system.record_order(reply.json());
     }
     let mut system = system;
+    assert_eq!(system.pointsman.wait_for_exit().await, Some(0));
+    system.restart().await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_that_it_is_not_ready_before_it_stops_to_listen() {
+    let mut system = TestSystem::with(|flags| {
+        flags.edit("pointsman.yaml", |text| text + "limits: { stop_delay_ms: 3000 }\n");
+    })
+    .await;
+    let ready = system.pointsman.try_api("/readyz").await.expect("an answer");
+    assert_eq!(ready.status, StatusCode::OK);
+    system.pointsman.terminate();
+    let not_ready = until("it to be not ready", || async {
+        let reply = system.pointsman.try_api("/readyz").await?;
+        (reply.status == StatusCode::SERVICE_UNAVAILABLE).then_some(reply)
+    })
+    .await;
+    assert_eq!(&not_ready.body[..], b"not ready: stopping\n");
+    // Connections that a load balancer opens meanwhile are served.
+    system.order().await;
+    assert_eq!(system.pointsman.wait_for_exit().await, Some(0));
+    assert!(TcpStream::connect(system.pointsman.listen).await.is_err(), "nobody listens any more");
+    system.restart().await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigquit_drains_as_sigterm_does() {
+    let mut system = TestSystem::start().await;
+    let before = system.world.arrived("charge");
+    system.world.fault("charge", Fault::Delay(Duration::from_millis(800)), 1);
+    let body = some_order(1);
+    let quitting = async {
+        until_true("the order to be under way", || system.world.arrived("charge") > before).await;
+        system.pointsman.signal(rustix::process::Signal::QUIT);
+    };
+    let (reply, ()) = tokio::join!(system.send(Method::POST, "/orders", &body), quitting);
+    let reply = reply.expect("an answer in spite of SIGQUIT");
+    assert_eq!(reply.status, StatusCode::CREATED);
+    system.record_order(reply.json());
     assert_eq!(system.pointsman.wait_for_exit().await, Some(0));
     system.restart().await;
     system.finish().await;

@@ -2,6 +2,7 @@
 
 mod access;
 mod access_log;
+mod activation;
 mod breaker;
 mod caller_changes;
 mod checker_tests;
@@ -59,6 +60,7 @@ mod slowhttptest;
 mod store;
 mod store_hangs;
 mod streams;
+mod succession;
 mod support;
 mod two_processes;
 mod unwritable_start;

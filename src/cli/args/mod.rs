@@ -182,6 +182,10 @@ pub(crate) struct Serve {
     /// The store: `sqlite:PATH`, `postgres://USER@HOST:PORT/DATABASE` or `memory:`; overrides the files.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// Take over from the process that has the SQLite store: accept on its sockets at once, and have the store when it
+    /// has released it. Start as usual if there is no such process.
+    #[arg(long)]
+    pub succeed: bool,
 }
 
 /// Commands for stores.

@@ -180,6 +180,14 @@ where
             match self.shared.drain.load(Acquire) {
                 drain::CUT => return Poll::Ready(Cut::Drain),
                 drain::FINISH => self.finish(),
+                // Requests that the client has sent before it knows are served.
+                drain::HAND_OVER => {
+                    self.close();
+                    if self.shared.cuts_workflows.load(Acquire) {
+                        let streams = self.open.values().filter(|stream| stream.wait.uses_workflow());
+                        streams.for_each(|stream| stream.cut(Cut::Drain));
+                    }
+                }
                 _ => {}
             }
             if self.poll_connection(cx).is_ready() {

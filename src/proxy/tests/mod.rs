@@ -29,6 +29,7 @@ mod retries;
 mod rig;
 mod room;
 mod states;
+mod successions;
 mod tls;
 mod tls_clients;
 mod tls_handshakes;

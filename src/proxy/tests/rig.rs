@@ -223,6 +223,8 @@ pub struct Setup {
     pub listeners: Vec<Listener>,
     pub identity_headers: Vec<http::HeaderName>,
     pub edit_route: fn(&mut Route),
+    /// Whether requests of routes with a workflow wait at first.
+    pub takes_over: bool,
 }
 
 impl Default for Setup {
@@ -238,6 +240,7 @@ impl Default for Setup {
             listeners: vec![Listener::plain("127.0.0.1:0".parse().unwrap())],
             identity_headers: Vec::new(),
             edit_route: |_| {},
+            takes_over: false,
         }
     }
 }
@@ -312,6 +315,7 @@ impl Rig {
         });
         let forwarding = Arc::new(ArcSwap::from_pointee(setup.forwarding.clone()));
         let proxy = Proxy::new(ProxyParts {
+            takes_over: setup.takes_over,
             flags: flags.clone(),
             limits: Arc::new(setup.limits),
             forwarding: forwarding.clone(),

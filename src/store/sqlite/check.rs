@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
 use super::encoded::newest_expired;
 use super::stored_state::run_id;
-use super::{SqliteStore, codec, open, read, read_only, run_snapshots};
+use super::{SqliteStore, codec, file_lock, open, read, read_only, run_snapshots};
 use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
 use crate::store::append_row::PayloadsBySeq;
@@ -27,6 +27,22 @@ const MALFORMED: &str = "malformed";
 type Result<T> = std::result::Result<T, StoreError>;
 
 impl SqliteStore {
+    /// Whether a process has the lock of a database.
+    pub fn is_in_use(path: impl AsRef<Path>) -> bool {
+        file_lock::is_held(path.as_ref())
+    }
+
+    /// Refuses a database that a newer version wrote, as [`SqliteStore::open`] would; another process may be using it.
+    ///
+    /// # Errors
+    /// A newer version wrote it, it is another program's, or it cannot be read.
+    pub async fn refuse_newer(path: impl AsRef<Path>) -> Result<()> {
+        let mut conn = read_only::open(path.as_ref()).await?;
+        let refused = open::refuse_newer(&mut conn, path.as_ref()).await;
+        let _ = conn.close().await; // nothing was written
+        refused
+    }
+
     /// Checks a whole database and changes nothing; another process may be using it. A claim of a retry key that is
     /// older than `retry_window` and whose run is missing is no finding, because that run may have been purged. Time in
     /// which no process ran counts here, unlike in a purge, so that no run that was purged is a finding.

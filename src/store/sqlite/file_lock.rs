@@ -143,6 +143,12 @@ fn lock_path(database: &Path) -> PathBuf {
     path.into()
 }
 
+/// Whether a process has the lock by the name of a database.
+pub(super) fn is_held(database: &Path) -> bool {
+    let opened = canonical_path(database).ok().and_then(|path| File::open(lock_path(&path)).ok());
+    opened.is_some_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// The canonical path of a file, so that two names of it get the same lock.
 pub(super) fn canonical_path(path: &Path) -> Result<PathBuf, StoreError> {
     if let Ok(real) = path.canonicalize() {

@@ -303,6 +303,16 @@ pub(super) async fn require_current_tables(conn: &mut SqliteConnection, path: &P
     }
 }
 
+/// Refuses tables or events that a newer version wrote; older ones are upgraded by a start.
+pub(super) async fn refuse_newer(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    match version(conn).await {
+        Ok(version) if version > NEWEST_VERSION => Err(newer_tables(path, version)),
+        Ok(NEWEST_VERSION) => refuse_newer_events(conn, path).await.map(drop),
+        Ok(_) => Ok(()),
+        Err(error) => Err(StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)))),
+    }
+}
+
 /// Refuses a file that may contain newer events than this binary reads; else returns the recorded version of the events
 /// in it.
 async fn refuse_newer_events(conn: &mut SqliteConnection, path: &Path) -> Result<Option<u16>, StoreError> {

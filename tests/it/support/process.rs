@@ -61,11 +61,29 @@ impl Pointsman {
     pub async fn try_start_with_own_listeners(start: &Start) -> Result<Self, String> {
         Self::spawn(start, &[], async |_| {}).await
     }
-    async fn spawn(start: &Start, listen: &[&str], meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
+    /// As [`Pointsman::try_start_with`], with `--succeed`: it takes over from the process that has the store.
+    pub async fn try_succeed(start: &Start, meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
+        Self::spawn(start, &["--listen", "127.0.0.1:0", "--succeed"], meanwhile).await
+    }
+    /// As [`Pointsman::try_start`], by a program that replaces itself by its arguments.
+    pub async fn try_start_by(start: &Start, launcher: &[&str]) -> Result<Self, String> {
+        Self::spawn_by(start, launcher, &["--listen", "127.0.0.1:0"], async |_| {}).await
+    }
+    async fn spawn(start: &Start, more: &[&str], meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
+        Self::spawn_by(start, &[], more, meanwhile).await
+    }
+    async fn spawn_by(
+        start: &Start,
+        launcher: &[&str],
+        more: &[&str],
+        meanwhile: impl AsyncFnOnce(u32),
+    ) -> Result<Self, String> {
+        let program: Vec<&str> = launcher.iter().copied().chain([BINARY]).collect();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&start.log).expect("a log file");
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(program[0])
+            .args(&program[1..])
             .args(["serve", "--admin", "127.0.0.1:0", "--store", &start.store])
-            .args(listen)
+            .args(more)
             .arg("--flags")
             .arg(&start.flags)
             // With a store that is not a file, the file of retry keys is here.

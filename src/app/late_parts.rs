@@ -1,0 +1,157 @@
+//! What the proxy uses of the engine and of what is around it, for as long as those do not exist: a process that takes
+//! over from another one serves routes without a workflow before it has the store.
+//!
+//! Always true: before [`LateParts::set`], every question is answered as if the store did not answer, and nothing is
+//! taken, begun or compared. The proxy asks none of them then: requests of routes with a workflow wait.
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::{BoxFuture, FutureExt, ready};
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use crate::exchange::{
+    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
+    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Settle, Source,
+};
+use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
+use crate::names::{RouteId, RunId};
+use crate::proxy::EngineArm;
+
+/// The parts, once they exist.
+#[derive(Clone, Default)]
+pub(super) struct LateParts(Arc<OnceLock<ProxiedParts>>);
+
+/// What the proxy uses.
+pub(super) struct ProxiedParts {
+    pub engine: EngineArm,
+    pub affinity: Arc<dyn Affinity>,
+    pub offer: Arc<dyn Offer>,
+    pub served_observer: Arc<dyn ServedObserver>,
+}
+
+impl LateParts {
+    /// They exist now. Called once.
+    pub(super) fn set(&self, parts: ProxiedParts) {
+        let _set_before = self.0.set(parts);
+    }
+
+    /// The engine's arm.
+    pub(super) fn engine(&self) -> EngineArm {
+        let parts = self.0.clone();
+        BoxCloneSyncService::new(tower::service_fn(move |request: ArmRequest| {
+            let engine = parts.get().map(|parts| parts.engine.clone());
+            async move {
+                match engine {
+                    Some(engine) => engine.oneshot(request).await,
+                    None => Ok(ArmReply::Refused(not_started(), RunReport::default())),
+                }
+            }
+        }))
+    }
+
+    fn affinity(&self) -> Option<&dyn Affinity> {
+        self.0.get().map(|parts| &*parts.affinity)
+    }
+
+    fn shadow(&self) -> Option<&dyn Offer> {
+        self.0.get().map(|parts| &*parts.offer)
+    }
+}
+
+fn not_started() -> ProblemDocument {
+    ProblemDocument {
+        status: 503,
+        kind: "engine-unavailable".into(),
+        title: "The engine cannot run this now".into(),
+        detail: "The engine has not started yet. Nothing was begun, so trying again cannot do the work twice.".into(),
+        source: Source::Workflow,
+        run: None,
+        retry_after_s: Some(1),
+        shared_step_begun: Some(false),
+    }
+}
+
+impl Affinity for LateParts {
+    fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>> {
+        self.affinity().map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.owner(key))
+    }
+    fn engine_owns_any(&self, family: &Family) -> bool {
+        self.affinity().is_none_or(|affinity| affinity.engine_owns_any(family))
+    }
+    fn remembered(&self, key: &RetryKey) -> Remembered {
+        self.affinity().map_or(Remembered::Unknown, |affinity| affinity.remembered(key))
+    }
+    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
+        self.affinity().map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.first_try(key))
+    }
+    fn engine_took_any<'a>(
+        &'a self,
+        any_caller: &'a RetryKey,
+        range: RangeInclusive<RetryKey>,
+    ) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
+        let affinity = self.affinity();
+        affinity.map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.engine_took_any(any_caller, range))
+    }
+    fn take_for_legacy<'a>(
+        &'a self,
+        keys: RetryKeys,
+        earlier: &'a EarlierKeys,
+        body: KnownBody,
+    ) -> BoxFuture<'a, LegacyTake> {
+        let unknown = || ready(LegacyTake::Unknown).boxed();
+        self.affinity().map_or_else(unknown, |affinity| affinity.take_for_legacy(keys, earlier, body))
+    }
+    fn give_to_legacy(&self, keys: RetryKeys) -> BoxFuture<'_, LegacyTake> {
+        let unknown = || ready(LegacyTake::Unknown).boxed();
+        self.affinity().map_or_else(unknown, |affinity| affinity.give_to_legacy(keys))
+    }
+    fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
+        self.affinity().map_or_else(|| ready(false).boxed(), |affinity| affinity.noted_earlier(keys))
+    }
+    fn record_served_unnoted<'a>(
+        &'a self,
+        keys: &'a RetryKeys,
+        route: &'a RouteId,
+        oldest_id: &'a RouteId,
+    ) -> BoxFuture<'a, ()> {
+        let nothing = || ready(()).boxed();
+        self.affinity().map_or_else(nothing, |affinity| affinity.record_served_unnoted(keys, route, oldest_id))
+    }
+    fn note_legacy_instance(&self, key: InstanceKey) {
+        if let Some(affinity) = self.affinity() {
+            affinity.note_legacy_instance(key);
+        }
+    }
+}
+
+impl Offer for LateParts {
+    fn open(&self, route: &RouteId, files_version: u64) -> ComparisonTicket {
+        let uncounted = || ComparisonTicket::new(route.clone(), files_version, Arc::new(Uncounted));
+        self.shadow().map_or_else(uncounted, |offer| offer.open(route, files_version))
+    }
+    fn offer(&self, ticket: ComparisonTicket, answered: Answered) {
+        if let Some(offer) = self.shadow() {
+            offer.offer(ticket, answered);
+        }
+    }
+    fn has_room(&self) -> bool {
+        self.shadow().is_some_and(Offer::has_room)
+    }
+}
+
+impl ServedObserver for LateParts {
+    fn served(&self, route: &RouteId, files_version: u64, served: Served) {
+        if let Some(parts) = self.0.get() {
+            parts.served_observer.served(route, files_version, served);
+        }
+    }
+}
+
+/// Counts nothing: nothing is offered before there is evidence.
+struct Uncounted;
+
+impl Settle for Uncounted {
+    fn settle(&self, _route: &RouteId, _files_version: u64, _outcome: ComparisonOutcome) {}
+}

@@ -1,0 +1,219 @@
+//! A process from the end of its start to its own end: it stops, or hands over to a successor.
+//!
+//! Always true: the listeners are closed only when the process is to stop or a successor has started; the store is
+//! released only when nothing of this process can use it any more. The order at the end: requests, the shadow queue,
+//! runs, buffered evidence and retry keys, the API, the store.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::front::Front;
+use super::parts::Parts;
+use super::sockets::{GivenSocket, GivenSockets};
+use super::succession::control_socket::ControlSocket;
+use super::succession::predecessor::{self, Offer, Successor};
+use super::succession::status::{HandOverEnd, SuccessionStatus};
+use crate::config::{FlagFileWatcher, Settings, StoreUrl};
+use crate::limits::Limits;
+use crate::proxy::Drained;
+
+/// How a process has ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It has stopped, or a successor has taken over.
+    Stopped,
+    /// A successor was lost after this process had released its store: it is to start again, on these sockets.
+    SuccessorLost(GivenSockets),
+}
+
+/// What runs.
+pub(super) struct Running {
+    pub front: Front,
+    pub parts: Parts,
+    pub limits: Arc<Limits>,
+    pub watch: FlagFileWatcher,
+    /// Ended when the parts are drained.
+    pub tasks: Vec<JoinHandle<()>>,
+    pub admin_stop: CancellationToken,
+    pub admin_listeners: JoinHandle<()>,
+    /// Cancelled when the process is to stop.
+    pub stop: CancellationToken,
+    pub successors: Option<Successors>,
+    pub succession: Arc<SuccessionStatus>,
+}
+
+/// Where successors ask.
+pub(super) struct Successors {
+    answering: JoinHandle<()>,
+    accepting: mpsc::Receiver<Successor>,
+}
+
+impl Successors {
+    /// Listens for them, if the store is one that is handed over.
+    pub(super) fn listen(settings: &Settings, front: &Front) -> Option<Self> {
+        let StoreUrl::Sqlite(path) = &settings.store else { return None };
+        let socket = match ControlSocket::bind(path) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "no socket beside the store: this process cannot be succeeded (`serve --succeed`)");
+                return None;
+            }
+        };
+        let (found, accepting) = mpsc::channel(1);
+        let (flags, sockets) = (front.flags.clone(), front.sockets.offer());
+        let offer = move || {
+            let sockets = sockets.as_ref().map_err(|error| std::io::Error::new(error.kind(), error.to_string()))?;
+            let copies = sockets.iter().map(|(offered, socket)| Ok((offered.clone(), socket.try_clone()?)));
+            Ok(Offer {
+                sockets: copies.collect::<std::io::Result<_>>()?,
+                workflow_requests: flags.load().workflow_requests(),
+            })
+        };
+        Some(Self { answering: tokio::spawn(predecessor::answer(socket, offer, found)), accepting })
+    }
+
+    /// Answers no more. The socket is removed when this returns.
+    async fn end(self) {
+        self.answering.abort();
+        let _ = self.answering.await; // it was aborted
+    }
+}
+
+impl Running {
+    /// Runs until the process is to stop, or has handed over.
+    pub(super) async fn run(mut self) -> Ended {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return self.stop().await,
+                successor = next(&mut self.successors) => match self.prepare_hand_over(successor).await {
+                    Ok(successor) => return self.hand_over(successor).await,
+                    Err(successor) => self.succession.note_end(&successor.party, HandOverEnd::GoesOn),
+                },
+            }
+        }
+    }
+
+    async fn stop(self) -> Ended {
+        let Self { mut front, parts, limits, watch, tasks, admin_stop, admin_listeners, successors, .. } = self;
+        if let Some(successors) = successors {
+            successors.end().await;
+        }
+        tokio::time::sleep(Limits::ms(limits.stop_delay_ms)).await;
+        let serving = front.serving();
+        drop(front.sockets); // from here on nobody listens, unless the service manager does
+        front.close.cancel();
+        served(serving).await;
+        drop(watch);
+        let ending = Ending { parts: &parts, limits: &limits, tasks, admin_stop, admin_listeners };
+        ending.end().await;
+        tracing::info!("stopped");
+        Ended::Stopped
+    }
+
+    /// Lets the successor accept alone, and waits until nothing that it does not see needs the store. Returns the
+    /// successor, as an error if it is lost: then all is as before.
+    async fn prepare_hand_over(&self, mut successor: Successor) -> Result<Successor, Successor> {
+        self.succession.note_hand_over(&successor.party);
+        let proxy = &self.front.proxy;
+        proxy.begin_hand_over();
+        let cut = tokio::select! {
+            biased;
+            () = successor.lost() => {
+                proxy.end_hand_over();
+                return Err(successor);
+            }
+            cut = proxy.finish_workflows(Limits::ms(self.limits.drain_ms)) => cut,
+        };
+        tracing::info!(cut, "no request of a route with a workflow is in progress: the store is released");
+        Ok(successor)
+    }
+
+    /// Releases the store, and ends once the successor has started and what is open here has ended.
+    async fn hand_over(self, mut successor: Successor) -> Ended {
+        let Self { mut front, parts, limits, watch, tasks, admin_stop, admin_listeners, stop, successors, succession } =
+            self;
+        drop(watch);
+        // Before the store: the next process that has it listens there.
+        if let Some(successors) = successors {
+            successors.end().await;
+        }
+        let ending = Ending { parts: &parts, limits: &limits, tasks, admin_stop, admin_listeners };
+        if !ending.end().await {
+            tracing::error!(
+                "the store was not released in time: this process ends at once, so that its locks go with it"
+            );
+            return Ended::Stopped;
+        }
+        if successor.start_with_store().await {
+            succession.note_end(&successor.party, HandOverEnd::Done);
+            let serving = front.serving();
+            drop(front.sockets);
+            front.proxy.leave_listeners();
+            tokio::spawn(async move {
+                stop.cancelled().await;
+                front.close.cancel();
+            });
+            served(serving).await;
+            tracing::info!("stopped: the successor serves");
+            return Ended::Stopped;
+        }
+        succession.note_end(&successor.party, HandOverEnd::StartsAgain);
+        let kept = front.sockets.offer().and_then(|all| all.into_iter().map(GivenSocket::handed_over).collect());
+        // What is open goes on beside the new start, within its bound.
+        front.proxy.leave_listeners();
+        match kept {
+            Ok(_) if stop.is_cancelled() => Ended::Stopped,
+            Ok(kept) => Ended::SuccessorLost(GivenSockets::HandedOver(kept)),
+            Err(error) => {
+                tracing::error!(%error, "the sockets were lost: the process ends");
+                Ended::Stopped
+            }
+        }
+    }
+}
+
+/// The next successor that accepts; never, if none can.
+async fn next(successors: &mut Option<Successors>) -> Successor {
+    if let Some(successors) = successors
+        && let Some(successor) = successors.accepting.recv().await
+    {
+        return successor;
+    }
+    std::future::pending().await
+}
+
+/// Waits until the proxy has ended.
+async fn served(serving: Option<JoinHandle<Drained>>) {
+    let Some(serving) = serving else { return };
+    match serving.await {
+        Ok(Drained { cut, took }) => tracing::info!(cut_off = cut, ?took, "the proxy is drained"),
+        Err(error) => tracing::error!(%error, "the task that serves clients panicked"),
+    }
+}
+
+/// What ends once no request needs it any more.
+struct Ending<'a> {
+    parts: &'a Parts,
+    limits: &'a Limits,
+    tasks: Vec<JoinHandle<()>>,
+    admin_stop: CancellationToken,
+    admin_listeners: JoinHandle<()>,
+}
+
+impl Ending<'_> {
+    /// Drains the parts and releases the store. Returns whether it is released.
+    async fn end(self) -> bool {
+        let Self { parts, limits, tasks, admin_stop, admin_listeners } = self;
+        let recorded_until = parts.drain(limits).await;
+        for task in tasks {
+            task.abort();
+        }
+        admin_stop.cancel();
+        let _ = admin_listeners.await; // a panic in there was logged by its own task
+        parts.ladder.end_freezes(recorded_until).await;
+        parts.release(limits).await
+    }
+}

@@ -1,0 +1,21 @@
+//! Which signals a process obeys.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The signals that a running process obeys, apart from those that end it. Without a handler each of them would end it.
+pub struct Signals {
+    /// SIGHUP: read the files again.
+    pub hangups: Signal,
+    /// SIGUSR1: open the access log again.
+    pub reopens: Signal,
+}
+
+impl Signals {
+    /// Handles the signals from now on.
+    ///
+    /// # Errors
+    /// A handler cannot be installed.
+    pub fn handle() -> std::io::Result<Self> {
+        Ok(Self { hangups: signal(SignalKind::hangup())?, reopens: signal(SignalKind::user_defined1())? })
+    }
+}

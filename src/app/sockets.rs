@@ -1,0 +1,269 @@
+//! The sockets on which a process listens: opened here, given to it by a service manager, or handed over by the process
+//! before it.
+//!
+//! Always true: each listener of the files has one socket, or the process does not start. If a service manager gave
+//! sockets, none is opened here, and each of them belongs to a listener: by its address, else by its name (`listen`,
+//! `admin`, `api`; several of one name in the order of the files). Of those that are handed over, the ones that have no
+//! listener any more are left to the other process, and the missing ones are opened.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::succession::OfferedSocket;
+use crate::config::Settings;
+
+/// A listening socket that was opened before this process started.
+#[derive(Debug)]
+pub struct GivenSocket {
+    pub(super) socket: TcpListener,
+    /// The address to which it is bound.
+    pub(super) address: SocketAddr,
+    /// The name that its giver has for it; may be empty.
+    pub(super) name: String,
+    /// Its address in the files of the process that hands it over.
+    pub(super) declared: Option<SocketAddr>,
+    /// Where it came from, for errors.
+    pub(super) origin: String,
+}
+
+/// The sockets that a process is given.
+#[derive(Debug, Default)]
+pub enum GivenSockets {
+    /// None: it opens its own.
+    #[default]
+    None,
+    /// By a service manager.
+    Activated(Vec<GivenSocket>),
+    /// By another process, or by this one when it starts again.
+    HandedOver(Vec<GivenSocket>),
+}
+
+/// The listening sockets of a process, in the order of the files.
+#[derive(Debug)]
+pub(super) struct Sockets(Vec<(Declared, TcpListener)>);
+
+/// One listener of the files.
+#[derive(Clone, Copy, Debug)]
+struct Declared {
+    /// The name of its socket.
+    name: &'static str,
+    /// Its key in the files.
+    key: &'static str,
+    address: SocketAddr,
+}
+
+const LISTEN: &str = "listen";
+const ADMIN: &str = "admin";
+const API: &str = "api";
+
+impl Declared {
+    /// The listeners of the files: those of the proxy, `admin`, and `api` if there is one.
+    fn all(settings: &Settings) -> Vec<Self> {
+        let proxy =
+            settings.listen.iter().map(|listener| Self { name: LISTEN, key: "listen", address: listener.address });
+        let admin = Self { name: ADMIN, key: "admin.listen", address: settings.admin };
+        let api = settings.api.map(|address| Self { name: API, key: "api.listen", address });
+        proxy.chain([admin]).chain(api).collect()
+    }
+}
+
+impl GivenSocket {
+    /// One that the process before this one offers.
+    pub(super) fn handed_over((offered, socket): (OfferedSocket, TcpListener)) -> io::Result<Self> {
+        let OfferedSocket { name, declared } = offered;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address, name, declared: Some(declared), origin: "a socket that was handed over".to_owned() })
+    }
+}
+
+impl Sockets {
+    /// The sockets of the listeners.
+    ///
+    /// # Errors
+    /// An address cannot be used; the sockets that a service manager gave are not those of the files.
+    pub(super) async fn open(settings: &Settings, given: GivenSockets) -> anyhow::Result<Self> {
+        let declared = Declared::all(settings);
+        let found = match given {
+            GivenSockets::None => declared.iter().map(|_| None).collect(),
+            GivenSockets::Activated(given) => assign(&declared, given)?.into_iter().map(Some).collect(),
+            GivenSockets::HandedOver(given) => take(&declared, given),
+        };
+        let mut sockets = Vec::new();
+        for (declared, found) in declared.into_iter().zip(found) {
+            let socket = match found {
+                Some(socket) => socket,
+                None => bind(&declared).await?,
+            };
+            socket.set_nonblocking(true)?;
+            sockets.push((declared, socket));
+        }
+        Ok(Self(sockets))
+    }
+
+    /// Copies of the proxy's sockets.
+    pub(super) fn proxy(&self) -> io::Result<Vec<TcpListener>> {
+        self.0.iter().filter(|(declared, _)| declared.name == LISTEN).map(|(_, socket)| socket.try_clone()).collect()
+    }
+
+    /// A copy of the API's socket.
+    pub(super) fn admin(&self) -> io::Result<TcpListener> {
+        self.copy(ADMIN).unwrap_or_else(|| Err(io::Error::other("the API has no socket")))
+    }
+
+    /// A copy of the socket of the listener for applications, if there is one.
+    pub(super) fn api(&self) -> io::Result<Option<TcpListener>> {
+        self.copy(API).transpose()
+    }
+
+    fn copy(&self, name: &str) -> Option<io::Result<TcpListener>> {
+        self.0.iter().find(|(declared, _)| declared.name == name).map(|(_, socket)| socket.try_clone())
+    }
+
+    /// Copies for a successor.
+    pub(super) fn offer(&self) -> io::Result<Vec<(OfferedSocket, TcpListener)>> {
+        let offered = |(declared, socket): &(Declared, TcpListener)| {
+            Ok((OfferedSocket { name: declared.name.to_owned(), declared: declared.address }, socket.try_clone()?))
+        };
+        self.0.iter().map(offered).collect()
+    }
+}
+
+/// Opens a socket. The runtime's queue of new connections is longer than that of the standard library.
+async fn bind(declared: &Declared) -> anyhow::Result<TcpListener> {
+    let Declared { key, address, .. } = *declared;
+    let listening = || format!("listening on {address} (`{key}`)");
+    let socket = tokio::net::TcpListener::bind(address).await.with_context(listening)?;
+    socket.into_std().with_context(listening)
+}
+
+type Belongs = fn(&GivenSocket, &Declared) -> bool;
+
+fn is_at_its_address(given: &GivenSocket, declared: &Declared) -> bool {
+    given.address.ip() == declared.address.ip() && given.address.port() == declared.address.port()
+}
+
+/// Finds the socket of each listener by the first of these rules that finds one. Removes them from those that were
+/// given.
+fn find(declared: &[Declared], given: &mut Vec<GivenSocket>, rules: [Belongs; 2]) -> Vec<Option<GivenSocket>> {
+    let mut found: Vec<Option<GivenSocket>> = declared.iter().map(|_| None).collect();
+    for belongs in rules {
+        for (declared, found) in declared.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+            let index = given.iter().position(|given| belongs(given, declared));
+            *found = index.map(|index| given.remove(index));
+        }
+    }
+    found
+}
+
+/// The sockets that were handed over and have a listener. Its name must be the same: the other process still answers on
+/// the socket in that part.
+fn take(declared: &[Declared], mut given: Vec<GivenSocket>) -> Vec<Option<TcpListener>> {
+    let is_same: Belongs = |given, declared| given.name == declared.name && given.declared == Some(declared.address);
+    let is_at: Belongs = |given, declared| given.name == declared.name && is_at_its_address(given, declared);
+    find(declared, &mut given, [is_same, is_at]).into_iter().map(|found| found.map(|found| found.socket)).collect()
+}
+
+/// Finds the socket of each listener among those that a service manager gave.
+fn assign(declared: &[Declared], mut given: Vec<GivenSocket>) -> anyhow::Result<Vec<TcpListener>> {
+    // By address first, so that a socket that has a listener's address is not taken for another one of its name.
+    let found = find(declared, &mut given, [is_at_its_address, |given, declared| given.name == declared.name]);
+    if let Some(GivenSocket { address, name, origin, .. }) = given.first() {
+        let named = if name.is_empty() { String::new() } else { format!(", named `{name}`") };
+        bail!(
+            "{origin} listens on {address}{named}, and that is no listener of the files: {}. Name a socket `listen`, \
+             `admin` or `api` if its address differs from the one in the files. Nothing was started",
+            listed(declared)
+        );
+    }
+    let sockets = declared.iter().zip(found).map(|(Declared { key, address, name }, found)| {
+        let found = found.with_context(|| {
+            format!(
+                "sockets were passed to this process, and none is for `{key}` ({address}): pass one that is bound to \
+                 this address or has the name `{name}`. Nothing was started"
+            )
+        })?;
+        ensure!(
+            found.address.ip().is_loopback() || !address.ip().is_loopback(),
+            "{} for `{key}` listens on {}, which other machines can reach; the files say {address}. Write the address \
+             into the files, so that they are checked for it. Nothing was started",
+            found.origin,
+            found.address
+        );
+        Ok(found.socket)
+    });
+    sockets.collect()
+}
+
+fn listed(declared: &[Declared]) -> String {
+    let all: Vec<_> = declared.iter().map(|Declared { key, address, .. }| format!("`{key}` {address}")).collect();
+    all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(name: &'static str, address: &str) -> Declared {
+        Declared { name, key: name, address: address.parse().unwrap() }
+    }
+
+    fn given(name: &str) -> GivenSocket {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, origin) = (socket.local_addr().unwrap(), "it".to_owned());
+        GivenSocket { address, socket, name: name.to_owned(), declared: None, origin }
+    }
+
+    fn addresses(sockets: &[TcpListener]) -> Vec<SocketAddr> {
+        sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_socket_belongs_to_the_listener_with_its_address_or_else_with_its_name() {
+        let (a, b) = (given("admin"), given("listen"));
+        let all = [declared("listen", "127.0.0.1:1"), declared("admin", &a.address.to_string())];
+        let expected = [b.address, a.address];
+        assert_eq!(addresses(&assign(&all, vec![a, b]).unwrap()), expected);
+    }
+
+    #[test]
+    fn a_listener_without_a_socket_is_named() {
+        let all = [declared("listen", "127.0.0.1:1"), declared("admin", "127.0.0.1:2")];
+        let refused = assign(&all, vec![given("listen")]).unwrap_err().to_string();
+        assert!(refused.contains("none is for `admin` (127.0.0.1:2)"), "{refused}");
+    }
+
+    #[test]
+    fn a_socket_without_a_listener_is_refused() {
+        let (one, more) = (given("listen"), given("other"));
+        let at = more.address.to_string();
+        let refused = assign(&[declared("listen", "127.0.0.1:1")], vec![one, more]).unwrap_err().to_string();
+        assert!(refused.contains(&at) && refused.contains("named `other`"), "{refused}");
+    }
+
+    #[test]
+    fn a_socket_is_not_reached_by_more_machines_than_its_listener_in_the_files() {
+        let socket = TcpListener::bind("0.0.0.0:0").unwrap();
+        let open = GivenSocket { address: socket.local_addr().unwrap(), socket, ..given("admin") };
+        let refused = assign(&[declared("admin", "127.0.0.1:1")], vec![open]).unwrap_err().to_string();
+        assert!(refused.contains("other machines can reach"), "{refused}");
+    }
+
+    #[test]
+    fn of_handed_over_sockets_those_with_a_listener_of_the_same_name_are_taken() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (a, b, c) = (given("listen"), given("listen"), given("admin"));
+        let (at_a, at_b, at_c) = (a.address, b.address, c.address);
+        let a = GivenSocket { declared: Some(any), ..a };
+        let all = [
+            declared("listen", &at_b.to_string()),
+            declared("listen", "127.0.0.1:0"),
+            declared("listen", &at_c.to_string()),
+            declared("admin", "127.0.0.1:0"),
+        ];
+        let taken = take(&all, vec![a, b, c]);
+        let taken: Vec<_> = taken.iter().map(|it| it.as_ref().map(|it| it.local_addr().unwrap())).collect();
+        assert_eq!(taken, [Some(at_b), Some(at_a), None, None], "the API still answers on its own");
+    }
+}

@@ -1,0 +1,194 @@
+//! Starts the parts that need the store, what runs in the background, and the API.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::signal::unix::Signal;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::front::Front;
+use super::listener_tls::ListenersInForce;
+use super::parts::{OpenedStore, Parts};
+use super::reload_requests::ReloadRequests;
+use super::signals::Signals;
+use super::succession::status::SuccessionStatus;
+use super::{background, memory, process_status, retention, services, time};
+use crate::access_log::AccessLog;
+use crate::admin::{self, AdminParts, RouteTraffic};
+use crate::clock;
+use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, WatchTiming};
+use crate::telemetry;
+
+/// How often evidence is written to the store.
+const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
+
+/// What the start of the parts needs, apart from the files and the store.
+pub(super) struct StartingParts<'a> {
+    pub flags: PathBuf,
+    pub overrides: Overrides,
+    pub signals: Signals,
+    pub engine: &'a Handle,
+    pub admin: &'a Handle,
+    pub stop: &'a CancellationToken,
+    pub succession: &'a Arc<SuccessionStatus>,
+}
+
+/// What was started.
+pub(super) struct StartedParts {
+    pub parts: Parts,
+    pub watch: FlagFileWatcher,
+    pub tasks: Vec<JoinHandle<()>>,
+    pub admin_stop: CancellationToken,
+    pub admin_listeners: JoinHandle<()>,
+    /// The address of the API.
+    pub admin: SocketAddr,
+    /// The address of the listener for applications, if there is one.
+    pub api: Option<SocketAddr>,
+}
+
+impl StartingParts<'_> {
+    /// Starts them over an opened store.
+    ///
+    /// # Errors
+    /// The files must not be put in force, or the store does not answer. The store is closed then.
+    pub(super) async fn start(
+        self,
+        files: &Arc<ArcSwap<Loaded>>,
+        front: &Front,
+        opened: OpenedStore,
+    ) -> anyhow::Result<StartedParts> {
+        let Self { flags, overrides, signals, engine, admin, stop, succession } = self;
+        let Loaded { setup, warnings, hash, other_files, read_at: _ } = Loaded::clone(&files.load());
+        let limits = setup.limits.clone();
+        let recorder = telemetry::recorder();
+        let (admin_listener, api_listener) = front.admin_listeners(admin)?;
+        let admin_listen = admin_listener.local_addr()?;
+        let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let (watch, readings) = FlagFileWatcher::start(&flags, overrides, hash, other_files, WatchTiming::default())
+            .context("watching the flag files")?;
+        watch.reload_on_hangup(signals.hangups);
+        let parts = {
+            let (setup, flags) = (setup.clone(), front.flags.clone());
+            let locked = opened.locked_files();
+            match engine.spawn(async move { Parts::start(opened, &setup, flags).await }).await? {
+                Ok(parts) => parts,
+                Err(error) => {
+                    locked.release(&limits).await;
+                    return Err(error);
+                }
+            }
+        };
+        let reload_status = Arc::new(ReloadStatus::new(warnings));
+        let reload_requests = Arc::new(ReloadRequests::new(watch.trigger()));
+
+        {
+            let parts = parts.clone();
+            engine.spawn(async move { parts.engine.recover_in_background().await }).await?;
+        }
+        background::report_health(&parts);
+
+        let admin_stop = CancellationToken::new();
+        let render = {
+            let (parts, reload_status, recorder) = (parts.clone(), reload_status.clone(), recorder.clone());
+            let tls = front.tls.clone();
+            move || {
+                parts.evidence.scrape(|| {
+                    parts.shadow.publish();
+                    parts.affinity.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
+                    reload_status.publish_age();
+                    tls.publish();
+                    recorder.as_ref().map(telemetry::render).unwrap_or_default()
+                })
+            }
+        };
+        let admin_parts = AdminParts {
+            engine: parts.engine.clone(),
+            deprecated_start: setup.settings.deprecated_start,
+            workflows: {
+                let names = parts.workflows.clone();
+                Arc::new(move || names.load().to_vec())
+            },
+            stopping: admin_stop.clone(),
+            ladder: parts.ladder.clone(),
+            evidence: parts.evidence.clone(),
+            store: parts.store.clone(),
+            render_metrics: Arc::new(render),
+            tokens: setup.settings.tokens.clone(),
+            listen: admin_listen,
+            proxy_listen: front.listen.clone(),
+            started: clock::now(),
+            limits: limits.clone(),
+            process_status: {
+                let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
+                let (proxy, succession) = (front.proxy.clone(), succession.clone());
+                Arc::new(move || {
+                    process_status::of(&parts, &proxy, &reload_status, &succession, stop.is_cancelled())
+                })
+            },
+            reload: {
+                let requests = reload_requests.clone();
+                Arc::new(move || requests.ask())
+            },
+            services: {
+                let engine = parts.engine.clone();
+                Arc::new(move || services::rows(&engine))
+            },
+            traffic: {
+                let proxy = front.proxy.clone();
+                Arc::new(move |route| {
+                    let (requests, overhead_p50_us) = proxy.traffic_counts(route);
+                    RouteTraffic { requests, overhead_p50_us }
+                })
+            },
+        };
+        let mut admin_listeners = vec![(admin_listener, admin::router(admin_parts.clone()))];
+        if let (Some(listener), Some(listen)) = (api_listener, api) {
+            admin_listeners.push((listener, admin::applications(AdminParts { listen, ..admin_parts })));
+        }
+        let admin_listeners: JoinHandle<()> = {
+            let (stop, max) = (admin_stop.clone(), limits.api_connections_max);
+            admin.spawn(async move { admin::serve(admin_listeners, max, stop.cancelled()).await })
+        };
+
+        let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        tasks.push(engine.spawn(background::reload(
+            parts.clone(),
+            setup.clone(),
+            files.clone(),
+            ListenersInForce { tls: front.tls.clone(), forwarding: front.forwarding.clone() },
+            reload_status,
+            reload_requests,
+            readings,
+        )));
+        tasks.push(engine.spawn(reopen_on_signal(signals.reopens, front.access_log.clone())));
+        tasks.push(engine.spawn(background::health(parts.clone())));
+        tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
+        tasks.push(engine.spawn(time::track_machine_clock()));
+        tasks.push(engine.spawn(time::note_running(parts.store.clone(), parts.affinity.clone())));
+        let retry_window = Duration::from_secs(limits.retry_window_s);
+        tasks.push(engine.spawn(retention::purge_periodically(
+            parts.store.clone(),
+            parts.retention.clone(),
+            retry_window,
+        )));
+        tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
+        tasks.extend([engine, admin].map(|runtime| runtime.spawn(memory::return_freed_pages())));
+        Ok(StartedParts { parts, watch, tasks, admin_stop, admin_listeners, admin: admin_listen, api })
+    }
+}
+
+/// Opens the access log again whenever the process gets SIGUSR1. Without an access log the signal does nothing.
+async fn reopen_on_signal(mut reopens: Signal, access_log: Option<Arc<AccessLog>>) {
+    while reopens.recv().await.is_some() {
+        if let Some(access_log) = &access_log {
+            access_log.reopen();
+        }
+    }
+}

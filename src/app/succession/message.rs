@@ -1,0 +1,87 @@
+//! The messages of a hand-over.
+
+use std::net::SocketAddr;
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+use crate::flag::RouteMatch;
+
+/// One message. Fields that a later version adds are ignored; what changes the meaning of others gets a new
+/// [`super::PROTOCOL`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub(super) enum Message {
+    /// The successor asks for the sockets.
+    Hello(Party),
+    /// The old process offers them; they follow, in this order.
+    Offer {
+        from: Party,
+        sockets: Vec<OfferedSocket>,
+        /// The requests that may concern a workflow by the files of the old process.
+        workflow_requests: Vec<OfferedMatch>,
+    },
+    /// The old process does not hand over.
+    Refused { why: String },
+    /// The successor accepts.
+    Accepting,
+    /// The old process has let go of the store.
+    Released,
+    /// The successor has started with the store.
+    Started,
+}
+
+/// One of the two processes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::app) struct Party {
+    pub protocol: u32,
+    /// The version of the binary.
+    pub version: String,
+    /// The id of the process.
+    pub process: u32,
+}
+
+impl Party {
+    /// This process.
+    pub(super) fn this() -> Self {
+        Self { protocol: super::PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned(), process: std::process::id() }
+    }
+}
+
+impl std::fmt::Display for Party {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} (version {})", self.process, self.version)
+    }
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::app) struct OfferedSocket {
+    /// The listener: `listen`, `admin` or `api`.
+    pub name: String,
+    /// Its address in the files, which may have port 0.
+    pub declared: SocketAddr,
+}
+
+/// The requests of one route.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct OfferedMatch {
+    method: String,
+    path: String,
+    host: Option<String>,
+}
+
+impl From<&RouteMatch> for OfferedMatch {
+    fn from(matches: &RouteMatch) -> Self {
+        let RouteMatch { method, path, host } = matches;
+        Self { method: method.as_str().to_owned(), path: path.clone(), host: host.clone() }
+    }
+}
+
+impl OfferedMatch {
+    /// `None` if it is none that a file could have.
+    pub(super) fn into_match(self) -> Option<RouteMatch> {
+        let Self { method, path, host } = self;
+        Some(RouteMatch { method: Method::from_bytes(method.as_bytes()).ok()?, path, host })
+    }
+}

@@ -1,0 +1,121 @@
+//! The side of the process that hands over.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::channel::{Channel, Messages};
+use super::control_socket::{ControlSocket, check_user};
+use super::message::{Message, OfferedMatch, OfferedSocket, Party};
+use super::{ANSWER_MAX, PREPARATION_MAX, PROTOCOL};
+use crate::flag::RouteMatch;
+
+/// What a process offers to its successor.
+pub(in crate::app) struct Offer {
+    /// Its sockets.
+    pub sockets: Vec<(OfferedSocket, TcpListener)>,
+    /// The requests that may concern a workflow by its files, or did by earlier ones.
+    pub workflow_requests: Vec<RouteMatch>,
+}
+
+/// A successor that accepts.
+pub(in crate::app) struct Successor {
+    /// Which process.
+    pub party: Party,
+    messages: Messages,
+    /// Another successor is refused until this one is dropped.
+    _only: Only,
+}
+
+/// Stands for the one successor that a process has.
+struct Only(Arc<AtomicBool>);
+
+impl Drop for Only {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Successor {
+    /// Waits until it is lost. It says nothing before it gets the store; if it does, it counts as lost too.
+    pub(in crate::app) async fn lost(&mut self) {
+        let _ = self.messages.receive().await; // any message is out of turn
+    }
+
+    /// Tells it that the store is free, and waits until it has started with it. Returns whether it has.
+    pub(in crate::app) async fn start_with_store(&mut self) -> bool {
+        self.messages.send(&Message::Released).await.is_ok()
+            && matches!(self.messages.receive().await, Some(Message::Started))
+    }
+}
+
+/// Answers processes that want to succeed this one; those that accept come to `accepting`. Ends with the task.
+pub(in crate::app) async fn answer(
+    socket: ControlSocket,
+    offer: impl Fn() -> io::Result<Offer> + Send + Sync + 'static,
+    accepting: mpsc::Sender<Successor>,
+) {
+    let (offer, has_successor) = (Arc::new(offer), Arc::new(AtomicBool::new(false)));
+    loop {
+        let stream = match socket.listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a successor could not be accepted");
+                tokio::time::sleep(ANSWER_MAX / 100).await;
+                continue;
+            }
+        };
+        let (offer, has_successor, accepting) = (offer.clone(), has_successor.clone(), accepting.clone());
+        tokio::spawn(async move {
+            match prepare(stream, &*offer, has_successor).await {
+                Ok(successor) => drop(accepting.send(successor).await),
+                Err(error) => tracing::warn!(%error, "no successor: this process goes on"),
+            }
+        });
+    }
+}
+
+/// Gives a process the sockets, and waits until it accepts.
+async fn prepare(
+    stream: UnixStream,
+    offer: &(impl Fn() -> io::Result<Offer> + Send + Sync),
+    has_successor: Arc<AtomicBool>,
+) -> io::Result<Successor> {
+    check_user(&stream)?;
+    let mut channel = Channel::new(stream);
+    let Message::Hello(party) = timeout(ANSWER_MAX, channel.receive()).await?? else {
+        return Err(io::Error::other("it did not say what it is"));
+    };
+    let this = Party::this();
+    let refused = match party.protocol {
+        PROTOCOL if !has_successor.swap(true, Ordering::AcqRel) => None,
+        PROTOCOL => Some(format!("{this} hands over to another process already")),
+        other => Some(format!(
+            "{this} hands over by version {PROTOCOL} of the protocol, and {party} speaks version {other}: stop the one, \
+             then start the other"
+        )),
+    };
+    if let Some(why) = refused {
+        timeout(ANSWER_MAX, channel.send(&Message::Refused { why: why.clone() })).await??;
+        return Err(io::Error::other(why));
+    }
+    let only = Only(has_successor);
+    let Offer { sockets, workflow_requests } = offer()?;
+    let (sockets, listeners): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
+    let workflow_requests = workflow_requests.iter().map(OfferedMatch::from).collect();
+    let offered = async {
+        channel.send(&Message::Offer { from: this, sockets, workflow_requests }).await?;
+        channel.send_sockets(&listeners).await
+    };
+    timeout(ANSWER_MAX, offered).await??;
+    tracing::info!(successor = %party, "a successor has the sockets; this process goes on until it accepts");
+    match timeout(PREPARATION_MAX, channel.receive()).await?? {
+        Message::Accepting => Ok(Successor { party, messages: channel.into_messages(), _only: only }),
+        _ => Err(io::Error::other("the successor did not say that it accepts")),
+    }
+}

@@ -227,7 +227,7 @@ impl Parking {
                         guard.clear_ready();
                     }
                     Err(error) => {
-                        tracing::error!(%error, "idle connections are closed: their epoll set cannot be watched any more");
+                        tracing::error!(%error, "parked connections are closed: nothing watches them any more");
                         self.stop().into_iter().for_each(|(connection, read)| resume(connection, read));
                         return pending().await;
                     }

@@ -1,9 +1,13 @@
 //! Returns freed memory to the operating system.
 //!
-//! The allocator returns freed pages only while a thread allocates or frees: after a burst, an idle process would
-//! keep them.
+//! The allocator returns freed pages only while a thread allocates or frees, and each thread only its own: after a
+//! burst, an idle process would keep them.
 
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+use tokio::runtime::Handle;
 
 /// The pause between two calls.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -13,6 +17,35 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub(super) async fn return_freed_pages() {
     loop {
         tokio::time::sleep(PAUSE).await;
+        collect();
+    }
+}
+
+/// How often threads were asked to return their pages.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// How many of the requests this thread has seen.
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Has all threads of a runtime return their freed pages periodically; they call [`return_own_freed_pages`] when they
+/// become idle. Never ends.
+pub(super) async fn ask_threads_of(runtime: Handle) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        REQUESTS.fetch_add(1, Relaxed);
+        // Threads that are idle already become idle once more: each that finds a task wakes another one.
+        for _ in 0..runtime.metrics().num_workers() {
+            runtime.spawn(std::future::ready(()));
+        }
+    }
+}
+
+/// Returns the freed pages of this thread, if it was asked to since the last call.
+pub(super) fn return_own_freed_pages() {
+    let requests = REQUESTS.load(Relaxed);
+    if SEEN.replace(requests) != requests {
         collect();
     }
 }

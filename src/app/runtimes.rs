@@ -2,6 +2,8 @@
 
 use tokio::runtime::{Builder, Runtime};
 
+use super::memory;
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -21,7 +23,9 @@ pub(super) fn admin_runtime() -> std::io::Result<Runtime> {
 
 /// Threads of everything else.
 pub(super) fn runtime() -> std::io::Result<Runtime> {
-    let runtime = Builder::new_multi_thread().enable_all().thread_name("pointsman").build()?;
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().thread_name("pointsman").on_thread_park(memory::return_own_freed_pages);
+    let runtime = builder.build()?;
     handle_file_size_signal(&runtime)?;
     Ok(runtime)
 }

@@ -11,7 +11,7 @@ use crate::limits::{
 use crate::problem::{Problems, Site};
 
 /// Limits for which 0 has a meaning; any other 0 would stop the process from working.
-const MAY_BE_ZERO: [&str; 11] = [
+const MAY_BE_ZERO: [&str; 12] = [
     "total_ms",
     "stop_delay_ms",
     "drain_ms",
@@ -23,6 +23,7 @@ const MAY_BE_ZERO: [&str; 11] = [
     "run_snapshot_bytes_max",
     "service_unrepeatable_idle_ms",
     "service_connection_age_ms",
+    "client_park_ms",
 ];
 
 /// Limits that have a smallest value other than 1, and what needs it.

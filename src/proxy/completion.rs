@@ -86,6 +86,11 @@ impl Unflushed {
         }
     }
 
+    /// Whether the socket has not taken all of a reply.
+    pub(super) fn is_any(&self) -> bool {
+        self.is_any.load(Relaxed)
+    }
+
     fn take(&self) -> Option<(Completion, Vec<Completion>)> {
         if !self.is_any.load(Relaxed) {
             return None;

@@ -10,13 +10,13 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -30,9 +30,11 @@ use super::cut::Cut;
 use super::drain::{self, Close};
 use super::endpoint::{Endpoint, Protocol};
 use super::exchange_record::CurrentRecord;
-use super::headers::{Forwarder, Scheme};
+use super::headers::Forwarder;
 use super::http2;
 use super::monotonic::{NEVER, instant, now};
+use super::open_connections::OpenCount;
+use super::parking::{ParkedConnection, ParkedTls};
 use super::preamble::{self, Secured};
 use super::prior_knowledge;
 use super::proxied_request::Client;
@@ -42,12 +44,28 @@ use super::respond::record_unreadable;
 use super::shared::Shared;
 use super::socket::{ClientIo, Transport};
 use super::switch;
+use super::tls_stream::TlsStream;
 use super::wait::{ConnectionWait, Overdue, Phase};
+use crate::listener::Forwarding;
 
 /// How often a connection is asked whether its client has stopped sending while nobody reads the request's body.
 const UNREAD_BODY_LOOK_MICROS: u64 = 500_000;
 
-/// Serves one connection to its end.
+/// A connection that speaks HTTP/1.1, apart from what hyper keeps of it.
+struct Http1Connection {
+    transport: Transport,
+    /// Bytes of the client that were read before.
+    read_before: Bytes,
+    peer: IpAddr,
+    /// What was in force when the connection was accepted.
+    forwarding: Arc<Forwarding>,
+    /// The header fields for the client's certificate.
+    identity: Vec<(HeaderName, HeaderValue)>,
+    permit: OwnedSemaphorePermit,
+    count: OpenCount,
+}
+
+/// Serves one connection until it ends or is parked.
 pub(super) async fn serve(
     shared: Arc<Shared>,
     endpoint: Arc<Endpoint>,
@@ -56,7 +74,8 @@ pub(super) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let wait = Arc::new(ConnectionWait::new());
-    let _open = shared.open_connections.register(wait.clone());
+    let count = shared.open_connections.count();
+    let _registered = shared.open_connections.register(wait.clone());
     let mut peer = peer;
     if let Some(proxy_protocol) = &endpoint.proxy_protocol {
         // Boxed, so that other connections have no room for it.
@@ -65,7 +84,7 @@ pub(super) async fn serve(
         peer = source;
     }
     let mut read_before = Bytes::new();
-    let (transport, scheme, identity, protocol) = match &endpoint.tls {
+    let (transport, identity, protocol) = match &endpoint.tls {
         None => {
             endpoint.count_plain();
             let mut protocol = Protocol::Http1;
@@ -73,46 +92,125 @@ pub(super) async fn serve(
                 let Some(first) = prior_knowledge::read_first(&shared, &stream, &wait).await else { return };
                 (protocol, read_before) = first;
             }
-            (Transport::Plain(stream), Scheme::Http, Vec::new(), protocol)
+            (Transport::Plain(stream), Vec::new(), protocol)
         }
         Some(tls) => {
             let secured = Box::pin(preamble::secure(&shared, &endpoint, tls, stream, peer, &wait)).await;
             let Some(Secured { stream, identity, protocol }) = secured else { return };
-            (Transport::Tls(Box::new(stream)), Scheme::Https, identity, protocol)
+            (Transport::Tls(Box::new(stream)), identity, protocol)
         }
     };
     endpoint.count_http(protocol);
-    let transport = Arc::new(transport);
-    let forwarder = Forwarder::new(peer, scheme, &shared.forwarding.load(), identity);
+    let forwarding = shared.forwarding.load_full();
     if protocol == Protocol::Http2 {
         let shared = shared.clone();
+        let forwarder = Forwarder::new(peer, transport.scheme(), &forwarding, identity);
+        let transport = Arc::new(transport);
         let accepted = http2::Accepted { shared, transport, read_before, wait, forwarder, peer, permit };
         // Boxed, so that other connections have no room for it.
         return Box::pin(http2::serve(accepted)).await;
     }
-    let forwarder = Arc::new(forwarder);
-    let connection_permit = Arc::new(permit);
-    let record = CurrentRecord::new(shared.access_log.clone());
+    let connection = Http1Connection { transport, read_before, peer, forwarding, identity, permit, count };
+    serve_http1(&shared, connection, &wait).await;
+}
+
+/// Serves a connection that was parked, whose client has sent something, until it ends or is parked again.
+pub(super) async fn resume(shared: Arc<Shared>, parked: ParkedConnection, read_before: Bytes) {
+    let wait = Arc::new(ConnectionWait::new());
+    let _registered = shared.open_connections.register(wait.clone());
+    if let Some(connection) = Http1Connection::of_parked(parked, read_before) {
+        serve_http1(&shared, connection, &wait).await;
+    }
+}
+
+impl Http1Connection {
+    /// `None` if the runtime does not take the socket; it is closed then.
+    fn of_parked(parked: ParkedConnection, read_before: Bytes) -> Option<Self> {
+        let ParkedConnection { socket, tls, peer, forwarding, permit, count } = parked;
+        let socket = TcpStream::from_std(socket)
+            .inspect_err(|error| tracing::warn!(%error, "an idle connection was closed: its socket cannot be watched"))
+            .ok()?;
+        let (transport, identity) = match tls {
+            None => (Transport::Plain(socket), Vec::new()),
+            Some(tls) => (Transport::Tls(Box::new(TlsStream::resumed(socket, tls.session))), tls.identity),
+        };
+        Some(Self { transport, read_before, peer, forwarding, identity, permit, count })
+    }
+
+    /// `None` if the runtime does not give the socket back; it is closed then.
+    fn into_parked(self) -> Option<ParkedConnection> {
+        let Self { transport, read_before: _, peer, forwarding, identity, permit, count } = self;
+        let (socket, tls) = match transport {
+            Transport::Plain(socket) => (socket, None),
+            Transport::Tls(stream) => {
+                let (socket, session) = stream.into_parts();
+                (socket, Some(Box::new(ParkedTls { session, identity })))
+            }
+        };
+        let socket = socket.into_std().ok()?;
+        Some(ParkedConnection { socket, tls, peer, forwarding, permit, count })
+    }
+}
+
+/// Serves a connection until it ends or is parked.
+async fn serve_http1(shared: &Arc<Shared>, mut connection: Http1Connection, wait: &Arc<ConnectionWait>) {
+    wait.set_parkable(true);
+    while let Some((idle, since)) = serve_until_idle(shared, connection, wait).await {
+        connection = idle;
+        // A part of the next head; hyper gets it again.
+        if !connection.read_before.is_empty() {
+            continue;
+        }
+        let Some(parked) = connection.into_parked() else { return };
+        let Err(parked) = shared.parking.park(since, parked) else { return };
+        wait.set_parkable(false);
+        let Some(unparked) = Http1Connection::of_parked(parked, Bytes::new()) else { return };
+        connection = unparked;
+    }
+}
+
+/// Serves a connection until it ends, or is to be parked; then it is returned, with the time since which it is idle.
+async fn serve_until_idle(
+    shared: &Arc<Shared>,
+    connection: Http1Connection,
+    wait: &Arc<ConnectionWait>,
+) -> Option<(Http1Connection, u64)> {
+    let Http1Connection { transport, read_before, peer, forwarding, identity, permit, count } = connection;
+    let forwarder = Forwarder::new(peer, transport.scheme(), &forwarding, identity);
+    let transport = Arc::new(transport);
     let client = Arc::new(Client {
         shared: shared.clone(),
         wait: wait.clone(),
-        forwarder,
+        forwarder: Arc::new(forwarder),
         peer,
-        record,
+        record: CurrentRecord::new(shared.access_log.clone()),
         own_connections: Arc::default(),
-        connection_permit,
+        connection_permit: Arc::new(permit),
     });
     let service =
         service_fn(|request: Request<Incoming>| switch::serve(client.clone(), request.map(ClientBody::Http1)));
     let io = TokioIo::new(ClientIo::new(transport.clone(), wait.clone(), shared.settler.clone(), read_before));
-    let connection = builder(&shared).serve_connection(io, service).with_upgrades();
-    let cut = drive(connection, &client, &transport).await;
+    let mut connection = builder(shared).serve_connection(io, service).with_upgrades();
+    let cut = match drive(&mut connection, &client, &transport).await {
+        Ended::Cut(cut) => cut,
+        Ended::Idle(since) => {
+            let read_before = connection.into_parts().map(|parts| parts.read_buf)?;
+            // hyper had the others that refer to them, and has no exchange.
+            let (client, transport) = (Arc::into_inner(client)?, Arc::into_inner(transport)?);
+            let identity = Arc::into_inner(client.forwarder)?.into_identity();
+            let permit = Arc::into_inner(client.connection_permit)?;
+            let idle = Http1Connection { transport, read_before, peer, forwarding, identity, permit, count };
+            return Some((idle, since));
+        }
+    };
+    drop(connection);
     wait.unflushed.abandon(&shared.settler, cut);
     // An exchange without an answer: the client is gone, or the drain did not wait for it any longer.
     if let Some(mut record) = client.record.take() {
         record.note(|record| record.request_bytes = wait.request_bytes());
         record.end(Some(cut));
     }
+    None
 }
 
 fn builder(shared: &Shared) -> http1::Builder {
@@ -134,9 +232,16 @@ fn builder(shared: &Shared) -> http1::Builder {
 
 type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
 
-/// Polls a connection until it ends, is overdue, or is cut. Returns why an exchange that is not complete by then was
-/// cut.
-async fn drive<S>(connection: Connection<S>, client: &Client, transport: &Transport) -> Cut
+/// Why a connection is not driven any longer.
+enum Ended {
+    /// It has ended, or is to be closed; an exchange that is not complete is cut for this reason.
+    Cut(Cut),
+    /// It is to be parked; it has been idle since this time.
+    Idle(u64),
+}
+
+/// Polls a connection until it ends, is overdue, is cut, or is to be parked.
+async fn drive<S>(connection: &mut Connection<S>, client: &Client, transport: &Transport) -> Ended
 where
     S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -144,7 +249,7 @@ where
     let (shared, wait) = (&client.shared, &client.wait);
     let wait_limits = &shared.wait_limits;
     let mut armed = wait.due(wait_limits).0.min(now().saturating_add(wait_limits.check_every));
-    let mut connection = pin!(connection);
+    let mut connection = Pin::new(connection);
     let mut timer = pin!(sleep_until(instant(armed)));
     let mut closing = false;
     let (mut overdue_exchange, mut peeked_exchange) = (0, 0);
@@ -158,7 +263,7 @@ where
             if drain == drain::NO {
                 drain_since = None;
             } else if drain == drain::CUT || (shared.cuts_workflows.load(Acquire) && wait.uses_workflow()) {
-                return Poll::Ready(Cut::Drain);
+                return Poll::Ready(Ended::Cut(Cut::Drain));
             } else if !closing {
                 let since = *drain_since.get_or_insert_with(now);
                 match drain::when_to_close(shared, drain, since, wait, transport) {
@@ -182,13 +287,23 @@ where
                         client.record.unreadable(client.peer, status, reason);
                     }
                 }
-                return Poll::Ready(Cut::ClientGone);
+                return Poll::Ready(Ended::Cut(Cut::ClientGone));
             }
             if !closing && wait.takes_close_request() && !raw_socket::has_bytes(transport.socket()) {
                 closing = true;
                 connection.as_mut().graceful_shutdown();
                 shared.open_connections.count_idle_closed();
                 continue;
+            }
+            if let Some(since) = wait.takes_parking_request(wait_limits)
+                && !closing
+                && transport.is_at_rest()
+            {
+                // A service that knows the client by the connection would not know it afterwards.
+                match client.own_connections.is_any_bound() {
+                    true => wait.set_parkable(false),
+                    false => return Poll::Ready(Ended::Idle(since)),
+                }
             }
             // The poll began a request during a drain: loop, so that the connection closes after this request.
             if drain != drain::NO && !closing && wait.exchange_count() > exchange_count {
@@ -202,7 +317,7 @@ where
                     Peek::Nothing => {}
                     Peek::Bytes => peeked_exchange = wait.exchange_count(),
                     Peek::Fin => wait.saw_fin(),
-                    Peek::Reset => return Poll::Ready(Cut::ClientGone),
+                    Peek::Reset => return Poll::Ready(Ended::Cut(Cut::ClientGone)),
                 }
             }
             // Nobody reads a body while its request waits for its turn or for the engine.
@@ -233,7 +348,7 @@ where
             if due <= at {
                 // An exchange is answered once; another overrun cuts the connection.
                 if why == Overdue::Cut || overdue_exchange == wait.exchange_count() {
-                    return Poll::Ready(wait.why_cut(wait_limits));
+                    return Poll::Ready(Ended::Cut(wait.why_cut(wait_limits)));
                 }
                 overdue_exchange = wait.exchange_count();
                 wait.report_overdue(why);

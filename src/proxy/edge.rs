@@ -5,6 +5,7 @@
 //! listener here, more in the kernel's queues). During a drain nothing new is accepted.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(super) async fn serve(shared: Arc<Shared>, listeners: Vec<ProxyListener>, sh
     let period = Limits::ms(shared.limits.service_idle_ms / 4).max(Duration::from_millis(100));
     let mut sweep = interval(period);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let resume = |connection, read| drop(shared.tasks.spawn(connection::resume(shared.clone(), connection, read)));
+    let mut parking = pin!(shared.parking.run(&shared.open_connections, &shared.wait_limits, resume));
     loop {
         tokio::select! {
             ended = accepting.join_next() => match ended {
@@ -54,8 +57,10 @@ pub(super) async fn serve(shared: Arc<Shared>, listeners: Vec<ProxyListener>, sh
                 None => break,
             },
             _ = sweep.tick() => shared.table().sweep(),
+            () = &mut parking => {}
         }
     }
+    shared.parking.stop().into_iter().for_each(|(connection, read)| resume(connection, read));
     drain_connections(&shared, &shutdown).await
 }
 
@@ -111,7 +116,7 @@ async fn wait_for_room(shared: &Shared) -> OwnedSemaphorePermit {
     loop {
         let idle_for = if searches < PATIENT_SEARCHES { IDLE_MICROS_MIN } else { 0 };
         searches = searches.saturating_add(1);
-        shared.open_connections.close_idle(at_once, now().saturating_sub(idle_for));
+        shared.parking.close_idle(&shared.open_connections, at_once, now().saturating_sub(idle_for));
         // The semaphore is never closed.
         if let Ok(Ok(permit)) = timeout(IDLE_SEARCH_PAUSE, shared.room.clone().acquire_owned()).await {
             return permit;

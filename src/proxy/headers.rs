@@ -83,6 +83,11 @@ impl Forwarder {
         Self { peer: peer.unwrap_or(HeaderValue::from_static("unknown")), proto, identity, element, fields, trust }
     }
 
+    /// The header fields for the client's certificate.
+    pub(super) fn into_identity(self) -> Vec<(HeaderName, HeaderValue)> {
+        self.identity
+    }
+
     /// Whether what the peer says about the client is believed.
     pub(super) fn trusts_peer(&self) -> bool {
         self.trust

@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "what does this caller get?" Its connection is accepted in `edge` and served by
 //! `connection`, after what precedes HTTP on some listeners (`preamble`), or by `http2`, where each stream has its own
-//! exchange. A request passes `hygiene` (is its head
+//! exchange. A connection that is idle waits in `parking`. A request passes `hygiene` (is its head
 //! unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with `legacy` over
 //! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and `capture` copy them, and
 //! `respond` is the one place where errors (`failure`) become answers. What remains to be done when the client's socket
@@ -47,6 +47,7 @@ mod monotonic;
 mod open_connections;
 mod options;
 mod own_connections;
+mod parking;
 mod plan_capture;
 mod pool;
 mod preamble;
@@ -88,6 +89,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::HeaderName;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -168,6 +170,7 @@ impl Proxy {
             access_log,
             settler: Arc::new(settler::Settler::start()),
             open_connections,
+            parking: parking::Parking::new(),
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
             identity_headers,
             tasks: TaskTracker::new(),
@@ -214,6 +217,10 @@ impl Proxy {
     /// that are idle after `succession_idle_ms`, in which they may send one more request.
     pub fn begin_hand_over(&self) {
         drain::begin_hand_over(&self.shared);
+        // They are told to close like those that are not parked.
+        for connection in self.shared.parking.take_all() {
+            self.shared.tasks.spawn(connection::resume(self.shared.clone(), connection, Bytes::new()));
+        }
     }
 
     /// The successor is gone: connections are accepted again. Those that were told to close do.

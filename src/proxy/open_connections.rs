@@ -1,8 +1,8 @@
 //! The open client connections.
 //!
 //! Registered so that a drain can wake them, and so that the ones that have been idle longest can be closed when a new
-//! connection finds no room. Always true: a connection is registered once and removed when its task ends; requests do
-//! not touch the registry.
+//! connection finds no room. Always true: a connection is registered while it has a task, and counts as open until it
+//! is closed, also while it is parked; requests do not touch the registry.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,6 +22,9 @@ pub(super) struct OpenConnections {
     idle_closed: Counter,
 }
 
+/// One of the open connections, as the metric counts them.
+pub(super) struct OpenCount(Gauge);
+
 /// The registration of one connection; dropping it removes it.
 pub(super) struct OpenConnection<'a> {
     open: &'a OpenConnections,
@@ -39,10 +42,14 @@ impl OpenConnections {
             idle_closed: counter!("pointsman_idle_connections_closed_total"),
         }
     }
+    /// A connection is open as long as this exists.
+    pub(super) fn count(&self) -> OpenCount {
+        self.open.increment(1.0);
+        OpenCount(self.open.clone())
+    }
     pub(super) fn register(&self, wait: Arc<ConnectionWait>) -> OpenConnection<'_> {
         let id = self.next.fetch_add(1, Relaxed);
         self.shard(id).lock().unwrap_or_else(PoisonError::into_inner).insert(id, wait);
-        self.open.increment(1.0);
         OpenConnection { open: self, id }
     }
     fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<ConnectionWait>>> {
@@ -56,20 +63,23 @@ impl OpenConnections {
             }
         }
     }
-    /// Closes the connections that have been idle longest, `count_max` at most, and only those that have been idle
-    /// since before a time.
-    pub(super) fn close_idle(&self, count_max: usize, before: u64) {
+    /// The connections that have been idle since before a time, each with the time.
+    pub(super) fn idle_since(&self, before: u64) -> Vec<(u64, Arc<ConnectionWait>)> {
         let mut idle = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let idle_since = |wait: &Arc<ConnectionWait>| wait.idle_since().filter(|since| *since <= before);
             idle.extend(shard.values().filter_map(|wait| Some((idle_since(wait)?, wait.clone()))));
         }
-        if idle.len() > count_max {
-            idle.select_nth_unstable_by_key(count_max, |(since, _)| *since);
-            idle.truncate(count_max);
+        idle
+    }
+    /// Asks the connections that have been idle since before a time to be parked.
+    pub(super) fn request_parking(&self, before: u64) {
+        for shard in &self.shards {
+            for wait in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                wait.request_parking(before);
+            }
         }
-        idle.iter().for_each(|(_, wait)| wait.request_close());
     }
     /// An idle connection is closed to make room.
     pub(super) fn count_idle_closed(&self) {
@@ -80,6 +90,11 @@ impl OpenConnections {
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.open.shard(self.id).lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-        self.open.open.decrement(1.0);
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }

@@ -77,6 +77,11 @@ impl OwnConnections {
         is_good.then(|| (connection, InFlight::new(address)))
     }
 
+    /// Whether a service knows the client by the connection, or knew it.
+    pub(super) fn is_any_bound(&self) -> bool {
+        self.is_any_bound.load(Relaxed)
+    }
+
     fn bind(self: &Arc<Self>, service: &ServiceName) -> ConnectionOwner {
         let mut all = self.lock();
         if !all.iter().any(|bound| bound.service == *service) {

@@ -1,8 +1,10 @@
 //! Reading a client's socket, whatever is spoken over it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use tokio::io::{Interest, ReadBuf};
@@ -10,6 +12,9 @@ use tokio::net::TcpStream;
 
 /// Bytes that are read and discarded after an early answer.
 pub(super) const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// Room for what a client sends first after a pause: most heads fit.
+const FIRST_READ_BYTES: usize = 4 << 10;
 
 /// What peeking at a socket during an exchange shows.
 pub(super) enum Peek {
@@ -36,10 +41,41 @@ pub(super) fn peek(stream: &TcpStream, cx: &mut Context<'_>) -> Peek {
 
 /// Whether bytes of the client wait in its socket. Asks the system, not the runtime: that learns of bytes a little
 /// later, and a connection that is closed meanwhile loses its client's next request.
-pub(super) fn has_bytes(stream: &TcpStream) -> bool {
-    let mut byte = [0_u8; 1];
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    rustix::net::recv(stream, &mut byte[..], flags).is_ok_and(|(_, length)| length > 0)
+pub(super) fn has_bytes(socket: impl AsFd) -> bool {
+    matches!(peek_at_once(socket), Ok(FirstRead::Bytes(_)))
+}
+
+/// What was read from a socket of which the runtime does not know.
+pub(super) enum FirstRead {
+    /// These bytes; none if they were left in the socket.
+    Bytes(Bytes),
+    /// Nothing has come.
+    Nothing,
+    /// The client closed its sending side.
+    End,
+}
+
+/// Reads without waiting.
+pub(super) fn read_at_once(socket: impl AsFd) -> io::Result<FirstRead> {
+    let mut bytes = [0_u8; FIRST_READ_BYTES];
+    receive(socket, &mut bytes, RecvFlags::empty()).map(|(first, count)| match first {
+        FirstRead::Bytes(_) => FirstRead::Bytes(Bytes::copy_from_slice(&bytes[..count])),
+        other => other,
+    })
+}
+
+/// Looks without waiting; the bytes stay in the socket.
+pub(super) fn peek_at_once(socket: impl AsFd) -> io::Result<FirstRead> {
+    receive(socket, &mut [0_u8; 1], RecvFlags::PEEK).map(|(first, _)| first)
+}
+
+fn receive(socket: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<(FirstRead, usize)> {
+    match rustix::net::recv(socket, bytes, flags | RecvFlags::DONTWAIT) {
+        Ok((_, 0)) => Ok((FirstRead::End, 0)),
+        Ok((_, count)) => Ok((FirstRead::Bytes(Bytes::new()), count)),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok((FirstRead::Nothing, 0)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether the client has closed its sending side or is gone. Unlike [`peek`] it sees that behind bytes that nobody has

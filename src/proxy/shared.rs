@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 
 use super::open_connections::OpenConnections;
+use super::parking::Parking;
 use super::request_buffer::RequestBuffers;
 use super::settler::Settler;
 use super::table::Table;
@@ -62,6 +63,7 @@ pub(super) struct Shared {
     /// Settles exchanges that were captured.
     pub settler: Arc<Settler>,
     pub open_connections: OpenConnections,
+    pub parking: Parking,
     /// The room for request bodies that are read whole before legacy gets them.
     pub request_buffers: Arc<RequestBuffers>,
     /// The room for client connections, all listeners together.

@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::headers::Scheme;
 use super::raw_socket::{self, LINGER_BYTES_MAX, Peek};
 use super::settler::Settler;
 use super::tls_stream::TlsStream;
@@ -33,6 +34,21 @@ impl Transport {
         match self {
             Transport::Plain(socket) => socket,
             Transport::Tls(tls) => &tls.socket,
+        }
+    }
+
+    pub(super) fn scheme(&self) -> Scheme {
+        match self {
+            Transport::Plain(_) => Scheme::Http,
+            Transport::Tls(_) => Scheme::Https,
+        }
+    }
+
+    /// Whether no bytes lie between HTTP and the socket, in either direction.
+    pub(super) fn is_at_rest(&self) -> bool {
+        match self {
+            Transport::Plain(_) => true,
+            Transport::Tls(tls) => tls.is_at_rest(),
         }
     }
 

@@ -26,7 +26,8 @@ pub(super) struct TlsStream {
     session: Mutex<Session>,
 }
 
-struct Session {
+/// A TLS session without its socket.
+pub(super) struct Session {
     connection: ServerConnection,
     /// The client has ended its bytes, with or without `close_notify`.
     is_ended: bool,
@@ -37,6 +38,21 @@ impl TlsStream {
     /// A session whose handshake is complete. `is_ended`: the client has said already that it sends no more.
     pub(super) fn new(socket: TcpStream, connection: ServerConnection, is_ended: bool) -> Self {
         Self { socket, session: Mutex::new(Session { connection, is_ended, close_notify_is_sent: false }) }
+    }
+
+    /// A session that was taken from its socket when it was at rest.
+    pub(super) fn resumed(socket: TcpStream, session: Session) -> Self {
+        Self { socket, session: Mutex::new(session) }
+    }
+
+    pub(super) fn into_parts(self) -> (TcpStream, Session) {
+        (self.socket, self.session.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the session holds no bytes in either direction, and has not ended.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let mut session = self.session();
+        !session.is_ended && !session.connection.wants_write() && !session.has_decrypted()
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
@@ -116,6 +132,12 @@ impl TlsStream {
 }
 
 impl Session {
+    /// Sends `close_notify`, if the socket takes it.
+    pub(super) fn say_goodbye(&mut self, mut socket: &std::net::TcpStream) {
+        self.connection.send_close_notify();
+        let _ = self.connection.write_tls(&mut socket); // the client may be gone
+    }
+
     fn has_decrypted(&mut self) -> bool {
         self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }

@@ -52,6 +52,16 @@ impl Phase {
     ];
 }
 
+/// Whether a connection can be parked when it is idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Parkable {
+    No,
+    Yes,
+    /// Its task is asked to do it.
+    Requested,
+}
+
 /// The wait that was too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -100,6 +110,8 @@ pub(super) struct ConnectionWait {
     uses_workflow: AtomicBool,
     /// The connection is to close if it is idle.
     close_requested: AtomicBool,
+    /// A [`Parkable`].
+    parkable: AtomicU8,
     /// Replies that the client's socket has not taken completely.
     pub(super) unflushed: Unflushed,
     /// Wakes the connection's task, which registers itself at each poll.
@@ -272,6 +284,29 @@ impl ConnectionWait {
     pub(super) fn request_close(&self) {
         self.close_requested.store(true, Relaxed);
         self.waker.wake();
+    }
+    /// Whether it can be parked.
+    pub(super) fn set_parkable(&self, is_parkable: bool) {
+        self.parkable.store(if is_parkable { Parkable::Yes } else { Parkable::No } as u8, Relaxed);
+    }
+    /// Asks the connection's task to park the connection, if it can be parked and has been idle since before a time.
+    pub(super) fn request_parking(&self, before: u64) {
+        let (from, to) = (Parkable::Yes as u8, Parkable::Requested as u8);
+        if self.idle_since().is_some_and(|since| since <= before)
+            && self.parkable.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
+        {
+            self.waker.wake();
+        }
+    }
+    /// Takes the request to park, if there is one, and returns since when the connection is idle; `None` if it is not
+    /// idle, or not as long as the limits want.
+    pub(super) fn takes_parking_request(&self, wait_limits: &WaitLimits) -> Option<u64> {
+        if self.parkable.load(Relaxed) != Parkable::Requested as u8 {
+            return None;
+        }
+        self.set_parkable(true);
+        let is_at_rest = !self.has_fin() && !self.unflushed.is_any();
+        self.idle_since().filter(|since| is_at_rest && since.saturating_add(wait_limits.park) <= now())
     }
     /// Takes the request to close, if there is one, and returns whether the connection is to close now: not if a
     /// request has begun meanwhile.

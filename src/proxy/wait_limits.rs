@@ -44,6 +44,8 @@ fn micros(time: Duration) -> u64 {
 #[derive(Clone, Debug)]
 pub(super) struct WaitLimits {
     pub(super) idle: u64,
+    /// How long a connection is idle before it is parked; [`NEVER`] if it is not.
+    pub(super) park: u64,
     pub(super) head: u64,
     /// Of an exchange whose service and route have no limits of their own.
     pub(super) exchange: ExchangeLimits,
@@ -65,6 +67,7 @@ impl WaitLimits {
         let (idle, head) = (micros(limits.client_idle_ms), micros(limits.head_read_ms));
         Self {
             idle,
+            park: if limits.client_park_ms == 0 { NEVER } else { micros(limits.client_park_ms) },
             head,
             exchange,
             half_close: micros(limits.client_half_close_ms),

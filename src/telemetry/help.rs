@@ -187,6 +187,7 @@ const GAUGES: MetricDescriptions = &[
         "How long this process waited until it had the store of the one before it and had started.",
     ),
     ("pointsman_client_connections", "Open client connections."),
+    ("pointsman_client_connections_parked", "Those that are idle and keep only their sockets (`client_park_ms`)."),
     ("pointsman_client_streams", "Requests of clients over HTTP/2 that have not ended."),
     (
         "pointsman_legacy_addresses",

@@ -22,6 +22,8 @@ mod listeners;
 mod many_clients;
 mod origin;
 mod own_connections;
+mod parking;
+mod parking_fuzz;
 mod partial_replies;
 mod paths;
 mod proxied_connections;

@@ -93,6 +93,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         Some(self.seen.drain(..n).collect())
     }
+    /// Reads once, at most so many bytes, and keeps them for what is read next. Returns whether the other end is open.
+    pub async fn read_some(&mut self, bytes_max: usize) -> bool {
+        let mut buffer = vec![0_u8; bytes_max];
+        let read = bounded("reading", self.stream.read(&mut buffer)).await.unwrap_or(0);
+        self.seen.extend_from_slice(&buffer[..read]);
+        read > 0
+    }
     /// Everything until the other end closes.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}

@@ -128,9 +128,7 @@ impl StartingParts<'_> {
             process_status: {
                 let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
                 let (proxy, succession) = (front.proxy.clone(), succession.clone());
-                Arc::new(move || {
-                    process_status::of(&parts, &proxy, &reload_status, &succession, stop.is_cancelled())
-                })
+                Arc::new(move || process_status::of(&parts, &proxy, &reload_status, &succession, stop.is_cancelled()))
             },
             reload: {
                 let requests = reload_requests.clone();

@@ -60,6 +60,8 @@ pub const SERVICE_HTTP2_WINDOW_BYTES: u32 = 128 << 10;
 /// What is kept of a request's body that goes over HTTP/2, so that the request can be sent again if the service says
 /// that it has not processed it.
 pub const KEPT_BODY_BYTES_MAX: usize = 64 << 10;
+/// An answer of the engine that is smaller than this is not compressed (`compress`): little would be saved.
+pub const COMPRESSED_BYTES_MIN: usize = 256;
 /// How often one request is sent, if each time the service refuses it unprocessed: it may be overloaded.
 pub const NOT_PROCESSED_MAX: usize = 3;
 /// How often one request is sent, if each time its connection ends before it was processed: many requests may meet on

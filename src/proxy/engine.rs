@@ -7,11 +7,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{Response, request};
+use http::{Response, StatusCode, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::compression::{self, Asked};
+use super::conditional::{self, Conditions};
 use super::failure::Failure;
 use super::monotonic::now;
 use super::plan_capture::capture_fallback;
@@ -137,7 +140,11 @@ pub(super) async fn answer(
                 _ if answer.report.outlived_deadline => {}
                 _ => count_served(Served::Answered),
             }
-            let response = respond(&proxied, answer, rung);
+            let response = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
+                Conditions::Met => respond(&proxied, &head, answer, rung),
+                Conditions::NotModified => respond(&proxied, &head, not_modified(answer), rung),
+                Conditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
+            };
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
             proxied.entry.route_metrics.record_overhead(overhead);
             return Ok(response);
@@ -228,7 +235,13 @@ fn served_as(problem: &ProblemDocument) -> Served {
     }
 }
 
-fn respond(proxied: &ProxiedRequest<'_>, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
+/// What a client gets that has the answer already.
+fn not_modified(mut answer: ArmAnswer) -> ArmAnswer {
+    conditional::strip_content_fields(&mut answer.headers);
+    ArmAnswer { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), ..answer }
+}
+
+fn respond(proxied: &ProxiedRequest<'_>, head: &request::Parts, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
     // The proxy frames the reply itself.
     for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE] {
@@ -237,7 +250,13 @@ fn respond(proxied: &ProxiedRequest<'_>, answer: ArmAnswer, rung: State) -> Resp
     let wait = &proxied.client.wait;
     wait.enter(Phase::Reply);
     let answered = proxied.answered(rung, AnsweredBy::Engine, status);
-    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answered)));
+    let asked = Asked { version: head.version, headers: &head.headers };
+    let is_compressed = proxied.entry.compress && compression::negotiate(&asked, status, &mut headers, body.len());
+    let mut body = ReplyBody::full(body, wait.clone(), Some(answered));
+    if is_compressed {
+        body = body.compressed();
+    }
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -47,6 +47,8 @@ pub(super) enum Failure {
     FirstTryUnknown,
     /// Legacy would be called, and the retry key cannot be recorded.
     KeyNotNoted,
+    /// The engine's answer does not meet the request's conditions.
+    Precondition,
     /// The engine has no answer.
     Engine(ProblemDocument),
     /// The engine did not answer by its own deadline.
@@ -215,6 +217,13 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             );
             (S::SERVICE_UNAVAILABLE, "retry-key-not-noted", "Not started", detail, false)
         }
+        Failure::Precondition => {
+            let detail =
+                "The workflow has answered, and its answer is not the one that the request asks for (`If-Match`, \
+                          `If-Unmodified-Since`). Trying again does what any request with this method does."
+                    .into();
+            (S::PRECONDITION_FAILED, "precondition-failed", "The answer is another one", detail, false)
+        }
         Failure::EngineSilent => {
             let detail =
                 "The workflow gave no answer in time and may continue: trying again could do the work twice.".into();
@@ -286,6 +295,7 @@ mod tests {
             Failure::Nobody("the store did not answer"),
             Failure::FirstTryUnknown,
             Failure::KeyNotNoted,
+            Failure::Precondition,
             Failure::EngineSilent,
             Failure::EngineGaveBack,
         ];

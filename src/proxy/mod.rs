@@ -27,6 +27,8 @@ mod balance;
 mod capture;
 mod client_body;
 mod completion;
+mod compression;
+mod conditional;
 mod connection;
 mod connector;
 mod cut;

@@ -17,6 +17,7 @@ use tower::BoxError;
 use super::answered_exchange::AnsweredExchange;
 use super::capture::CapturedReply;
 use super::completion::Completion;
+use super::compression::CompressedBody;
 use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::legacy::LegacyConnection;
@@ -26,6 +27,8 @@ use super::wait::ConnectionWait;
 enum Reply {
     Legacy(Incoming),
     Full(Option<Bytes>),
+    /// The engine's answer, compressed.
+    Compressed(CompressedBody),
     /// Empty, but of unknown length: hyper drops the `content-length` of a 304 whose body it knows to be empty. Holds
     /// whether the body was polled.
     Unmodified(bool),
@@ -74,6 +77,13 @@ impl ReplyBody {
             ended: false,
         }
     }
+    /// The same body, compressed while it is sent.
+    pub(super) fn compressed(mut self) -> Self {
+        if let Reply::Full(bytes) = &mut self.reply {
+            self.reply = Reply::Compressed(CompressedBody::new(bytes.take().unwrap_or_default()));
+        }
+        self
+    }
     /// The body of a 304 whose head declares a length.
     pub(super) fn unmodified(mut self) -> Self {
         if self.is_end_stream() {
@@ -111,6 +121,12 @@ impl Body for ReplyBody {
                 this.ended = true;
                 this.bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
+            }
+            Reply::Compressed(body) => {
+                let piece = body.next();
+                this.ended = body.is_at_end();
+                this.bytes += piece.as_ref().map_or(0, |piece| piece.as_ref().map_or(0, |bytes| bytes.len() as u64));
+                Poll::Ready(piece.transpose().map(|piece| piece.map(Frame::data).map_err(Into::into)))
             }
             Reply::Unmodified(polled) => {
                 *polled = true;
@@ -151,6 +167,7 @@ impl Body for ReplyBody {
         match &self.reply {
             Reply::Legacy(body) => body.is_end_stream(),
             Reply::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Reply::Compressed(body) => body.is_at_end(),
             Reply::Unmodified(polled) => *polled,
         }
     }
@@ -158,7 +175,7 @@ impl Body for ReplyBody {
         match &self.reply {
             Reply::Legacy(body) => body.size_hint(),
             Reply::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Reply::Unmodified(_) => SizeHint::default(),
+            Reply::Compressed(_) | Reply::Unmodified(_) => SizeHint::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::answered_exchange::AnsweredExchange;
 use super::route_metrics::{AnsweredBy, RouteMetrics};
 use super::upstream::Upstream;
 use super::wait_limits::ExchangeLimits;
-use crate::flag::{FlagSet, RelaySettings, RouteFlag, Service, State};
+use crate::flag::{Compress, FlagSet, RelaySettings, RouteFlag, Service, State};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
 
@@ -26,6 +26,8 @@ pub(super) struct RouteEntry {
     pub limits: ExchangeLimits,
     /// A body of at most so many bytes is read whole before legacy gets the request; 0: none is.
     pub buffer_request: u64,
+    /// Whether answers of the engine are compressed.
+    pub compress: bool,
     /// Whether each answer says which arm gave it.
     pub exposes_arm: bool,
 }
@@ -84,7 +86,8 @@ impl Table {
         let entry_of = |route_metrics, upstream, relay: &RelaySettings, exposes_arm| {
             let buffer_request = relay.buffer_request.unwrap_or(0);
             let limits = ExchangeLimits::new(limits, relay);
-            Arc::new(RouteEntry { route_metrics, upstream, limits, buffer_request, exposes_arm })
+            let compress = relay.compress == Some(Compress::Gzip);
+            Arc::new(RouteEntry { route_metrics, upstream, limits, buffer_request, compress, exposes_arm })
         };
         let mut entries = HashMap::with_capacity(set.routes.len());
         for flag in &set.routes {

@@ -8,6 +8,7 @@ mod corpus;
 mod created_ids;
 mod deadlines;
 mod drains;
+mod engine_answers;
 mod header_fields;
 mod http2;
 mod http2_client;

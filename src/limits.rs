@@ -116,7 +116,13 @@ pub struct Limits {
     /// Open client connections. When a new one finds no room, those that have been idle longest are closed, up to 32 at
     /// once; if none is idle, it waits.
     pub client_connections_max: u64,
-    /// Requests that wait until legacy may get them (`requests_max` of a service), for one service.
+    /// Open connections of one client address, or of one IPv6 network of 64 bits; more are closed at once. Peers whose
+    /// `X-Forwarded-For` is trusted (`trust_forwarded`) may have any number. 0: so may everybody.
+    pub client_connections_per_address_max: u64,
+    /// Requests at the same time in the whole process; more get 503. A request is one until its client has the whole
+    /// answer, a WebSocket until it ends. 0: any number.
+    pub requests_in_flight_max: u64,
+    /// Requests that wait until legacy may get them (`requests_max`), for one service; and for one route.
     pub legacy_waiting_max: u64,
     /// How long such a request waits before it is refused.
     pub legacy_turn_ms: u64,
@@ -340,6 +346,8 @@ impl Default for Limits {
             head_bytes_max: 64 << 10,
             head_fields_max: 100,
             client_connections_max: 10_000,
+            client_connections_per_address_max: 0,
+            requests_in_flight_max: 0,
             legacy_waiting_max: 1_000,
             legacy_turn_ms: 5_000,
             service_idle_connections_max: 256,

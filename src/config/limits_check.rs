@@ -11,7 +11,9 @@ use crate::limits::{
 use crate::problem::{Problems, Site};
 
 /// Limits for which 0 has a meaning; any other 0 would stop the process from working.
-const MAY_BE_ZERO: [&str; 8] = [
+const MAY_BE_ZERO: [&str; 10] = [
+    "client_connections_per_address_max",
+    "requests_in_flight_max",
     "total_ms",
     "drain_ms",
     "shadow_drain_ms",

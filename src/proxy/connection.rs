@@ -22,9 +22,9 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep_until;
 
+use super::client_addresses::ConnectionPermit;
 use super::client_body::ClientBody;
 use super::cut::Cut;
 use super::drain;
@@ -53,7 +53,7 @@ pub(super) async fn serve(
     endpoint: Arc<Endpoint>,
     stream: TcpStream,
     peer: IpAddr,
-    permit: OwnedSemaphorePermit,
+    mut permit: ConnectionPermit,
 ) {
     let wait = Arc::new(ConnectionWait::new());
     let _open = shared.open_connections.register(wait.clone());
@@ -63,6 +63,9 @@ pub(super) async fn serve(
         let source = Box::pin(preamble::read_source(&shared, &endpoint, proxy_protocol, &stream, peer, &wait)).await;
         let Some(source) = source else { return };
         peer = source;
+        if !shared.admits(&mut permit, peer, &endpoint) {
+            return;
+        }
     }
     let mut read_before = Bytes::new();
     let (transport, scheme, identity, protocol) = match &endpoint.tls {

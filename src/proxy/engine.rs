@@ -13,9 +13,11 @@ use http::{Response, StatusCode, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::client_upgrade::ClientUpgrade;
 use super::compression::{self, Asked};
 use super::conditional::{self, Conditions};
 use super::failure::Failure;
+use super::hygiene::HeadRefusal;
 use super::monotonic::now;
 use super::plan_capture::capture_fallback;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
@@ -53,6 +55,10 @@ pub(super) async fn answer(
 ) -> Result<Response<ReplyBody>, Refused> {
     let client = proxied.client;
     let (shared, wait) = (&client.shared, &client.wait);
+    // A success would be taken for a switch, which a workflow cannot perform.
+    if let Some(ClientUpgrade::Stream(_)) = &proxied.upgrade {
+        return Err(proxied.refused(rung, Failure::Head(HeadRefusal::Connect)));
+    }
     // A workflow cannot switch to another protocol, so legacy is not asked to switch either when it answers as the
     // fallback.
     proxied.upgrade = None;
@@ -60,7 +66,7 @@ pub(super) async fn answer(
         head.headers.remove(CONNECTION);
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
-    let overhead_before = now().saturating_sub(proxied.began);
+    let overhead_before = now().saturating_sub(proxied.began).saturating_sub(proxied.waited);
     let route = &flagged.flag.route.id;
     let files_version = proxied.table.set.files_version;
     // A retry is not counted: what became of the request was counted when its first try was answered.

@@ -31,6 +31,10 @@ pub(super) enum Failure {
     TooLarge,
     /// As [`Failure::TooLarge`], and the engine may have taken an earlier try of the request.
     RetryTooLarge,
+    /// The process has as many requests as it may have.
+    Overloaded,
+    /// The route has as many requests as it may have, and this one did not get its turn.
+    RouteBusy,
     /// A wait was too long.
     Overdue(Overdue),
     /// The whole request took too long before any of it was sent to legacy: it waited for its turn or a connection.
@@ -41,6 +45,8 @@ pub(super) enum Failure {
     TransferCoding,
     /// Legacy switched to another protocol that nobody asked for.
     Switched,
+    /// Legacy did not switch to another protocol, which a stream of HTTP/2 needs.
+    NotSwitched,
     /// No arm can answer safely.
     Nobody(&'static str),
     /// It is not known which arm took the first try.
@@ -153,6 +159,20 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             );
             (S::GATEWAY_TIMEOUT, "timeout-not-sent", "The service cannot be reached in time", detail, true)
         }
+        Failure::Overloaded => {
+            let detail = format!(
+                "Pointsman has as many requests as it may have at the same time (limits: requests_in_flight_max). \
+                 {NOT_BEGUN}"
+            );
+            (S::SERVICE_UNAVAILABLE, "overloaded", "There are too many requests", detail, false)
+        }
+        Failure::RouteBusy => {
+            let detail = format!(
+                "The route has as many requests as it may have at the same time (`requests_max`), and this one did not \
+                 get its turn (limits: legacy_turn_ms, legacy_waiting_max). {NOT_BEGUN}"
+            );
+            (S::SERVICE_UNAVAILABLE, "route-busy", "There are too many such requests", detail, false)
+        }
         Failure::Legacy(CallError::Busy) => {
             let detail = format!(
                 "The service has as many requests as it may get at the same time (`requests_max`), and this one did not \
@@ -201,6 +221,10 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
         Failure::Switched => {
             let detail = format!("The service switched to another protocol without being asked. {PERHAPS_DONE}");
             (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
+        }
+        Failure::NotSwitched => {
+            let detail = format!("The service did not switch to the protocol that was asked for. {PERHAPS_DONE}");
+            (S::BAD_GATEWAY, "legacy-invalid", "The service did not switch", detail, false)
         }
         Failure::Nobody(why) => {
             let detail = format!("{}.", capitalise(why));
@@ -285,6 +309,8 @@ mod tests {
             Failure::Overdue(Overdue::FirstByte),
             Failure::Overdue(Overdue::Total),
             Failure::OverdueUnsent,
+            Failure::Overloaded,
+            Failure::RouteBusy,
             Failure::Legacy(CallError::Busy),
             Failure::Legacy(CallError::Unreachable(refused())),
             Failure::Legacy(CallError::Unreachable(ConnectError::Unresolved(std::io::Error::other("no such name")))),
@@ -292,6 +318,7 @@ mod tests {
             Failure::Legacy(CallError::Unreachable(ConnectError::Tls("expired".into()))),
             Failure::Legacy(CallError::NotProcessed),
             Failure::Switched,
+            Failure::NotSwitched,
             Failure::Nobody("the store did not answer"),
             Failure::FirstTryUnknown,
             Failure::KeyNotNoted,

@@ -22,10 +22,13 @@
 //! completed; the proxy itself retries only where that cannot do the work twice.
 
 mod address;
+mod admission;
 mod answered_exchange;
 mod balance;
 mod capture;
+mod client_addresses;
 mod client_body;
+mod client_upgrade;
 mod completion;
 mod compression;
 mod conditional;
@@ -45,6 +48,7 @@ mod http2;
 mod hygiene;
 mod legacy;
 mod line_limit;
+mod may_begin;
 mod monotonic;
 mod open_connections;
 mod options;
@@ -98,6 +102,8 @@ use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
 use crate::names::RouteId;
+use admission::RequestsInFlight;
+use client_addresses::ClientAddresses;
 pub use endpoint::ProxyListener;
 use shared::Shared;
 pub use shared::{Drained, EngineArm};
@@ -148,6 +154,8 @@ impl Proxy {
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
         let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
         let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
+        let client_addresses = ClientAddresses::new(limits.client_connections_per_address_max);
+        let requests_in_flight = RequestsInFlight::new(limits.requests_in_flight_max);
         let shared = Shared {
             flags,
             table,
@@ -162,6 +170,8 @@ impl Proxy {
             access_log,
             settler: Arc::new(settler::Settler::start()),
             open_connections,
+            client_addresses,
+            requests_in_flight,
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
             identity_headers,
             tasks: TaskTracker::new(),

@@ -10,9 +10,14 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode, Version, request};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 
+use super::admission::Admission;
 use super::capture::{BodyCopy, CapturedRequest};
+use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::failure::Failure;
 use super::headers::{has_known_coding, strip_reply};
 use super::legacy::{self, CallError};
@@ -56,7 +61,7 @@ pub(super) async fn forward(
             return Err(proxied.refused(rung, failure));
         }
         wait.enter(Phase::OwnDeadline);
-        proxied.waited_for_body = now().saturating_sub(at);
+        proxied.waited += now().saturating_sub(at);
     }
     answer_from_legacy(proxied, head, upload.stream(copy), captured, rung).await
 }
@@ -108,9 +113,21 @@ pub(super) async fn answer_from_legacy(
             if switching {
                 let legacy = on_upgrade_reply(&mut parts);
                 match proxied.upgrade.take() {
-                    Some(upgrade) => tunnel(client, upgrade, legacy, connection.turn.take()),
+                    Some(upgrade) => {
+                        let held = (connection.turn.take(), proxied.admission.take());
+                        match upgrade {
+                            ClientUpgrade::Connection(upgrade) => tunnel(client, switched(upgrade), legacy, held),
+                            ClientUpgrade::Stream(stream) => tunnel(client, handed_over(stream), legacy, held),
+                        }
+                    }
                     None => return Err(proxied.refused(rung, Failure::Switched)),
                 }
+            }
+            // A success would be taken for a switch.
+            if let (false, true, Some(ClientUpgrade::Stream(_))) =
+                (switching, parts.status.is_success(), &proxied.upgrade)
+            {
+                return Err(proxied.refused(rung, Failure::NotSwitched));
             }
             connection.reusable = strip_reply(&mut parts.headers, switching) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
@@ -121,7 +138,7 @@ pub(super) async fn answer_from_legacy(
             let asked = connection.sent.saturating_sub(connection.connecting);
             // Not overhead of the proxy: the request waited for its turn because legacy had as many as it may get.
             let waited = connection.turn.as_ref().map_or(0, |turn| turn.waited);
-            let waited = waited + proxied.waited_for_body;
+            let waited = waited + proxied.waited;
             let before = asked.saturating_sub(proxied.began).saturating_sub(waited);
             entry.route_metrics.record_overhead(before + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
@@ -151,15 +168,6 @@ pub(super) async fn answer_from_legacy(
     Err(proxied.refused(rung, failure))
 }
 
-/// The client's connection, once legacy has switched it to another protocol.
-pub(super) fn on_upgrade(head: &mut request::Parts) -> OnUpgrade {
-    let mut request = Request::new(());
-    *request.extensions_mut() = std::mem::take(&mut head.extensions);
-    let upgrade = hyper::upgrade::on(&mut request);
-    head.extensions = std::mem::take(request.extensions_mut());
-    upgrade
-}
-
 fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
     let mut response = Response::new(());
     *response.extensions_mut() = std::mem::take(&mut parts.extensions);
@@ -168,8 +176,29 @@ fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
     upgrade
 }
 
+/// A connection of HTTP/1.1 as it is after the switch.
+async fn switched(upgrade: OnUpgrade) -> Option<TokioIo<Upgraded>> {
+    let switched = upgrade.await.inspect_err(|error| tracing::debug!(%error, "an upgrade failed"));
+    switched.ok().map(TokioIo::new)
+}
+
+/// A stream of HTTP/2 once its answer was sent.
+async fn handed_over(stream: oneshot::Receiver<StreamIo>) -> Option<StreamIo> {
+    stream.await.ok()
+}
+
+/// What a tunnel holds until it ends.
+type Held = (Option<Turn>, Option<Box<Admission>>);
+
 /// Passes bytes of another protocol until it ends; the client still counts as an open connection.
-fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade, turn: Option<Turn>) {
+fn tunnel<C>(
+    client: &Client,
+    from_client: impl Future<Output = Option<C>> + Send + 'static,
+    from_legacy: OnUpgrade,
+    held: Held,
+) where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let shared = &client.shared;
     let idle = Limits::ms(shared.limits.client_idle_ms);
     let (cut, wait, connection_permit) = (shared.cut.clone(), client.wait.clone(), client.connection_permit.clone());
@@ -177,6 +206,7 @@ fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade, turn:
     let record = client.record.take();
     shared.tasks.spawn(async move {
         wait.enter(Phase::Tunnel);
+        let from_legacy = switched(from_legacy);
         let TunnelEnd { from_client, from_legacy, cut } =
             tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
         if let Some(mut record) = record {
@@ -187,6 +217,6 @@ fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade, turn:
             });
             record.end(cut);
         }
-        drop((connection_permit, turn));
+        drop((connection_permit, held));
     });
 }

@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::BoxError;
 
+use super::admission::Admission;
 use super::answered_exchange::AnsweredExchange;
 use super::capture::CapturedReply;
 use super::completion::Completion;
@@ -92,10 +93,10 @@ impl ReplyBody {
         self
     }
 
-    /// What the access log gets of the exchange.
-    pub(super) fn set_record(&mut self, record: Option<ExchangeRecord>) {
+    /// What the request holds, and what the access log gets, until the exchange has ended.
+    pub(super) fn set_held(&mut self, admission: Option<Box<Admission>>, record: Option<ExchangeRecord>) {
         if let Some(answered) = &mut self.answered {
-            answered.record = record;
+            (answered.admission, answered.record) = (admission, record);
         }
     }
 

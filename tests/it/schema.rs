@@ -8,7 +8,7 @@ use crate::support::FlagsDir;
 use crate::support::process::{cli, output_text};
 
 /// A valid value for every key of a route. The maps `percent`, `force` and `guard` have every key of their schema.
-const ROUTE: [(&str, &str); 24] = [
+const ROUTE: [(&str, &str); 25] = [
     ("id", "things"),
     ("was", "[old.things]"),
     ("match", "{ method: GET, path: '/things/{id}' }"),
@@ -29,6 +29,7 @@ const ROUTE: [(&str, &str); 24] = [
     ("deadline", "5s"),
     ("buffer_request", "64KiB"),
     ("compress", "gzip"),
+    ("requests_max", "50"),
     ("timeouts", "{ first_byte: 1s, idle: 2s, total: off }"),
     ("replay_safe", "false"),
     ("paths", "strict"),

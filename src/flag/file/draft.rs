@@ -64,6 +64,8 @@ pub struct RouteDraft {
     /// Whether answers of the engine are compressed for clients that accept it: `gzip`, or `off`. Default: that of the
     /// service.
     pub compress: Option<Compress>,
+    /// The most requests at the same time, whichever arm answers them; others wait for their turn.
+    pub requests_max: Option<u64>,
     /// Time-outs of requests that are forwarded to legacy. Default: those of the service.
     pub timeouts: Option<TimeoutsDraft>,
     /// Whether legacy may be called again for a comparison, in `live`; checked, but not acted on by this version.

@@ -78,7 +78,7 @@ fn a_route_with_every_part_is_read() {
           "key": "${request.headers[\"x-tenant\"]}", "retry_key": "${request.headers[\"idempotency-key\"]}",
           "cohorts": [{ "name": "staff", "when": "${request.headers[\"x-staff\"] == \"1\"}", "state": "live" }],
           "instance": { "creates": "$.id" }, "caller": "x-user", "deadline": "1500ms", "paths": "strict",
-          "buffer_request": 4096, "compress": "gzip", "timeouts": { "idle": "2m", "total": "1h" },
+          "buffer_request": 4096, "compress": "gzip", "requests_max": 5, "timeouts": { "idle": "2m", "total": "1h" },
           "compare": { "ignore": ["$.at"] }, "force": { "reason": "a drill" },
           "guard": { "mismatch": "0.1%", "errors": "1%", "p99_ratio": 1.5, "over": 200 },
           "invariants": ["${reply.body.total >= 0}"] },
@@ -97,6 +97,7 @@ fn a_route_with_every_part_is_read() {
         create.relay,
         RelaySettings { buffer_request, first_byte: None, idle, total, compress: Some(Compress::Gzip) }
     );
+    assert_eq!(create.requests_max, Some(5));
     assert_eq!(create.guard.as_ref().and_then(|g| g.mismatch), Some(0.001));
     assert_eq!(create.invariants[0].0, "${reply.body.total >= 0}");
     assert!(create.strict_paths && create.caller.headers == ["x-user"] && create.force.as_deref() == Some("a drill"));
@@ -213,6 +214,7 @@ fn each_field_is_checked() {
         (json!({ "deadline": "5 parsecs" }), ".deadline", "is not a duration"),
         (json!({ "deadline": "0s" }), ".deadline", "not between 1ms and 24h"),
         (json!({ "timeouts": { "idle": "0s" } }), ".timeouts.idle", "not between 1ms and 24h"),
+        (json!({ "requests_max": 0 }), ".requests_max", "no request could ever be answered"),
         (json!({ "buffer_request": -1 }), ".buffer_request", "`-1` is not a size"),
         (json!({ "guard": { "mismatch": "1" } }), ".guard.mismatch", "is not a rate"),
         (json!({ "guard": { "over": 5 } }), ".guard", "has no condition"),

@@ -23,7 +23,6 @@ use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 use metrics::{Counter, Gauge, counter, gauge};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep_until};
 
 use super::io::Http2Io;
@@ -31,6 +30,7 @@ use super::settings::builder;
 use super::stream::{Stream, run};
 use super::traffic::{EndedStream, Traffic};
 use super::waker::ConnectionWaker;
+use crate::proxy::client_addresses::ConnectionPermit;
 use crate::proxy::cut::Cut;
 use crate::proxy::drain;
 use crate::proxy::exchange_record::CurrentRecord;
@@ -53,7 +53,7 @@ pub(in crate::proxy) struct Accepted {
     pub wait: Arc<ConnectionWait>,
     pub forwarder: Forwarder,
     pub peer: IpAddr,
-    pub permit: OwnedSemaphorePermit,
+    pub permit: ConnectionPermit,
 }
 
 /// Serves one connection to its end.

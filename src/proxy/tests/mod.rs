@@ -1,6 +1,7 @@
 //! The proxy against real sockets: raw clients, scripted origins, fakes for everything behind the traits.
 
 mod addresses;
+mod admission;
 mod buffering;
 mod cohorts;
 mod completions;
@@ -9,6 +10,7 @@ mod created_ids;
 mod deadlines;
 mod drains;
 mod engine_answers;
+mod grpc;
 mod header_fields;
 mod http2;
 mod http2_client;
@@ -18,6 +20,7 @@ mod http2_origin;
 mod http2_services;
 mod http2_streams;
 mod http2_tls;
+mod http2_tunnels;
 mod listeners;
 mod many_clients;
 mod origin;

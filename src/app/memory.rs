@@ -5,15 +5,22 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 /// The pause between two calls.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Returns freed pages periodically: those of the whole process, and those that belong to the thread on which this
-/// runs. Never ends.
+/// Returns freed pages periodically: those of the whole process, and those that belong to the threads of the runtime on
+/// which this runs. Never ends.
 pub(super) async fn return_freed_pages() {
+    let threads = Handle::current().metrics().num_workers();
     loop {
         tokio::time::sleep(PAUSE).await;
-        collect();
+        // A thread returns its own pages only. Each of these tasks wakes another idle thread, which takes one of them;
+        // a thread that got none has one in a later round.
+        for _ in 0..threads {
+            tokio::spawn(async { collect() });
+        }
     }
 }
 

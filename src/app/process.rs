@@ -216,6 +216,7 @@ impl App {
         )));
         tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
         tasks.extend([&engine, &admin].map(|runtime| runtime.spawn(memory::return_freed_pages())));
+        tasks.push(tokio::spawn(memory::return_freed_pages()));
 
         let ended = tokio::spawn({
             let stop = stop.clone();

@@ -55,7 +55,7 @@ pub(super) async fn serve(
     peer: IpAddr,
     mut permit: ConnectionPermit,
 ) {
-    let wait = Arc::new(ConnectionWait::new());
+    let wait = Arc::new(ConnectionWait::with_rates(&shared.wait_limits));
     let _open = shared.open_connections.register(wait.clone());
     let mut peer = peer;
     if let Some(proxy_protocol) = &endpoint.proxy_protocol {

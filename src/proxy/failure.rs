@@ -136,6 +136,14 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
                     .into();
             (S::REQUEST_TIMEOUT, "body-timeout", "The body did not arrive in time", detail, true)
         }
+        Failure::Overdue(Overdue::ClientSlow) => {
+            let detail =
+                "The request's body came too slowly (limits: client_send_bytes_per_s_min). No workflow was begun. \
+                          If a part of it was forwarded, the service may have acted on that, and trying again could do \
+                          the work twice."
+                    .into();
+            (S::REQUEST_TIMEOUT, "body-too-slow", "The body came too slowly", detail, true)
+        }
         Failure::Overdue(Overdue::Upload) => {
             let detail = format!("The service stopped taking the body (`idle`; limits: body_idle_ms). {PERHAPS_DONE}");
             (S::GATEWAY_TIMEOUT, "legacy-upload-timeout", "The service stopped reading", detail, true)
@@ -305,6 +313,7 @@ mod tests {
             Failure::TooLarge,
             Failure::RetryTooLarge,
             Failure::Overdue(Overdue::Client),
+            Failure::Overdue(Overdue::ClientSlow),
             Failure::Overdue(Overdue::Upload),
             Failure::Overdue(Overdue::FirstByte),
             Failure::Overdue(Overdue::Total),

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
@@ -20,7 +21,9 @@ use super::capture::{BodyCopy, CapturedRequest};
 use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::failure::Failure;
 use super::headers::{has_known_coding, strip_reply};
+use super::interim_replies::InterimReplies;
 use super::legacy::{self, CallError};
+use super::line_limit::LineLimit;
 use super::monotonic::now;
 use super::proxied_request::{Client, ProxiedRequest, declared_length};
 use super::reply_body::ReplyBody;
@@ -33,6 +36,7 @@ use super::upload::Upload;
 use super::wait::{Overdue, Phase};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
+use crate::names::ServiceName;
 
 /// Forwards a request whose body the client may still be sending, and answers the client with legacy's reply. Where the
 /// files ask for it (`buffer_request`), the body is read first, so that legacy's connection and turn are taken only
@@ -46,7 +50,12 @@ pub(super) async fn forward(
     rung: State,
 ) -> Result<Response<ReplyBody>, Refused> {
     let (client, buffer_request) = (proxied.client, proxied.entry.buffer_request);
-    if buffer_request > 0 && !upload.is_empty() && !is_grpc(&head) {
+    if let Some(rates) = client.wait.rates()
+        && is_grpc(&head.headers)
+    {
+        rates.set_streaming();
+    }
+    if buffer_request > 0 && !upload.is_empty() && !is_grpc(&head.headers) {
         let (wait, at) = (&client.wait, now());
         wait.enter(Phase::Upload);
         let read = upload.buffer(buffer_request, declared_length(&head.headers), &client.shared.request_buffers);
@@ -66,15 +75,21 @@ pub(super) async fn forward(
     answer_from_legacy(proxied, head, upload.stream(copy), captured, rung).await
 }
 
-fn is_grpc(head: &request::Parts) -> bool {
-    let kind = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/grpc")))
+fn is_grpc(headers: &HeaderMap) -> bool {
+    has_kind(headers, b"application/grpc")
+}
+
+/// Whether the content type begins so.
+fn has_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
+    let is_kind =
+        |value: &HeaderValue| value.as_bytes().get(..kind.len()).is_some_and(|v| v.eq_ignore_ascii_case(kind));
+    headers.get(CONTENT_TYPE).is_some_and(is_kind)
 }
 
 /// Calls legacy, and answers the client with its reply.
 pub(super) async fn answer_from_legacy(
     mut proxied: ProxiedRequest<'_>,
-    head: request::Parts,
+    mut head: request::Parts,
     body: RequestBody,
     captured: Option<CapturedRequest>,
     rung: State,
@@ -85,9 +100,13 @@ pub(super) async fn answer_from_legacy(
     *request.method_mut() = head.method;
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;
+    let interim = head.extensions.remove::<InterimReplies>();
     if entry.upstream.service.preserve_header_case {
         // hyper keeps the case of names there.
         *request.extensions_mut() = head.extensions;
+    }
+    if let Some(interim) = interim {
+        interim.listen(&mut request, wait);
     }
     client.forwarder.forward(request.headers_mut());
     client
@@ -99,6 +118,14 @@ pub(super) async fn answer_from_legacy(
             let (mut parts, incoming) = response.into_parts();
             let replied = now();
             wait.enter(Phase::Reply);
+            if let Some(rates) = wait.rates()
+                && (has_kind(&parts.headers, b"text/event-stream") || is_grpc(&parts.headers))
+            {
+                rates.set_streaming();
+            }
+            if parts.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+                log_head_too_large(&entry.upstream.service.name);
+            }
             client.record.note(|record| {
                 record.connect = Some(Duration::from_micros(connection.connecting));
                 record.first_byte = Some(Duration::from_micros(replied.saturating_sub(connection.sent)));
@@ -156,7 +183,7 @@ pub(super) async fn answer_from_legacy(
     };
     if let Some(captured) = captured {
         match failure {
-            Failure::Body | Failure::Overdue(Overdue::Client) => {
+            Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => {
                 captured.skip(SkipReason::ClientWentAway);
             }
             Failure::Legacy(CallError::Busy | CallError::NotProcessed) | Failure::OverdueUnsent => {
@@ -166,6 +193,18 @@ pub(super) async fn answer_from_legacy(
         }
     }
     Err(proxied.refused(rung, failure))
+}
+
+static HEAD_LINES: LineLimit = LineLimit::new();
+
+/// Counts and logs that a service refuses a head as too large: it may be what the proxy has added that makes it so.
+fn log_head_too_large(service: &ServiceName) {
+    counter!("pointsman_legacy_heads_refused_total", "service" => service.to_string()).increment(1);
+    if let Some(left_out) = HEAD_LINES.next_line(now() / 1_000_000) {
+        let message = "legacy refuses the head of a request as too large (431); Pointsman adds some fields to each \
+                       (`pointsman help files`): let legacy accept larger heads, or lower `head_bytes_max`";
+        tracing::warn!(%service, left_out, "{message}");
+    }
 }
 
 fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {

@@ -138,6 +138,9 @@ impl Body for ReplyBody {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     this.wait.progress();
+                    if let Some(rates) = this.wait.rates() {
+                        rates.legacy_sent(frame.data_ref().map_or(0, Bytes::len));
+                    }
                     this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                     if frame.is_trailers() {
                         this.ended = true;

@@ -169,6 +169,14 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_client_connections_refused_total",
         "Connections that were closed at once because their client has `client_connections_per_address_max`.",
     ),
+    (
+        "pointsman_interim_replies_total",
+        "Interim replies (1xx) of legacy for clients of HTTP/2, by outcome (passed, dropped: too many at once).",
+    ),
+    (
+        "pointsman_legacy_heads_refused_total",
+        "Requests that a service refused with 431: their head is too large for it, with what Pointsman adds.",
+    ),
     ("pointsman_accept_failures_total", "Times that a listener could not accept connections, and waited for a moment."),
 ];
 

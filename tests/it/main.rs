@@ -3,6 +3,7 @@
 mod access;
 mod access_log;
 mod breaker;
+mod bursts;
 mod caller_changes;
 mod checker_tests;
 mod cli_output;

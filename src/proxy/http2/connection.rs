@@ -72,7 +72,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
     let next_due = Arc::new(AtomicU64::new(NEVER));
     let own_connections = Arc::<OwnConnections>::default();
     let start = |request: Request<RecvStream>, respond: SendResponse<Bytes>| {
-        let stream = Arc::new(Stream::new());
+        let stream = Arc::new(Stream::new(&shared.wait_limits));
         let client = Arc::new(Client {
             shared: shared.clone(),
             wait: stream.wait.clone(),

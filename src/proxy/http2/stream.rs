@@ -25,10 +25,12 @@ use super::request_stream::RequestStream;
 use crate::proxy::client_body::ClientBody;
 use crate::proxy::client_upgrade::{StreamIo, rewrite_extended_connect};
 use crate::proxy::cut::Cut;
+use crate::proxy::interim_replies::InterimReplies;
 use crate::proxy::proxied_request::{Client, declared_length};
 use crate::proxy::reply_body::ReplyBody;
 use crate::proxy::switch;
 use crate::proxy::wait::ConnectionWait;
+use crate::proxy::wait_limits::WaitLimits;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
@@ -44,8 +46,12 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new() -> Self {
-        Self { wait: Arc::new(ConnectionWait::new()), cut: Mutex::default(), is_flushed: AtomicBool::new(false) }
+    pub(super) fn new(limits: &WaitLimits) -> Self {
+        Self {
+            wait: Arc::new(ConnectionWait::with_rates(limits)),
+            cut: Mutex::default(),
+            is_flushed: AtomicBool::new(false),
+        }
     }
     /// Ends the exchange without the rest of its answer.
     pub(super) fn cut(&self, why: Cut) {
@@ -117,10 +123,14 @@ pub(super) async fn run(
 /// The code that tells a client why its stream is cut.
 fn code(why: Cut) -> Reason {
     match why {
-        Cut::LegacyReplyBroken | Cut::LegacyReplyStalled => Reason::INTERNAL_ERROR,
-        Cut::ClientGone | Cut::ClientStalled | Cut::Timeout | Cut::Drain | Cut::TunnelIdle | Cut::Http2Error => {
-            Reason::CANCEL
-        }
+        Cut::LegacyReplyBroken | Cut::LegacyReplyStalled | Cut::LegacyReplySlow => Reason::INTERNAL_ERROR,
+        Cut::ClientGone
+        | Cut::ClientStalled
+        | Cut::ClientSlow
+        | Cut::Timeout
+        | Cut::Drain
+        | Cut::TunnelIdle
+        | Cut::Http2Error => Reason::CANCEL,
     }
 }
 
@@ -146,6 +156,8 @@ async fn answer(
             (ClientBody::Http2(body), asked, None)
         }
     };
+    let hints = InterimReplies::default();
+    head.extensions.insert(hints.clone());
     let request = Request::from_parts(head, body);
     let response = {
         let mut served = pin!(switch::serve(client.clone(), request));
@@ -161,6 +173,11 @@ async fn answer(
             if continues && asked.is_asked() {
                 continues = false;
                 let _ = respond.send_informational(interim(StatusCode::CONTINUE)); // it fails if the stream has ended
+            }
+            for mut reply in hints.take() {
+                *reply.version_mut() = Version::HTTP_2;
+                strip(reply.headers_mut());
+                let _ = respond.send_informational(reply); // it fails if the stream has ended
             }
             polled.map(|Ok(response)| Ok(response))
         })

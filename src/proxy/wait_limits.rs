@@ -54,8 +54,8 @@ pub(super) struct WaitLimits {
     pub(super) rates: Option<MinRates>,
     /// The longest time for which the timer is armed: the shortest of the limits for idle, head, first byte, body and
     /// total and the window of the rates, so that it fires in time also for such a wait that begins after it was armed.
-    /// The other limits, and those of services and routes, begin in the connection's own task, which then arms the timer
-    /// anew.
+    /// The other limits, and those of services and routes, begin in the connection's own task, which then arms the
+    /// timer anew.
     pub(super) check_every: u64,
 }
 

@@ -60,6 +60,10 @@ pub const SERVICE_HTTP2_WINDOW_BYTES: u32 = 128 << 10;
 /// What is kept of a request's body that goes over HTTP/2, so that the request can be sent again if the service says
 /// that it has not processed it.
 pub const KEPT_BODY_BYTES_MAX: usize = 64 << 10;
+/// An answer of the engine that is smaller than this is not compressed (`compress`): little would be saved.
+pub const COMPRESSED_BYTES_MIN: usize = 256;
+/// Interim replies (1xx) of legacy that wait until the client of one exchange gets them; more are dropped.
+pub const INTERIM_REPLIES_MAX: usize = 8;
 /// How often one request is sent, if each time the service refuses it unprocessed: it may be overloaded.
 pub const NOT_PROCESSED_MAX: usize = 3;
 /// How often one request is sent, if each time its connection ends before it was processed: many requests may meet on
@@ -118,7 +122,13 @@ pub struct Limits {
     /// Open client connections. When a new one finds no room, those that have been idle longest are closed, up to 32 at
     /// once; if none is idle, it waits.
     pub client_connections_max: u64,
-    /// Requests that wait until legacy may get them (`requests_max` of a service), for one service.
+    /// Open connections of one client address, or of one IPv6 network of 64 bits; more are closed at once. Peers whose
+    /// `X-Forwarded-For` is trusted (`trust_forwarded`) may have any number. 0: so may everybody.
+    pub client_connections_per_address_max: u64,
+    /// Requests at the same time in the whole process; more get 503. A request is one until its client has the whole
+    /// answer, a WebSocket until it ends. 0: any number.
+    pub requests_in_flight_max: u64,
+    /// Requests that wait until legacy may get them (`requests_max`), for one service; and for one route.
     pub legacy_waiting_max: u64,
     /// How long such a request waits before it is refused.
     pub legacy_turn_ms: u64,
@@ -172,6 +182,17 @@ pub struct Limits {
     pub first_byte_ms: u64,
     /// The longest pause within a body, either way.
     pub body_idle_ms: u64,
+    /// Bytes per second that a client sends of a request's body at least, over the time in which nothing else is waited
+    /// for; a slower one gets 408. Not for gRPC. 0: no minimum.
+    pub client_send_bytes_per_s_min: u64,
+    /// Bytes per second that a client of HTTP/1.1 reads of an answer at least, over the time in which its socket takes
+    /// nothing; a slower one is cut. What the socket's buffer holds counts as read. 0: no minimum.
+    pub client_read_bytes_per_s_min: u64,
+    /// Bytes per second that legacy sends of a reply's body at least, over the time in which nothing else is waited
+    /// for; a slower reply is cut. Not for events (`text/event-stream`) and gRPC. 0: no minimum.
+    pub legacy_send_bytes_per_s_min: u64,
+    /// The time over which these rates are measured.
+    pub rate_window_ms: u64,
     /// The whole of one request; 0: no limit (uploads, server-sent events).
     pub total_ms: u64,
     /// Bytes of the request bodies that are buffered at the same time (`buffer_request`); a body for which there is no
@@ -358,6 +379,8 @@ impl Default for Limits {
             head_bytes_max: 64 << 10,
             head_fields_max: 100,
             client_connections_max: 10_000,
+            client_connections_per_address_max: 0,
+            requests_in_flight_max: 0,
             legacy_waiting_max: 1_000,
             legacy_turn_ms: 5_000,
             service_idle_connections_max: 256,
@@ -381,6 +404,10 @@ impl Default for Limits {
             connect_ms: 2_000,
             first_byte_ms: 30_000,
             body_idle_ms: 30_000,
+            client_send_bytes_per_s_min: 0,
+            client_read_bytes_per_s_min: 0,
+            legacy_send_bytes_per_s_min: 0,
+            rate_window_ms: 10_000,
             total_ms: 0,
             request_buffers_bytes_max: 64 << 20,
             stop_delay_ms: 0,

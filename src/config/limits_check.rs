@@ -11,7 +11,12 @@ use crate::limits::{
 use crate::problem::{Problems, Site};
 
 /// Limits for which 0 has a meaning; any other 0 would stop the process from working.
-const MAY_BE_ZERO: [&str; 12] = [
+const MAY_BE_ZERO: [&str; 17] = [
+    "client_connections_per_address_max",
+    "requests_in_flight_max",
+    "client_send_bytes_per_s_min",
+    "client_read_bytes_per_s_min",
+    "legacy_send_bytes_per_s_min",
     "total_ms",
     "stop_delay_ms",
     "drain_ms",

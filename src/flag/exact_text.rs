@@ -48,6 +48,12 @@ fn byte_of(character: char) -> Option<u8> {
 pub fn exact_text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
+        // None of these stands for a byte.
+        if chunk.valid().is_ascii() {
+            text.push_str(chunk.valid());
+            text.extend(chunk.invalid().iter().copied().map(raw_byte));
+            continue;
+        }
         for valid in chunk.valid().chars() {
             match byte_of(valid) {
                 None => text.push(valid),

@@ -55,7 +55,7 @@ pub use key_text::AmbiguousKey;
 pub use overlap::TemplateSegment;
 pub use path::PathRefusal;
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys, lower_case_uuid};
-pub use relay_settings::{RelaySettings, TotalTimeout};
+pub use relay_settings::{Compress, RelaySettings, TotalTimeout};
 pub use resolve::ResolvedPath;
 pub use retry::{EarlierScope, EarlierTimes, KeyForm, RetryScope};
 pub use route::{Cohort, Guard, Instance, Route, RouteMatch};

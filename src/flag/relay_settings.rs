@@ -1,6 +1,9 @@
-//! How requests are forwarded to a service, where it is the legacy of a route.
+//! How requests are forwarded to a service, where it is the legacy of a route, and answered in its place.
 
 use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 /// How requests are forwarded, as a service or a route says it. What a route says takes precedence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +17,18 @@ pub struct RelaySettings {
     pub idle: Option<Duration>,
     /// The longest time of the whole exchange.
     pub total: Option<TotalTimeout>,
+    /// Whether answers of the engine are compressed, as those of the service are.
+    pub compress: Option<Compress>,
+}
+
+/// How answers of the engine are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compress {
+    /// They are not.
+    Off,
+    /// With gzip, for clients that accept it.
+    Gzip,
 }
 
 /// The longest time of a whole exchange.
@@ -28,12 +43,13 @@ pub enum TotalTimeout {
 impl RelaySettings {
     /// These settings, and where they are silent those of `others`.
     pub fn or(&self, others: &Self) -> Self {
-        let Self { buffer_request, first_byte, idle, total } = *self;
+        let Self { buffer_request, first_byte, idle, total, compress } = *self;
         Self {
             buffer_request: buffer_request.or(others.buffer_request),
             first_byte: first_byte.or(others.first_byte),
             idle: idle.or(others.idle),
             total: total.or(others.total),
+            compress: compress.or(others.compress),
         }
     }
 }

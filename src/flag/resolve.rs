@@ -117,7 +117,11 @@ impl FlagSet {
         if unusual.has(Unusual::NOT_ABSOLUTE) {
             return Err(PathRefusal::NotAbsolute);
         }
-        let Dotless { path: dotless, above_root } = resolve_dots(raw);
+        // Without them nothing has to be resolved.
+        let Dotless { path: dotless, above_root } = match unusual.has(Unusual::DOTS) {
+            true => resolve_dots(raw),
+            false => Dotless { path: Cow::Borrowed(raw), above_root: false },
+        };
         let behind_parameters = (unusual.has(Unusual::PARAMETERS) && self.groups.strip_parameters())
             .then(|| resolve_dots_behind_parameters(raw));
         let forms = PathForms {

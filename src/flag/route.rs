@@ -53,6 +53,8 @@ pub struct Route {
     pub deadline: Option<Duration>,
     /// How requests are forwarded to legacy, where that differs from what its service says.
     pub relay: RelaySettings,
+    /// The most requests at the same time, whichever arm answers them; others wait for their turn.
+    pub requests_max: Option<u64>,
     /// Whether legacy may be called again for a comparison, in `live`; not acted on by this version.
     pub replay_safe: bool,
     /// Whether ambiguous paths are refused wherever they would match this route, also in `off`.
@@ -86,6 +88,7 @@ impl Route {
             keeps_runs: true,
             deadline: None,
             relay: RelaySettings::default(),
+            requests_max: None,
             replay_safe: false,
             strict_paths: false,
             exposes_arm: None,

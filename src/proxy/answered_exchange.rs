@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::admission::Admission;
 use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::monotonic::now;
@@ -29,6 +30,8 @@ pub(super) struct AnsweredExchange {
     pub refused: Option<Cow<'static, str>>,
     /// Why the answer was cut, if it was.
     pub cut: Option<Cut>,
+    /// What the request holds, if it is limited.
+    pub admission: Option<Box<Admission>>,
     /// What the access log gets, if there is one.
     pub record: Option<ExchangeRecord>,
     /// If its route has a workflow: it is in progress until what was captured of it is handed on.
@@ -38,18 +41,7 @@ pub(super) struct AnsweredExchange {
 impl AnsweredExchange {
     /// The exchange has ended.
     pub(super) fn end(self) {
-        let AnsweredExchange {
-            route_metrics,
-            rung,
-            answered_by,
-            status,
-            began,
-            exposes_arm: _,
-            refused,
-            cut,
-            record,
-            in_progress: _,
-        } = self;
+        let AnsweredExchange { route_metrics, rung, answered_by, status, began, refused, cut, record, .. } = self;
         route_metrics.count_answer(rung, answered_by, status, now().saturating_sub(began));
         if let Some(mut record) = record {
             record.note(|record| {

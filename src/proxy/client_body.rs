@@ -18,6 +18,8 @@ pub(super) enum ClientBody {
     Http1(Incoming),
     /// Of a stream of HTTP/2.
     Http2(RequestStream),
+    /// There is none: what follows is not HTTP.
+    None,
 }
 
 impl Body for ClientBody {
@@ -28,18 +30,21 @@ impl Body for ClientBody {
         match &mut *self {
             ClientBody::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             ClientBody::Http2(body) => Pin::new(body).poll_frame(cx),
+            ClientBody::None => Poll::Ready(None),
         }
     }
     fn is_end_stream(&self) -> bool {
         match self {
             ClientBody::Http1(body) => body.is_end_stream(),
             ClientBody::Http2(body) => body.is_end_stream(),
+            ClientBody::None => true,
         }
     }
     fn size_hint(&self) -> SizeHint {
         match self {
             ClientBody::Http1(body) => body.size_hint(),
             ClientBody::Http2(body) => body.size_hint(),
+            ClientBody::None => SizeHint::with_exact(0),
         }
     }
 }

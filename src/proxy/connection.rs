@@ -22,9 +22,9 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep_until;
 
+use super::client_addresses::ConnectionPermit;
 use super::client_body::ClientBody;
 use super::cut::Cut;
 use super::drain::{self, Close};
@@ -61,7 +61,7 @@ struct Http1Connection {
     forwarding: Arc<Forwarding>,
     /// The header fields for the client's certificate.
     identity: Vec<(HeaderName, HeaderValue)>,
-    permit: OwnedSemaphorePermit,
+    permit: ConnectionPermit,
     count: OpenCount,
 }
 
@@ -71,9 +71,9 @@ pub(super) async fn serve(
     endpoint: Arc<Endpoint>,
     stream: TcpStream,
     peer: IpAddr,
-    permit: OwnedSemaphorePermit,
+    mut permit: ConnectionPermit,
 ) {
-    let wait = Arc::new(ConnectionWait::new());
+    let wait = Arc::new(ConnectionWait::with_rates(&shared.wait_limits));
     let count = shared.open_connections.count();
     let _registered = shared.open_connections.register(wait.clone());
     let mut peer = peer;
@@ -82,6 +82,9 @@ pub(super) async fn serve(
         let source = Box::pin(preamble::read_source(&shared, &endpoint, proxy_protocol, &stream, peer, &wait)).await;
         let Some(source) = source else { return };
         peer = source;
+        if !shared.admits(&mut permit, peer, &endpoint) {
+            return;
+        }
     }
     let mut read_before = Bytes::new();
     let (transport, identity, protocol) = match &endpoint.tls {
@@ -116,7 +119,7 @@ pub(super) async fn serve(
 
 /// Serves a connection that was parked, whose client has sent something, until it ends or is parked again.
 pub(super) async fn resume(shared: Arc<Shared>, parked: ParkedConnection, read_before: Bytes) {
-    let wait = Arc::new(ConnectionWait::new());
+    let wait = Arc::new(ConnectionWait::with_rates(&shared.wait_limits));
     let _registered = shared.open_connections.register(wait.clone());
     if let Some(connection) = Http1Connection::of_parked(parked, read_before) {
         serve_http1(&shared, connection, &wait).await;

@@ -11,10 +11,14 @@ pub(super) enum Cut {
     ClientGone,
     /// The client took nothing of the answer for `body_idle_ms`.
     ClientStalled,
+    /// The client read the answer more slowly than `client_read_bytes_per_s_min`.
+    ClientSlow,
     /// Legacy's connection ended before its reply did.
     LegacyReplyBroken,
     /// Legacy sent nothing more of its reply for `body_idle_ms`.
     LegacyReplyStalled,
+    /// Legacy sent its reply more slowly than `legacy_send_bytes_per_s_min`.
+    LegacyReplySlow,
     /// The exchange took longer than `total_ms`.
     Timeout,
     /// The process stopped, and the exchange did not end within `drain_ms`.
@@ -31,8 +35,10 @@ impl Cut {
         match self {
             Cut::ClientGone => "client-gone",
             Cut::ClientStalled => "client-stalled",
+            Cut::ClientSlow => "client-slow",
             Cut::LegacyReplyBroken => "legacy-reply-cut",
             Cut::LegacyReplyStalled => "legacy-reply-stalled",
+            Cut::LegacyReplySlow => "legacy-reply-slow",
             Cut::Timeout => "timeout",
             Cut::Drain => "drain-cut",
             Cut::TunnelIdle => "tunnel-idle",
@@ -50,8 +56,10 @@ mod tests {
         let all = [
             Cut::ClientGone,
             Cut::ClientStalled,
+            Cut::ClientSlow,
             Cut::LegacyReplyBroken,
             Cut::LegacyReplyStalled,
+            Cut::LegacyReplySlow,
             Cut::Timeout,
             Cut::Drain,
             Cut::TunnelIdle,

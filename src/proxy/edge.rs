@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::client_addresses::ConnectionPermit;
 use super::connection;
 use super::drain::drain_connections;
 use super::endpoint::{Endpoint, ProxyListener};
@@ -87,12 +88,13 @@ async fn accept(shared: Arc<Shared>, listener: ProxyListener, shutdown: Cancella
             accepted = socket.accept(), if waiting.is_none() && accepts == Accepting::Yes => match accepted {
                 Ok((stream, peer)) => match shared.room.clone().try_acquire_owned() {
                     Ok(permit) => spawn_connection(&shared, &endpoint, stream, peer, permit),
+                    // It takes the place of nobody.
+                    Err(_) if shared.has_too_many(peer.ip(), &endpoint) => {}
                     Err(_) => waiting = Some((stream, peer)),
                 },
                 Err(error) if is_transient(&error) => tracing::debug!(%error, "a connection ended before it began"),
                 Err(error) => {
-                    let listener = endpoint.name();
-                    tracing::warn!(%error, listener, "connections cannot be accepted; trying again after a pause");
+                    endpoint.count_accept_failure(&error);
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -137,6 +139,11 @@ fn spawn_connection(
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
+    let mut permit = ConnectionPermit::new(permit);
+    // The PROXY header says later who the client is.
+    if endpoint.proxy_protocol.is_none() && !shared.admits(&mut permit, peer.ip(), endpoint) {
+        return;
+    }
     // Without this, small writes wait for acknowledgements. A failure only costs time.
     let _ = stream.set_nodelay(true);
     shared.tasks.spawn(connection::serve(shared.clone(), endpoint.clone(), stream, peer.ip(), permit));

@@ -7,7 +7,11 @@ use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
 use tokio::net::TcpListener;
 
+use super::line_limit::LineLimit;
+use super::monotonic::now;
 use crate::listener::{IdentityHeaders, Listener, ProxyProtocol, ServerTls};
+
+static ACCEPT_LINES: LineLimit = LineLimit::new();
 
 /// A bound socket, and what is declared for it.
 pub struct ProxyListener {
@@ -110,6 +114,15 @@ impl Endpoint {
     pub(super) fn count_failed_handshake(&self, reason: &'static str) {
         let listener = self.name.clone();
         counter!("pointsman_tls_handshake_failures_total", "listener" => listener, "reason" => reason).increment(1);
+    }
+    /// Accepting failed, for example because no file descriptors are left.
+    pub(super) fn count_accept_failure(&self, error: &std::io::Error) {
+        let listener = self.name();
+        counter!("pointsman_accept_failures_total", "listener" => listener.to_owned()).increment(1);
+        if let Some(left_out) = ACCEPT_LINES.next_line(now() / 1_000_000) {
+            let message = "connections cannot be accepted; trying again after a pause";
+            tracing::warn!(%error, listener, left_out, "{message}");
+        }
     }
     /// A PROXY header was read, or a connection was closed for want of one.
     pub(super) fn count_proxy_header(&self, outcome: &'static str) {

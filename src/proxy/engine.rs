@@ -7,12 +7,17 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{Response, request};
+use http::{Response, StatusCode, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::client_upgrade::ClientUpgrade;
+use super::compression::{self, Asked};
+use super::conditional::{self, Conditions};
 use super::failure::Failure;
+use super::hygiene::HeadRefusal;
 use super::monotonic::now;
 use super::plan_capture::capture_fallback;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
@@ -50,6 +55,10 @@ pub(super) async fn answer(
 ) -> Result<Response<ReplyBody>, Refused> {
     let client = proxied.client;
     let (shared, wait) = (&client.shared, &client.wait);
+    // A success would be taken for a switch, which a workflow cannot perform.
+    if let Some(ClientUpgrade::Stream(_)) = &proxied.upgrade {
+        return Err(proxied.refused(rung, Failure::Head(HeadRefusal::Connect)));
+    }
     // A workflow cannot switch to another protocol, so legacy is not asked to switch either when it answers as the
     // fallback.
     proxied.upgrade = None;
@@ -57,7 +66,7 @@ pub(super) async fn answer(
         head.headers.remove(CONNECTION);
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
-    let overhead_before = now().saturating_sub(proxied.began);
+    let overhead_before = now().saturating_sub(proxied.began).saturating_sub(proxied.waited);
     let route = &flagged.flag.route.id;
     let files_version = proxied.table.set.files_version;
     // A retry is not counted: what became of the request was counted when its first try was answered.
@@ -137,7 +146,11 @@ pub(super) async fn answer(
                 _ if answer.report.outlived_deadline => {}
                 _ => count_served(Served::Answered),
             }
-            let response = respond(&proxied, answer, rung);
+            let response = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
+                Conditions::Met => respond(&proxied, &head, answer, rung),
+                Conditions::NotModified => respond(&proxied, &head, not_modified(answer), rung),
+                Conditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
+            };
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
             proxied.entry.route_metrics.record_overhead(overhead);
             return Ok(response);
@@ -228,7 +241,13 @@ fn served_as(problem: &ProblemDocument) -> Served {
     }
 }
 
-fn respond(proxied: &ProxiedRequest<'_>, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
+/// What a client gets that has the answer already.
+fn not_modified(mut answer: ArmAnswer) -> ArmAnswer {
+    conditional::strip_content_fields(&mut answer.headers);
+    ArmAnswer { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), ..answer }
+}
+
+fn respond(proxied: &ProxiedRequest<'_>, head: &request::Parts, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
     // The proxy frames the reply itself.
     for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE] {
@@ -237,7 +256,13 @@ fn respond(proxied: &ProxiedRequest<'_>, answer: ArmAnswer, rung: State) -> Resp
     let wait = &proxied.client.wait;
     wait.enter(Phase::Reply);
     let answered = proxied.answered(rung, AnsweredBy::Engine, status);
-    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answered)));
+    let asked = Asked { version: head.version, headers: &head.headers };
+    let is_compressed = proxied.entry.compress && compression::negotiate(&asked, status, &mut headers, body.len());
+    let mut body = ReplyBody::full(body, wait.clone(), Some(answered));
+    if is_compressed {
+        body = body.compressed();
+    }
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -32,6 +32,10 @@ pub(super) enum Failure {
     TooLarge,
     /// As [`Failure::TooLarge`], and the engine may have taken an earlier try of the request.
     RetryTooLarge,
+    /// The process has as many requests as it may have.
+    Overloaded,
+    /// The route has as many requests as it may have, and this one did not get its turn.
+    RouteBusy,
     /// A wait was too long.
     Overdue(Overdue),
     /// The whole request took too long before any of it was sent to legacy: it waited for its turn or a connection.
@@ -42,6 +46,8 @@ pub(super) enum Failure {
     TransferCoding,
     /// Legacy switched to another protocol that nobody asked for.
     Switched,
+    /// Legacy did not switch to another protocol, which a stream of HTTP/2 needs.
+    NotSwitched,
     /// No arm can answer safely.
     Nobody(&'static str),
     /// It is not known which arm took the first try.
@@ -50,6 +56,8 @@ pub(super) enum Failure {
     KeyNotNoted,
     /// The store belongs to another process.
     NoStore(NoStore),
+    /// The engine's answer does not meet the request's conditions.
+    Precondition,
     /// The engine has no answer.
     Engine(ProblemDocument),
     /// The engine did not answer by its own deadline.
@@ -131,6 +139,14 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
                     .into();
             (S::REQUEST_TIMEOUT, "body-timeout", "The body did not arrive in time", detail, true)
         }
+        Failure::Overdue(Overdue::ClientSlow) => {
+            let detail =
+                "The request's body came too slowly (limits: client_send_bytes_per_s_min). No workflow was begun. \
+                          If a part of it was forwarded, the service may have acted on that, and trying again could do \
+                          the work twice."
+                    .into();
+            (S::REQUEST_TIMEOUT, "body-too-slow", "The body came too slowly", detail, true)
+        }
         Failure::Overdue(Overdue::Upload) => {
             let detail = format!("The service stopped taking the body (`idle`; limits: body_idle_ms). {PERHAPS_DONE}");
             (S::GATEWAY_TIMEOUT, "legacy-upload-timeout", "The service stopped reading", detail, true)
@@ -153,6 +169,20 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
                  in all (limits: total_ms). {NOTHING_SENT}"
             );
             (S::GATEWAY_TIMEOUT, "timeout-not-sent", "The service cannot be reached in time", detail, true)
+        }
+        Failure::Overloaded => {
+            let detail = format!(
+                "Pointsman has as many requests as it may have at the same time (limits: requests_in_flight_max). \
+                 {NOT_BEGUN}"
+            );
+            (S::SERVICE_UNAVAILABLE, "overloaded", "There are too many requests", detail, false)
+        }
+        Failure::RouteBusy => {
+            let detail = format!(
+                "The route has as many requests as it may have at the same time (`requests_max`), and this one did not \
+                 get its turn (limits: legacy_turn_ms, legacy_waiting_max). {NOT_BEGUN}"
+            );
+            (S::SERVICE_UNAVAILABLE, "route-busy", "There are too many such requests", detail, false)
         }
         Failure::Legacy(CallError::Busy) => {
             let detail = format!(
@@ -203,6 +233,10 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             let detail = format!("The service switched to another protocol without being asked. {PERHAPS_DONE}");
             (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
         }
+        Failure::NotSwitched => {
+            let detail = format!("The service did not switch to the protocol that was asked for. {PERHAPS_DONE}");
+            (S::BAD_GATEWAY, "legacy-invalid", "The service did not switch", detail, false)
+        }
         Failure::Nobody(why) => {
             let detail = format!("{}.", capitalise(why));
             (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Neither arm can answer safely now", detail, false)
@@ -228,6 +262,13 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
         Failure::NoStore(NoStore::HandedOver) => {
             let detail = format!("This process has given its store to its successor: send it again. {NOT_BEGUN}");
             (S::SERVICE_UNAVAILABLE, "handed-over", "Not started", detail, true)
+        }
+        Failure::Precondition => {
+            let detail =
+                "The workflow has answered, and its answer is not the one that the request asks for (`If-Match`, \
+                          `If-Unmodified-Since`). Trying again does what any request with this method does."
+                    .into();
+            (S::PRECONDITION_FAILED, "precondition-failed", "The answer is another one", detail, false)
         }
         Failure::EngineSilent => {
             let detail =
@@ -286,10 +327,13 @@ mod tests {
             Failure::TooLarge,
             Failure::RetryTooLarge,
             Failure::Overdue(Overdue::Client),
+            Failure::Overdue(Overdue::ClientSlow),
             Failure::Overdue(Overdue::Upload),
             Failure::Overdue(Overdue::FirstByte),
             Failure::Overdue(Overdue::Total),
             Failure::OverdueUnsent,
+            Failure::Overloaded,
+            Failure::RouteBusy,
             Failure::Legacy(CallError::Busy),
             Failure::Legacy(CallError::Unreachable(refused())),
             Failure::Legacy(CallError::Unreachable(ConnectError::Unresolved(std::io::Error::other("no such name")))),
@@ -297,11 +341,13 @@ mod tests {
             Failure::Legacy(CallError::Unreachable(ConnectError::Tls("expired".into()))),
             Failure::Legacy(CallError::NotProcessed),
             Failure::Switched,
+            Failure::NotSwitched,
             Failure::Nobody("the store did not answer"),
             Failure::FirstTryUnknown,
             Failure::KeyNotNoted,
             Failure::NoStore(NoStore::NotTakenOver),
             Failure::NoStore(NoStore::HandedOver),
+            Failure::Precondition,
             Failure::EngineSilent,
             Failure::EngineGaveBack,
         ];

@@ -8,6 +8,8 @@
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 
+use super::client_upgrade::is_extended_connect;
+
 /// Why a request's head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadRefusal {
@@ -70,7 +72,8 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
         return Err(HeadRefusal::Expectation);
     }
     let names_upgrade = check_connection(&head.headers)?;
-    let upgrade = names_upgrade && head.version == Version::HTTP_11 && wants_upgrade(&head.headers);
+    let may_upgrade = head.version == Version::HTTP_11 || is_extended_connect(head);
+    let upgrade = names_upgrade && may_upgrade && wants_upgrade(&head.headers);
     Ok(CheckedHead { upgrade, odd_coding })
 }
 

@@ -22,11 +22,16 @@
 //! completed; the proxy itself retries only where that cannot do the work twice.
 
 mod address;
+mod admission;
 mod answered_exchange;
 mod balance;
 mod capture;
+mod client_addresses;
 mod client_body;
+mod client_upgrade;
 mod completion;
+mod compression;
+mod conditional;
 mod connection;
 mod connector;
 mod cut;
@@ -41,8 +46,10 @@ mod headers;
 mod health_check;
 mod http2;
 mod hygiene;
+mod interim_replies;
 mod legacy;
 mod line_limit;
+mod may_begin;
 mod monotonic;
 mod open_connections;
 mod options;
@@ -54,6 +61,7 @@ mod preamble;
 mod prior_knowledge;
 mod proxied_request;
 mod proxy_header;
+mod rate;
 mod raw_socket;
 mod relay;
 mod reply_body;
@@ -101,6 +109,8 @@ use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
 use crate::names::{RouteId, ServiceName};
+use admission::RequestsInFlight;
+use client_addresses::ClientAddresses;
 pub use endpoint::ProxyListener;
 use shared::{Accepting, Shared};
 pub use shared::{Drained, EngineArm};
@@ -156,6 +166,8 @@ impl Proxy {
         let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
         let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
         let workflow_gate = workflow_gate::WorkflowGate::new(takes_over, &limits);
+        let client_addresses = ClientAddresses::new(limits.client_connections_per_address_max);
+        let requests_in_flight = RequestsInFlight::new(limits.requests_in_flight_max);
         let shared = Shared {
             flags,
             table,
@@ -171,6 +183,8 @@ impl Proxy {
             settler: Arc::new(settler::Settler::start()),
             open_connections,
             parking: parking::Parking::new(),
+            client_addresses,
+            requests_in_flight,
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
             identity_headers,
             tasks: TaskTracker::new(),

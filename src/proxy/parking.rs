@@ -23,9 +23,9 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::client_addresses::ConnectionPermit;
 use super::monotonic::{NEVER, now};
 use super::open_connections::{OpenConnections, OpenCount};
 use super::raw_socket::{self, FirstRead};
@@ -49,7 +49,7 @@ pub(super) struct ParkedConnection {
     pub(super) peer: IpAddr,
     /// What was in force when the connection was accepted.
     pub(super) forwarding: Arc<Forwarding>,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: ConnectionPermit,
     pub(super) count: OpenCount,
 }
 

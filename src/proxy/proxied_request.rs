@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode, request};
-use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::admission::Admission;
 use super::answered_exchange::AnsweredExchange;
+use super::client_addresses::ConnectionPermit;
+use super::client_upgrade::ClientUpgrade;
 use super::exchange_record::CurrentRecord;
 use super::failure::Failure;
 use super::headers::Forwarder;
@@ -21,6 +22,7 @@ use super::respond::Refused;
 use super::route_metrics::AnsweredBy;
 use super::shared::Shared;
 use super::table::{RouteEntry, Table};
+use super::turns::Busy;
 use super::wait::ConnectionWait;
 use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
 use crate::flag::{Instance, InstanceId, RetryKeys, RouteFlag, State};
@@ -36,7 +38,7 @@ pub(super) struct Client {
     /// Its connections to services that know the client by the connection.
     pub own_connections: Arc<OwnConnections>,
     /// Counts the connection among the open ones. A tunnel keeps the permit.
-    pub connection_permit: Arc<OwnedSemaphorePermit>,
+    pub connection_permit: Arc<ConnectionPermit>,
 }
 
 /// A request that is being answered.
@@ -46,15 +48,32 @@ pub(super) struct ProxiedRequest<'a> {
     pub entry: &'a Arc<RouteEntry>,
     /// When the head was complete, in microseconds of `monotonic::now`.
     pub began: u64,
-    /// How long the request's body was awaited before legacy was called, in microseconds: no overhead of the proxy.
-    pub waited_for_body: u64,
+    /// How long its turn at the route and its body were awaited before an arm was called, in microseconds: no overhead
+    /// of the proxy.
+    pub waited: u64,
+    /// What it holds until its client has the whole answer.
+    pub admission: &'a mut Admission,
     /// Set if the client asks for another protocol.
-    pub upgrade: Option<OnUpgrade>,
+    pub upgrade: Option<ClientUpgrade>,
 }
 
 impl ProxiedRequest<'_> {
     pub(super) fn refused(&self, rung: State, failure: Failure) -> Refused {
         Refused { failure, route: Some((self.entry.clone(), rung)) }
+    }
+    /// Waits for the request's turn at its route, where that is limited. Nothing has begun.
+    pub(super) async fn take_turn(&mut self, rung: State) -> Result<(), Refused> {
+        let Some(turns) = &self.entry.turns else { return Ok(()) };
+        let failure = match self.client.wait.or_overdue(turns.take()).await {
+            Ok(Ok(turn)) => {
+                self.waited += turn.waited;
+                self.admission.turn = Some(turn);
+                return Ok(());
+            }
+            Ok(Err(Busy)) => Failure::RouteBusy,
+            Err(_) => Failure::OverdueUnsent,
+        };
+        Err(self.refused(rung, failure))
     }
     pub(super) fn answered(&self, rung: State, answered_by: AnsweredBy, status: StatusCode) -> AnsweredExchange {
         self.entry.answered(rung, answered_by, status, self.began)

@@ -9,13 +9,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode, Version, request};
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use metrics::counter;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 
+use super::admission::Admission;
 use super::capture::{BodyCopy, CapturedRequest};
+use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::failure::Failure;
 use super::headers::{has_known_coding, strip_reply};
+use super::interim_replies::InterimReplies;
 use super::legacy::{self, CallError};
+use super::line_limit::LineLimit;
 use super::monotonic::now;
 use super::proxied_request::{Client, ProxiedRequest, declared_length};
 use super::reply_body::ReplyBody;
@@ -28,6 +36,7 @@ use super::upload::Upload;
 use super::wait::{Overdue, Phase};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
+use crate::names::ServiceName;
 
 /// Forwards a request whose body the client may still be sending, and answers the client with legacy's reply. Where the
 /// files ask for it (`buffer_request`), the body is read first, so that legacy's connection and turn are taken only
@@ -41,7 +50,12 @@ pub(super) async fn forward(
     rung: State,
 ) -> Result<Response<ReplyBody>, Refused> {
     let (client, buffer_request) = (proxied.client, proxied.entry.buffer_request);
-    if buffer_request > 0 && !upload.is_empty() && !is_grpc(&head) {
+    if let Some(rates) = client.wait.rates()
+        && is_grpc(&head.headers)
+    {
+        rates.set_streaming();
+    }
+    if buffer_request > 0 && !upload.is_empty() && !is_grpc(&head.headers) {
         let (wait, at) = (&client.wait, now());
         wait.enter(Phase::Upload);
         let read = upload.buffer(buffer_request, declared_length(&head.headers), &client.shared.request_buffers);
@@ -56,20 +70,26 @@ pub(super) async fn forward(
             return Err(proxied.refused(rung, failure));
         }
         wait.enter(Phase::OwnDeadline);
-        proxied.waited_for_body = now().saturating_sub(at);
+        proxied.waited += now().saturating_sub(at);
     }
     answer_from_legacy(proxied, head, upload.stream(copy), captured, rung).await
 }
 
-fn is_grpc(head: &request::Parts) -> bool {
-    let kind = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/grpc")))
+fn is_grpc(headers: &HeaderMap) -> bool {
+    has_kind(headers, b"application/grpc")
+}
+
+/// Whether the content type begins so.
+fn has_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
+    let is_kind =
+        |value: &HeaderValue| value.as_bytes().get(..kind.len()).is_some_and(|v| v.eq_ignore_ascii_case(kind));
+    headers.get(CONTENT_TYPE).is_some_and(is_kind)
 }
 
 /// Calls legacy, and answers the client with its reply.
 pub(super) async fn answer_from_legacy(
     mut proxied: ProxiedRequest<'_>,
-    head: request::Parts,
+    mut head: request::Parts,
     body: RequestBody,
     captured: Option<CapturedRequest>,
     rung: State,
@@ -80,9 +100,13 @@ pub(super) async fn answer_from_legacy(
     *request.method_mut() = head.method;
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;
+    let interim = head.extensions.remove::<InterimReplies>();
     if entry.upstream.service.preserve_header_case {
         // hyper keeps the case of names there.
         *request.extensions_mut() = head.extensions;
+    }
+    if let Some(interim) = interim {
+        interim.listen(&mut request, wait);
     }
     client.forwarder.forward(request.headers_mut());
     client
@@ -94,6 +118,14 @@ pub(super) async fn answer_from_legacy(
             let (mut parts, incoming) = response.into_parts();
             let replied = now();
             wait.enter(Phase::Reply);
+            if let Some(rates) = wait.rates()
+                && (has_kind(&parts.headers, b"text/event-stream") || is_grpc(&parts.headers))
+            {
+                rates.set_streaming();
+            }
+            if parts.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+                log_head_too_large(&entry.upstream.service.name);
+            }
             client.record.note(|record| {
                 record.connect = Some(Duration::from_micros(connection.connecting));
                 record.first_byte = Some(Duration::from_micros(replied.saturating_sub(connection.sent)));
@@ -108,9 +140,21 @@ pub(super) async fn answer_from_legacy(
             if switching {
                 let legacy = on_upgrade_reply(&mut parts);
                 match proxied.upgrade.take() {
-                    Some(upgrade) => tunnel(client, upgrade, legacy, connection.turn.take()),
+                    Some(upgrade) => {
+                        let held = (connection.turn.take(), proxied.admission.take());
+                        match upgrade {
+                            ClientUpgrade::Connection(upgrade) => tunnel(client, switched(upgrade), legacy, held),
+                            ClientUpgrade::Stream(stream) => tunnel(client, handed_over(stream), legacy, held),
+                        }
+                    }
                     None => return Err(proxied.refused(rung, Failure::Switched)),
                 }
+            }
+            // A success would be taken for a switch.
+            if let (false, true, Some(ClientUpgrade::Stream(_))) =
+                (switching, parts.status.is_success(), &proxied.upgrade)
+            {
+                return Err(proxied.refused(rung, Failure::NotSwitched));
             }
             connection.reusable = strip_reply(&mut parts.headers, switching) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
@@ -121,7 +165,7 @@ pub(super) async fn answer_from_legacy(
             let asked = connection.sent.saturating_sub(connection.connecting);
             // Not overhead of the proxy: the request waited for its turn because legacy had as many as it may get.
             let waited = connection.turn.as_ref().map_or(0, |turn| turn.waited);
-            let waited = waited + proxied.waited_for_body;
+            let waited = waited + proxied.waited;
             let before = asked.saturating_sub(proxied.began).saturating_sub(waited);
             entry.route_metrics.record_overhead(before + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
@@ -139,7 +183,7 @@ pub(super) async fn answer_from_legacy(
     };
     if let Some(captured) = captured {
         match failure {
-            Failure::Body | Failure::Overdue(Overdue::Client) => {
+            Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => {
                 captured.skip(SkipReason::ClientWentAway);
             }
             Failure::Legacy(CallError::Busy | CallError::NotProcessed) | Failure::OverdueUnsent => {
@@ -151,13 +195,16 @@ pub(super) async fn answer_from_legacy(
     Err(proxied.refused(rung, failure))
 }
 
-/// The client's connection, once legacy has switched it to another protocol.
-pub(super) fn on_upgrade(head: &mut request::Parts) -> OnUpgrade {
-    let mut request = Request::new(());
-    *request.extensions_mut() = std::mem::take(&mut head.extensions);
-    let upgrade = hyper::upgrade::on(&mut request);
-    head.extensions = std::mem::take(request.extensions_mut());
-    upgrade
+static HEAD_LINES: LineLimit = LineLimit::new();
+
+/// Counts and logs that a service refuses a head as too large: it may be what the proxy has added that makes it so.
+fn log_head_too_large(service: &ServiceName) {
+    counter!("pointsman_legacy_heads_refused_total", "service" => service.to_string()).increment(1);
+    if let Some(left_out) = HEAD_LINES.next_line(now() / 1_000_000) {
+        let message = "legacy refuses the head of a request as too large (431); Pointsman adds some fields to each \
+                       (`pointsman help files`): let legacy accept larger heads, or lower `head_bytes_max`";
+        tracing::warn!(%service, left_out, "{message}");
+    }
 }
 
 fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
@@ -168,8 +215,29 @@ fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
     upgrade
 }
 
+/// A connection of HTTP/1.1 as it is after the switch.
+async fn switched(upgrade: OnUpgrade) -> Option<TokioIo<Upgraded>> {
+    let switched = upgrade.await.inspect_err(|error| tracing::debug!(%error, "an upgrade failed"));
+    switched.ok().map(TokioIo::new)
+}
+
+/// A stream of HTTP/2 once its answer was sent.
+async fn handed_over(stream: oneshot::Receiver<StreamIo>) -> Option<StreamIo> {
+    stream.await.ok()
+}
+
+/// What a tunnel holds until it ends.
+type Held = (Option<Turn>, Option<Box<Admission>>);
+
 /// Passes bytes of another protocol until it ends; the client still counts as an open connection.
-fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade, turn: Option<Turn>) {
+fn tunnel<C>(
+    client: &Client,
+    from_client: impl Future<Output = Option<C>> + Send + 'static,
+    from_legacy: OnUpgrade,
+    held: Held,
+) where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let shared = &client.shared;
     let idle = Limits::ms(shared.limits.client_idle_ms);
     let (cut, wait, connection_permit) = (shared.cut.clone(), client.wait.clone(), client.connection_permit.clone());
@@ -177,6 +245,7 @@ fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade, turn:
     let record = client.record.take();
     shared.tasks.spawn(async move {
         wait.enter(Phase::Tunnel);
+        let from_legacy = switched(from_legacy);
         let TunnelEnd { from_client, from_legacy, cut } =
             tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
         if let Some(mut record) = record {
@@ -187,6 +256,6 @@ fn tunnel(client: &Client, from_client: OnUpgrade, from_legacy: OnUpgrade, turn:
             });
             record.end(cut);
         }
-        drop((connection_permit, turn));
+        drop((connection_permit, held));
     });
 }

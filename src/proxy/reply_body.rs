@@ -14,9 +14,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::BoxError;
 
+use super::admission::Admission;
 use super::answered_exchange::AnsweredExchange;
 use super::capture::CapturedReply;
 use super::completion::Completion;
+use super::compression::CompressedBody;
 use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::legacy::LegacyConnection;
@@ -27,6 +29,8 @@ use super::workflow_gate::InProgress;
 enum Reply {
     Legacy(Incoming),
     Full(Option<Bytes>),
+    /// The engine's answer, compressed.
+    Compressed(CompressedBody),
     /// Empty, but of unknown length: hyper drops the `content-length` of a 304 whose body it knows to be empty. Holds
     /// whether the body was polled.
     Unmodified(bool),
@@ -75,6 +79,13 @@ impl ReplyBody {
             ended: false,
         }
     }
+    /// The same body, compressed while it is sent.
+    pub(super) fn compressed(mut self) -> Self {
+        if let Reply::Full(bytes) = &mut self.reply {
+            self.reply = Reply::Compressed(CompressedBody::new(bytes.take().unwrap_or_default()));
+        }
+        self
+    }
     /// The body of a 304 whose head declares a length.
     pub(super) fn unmodified(mut self) -> Self {
         if self.is_end_stream() {
@@ -83,10 +94,10 @@ impl ReplyBody {
         self
     }
 
-    /// What the access log gets of the exchange.
-    pub(super) fn set_record(&mut self, record: Option<ExchangeRecord>) {
+    /// What the request holds, and what the access log gets, until the exchange has ended.
+    pub(super) fn set_held(&mut self, admission: Option<Box<Admission>>, record: Option<ExchangeRecord>) {
         if let Some(answered) = &mut self.answered {
-            answered.record = record;
+            (answered.admission, answered.record) = (admission, record);
         }
     }
 
@@ -120,6 +131,12 @@ impl Body for ReplyBody {
                 this.bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
             }
+            Reply::Compressed(body) => {
+                let piece = body.next();
+                this.ended = body.is_at_end();
+                this.bytes += piece.as_ref().map_or(0, |piece| piece.as_ref().map_or(0, |bytes| bytes.len() as u64));
+                Poll::Ready(piece.transpose().map(|piece| piece.map(Frame::data).map_err(Into::into)))
+            }
             Reply::Unmodified(polled) => {
                 *polled = true;
                 this.ended = true;
@@ -129,6 +146,9 @@ impl Body for ReplyBody {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     this.wait.progress();
+                    if let Some(rates) = this.wait.rates() {
+                        rates.legacy_sent(frame.data_ref().map_or(0, Bytes::len));
+                    }
                     this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                     if frame.is_trailers() {
                         this.ended = true;
@@ -159,6 +179,7 @@ impl Body for ReplyBody {
         match &self.reply {
             Reply::Legacy(body) => body.is_end_stream(),
             Reply::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Reply::Compressed(body) => body.is_at_end(),
             Reply::Unmodified(polled) => *polled,
         }
     }
@@ -166,7 +187,7 @@ impl Body for ReplyBody {
         match &self.reply {
             Reply::Legacy(body) => body.size_hint(),
             Reply::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Reply::Unmodified(_) => SizeHint::default(),
+            Reply::Compressed(_) | Reply::Unmodified(_) => SizeHint::default(),
         }
     }
 }

@@ -55,13 +55,10 @@ pub(super) fn refuse(
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
             // The store may answer again or have room for keys again, or legacy take requests.
-            let soon = matches!(
-                failure,
-                Failure::FirstTryUnknown
-                    | Failure::KeyNotNoted
-                    | Failure::NoStore(_)
-                    | Failure::Legacy(CallError::Busy)
-            );
+            let is_busy =
+                matches!(failure, Failure::Overloaded | Failure::RouteBusy | Failure::Legacy(CallError::Busy));
+            let is_store = matches!(failure, Failure::FirstTryUnknown | Failure::KeyNotNoted | Failure::NoStore(_));
+            let soon = is_busy || is_store;
             let retry_after = soon.then_some(1);
             let problem = ProblemDocument {
                 status: status.as_u16(),

@@ -1,6 +1,7 @@
 //! The state that all connections of a proxy share.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::time::Duration;
@@ -12,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 
+use super::admission::RequestsInFlight;
+use super::client_addresses::{ClientAddresses, ConnectionPermit, count_refused};
+use super::endpoint::Endpoint;
 use super::open_connections::OpenConnections;
 use super::parking::Parking;
 use super::request_buffer::RequestBuffers;
@@ -66,6 +70,10 @@ pub(super) struct Shared {
     pub parking: Parking,
     /// The room for request bodies that are read whole before legacy gets them.
     pub request_buffers: Arc<RequestBuffers>,
+    /// The connections of each client address, where they are limited.
+    pub client_addresses: Option<Arc<ClientAddresses>>,
+    /// The requests of the process, where they are limited.
+    pub requests_in_flight: Option<Arc<RequestsInFlight>>,
     /// The room for client connections, all listeners together.
     pub room: Arc<Semaphore>,
     /// The header fields for clients' certificates: those that a client sends are removed, on every listener.
@@ -87,6 +95,29 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Counts a new connection as one of its client's; `false` if that has as many as it may have. Those whose word is
+    /// taken for who their clients are (`trust_forwarded`) have the connections of many.
+    pub(super) fn admits(&self, permit: &mut ConnectionPermit, client: IpAddr, endpoint: &Endpoint) -> bool {
+        let Some(addresses) = &self.client_addresses else { return true };
+        let is_admitted = self.forwarding.load().trust.trusts(client) || permit.count_for(addresses, client);
+        if !is_admitted {
+            count_refused(client, endpoint.name());
+        }
+        is_admitted
+    }
+
+    /// Whether a connection that was just accepted would be one too many of its client. Not known yet where a PROXY
+    /// header says who that is.
+    pub(super) fn has_too_many(&self, client: IpAddr, endpoint: &Endpoint) -> bool {
+        let Some(addresses) = &self.client_addresses else { return false };
+        let is_known = endpoint.proxy_protocol.is_none() && !self.forwarding.load().trust.trusts(client);
+        let has_too_many = is_known && addresses.is_full(client);
+        if has_too_many {
+            count_refused(client, endpoint.name());
+        }
+        has_too_many
+    }
+
     /// The table of the flags in force. A request uses one table to its end.
     pub(super) fn table(&self) -> Arc<Table> {
         let table = self.table.load_full();

@@ -124,11 +124,16 @@ fn poll_write_socket(
     write: impl Fn(&TcpStream) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
     loop {
-        ready!(socket.poll_write_ready(cx))?;
+        let Poll::Ready(ready) = socket.poll_write_ready(cx) else {
+            wait.write_blocked(socket);
+            return Poll::Pending;
+        };
+        ready?;
         match write(socket) {
             Ok(n) => {
                 if wait.phase() == Phase::Reply {
                     wait.progress();
+                    wait.rates().into_iter().for_each(|rates| rates.written(n));
                 }
                 return Poll::Ready(Ok(n));
             }

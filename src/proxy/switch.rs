@@ -12,14 +12,17 @@ use std::sync::Arc;
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 
+use super::admission::Admission;
 use super::client_body::ClientBody;
+use super::client_upgrade::on_upgrade;
 use super::failure::Failure;
 use super::headers::{end_to_end_in_connection, trace_id};
 use super::hygiene::{self, HeadRefusal};
+use super::may_begin::may_begin;
 use super::options;
 use super::plan_capture::plan_capture;
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest, declared_length};
-use super::relay::{forward, on_upgrade};
+use super::relay::forward;
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
@@ -28,9 +31,9 @@ use super::upload::Upload;
 use super::wait::Phase;
 use super::workflow_wait::{reaches_workflow, table_with_store};
 use crate::clock;
-use crate::exchange::{KnownBody, LegacyTake, MayBegin, ProblemDocument, request_digest};
+use crate::exchange::{KnownBody, LegacyTake, ProblemDocument, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts,
+    Arm, Decision, DecisionDiagnostics, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts,
     ResolvedPath, RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
 };
 
@@ -47,7 +50,8 @@ pub(super) async fn serve(
     client.record.begin(client.peer, client.forwarder.trusts_peer(), &request, began);
     let (head, incoming) = request.into_parts();
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
-    let mut response = match answer(&client, head, Upload::new(incoming, progress), began).await {
+    let mut admission = Admission::default();
+    let mut response = match answer(&client, &mut admission, head, Upload::new(incoming, progress), began).await {
         Ok(response) => response,
         Err(refused) => refuse(*refused, client.shared.table().no_route(), &client.wait, began),
     };
@@ -55,13 +59,22 @@ pub(super) async fn serve(
     if let Some(arm) = response.body().exposed_arm() {
         response.headers_mut().insert(ARM, HeaderValue::from_static(arm.as_str()));
     }
-    response.body_mut().set_record(client.record.take());
+    response.body_mut().set_held(admission.take(), client.record.take());
     Ok(response)
 }
 
 type ReplyOrRefusal = Result<Response<ReplyBody>, Box<Refused>>;
 
-async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began: u64) -> ReplyOrRefusal {
+async fn answer(
+    client: &Client,
+    admission: &mut Admission,
+    mut head: request::Parts,
+    upload: Upload,
+    began: u64,
+) -> ReplyOrRefusal {
+    if let Some(in_flight) = &client.shared.requests_in_flight {
+        admission.place = Some(in_flight.take().ok_or_else(|| Refused::early(Failure::Overloaded))?);
+    }
     // hyper has refused such a head of HTTP/1.1.
     if head.headers.len() as u64 > client.shared.limits.head_fields_max {
         return Err(Refused::early(Failure::HeadTooLarge).into());
@@ -120,7 +133,8 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
     client.forwarder.set_identity(&mut head.headers, &client.shared.identity_headers);
     client.record.note(|record| record.trace_id = trace_id(&head.headers));
-    let proxied = ProxiedRequest { client, table: &table, entry, began, waited_for_body: waited, upgrade };
+    let mut proxied = ProxiedRequest { client, table: &table, entry, began, waited, admission, upgrade };
+    proxied.take_turn(found.as_ref().map_or(State::Off, |found| found.flag.effective.state)).await?;
     // In `only` legacy is never called.
     if !others.is_empty() && not_only.is_none() {
         let methods: Vec<_> = others.iter().map(|flag| &flag.route.matches.method).collect();
@@ -313,29 +327,6 @@ fn decide_again(
     if first_try.arm.is_some() {
         facts.first_try = first_try.arm;
         *decision = decide(set, flag, facts);
-    }
-}
-
-/// Whether the engine may begin a run for a request that it gets. A retry goes to the engine because the engine has
-/// taken its first try. If no run came of that (its client went away), the retry counts as a new request, with the same
-/// restrictions; so this also clears `may_fall_back` in the decision if a new request could not fall back.
-fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: RequestFacts<'_>) -> MayBegin {
-    // A freeze never lowers a route in `only`. It does lower a cohort in `only` of another route.
-    let is_exempt = flag.effective.state == State::Only;
-    let unless_frozen = if is_exempt { MayBegin::Always } else { MayBegin::UnlessFrozen };
-    match decision {
-        Decision::Engine { reason: EngineReason::Pin, .. } => MayBegin::Always,
-        Decision::Engine { reason: EngineReason::Rung | EngineReason::ForcedCohort, .. } => unless_frozen,
-        Decision::Engine { reason: EngineReason::Retry, may_fall_back, .. } => {
-            match decide(set, flag, &RequestFacts { first_try: None, ..facts }) {
-                Decision::Engine { may_fall_back: would_fall_back, .. } => {
-                    *may_fall_back &= would_fall_back;
-                    unless_frozen
-                }
-                Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,
-            }
-        }
-        Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,
     }
 }
 

@@ -10,9 +10,10 @@ use http::StatusCode;
 
 use super::answered_exchange::AnsweredExchange;
 use super::route_metrics::{AnsweredBy, RouteMetrics};
+use super::turns::Turns;
 use super::upstream::Upstream;
 use super::wait_limits::ExchangeLimits;
-use crate::flag::{FlagSet, RelaySettings, RouteFlag, Service, State};
+use crate::flag::{Compress, FlagSet, RelaySettings, Route, RouteFlag, Service, State};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
 
@@ -26,6 +27,10 @@ pub(super) struct RouteEntry {
     pub limits: ExchangeLimits,
     /// A body of at most so many bytes is read whole before legacy gets the request; 0: none is.
     pub buffer_request: u64,
+    /// Whether answers of the engine are compressed.
+    pub compress: bool,
+    /// The turns of its requests, where they are limited.
+    pub turns: Option<Arc<Turns>>,
     /// Whether each answer says which arm gave it.
     pub exposes_arm: bool,
 }
@@ -49,6 +54,7 @@ impl RouteEntry {
             exposes_arm,
             refused: None,
             cut: None,
+            admission: None,
             record: None,
             in_progress: None,
         }
@@ -62,6 +68,7 @@ pub(super) struct Table {
     entries: HashMap<usize, Arc<RouteEntry>>,
     default: Arc<RouteEntry>,
     route_metrics: HashMap<RouteId, Arc<RouteMetrics>>,
+    turns: HashMap<RouteId, Arc<Turns>>,
     upstreams: HashMap<ServiceName, Arc<Upstream>>,
 }
 
@@ -82,10 +89,20 @@ impl Table {
             let known = before.and_then(|b| b.route_metrics.get(route));
             known.cloned().unwrap_or_else(|| Arc::new(RouteMetrics::new(route.as_str())))
         };
-        let entry_of = |route_metrics, upstream, relay: &RelaySettings, exposes_arm| {
+        let mut all_turns = HashMap::new();
+        let mut turns_of = |route: &Route| {
+            let requests_max = route.requests_max?;
+            let known = before.and_then(|b| b.turns.get(&route.id)).filter(|known| known.are(requests_max));
+            let made = || Arc::new(Turns::of_route(&route.id, requests_max, limits));
+            let turns = known.cloned().unwrap_or_else(made);
+            all_turns.insert(route.id.clone(), turns.clone());
+            Some(turns)
+        };
+        let entry_of = |route_metrics, upstream, turns, relay: &RelaySettings, exposes_arm| {
             let buffer_request = relay.buffer_request.unwrap_or(0);
             let limits = ExchangeLimits::new(limits, relay);
-            Arc::new(RouteEntry { route_metrics, upstream, limits, buffer_request, exposes_arm })
+            let compress = relay.compress == Some(Compress::Gzip);
+            Arc::new(RouteEntry { route_metrics, upstream, limits, buffer_request, compress, turns, exposes_arm })
         };
         let mut entries = HashMap::with_capacity(set.routes.len());
         for flag in &set.routes {
@@ -93,7 +110,8 @@ impl Table {
             let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(id)).clone();
             let exposes_arm = flag.route.exposes_arm.unwrap_or(set.exposes_arm);
             let relay = flag.route.relay.or(&flag.route.legacy.relay);
-            let entry = entry_of(route_metrics, upstream(&flag.route.legacy), &relay, exposes_arm);
+            let entry =
+                entry_of(route_metrics, upstream(&flag.route.legacy), turns_of(&flag.route), &relay, exposes_arm);
             entries.insert(address(flag), entry);
         }
         let route_metrics = match before {
@@ -101,14 +119,14 @@ impl Table {
             None => Arc::new(RouteMetrics::new(DEFAULT)),
         };
         let (upstream, exposes_arm) = (upstream(&set.default_legacy), set.exposes_arm);
-        let default = entry_of(route_metrics, upstream, &set.default_legacy.relay, exposes_arm);
+        let default = entry_of(route_metrics, upstream, None, &set.default_legacy.relay, exposes_arm);
         for (name, old) in before.iter().flat_map(|before| &before.upstreams) {
             match upstreams.get(name) {
                 Some(new) if Arc::ptr_eq(new, old) => {}
                 new => old.replaced(new.is_none()),
             }
         }
-        Self { set, entries, default, route_metrics: all_metrics, upstreams }
+        Self { set, entries, default, route_metrics: all_metrics, turns: all_turns, upstreams }
     }
 
     /// A route's entry; the default one where there is no route.

@@ -185,12 +185,17 @@ impl Session {
     /// Writes what the session holds to the socket.
     fn poll_drain(&mut self, socket: &TcpStream, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.connection.wants_write() {
-            ready!(socket.poll_write_ready(cx))?;
+            let Poll::Ready(ready) = socket.poll_write_ready(cx) else {
+                wait.write_blocked(socket);
+                return Poll::Pending;
+            };
+            ready?;
             match self.connection.write_tls(&mut SocketIo(socket)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {
+                Ok(count) => {
                     if wait.phase() == Phase::Reply {
                         wait.progress();
+                        wait.rates().into_iter().for_each(|rates| rates.written(count));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

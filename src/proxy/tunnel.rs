@@ -1,4 +1,4 @@
-//! The tunnel after `101 Switching Protocols`.
+//! The tunnel after `101 Switching Protocols`, or after the 200 to an extended CONNECT of HTTP/2.
 //!
 //! Passes bytes both ways until one side ends, nothing moves for the idle limit, or a drain runs out of time. Always
 //! true: the bytes are not interpreted; a tunnel holds no request and is not compared.
@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::sync::CancellationToken;
 
@@ -30,27 +28,24 @@ pub(super) struct TunnelEnd {
 
 /// Passes bytes between two upgraded connections.
 pub(super) async fn copy_both_ways(
-    client: OnUpgrade,
-    legacy: OnUpgrade,
+    client: impl Future<Output = Option<impl AsyncRead + AsyncWrite + Unpin>>,
+    legacy: impl Future<Output = Option<impl AsyncRead + AsyncWrite + Unpin>>,
     idle: Duration,
     cut: CancellationToken,
 ) -> TunnelEnd {
     let not_begun = |cut| TunnelEnd { cut: Some(cut), ..TunnelEnd::default() };
-    let upgraded = tokio::time::timeout(idle, async { tokio::try_join!(client, legacy) });
+    let upgraded = tokio::time::timeout(idle, async { tokio::join!(client, legacy) });
     let (client, legacy) = match upgraded.await {
-        Ok(Ok(both)) => both,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "an upgrade failed");
-            return not_begun(Cut::ClientGone);
-        }
+        Ok((Some(client), Some(legacy))) => (client, legacy),
+        Ok(_) => return not_begun(Cut::ClientGone),
         Err(_) => {
             tracing::debug!("an upgrade was not completed in time");
             return not_begun(Cut::TunnelIdle);
         }
     };
     let moved = Arc::new(AtomicU64::new(now()));
-    let mut client = ActivityIo { io: TokioIo::new(client), moved: moved.clone(), bytes_read: 0 };
-    let mut legacy = ActivityIo { io: TokioIo::new(legacy), moved: moved.clone(), bytes_read: 0 };
+    let mut client = ActivityIo { io: client, moved: moved.clone(), bytes_read: 0 };
+    let mut legacy = ActivityIo { io: legacy, moved: moved.clone(), bytes_read: 0 };
     let cut = tokio::select! {
         ended = copy_bidirectional(&mut client, &mut legacy) => {
             if let Err(error) = ended {
@@ -80,13 +75,13 @@ async fn stalled(moved: &AtomicU64, idle: Duration) {
 }
 
 /// Records when bytes last moved, and how many came.
-struct ActivityIo {
-    io: TokioIo<Upgraded>,
+struct ActivityIo<T> {
+    io: T,
     moved: Arc<AtomicU64>,
     bytes_read: u64,
 }
 
-impl AsyncRead for ActivityIo {
+impl<T: AsyncRead + Unpin> AsyncRead for ActivityIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
@@ -98,7 +93,7 @@ impl AsyncRead for ActivityIo {
     }
 }
 
-impl AsyncWrite for ActivityIo {
+impl<T: AsyncWrite + Unpin> AsyncWrite for ActivityIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
         if polled.is_ready() {

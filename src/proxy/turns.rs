@@ -1,4 +1,4 @@
-//! How many requests a legacy service gets at the same time.
+//! How many requests a legacy service, or a route, gets at the same time.
 //!
 //! Always true: a request holds its turn from before a connection is chosen until legacy's reply has ended or was cut,
 //! a tunnel until it ends; those that wait get their turns in the order in which they came, are bounded in number and
@@ -15,8 +15,9 @@ use tokio::time::timeout;
 use super::monotonic::now;
 use crate::flag::Service;
 use crate::limits::Limits;
+use crate::names::RouteId;
 
-/// The turns of one service.
+/// The turns of one service or route.
 pub(super) struct Turns {
     turns: Arc<Semaphore>,
     requests_max: usize,
@@ -28,7 +29,15 @@ pub(super) struct Turns {
     waiting_gauge: Gauge,
 }
 
+/// The metrics of turns.
+struct TurnGauges {
+    max: Gauge,
+    in_flight: Gauge,
+    waiting: Gauge,
+}
+
 /// One request's turn, until it is dropped.
+#[must_use]
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
     in_flight: Gauge,
@@ -45,20 +54,44 @@ pub(super) struct Busy;
 impl Turns {
     /// `None` for a service that gets any number of requests.
     pub(super) fn of(service: &Service, limits: &Limits) -> Option<Self> {
-        let requests_max = usize::try_from(service.requests_max?).unwrap_or(usize::MAX);
         let name = || service.name.to_string();
-        let max_gauge = gauge!("pointsman_legacy_requests_max", "service" => name());
-        max_gauge.increment(requests_max as f64);
-        Some(Self {
+        let gauges = TurnGauges {
+            max: gauge!("pointsman_legacy_requests_max", "service" => name()),
+            in_flight: gauge!("pointsman_legacy_requests_in_flight", "service" => name()),
+            waiting: gauge!("pointsman_legacy_requests_waiting", "service" => name()),
+        };
+        Some(Self::new(service.requests_max?, limits, gauges))
+    }
+
+    /// Those of a route, whichever arm answers.
+    pub(super) fn of_route(route: &RouteId, requests_max: u64, limits: &Limits) -> Self {
+        let name = || route.to_string();
+        let gauges = TurnGauges {
+            max: gauge!("pointsman_route_requests_max", "route" => name()),
+            in_flight: gauge!("pointsman_route_requests_in_flight", "route" => name()),
+            waiting: gauge!("pointsman_route_requests_waiting", "route" => name()),
+        };
+        Self::new(requests_max, limits, gauges)
+    }
+
+    fn new(requests_max: u64, limits: &Limits, gauges: TurnGauges) -> Self {
+        let requests_max = usize::try_from(requests_max).unwrap_or(usize::MAX);
+        gauges.max.increment(requests_max as f64);
+        Self {
             requests_max,
-            max_gauge,
+            max_gauge: gauges.max,
             turns: Arc::new(Semaphore::new(requests_max.clamp(1, Semaphore::MAX_PERMITS))),
             waiting: AtomicU64::new(0),
             waiting_max: limits.legacy_waiting_max,
             wait_max: Limits::ms(limits.legacy_turn_ms),
-            in_flight_gauge: gauge!("pointsman_legacy_requests_in_flight", "service" => name()),
-            waiting_gauge: gauge!("pointsman_legacy_requests_waiting", "service" => name()),
-        })
+            in_flight_gauge: gauges.in_flight,
+            waiting_gauge: gauges.waiting,
+        }
+    }
+
+    /// Whether there are so many.
+    pub(super) fn are(&self, requests_max: u64) -> bool {
+        usize::try_from(requests_max).unwrap_or(usize::MAX) == self.requests_max
     }
 
     /// Waits for a turn.

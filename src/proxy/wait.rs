@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
+use tokio::net::TcpStream;
 
 use super::completion::Unflushed;
 use super::cut::Cut;
 use super::monotonic::{NEVER, now};
+use super::rate::{Rates, Slow};
 use super::settler::Settler;
 use super::wait_limits::{ExchangeLimits, WaitLimits};
 
@@ -68,6 +70,8 @@ enum Parkable {
 pub(super) enum Overdue {
     /// The client stopped sending its body.
     Client = 1,
+    /// The client sends its body too slowly.
+    ClientSlow,
     /// Legacy stopped taking the body.
     Upload,
     /// Legacy sent no first byte.
@@ -112,6 +116,8 @@ pub(super) struct ConnectionWait {
     close_requested: AtomicBool,
     /// A [`Parkable`].
     parkable: AtomicU8,
+    /// How fast bytes move, if there is a minimum.
+    rates: Option<Box<Rates>>,
     /// Replies that the client's socket has not taken completely.
     pub(super) unflushed: Unflushed,
     /// Wakes the connection's task, which registers itself at each poll.
@@ -124,6 +130,21 @@ impl ConnectionWait {
         wait.set_limits(ExchangeLimits { first_byte: NEVER, body: NEVER, total: NEVER });
         wait.enter(Phase::Head);
         wait
+    }
+    /// One that measures rates, if the limits have minimum rates.
+    pub(super) fn with_rates(limits: &WaitLimits) -> Self {
+        let rates = limits.rates.as_ref().map(|min| Box::new(Rates::new(min.clone())));
+        Self { rates, ..Self::new() }
+    }
+    /// How fast bytes move, if there is a minimum.
+    pub(super) fn rates(&self) -> Option<&Rates> {
+        self.rates.as_deref()
+    }
+    /// The client's socket takes no bytes now.
+    pub(super) fn write_blocked(&self, socket: &TcpStream) {
+        if let Some(rates) = self.rates.as_ref().filter(|_| self.phase() == Phase::Reply) {
+            rates.write_blocked(rustix::net::sockopt::socket_send_buffer_size(socket).unwrap_or(usize::MAX));
+        }
     }
     pub(super) fn phase(&self) -> Phase {
         Phase::ALL[usize::from(self.phase.load(Relaxed)).min(Phase::ALL.len() - 1)]
@@ -150,6 +171,7 @@ impl ConnectionWait {
         self.exchange_number.store(exchange_number, Relaxed);
         self.began.store(at, Relaxed);
         self.set_limits(limits);
+        self.rates.iter().for_each(|rates| rates.restart());
         self.request_done.store(no_body, Relaxed);
         self.has_no_body.store(no_body, Relaxed);
         self.request_broken.store(false, Relaxed);
@@ -216,6 +238,7 @@ impl ConnectionWait {
         if self.exchange_number.load(Relaxed) == exchange_number {
             self.request_bytes.store(self.request_bytes() + bytes as u64, Relaxed);
             self.waits_for_client.store(false, Relaxed);
+            self.rates.iter().for_each(|rates| rates.client_sent(bytes));
             self.progress();
         }
     }
@@ -236,12 +259,14 @@ impl ConnectionWait {
     /// Notes whether the next frame of legacy's reply has come.
     pub(super) fn for_legacy<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.waits_for_legacy.store(polled.is_pending(), Relaxed);
+        self.rates.iter().for_each(|rates| rates.waits_for_legacy(polled.is_pending()));
         polled
     }
     /// No body frame is available: the wait is for the client, not for legacy.
     pub(super) fn set_waits_for_client(&self, exchange_number: u32) {
         if self.exchange_number.load(Relaxed) == exchange_number {
             self.waits_for_client.store(true, Relaxed);
+            self.rates.iter().for_each(|rates| rates.waits_for_client_bytes());
         }
     }
     /// The request's body is complete.
@@ -333,9 +358,10 @@ impl ConnectionWait {
     pub(super) fn overdue_reported(&self) -> Option<Overdue> {
         match self.overdue_reported.load(Relaxed) {
             1 => Some(Overdue::Client),
-            2 => Some(Overdue::Upload),
-            3 => Some(Overdue::FirstByte),
-            4 => Some(Overdue::Total),
+            2 => Some(Overdue::ClientSlow),
+            3 => Some(Overdue::Upload),
+            4 => Some(Overdue::FirstByte),
+            5 => Some(Overdue::Total),
             _ => None,
         }
     }
@@ -357,12 +383,18 @@ impl ConnectionWait {
         match self.phase() {
             _ if self.total_due() <= at => Cut::Timeout,
             _ if fin != 0 && gone <= at => Cut::ClientGone,
+            Phase::Reply if self.is_too_slow(Slow::ClientReads) => Cut::ClientSlow,
+            Phase::Reply if self.is_too_slow(Slow::LegacySends) => Cut::LegacyReplySlow,
             Phase::Reply if self.waits_for_legacy.load(Relaxed) => Cut::LegacyReplyStalled,
             Phase::Reply | Phase::Linger => Cut::ClientStalled,
             // Reached only if the exchange was told that it is overdue, and is overdue again: it is answered only once.
             Phase::Upload | Phase::FirstByte | Phase::OwnDeadline => Cut::Timeout,
             Phase::Idle | Phase::Head | Phase::Tunnel => Cut::ClientGone,
         }
+    }
+
+    fn is_too_slow(&self, who: Slow) -> bool {
+        self.rates.as_ref().is_some_and(|rates| matches!(rates.due(true), (due, slow) if slow == who && due <= now()))
     }
 
     /// When the current wait is overdue, and as what.
@@ -379,6 +411,13 @@ impl ConnectionWait {
             Phase::FirstByte => Overdue::FirstByte,
         };
         if matches!(phase, Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::OwnDeadline) {
+            if let (Some(rates), Phase::Upload | Phase::Reply) = (&self.rates, phase) {
+                let (slow, _) = rates.due(phase == Phase::Reply);
+                if slow < due {
+                    due = slow;
+                    why = if phase == Phase::Reply { Overdue::Cut } else { Overdue::ClientSlow };
+                }
+            }
             let total = self.total_due();
             if total < due {
                 due = total;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::monotonic::NEVER;
+use super::rate::MinRates;
 use crate::flag::{RelaySettings, TotalTimeout};
 use crate::limits::Limits;
 
@@ -53,9 +54,12 @@ pub(super) struct WaitLimits {
     pub(super) linger: u64,
     /// While a successor accepts: how long an idle client may send one more request.
     pub(super) succession_idle: u64,
+    /// `None` where there is no minimum.
+    pub(super) rates: Option<MinRates>,
     /// The longest time for which the timer is armed: the shortest of the limits for idle, head, first byte, body and
-    /// total, so that it fires in time also for such a wait that begins after it was armed. The other limits, and those
-    /// of services and routes, begin in the connection's own task, which then arms the timer anew.
+    /// total and the window of the rates, so that it fires in time also for such a wait that begins after it was armed.
+    /// The other limits, and those of services and routes, begin in the connection's own task, which then arms the
+    /// timer anew.
     pub(super) check_every: u64,
 }
 
@@ -65,6 +69,8 @@ impl WaitLimits {
         let exchange = ExchangeLimits::new(limits, &RelaySettings::default());
         let ExchangeLimits { first_byte, body, total } = exchange;
         let (idle, head) = (micros(limits.client_idle_ms), micros(limits.head_read_ms));
+        let rates = MinRates::new(limits);
+        let window = rates.as_ref().map_or(NEVER, MinRates::window);
         Self {
             idle,
             park: if limits.client_park_ms == 0 { NEVER } else { micros(limits.client_park_ms) },
@@ -73,7 +79,8 @@ impl WaitLimits {
             half_close: micros(limits.client_half_close_ms),
             linger: micros(limits.linger_ms),
             succession_idle: micros(limits.succession_idle_ms),
-            check_every: idle.min(head).min(first_byte).min(body).min(total),
+            check_every: idle.min(head).min(first_byte).min(body).min(total).min(window),
+            rates,
         }
     }
 }

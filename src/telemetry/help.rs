@@ -175,6 +175,19 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_legacy_retries_total",
         "Requests that were sent to a second address because their connection ended without an answer.",
     ),
+    (
+        "pointsman_client_connections_refused_total",
+        "Connections that were closed at once because their client has `client_connections_per_address_max`.",
+    ),
+    (
+        "pointsman_interim_replies_total",
+        "Interim replies (1xx) of legacy for clients of HTTP/2, by outcome (passed, dropped: too many at once).",
+    ),
+    (
+        "pointsman_legacy_heads_refused_total",
+        "Requests that a service refused with 431: their head is too large for it, with what Pointsman adds.",
+    ),
+    ("pointsman_accept_failures_total", "Times that a listener could not accept connections, and waited for a moment."),
 ];
 
 const GAUGES: MetricDescriptions = &[
@@ -199,6 +212,19 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_certificate_expires_seconds",
         "Seconds until the first of a listener's certificates expires; negative once it has.",
     ),
+    (
+        "pointsman_client_connections_per_address",
+        "Connections of the client address that has the most now, where they are limited.",
+    ),
+    (
+        "pointsman_client_connections_per_address_max",
+        "The most connections of one client address (`client_connections_per_address_max`).",
+    ),
+    ("pointsman_requests_in_flight", "Requests that the process has now, where they are limited."),
+    ("pointsman_requests_in_flight_max", "The most requests that it may have (`requests_in_flight_max`)."),
+    ("pointsman_route_requests_max", "The most requests that a route may have at the same time (`requests_max`)."),
+    ("pointsman_route_requests_in_flight", "Requests that a route with `requests_max` has now."),
+    ("pointsman_route_requests_waiting", "Requests that wait for their turn at a route with `requests_max`."),
     ("pointsman_legacy_requests_max", "The most requests that a service gets at the same time (`requests_max`)."),
     ("pointsman_legacy_requests_in_flight", "Requests that a service with `requests_max` has now."),
     ("pointsman_legacy_requests_waiting", "Requests that wait for their turn at a service with `requests_max`."),

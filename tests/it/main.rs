@@ -4,6 +4,7 @@ mod access;
 mod access_log;
 mod activation;
 mod breaker;
+mod bursts;
 mod caller_changes;
 mod checker_tests;
 mod cli_output;

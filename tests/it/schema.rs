@@ -8,7 +8,7 @@ use crate::support::FlagsDir;
 use crate::support::process::{cli, output_text};
 
 /// A valid value for every key of a route. The maps `percent`, `force` and `guard` have every key of their schema.
-const ROUTE: [(&str, &str); 23] = [
+const ROUTE: [(&str, &str); 25] = [
     ("id", "things"),
     ("was", "[old.things]"),
     ("match", "{ method: GET, path: '/things/{id}' }"),
@@ -27,10 +27,12 @@ const ROUTE: [(&str, &str); 23] = [
     ("caller", "authorization"),
     ("keep", "all"),
     ("deadline", "5s"),
+    ("buffer_request", "64KiB"),
+    ("compress", "gzip"),
+    ("requests_max", "50"),
+    ("timeouts", "{ first_byte: 1s, idle: 2s, total: off }"),
     ("replay_safe", "false"),
     ("paths", "strict"),
-    ("buffer_request", "64KiB"),
-    ("timeouts", "{ first_byte: 5s, idle: 10s, total: off }"),
     ("expose", "true"),
     ("compare", "{ ignore: [$.at] }"),
     ("guard", "{ mismatch: 1%, errors: 1%, p99_ratio: 1.5, over: 500 }"),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{SizeDraft, TimeoutsDraft};
-use crate::flag::State;
+use crate::flag::{Compress, State};
 
 /// A file of `flags/routes/`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -61,6 +61,11 @@ pub struct RouteDraft {
     pub deadline: Option<String>,
     /// A body of at most this size is forwarded when all of it has come: `64KiB`. Default: that of the service.
     pub buffer_request: Option<SizeDraft>,
+    /// Whether answers of the engine are compressed for clients that accept it: `gzip`, or `off`. Default: that of the
+    /// service.
+    pub compress: Option<Compress>,
+    /// The most requests at the same time, whichever arm answers them; others wait for their turn.
+    pub requests_max: Option<u64>,
     /// Time-outs of requests that are forwarded to legacy. Default: those of the service.
     pub timeouts: Option<TimeoutsDraft>,
     /// Whether legacy may be called again for a comparison, in `live`; checked, but not acted on by this version.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::service_tls::text_or_number;
 use super::values::duration;
-use crate::flag::{RelaySettings, TotalTimeout};
+use crate::flag::{Compress, RelaySettings, TotalTimeout};
 use crate::limits::BUFFER_REQUEST_BYTES_LIMIT_MAX;
 use crate::problem::{Problems, Site};
 
@@ -30,6 +30,7 @@ pub struct SizeDraft(#[schemars(schema_with = "text_or_number")] pub Value);
 /// Checks `buffer_request` and time-outs. `site` is where the first stands, `timeouts_site` where the others do.
 pub(super) fn relay_settings(
     buffer_request: Option<&SizeDraft>,
+    compress: Option<Compress>,
     timeouts: &TimeoutsDraft,
     site: &Site,
     timeouts_site: &Site,
@@ -43,6 +44,7 @@ pub(super) fn relay_settings(
         first_byte,
         idle,
         total: total_timeout(total.as_ref(), &timeouts_site.key("total"), problems),
+        compress,
     }
 }
 

@@ -53,6 +53,8 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         keep: _,
         deadline,
         buffer_request,
+        compress,
+        requests_max,
         timeouts,
         replay_safe,
         paths,
@@ -92,7 +94,10 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     let caller = caller_scope(caller.as_ref(), known, &at("caller"), problems);
     let deadline = deadline.as_ref().and_then(|text| duration(text, &at("deadline"), problems));
     let timeouts = timeouts.clone().unwrap_or_default();
-    let relay = relay_settings(buffer_request.as_ref(), &timeouts, site, &at("timeouts"), problems);
+    let relay = relay_settings(buffer_request.as_ref(), *compress, &timeouts, site, &at("timeouts"), problems);
+    if *requests_max == Some(0) {
+        problems.error(&at("requests_max"), "with 0 no request could ever be answered").hint("at least 1");
+    }
     let guard = guard.as_ref().map(|draft| parts::guard(draft, &at("guard"), problems));
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
@@ -131,6 +136,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         keeps_runs,
         deadline,
         relay,
+        requests_max: *requests_max,
         replay_safe: *replay_safe,
         strict_paths,
         exposes_arm: *expose,

@@ -15,7 +15,7 @@ use super::{
 };
 use super::{addresses, breaker, service_tls};
 use crate::flag::path::check_plain;
-use crate::flag::{BaseUrl, Service};
+use crate::flag::{BaseUrl, Compress, Service};
 use crate::problem::{Problems, Site};
 
 /// A service: one base URL, or a map with more settings.
@@ -46,6 +46,9 @@ pub struct ServiceMapDraft {
     pub total: Option<String>,
     /// Where it is a route's legacy: a body of at most this size is forwarded when all of it has come: `64KiB`.
     pub buffer_request: Option<SizeDraft>,
+    /// Where it is a route's legacy and compresses its replies: the engine's answers are compressed too. `gzip`, or
+    /// `off` (the default).
+    pub compress: Option<Compress>,
     /// The most calls of steps that may be in flight at the same time.
     pub calls_max: Option<u64>,
     /// The most requests that are forwarded to it at the same time; others wait for their turn.
@@ -146,7 +149,7 @@ fn build_service(
     let connect = connect.as_ref().and_then(|text| duration(text, &site.key("connect"), problems));
     let ServiceMapDraft { first_byte, idle, total, .. } = draft.clone();
     let timeouts = TimeoutsDraft { first_byte, idle, total };
-    let relay = relay_settings(draft.buffer_request.as_ref(), &timeouts, site, site, problems);
+    let relay = relay_settings(draft.buffer_request.as_ref(), draft.compress, &timeouts, site, site, problems);
     let breaker = breaker::breaker(breaker.as_ref(), &site.key("breaker"), problems);
     let rate = breaker::rate(rate.as_ref(), *burst, site, problems);
     let eject = addresses::eject(draft.eject.as_ref(), &site.key("eject"), problems);

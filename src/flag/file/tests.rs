@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::flag::{BreakerSettings, Instance, Percent, RelaySettings, Route, State, TotalTimeout};
+use crate::flag::{BreakerSettings, Compress, Instance, Percent, RelaySettings, Route, State, TotalTimeout};
 use crate::problem::{Problems, Severity, Site};
 
 type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
@@ -78,7 +78,7 @@ fn a_route_with_every_part_is_read() {
           "key": "${request.headers[\"x-tenant\"]}", "retry_key": "${request.headers[\"idempotency-key\"]}",
           "cohorts": [{ "name": "staff", "when": "${request.headers[\"x-staff\"] == \"1\"}", "state": "live" }],
           "instance": { "creates": "$.id" }, "caller": "x-user", "deadline": "1500ms", "paths": "strict",
-          "buffer_request": 4096, "timeouts": { "idle": "2m", "total": "1h" },
+          "buffer_request": 4096, "compress": "gzip", "requests_max": 5, "timeouts": { "idle": "2m", "total": "1h" },
           "compare": { "ignore": ["$.at"] }, "force": { "reason": "a drill" },
           "guard": { "mismatch": "0.1%", "errors": "1%", "p99_ratio": 1.5, "over": 200 },
           "invariants": ["${reply.body.total >= 0}"] },
@@ -93,7 +93,11 @@ fn a_route_with_every_part_is_read() {
     assert_eq!(create.deadline, Some(std::time::Duration::from_millis(1_500)));
     let (buffer_request, idle) = (Some(4_096), Some(Duration::from_secs(120)));
     let total = Some(TotalTimeout::After(Duration::from_secs(3_600)));
-    assert_eq!(create.relay, RelaySettings { buffer_request, first_byte: None, idle, total });
+    assert_eq!(
+        create.relay,
+        RelaySettings { buffer_request, first_byte: None, idle, total, compress: Some(Compress::Gzip) }
+    );
+    assert_eq!(create.requests_max, Some(5));
     assert_eq!(create.guard.as_ref().and_then(|g| g.mismatch), Some(0.001));
     assert_eq!(create.invariants[0].0, "${reply.body.total >= 0}");
     assert!(create.strict_paths && create.caller.headers == ["x-user"] && create.force.as_deref() == Some("a drill"));
@@ -210,6 +214,7 @@ fn each_field_is_checked() {
         (json!({ "deadline": "5 parsecs" }), ".deadline", "is not a duration"),
         (json!({ "deadline": "0s" }), ".deadline", "not between 1ms and 24h"),
         (json!({ "timeouts": { "idle": "0s" } }), ".timeouts.idle", "not between 1ms and 24h"),
+        (json!({ "requests_max": 0 }), ".requests_max", "no request could ever be answered"),
         (json!({ "buffer_request": -1 }), ".buffer_request", "`-1` is not a size"),
         (json!({ "guard": { "mismatch": "1" } }), ".guard.mismatch", "is not a rate"),
         (json!({ "guard": { "over": 5 } }), ".guard", "has no condition"),
@@ -319,11 +324,12 @@ fn services_are_checked() {
     let (shop, _) = service(json!("http://127.0.0.1:9000"));
     assert_eq!(shop.unwrap().urls[0].uri.authority().unwrap(), "127.0.0.1:9000");
     let (stock, messages) = service(json!({ "urls": ["http://a:1", "http://b:2"], "keyed": true, "connect": "1s",
-        "first_byte": "2s", "idle": "3s", "total": "off", "buffer_request": "64KiB", "calls_max": 7, "requests_max": 9 }));
+        "first_byte": "2s", "idle": "3s", "total": "off", "buffer_request": "64KiB", "compress": "off",
+        "calls_max": 7, "requests_max": 9 }));
     let stock = stock.unwrap();
     let (first_byte, idle) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(3)));
-    let total = Some(TotalTimeout::Off);
-    assert_eq!(stock.relay, RelaySettings { buffer_request: Some(65_536), first_byte, idle, total });
+    let (total, compress) = (Some(TotalTimeout::Off), Some(Compress::Off));
+    assert_eq!(stock.relay, RelaySettings { buffer_request: Some(65_536), first_byte, idle, total, compress });
     assert!(
         stock.keyed
             && stock.urls.len() == 2

@@ -23,7 +23,6 @@ use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 use metrics::{Counter, Gauge, counter, gauge};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep_until};
 
 use super::io::Http2Io;
@@ -31,6 +30,7 @@ use super::settings::builder;
 use super::stream::{Stream, run};
 use super::traffic::{EndedStream, Traffic};
 use super::waker::ConnectionWaker;
+use crate::proxy::client_addresses::ConnectionPermit;
 use crate::proxy::cut::Cut;
 use crate::proxy::drain;
 use crate::proxy::exchange_record::CurrentRecord;
@@ -53,7 +53,7 @@ pub(in crate::proxy) struct Accepted {
     pub wait: Arc<ConnectionWait>,
     pub forwarder: Forwarder,
     pub peer: IpAddr,
-    pub permit: OwnedSemaphorePermit,
+    pub permit: ConnectionPermit,
 }
 
 /// Serves one connection to its end.
@@ -72,7 +72,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
     let next_due = Arc::new(AtomicU64::new(NEVER));
     let own_connections = Arc::<OwnConnections>::default();
     let start = |request: Request<RecvStream>, respond: SendResponse<Bytes>| {
-        let stream = Arc::new(Stream::new());
+        let stream = Arc::new(Stream::new(&shared.wait_limits));
         let client = Arc::new(Client {
             shared: shared.clone(),
             wait: stream.wait.clone(),

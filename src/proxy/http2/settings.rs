@@ -15,6 +15,7 @@ pub(super) fn builder(limits: &Limits) -> Builder {
     let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let mut builder = Builder::new();
     builder
+        .enable_connect_protocol()
         .max_concurrent_streams(number(limits.client_http2_streams_max))
         .initial_window_size(number(limits.client_http2_stream_window_bytes_max))
         .initial_connection_window_size(number(limits.client_http2_window_bytes_max))

@@ -18,17 +18,22 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
+use tokio::sync::oneshot;
 
 use super::request::rewrite;
 use super::request_stream::RequestStream;
 use crate::proxy::client_body::ClientBody;
+use crate::proxy::client_upgrade::{StreamIo, rewrite_extended_connect};
 use crate::proxy::cut::Cut;
+use crate::proxy::interim_replies::InterimReplies;
 use crate::proxy::proxied_request::{Client, declared_length};
 use crate::proxy::reply_body::ReplyBody;
 use crate::proxy::switch;
 use crate::proxy::wait::ConnectionWait;
+use crate::proxy::wait_limits::WaitLimits;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// Fields that have no meaning in HTTP/2.
 static OF_CONNECTION: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
@@ -41,8 +46,12 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new() -> Self {
-        Self { wait: Arc::new(ConnectionWait::new()), cut: Mutex::default(), is_flushed: AtomicBool::new(false) }
+    pub(super) fn new(limits: &WaitLimits) -> Self {
+        Self {
+            wait: Arc::new(ConnectionWait::with_rates(limits)),
+            cut: Mutex::default(),
+            is_flushed: AtomicBool::new(false),
+        }
     }
     /// Ends the exchange without the rest of its answer.
     pub(super) fn cut(&self, why: Cut) {
@@ -114,10 +123,14 @@ pub(super) async fn run(
 /// The code that tells a client why its stream is cut.
 fn code(why: Cut) -> Reason {
     match why {
-        Cut::LegacyReplyBroken | Cut::LegacyReplyStalled => Reason::INTERNAL_ERROR,
-        Cut::ClientGone | Cut::ClientStalled | Cut::Timeout | Cut::Drain | Cut::TunnelIdle | Cut::Http2Error => {
-            Reason::CANCEL
-        }
+        Cut::LegacyReplyBroken | Cut::LegacyReplyStalled | Cut::LegacyReplySlow => Reason::INTERNAL_ERROR,
+        Cut::ClientGone
+        | Cut::ClientStalled
+        | Cut::ClientSlow
+        | Cut::Timeout
+        | Cut::Drain
+        | Cut::TunnelIdle
+        | Cut::Http2Error => Reason::CANCEL,
     }
 }
 
@@ -128,13 +141,24 @@ async fn answer(
     respond: &mut SendResponse<Bytes>,
 ) -> Result<(), Ended> {
     let (mut head, incoming) = request.into_parts();
+    let mut hand_over = rewrite_extended_connect(&mut head);
     rewrite(&mut head);
+    let is_extended_connect = hand_over.is_some();
     let expects = head.headers.contains_key(EXPECT);
     let method = head.method.clone();
     let identity_headers = client.shared.identity_headers.clone();
     let length = declared_length(&head.headers);
-    let (body, asked) = RequestStream::new(incoming, length, stream.wait.clone(), identity_headers);
-    let request = Request::from_parts(head, ClientBody::Http2(body));
+    // What follows an extended CONNECT is not its body.
+    let (body, asked, tunnelled) = match hand_over {
+        Some(_) => (ClientBody::None, Arc::default(), Some(incoming)),
+        None => {
+            let (body, asked) = RequestStream::new(incoming, length, stream.wait.clone(), identity_headers);
+            (ClientBody::Http2(body), asked, None)
+        }
+    };
+    let hints = InterimReplies::default();
+    head.extensions.insert(hints.clone());
+    let request = Request::from_parts(head, body);
     let response = {
         let mut served = pin!(switch::serve(client.clone(), request));
         let mut continues = expects;
@@ -150,10 +174,20 @@ async fn answer(
                 continues = false;
                 let _ = respond.send_informational(interim(StatusCode::CONTINUE)); // it fails if the stream has ended
             }
+            for mut reply in hints.take() {
+                *reply.version_mut() = Version::HTTP_2;
+                strip(reply.headers_mut());
+                let _ = respond.send_informational(reply); // it fails if the stream has ended
+            }
             polled.map(|Ok(response)| Ok(response))
         })
         .await?
     };
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(incoming), Some(hand_over)) =
+        (response.status(), tunnelled, hand_over.take())
+    {
+        return switch_protocol(&client, response, incoming, hand_over, stream, respond).await;
+    }
     let (head, body) = response_of(response, &method);
     let is_empty = body.is_none();
     let Ok(mut send) = respond.send_response(head, is_empty) else { return Err(Ended::Reset) };
@@ -170,11 +204,44 @@ async fn answer(
         send.poll_reset(cx).map(|_| Err(Ended::Reset))
     })
     .await?;
-    if !stream.wait.is_request_done() {
+    if is_extended_connect || !stream.wait.is_request_done() {
         // Tells the client not to send the rest, and legacy that there is no more.
         send.send_reset(Reason::NO_ERROR);
     }
     Ok(())
+}
+
+/// Answers an extended CONNECT that legacy has granted, and hands the stream over to its tunnel. Returns when that has
+/// ended.
+async fn switch_protocol(
+    client: &Client,
+    response: Response<ReplyBody>,
+    incoming: RecvStream,
+    hand_over: oneshot::Sender<StreamIo>,
+    stream: &Stream,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<(), Ended> {
+    let (mut head, body) = response.into_parts();
+    drop(body);
+    (head.status, head.version) = (StatusCode::OK, Version::HTTP_2);
+    strip(&mut head.headers);
+    // These are for HTTP/1.1 only.
+    for name in [SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
+        head.headers.remove(name);
+    }
+    let sent = respond.send_response(Response::from_parts(head, ()), false);
+    let Ok(send) = sent else { return Err(Ended::Reset) };
+    // The answer is counted now: the tunnel may last for days.
+    stream.wait.unflushed.flushed(&client.shared.settler);
+    let (io, mut ended) = StreamIo::new(send, incoming);
+    if hand_over.send(io).is_err() {
+        return Err(Ended::Reset);
+    }
+    poll_fn(|cx| match stream.why_cut() {
+        Some(why) => Poll::Ready(Err(Ended::Cut(why))),
+        None => Pin::new(&mut ended).poll(cx).map(|whole| whole.unwrap_or(false).then_some(()).ok_or(Ended::Reset)),
+    })
+    .await
 }
 
 fn interim(status: StatusCode) -> Response<()> {

@@ -1,6 +1,7 @@
 //! The proxy against real sockets: raw clients, scripted origins, fakes for everything behind the traits.
 
 mod addresses;
+mod admission;
 mod buffering;
 mod cohorts;
 mod completions;
@@ -8,7 +9,9 @@ mod corpus;
 mod created_ids;
 mod deadlines;
 mod drains;
+mod engine_answers;
 mod fuzzed_proxy_headers;
+mod grpc;
 mod header_fields;
 mod http2;
 mod http2_client;
@@ -18,6 +21,8 @@ mod http2_origin;
 mod http2_services;
 mod http2_streams;
 mod http2_tls;
+mod http2_tunnels;
+mod interim_replies;
 mod listeners;
 mod many_clients;
 mod origin;
@@ -27,6 +32,7 @@ mod parking_fuzz;
 mod partial_replies;
 mod paths;
 mod proxied_connections;
+mod rates;
 mod retries;
 mod rig;
 mod room;

@@ -1,0 +1,210 @@
+//! How fast a client sends and reads, and legacy replies, while nothing else is waited for.
+//!
+//! Always true: only the time counts in which one side is waited for, so that nobody is blamed for another one's pause;
+//! without a limit nothing is measured. Bodies that come as they arise (events, gRPC, tunnels) have no minimum.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use super::monotonic::{NEVER, now};
+use crate::limits::Limits;
+
+/// The minimum rates, in bytes per second; 0: none.
+#[derive(Clone, Debug)]
+pub(super) struct MinRates {
+    client_send: u64,
+    client_read: u64,
+    legacy_send: u64,
+    /// In microseconds.
+    window: u64,
+}
+
+impl MinRates {
+    /// `None` if there are none.
+    pub(super) fn new(limits: &Limits) -> Option<Self> {
+        let rates = Self {
+            client_send: limits.client_send_bytes_per_s_min,
+            client_read: limits.client_read_bytes_per_s_min,
+            legacy_send: limits.legacy_send_bytes_per_s_min,
+            window: limits.rate_window_ms.saturating_mul(1_000),
+        };
+        (rates.client_send > 0 || rates.client_read > 0 || rates.legacy_send > 0).then_some(rates)
+    }
+
+    /// The longest time after which something is to be looked at.
+    pub(super) fn window(&self) -> u64 {
+        self.window
+    }
+}
+
+/// What one side has moved in the time for which it was waited for. Times are in microseconds. Only the tasks of one
+/// exchange update it, one after the other.
+#[derive(Default)]
+struct Meter {
+    /// Since when it is waited for; 0: it is not.
+    since: AtomicU64,
+    waited: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Meter {
+    fn restart(&self) {
+        [&self.since, &self.waited, &self.bytes].into_iter().for_each(|part| part.store(0, Relaxed));
+    }
+    fn begins(&self, at: u64) {
+        let _ = self.since.compare_exchange(0, at.max(1), Relaxed, Relaxed);
+    }
+    fn pauses(&self, at: u64) {
+        let since = self.since.swap(0, Relaxed);
+        if since != 0 {
+            self.waited.fetch_add(at.saturating_sub(since), Relaxed);
+        }
+    }
+    fn moved(&self, at: u64, bytes: u64) {
+        self.pauses(at);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+    /// When it is too slow if nothing more moves: at the end of a window in which it moved less than it must. Bytes
+    /// that may have moved unnoticed (`unseen`) count as moved. A window in which it was fast enough is followed by
+    /// another.
+    fn due(&self, at: u64, rate: u64, window: u64, unseen: u64) -> u64 {
+        let since = self.since.load(Relaxed);
+        if rate == 0 || since == 0 {
+            return NEVER;
+        }
+        let (waited, bytes) = (self.waited.load(Relaxed), self.bytes.load(Relaxed));
+        // The time that so many bytes may take.
+        let time = |bytes: u64| u64::try_from(u128::from(bytes) * 1_000_000 / u128::from(rate)).unwrap_or(NEVER);
+        let waited_now = waited.saturating_add(at.saturating_sub(since));
+        if waited_now >= window && time(bytes) >= waited_now {
+            self.restart();
+            self.begins(at);
+            return at.saturating_add(window);
+        }
+        let allowed = if unseen == 0 { 0 } else { time(bytes.saturating_add(unseen)) };
+        since.saturating_add(window.max(allowed).saturating_sub(waited))
+    }
+}
+
+/// The side that is too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slow {
+    ClientSends,
+    ClientReads,
+    LegacySends,
+}
+
+/// The rates of one exchange.
+pub(super) struct Rates {
+    min: MinRates,
+    client_send: Meter,
+    client_read: Meter,
+    legacy_send: Meter,
+    /// The request's, or the reply's, body comes as it arises.
+    is_streaming: AtomicBool,
+    /// What the socket may hold of an answer without its client having read it.
+    unseen: AtomicU64,
+}
+
+impl Rates {
+    pub(super) fn new(min: MinRates) -> Self {
+        let (client_send, client_read, legacy_send) = Default::default();
+        Self {
+            min,
+            client_send,
+            client_read,
+            legacy_send,
+            is_streaming: AtomicBool::new(false),
+            unseen: AtomicU64::new(0),
+        }
+    }
+    /// Another exchange begins.
+    pub(super) fn restart(&self) {
+        [&self.client_send, &self.client_read, &self.legacy_send].into_iter().for_each(Meter::restart);
+        self.is_streaming.store(false, Relaxed);
+    }
+    pub(super) fn set_streaming(&self) {
+        self.is_streaming.store(true, Relaxed);
+    }
+    pub(super) fn waits_for_client_bytes(&self) {
+        self.client_send.begins(now());
+    }
+    pub(super) fn client_sent(&self, bytes: usize) {
+        self.client_send.moved(now(), bytes as u64);
+    }
+    /// Whether the next frame of legacy's reply is waited for.
+    pub(super) fn waits_for_legacy(&self, waits: bool) {
+        match waits {
+            true => self.legacy_send.begins(now()),
+            false => self.legacy_send.pauses(now()),
+        }
+    }
+    pub(super) fn legacy_sent(&self, bytes: usize) {
+        self.legacy_send.moved(now(), bytes as u64);
+    }
+    /// The client's socket takes no more bytes. `buffer` is its size.
+    pub(super) fn write_blocked(&self, buffer: usize) {
+        let at = now();
+        self.client_read.begins(at);
+        self.unseen.store(buffer as u64, Relaxed);
+        // It is not legacy that is waited for.
+        self.legacy_send.pauses(at);
+    }
+    pub(super) fn written(&self, bytes: usize) {
+        self.client_read.moved(now(), bytes as u64);
+    }
+
+    /// When the body of the request, or of the reply, is too slow if nothing more moves, and whose fault that is.
+    pub(super) fn due(&self, of_reply: bool) -> (u64, Slow) {
+        if self.is_streaming.load(Relaxed) {
+            return (NEVER, Slow::ClientSends);
+        }
+        let (at, MinRates { client_send, client_read, legacy_send, window }) = (now(), &self.min);
+        if !of_reply {
+            return (self.client_send.due(at, *client_send, *window, 0), Slow::ClientSends);
+        }
+        let reads = self.client_read.due(at, *client_read, *window, self.unseen.load(Relaxed));
+        let sends = self.legacy_send.due(at, *legacy_send, *window, 0);
+        if reads <= sends { (reads, Slow::ClientReads) } else { (sends, Slow::LegacySends) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn only_the_time_in_which_it_is_waited_for_counts() {
+        let meter = Meter::default();
+        assert_eq!(meter.due(5 * SECOND, 100, 10 * SECOND, 0), NEVER, "it is not waited for");
+        meter.begins(SECOND);
+        assert_eq!(meter.due(SECOND, 100, 10 * SECOND, 0), 11 * SECOND);
+        meter.moved(3 * SECOND, 10);
+        assert_eq!(meter.due(60 * SECOND, 100, 10 * SECOND, 0), NEVER, "another one is slow");
+        meter.begins(60 * SECOND);
+        // Two seconds of ten are over, and ten bytes are worth a tenth of a second.
+        assert_eq!(meter.due(61 * SECOND, 100, 10 * SECOND, 0), 68 * SECOND);
+        assert_eq!(meter.due(70 * SECOND, 100, 10 * SECOND, 0), 68 * SECOND, "overdue");
+    }
+
+    #[test]
+    fn a_window_that_was_fast_enough_is_followed_by_another() {
+        let meter = Meter::default();
+        meter.begins(SECOND);
+        meter.moved(2 * SECOND, 5_000);
+        meter.begins(2 * SECOND);
+        assert_eq!(meter.due(12 * SECOND, 100, 10 * SECOND, 0), 22 * SECOND, "it begins now");
+        assert_eq!(meter.due(30 * SECOND, 100, 10 * SECOND, 0), 22 * SECOND, "nothing has moved in it");
+        assert_eq!(meter.due(30 * SECOND, 0, 10 * SECOND, 0), NEVER, "there is no minimum");
+    }
+
+    #[test]
+    fn what_may_have_moved_unnoticed_counts_as_moved() {
+        let meter = Meter::default();
+        meter.begins(SECOND);
+        assert_eq!(meter.due(SECOND, 100, 10 * SECOND, 500), 11 * SECOND);
+        assert_eq!(meter.due(SECOND, 100, 10 * SECOND, 5_000), 51 * SECOND);
+        assert_eq!(meter.due(40 * SECOND, 100, 10 * SECOND, 5_000), 51 * SECOND);
+    }
+}

@@ -52,10 +52,10 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
 /// Requests at the same time on one HTTP/2 connection to a service, where the service accepts as many. Beyond that one
 /// more connection is cheaper than one that all wait for.
 pub const SERVICE_HTTP2_STREAMS_MAX: usize = 100;
-/// HTTP/2 connections to one address of a service: with the requests above, more than clients' connections.
+/// HTTP/2 connections to one address of a service: full, they carry more requests than clients have connections.
 pub const SERVICE_HTTP2_CONNECTIONS_MAX: usize = 128;
-/// What a service may send ahead of its client on one stream. The connection takes as much for all of its streams, so
-/// that a client that does not read holds up no other one.
+/// What a service may send on one stream before it is read. The window of the connection is as large as those of all
+/// its streams together, so that a client that does not read holds up no other one.
 pub const SERVICE_HTTP2_WINDOW_BYTES: u32 = 128 << 10;
 /// What is kept of a request's body that goes over HTTP/2, so that the request can be sent again if the service says
 /// that it has not processed it.
@@ -136,7 +136,7 @@ pub struct Limits {
     pub service_idle_connections_max: u64,
     /// How long an idle connection to a service is kept.
     pub service_idle_ms: u64,
-    /// How long a connection to a service is used, within a tenth; for the next one the name is resolved again.
+    /// How long a connection to a service is used, within a tenth; then a new one replaces it.
     /// 0: as long as it lasts.
     pub service_connection_age_ms: u64,
     /// How often the addresses of services' names are looked up, for requests that are forwarded to them.

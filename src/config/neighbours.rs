@@ -1,4 +1,4 @@
-//! Warns of spellings that would pass a route with a workflow by, if its service takes them for the route's path.
+//! Warns of spellings that bypass a route with a workflow if its service takes them for the route's path.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(crate) fn warn_neighbours(routes: &[PlacedRoute], problems: &mut Problems) {
         }
         let listed = listed(&neighbours);
         let message = format!(
-            "`{service}` does not say how it reads paths: if it takes {listed} for `{}`, such requests pass `{}` by",
+            "`{service}` does not say how it reads paths: if it takes {listed} for `{}`, such requests bypass `{}`",
             route.matches.path, route.id
         );
         problems.warn(&site.key("match").key("path"), message).hint(format!(
@@ -27,8 +27,7 @@ pub(crate) fn warn_neighbours(routes: &[PlacedRoute], problems: &mut Problems) {
     }
 }
 
-/// The spellings that are no requests of a route, nor of another one, and of which its service does not say what it
-/// makes of them.
+/// Other spellings of a route's path, which match no route, where its service does not say how it reads them.
 fn neighbours(route: &Route, routes: &[PlacedRoute]) -> Vec<String> {
     let path = &route.matches.path;
     let PathConventions { trailing_slash, case, suffix, .. } = route.legacy.paths;

@@ -19,7 +19,7 @@ pub enum Spelling {
     Different,
 }
 
-/// What a service does with something added to a segment, before it looks for what is meant.
+/// What a service does with parameters or a suffix of a segment before it looks for the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Addition {
@@ -35,7 +35,7 @@ pub enum Addition {
 pub enum DoubleEncoding {
     /// It gets 400.
     Refuse,
-    /// It goes on: the service decodes once.
+    /// It is forwarded: the service decodes only once.
     Allow,
 }
 

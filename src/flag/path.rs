@@ -22,7 +22,7 @@ impl Unusual {
     pub const SLASHES: Self = Self(1 << 2);
     /// There is a `%25` that a server which decodes twice decodes once more.
     pub const DOUBLE: Self = Self(1 << 3);
-    /// There is a NUL, CR or LF, encoded.
+    /// There is a NUL, CR or LF, plain or encoded.
     pub const CONTROL: Self = Self(1 << 4);
     /// There is a `%` that two hexadecimal digits do not follow.
     pub const PERCENT: Self = Self(1 << 5);
@@ -64,15 +64,13 @@ pub enum PathRefusal {
     AboveRoot,
     /// Ambiguous: one reading matches a route with a workflow, and either the path as written does not match it, or
     /// servers may find other parameters in it.
-    #[error(
-        "the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one reading leads to a route that has a workflow"
-    )]
+    #[error("the path is written in an unusual way, and a server could take it for that of a route with a workflow")]
     Ambiguous,
     /// Ambiguous, with too many readings to check them all.
     #[error("the path can be read in too many ways to tell whether one leads to a route that has a workflow")]
     TooManyReadings,
     /// Ambiguous, and one reading is a route that says `paths: strict`.
-    #[error("the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one reading leads to a route with strict paths")]
+    #[error("a server could take the path for that of a route with strict paths, but it is written in another way")]
     Strict,
 }
 

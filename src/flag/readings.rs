@@ -24,8 +24,8 @@ use super::exact_text::exact_text;
 use super::matcher::host_name;
 use super::path::{Unusual, encoded, match_key};
 
-/// The most steps of a walk. A path of some twenty segments takes about fifty; one that takes more than this has been
-/// made to.
+/// The most steps of a walk. A path of some twenty segments takes about fifty; only a path that was made for it takes
+/// more than this.
 pub const STEPS_MAX: u32 = 256;
 
 /// A path that has more readings than are checked.

@@ -28,7 +28,7 @@ struct RouteGroup {
     matcher: Matcher,
     /// Finds the spellings that some server could take for a route. Only for strict routes.
     loose_matcher: Option<Matcher>,
-    /// The routes that an unusual path must not lead to unseen. `None` if there are none.
+    /// Finds the routes with a workflow or strict paths that a server may see in an unusual path. `None` without any.
     readings: Option<RouteTrees>,
 }
 
@@ -37,7 +37,7 @@ struct RouteGroup {
 pub struct PathForms<'p> {
     /// Its dot segments are resolved.
     pub resolved: &'p str,
-    /// Those with parameters (`..;v=1`) too.
+    /// Dot segments with parameters (`..;v=1`) are resolved too.
     pub resolved_behind_parameters: &'p str,
 }
 
@@ -129,7 +129,7 @@ impl RouteGroups {
     }
 
     /// The routes with a workflow or strict paths that some server may find in an unusual path. `unusual` is what is
-    /// unusual in it, `settled` the part of it of which is declared what the service that gets the path makes of it.
+    /// unusual in it; `settled` are the kinds for which the service that gets the path declares how it reads them.
     ///
     /// # Errors
     /// The path has too many readings.

@@ -45,7 +45,7 @@ impl Gate {
         open_mismatches(&self.evidence_of(positions, position)).into_iter().collect()
     }
 
-    /// Whether a route that is marked as changed has lost that mark: the evidence opens the gate to `live` now.
+    /// Whether some route that is marked as changed loses that mark now, because its evidence opens the gate to `live`.
     pub(super) fn ends_a_mark(&self, positions: &Positions) -> bool {
         let mut marked = positions.routes.values().filter(|at| at.inputs.is_changed);
         marked.any(|position| self.lacks_for_live(positions, position).is_empty())

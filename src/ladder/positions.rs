@@ -50,7 +50,7 @@ pub(super) struct Positions {
     pub remembered: BTreeMap<RouteId, FileState>,
     /// The routes in `remembered` that the files do not have any more.
     pub absent: BTreeSet<RouteId>,
-    /// On which evidence routes, or cohorts of them, are in `live` or above.
+    /// With which evidence routes, or cohorts of them, went to `live` or above.
     pub live: BTreeMap<RouteId, LiveBasis>,
     /// Of each route that follows up instances: by which requests it does so.
     pub followers: Followers,

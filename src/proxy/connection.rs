@@ -78,7 +78,7 @@ pub(super) async fn serve(
     let _registered = shared.open_connections.register(wait.clone());
     let mut peer = peer;
     if let Some(proxy_protocol) = &endpoint.proxy_protocol {
-        // Boxed, so that other connections have no room for it.
+        // Boxed, so that other connections take less memory.
         let source = Box::pin(preamble::read_source(&shared, &endpoint, proxy_protocol, &stream, peer, &wait)).await;
         let Some(source) = source else { return };
         peer = source;
@@ -110,7 +110,7 @@ pub(super) async fn serve(
         let forwarder = Forwarder::new(peer, transport.scheme(), &forwarding, identity);
         let transport = Arc::new(transport);
         let accepted = http2::Accepted { shared, transport, read_before, wait, forwarder, peer, permit };
-        // Boxed, so that other connections have no room for it.
+        // Boxed, so that other connections take less memory.
         return Box::pin(http2::serve(accepted)).await;
     }
     let connection = Http1Connection { transport, read_before, peer, forwarding, identity, permit, count };

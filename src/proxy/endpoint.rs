@@ -71,7 +71,7 @@ impl ProxyListener {
     /// The address on which it listens.
     ///
     /// # Errors
-    /// The system does not tell.
+    /// The system call failed.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.socket.local_addr()
     }

@@ -2,8 +2,8 @@
 //!
 //! hyper has refused what it cannot frame (spaces before colons, conflicting lengths, bad chunk sizes, …); this checks
 //! what hyper accepts. Always true: a head that passes has one Host, one framing, and no field that another parser
-//! could take for a framing field. Nothing is repaired: an ambiguous request is refused and its connection closed,
-//! since the bytes that follow cannot be trusted. `flag` checks the path.
+//! could take for a framing field. An ambiguous request is not repaired but refused, and over HTTP/1.1 its
+//! connection closed, since the bytes that follow cannot be trusted. `flag` checks the path.
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};

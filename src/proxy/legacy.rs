@@ -2,12 +2,12 @@
 //!
 //! Always true: a request is sent a second time only if its connection ended before one byte of an answer came and a
 //! repeat is harmless: it is idempotent, without a body, and its connection had been idle in the pool; or it is safe,
-//! without a body, another address can take it, and the retry budget allows that. It is never sent a third time, save
-//! that hyper has returned it unsent. Over HTTP/2 a request of any method that the service says it has not processed,
-//! or whose connection ended before it was sent, is sent again too, over another connection, a bounded number of times.
-//! Every failure says whether anything was sent. An address that gave no answer to a whole request is told so. When
-//! legacy is slow, the limits in `wait` end the wait; when the caller goes away, dropping this future closes legacy's
-//! connection.
+//! without a body, another address can take it, and the retry budget allows that. Over HTTP/1.1 it is never sent a
+//! third time, unless hyper has returned it unsent. Over HTTP/2 a request of any method that the service says it has
+//! not processed, or whose connection ended before it was sent, is sent again too, over another connection, a bounded
+//! number of times. Every failure says whether anything was sent. An address that gave no answer to a whole request
+//! counts that, for its ejection. When legacy is slow, the limits in `wait` end the wait; when the caller goes away,
+//! dropping this future closes legacy's connection.
 
 use std::sync::Arc;
 
@@ -241,7 +241,7 @@ pub(super) async fn call(
     }
 }
 
-/// A request whose answer is awaited. If the wait ends because it is too long, the address is told so.
+/// A request whose answer is awaited. If the wait ends because it is too long, the address counts it.
 struct Awaited<'a> {
     address: &'a Arc<Address>,
     wait: &'a ConnectionWait,

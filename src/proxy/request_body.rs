@@ -30,7 +30,7 @@ enum Source {
     Incoming(ClientBody),
     Whole(Option<Bytes>, Option<HeaderMap>),
     Prefixed(Option<Bytes>, ClientBody),
-    /// What was passed on of another body, as far as it was kept, and then that body.
+    /// A body that may be passed on again: what was kept of it, and then the rest.
     Kept(KeptReader),
 }
 

@@ -31,7 +31,7 @@ enum SettlerMessage {
         bytes: usize,
         skip: Option<SkipReason>,
     },
-    /// Tells when all jobs before it are done.
+    /// Tells when everything before it is settled.
     Report(oneshot::Sender<()>),
 }
 

@@ -243,8 +243,8 @@ impl AsyncRead for ClientIo {
     }
 }
 
-/// Whether a message may end with these bytes: a head or a chunked body does, with an empty line. Fewer bytes than that
-/// may be the end of it.
+/// Whether a message may end with these bytes: a head or a chunked body ends with an empty line. Fewer than four bytes
+/// may be the rest of such a line.
 fn ends_message(bytes: &[u8]) -> bool {
     let tail = &bytes[bytes.len().saturating_sub(4)..];
     tail.ends_with(b"\r\n\r\n") || tail.ends_with(b"\n\n") || bytes.len() < 4

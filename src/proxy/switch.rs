@@ -33,8 +33,8 @@ use super::workflow_wait::{reaches_workflow, table_with_store};
 use crate::clock;
 use crate::exchange::{KnownBody, LegacyTake, ProblemDocument, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts,
-    ResolvedPath, RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
+    Arm, Decision, DecisionDiagnostics, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts, ResolvedPath,
+    RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
 };
 
 /// Says which arm gave the answer, where the files ask for it.

@@ -3,7 +3,7 @@
 //! Always true: what is flushed has left for the socket, not only for the session's buffer; bytes that move on the
 //! socket restart the limits in [`ConnectionWait`], also where they do not complete a record; the session's buffer is
 //! bounded. While a request is in flight hyper does not read; [`TlsStream::poll_peek`] then reads records itself, at
-//! most one read ahead of hyper, so that a client that says goodbye is noticed.
+//! most one read ahead of hyper, so that a client's `close_notify` is noticed.
 //!
 //! The end of a client's bytes without `close_notify` counts as with it: every message has its own framing, so that
 //! nothing is lost by a connection that was cut short.

@@ -54,7 +54,7 @@ pub(super) struct Upstream {
     is_looked_up: AtomicBool,
     /// One lookup at a time; why the last one found nothing, and when.
     lookup: tokio::sync::Mutex<Option<(u64, String)>>,
-    /// Held while the addresses are exchanged. Whether newer files have taken its place.
+    /// Held while the addresses are replaced. Whether newer files have replaced this service.
     is_replaced: Mutex<bool>,
     addresses_gauge: Gauge,
     lookup_failures: Counter,

@@ -1,5 +1,5 @@
 //! Which worker may execute a run, and how processes that share a store coordinate: commands, locks, notifications. A
-//! command is a command of a person or program to a run, such as pause or cancel.
+//! command is what a person or a program tells a run to do, such as pause or cancel.
 //!
 //! Always true: a run that has not ended has at most one owner. A worker that takes it over gets a higher fencing
 //! token, and an append with another token is refused ([`super::AppendError::Fenced`]). Only the check whether the
@@ -223,8 +223,8 @@ pub trait RunCoordination: Send + Sync + 'static {
     /// with their events and commands. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
     /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), while an
     /// earlier run of its job is kept (that run has at most one successor, and has to know it), and while it has a
-    /// [`PendingRun`] row. A pinned run whose events cannot be read is left out until the next process. It
-    /// removes no run only if none is left to remove. Appends wait meanwhile: keep `limit` small.
+    /// [`PendingRun`] row. A pinned run whose events cannot be read is left out until the next process.
+    /// As long as runs are left to remove, it removes at least one. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,
         status: RunStatus,

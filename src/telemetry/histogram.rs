@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_without_labels_and_one_of_counts() {
+    fn histograms_without_labels_and_of_counts_are_rendered() {
         let histograms = Histograms::default();
         histograms.get(&Key::from_name("test_batch_events")).record_many(512.0, 3);
         let mut text = String::new();

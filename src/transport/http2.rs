@@ -18,7 +18,7 @@ use crate::limits::SERVICE_HTTP2_CONNECTIONS_MAX;
 /// The connections to one address. `E` is why one could not be opened.
 pub struct Multiplexer<B, E> {
     connections: Mutex<Vec<Arc<Http2Connection<B>>>>,
-    /// Held while one is opened; when the last one could not be opened, and why: `None` if HTTP/2 is not spoken.
+    /// Held while a connection is opened. When the last attempt failed, and why: `None` if HTTP/2 is not spoken.
     opening: tokio::sync::Mutex<Option<(Instant, Option<E>)>>,
     places: Arc<Places>,
 }
@@ -39,12 +39,12 @@ impl<B, E> Multiplexer<B, E> {
         Some(Stream::on(free.clone(), self.places.clone()))
     }
 
-    /// A stream on a new connection, or on one that was opened meanwhile, if `fits` holds for it. Waits for a free
-    /// stream if there are too many connections. `None` where `open` finds that HTTP/2 is not spoken, and where another
-    /// one has found that while this one waited.
+    /// A stream on a new connection, or on one that was opened meanwhile, if `fits` holds for it. Where no more may be
+    /// opened, it waits for a stream on any connection. `None` where `open` finds that HTTP/2 is not spoken, and where
+    /// another request has found that while this one waited.
     ///
     /// # Errors
-    /// It could not be opened; `copy` is for those that waited for it too.
+    /// No connection was opened; `copy` makes the error of each request that waited for the same attempt.
     pub async fn open(
         &self,
         open: impl AsyncFnOnce() -> Result<Option<Http2Connection<B>>, E>,

@@ -37,7 +37,7 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The bounds of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Http2Bounds {
-    /// The head of a reply.
+    /// The most bytes of a reply's head.
     pub head_bytes_max: u32,
     /// When it is no longer given to requests; `None`: never.
     pub retires: Option<Instant>,
@@ -193,8 +193,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
     }
 }
 
-/// How often the streams are polled while nothing is read: the first time writes the heads of new requests; where a
-/// request waits for the place of one that was cut, the first time resets that one's stream.
+/// How often the streams are polled while reads are held. One poll writes the heads of new requests. Where a request
+/// waits for the slot of one that was cut, the first poll resets that one's stream, and the second writes the head.
 const POLLS_WITHOUT_READING: usize = 2;
 
 /// Drives a connection and its streams until all have ended.
@@ -246,7 +246,7 @@ async fn drive<B>(
     .await;
 }
 
-/// Hands requests to the connection, as long as it takes them. Those that it does not take any more are returned.
+/// Lets the connection take requests. Once it has ended it is dropped: then hyper returns those that it did not take.
 fn take_requests<F: Future + Unpin>(connection: &mut Option<F>, cx: &mut Context<'_>) {
     if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
         *connection = None;

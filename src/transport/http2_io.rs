@@ -22,7 +22,7 @@ const GOAWAY_BYTES: usize = FRAME_HEAD_BYTES + 4;
 /// The types of frames.
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-/// In GOAWAY: streams up to the largest one may still be processed. No connection has so many.
+/// The largest id. A GOAWAY that names it announces the end, and does not say yet which stream is the last.
 const NO_LAST_STREAM: u32 = (1 << 31) - 1;
 
 /// What the connection's task and its stream tell each other. One task uses both.
@@ -36,11 +36,11 @@ pub(super) struct IoState {
 }
 
 impl IoState {
-    /// From now on nothing can be read.
+    /// Makes reads wait until [`Self::release_reads`] is called.
     pub(super) fn hold_reads(&self) {
         self.reads_are_held.store(true, Relaxed);
     }
-    /// Ends that.
+    /// Lets reads go on.
     pub(super) fn release_reads(&self) {
         self.reads_are_held.store(false, Relaxed);
         self.reader.wake();

@@ -19,7 +19,7 @@ use super::http2_connection::Http2Connection;
 use super::stream::Received;
 use crate::names::ServiceName;
 
-/// What the requests to one address have in common.
+/// What all connections to one address share.
 #[derive(Default)]
 pub(super) struct Places {
     /// Told when a place is free again.
@@ -27,7 +27,7 @@ pub(super) struct Places {
     pub(super) requests_max: RequestsMax,
 }
 
-/// How many requests one connection gets, as far as the service has shown it.
+/// How many requests one connection gets: learned from connections that the service ended early.
 ///
 /// Two connections within [`REMEMBERED_FOR`] that end before all of their requests were processed show it: a single one
 /// may be that of a service that restarts, or that closes idle connections. It is forgotten after the same time,
@@ -37,7 +37,7 @@ pub(super) struct RequestsMax(Mutex<Shown>);
 
 #[derive(Default)]
 struct Shown {
-    /// When a connection last ended so.
+    /// When a connection last ended before all of its requests were processed.
     last: Option<Instant>,
     max: Option<(usize, Instant)>,
 }
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_connection_that_ends_early_shows_nothing() {
+    fn one_connection_that_ends_early_sets_no_limit() {
         let max = RequestsMax::default();
         max.ended_after(7);
         assert_eq!(max.now(), usize::MAX);

@@ -60,8 +60,7 @@ enum Carrier {
 }
 
 impl ServiceStream {
-    /// Makes the connection to a service of a socket that has just been connected: over TLS to the service whose URL
-    /// has this host, if one is given.
+    /// Makes a connection of a socket that has just been connected to a service: over TLS if `tls` is given.
     ///
     /// # Errors
     /// The TLS handshake failed: nothing of a request was sent.

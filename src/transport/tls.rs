@@ -50,7 +50,7 @@ impl ClientTls {
 /// The certificates that this machine trusts.
 ///
 /// # Errors
-/// There are none.
+/// This machine trusts no certificate.
 pub fn platform_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {

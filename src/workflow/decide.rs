@@ -68,7 +68,7 @@ fn events_of(
             let step = step_of(plan, step)?;
             record(&EndedAttempt { run, plan, inputs, step, item, part, attempt, again, jitter, now }, result)
         }
-        Command::Control { command: order, by } => match order {
+        Command::Control { command, by } => match command {
             ControlCommand::Cancel { compensate, reason, automatic } => {
                 ending::cancel(run, compensate, reason, automatic, &by, now)
             }

@@ -123,7 +123,7 @@ async fn explain_shows_what_a_run_waits_for() {
 }
 
 #[tokio::test]
-async fn an_order_is_accepted_even_if_the_run_cannot_be_read_for_the_response() {
+async fn a_command_is_accepted_even_if_the_run_cannot_be_read_for_the_response() {
     let mut api = api_with_run().await;
     let _dir = api.close_store().await;
     for (rest, body) in [("/signals/go", json!({ "as": "ada" })), ("/cancel", json!({ "as": "ada" }))] {

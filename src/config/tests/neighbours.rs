@@ -1,14 +1,15 @@
-//! Warnings of spellings that pass a route by, and `paths:` of services.
+//! Warnings of spellings that bypass a route, and `paths:` of services.
 
 use super::set::Set;
 
 #[test]
-fn spellings_that_would_pass_a_route_by_cause_a_warning() {
+fn spellings_that_would_bypass_a_route_cause_a_warning() {
     let lenient = Set::valid().edit("routes/orders.yaml", "paths: strict", "paths: lenient");
     let shown = lenient.shown();
     assert!(
         shown.contains("flags/routes/orders.yaml:3:34")
-            && shown.contains("if it takes `/orders/`, `/ORDERS` or `/orders.json` for `/orders`, such requests pass"),
+            && shown
+                .contains("if it takes `/orders/`, `/ORDERS` or `/orders.json` for `/orders`, such requests bypass"),
         "{shown}"
     );
     let shop = "  shop: { urls: [http://127.0.0.1:9000], paths: ";

@@ -293,9 +293,9 @@ impl Driver {
     /// again, to the run's next driver.
     fn return_unfed(&mut self, input: Input) {
         match input {
-            Input::Command { command_id: order_id, .. } => {
-                if let Some(sender) = self.command_replies.remove(&order_id) {
-                    let _ = sender.send(CommandReply::Retry); // the sender of the order may have stopped waiting
+            Input::Command { command_id, .. } => {
+                if let Some(sender) = self.command_replies.remove(&command_id) {
+                    let _ = sender.send(CommandReply::Retry); // the sender of the command may have stopped waiting
                 }
             }
             Input::ChildEnded(_) => self.core.schedule.timers.wake_now(self.machine.run().id()),
@@ -328,11 +328,11 @@ impl Driver {
     fn input_of(&mut self, message: Option<Message>) -> Input {
         match message {
             Some(Message::Command(request)) => {
-                let CommandRequest { command: order, by, reply } = *request;
-                let order_id = CommandId(self.next_command_id);
+                let CommandRequest { command, by, reply } = *request;
+                let command_id = CommandId(self.next_command_id);
                 self.next_command_id += 1;
-                self.command_replies.insert(order_id, reply);
-                Input::Command { command_id: order_id, command: order, by, owned: self.is_owned() }
+                self.command_replies.insert(command_id, reply);
+                Input::Command { command_id, command, by, owned: self.is_owned() }
             }
             Some(Message::ChildEnded(end)) => Input::ChildEnded(*end),
             Some(Message::DescendantWaits) => Input::DescendantWaits,

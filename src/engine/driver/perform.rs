@@ -75,7 +75,8 @@ impl Driver {
                 let store = self.core.ports.store.clone();
                 self.query(async move {
                     if let Err(error) = store.answer_command(id, answer).await {
-                        tracing::debug!(command = %id, %error, "the answer to an order is not stored"); // its sender reads the run instead
+                        // Its sender reads the run instead.
+                        tracing::debug!(command = %id, %error, "the answer to a command is not stored");
                     }
                     Input::CommandAnswerStored
                 });

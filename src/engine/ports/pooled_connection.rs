@@ -87,8 +87,8 @@ impl PooledConnection {
         self.retires.is_some_and(|retires| retires <= Instant::now())
     }
 
-    /// Sends a request and reads its reply, with a body of at most `bytes_max` bytes. If this is dropped before it is
-    /// done, the connection is in the middle of a message and cannot be used again.
+    /// Sends a request and reads its reply, with a body of at most `body_bytes_max` bytes. If this is dropped before
+    /// it is done, the connection is in the middle of a message and cannot be used again.
     ///
     /// # Errors
     /// There is no complete reply. The request is returned where it was certainly not processed.

@@ -2,7 +2,7 @@
 //! other. The first and the last are bugs; a run may be unloadable for another reason (a wrong `store_key`, a damaged
 //! store). Each is logged, counted and listed.
 //!
-//! Always true: every stuck run is listed exactly once, until it moves again. Runs that are stuck for the same reason
+//! Always true: every stuck run is listed exactly once, until it goes on. Runs that are stuck for the same reason
 //! share the reason's text, so that many runs of one unreadable plan take little more memory than their ids. On a
 //! shared store another process may execute a run that is stuck here: then it has more events than when it got stuck,
 //! or has ended. The first [`LOGGED_MAX`] stuck runs are logged; the gauge counts all.
@@ -36,7 +36,7 @@ struct StuckRunEntry {
     /// The sequence number of its last event when it got stuck.
     seq: Seq,
     why: Arc<str>,
-    /// Its events contradict each other: it can be loaded, and moves no further.
+    /// Its events contradict each other: it can be loaded, and does not go on.
     contradicts: bool,
 }
 
@@ -70,7 +70,7 @@ impl StuckRuns {
         runs.insert(run, StuckRunEntry { workflow: workflow.clone(), seq, why: reason, contradicts });
         gauge(workflow).increment(1.0);
     }
-    /// Removes a run that has moved, unless it is stuck again.
+    /// Removes a run that has gone on, unless it is stuck again.
     pub fn remove_unless_stuck(&self, run: RunId, is_stuck: bool) {
         if !is_stuck && let Some(stuck) = self.state().runs.remove(&run) {
             gauge(&stuck.workflow).decrement(1.0);
@@ -137,7 +137,7 @@ mod tests {
             let page = stuck.page(after);
             let Some(last) = page.last() else { break };
             after = Some(*last);
-            // The run moves, and the cursor stays valid.
+            // The run goes on, and the cursor stays valid.
             page.iter().for_each(|run| stuck.remove_unless_stuck(*run, false));
             visited.extend(page);
         }

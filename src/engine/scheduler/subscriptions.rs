@@ -159,8 +159,8 @@ impl RunSubscriptions {
             sender.send_modify(|seen| seen.descendant_wait_count += 1);
         }
     }
-    /// Reports that a run has ended, without the append that ended it: for example because another process moved the
-    /// run.
+    /// Reports that a run has ended, without the append that ended it: for example because another process
+    /// executed it.
     pub fn ended(&self, run: RunId) {
         if self.waiting.load(Ordering::SeqCst) > 0
             && let Some(SubscribedRun { sender, .. }) = self.entries().by_run.get(&run)

@@ -73,7 +73,7 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
         publish(core, counts);
     }
     for run in suspects {
-        // The run may have moved since its page was read.
+        // The run may have gone on since its page was read.
         if !is_accounted_for(core, run) {
             tracing::warn!(%run, "the run had no wake-up cause; it is woken");
             core.wake(run);

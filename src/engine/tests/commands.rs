@@ -1,4 +1,4 @@
-//! Orders to runs that wait for people, signals and the end of a freeze.
+//! Commands to runs that wait for people, signals and the end of a freeze.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -51,8 +51,8 @@ async fn a_run_whose_events_contradict_each_other_is_stuck_until_it_moves() {
     watchdog::check_all(&harness.engine.core).await.unwrap();
     assert_eq!(harness.engine.stuck_count(), 1, "it is not woken again and again");
 
-    // While it is stuck, every order is refused except a cancel without undoing. After the refusal the run is driven
-    // again.
+    // While it is stuck, every command is refused except a cancel without undoing. After the refusal the run is
+    // driven again.
     let signal = || ControlCommand::Signal { name: "go".into(), payload: Arc::default(), id: None };
     let refused = harness.engine.give_command(run, signal(), "ann".into()).await;
     assert!(matches!(&refused, Err(CommandError::Unreadable(why)) if why.contains("cancel --no-undo")), "{refused:?}");

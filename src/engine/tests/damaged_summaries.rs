@@ -1,4 +1,4 @@
-//! A run whose summary cannot be read takes orders: its summary is made again from its events.
+//! A run whose summary cannot be read takes commands: its summary is made again from its events.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ async fn a_run_with_a_damaged_summary_is_cancelled(which: StoreKind) {
     assert_eq!(harness.store.run(run).await.unwrap().map(|row| row.status), Some(ended.status), "it is repaired");
     assert_eq!(step_service.paths(), ["DELETE /a", "POST /a"]);
     assert!(harness.store.healthy(), "the store accepts writes all the time");
-    // The summary of a run that has ended is damaged: the order is refused.
+    // The summary of a run that has ended is damaged: the command is refused.
     assert!(fixture.damage_summary(run).await);
     let order = ControlCommand::Pause { reason: None };
     let refused = harness.engine.give_command(run, order, "ann".into()).await.unwrap_err();

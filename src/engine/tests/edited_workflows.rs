@@ -135,7 +135,7 @@ async fn a_run_that_never_rests_repeats_nothing_at_a_service_that_is_not_keyed_a
         let run = start(&harness, json!({})).await.run;
         step_service.wait_for_calls(2).await;
         let has_failed = async {
-            // An order makes the events before it durable.
+            // A command makes the events before it durable.
             while !harness.view(run).await.steps.iter().any(|step| step.status == StepStatus::Retrying) {
                 for order in [ControlCommand::Pause { reason: None }, ControlCommand::Resume { reason: None }] {
                     harness.engine.give_command(run, order, "ann".into()).await.unwrap();

@@ -72,8 +72,8 @@ impl ParentAndChild {
     }
 }
 
-/// The parent cannot be read, so no driver can repeat the order to its child. The outbox row in the append that ended
-/// the parent repeats it.
+/// The parent cannot be read, so no driver can repeat the command to its child. The outbox row in the append that
+/// ended the parent repeats it.
 #[tokio::test]
 async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
     let mut parent_and_child = parent_and_child().await;
@@ -99,7 +99,7 @@ async fn the_child_of_a_run_that_is_cancelled_unread_ends_with_it() {
     parent_and_child.wait_until_outbox_is_empty().await;
 }
 
-/// A run that can be read does not end before its child: its next driver repeats the order.
+/// A run that can be read does not end before its child: its next driver repeats the command.
 #[tokio::test]
 async fn the_next_process_ends_the_child_of_a_run_that_was_being_cancelled() {
     let mut parent_and_child = parent_and_child().await;

@@ -58,7 +58,7 @@ async fn the_appends_of_a_living_process_whose_runs_were_taken_over_are_refused(
 }
 
 #[tokio::test]
-async fn an_order_reaches_a_run_that_another_process_executes() {
+async fn a_command_reaches_a_run_that_another_process_executes() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
     let limits = Limits { lease_ms: 300, sweep_ms: 100, command_wait_ms: 3_000, ..Limits::default() };
@@ -79,8 +79,8 @@ async fn an_order_reaches_a_run_that_another_process_executes() {
     assert_eq!(other.engine.give_command(unknown_run, retry(), "ann".into()).await, Err(CommandError::NoRun));
 }
 
-/// A task of a process whose lease has lapsed waits for a reply while another process executes the run. An order that
-/// is sent to the first process is carried out by the second one, and is not answered from the memory of the first.
+/// A task of a process whose lease has lapsed waits for a reply while another process executes the run. A command
+/// that is sent to the first process is carried out by the second one, and not answered from the memory of the first.
 #[tokio::test]
 async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     let step_service = gated_service().await;
@@ -103,9 +103,9 @@ async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
 }
 
-/// The process that owns the run is gone: the order times out with an unknown outcome.
+/// The process that owns the run is gone: the command times out with an unknown outcome.
 #[tokio::test]
-async fn an_order_that_no_process_carries_out_is_unknown_after_its_timeout() {
+async fn a_command_that_no_process_carries_out_is_unknown_after_its_timeout() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
     let limits = Limits { command_wait_ms: 200, ..Limits::default() };
@@ -212,9 +212,9 @@ async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
     wait_for("it is not stuck any more", &|| first.engine.stuck(9).is_empty()).await;
 }
 
-/// No process can read a run: an order to it is answered nevertheless.
+/// No process can read a run: a command to it is answered nevertheless.
 #[tokio::test]
-async fn an_order_to_a_run_that_no_process_can_read_is_answered() {
+async fn a_command_to_a_run_that_no_process_can_read_is_answered() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
     let limits = Limits { sweep_ms: 50, command_wait_ms: 5_000, ..Limits::default() };

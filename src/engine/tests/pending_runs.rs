@@ -276,9 +276,9 @@ async fn a_paused_parent_creates_its_child_only_after_resume() {
     }
 }
 
-/// The delivery of an order to a child that does not exist yet holds the child's slot: the child is created after that.
+/// The delivery of a command to a child that does not exist yet holds its slot: the child is created after that.
 #[tokio::test]
-async fn an_order_to_a_child_does_not_prevent_its_creation() {
+async fn a_command_to_a_child_does_not_prevent_its_creation() {
     let store = SlowStore::new(true, true, 0);
     let (_world, harness) = harness(&store, &calls()).await;
     let run = start(&harness, json!({})).await.run;

@@ -196,7 +196,7 @@ async fn a_successor_has_the_credentials_of_the_caller() {
     assert_eq!(step_service.seen()[1].header("cookie"), Some("sid=1"));
 }
 
-/// The id of a successor is known before the successor is stored. An order to it makes a task hold its slot for a
+/// The id of a successor is known before the successor is stored. A command to it makes a task hold its slot for a
 /// moment.
 #[tokio::test]
 async fn a_successor_is_created_once_its_slot_is_free() {

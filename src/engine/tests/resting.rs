@@ -124,8 +124,8 @@ async fn a_thousand_waiting_runs_use_no_task_and_no_store_access() {
     );
 }
 
-/// Runs are woken and get orders at random moments while they come to rest; each of them still ends, and each order is
-/// answered.
+/// Runs are woken and get commands at random moments while they come to rest; each of them still ends, and each
+/// command is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_wake_up_is_lost() {
     let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));

@@ -1,4 +1,4 @@
-//! Locks, orders, answers and leases while the store is slow or has lost events, and calls that wait for their turn.
+//! Locks, commands, answers and leases while the store is slow or has lost events, and calls that wait for their turn.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,9 +130,9 @@ fn two_steps() -> Arc<Plan> {
         .build("w")
 }
 
-/// A second order is stored while the first one is being read.
+/// A second command is stored while the first one is being read.
 #[tokio::test]
-async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
+async fn a_command_that_is_stored_while_commands_are_read_is_read_too() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
     let store = test_stores::shared();
     let limits = Limits { sweep_ms: 60_000, command_wait_ms: 3_000, ..Limits::default() };
@@ -152,9 +152,9 @@ async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
     let first = send(run, ControlCommand::Pause { reason: None });
     store.orders.wait_for_arrivals(1).await;
     let second = send(run, ControlCommand::Signal { name: "go".into(), payload: Arc::default(), id: None });
-    wait_for("the second order is stored", async || store.count_orders_without_gate(run).await == 2).await;
-    // Notifications are handled in order. When the mover reads the orders of the later run, it has received the
-    // notification of the second order.
+    wait_for("the second command is stored", async || store.count_orders_without_gate(run).await == 2).await;
+    // Notifications are handled in order. When the engine reads the commands to the later run, it has received the
+    // notification of the second command.
     let third = send(later, ControlCommand::Pause { reason: None });
     store.orders.wait_for_arrivals(2).await;
     store.orders.pass(1_000);
@@ -279,9 +279,9 @@ async fn a_run_that_is_reacquired_is_loaded_again_while_its_old_task_still_waits
     assert_eq!(step_service.paths(), ["GET /a", "GET /a"]);
 }
 
-/// A run whose last event was lost cannot be loaded: an order gets that error at once instead of timing out.
+/// A run whose last event was lost cannot be loaded: a command gets that error at once instead of timing out.
 #[tokio::test]
-async fn an_order_to_a_run_whose_last_event_is_lost_is_refused_at_once() {
+async fn a_command_to_a_run_whose_last_event_is_lost_is_refused_at_once() {
     let plan = checked_plan(
         &json!({
             "workflow": "w",

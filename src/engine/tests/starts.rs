@@ -130,7 +130,7 @@ async fn two_hundred_starts_with_one_key_create_one_run_even_across_restarts() {
 }
 
 #[tokio::test]
-async fn an_order_to_an_ended_or_unknown_run_is_refused() {
+async fn a_command_to_an_ended_or_unknown_run_is_refused() {
     let harness = harness().await;
     let run = start(&harness, json!({ "n": 1 })).await.run;
     harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap();

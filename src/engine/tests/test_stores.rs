@@ -35,7 +35,7 @@ pub(super) struct TestStore {
     pub(super) appends: Gate,
     /// A gate before every heartbeat.
     pub(super) heartbeats: Gate,
-    /// A gate after orders were read and before they are returned.
+    /// A gate after commands were read and before they are returned.
     pub(super) orders: Gate,
     /// Whether reads omit the last event of each run.
     pub(super) omits_last_event: std::sync::atomic::AtomicBool,
@@ -135,7 +135,7 @@ impl TestStore {
             }
         }
     }
-    /// The number of orders of a run, read without passing the gate.
+    /// The number of commands to a run, read without passing the gate.
     pub(super) async fn count_orders_without_gate(&self, run: RunId) -> usize {
         self.inner.commands(run).await.unwrap().len()
     }

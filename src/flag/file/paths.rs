@@ -35,7 +35,7 @@ pub struct ServicePathsMapDraft {
     pub parameters: Option<Addition>,
     /// Whether it ignores `.json` and the like at the end of a path: `strip` or `keep`.
     pub suffix: Option<Addition>,
-    /// What a path gets that only a second decoding would lead to a route with a workflow: `refuse` or `allow`.
+    /// Whether a path that leads to a route with a workflow only by a second decoding gets 400: `refuse` or `allow`.
     pub decode_twice: Option<DoubleEncoding>,
 }
 

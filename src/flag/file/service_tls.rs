@@ -15,7 +15,7 @@ use crate::problem::{Problems, Site};
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceTlsDraft {
-    /// The file of the certificates (PEM) that are trusted to have issued the service's: the default is what this
+    /// The file of the certificates (PEM) whose owners may issue the service's certificate: by default those that this
     /// machine trusts.
     pub ca: Option<String>,
     /// The file of our own certificate, followed by those of its issuers, for a service that asks for one.
@@ -34,7 +34,7 @@ pub(super) fn text_or_number(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "number"] })
 }
 
-/// Makes what handshakes need of a draft and the files that it names. `None` where that has an error, which is
+/// Builds the TLS of a service from a draft and the files that it names. `None` where these have an error, which is
 /// reported.
 pub type BuildTls<'a> = dyn FnMut(&ServiceTlsDraft, &Site, &mut Problems) -> Option<ServiceTls> + 'a;
 
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_service_is_spoken_to_is_read() {
+    fn tls_http_and_host_of_a_service_are_read() {
         let (service, messages) = check(json!("https://shop.internal/api"));
         let service = service.unwrap_or_else(|| panic!("{messages:?}"));
         assert_eq!(service.urls[0].uri.to_string(), "https://shop.internal/api");
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_it_is_said() {
+    fn each_error_of_tls_http_and_host_is_reported() {
         for (draft, message) in [
             (json!({ "urls": ["http://a"], "tls": {} }), "`tls` has no effect"),
             (json!({ "urls": ["http://a", "https://b"], "http": "auto" }), "no version is negotiated"),

@@ -89,7 +89,7 @@ const SPELLINGS: [&str; 34] = [
 
 /// Those that each framework, as it comes, takes for `/orders`: they are decided by its flag, or refused.
 #[test]
-fn no_spelling_that_a_framework_takes_for_a_route_reaches_legacy_past_only() {
+fn no_spelling_that_a_framework_takes_for_a_route_reaches_legacy_in_only() {
     let same = |framework, spelling: &str| {
         let has = |part: &str| spelling.contains(part);
         let (slash, case) = (spelling.ends_with('/'), spelling.chars().any(char::is_uppercase) && !has("%"));

@@ -272,7 +272,7 @@ where
         }
     }
 
-    /// Looks at what the frames tell that were read and written. Returns whether the connection is to be polled again.
+    /// Acts on the frames that were read and written. Returns whether the connection is to be polled again.
     fn observe(&mut self) -> bool {
         let observed = self.traffic.observe(&mut self.ended);
         for EndedStream { stream, by_head } in std::mem::take(&mut self.ended) {
@@ -325,7 +325,7 @@ where
         }
     }
 
-    /// When something is to be done if nothing happens before.
+    /// When the timer is to fire at the latest.
     fn due(&self) -> u64 {
         let limits = &self.shared.wait_limits;
         let drain = self.drain_since.map_or(NEVER, |since| since + drain::FIRST_REQUEST_MICROS);
@@ -360,7 +360,7 @@ where
         }
     }
 
-    /// Tells the exchanges that are overdue.
+    /// Tells exchanges that they are overdue, or cuts them.
     fn check_streams(&self, at: u64) {
         let limits = &self.shared.wait_limits;
         let mut next = NEVER;

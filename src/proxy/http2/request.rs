@@ -27,7 +27,7 @@ pub(super) fn rewrite(head: &mut request::Parts) {
             Some(host) if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {}
             Some(_) => return,
             None => {
-                // What is no value of a field is no host either.
+                // Not a host: the target stays absolute, and `hygiene` refuses it.
                 let Ok(host) = HeaderValue::from_str(authority.as_str()) else { return };
                 head.headers.insert(HOST, host);
             }

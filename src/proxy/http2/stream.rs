@@ -101,7 +101,7 @@ enum Ended {
     Cut(Cut),
 }
 
-/// Serves one stream. To be polled again when `stream` says so.
+/// Serves one stream. Must be polled again when the waker of `stream.wait` is woken.
 pub(super) async fn run(
     client: Arc<Client>,
     stream: Arc<Stream>,

@@ -46,7 +46,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndedStream {
     pub stream: u32,
-    /// Whether the answer was a head without a body.
+    /// Whether it ended with HEADERS: a head without a body, or trailers.
     pub by_head: bool,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Observed {
     pub is_flooded: bool,
     /// A GOAWAY with an error was sent.
     pub has_failed: bool,
-    /// The client has sent a part of a head, or of a frame without a body.
+    /// A head, or a frame other than DATA, has come in part.
     pub is_within_head: bool,
     /// The stream of which a DATA frame has come in part.
     pub partial_data: Option<u32>,

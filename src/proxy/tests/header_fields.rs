@@ -28,7 +28,7 @@ async fn header_fields_stay_in_their_order_and_as_often_as_they_came() {
 }
 
 #[tokio::test]
-async fn a_legacy_that_asks_for_it_gets_names_in_the_case_in_which_they_came() {
+async fn preserve_header_case_keeps_the_case_of_names() {
     let origin = Origin::always_answers(REPLY).await;
     let url = format!("http://{}", origin.address).parse().unwrap();
     let service = Service { preserve_header_case: true, ..Service::at("shop", [url]) };
@@ -54,7 +54,7 @@ fn forwarding(networks: &[&str], fields: ForwardedFields) -> Forwarding {
 }
 
 #[tokio::test]
-async fn only_the_word_of_trusted_networks_is_taken_for_the_client() {
+async fn forwarded_fields_are_believed_only_from_trusted_networks() {
     let origin = Origin::always_answers(OK).await;
     let sent = "GET / HTTP/1.1\r\nHost: a.test:81\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\
                 Forwarded: for=6.6.6.6;proto=https\r\n\r\n";
@@ -78,7 +78,7 @@ async fn only_the_word_of_trusted_networks_is_taken_for_the_client() {
 }
 
 #[tokio::test]
-async fn whom_to_trust_is_replaced_for_new_connections() {
+async fn trust_forwarded_changes_for_new_connections() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut old = rig.connect().await;

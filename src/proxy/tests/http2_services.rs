@@ -134,7 +134,7 @@ async fn bodies_and_trailers_pass_both_ways() {
 #[tokio::test]
 async fn requests_that_were_not_processed_are_sent_again() {
     let refused = |number: u32| frame(RST_STREAM, 0, number, &REFUSED_STREAM);
-    // The last request that it has begun with is none.
+    // GOAWAY names stream 0: the service has begun with no request.
     let going_away = |_: u32| frame(GOAWAY, 0, 0, &[0; 8]);
     let answers: [fn(u32) -> Vec<u8>; 2] = [refused, going_away];
     for (index, answer) in answers.into_iter().enumerate() {

@@ -33,7 +33,7 @@ async fn a_spelling_that_legacy_takes_for_a_route_goes_to_the_engine_in_only() {
 }
 
 #[tokio::test]
-async fn in_off_it_is_forwarded_in_the_spelling_of_the_template() {
+async fn a_request_in_off_is_forwarded_in_the_spelling_of_the_template() {
     let origin = Origin::always_answers(OK).await;
     let rig = rig(&origin, State::Off, Framework::Iis).await;
     for (sent, seen) in

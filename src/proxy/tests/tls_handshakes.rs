@@ -124,7 +124,7 @@ async fn handshakes_in_progress_delay_nobody_and_count_as_connections() {
 
 /// The last message of the handshake, a request and `close_notify` arrive together.
 #[tokio::test]
-async fn a_goodbye_that_comes_with_the_end_of_the_handshake_is_noticed() {
+async fn a_close_notify_that_comes_with_the_end_of_the_handshake_is_noticed() {
     let origin = Origin::always_answers(OK).await;
     let (rig, trusting) = rig_with(&origin, |_| {}).await;
     let mut socket = rig.connect().await;

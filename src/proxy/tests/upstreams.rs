@@ -24,7 +24,7 @@ async fn a_reply_with_an_unknown_transfer_coding_is_refused() {
     }
 }
 
-/// For the new one the service's name is resolved again.
+/// The next request opens a new one.
 #[tokio::test]
 async fn a_connection_to_legacy_that_was_used_for_long_enough_is_replaced() {
     let origin = Origin::always_answers(OK).await;

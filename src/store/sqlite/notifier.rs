@@ -44,8 +44,8 @@ impl Notifier {
             let (run, name): (Vec<u8>, String) = row?;
             notifier.locks.entry(run_id(run).unwrap_or(RunId(Uuid::nil()))).or_default().insert(name);
         }
-        let mut orders = conn.prepare("SELECT run_id, id FROM orders WHERE answer IS NULL")?;
-        for row in orders.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+        let mut commands = conn.prepare("SELECT run_id, id FROM orders WHERE answer IS NULL")?;
+        for row in commands.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
             let (run, id): (Vec<u8>, Vec<u8>) = row?;
             if let (Some(run), Ok(id)) = (run_id(run), Uuid::from_slice(&id)) {
                 notifier.commands.entry(run).or_default().insert(id);

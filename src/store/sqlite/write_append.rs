@@ -22,7 +22,7 @@ use crate::workflow::{Event, RunStatus};
 const RUNS_MAX: usize = 16_384;
 
 /// Some columns and tables keep names of an earlier version: `runs.turn` is `due_at`, `births` is the outbox of pending
-/// runs, `notices` are the messages to webhooks.
+/// runs, `orders` are the commands to runs, `notices` are the messages to webhooks.
 const ADVANCE_RUN: &str = "UPDATE runs SET first = ?2, seq = ?3, updated = ?4, owner = ?5 \
     WHERE run_id = ?1 AND seq = ?2 - 1 AND fence = ?6 AND ended = 0 AND turn IS NULL AND status = 'running'";
 const APPEND: &str =

@@ -1,4 +1,4 @@
-//! Orders, locks, messages to webhooks, notifications; and lists by job and parent.
+//! Commands, locks, messages to webhooks, notifications; and lists by job and parent.
 
 use super::*;
 use crate::names::JobId;
@@ -64,7 +64,7 @@ async fn an_order_is_listed_until_it_is_settled_once(which: StoreKind) {
     let settled = CommandRecord { answer: Some(json!({ "ok": 1 })), ..one.clone() };
     assert_eq!(store.command(one.id).await.unwrap(), Some(settled.clone()));
     store.put_command(one).await.unwrap();
-    assert_eq!(store.command(settled.id).await.unwrap(), Some(settled), "a repeated order stays settled");
+    assert_eq!(store.command(settled.id).await.unwrap(), Some(settled), "a repeated command stays answered");
     assert_eq!(store.command(Uuid::from_u128(99)).await.unwrap(), None);
 }
 
@@ -117,7 +117,7 @@ async fn the_end_of_a_run_settles_its_open_orders(which: StoreKind) {
     let answer = async |n| store.command(Uuid::from_u128(n)).await.unwrap().unwrap().answer;
     assert_eq!(answer(1).await, Some(json!("done")));
     assert_eq!(answer(11).await, Some(run_has_ended()));
-    assert_eq!((answer(2).await, answer(12).await), (None, None), "the orders of the other run stay open");
+    assert_eq!((answer(2).await, answer(12).await), (None, None), "the other run's commands stay open");
 }
 
 async fn a_lock_is_granted_in_the_order_of_requests(which: StoreKind) {

@@ -256,7 +256,7 @@ async fn agree(which: StoreKind, operations: &[Vec<Operation>]) {
             expected.push(memory.store.append(append.clone().into()).await);
             appended.push(append);
         }
-        // An order may be answered by an append and by the end of its run: the first one counts. The order of appends
+        // A command may be answered by an append and by the end of its run: the first one counts. The order of appends
         // within one batch is not defined, so such appends are submitted one after the other.
         let results = match appended.iter().any(|append| !append.answered_commands.is_empty()) {
             false => futures_util::future::join_all(appended.into_iter().map(|a| other.store.append(a.into()))).await,

@@ -267,7 +267,7 @@ async fn an_order_makes_a_released_run_due(which: StoreKind) {
     store.answer_command(Uuid::from_u128(1), json!("done")).await.unwrap();
     let paused = released(append(run_id(2), 2, 1), RunStatus::Paused, None);
     store.append(by(paused, 2, 2).into()).await.unwrap();
-    assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(2)], "one order is still open");
+    assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(2)], "one command is still open");
     store.answer_command(Uuid::from_u128(2), json!("done")).await.unwrap();
     let paused = released(append(run_id(2), 3, 1), RunStatus::Paused, None);
     store.append(by(paused, 2, 3).into()).await.unwrap();
@@ -314,7 +314,7 @@ async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
     assert_eq!(ids(&store.take_due_except(worker(2), 9, vec![run_id(7)]).await.unwrap()), [run]);
     let fenced = Err(AppendError::Fenced(run));
     assert_eq!(store.append(by(append(run, 2, 1), 1, 1).into()).await, fenced);
-    // The run is given up again. With an order for it, also a worker that cannot read it takes it.
+    // The run is given up again. With a command for it, also a worker that cannot read it takes it.
     store.give_up(worker(2), run, Fence(2)).await.unwrap();
     store.put_command(coordination::order(1, run)).await.unwrap();
     assert_eq!(ids(&store.take_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);

@@ -48,7 +48,7 @@ async fn old_runs_are_purged_by_status_in_the_order_of_their_ends(which: StoreKi
     assert_eq!(listed_runs(store).await, runs(&[1, 4, 5, 6, 7]));
     assert_eq!(seqs(store, run_id(2)).await, [0; 0]);
     assert_eq!(store.run(run_id(2)).await.unwrap(), None);
-    assert_eq!(store.command(Uuid::from_u128(1)).await.unwrap(), None, "its orders are removed with it");
+    assert_eq!(store.command(Uuid::from_u128(1)).await.unwrap(), None, "its commands are removed too");
     assert_eq!(purge(RunStatus::Completed, past(9), 2).await, 1);
     assert_eq!(purge(RunStatus::Failed, past(9), 2).await, 1);
     assert_eq!(purge(RunStatus::Running, at(99), 2).await, 0, "a run that has not ended is kept");

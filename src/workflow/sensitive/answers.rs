@@ -132,8 +132,8 @@ pub fn child_paths(plan: &Plan, run: &Run, step: &StepId, input: &Value) -> Vec<
     paths
 }
 
-/// The parts of legacy's reply that runs of this plan read and that are sensitive there: declared headers, and those
-/// from which outputs are rehearsed that it declares as sensitive.
+/// The parts of legacy's reply that runs of this plan read and that are sensitive there: declared headers, and what
+/// `rehearse:` takes for outputs that the plan declares as sensitive.
 pub fn legacy_paths(plan: &Plan) -> Vec<SensitivePath> {
     if plan.sensitive_values().is_empty() {
         return Vec::new();

@@ -212,7 +212,7 @@ fn walk_mut(value: &mut Value, path: &[Segment], within: bool, visit: &mut dyn F
     }
 }
 
-/// Whether no path leads further from this value although it may hold any value.
+/// Whether a path ends at this value: it has no members, but may hold others in another form (JSON as text, bytes).
 fn ends_early(value: &Value) -> bool {
     match value {
         Value::String(text) => !text.is_empty(),

@@ -30,7 +30,7 @@ pub struct Taint {
 pub(super) struct StepTaint {
     /// Whether one of its expressions reads something sensitive, so that the reason of a failure may quote it.
     pub reads_sensitive: bool,
-    /// Sensitive parts of each of its items; of the fallback of an item, of the items of the step that it replaces.
+    /// Sensitive parts of each of its items. For the fallback of an item: of the items of the step that it replaces.
     pub items: Vec<SensitivePath>,
     /// Sensitive parts of its output (of each item's output).
     pub output: Vec<SensitivePath>,

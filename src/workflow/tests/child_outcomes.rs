@@ -313,7 +313,7 @@ fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
             }
             _ => None,
         });
-        told.expect("an order")
+        told.expect("a command")
     };
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();

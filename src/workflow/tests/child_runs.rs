@@ -25,7 +25,7 @@ respond: {{ status: 200, body: '${{steps.sum.output}}' }}
     ))
 }
 
-/// The process of the parent, which is still paused, has ended: the next one gives its orders once more.
+/// The process of the parent, which is still paused, has ended: the next one gives its commands once more.
 #[test]
 fn a_repeated_pause_does_not_pause_a_child_that_somebody_has_resumed() {
     let plan = plan("{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a' } }, respond: { status: 200 } }");
@@ -38,12 +38,12 @@ fn a_repeated_pause_does_not_pause_a_child_that_somebody_has_resumed() {
         (parent.to_string(), || ControlCommand::Pause { reason: None }, || ControlCommand::Resume { reason: None });
     harness.order_by(&by, pause()).unwrap();
     harness.order_by("ann", resume()).unwrap();
-    assert!(harness.order_by(&by, pause()).is_err(), "it is the same order");
+    assert!(harness.order_by(&by, pause()).is_err(), "it is the same command");
     assert_eq!(harness.status(), RunStatus::Running);
     harness.order_by(&by, resume()).unwrap();
-    assert!(harness.order_by(&by, resume()).is_err(), "it is the same order");
+    assert!(harness.order_by(&by, resume()).is_err(), "it is the same command");
     harness.order_by(&by, pause()).unwrap();
-    assert_eq!(harness.status(), RunStatus::Paused, "it is a new order");
+    assert_eq!(harness.status(), RunStatus::Paused, "it is a new command");
     harness.order_by(&by, resume()).unwrap();
     assert_eq!(harness.status(), RunStatus::Running);
 }
@@ -111,7 +111,7 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
 }
 
 #[test]
-fn orders_to_a_run_are_passed_to_its_children() {
+fn commands_to_a_run_are_passed_to_its_children() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
@@ -353,8 +353,8 @@ respond: { status: 200, body: 1 }
     }
 }
 
-/// A restored store pauses a child that is ending under its parent's name. A parent that is ending, too, gives no order
-/// but the cancellation that the child has already.
+/// A restored store pauses a child that is ending under its parent's name. A parent that is ending, too, gives no
+/// command but the cancellation that the child has already.
 #[test]
 fn a_parent_that_is_ending_lifts_its_pause_of_a_child_that_is_ending() {
     let plan = plan(

@@ -164,7 +164,7 @@ fn fallbacks_of_items_form_chains_and_an_item_whose_fallback_does_not_run_fails(
 }
 
 #[test]
-fn an_unused_item_fallback_is_skipped_and_accepts_no_orders_before_it_is_taken() {
+fn an_unused_item_fallback_is_skipped_and_accepts_no_commands_before_it_is_taken() {
     let plan = plan(MAILS);
     let mut harness = Harness::of_api(&plan);
     harness.settle();

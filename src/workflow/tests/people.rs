@@ -1,4 +1,4 @@
-//! Checkpoints, waits, signals, pauses and other orders.
+//! Checkpoints, waits, signals, pauses and other commands.
 
 use super::harness::plan;
 use super::people_harness::{no, yes, yes_with};
@@ -188,7 +188,7 @@ fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
 }
 
 #[test]
-fn an_order_to_retry_starts_the_next_attempt_at_once() {
+fn a_command_to_retry_starts_the_next_attempt_at_once() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
@@ -202,7 +202,7 @@ fn an_order_to_retry_starts_the_next_attempt_at_once() {
 }
 
 #[test]
-fn an_order_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_possible() {
+fn a_command_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_possible() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();

@@ -41,7 +41,7 @@ impl Harness<'_> {
         }
         panic!("the run does not come to rest");
     }
-    /// Gives an order, and performs the actions that follow.
+    /// Gives a command, and performs the actions that follow.
     pub fn order_by(&mut self, by: &str, order: ControlCommand) -> Result<usize, CommandRefusal> {
         let command = Command::Control { command: order, by: by.into() };
         let done = match decide(&self.run, self.plan, &self.inputs, command.clone(), self.now) {

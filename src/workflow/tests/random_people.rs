@@ -1,4 +1,4 @@
-//! Any plan with questions, risks, waits, locks and child runs, with any answers, signals, orders and times: the run
+//! Any plan with questions, risks, waits, locks and child runs, with any answers, signals, commands, times: the run
 //! always names what it waits for, comes to its end, and begins nothing without its approval and its lock.
 
 use super::harness::{plan, take_output, timed_out};

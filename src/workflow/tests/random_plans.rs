@@ -1,5 +1,5 @@
-//! Any plan with fallbacks, probes, undos and schemas, with any replies, orders and choices: the run comes to its end,
-//! and the invariants hold.
+//! Any plan with fallbacks, probes, undos and schemas, with any replies, commands and choices: the run comes to its
+//! end, and the invariants hold.
 
 use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;

@@ -120,7 +120,7 @@ fn a_policy_sets_the_risk_and_struck_out_items_are_left_out_of_the_body() {
 }
 
 #[test]
-fn no_order_replaces_an_approval() {
+fn no_command_replaces_an_approval() {
     let high = mails("high", "");
     let mut harness = Harness::of_api(&high);
     harness.perform_due();

@@ -174,9 +174,9 @@ fn a_run_that_waits_for_a_person_names_the_person_as_its_cause() {
     assert_eq!(rig.end, Some(DriverEnd::Suspended { cause: WakeCause::Person, wake: None }));
 }
 
-/// Only a bug gives an order events that do not fit the run. Here it is a plan in which the step makes no call.
+/// Only a bug gives a command events that do not fit the run. Here it is a plan in which the step makes no call.
 #[test]
-fn an_order_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
+fn a_command_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
     let plan_with = |step: serde_json::Value| {
         plan(&json!({ "workflow": "w", "steps": { "pay": step }, "respond": { "status": 200, "body": {} } }))
     };

@@ -107,7 +107,7 @@ fn the_next_process_sends_no_call_again_of_a_run_that_was_cancelled_without_undo
         rig.pending.pop_front();
         let order = order(&mut rig);
         rig.step(order);
-        let append = rig.pending.pop_front().expect("the order is stored");
+        let append = rig.pending.pop_front().expect("the command is stored");
         let input = rig.resolve(append);
         rig.step(input);
         rig.recover();

@@ -170,7 +170,7 @@ impl Rig {
         self.order_input(ControlCommand::Resume { reason: None })
     }
 
-    /// The order of a person that lets the run go on, if it waits for an order, an answer or a signal.
+    /// The command of a person that lets the run go on, if it waits for a command, an answer or a signal.
     fn next_human_action(&mut self) -> Option<Input> {
         let run = self.machine.run();
         let asked = run.open_checkpoints().next().cloned();

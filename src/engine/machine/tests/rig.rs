@@ -228,7 +228,7 @@ impl Rig {
             Output::ReadCommands => self.pending.push_back(Pending::Orders),
             Output::StoreCommandAnswer(..) => self.pending.push_back(Pending::OrderAnswer),
             Output::AnswerCommand(_, CommandAnswer::Done(run)) if run.seq > Seq(self.acknowledged as u64) => {
-                self.report(format!("an order is answered with {}, which is not acknowledged", run.seq));
+                self.report(format!("a command is answered with {}, which is not acknowledged", run.seq));
             }
             Output::AnswerStarter(StartAnswer::Stored) if self.acknowledged == 0 => {
                 self.report("the starter is answered before the first event is acknowledged");

@@ -1,7 +1,7 @@
 //! A randomized simulation: two processes on one store, in one thread, in simulated time.
 //!
-//! Runs are started and get orders at random; the store and the services fail at random; processes are killed, started,
-//! or cut off from the store while they live; clocks jump by hours. In the end the faults stop, people answer all open
+//! Runs are started and get commands at random; store and services fail at random; processes are killed, started, or
+//! cut off from the store while they live; clocks jump by hours. In the end the faults stop, people answer all open
 //! questions, and every run has to end with nothing done twice and nothing lost. The same seed gives the same random
 //! numbers here and in the engine; the order in which tokio polls tasks that are ready at the same moment is not
 //! controlled.

@@ -39,7 +39,7 @@ const SETTLE_S_MAX: u32 = 1_800;
 pub(super) struct Acknowledged {
     /// Started runs, by key.
     pub started: BTreeMap<u8, Vec<RunId>>,
-    /// Orders that were carried out.
+    /// Commands that were carried out.
     pub orders: u64,
 }
 
@@ -50,7 +50,8 @@ pub(super) enum Scenario {
     AllFaults,
     /// All of them, with a single process and a store of its own: no sweep makes up for lost wake-ups.
     SingleProcess,
-    /// Many faults of store and services. No process is killed, and people send orders only to runs that wait for them.
+    /// Many faults of store and services. No process is killed, and people send commands only to runs that wait for
+    /// them.
     LostReplies,
 }
 
@@ -218,7 +219,7 @@ impl Simulation {
         });
     }
 
-    /// Sends an order to a random run, whether it applies or not.
+    /// Sends a command to a random run, whether it applies or not.
     async fn send_random_order(&mut self, process: usize) {
         let runs = all(self.store.memory()).await;
         let Some(run) = self.random.choice(runs.iter()) else { return };
@@ -266,7 +267,7 @@ impl Simulation {
         });
     }
 
-    /// The orders that would resume a run which waits for a person or a signal.
+    /// The commands that would resume a run which waits for a person or a signal.
     async fn orders_for(&mut self, run: &RunSummary) -> Vec<ControlCommand> {
         let Some(stored) = self.stored_run(run).await else { return Vec::new() };
         let mut orders: Vec<_> = stored
@@ -324,7 +325,7 @@ impl Simulation {
         fold(events.iter().map(|stored| &stored.event)).ok()
     }
 
-    /// Sends the orders for which runs wait until all runs have ended; returns those that never end.
+    /// Sends the commands for which runs wait until all runs have ended; returns those that never end.
     async fn settle(&mut self) -> Vec<String> {
         for _ in 0..SETTLE_S_MAX {
             for process in 0..self.processes.len() {

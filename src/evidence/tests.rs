@@ -252,8 +252,8 @@ async fn a_flush_whose_caller_goes_away_loses_nothing() {
     evidence.flush().await.unwrap();
     evidence.set_basis(0, &[(route(), "two".into())]); // the samples are cleared first
     evidence.keep_sample(evidence.generation(&route(), 0), sample("f"));
-    let begun = tokio::time::timeout(Duration::ZERO, evidence.flush()).await;
-    assert!(begun.is_err(), "it waits for the store");
+    // It is dropped where it waits for the store, unless the store's thread was faster.
+    let _ = tokio::time::timeout(Duration::ZERO, evidence.flush()).await;
     evidence.flush().await.unwrap();
     assert_eq!(store.samples(route(), 10).await.unwrap().len(), 1);
     store.close().await;

@@ -5,6 +5,8 @@
 //! phase has one limit, and progress restarts it; no update of a wait allocates, locks or arms a timer. The connection
 //! has one timer that reads it, so a request needs no timer of its own. `respond` turns an overrun into an answer.
 
+mod due;
+
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 
@@ -12,9 +14,8 @@ use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 
 use super::completion::Unflushed;
-use super::cut::Cut;
 use super::monotonic::{NEVER, now};
-use super::rate::{Rates, Slow};
+use super::rate::Rates;
 use super::settler::Settler;
 use super::wait_limits::{ExchangeLimits, WaitLimits};
 
@@ -374,65 +375,5 @@ impl ConnectionWait {
             None => future.as_mut().poll(cx).map(Ok),
         })
         .await
-    }
-
-    /// Why the connection is cut now, as its wait is overdue.
-    pub(super) fn why_cut(&self, wait_limits: &WaitLimits) -> Cut {
-        let (at, fin) = (now(), self.fin.load(Relaxed));
-        let gone = fin.max(self.since.load(Relaxed)).saturating_add(wait_limits.half_close);
-        match self.phase() {
-            _ if self.total_due() <= at => Cut::Timeout,
-            _ if fin != 0 && gone <= at => Cut::ClientGone,
-            Phase::Reply if self.is_too_slow(Slow::ClientReads) => Cut::ClientSlow,
-            Phase::Reply if self.is_too_slow(Slow::LegacySends) => Cut::LegacyReplySlow,
-            Phase::Reply if self.waits_for_legacy.load(Relaxed) => Cut::LegacyReplyStalled,
-            Phase::Reply | Phase::Linger => Cut::ClientStalled,
-            // Reached only if the exchange was told that it is overdue, and is overdue again: it is answered only once.
-            Phase::Upload | Phase::FirstByte | Phase::OwnDeadline => Cut::Timeout,
-            Phase::Idle | Phase::Head | Phase::Tunnel => Cut::ClientGone,
-        }
-    }
-
-    fn is_too_slow(&self, who: Slow) -> bool {
-        self.rates.as_ref().is_some_and(|rates| matches!(rates.due(true), (due, slow) if slow == who && due <= now()))
-    }
-
-    /// When the current wait is overdue, and as what.
-    pub(super) fn due(&self, wait_limits: &WaitLimits) -> (u64, Overdue) {
-        let phase = self.phase();
-        let since = self.since.load(Relaxed);
-        let mut due = since.saturating_add(self.limit_of(phase, wait_limits));
-        let mut why = match phase {
-            Phase::Idle | Phase::Head | Phase::Reply | Phase::OwnDeadline | Phase::Linger | Phase::Tunnel => {
-                Overdue::Cut
-            }
-            Phase::Upload if self.waits_for_client.load(Relaxed) => Overdue::Client,
-            Phase::Upload => Overdue::Upload,
-            Phase::FirstByte => Overdue::FirstByte,
-        };
-        if matches!(phase, Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::OwnDeadline) {
-            if let (Some(rates), Phase::Upload | Phase::Reply) = (&self.rates, phase) {
-                let (slow, _) = rates.due(phase == Phase::Reply);
-                if slow < due {
-                    due = slow;
-                    why = if phase == Phase::Reply { Overdue::Cut } else { Overdue::ClientSlow };
-                }
-            }
-            let total = self.total_due();
-            if total < due {
-                due = total;
-                why = if phase == Phase::Reply { Overdue::Cut } else { Overdue::Total };
-            }
-            let fin = self.fin.load(Relaxed);
-            if fin != 0 {
-                // A client that only closed its sending side is served as long as bytes move; a client that is gone
-                // answers the first bytes with a reset.
-                let gone = fin.max(since).saturating_add(wait_limits.half_close);
-                if gone < due {
-                    (due, why) = (gone, Overdue::Cut);
-                }
-            }
-        }
-        (due, why)
     }
 }

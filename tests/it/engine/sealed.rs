@@ -42,6 +42,8 @@ pub(super) fn is_in_store(test: &EngineTest, text: &str) -> bool {
 /// Whether a text is in any file of this directory whose file name starts with `prefix`.
 pub(super) fn is_in_files(dir: &Path, prefix: &str, text: &str) -> bool {
     let files = std::fs::read_dir(dir).expect("readable").flatten();
+    // The socket for a successor stands beside the store.
+    let files = files.filter(|file| file.file_type().expect("a type").is_file());
     let found = files.filter(|file| file.file_name().to_string_lossy().starts_with(prefix));
     found
         .map(|file| std::fs::read(file.path()).expect("readable"))

@@ -12,7 +12,7 @@ use super::admission::Admission;
 use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::monotonic::now;
-use super::route_metrics::{AnsweredBy, RouteMetrics};
+use super::route_metrics::{AnsweredBy, CodeClass, RouteMetrics};
 use super::workflow_gate::InProgress;
 use crate::flag::State;
 
@@ -42,7 +42,9 @@ impl AnsweredExchange {
     /// The exchange has ended.
     pub(super) fn end(self) {
         let AnsweredExchange { route_metrics, rung, answered_by, status, began, refused, cut, record, .. } = self;
-        route_metrics.count_answer(rung, answered_by, status, now().saturating_sub(began));
+        let code_class = if cut.is_some() { CodeClass::Cut } else { CodeClass::of(status) };
+        route_metrics.count_answer(rung, answered_by, code_class, now().saturating_sub(began));
+        cut.into_iter().for_each(Cut::count);
         if let Some(mut record) = record {
             record.note(|record| {
                 (record.status, record.arm) = (Some(status.as_u16()), Some(answered_by.as_str()));

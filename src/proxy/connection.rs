@@ -209,6 +209,9 @@ async fn serve_until_idle(
     drop(connection);
     wait.unflushed.abandon(&shared.settler, cut);
     // An exchange without an answer: the client is gone, or the drain did not wait for it any longer.
+    if wait.phase().awaits_answer() {
+        cut.count();
+    }
     if let Some(mut record) = client.record.take() {
         record.note(|record| record.request_bytes = wait.request_bytes());
         record.end(Some(cut));

@@ -3,6 +3,8 @@
 //! Always true: the reasons are a closed set, which `pointsman help access_log` lists; requests that are answered with
 //! a problem have the reasons of `failure` instead.
 
+use metrics::counter;
+
 /// Why an exchange was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
@@ -44,6 +46,11 @@ impl Cut {
             Cut::TunnelIdle => "tunnel-idle",
             Cut::Http2Error => "http2-error",
         }
+    }
+
+    /// Counts an exchange that was cut. Rare, so the series is looked up by name.
+    pub(super) fn count(self) {
+        counter!("pointsman_exchanges_cut_total", "reason" => self.as_str()).increment(1);
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) struct Rates {
     legacy_send: Meter,
     /// The request's, or the reply's, body comes as it arises.
     is_streaming: AtomicBool,
-    /// What the socket may hold of an answer without its client having read it.
+    /// What the socket, or the stream's window, may hold of an answer without its client having read it.
     unseen: AtomicU64,
 }
 
@@ -141,7 +141,8 @@ impl Rates {
     pub(super) fn legacy_sent(&self, bytes: usize) {
         self.legacy_send.moved(now(), bytes as u64);
     }
-    /// The client's socket takes no more bytes. `buffer` is its size.
+    /// The client's socket, or its stream, takes no more bytes. `buffer` is how many the client may not have read of
+    /// those that it took.
     pub(super) fn write_blocked(&self, buffer: usize) {
         let at = now();
         self.client_read.begins(at);

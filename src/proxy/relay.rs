@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::admission::Admission;
 use super::capture::{BodyCopy, CapturedRequest};
 use super::client_upgrade::{ClientUpgrade, StreamIo};
+use super::cut::Cut;
 use super::failure::Failure;
 use super::headers::{has_known_coding, strip_reply};
 use super::interim_replies::InterimReplies;
@@ -248,6 +249,7 @@ fn tunnel<C>(
         let from_legacy = switched(from_legacy);
         let TunnelEnd { from_client, from_legacy, cut } =
             tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
+        cut.into_iter().for_each(Cut::count);
         if let Some(mut record) = record {
             record.note(|record| {
                 record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());

@@ -29,8 +29,38 @@ impl AnsweredBy {
 }
 
 const ANSWERED_BY: [&str; 3] = ["legacy", "engine", "proxy"];
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const SERIES: usize = State::ALL.len() * ANSWERED_BY.len() * CLASSES.len();
+/// The class of an answer's status, or that the client did not get the whole answer: the label `code_class`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CodeClass {
+    Informational,
+    Success,
+    Redirection,
+    ClientError,
+    ServerError,
+    Cut,
+}
+
+impl CodeClass {
+    const ALL: [CodeClass; 6] = [
+        CodeClass::Informational,
+        CodeClass::Success,
+        CodeClass::Redirection,
+        CodeClass::ClientError,
+        CodeClass::ServerError,
+        CodeClass::Cut,
+    ];
+
+    /// The class of a status.
+    pub(super) fn of(status: StatusCode) -> Self {
+        Self::ALL[usize::from(status.as_u16() / 100).clamp(1, 5) - 1]
+    }
+    /// The label's value.
+    fn as_str(self) -> &'static str {
+        ["1xx", "2xx", "3xx", "4xx", "5xx", "cut"][self as usize]
+    }
+}
+
+const SERIES: usize = State::ALL.len() * ANSWERED_BY.len() * CodeClass::ALL.len();
 
 /// The metric handles of one route.
 pub(super) struct RouteMetrics {
@@ -85,13 +115,13 @@ impl RouteMetrics {
         self.route.as_ref().to_owned()
     }
     /// Counts an answer that took so many microseconds.
-    pub(super) fn count_answer(&self, rung: State, answered_by: AnsweredBy, status: StatusCode, micros: u64) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
-        let index = (usize::from(rung.rank()) * ANSWERED_BY.len() + answered_by as usize) * CLASSES.len() + class;
+    pub(super) fn count_answer(&self, rung: State, answered_by: AnsweredBy, class: CodeClass, micros: u64) {
+        let row = usize::from(rung.rank()) * ANSWERED_BY.len() + answered_by as usize;
+        let index = row * CodeClass::ALL.len() + class as usize;
         let requests = self.requests[index].get_or_init(|| {
             counter!(
                 "pointsman_requests_total", "route" => self.label(), "state" => rung.as_str(),
-                "answered_by" => answered_by.as_str(), "code_class" => CLASSES[class]
+                "answered_by" => answered_by.as_str(), "code_class" => class.as_str()
             )
         });
         requests.increment(1);

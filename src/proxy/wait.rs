@@ -53,6 +53,11 @@ impl Phase {
         Phase::Linger,
         Phase::Tunnel,
     ];
+
+    /// Whether an exchange is under way that has no answer so far.
+    pub(super) fn awaits_answer(self) -> bool {
+        matches!(self, Phase::Upload | Phase::FirstByte | Phase::OwnDeadline)
+    }
 }
 
 /// Whether a connection can be parked when it is idle.

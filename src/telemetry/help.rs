@@ -184,6 +184,10 @@ const COUNTERS: MetricDescriptions = &[
         "Interim replies (1xx) of legacy for clients of HTTP/2, by outcome (passed, dropped: too many at once).",
     ),
     (
+        "pointsman_exchanges_cut_total",
+        "Exchanges whose client did not get the whole answer, by reason (those of `pointsman help access_log`).",
+    ),
+    (
         "pointsman_legacy_heads_refused_total",
         "Requests that a service refused with 431: their head is too large for it, with what Pointsman adds.",
     ),

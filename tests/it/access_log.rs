@@ -215,6 +215,10 @@ async fn a_reply_that_is_cut_does_not_look_like_a_success() {
     assert_eq!(json!(some(&lines[0], OUTCOME)), json!([200, "legacy", 9, "legacy-reply-cut"]));
     assert_eq!(json!(some(&lines[1], OUTCOME)), json!([200, "legacy", 4, "legacy-reply-cut"]));
     assert_eq!(json!(some(&lines[2], OUTCOME)), json!([200, "legacy", 4, "legacy-reply-stalled"]));
+    let metrics = system.pointsman.metrics().await;
+    assert_eq!((cuts(&metrics, "legacy-reply-cut"), cuts(&metrics, "legacy-reply-stalled")), (2.0, 1.0));
+    let of_class = |class| metrics.sum("pointsman_requests_total", &[("code_class", class)]);
+    assert_eq!((of_class("2xx"), of_class("cut")), (0.0, 3.0));
     system.stop().await;
 }
 
@@ -265,6 +269,7 @@ async fn a_client_that_goes_away_or_takes_nothing_is_logged_as_such() {
     let line = system.line().await;
     let outcome = ["status", "arm", "service", "request_bytes", "reply_bytes", "failure"];
     assert_eq!(json!(some(&line, outcome)), json!([null, null, "shop", 4, 0, "client-gone"]), "{line}");
+    assert_eq!(cuts(&system.pointsman.metrics().await, "client-gone"), 1.0, "it has no status");
     // In the middle of its own body.
     let mut gone = TcpStream::connect(system.pointsman.listen).await.expect("a connection");
     gone.write_all(b"POST /plain HTTP/1.1\r\nhost: a\r\ncontent-length: 40\r\n\r\nbody").await.expect("sent");
@@ -376,6 +381,10 @@ async fn without_an_access_log_sigusr1_does_nothing() {
     let reply = client.json(Method::GET, &pointsman.url(), &[], &Value::Null).await.expect("an answer");
     assert_eq!(reply.status, 204);
     assert_eq!(pointsman.stop().await, Some(0));
+}
+
+fn cuts(metrics: &crate::support::Metrics, reason: &str) -> f64 {
+    metrics.sum("pointsman_exchanges_cut_total", &[("reason", reason)])
 }
 
 fn dropped(metrics: &crate::support::Metrics, reason: &str) -> f64 {

@@ -86,6 +86,9 @@ impl Drop for ExchangeGuard {
         let cut = stream.why_cut().unwrap_or(Cut::ClientGone);
         wait.unflushed.abandon(settler, cut);
         // An exchange without an answer.
+        if wait.phase().awaits_answer() {
+            cut.count();
+        }
         if let Some(mut record) = client.record.take() {
             record.note(|record| record.request_bytes = wait.request_bytes());
             record.end(Some(cut));
@@ -283,6 +286,7 @@ fn strip(headers: &mut HeaderMap) {
 /// Sends a body as the client's windows allow.
 async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<Bytes>) -> Result<(), Ended> {
     let mut waiting = Bytes::new();
+    let mut window = ClientWindow::default();
     poll_fn(|cx| {
         if let Some(why) = stream.why_cut() {
             return Poll::Ready(Err(Ended::Cut(why)));
@@ -292,10 +296,16 @@ async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<B
         }
         loop {
             if !waiting.is_empty() {
-                ready!(poll_capacity(send, cx))?;
+                let Poll::Ready(capacity) = poll_capacity(send, cx) else {
+                    window.is_used_up(&stream.wait);
+                    return Poll::Pending;
+                };
+                capacity?;
                 let part = waiting.split_to(waiting.len().min(send.capacity()));
                 let ends = waiting.is_empty() && body.is_end_stream();
+                let bytes = part.len();
                 send.send_data(part, ends).map_err(|_| Ended::Reset)?;
+                window.sent(&stream.wait, bytes);
                 stream.wait.progress();
                 if ends {
                     return Poll::Ready(Ok(()));
@@ -322,6 +332,27 @@ async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<B
         }
     })
     .await
+}
+
+/// How much of a reply's body the client of a stream may not have read, of what its windows allowed to send. A client
+/// says that it has read by opening its window again, often only when it has read half of it.
+#[derive(Default)]
+struct ClientWindow {
+    /// Sent since its windows allowed nothing.
+    sent: usize,
+    /// The most that was sent in one such time. The first is the whole window, or the part that other streams left.
+    largest: usize,
+}
+
+impl ClientWindow {
+    fn sent(&mut self, wait: &ConnectionWait, bytes: usize) {
+        self.sent += bytes;
+        wait.rates().into_iter().for_each(|rates| rates.written(bytes));
+    }
+    fn is_used_up(&mut self, wait: &ConnectionWait) {
+        self.largest = self.largest.max(std::mem::take(&mut self.sent));
+        wait.rates().into_iter().for_each(|rates| rates.write_blocked(self.largest));
+    }
 }
 
 /// Completes when the client's windows, and the bound on what waits to be written, allow some bytes.

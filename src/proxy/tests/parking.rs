@@ -1,16 +1,19 @@
 //! Parked connections: whatever holds for an idle connection holds for a parked one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::time::sleep;
 
 use super::drains::origin_that_waits;
+use super::proxied_connections::{HEADER, expecting};
 use super::rig::{OK, Origin, Rig, Setup, get, post};
-use super::tls_clients::{SHOP, connect, rig_with};
+use super::tls_clients::{SHOP, SUBJECT, client, connect, rig_with, server, setup as tls_setup};
 use super::wire::{Wire, bounded};
 use crate::limits::Limits;
-use crate::listener::{ForwardedFields, Forwarding};
+use crate::listener::test_certificates::{Authority, Subject};
+use crate::listener::{ForwardedFields, Forwarding, ProxyVersion};
 
 const PARK_MS: u64 = 20;
 
@@ -49,7 +52,7 @@ async fn a_parked_connection_is_served_as_before() {
         assert_eq!(room(&rig), 9_999, "it is still open");
         // What is in force for new connections changes nothing for this one.
         let fields = if round == 0 { ForwardedFields::Rfc7239 } else { ForwardedFields::XForwarded };
-        rig.forwarding.store(std::sync::Arc::new(Forwarding { fields, ..Forwarding::default() }));
+        rig.forwarding.store(Arc::new(Forwarding { fields, ..Forwarding::default() }));
     }
     let seen = origin.requests();
     assert_eq!(seen.len(), 6);
@@ -217,4 +220,74 @@ async fn nothing_is_parked_if_the_limit_is_0() {
     sleep(Duration::from_millis(100)).await;
     assert_eq!(rig.proxy.shared.parking.count(), 0);
     assert_eq!(wire.ask(&get("/")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn parked_connections_count_for_their_client_s_address() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = rig_with_limits(&origin, Limits { client_connections_per_address_max: 2, ..limits() }).await;
+    let (mut first, mut second) = (rig.connect().await, rig.connect().await);
+    for wire in [&mut first, &mut second] {
+        assert_eq!(wire.ask(&get("/")).await.status(), 200);
+    }
+    parked(&rig, 2).await;
+    rig.connect().await.ends().await;
+    assert_eq!(second.ask(&get("/")).await.status(), 200, "the others stay");
+    drop(first);
+    parked(&rig, 1).await;
+    let mut third = rig.connect().await;
+    assert_eq!(third.ask(&get("/")).await.status(), 200, "its place is free");
+    rig.connect().await.ends().await;
+}
+
+#[tokio::test]
+async fn a_minimum_rate_holds_after_parking_too_and_does_not_count_the_time_before() {
+    let origin = Origin::always_answers(OK).await;
+    let window = Duration::from_millis(100);
+    let slow = Limits { client_send_bytes_per_s_min: 10_000, rate_window_ms: 100, ..limits() };
+    let rig = rig_with_limits(&origin, slow).await;
+    let mut wire = rig.connect().await;
+    for _ in 0..2 {
+        assert_eq!(wire.ask(&post("/any", "{}")).await.status(), 200);
+        parked(&rig, 1).await;
+        // Far longer than the window over which the rates are measured.
+        sleep(3 * window).await;
+    }
+    wire.send("POST /any HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
+    let reply = wire.reply().await;
+    assert_eq!(reply.status(), 408);
+    assert!(reply.text().contains("problem:body-too-slow"), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn a_client_certificate_and_the_source_of_a_proxy_header_survive_parking() {
+    let origin = Origin::always_answers(OK).await;
+    let (authority, subject) = (Authority::new("Clients"), "CN=alice");
+    let own =
+        Subject { names: &["alice.test"], common_name: Some("alice"), organization: None, uri: None, years: None };
+    let (own, certificate) = (authority.issue(&own), authority.issue_for(SHOP));
+    let mut setup = tls_setup(server(&[&certificate], Some((&authority, true)), false));
+    setup.limits = limits();
+    let rig = Rig::new(&origin, setup).await;
+    let mut wire = connect(&rig, &Arc::new(client(&authority, Some(&own))), SHOP).await;
+    for _ in 0..3 {
+        // What a client says itself is removed.
+        let forged = format!("GET / HTTP/1.1\r\nHost: a\r\n{SUBJECT}: CN=mallory\r\n\r\n");
+        assert_eq!(wire.ask(&forged).await.status(), 200);
+        parked(&rig, 1).await;
+    }
+    let subjects = origin.requests().into_iter().map(|request| request.field(SUBJECT.as_str()).map(str::to_owned));
+    assert_eq!(subjects.collect::<Vec<_>>(), vec![Some(subject.to_owned()); 3]);
+
+    let setup = Setup { limits: limits(), ..expecting(ProxyVersion::V1, &[]) };
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, setup).await;
+    let mut wire = rig.connect().await;
+    wire.send(HEADER).await;
+    for _ in 0..3 {
+        assert_eq!(wire.ask(&get("/")).await.status(), 200);
+        parked(&rig, 1).await;
+    }
+    let sources = origin.requests().into_iter().map(|request| request.field("x-forwarded-for").map(str::to_owned));
+    assert_eq!(sources.collect::<Vec<_>>(), vec![Some("192.0.2.7".to_owned()); 3]);
 }

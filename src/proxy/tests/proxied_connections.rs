@@ -9,9 +9,9 @@ use super::wire::bounded;
 use crate::limits::Limits;
 use crate::listener::{Listener, Network, ProxyProtocol, ProxyVersion};
 
-const HEADER: &str = "PROXY TCP4 192.0.2.7 192.0.2.1 12345 443\r\n";
+pub const HEADER: &str = "PROXY TCP4 192.0.2.7 192.0.2.1 12345 443\r\n";
 
-fn expecting(version: ProxyVersion, trust: &[&str]) -> Setup {
+pub fn expecting(version: ProxyVersion, trust: &[&str]) -> Setup {
     let trust = trust.iter().map(|network| Network::parse(network).unwrap()).collect();
     let proxy_protocol = Some(ProxyProtocol { version, trust });
     let listener = Listener { proxy_protocol, ..Listener::plain("127.0.0.1:0".parse().unwrap()) };

@@ -147,3 +147,36 @@ async fn a_client_that_reads_too_slowly_is_cut() {
     .await;
     assert!(read < 100_000_000, "it was cut, and not served to the end: {read}");
 }
+
+/// A client of HTTP/2 that opens its window a little now and then, so that no limit on pauses ends it.
+#[tokio::test]
+async fn a_client_of_http2_that_reads_too_slowly_is_cut_and_one_that_is_fast_is_not() {
+    const BODY: usize = 2_000_000;
+    let origin = Origin::script(move |mut wire, _| async move {
+        while wire.message(true).await.is_some() {
+            wire.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n")).await;
+            let _ = wire.stream.write_all(&vec![b'x'; BODY]).await;
+        }
+    })
+    .await;
+    let rig = Rig::new(&origin, setup(|limits| limits.client_read_bytes_per_s_min = 1_000_000)).await;
+    let mut client = Http2Client::new(&rig).await;
+    let head = client.begin_get("/down").await.0.head().await.unwrap();
+    assert_eq!(whole(head).await.map(|reply| reply.body.len()).ok(), Some(BODY), "it is fast enough");
+    let mut body = client.begin_get("/down").await.0.head().await.unwrap().into_body();
+    let read = bounded("the end", async {
+        let (mut read, mut held) = (0, 0);
+        while let Some(Ok(data)) = body.data().await {
+            (read, held) = (read + data.len(), held + data.len());
+            while held > 0 {
+                let part = held.min(1_000);
+                body.flow_control().release_capacity(part).unwrap();
+                held -= part;
+                sleep(DRIBBLE).await;
+            }
+        }
+        read
+    })
+    .await;
+    assert!(read < BODY, "it was cut: {read}");
+}

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::drains::origin_that_waits;
+use super::parking::parked;
 use super::rig::{OK, Origin, Rig, Setup, get, post};
 use super::wire::{Wire, bounded};
 use crate::limits::Limits;
@@ -55,6 +56,28 @@ async fn an_idle_client_may_send_one_more_request_and_is_told_to_close() {
     let reply = idle.ask(&post("/orders", "{}")).await;
     assert_eq!((reply.status(), reply.field("connection")), (200, Some("close")));
     idle.ends().await;
+}
+
+#[tokio::test]
+async fn parked_clients_are_told_to_close_like_the_others() {
+    let origin = Origin::always_answers(OK).await;
+    let short = Limits { succession_idle_ms: 500, client_park_ms: 20, ..Limits::default() };
+    let rig = Rig::new(&origin, limits(short)).await;
+    let (mut asks, mut silent) = (rig.connect().await, rig.connect().await);
+    for wire in [&mut asks, &mut silent] {
+        assert_eq!(wire.ask(&get("/")).await.status(), 200);
+    }
+    parked(&rig, 2).await;
+    rig.proxy.begin_hand_over();
+    let reply = asks.ask(&post("/orders", "{}")).await;
+    assert_eq!((reply.status(), reply.field("connection")), (200, Some("close")));
+    asks.ends().await;
+    silent.ends().await;
+    assert_eq!(rig.proxy.shared.parking.count(), 0);
+    rig.proxy.end_hand_over();
+    let mut later = rig.connect().await;
+    assert_eq!(later.ask(&get("/")).await.status(), 200, "the successor was lost");
+    parked(&rig, 1).await;
 }
 
 #[tokio::test]

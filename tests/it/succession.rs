@@ -76,18 +76,23 @@ async fn open_tunnel(to: std::net::SocketAddr) -> TcpStream {
     tunnel
 }
 
-/// Clients of all kinds, a run of 5 s and a WebSocket, while one process takes over from another.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_under_load_fails_no_request_and_refuses_no_connection() {
+/// A system with a service that echoes, at `/echo`, and these limits.
+async fn system_with_echo(limits: &str) -> TestSystem {
     let service = echo_service().await;
-    let mut system = TestSystem::with(|flags| {
+    TestSystem::with(|flags| {
         flags.edit("pointsman.yaml", |text| {
-            text.replace("services:\n", &format!("services:\n  echo: http://{service}\n"))
+            format!("{limits}{}", text.replace("services:\n", &format!("services:\n  echo: http://{service}\n")))
         });
         let route = "routes: [{ id: echo, match: { method: GET, path: /echo }, legacy: echo }]\n";
         flags.write("routes/echo.yaml", route);
     })
-    .await;
+    .await
+}
+
+/// Clients of all kinds, a run of 5 s and a WebSocket, while one process takes over from another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_under_load_fails_no_request_and_refuses_no_connection() {
+    let mut system = system_with_echo("").await;
     system.climb_to("live").await;
     let listen = system.pointsman.listen;
     let mut tunnel = open_tunnel(listen).await;
@@ -156,6 +161,25 @@ async fn a_restart_under_load_fails_no_request_and_refuses_no_connection() {
     assert_eq!(metrics.sum("pointsman_successions_total", &[("outcome", "taken_over")]), 1.0);
     assert!(metrics.sum("pointsman_succession_requests_total", &[("outcome", "served")]) >= 1.0);
     assert!(metrics.sum("pointsman_succession_store_wait_seconds", &[]) > 0.0);
+    system.create_read_cancel().await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_that_outlasts_the_hand_over_is_cut_at_its_bound() {
+    let mut system = system_with_echo("limits: { succession_drain_ms: 1500 }\n").await;
+    let mut tunnel = open_tunnel(system.pointsman.listen).await;
+    echo(&mut tunnel, b"before").await;
+    let mut old = succeed(&mut system).await;
+    let handed_over = Instant::now();
+    echo(&mut tunnel, b"after").await;
+    let mut byte = [0];
+    let end = tokio::time::timeout(PATIENCE, tunnel.read(&mut byte)).await.expect("it ends");
+    assert!(matches!(end, Ok(0) | Err(_)), "no byte comes");
+    assert_eq!(old.wait_for_exit().await, Some(0), "{}", old.log());
+    // The bound begins when the store has been handed over, shortly before the successor says that it is ready.
+    let lasted = handed_over.elapsed();
+    assert!(lasted > Duration::from_millis(500), "it was cut at once: {lasted:?}");
     system.create_read_cancel().await;
     system.finish().await;
 }

@@ -4,6 +4,8 @@
 //! files, the guard's limits, the engine's health, the kill switch. Each input has a version, and an older version is
 //! dropped, so that a late update changes nothing; positions are set only if they were computed from the newest ones.
 //! Computing and swapping happen under one lock, so that sets come in force in the order in which they were computed.
+//! The first set in force is that of the first files with their states: until then a set without routes would send
+//! requests of all routes past their states, and a process that takes over serves already.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,7 +54,9 @@ pub(super) struct Inputs {
     kill_switch: Versioned<Freeze>,
     health: Versioned<bool>,
     guards: BTreeMap<RouteId, Versioned<Option<State>>>,
-    /// The number of the set in force; it increases with each swap.
+    /// Whether the positions are those of files, and not only of what the store has of the process before.
+    has_files: bool,
+    /// The number of the set in force; it increases with each change.
     generation: u64,
     secret: [u8; 32],
 }
@@ -101,8 +105,8 @@ impl Inputs {
 }
 
 impl InForce {
-    /// Puts a first set in force, in the place of the one in `flags` if there is one; the engine counts as healthy
-    /// until its health is set.
+    /// The inputs before any file was read; the engine counts as healthy until its health is set. What is in `flags`,
+    /// if that is given, stays in force until the positions of the first files are set.
     pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32], flags: Option<Arc<ArcSwap<FlagSet>>>) -> Self {
         let kill_switch = Versioned::new(0, freeze);
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
@@ -118,21 +122,13 @@ impl InForce {
             kill_switch,
             health,
             guards,
+            has_files: false,
             generation: 1,
             secret,
         };
-        let set = inputs.flag_set();
-        export::set_states(&set, &[]);
         let unrecorded = metrics::gauge!("pointsman_flips_unrecorded");
         unrecorded.set(0.0);
-        let set = Arc::new(set);
-        let flags = match flags {
-            Some(flags) => {
-                flags.store(set);
-                flags
-            }
-            None => Arc::new(ArcSwap::new(set)),
-        };
+        let flags = flags.unwrap_or_else(|| Arc::new(ArcSwap::from_pointee(inputs.flag_set())));
         Self { inputs: Mutex::new(inputs), flags, unrecorded }
     }
 
@@ -170,7 +166,7 @@ impl InForce {
                 return false;
             }
             // The first set of a process has what was in force before its start.
-            overtaken = Some(match inputs.generation > 1 && inputs.freeze() != Freeze::No {
+            overtaken = Some(match inputs.has_files && inputs.freeze() != Freeze::No {
                 true => keep_below_only(&inputs.positions, &mut positions),
                 false => Vec::new(),
             });
@@ -179,6 +175,7 @@ impl InForce {
             unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.note(unrecorded));
             inputs.moves = unrecorded.iter().map(|unrecorded| unrecorded.id).fold(computed_from + 1, u64::max);
             (inputs.positions, inputs.unrecorded) = (positions, unrecorded);
+            inputs.has_files = true;
             true
         });
         overtaken
@@ -303,6 +300,9 @@ impl InForce {
         }
         inputs.generation += 1;
         self.unrecorded.set(inputs.unrecorded.len() as f64);
+        if !inputs.has_files {
+            return true;
+        }
         let set = Arc::new(inputs.flag_set());
         let before = self.flags.swap(Arc::clone(&set));
         let removed = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());

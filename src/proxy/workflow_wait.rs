@@ -24,10 +24,11 @@ pub(super) async fn table_with_store(
     head: &request::Parts,
 ) -> Result<(Arc<Table>, u64), Box<Refused>> {
     let shared = &client.shared;
-    let table = shared.table();
+    // The table is taken after the look at the gate: one that was in force before the gate opened knows no state.
     if !shared.workflow_gate.is_pending() {
-        return Ok((table, 0));
+        return Ok((shared.table(), 0));
     }
+    let table = shared.table();
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let method = hygiene::known_in_another_case(&head.method);
     if !reaches_workflow(&table.set, method.as_ref().unwrap_or(&head.method), host, head.uri.path()) {

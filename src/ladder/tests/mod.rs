@@ -5,6 +5,7 @@ mod changed_in_live;
 mod failing_store;
 mod families;
 mod files;
+mod first_set;
 mod first_tries;
 mod flips;
 mod flips_down;

@@ -1,0 +1,32 @@
+//! What is in force while a ladder opens: a process that takes over serves already.
+
+use super::*;
+
+/// A set without routes would send requests of all routes to legacy, past their states and keys.
+#[tokio::test]
+async fn what_serves_stays_in_force_until_the_first_set_is_recorded() {
+    let store = Arc::new(FailingStore::default());
+    let evidence = Evidence::load(store.clone()).await.unwrap();
+    let fixture = Fixture::open(files(&[])).await;
+    let serving = fixture.ladder.flags().load_full();
+    let flags = Arc::new(ArcSwap::new(serving.clone()));
+    let open = || {
+        let parts = LadderParts {
+            store: store.clone(),
+            evidence: evidence.clone(),
+            conditions: Vec::new(),
+            retry_window: Duration::from_secs(86_400),
+            copy_started: None,
+            answer_within: Duration::from_secs(5),
+        };
+        Ladder::open_into(files(&[]), parts, Some(flags.clone()))
+    };
+    store.refuse_flips.store(true, Ordering::SeqCst);
+    assert!(open().await.is_err());
+    assert!(Arc::ptr_eq(&flags.load(), &serving), "nothing is in force that was not recorded");
+    store.refuse_flips.store(false, Ordering::SeqCst);
+    let ladder = open().await.unwrap();
+    let first = ladder.flags().load_full();
+    assert!(Arc::ptr_eq(&flags.load(), &first) && !Arc::ptr_eq(&first, &serving));
+    assert!(first.route(&"bare".into()).is_some());
+}

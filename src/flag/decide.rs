@@ -15,13 +15,9 @@ use super::{
     RouteFlag, Shares, SkipReason, State,
 };
 
-/// Decides one request. Total: every flag set and every request has a decision.
-pub fn decide(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Decision {
-    decide_with_diagnostics(set, flag, facts, &mut DecisionDiagnostics::default())
-}
-
-/// As [`decide`]; also reports what should be counted.
-pub fn decide_with_diagnostics(
+/// Decides one request as if it were new, and reports what should be counted; [`Decision::for_retry`] has the decision
+/// for a retry. Total: every flag set and every request has a decision.
+pub fn decide(
     set: &FlagSet,
     flag: &RouteFlag,
     facts: &RequestFacts<'_>,
@@ -35,9 +31,6 @@ pub fn decide_with_diagnostics(
             return Decision::Nobody { rung: state, why };
         }
         Owner::Nobody | Owner::LegacyWithTwin => {}
-    }
-    if let Some(arm) = facts.first_try {
-        return decide_retry(state, arm);
     }
     let (rung, reason) = rung(set, flag, facts, diagnostics);
     match rung {
@@ -67,6 +60,17 @@ pub fn decide_with_diagnostics(
 pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
     let in_cohort = |cohort| flag.granted_rung_of(cohort) >= State::Live;
     flag.could_be_live() || matching_cohort(flag, facts, &mut DecisionDiagnostics::default()).is_some_and(in_cohort)
+}
+
+impl Decision {
+    /// The decision for a request of which this arm took the first try, if one did. `self` is the decision for a new
+    /// request with the same facts. The arm that owns the request's instance answers all the same.
+    pub fn for_retry(self, flag: &RouteFlag, first_try: Option<Arm>) -> Decision {
+        match (self, first_try) {
+            (Decision::Nobody { .. } | Decision::Engine { reason: EngineReason::Pin, .. }, _) | (_, None) => self,
+            (Decision::Legacy { .. } | Decision::Engine { .. }, Some(arm)) => decide_retry(flag.effective.state, arm),
+        }
+    }
 }
 
 /// A retry stays on the arm that took the first try. The engine may give a retry back to legacy, because the store says

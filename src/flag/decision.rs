@@ -25,8 +25,6 @@ pub struct RequestFacts<'a> {
     pub random: u64,
     /// The owner of the instance that the request follows up.
     pub owner: Owner,
-    /// The arm that took the first try of this request, where it is a retry.
-    pub first_try: Option<Arm>,
     /// The time of the decision, in seconds since 1970: scopes of earlier files are looked up only until a certain
     /// time.
     pub now_s: i64,

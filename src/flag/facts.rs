@@ -145,7 +145,6 @@ mod tests {
             params: &[("id".into(), "17".into())],
             random: 0,
             owner: Owner::Nobody,
-            first_try: None,
             now_s: 0,
         };
         for (template, text) in [

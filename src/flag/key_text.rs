@@ -119,7 +119,6 @@ mod tests {
                 params: &[],
                 random: 0,
                 owner: Owner::Nobody,
-                first_try: None,
                 now_s: 0,
             };
             set.retry_keys(set.route(&id.into()).unwrap(), &facts)

@@ -44,7 +44,7 @@ mod tests;
 
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use conventions::{Addition, DoubleEncoding, Framework, PathConventions, Spelling};
-pub use decide::{could_be_live, decide, decide_with_diagnostics};
+pub use decide::{could_be_live, decide};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierRetryKeys, EarlierScopes, ReassignedRequests};
 pub use effective::{Effective, EffectiveReason, StateInputs};

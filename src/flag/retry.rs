@@ -163,7 +163,6 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             params: &[],
             random: 0,
             owner: Owner::Nobody,
-            first_try: None,
             now_s,
         };
         let flag = &set.routes[0];
@@ -247,7 +246,6 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
                 params: &found.params,
                 random: 0,
                 owner: Owner::Nobody,
-                first_try: None,
                 now_s: 1,
             };
             (set.retry_keys(found.flag, &facts).unwrap().unwrap(), set.earlier_retry_keys(found.flag, &facts).keys)

@@ -3,27 +3,26 @@
 //! Always true: a freeze begins nothing new except on routes in `only`, and what the engine has taken before goes on.
 
 use crate::exchange::MayBegin;
-use crate::flag::{Decision, EngineReason, FlagSet, RequestFacts, RouteFlag, State, decide};
+use crate::flag::{Decision, EngineReason, RouteFlag, State};
 
 /// Whether the engine may begin a run for a request that it gets. A retry goes to the engine because the engine has
 /// taken its first try. If no run came of that (its client went away), the retry counts as a new request, with the same
-/// restrictions; so this also clears `may_fall_back` in the decision if a new request could not fall back.
-pub(super) fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: RequestFacts<'_>) -> MayBegin {
+/// restrictions: `for_new` is the decision for one. So this also clears `may_fall_back` in the decision if a new request
+/// could not fall back.
+pub(super) fn may_begin(decision: &mut Decision, for_new: &Decision, flag: &RouteFlag) -> MayBegin {
     // A freeze never lowers a route in `only`. It does lower a cohort in `only` of another route.
     let is_exempt = flag.effective.state == State::Only;
     let unless_frozen = if is_exempt { MayBegin::Always } else { MayBegin::UnlessFrozen };
     match decision {
         Decision::Engine { reason: EngineReason::Pin, .. } => MayBegin::Always,
         Decision::Engine { reason: EngineReason::Rung | EngineReason::ForcedCohort, .. } => unless_frozen,
-        Decision::Engine { reason: EngineReason::Retry, may_fall_back, .. } => {
-            match decide(set, flag, &RequestFacts { first_try: None, ..facts }) {
-                Decision::Engine { may_fall_back: would_fall_back, .. } => {
-                    *may_fall_back &= would_fall_back;
-                    unless_frozen
-                }
-                Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,
+        Decision::Engine { reason: EngineReason::Retry, may_fall_back, .. } => match for_new {
+            Decision::Engine { may_fall_back: would_fall_back, .. } => {
+                *may_fall_back &= would_fall_back;
+                unless_frozen
             }
-        }
+            Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,
+        },
         Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,
     }
 }

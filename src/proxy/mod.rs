@@ -47,6 +47,7 @@ mod health_check;
 mod http2;
 mod hygiene;
 mod interim_replies;
+mod keyed_request;
 mod legacy;
 mod line_limit;
 mod may_begin;

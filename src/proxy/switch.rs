@@ -1,9 +1,10 @@
 //! Decides which arm answers a request, and carries the decision out.
 //!
 //! A request enters here with a complete head: hygiene, then its route, then the facts, then the decision. Always true:
-//! one flag set per request; legacy is called only where the decision allows it (after a fallback: once), and never
-//! after the engine refused; a request that should be compared has one ticket. `relay` and `engine` answer, `respond`
-//! turns errors into answers.
+//! one flag set and one decision per request, which its retry key may bind to the arm of its first try
+//! (`keyed_request`); legacy is called only where the decision allows it (after a fallback: once), and never after
+//! the engine refused; a request that should be compared has one ticket. `relay` and `engine` answer, `respond` turns
+//! errors into answers.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -18,23 +19,21 @@ use super::client_upgrade::on_upgrade;
 use super::failure::Failure;
 use super::headers::{end_to_end_in_connection, trace_id};
 use super::hygiene::{self, HeadRefusal};
+use super::keyed_request::{Bound, KeyedRequest};
 use super::may_begin::may_begin;
 use super::options;
 use super::plan_capture::plan_capture;
-use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest, declared_length};
+use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest};
 use super::relay::forward;
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
 use super::retry_keys::{self, KnownFirstTry};
 use super::upload::Upload;
-use super::wait::Phase;
 use super::workflow_wait::{reaches_workflow, table_with_store};
 use crate::clock;
-use crate::exchange::{KnownBody, LegacyTake, ProblemDocument, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts, ResolvedPath,
-    RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
+    Decision, DecisionDiagnostics, FoundRoute, InstanceId, Owner, RequestFacts, ResolvedPath, State, decide,
 };
 
 /// Says which arm gave the answer, where the files ask for it.
@@ -175,7 +174,6 @@ async fn answer_flagged(
         params: &params,
         random: fastrand::u64(..),
         owner: Owner::Nobody,
-        first_try: None,
         now_s: decided_at.as_second(),
     };
     // Without one clear key this request and its retry could go to different arms.
@@ -192,98 +190,15 @@ async fn answer_flagged(
         instance = Some(InstanceId { key, run });
     }
     let mut first_try = KnownFirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
-    facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
-    let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
-    proxied.entry.route_metrics.count_diagnostics(diagnostics);
-    // Some first tries are known only to the store. It is asked only if its answer can change this decision: a decision
-    // for the engine is changed if legacy took the first try, a decision for legacy if the engine of another process
-    // did.
+    let for_new = decide(&table.set, flag, &facts, &mut diagnostics);
+    // A retry stays on its arm, whatever its caller's share.
     if first_try.arm.is_none() {
-        match &decision {
-            Decision::Engine { .. } => first_try.ask_store_about_legacy(&*shared.affinity).await,
-            Decision::Legacy { .. } => first_try.ask_store_about_other_engines(&*shared.affinity).await,
-            Decision::Nobody { .. } => {}
-        }
-        decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
+        proxied.entry.route_metrics.count_diagnostics(diagnostics);
     }
-    // The engine may have a request with this key under another credential. Only the body tells whether it is this one.
-    let mut body = KnownBody::Unread;
-    let may_be_engines = first_try.arm.is_none() || first_try.may_be_of_another_caller;
-    if let (Decision::Legacy { rung, .. }, true, false) = (&decision, may_be_engines, first_try.is_unknown)
-        && retry_keys::engine_may_hold(&*shared.affinity, &first_try.any_caller)
-    {
-        let not_taken = NotYetTaken { proxied: &proxied, flag, head: &head, path: &path, rung: *rung };
-        body = not_taken.check_not_held(&mut upload, &mut first_try).await?;
-        decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
-    }
-    // In two cases the request is answered although it is not known who took the first try. First: the engine answers
-    // by its rung, and its workflow only reads. Second: only the engine of another process may have taken it; the route
-    // is at most in `shadow`, where legacy answers even while the store does not; and the caller is in no cohort that
-    // is in `live` or returns there. While a route's flip down is not in the store yet, a restart returns it to `live`,
-    // and another process may have it in `live` and have taken the first try.
-    if first_try.is_unknown {
-        let is_by_rung = matches!(decision, Decision::Engine { reason, .. } if reason.is_by_rung());
-        let only_reads = is_by_rung && !flag.route.keeps_runs;
-        let at_most_shadow = flag.is_granted_at_most(State::Shadow) && !could_be_live(flag, &facts);
-        let is_served_anyway = at_most_shadow && !first_try.this_engine_may_have_it;
-        first_try.is_unknown = !only_reads && !is_served_anyway;
-    }
-    // If legacy took the first try under another credential, its dark run has sent the private effects, and there is no
-    // second dark run. This process knows only first tries since its start; the store is asked for others after the
-    // reply.
-    if first_try.legacy_took_under_another_credential(&*shared.affinity) {
-        skip_second_dark_run(&mut decision, flag);
-    }
-    // From here on legacy has the request, unless the engine took it first: another request with the same key may be in
-    // flight under another flag set. The loop repeats only after the body was read.
-    let mut key_not_noted = false;
-    while let (false, &Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
-        let not_taken = NotYetTaken { proxied: &proxied, flag, head: &head, path: &path, rung };
-        let earlier = first_try.earlier_keys(table.set.files_version);
-        match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body).await {
-            LegacyTake::Taken { mut noted, again } => {
-                // Where its caller may be in `live` again without a gate, the engine would perform its retry.
-                let may_be_live = rung >= State::Live || could_be_live(flag, &facts);
-                if let (false, true, Some(keys)) = (noted, again, first_try.keys) {
-                    if may_be_live {
-                        noted = shared.affinity.noted_earlier(&keys).await;
-                    } else {
-                        retry_keys::record_unless_noted_earlier(shared, &flag.route, keys);
-                        // Not known yet; the task records it if it was not noted, so nothing is left to do below.
-                        noted = true;
-                    }
-                }
-                // Another try with the same key was taken since the look-up above, and the dark run is that one's.
-                if again {
-                    skip_second_dark_run(&mut decision, flag);
-                }
-                key_not_noted = !noted && may_be_live;
-                if let (false, false, Some(keys)) = (noted, key_not_noted, &first_try.keys) {
-                    shared.affinity.record_served_unnoted(keys, &flag.route.id, flag.route.first_id()).await;
-                }
-            }
-            LegacyTake::HeldByEngine => {
-                facts.first_try = Some(Arm::Engine);
-                decision = decide(&table.set, flag, &facts);
-            }
-            LegacyTake::HeldUnderAnotherCredential => {
-                return Err(not_taken.refused_as_held(ProblemDocument::held_under_another_credential()));
-            }
-            LegacyTake::HeldUnderNewerFiles => {
-                return Err(not_taken.refused_as_held(ProblemDocument::held_under_other_files()));
-            }
-            LegacyTake::Unknown => first_try.is_unknown = true,
-            // Since the lookup above, the engine took a request with the same key, perhaps under another credential.
-            LegacyTake::NeedsBody => {
-                body = not_taken.check_not_held(&mut upload, &mut first_try).await?;
-                decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
-                continue;
-            }
-        }
-        break;
-    }
-    let may_begin = may_begin(&mut decision, &table.set, flag, facts);
+    let keyed = KeyedRequest { proxied: &proxied, flag, head: &head, facts: &facts, for_new };
+    let Bound { mut decision, key_not_noted } = keyed.bind(&mut first_try, &mut upload).await?;
+    let may_begin = may_begin(&mut decision, &for_new, flag);
     client.record.note(|record| record.set_decision(&decision));
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);
@@ -304,87 +219,4 @@ async fn answer_flagged(
         Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::Nobody(why))),
     }
     .map_err(Box::new)
-}
-
-/// Skips the dark run of a retry: the first try has had one, which has sent the private effects. A run that only reads
-/// may be repeated.
-fn skip_second_dark_run(decision: &mut Decision, flag: &RouteFlag) {
-    if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = decision
-        && flag.route.keeps_runs
-    {
-        *work = EngineWork::Skip(SkipReason::Retried);
-    }
-}
-
-/// Decides again once it is known which arm took the first try.
-fn decide_again(
-    decision: &mut Decision,
-    facts: &mut RequestFacts<'_>,
-    first_try: &KnownFirstTry,
-    set: &FlagSet,
-    flag: &RouteFlag,
-) {
-    if first_try.arm.is_some() {
-        facts.first_try = first_try.arm;
-        *decision = decide(set, flag, facts);
-    }
-}
-
-/// A request that was decided for legacy and that legacy has not taken yet.
-struct NotYetTaken<'a> {
-    proxied: &'a ProxiedRequest<'a>,
-    flag: &'a RouteFlag,
-    head: &'a request::Parts,
-    path: &'a str,
-    rung: State,
-}
-
-impl NotYetTaken<'_> {
-    /// Reads the body and checks that the engine does not have the same request under another credential. Updates
-    /// `first_try`: an arm may have taken it meanwhile, or the store may not answer.
-    ///
-    /// # Errors
-    /// The engine has it, or the body could not be read.
-    async fn check_not_held(
-        &self,
-        upload: &mut Upload,
-        first_try: &mut KnownFirstTry,
-    ) -> Result<KnownBody, Box<Refused>> {
-        let Self { proxied, head, path, .. } = self;
-        let client = proxied.client;
-        let (shared, wait) = (&client.shared, &client.wait);
-        let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
-        wait.enter(Phase::Upload);
-        if let Err(overdue) = wait.or_overdue(upload.read_ahead(bytes_max, declared_length(&head.headers))).await {
-            return Err(self.refused(Failure::Overdue(overdue)));
-        }
-        // Reading may have taken long.
-        first_try.look_up_again(&*shared.affinity).await;
-        let body = upload.whole().map_err(|()| self.refused(Failure::Body))?;
-        let digest = body.map(|body| request_digest(&head.method, path, head.uri.query(), body));
-        let held = match &digest {
-            Some(digest) => retry_keys::engine_holds(&*shared.affinity, first_try, digest).await,
-            // An earlier process may have taken larger bodies.
-            None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
-        };
-        match held {
-            Ok(false) => {}
-            Ok(true) => return Err(self.refused_as_held(ProblemDocument::held_under_another_credential())),
-            Err(_) => {
-                first_try.is_unknown = true;
-                first_try.this_engine_may_have_it |=
-                    retry_keys::this_engine_may_hold(&*shared.affinity, &first_try.any_caller);
-            }
-        }
-        Ok(digest.map_or(KnownBody::TooLarge, KnownBody::Digest))
-    }
-
-    fn refused_as_held(&self, problem: ProblemDocument) -> Box<Refused> {
-        retry_keys::count_held(&self.flag.route.id);
-        self.refused(Failure::Engine(problem))
-    }
-
-    fn refused(&self, failure: Failure) -> Box<Refused> {
-        Box::new(self.proxied.refused(self.rung, failure))
-    }
 }

@@ -43,13 +43,12 @@ impl TestRequest {
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             random: self.random,
             owner: self.owner,
-            first_try: self.first_try,
             now_s: 0,
         };
+        let flag = set.route(&id.into()).unwrap();
         let mut diagnostics = DecisionDiagnostics::default();
-        let decision = decide_with_diagnostics(set, set.route(&id.into()).unwrap(), &facts, &mut diagnostics);
-        assert_eq!(decision, decide(set, set.route(&id.into()).unwrap(), &facts));
-        (decision, diagnostics)
+        let decision = decide(set, flag, &facts, &mut diagnostics);
+        (decision.for_retry(flag, self.first_try), diagnostics)
     }
     pub(super) fn decide(&self, set: &FlagSet, id: &str) -> Decision {
         self.decide_with_diagnostics(set, id).0
@@ -312,7 +311,6 @@ fn retry_keys_are_scoped_by_route_and_caller() {
             params: &[],
             random: 0,
             owner: Owner::Nobody,
-            first_try: None,
             now_s: 0,
         };
         set.retry_keys(set.route(&id.into()).unwrap(), &facts).expect("a clear key")
@@ -366,7 +364,6 @@ fn retry_keys_of_different_bytes_are_different() {
             params: &[],
             random: 0,
             owner: Owner::Nobody,
-            first_try: None,
             now_s: 0,
         };
         set.retry_keys(set.route(&id.into()).unwrap(), &facts).expect("a clear key").expect("a key")

@@ -23,7 +23,6 @@ async fn first_tries_come_under_an_earlier_scope_for_ten_minutes() {
             params: &[],
             random: 0,
             owner: Owner::Nobody,
-            first_try: None,
             now_s: edited_at + after_s,
         };
         let EarlierRetryKeys { keys, of_first_tries } =

@@ -1,0 +1,195 @@
+//! Binds a request to the arm that took its first try, or takes it for legacy.
+//!
+//! The decision for a new request is made once, before. What is asked here depends on it: the store knows first tries
+//! that this process does not remember, and is asked only where its answer can change which arm answers. Always true:
+//! legacy is called for a keyed request only after the request was taken for it, and never while the engine may have
+//! the same one; what is unknown stays unknown, and then no arm is called unless neither could do the work twice.
+
+use http::request;
+
+use super::failure::Failure;
+use super::proxied_request::{ProxiedRequest, declared_length};
+use super::respond::Refused;
+use super::retry_keys::{self, KnownFirstTry};
+use super::upload::Upload;
+use super::wait::Phase;
+use crate::exchange::{KnownBody, LegacyTake, ProblemDocument, request_digest};
+use crate::flag::{Arm, Decision, EngineWork, RequestFacts, RouteFlag, SkipReason, State, could_be_live};
+
+/// A request of a route with a workflow, of which no arm has begun anything.
+pub(super) struct KeyedRequest<'a> {
+    pub proxied: &'a ProxiedRequest<'a>,
+    pub flag: &'a RouteFlag,
+    pub head: &'a request::Parts,
+    pub facts: &'a RequestFacts<'a>,
+    /// The decision for a new request with the same facts.
+    pub for_new: Decision,
+}
+
+/// What a request's retry keys made of its decision.
+pub(super) struct Bound {
+    pub decision: Decision,
+    /// Its keys could not be noted for legacy, and the engine could perform its retry.
+    pub key_not_noted: bool,
+}
+
+impl KeyedRequest<'_> {
+    /// Binds the request. In `first_try` it notes what it learned; if the first try stays unknown there, the request
+    /// is to be refused.
+    ///
+    /// # Errors
+    /// The engine has the same request under another credential or other files, or the body could not be read.
+    pub(super) async fn bind(&self, first_try: &mut KnownFirstTry, upload: &mut Upload) -> Result<Bound, Box<Refused>> {
+        let (proxied, flag) = (self.proxied, self.flag);
+        let affinity = &*proxied.client.shared.affinity;
+        // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
+        // for the engine is changed if legacy took the first try, one for legacy if the engine of another process did.
+        if first_try.arm.is_none() {
+            match &self.for_new {
+                Decision::Engine { .. } => first_try.ask_store_about_legacy(affinity).await,
+                Decision::Legacy { .. } => first_try.ask_store_about_other_engines(affinity).await,
+                Decision::Nobody { .. } => {}
+            }
+        }
+        // The engine may have a request with this key under another credential. Only the body tells whether it is this
+        // one.
+        let mut body = KnownBody::Unread;
+        let may_be_engines = first_try.arm.is_none() || first_try.may_be_of_another_caller;
+        if let (Decision::Legacy { rung, .. }, true, false) =
+            (self.decision(first_try), may_be_engines, first_try.is_unknown)
+            && retry_keys::engine_may_hold(affinity, &first_try.any_caller)
+        {
+            body = self.check_not_held(rung, upload, first_try).await?;
+        }
+        first_try.is_unknown = first_try.is_unknown && !self.is_answered_anyway(first_try);
+        // If legacy took the first try under another credential, its dark run has sent the private effects, and there
+        // is no second dark run. This process knows only first tries since its start; the store is asked for others
+        // after the reply.
+        let mut had_dark_run = first_try.legacy_took_under_another_credential(affinity);
+        let mut key_not_noted = false;
+        let mut taken_by_engine = None;
+        // From here on legacy has the request, unless the engine took it first: another request with the same key may
+        // be in flight under another flag set. The loop repeats only after the body was read.
+        while let (false, Decision::Legacy { rung, .. }) =
+            (first_try.is_unknown || first_try.is_stored, self.decision(first_try))
+        {
+            let earlier = first_try.earlier_keys(proxied.table.set.files_version);
+            match retry_keys::take_for_legacy(affinity, first_try.keys, &earlier, body).await {
+                LegacyTake::Taken { noted, again } => {
+                    // Another try with the same key was taken since the look-up above, and the dark run is that one's.
+                    had_dark_run |= again;
+                    key_not_noted = !self.is_noted(first_try, rung, noted, again).await;
+                }
+                LegacyTake::HeldByEngine => taken_by_engine = Some(Arm::Engine),
+                LegacyTake::HeldUnderAnotherCredential => {
+                    return Err(self.refused_as_held(rung, ProblemDocument::held_under_another_credential()));
+                }
+                LegacyTake::HeldUnderNewerFiles => {
+                    return Err(self.refused_as_held(rung, ProblemDocument::held_under_other_files()));
+                }
+                LegacyTake::Unknown => first_try.is_unknown = true,
+                // Since the lookup above, the engine took a request with the same key, perhaps under another credential.
+                LegacyTake::NeedsBody => {
+                    body = self.check_not_held(rung, upload, first_try).await?;
+                    continue;
+                }
+            }
+            break;
+        }
+        let mut decision = self.for_new.for_retry(flag, taken_by_engine.or(first_try.arm));
+        // A run that only reads may be repeated.
+        if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = &mut decision
+            && had_dark_run
+            && flag.route.keeps_runs
+        {
+            *work = EngineWork::Skip(SkipReason::Retried);
+        }
+        Ok(Bound { decision, key_not_noted })
+    }
+
+    /// The decision with what is known of the first try now.
+    fn decision(&self, first_try: &KnownFirstTry) -> Decision {
+        self.for_new.for_retry(self.flag, first_try.arm)
+    }
+
+    /// Whether the request is answered although it is not known who took the first try, in one of two cases. First: the
+    /// engine answers by its rung, and its workflow only reads. Second: only the engine of another process may have
+    /// taken it; the route is at most in `shadow`, where legacy answers even while the store does not; and the caller is
+    /// in no cohort that is in `live` or returns there. While a route's flip down is not in the store yet, a restart
+    /// returns it to `live`, and another process may have it in `live` and have taken the first try.
+    fn is_answered_anyway(&self, first_try: &KnownFirstTry) -> bool {
+        let (flag, decision) = (self.flag, self.decision(first_try));
+        let is_by_rung = matches!(decision, Decision::Engine { reason, .. } if reason.is_by_rung());
+        let only_reads = is_by_rung && !flag.route.keeps_runs;
+        let at_most_shadow = flag.is_granted_at_most(State::Shadow) && !could_be_live(flag, self.facts);
+        only_reads || (at_most_shadow && !first_try.this_engine_may_have_it)
+    }
+
+    /// Whether the keys of a request that legacy took are noted, or need not be: the engine performs no retry of it.
+    async fn is_noted(&self, first_try: &KnownFirstTry, rung: State, noted: bool, again: bool) -> bool {
+        let (shared, flag) = (&self.proxied.client.shared, self.flag);
+        let Some(keys) = first_try.keys.as_ref().filter(|_| !noted) else { return true };
+        // Where its caller may be in `live` again without a gate, the engine would perform its retry.
+        if rung >= State::Live || could_be_live(flag, self.facts) {
+            return again && shared.affinity.noted_earlier(keys).await;
+        }
+        if again {
+            // A task records it unless an earlier try was noted.
+            retry_keys::record_unless_noted_earlier(shared, &flag.route, *keys);
+        } else {
+            shared.affinity.record_served_unnoted(keys, &flag.route.id, flag.route.first_id()).await;
+        }
+        true
+    }
+
+    /// Reads the body and checks that the engine does not have the same request under another credential. Updates
+    /// `first_try`: an arm may have taken it meanwhile, or the store may not answer.
+    ///
+    /// # Errors
+    /// The engine has it, or the body could not be read.
+    async fn check_not_held(
+        &self,
+        rung: State,
+        upload: &mut Upload,
+        first_try: &mut KnownFirstTry,
+    ) -> Result<KnownBody, Box<Refused>> {
+        let Self { proxied, head, facts, .. } = self;
+        let client = proxied.client;
+        let (shared, wait) = (&client.shared, &client.wait);
+        let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
+        wait.enter(Phase::Upload);
+        if let Err(overdue) = wait.or_overdue(upload.read_ahead(bytes_max, declared_length(&head.headers))).await {
+            return Err(self.refused(rung, Failure::Overdue(overdue)));
+        }
+        // Reading may have taken long.
+        first_try.look_up_again(&*shared.affinity).await;
+        let body = upload.whole().map_err(|()| self.refused(rung, Failure::Body))?;
+        let digest = body.map(|body| request_digest(&head.method, facts.path, head.uri.query(), body));
+        let held = match &digest {
+            Some(digest) => retry_keys::engine_holds(&*shared.affinity, first_try, digest).await,
+            // An earlier process may have taken larger bodies.
+            None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
+        };
+        match held {
+            Ok(false) => {}
+            Ok(true) => {
+                return Err(self.refused_as_held(rung, ProblemDocument::held_under_another_credential()));
+            }
+            Err(_) => {
+                first_try.is_unknown = true;
+                first_try.this_engine_may_have_it |=
+                    retry_keys::this_engine_may_hold(&*shared.affinity, &first_try.any_caller);
+            }
+        }
+        Ok(digest.map_or(KnownBody::TooLarge, KnownBody::Digest))
+    }
+
+    fn refused_as_held(&self, rung: State, problem: ProblemDocument) -> Box<Refused> {
+        retry_keys::count_held(&self.flag.route.id);
+        self.refused(rung, Failure::Engine(problem))
+    }
+
+    fn refused(&self, rung: State, failure: Failure) -> Box<Refused> {
+        Box::new(self.proxied.refused(rung, failure))
+    }
+}

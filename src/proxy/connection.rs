@@ -117,9 +117,12 @@ pub(super) async fn serve(
     serve_http1(&shared, connection, &wait).await;
 }
 
-/// Serves a connection that was parked, whose client has sent something, until it ends or is parked again.
+/// Serves a connection that was parked, until it ends or is parked again. What its client has sent was read.
 pub(super) async fn resume(shared: Arc<Shared>, parked: ParkedConnection, read_before: Bytes) {
     let wait = Arc::new(ConnectionWait::with_rates(&shared.wait_limits));
+    if read_before.is_empty() {
+        wait.enter(Phase::Idle);
+    }
     let _registered = shared.open_connections.register(wait.clone());
     if let Some(connection) = Http1Connection::of_parked(parked, read_before) {
         serve_http1(&shared, connection, &wait).await;
@@ -303,6 +306,7 @@ where
             }
             if let Some(since) = wait.takes_parking_request(wait_limits)
                 && !closing
+                && drain == drain::NO
                 && transport.is_at_rest()
             {
                 // A service that knows the client by the connection would not know it afterwards.

@@ -33,7 +33,9 @@ pub(super) const FIRST_REQUEST_MICROS: u64 = 250_000;
 /// A connection that is to close while the next request comes: how long until that is looked at again.
 const LOOK_AGAIN_MICROS: u64 = 5_000;
 /// After the time in which idle clients may send one more request: how long their connections may take to close.
-const AFTER_IDLE: Duration = Duration::from_millis(20);
+const LATE_CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How often it is looked whether they are closed.
+const IDLE_LOOK: Duration = Duration::from_millis(10);
 /// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
 /// At the end of a drain: how long the last lines of the access log may take to be written.
@@ -82,14 +84,24 @@ pub(super) fn end_hand_over(shared: &Shared) {
     shared.drain.store(NO, Release);
     shared.cuts_workflows.store(false, Release);
     shared.workflow_gate.open();
+    shared.parking.go_on();
     shared.open_connections.wake();
     shared.accepting.send_replace(Accepting::Yes);
 }
 
 /// See [`super::Proxy::finish_workflows`].
 pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize {
-    // Until then idle clients may send one more request. It is served, whatever its route.
-    sleep(Limits::ms(shared.limits.succession_idle_ms) + AFTER_IDLE).await;
+    // Until then idle clients may send one more request. It is served, whatever its route. A connection whose task was
+    // late to see that the process hands over closes as much later.
+    sleep(Limits::ms(shared.limits.succession_idle_ms)).await;
+    let all_closed = async {
+        while shared.open_connections.is_any_idle() {
+            sleep(IDLE_LOOK).await;
+        }
+    };
+    if timeout(LATE_CLOSE_WAIT, all_closed).await.is_err() {
+        tracing::warn!("idle connections are still open; the next request on them may get 503 (handed-over)");
+    }
     shared.workflow_gate.close();
     let gate = &shared.workflow_gate;
     let cut = if gate.idle(within).await { 0 } else { gate.in_progress() };

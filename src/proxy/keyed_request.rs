@@ -88,7 +88,7 @@ impl KeyedRequest<'_> {
                     return Err(self.refused_as_held(rung, ProblemDocument::held_under_other_files()));
                 }
                 LegacyTake::Unknown => first_try.is_unknown = true,
-                // Since the lookup above, the engine took a request with the same key, perhaps under another credential.
+                // Since the look-up above, the engine took a request with this key, perhaps under another credential.
                 LegacyTake::NeedsBody => {
                     body = self.check_not_held(rung, upload, first_try).await?;
                     continue;
@@ -114,8 +114,8 @@ impl KeyedRequest<'_> {
 
     /// Whether the request is answered although it is not known who took the first try, in one of two cases. First: the
     /// engine answers by its rung, and its workflow only reads. Second: only the engine of another process may have
-    /// taken it; the route is at most in `shadow`, where legacy answers even while the store does not; and the caller is
-    /// in no cohort that is in `live` or returns there. While a route's flip down is not in the store yet, a restart
+    /// taken it; the route is at most in `shadow`, where legacy answers even while the store does not; and the caller
+    /// is in no cohort that is in `live` or returns there. While a route's flip down is not in the store yet, a restart
     /// returns it to `live`, and another process may have it in `live` and have taken the first try.
     fn is_answered_anyway(&self, first_try: &KnownFirstTry) -> bool {
         let (flag, decision) = (self.flag, self.decision(first_try));

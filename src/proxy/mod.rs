@@ -233,7 +233,7 @@ impl Proxy {
     pub fn begin_hand_over(&self) {
         drain::begin_hand_over(&self.shared);
         // They are told to close like those that are not parked.
-        for connection in self.shared.parking.take_all() {
+        for connection in self.shared.parking.pause() {
             self.shared.tasks.spawn(connection::resume(self.shared.clone(), connection, Bytes::new()));
         }
     }

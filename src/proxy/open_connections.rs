@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use super::wait::ConnectionWait;
+use super::wait::{ConnectionWait, Phase};
 
 const SHARDS: usize = 16;
 
@@ -72,6 +72,11 @@ impl OpenConnections {
             idle.extend(shard.values().filter_map(|wait| Some((idle_since(wait)?, wait.clone()))));
         }
         idle
+    }
+    /// Whether a connection is idle and open.
+    pub(super) fn is_any_idle(&self) -> bool {
+        let is_idle = |wait: &Arc<ConnectionWait>| wait.phase() == Phase::Idle;
+        self.shards.iter().any(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).values().any(is_idle))
     }
     /// Asks the connections that have been idle since before a time to be parked.
     pub(super) fn request_parking(&self, before: u64) {

@@ -76,6 +76,8 @@ pub(super) struct Parking {
 struct Parked {
     /// Whether somebody waits for the epoll set.
     is_watched: bool,
+    /// Whether nothing is parked now, because connections are told to close.
+    is_paused: bool,
     /// Those that have been idle longest come first.
     connections: BTreeMap<ParkingKey, ParkedConnection>,
 }
@@ -106,13 +108,13 @@ impl Parking {
         self.counter.load(Relaxed)
     }
 
-    /// Parks a connection that has been idle since a time. Gives it back if that cannot be: the process stops, or the
-    /// system has no room.
+    /// Parks a connection that has been idle since a time. Gives it back if that cannot be: the process stops or hands
+    /// over, or the system has no room.
     pub(super) fn park(&self, since: u64, connection: ParkedConnection) -> Result<(), ParkedConnection> {
         let Some(epoll) = &self.epoll else { return Err(connection) };
         let key = since << COUNTER_BITS | self.counter.fetch_add(1, Relaxed) & ((1 << COUNTER_BITS) - 1);
         let mut parked = self.lock();
-        if !parked.is_watched || parked.connections.contains_key(&key) {
+        if !parked.is_watched || parked.is_paused || parked.connections.contains_key(&key) {
             return Err(connection);
         }
         // One-shot: an event is reported once, however late it is dealt with. Reported at once if bytes have come
@@ -201,10 +203,19 @@ impl Parking {
         connections.into_values().filter_map(ParkedConnection::read_or_close).collect()
     }
 
-    /// All that are parked; others may be parked later.
-    pub(super) fn take_all(&self) -> Vec<ParkedConnection> {
-        let keys: Vec<ParkingKey> = self.lock().connections.keys().copied().collect();
+    /// Parks nothing until [`Parking::go_on`], and returns all that are parked.
+    pub(super) fn pause(&self) -> Vec<ParkedConnection> {
+        let keys: Vec<ParkingKey> = {
+            let mut parked = self.lock();
+            parked.is_paused = true;
+            parked.connections.keys().copied().collect()
+        };
         self.take(keys, |_| true).into_iter().map(|(_, connection)| connection).collect()
+    }
+
+    /// Parks again.
+    pub(super) fn go_on(&self) {
+        self.lock().is_paused = false;
     }
 
     /// Has idle connections parked, closes those that were idle for too long, and gives those whose clients have sent

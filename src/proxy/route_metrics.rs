@@ -147,6 +147,11 @@ impl RouteMetrics {
             counter!("pointsman_cohort_errors_total", "route" => self.label()).increment(u64::from(cohort_errors));
         }
     }
+    /// Counts a request with a retry key whose caller has no verified token, although the route's callers should have
+    /// one. Rare, so the series is looked up by name.
+    pub(super) fn count_unverified_caller(&self) {
+        counter!("pointsman_unverified_callers_total", "route" => self.label()).increment(1);
+    }
     /// Counts a request that was answered with a problem, by its reason. Rare, so the series is looked up by name.
     pub(super) fn count_refusal(&self, reason: &str) {
         counter!("pointsman_refusals_total", "route" => self.label(), "reason" => reason.to_owned()).increment(1);

@@ -181,6 +181,9 @@ async fn answer_flagged(
         let failure = Failure::Head(HeadRefusal::Ambiguous(ambiguous.as_str()));
         proxied.refused(flag.effective.state, failure)
     })?;
+    if flag.route.caller.token.is_some() && keys.0.is_some_and(|keys| !keys.is_verified()) {
+        proxied.entry.route_metrics.count_unverified_caller();
+    }
     let mut instance = None;
     if flag.route.workflow.is_some()
         && let Some(key) = flag.follows(&params)

@@ -184,6 +184,10 @@ const COUNTERS: MetricDescriptions = &[
         "Interim replies (1xx) of legacy for clients of HTTP/2, by outcome (passed, dropped: too many at once).",
     ),
     (
+        "pointsman_unverified_callers_total",
+        "Requests with a retry key, of routes with `caller: { jwt: ... }`, whose token could not be verified or is missing.",
+    ),
+    (
         "pointsman_exchanges_cut_total",
         "Exchanges whose client did not get the whole answer, by reason (those of `pointsman help access_log`).",
     ),

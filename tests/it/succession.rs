@@ -1,6 +1,6 @@
 //! `serve --succeed`: a process takes over the sockets and the store of another one, under load and under kills.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::continuous_load::ContinuousLoad;
 use crate::support::process::Start;
+use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, id, some_order};
 use crate::support::{LOCAL, PATIENCE, Pointsman, until_true};
 
@@ -206,6 +207,57 @@ async fn a_keyed_order_that_is_tried_again_across_a_succession_stays_on_its_arm(
         assert_eq!((reply.status, id(&reply.json())), (StatusCode::CREATED, id(first)), "{}", reply.json());
     }
     assert_eq!(old.wait_for_exit().await, Some(0));
+    system.finish().await;
+}
+
+/// A successor whose files differ writes to the store before it can have its states in force, here for at least 100 ms.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_stay_with_the_engine_while_a_process_with_other_files_takes_over() {
+    let mut system = TestSystem::start().await;
+    system.climb_to("live").await;
+    let flags = system.flags.copy();
+    flags.write("routes/more.yaml", "routes: [{ id: more, match: { method: GET, path: /more }, legacy: shop }]\n");
+    let start = Start { flags: flags.path().to_owned(), ..successor(&system) };
+    let (url, is_over) = (format!("{}/orders", system.pointsman.url()), AtomicBool::new(false));
+    let place = async |number: u64| {
+        let client = pointsman::demo::http::Client::new(PATIENCE);
+        let (tenant, key) = (format!("tenant-{}", number % 7), format!("orders-{number}"));
+        let headers = [("x-tenant", tenant.as_str()), ("idempotency-key", &key)];
+        let reply = client.json(Method::POST, &url, &headers, &some_order(number)).await.expect("an answer");
+        assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.json());
+        reply.json()
+    };
+    let place_until_over = async |first: u64| {
+        let mut placed = Vec::new();
+        for number in (first..).step_by(4) {
+            if is_over.load(SeqCst) {
+                break;
+            }
+            placed.push((number, place(number).await));
+        }
+        placed
+    };
+    let take_over = async {
+        let mut slow_disk = None;
+        let delay = async |pid| slow_disk = Some(Strace::inject(pid, "fsync,fdatasync", "delay_enter=100000").await);
+        let started = Pointsman::try_succeed(&start, delay).await;
+        is_over.store(true, SeqCst);
+        slow_disk.expect("it was started").end().await;
+        started.unwrap_or_else(|log| panic!("{log}\n{}", system.pointsman.log()))
+    };
+    let loads = futures_util::future::join_all((0..4).map(place_until_over));
+    let (started, placed) = tokio::join!(take_over, loads);
+    let placed = placed.concat();
+    eprintln!("{} orders", placed.len());
+    for (number, order) in &placed {
+        assert_eq!(id(&place(*number).await), id(order), "the retry has the answer of the first try");
+        system.record_order(order.clone());
+    }
+    let mut old = std::mem::replace(&mut system.pointsman, started);
+    assert_eq!(old.wait_for_exit().await, Some(0), "{}", old.log());
+    let by_legacy = [("answered_by", "legacy")];
+    let metrics = system.pointsman.metrics().await;
+    assert_eq!(metrics.sum("pointsman_requests_total", &by_legacy), 0.0, "legacy gets none of them");
     system.finish().await;
 }
 

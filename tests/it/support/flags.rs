@@ -21,6 +21,12 @@ impl FlagsDir {
         });
         flags
     }
+    /// A copy.
+    pub fn copy(&self) -> Self {
+        let flags = Self::empty();
+        copy(self.path(), flags.path());
+        flags
+    }
     /// An empty directory.
     pub fn empty() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");

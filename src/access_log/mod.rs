@@ -39,7 +39,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The access log of the process.
 pub struct AccessLog {
-    jobs: SyncSender<WriterMessage>,
+    messages: SyncSender<WriterMessage>,
     sample: f64,
     reopen: Arc<AtomicBool>,
     /// Records that found no room.
@@ -55,7 +55,7 @@ impl AccessLog {
     pub fn start(settings: &AccessLogSettings, limits: &Limits) -> std::io::Result<Arc<Self>> {
         let AccessLogSettings { file, format, sample } = settings.clone();
         let lines_max = usize::try_from(limits.access_log_lines_max).unwrap_or(usize::MAX);
-        let (jobs, received) = sync_channel(lines_max);
+        let (messages, received) = sync_channel(lines_max);
         let [dropped, unwritten] =
             ["queue", "write"].map(|reason| counter!("pointsman_access_log_dropped_total", "reason" => reason));
         let (reopen, overflowed) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
@@ -63,7 +63,7 @@ impl AccessLog {
         unwritten.absolute(0);
         let writer = Writer::open(file, format, reopen.clone(), overflowed.clone(), unwritten)?;
         std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&received))?;
-        Ok(Arc::new(Self { jobs, sample, reopen, overflowed, dropped }))
+        Ok(Arc::new(Self { messages, sample, reopen, overflowed, dropped }))
     }
 
     /// Takes the record of an exchange that has ended. Never waits.
@@ -71,7 +71,7 @@ impl AccessLog {
         if !record.has_failed() && self.sample < 1.0 && fastrand::f64() >= self.sample {
             return;
         }
-        if self.jobs.try_send(WriterMessage::Line(record)).is_err() {
+        if self.messages.try_send(WriterMessage::Line(record)).is_err() {
             self.overflowed.fetch_add(1, Relaxed);
             self.dropped.increment(1);
         }
@@ -81,16 +81,16 @@ impl AccessLog {
     pub fn reopen(&self) {
         self.reopen.store(true, Release);
         // If the queue is full, the writer is at work and looks before its next write.
-        let _ = self.jobs.try_send(WriterMessage::Wake);
+        let _ = self.messages.try_send(WriterMessage::Wake);
     }
 
     /// Returns when every line that was handed over before is written, or after `within`.
     pub async fn flush(&self, within: Duration) {
         let (report, reported) = oneshot::channel();
         let flushed = async {
-            let mut job = WriterMessage::Report(report);
-            while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
-                job = back;
+            let mut message = WriterMessage::Report(report);
+            while let Err(TrySendError::Full(back)) = self.messages.try_send(message) {
+                message = back;
                 sleep(FULL_PAUSE).await;
             }
             let _ = reported.await; // an error says that the thread has ended

@@ -85,12 +85,12 @@ impl Writer {
     }
 
     /// Works until the sender is dropped.
-    pub(super) fn run(mut self, jobs: &Receiver<WriterMessage>) {
-        while let Ok(first) = jobs.recv() {
+    pub(super) fn run(mut self, messages: &Receiver<WriterMessage>) {
+        while let Ok(first) = messages.recv() {
             let mut reports = Vec::new();
             let mut next = Some(first);
-            while let Some(job) = next {
-                match job {
+            while let Some(message) = next {
+                match message {
                     WriterMessage::Line(record) => match self.format {
                         LineFormat::Json => json::write(&record, &mut self.lines),
                         LineFormat::Common => common::write(&record, &mut self.lines),
@@ -98,7 +98,7 @@ impl Writer {
                     WriterMessage::Wake => {}
                     WriterMessage::Report(report) => reports.push(report),
                 }
-                next = if self.lines.len() < BATCH_BYTES { jobs.try_recv().ok() } else { None };
+                next = if self.lines.len() < BATCH_BYTES { messages.try_recv().ok() } else { None };
             }
             if self.reopen.swap(false, Acquire) {
                 self.open_again();

@@ -78,7 +78,7 @@ impl ApiError {
                      new instances"
                 ),
             ),
-            FreezeError::Overtaken => Self::new(
+            FreezeError::Superseded => Self::new(
                 StatusCode::CONFLICT,
                 "frozen-again",
                 TITLE,

@@ -29,7 +29,7 @@ use super::key_file_tag::{FileOwnership, StoreTag, Tag};
 use super::key_list::ListChanges;
 use super::key_log::KeyLog;
 use super::unread_files::{
-    OTHER_FILE, Unreadable, log_unread, of_later_store, of_original, still_unread, why_of_later_store,
+    OTHER_FILE, Unreadable, later_store_reason, later_store_record, log_unread, original_store_reason, still_unread,
 };
 use crate::clock;
 use crate::flag::RetryKey;
@@ -176,7 +176,7 @@ impl Opening<'_> {
             // The process's own file may be a copy of this one, which was copied together with the store.
             let all_stored = record.all_stored || Some(record.id) == id_before;
             let record = &KeyFileRecord { all_stored, ..record.clone() };
-            let found = match why_of_later_store(record) {
+            let found = match later_store_reason(record) {
                 Some(why) => Err(why),
                 None if record.path == own_record.path => Err(OTHER_FILE.into()),
                 None => self.open_listed(record).await,
@@ -197,10 +197,10 @@ impl Opening<'_> {
         }
         later_file = later_file.or_else(|| self.later_file(earlier.iter()));
         if let Some(later) = &later_file {
-            let missing = of_later_store(later, &own_record, self.now);
-            log_unread(&missing);
-            changes.put.push(missing.clone());
-            unread.push(missing);
+            let older_copy = later_store_record(later, &own_record, self.now);
+            log_unread(&older_copy);
+            changes.put.push(older_copy.clone());
+            unread.push(older_copy);
         }
         for opened in earlier {
             if log.take_over(&opened) {
@@ -299,7 +299,7 @@ impl Opening<'_> {
                 // The tag can be read without the lock.
                 let tag = KeyFile::peek(Path::new(&record.path)).ok().and_then(|(tag, _)| tag);
                 return Err(match self.is_of_original(record, tag.as_ref()) {
-                    true => of_original(record),
+                    true => original_store_reason(record),
                     false => "is in use by a process on another store".into(),
                 });
             }
@@ -325,13 +325,13 @@ impl Opening<'_> {
         };
         if opened.tag.is_none_or(|tag| tag.file != record.id) {
             return Err(match !self.is_shared && self.is_of_original(record, opened.tag.as_ref()) {
-                true => of_original(record),
+                true => original_store_reason(record),
                 false => OTHER_FILE.into(),
             });
         }
         match self.ownership(&opened) {
             FileOwnership::Ours => Ok(Some(opened)),
-            FileOwnership::OfACopy | FileOwnership::OfAnotherStore => Err(of_original(record)),
+            FileOwnership::OfACopy | FileOwnership::OfAnotherStore => Err(original_store_reason(record)),
         }
     }
 

@@ -13,9 +13,9 @@ use crate::clock;
 use crate::flag::RetryKey;
 
 /// How long a key stays here: longer than a request takes from the end of its wait for the key to the record.
-const KEPT_FOR: Duration = Duration::from_secs(10);
+const ENTRY_LIFETIME: Duration = Duration::from_secs(10);
 /// The most keys that stay here. A key that is removed earlier counts as not noted, which shuts the gate to `live`.
-const KEPT_MAX: usize = 8_192;
+const ENTRIES_MAX: usize = 8_192;
 
 /// See the module.
 #[derive(Default)]
@@ -36,11 +36,11 @@ impl JustStored {
     /// only then is a request served before its key is noted.
     pub fn add(&mut self, key: RetryKey, at: Timestamp) {
         let now = Instant::now();
-        if self.last_stall.is_none_or(|last| now.duration_since(last) >= KEPT_FOR) {
+        if self.last_stall.is_none_or(|last| now.duration_since(last) >= ENTRY_LIFETIME) {
             return;
         }
         while let Some((since, oldest)) = self.by_age.front().copied()
-            && (self.by_age.len() >= KEPT_MAX || now.duration_since(since) >= KEPT_FOR)
+            && (self.by_age.len() >= ENTRIES_MAX || now.duration_since(since) >= ENTRY_LIFETIME)
         {
             self.by_age.pop_front();
             if self.keys.get(&oldest).is_some_and(|(_, last)| *last == since) {
@@ -53,7 +53,8 @@ impl JustStored {
 
     /// Whether the store has just taken this key, and its window is not over.
     pub fn has(&self, key: &RetryKey, window: Duration) -> bool {
-        let is_valid = |(at, since): &(Timestamp, Instant)| since.elapsed() < KEPT_FOR && clock::passed(*at) < window;
+        let is_valid =
+            |(at, since): &(Timestamp, Instant)| since.elapsed() < ENTRY_LIFETIME && clock::passed(*at) < window;
         self.keys.get(key).is_some_and(is_valid)
     }
 }
@@ -76,8 +77,8 @@ mod tests {
         stored.add(key(0), now);
         stored.add(key(0), now);
         assert!(stored.has(&key(0), hour) && !stored.has(&key(0), Duration::ZERO));
-        (1..=KEPT_MAX).for_each(|n| stored.add(key(n), now));
-        assert!(!stored.has(&key(0), hour) && stored.has(&key(KEPT_MAX), hour));
-        assert_eq!((stored.keys.len(), stored.by_age.len()), (KEPT_MAX, KEPT_MAX));
+        (1..=ENTRIES_MAX).for_each(|n| stored.add(key(n), now));
+        assert!(!stored.has(&key(0), hour) && stored.has(&key(ENTRIES_MAX), hour));
+        assert_eq!((stored.keys.len(), stored.by_age.len()), (ENTRIES_MAX, ENTRIES_MAX));
     }
 }

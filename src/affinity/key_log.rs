@@ -63,7 +63,7 @@ impl KeyLog {
     /// Keeps keys in memory only: for a store that is in memory too.
     pub fn in_memory(limits: &Limits) -> Arc<Self> {
         let ring = Ring::in_memory(RECORDS_IN_MEMORY, metrics::gauge!("pointsman_retry_keys_waiting"));
-        Self::over(KeyWriter::without_file(ring), limits)
+        Self::with_writer(KeyWriter::without_file(ring), limits)
     }
 
     /// Like [`KeyLog::new`], with a file that no store lists.
@@ -104,10 +104,10 @@ impl KeyLog {
         ring.note_damage(file.path(), damage);
         ring.generation = file.generation();
         ring.path = Some(file.path().to_owned());
-        Ok(Self::over(KeyWriter::start(ring, file, Duration::from_secs(limits.retry_window_s))?, limits))
+        Ok(Self::with_writer(KeyWriter::start(ring, file, Duration::from_secs(limits.retry_window_s))?, limits))
     }
 
-    fn over(writer: Arc<KeyWriter>, limits: &Limits) -> Arc<Self> {
+    fn with_writer(writer: Arc<KeyWriter>, limits: &Limits) -> Arc<Self> {
         let window = Duration::from_secs(limits.retry_window_s);
         let stored = {
             let ring = writer.ring();
@@ -178,14 +178,14 @@ impl KeyLog {
         if ring.waiting_keys.contains_key(&key) {
             return NoteStatus::Noted;
         }
-        if ring.finished {
+        if ring.refuses_keys {
             return NoteStatus::Refused; // the process ends, and no other one would read the file
         }
         ring.find_stall(NOTE_WAIT_MAX);
         if ring.pending.is_stored(&key) || ring.has_just_stored(&key, self.window) {
             return NoteStatus::Noted;
         }
-        if !ring.has(&key) && !ring.has_room() {
+        if !ring.has_unstored(&key) && !ring.has_room() {
             ring.log_failure("it is full: the store takes nothing", None);
             if ring.is_stalled() {
                 self.writer.key_added.notify_one(); // the store may take pending keys
@@ -218,8 +218,8 @@ impl KeyLog {
     }
 
     /// Whether legacy took, or is taking, a first try with this key and the store may not have it yet.
-    pub(super) fn is_waiting(&self, key: &RetryKey) -> bool {
-        self.ring().has(key)
+    pub(super) fn is_unstored(&self, key: &RetryKey) -> bool {
+        self.ring().has_unstored(key)
     }
 
     /// The time of the first try with this key, if legacy took it and the store may not have it yet.
@@ -291,10 +291,10 @@ impl KeyLog {
         }
         {
             let mut ring = self.ring();
-            if !ring.is_stored() || ring.unnoted.may_be_retried(self.window) {
+            if !ring.all_stored() || ring.unnoted.may_be_retried(self.window) {
                 return;
             }
-            ring.finished = true;
+            ring.refuses_keys = true;
         }
         self.list.note_own_stored(store.is_shared());
         self.list.write(store).await;
@@ -302,7 +302,7 @@ impl KeyLog {
 
     /// Refuses further keys, and unlocks the file once what is outstanding is written. Returns whether it was in time.
     pub(super) async fn release(&self, within: Duration) -> bool {
-        self.ring().finished = true;
+        self.ring().refuses_keys = true;
         self.close();
         self.writer.end();
         self.writer.released(within).await
@@ -312,7 +312,7 @@ impl KeyLog {
     pub(super) fn close(&self) {
         {
             let mut ring = self.ring();
-            ring.closed = true;
+            ring.mover_may_end = true;
             ring.unnoted.write_exact_times(true);
         }
         self.writer.wake();
@@ -326,11 +326,16 @@ impl KeyLog {
             let listed = self.list.write(&store).await;
             let (mut batch, last, pending, closed) = {
                 let mut ring = self.ring();
-                ring.forget_expired(self.window);
+                ring.remove_expired(self.window);
                 let batch: Vec<_> = ring.waiting.iter().take(BATCH_MAX).map(|r| (r.key, r.at)).collect();
                 // While the disk hangs, pending keys go to the store directly: those that it has count as noted.
                 let pending = if ring.is_stalled() { ring.pending.first_unstored(BATCH_MAX) } else { Vec::new() };
-                (batch, ring.waiting.iter().take(BATCH_MAX).next_back().map(|record| record.seq), pending, ring.closed)
+                (
+                    batch,
+                    ring.waiting.iter().take(BATCH_MAX).next_back().map(|record| record.seq),
+                    pending,
+                    ring.mover_may_end,
+                )
             };
             if batch.is_empty() && pending.is_empty() {
                 self.advance(None);

@@ -22,7 +22,7 @@ pub(super) struct PendingKeys {
     numbers: HashMap<RetryKey, u64>,
     next: u64,
     /// How many of the first keys are being written. They stay until that has ended.
-    in_writing: usize,
+    being_written: usize,
     /// How many of those the store has.
     stored: usize,
     /// How many requests each route served whose keys are pending and not in the store, and when the last of them.
@@ -101,7 +101,7 @@ impl PendingKeys {
     /// from now on: [`PendingKeys::end_first`] must follow for each.
     pub fn begin_to_write(&mut self, count: usize) -> Vec<(RetryKey, Timestamp)> {
         let first: Vec<_> = self.queue.values().take(count).map(|pending| (pending.key, pending.at)).collect();
-        self.in_writing = first.len();
+        self.being_written = first.len();
         first
     }
 
@@ -118,11 +118,11 @@ impl PendingKeys {
             pending.is_stored = true;
             let waiting = std::mem::take(&mut pending.waiting);
             let served = std::mem::take(&mut pending.served);
-            tell(waiting, true);
-            self.forget_served(&served);
+            notify(waiting, true);
+            self.remove_served(&served);
             self.stored += 1;
         }
-        let behind: Vec<u64> = self.queue.keys().copied().skip(self.in_writing).take(keys.len()).collect();
+        let behind: Vec<u64> = self.queue.keys().copied().skip(self.being_written).take(keys.len()).collect();
         for number in behind {
             if let Some(pending) = self.queue.get(&number).filter(|pending| pending.is_stored) {
                 self.numbers.remove(&pending.key);
@@ -151,7 +151,7 @@ impl PendingKeys {
         *last = (*last).max(at);
     }
 
-    fn forget_served(&mut self, served: &[(SlotRoute, Timestamp)]) {
+    fn remove_served(&mut self, served: &[(SlotRoute, Timestamp)]) {
         for (route, _) in served {
             if let Some((count, _)) = self.served.get_mut(route) {
                 *count -= 1;
@@ -173,11 +173,11 @@ impl PendingKeys {
         let Some((_, Pending { key, is_stored, waiting, served, .. })) = self.queue.pop_first() else {
             return Vec::new();
         };
-        self.in_writing = self.in_writing.saturating_sub(1);
+        self.being_written = self.being_written.saturating_sub(1);
         self.stored -= usize::from(is_stored);
         self.numbers.remove(&key);
-        tell(waiting, is_written);
-        self.forget_served(&served);
+        notify(waiting, is_written);
+        self.remove_served(&served);
         match is_written || is_stored {
             true => Vec::new(),
             false => served,
@@ -185,7 +185,7 @@ impl PendingKeys {
     }
 }
 
-fn tell(waiting: Vec<oneshot::Sender<bool>>, is_noted: bool) {
+fn notify(waiting: Vec<oneshot::Sender<bool>>, is_noted: bool) {
     for waiting in waiting {
         let _went_away = waiting.send(is_noted);
     }
@@ -210,9 +210,9 @@ mod tests {
         pending.begin_to_write(2);
         assert_eq!(pending.end_first(true), []);
         assert_eq!(pending.last_served(&route), Some(now));
-        let mut told = pending.wait_for(&stored).unwrap();
+        let mut notified = pending.wait_for(&stored).unwrap();
         pending.set_stored(&[(stored, now)]);
-        assert_eq!(told.try_recv(), Ok(true));
+        assert_eq!(notified.try_recv(), Ok(true));
         assert_eq!((pending.first_unstored(9), pending.unstored_count()), (vec![(failed, now)], 1));
         assert_eq!(pending.end_first(false), [], "the store has it");
         assert_eq!(pending.last_served(&route), Some(now));

@@ -30,14 +30,14 @@ pub(super) struct Outstanding {
     pub unnoted: Vec<(SlotRoute, Timestamp)>,
     /// The generation of the store, if the file does not have it yet.
     pub generation: Option<u64>,
-    /// Told once all of this is written, or its writes have failed.
-    told_when_written: Vec<oneshot::Sender<()>>,
+    /// Notified once all of this is written, or its writes have failed.
+    notify_when_written: Vec<oneshot::Sender<()>>,
 }
 
 #[cfg(test)]
 impl Outstanding {
     pub fn of_keys(keys: Vec<(RetryKey, Timestamp)>, first_seq: u64, stored: u64) -> Self {
-        Self { keys, first_seq, stored, unnoted: Vec::new(), generation: None, told_when_written: Vec::new() }
+        Self { keys, first_seq, stored, unnoted: Vec::new(), generation: None, notify_when_written: Vec::new() }
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) enum Stall {
 }
 
 /// The most keys that are written in one go, before the first of their requests goes on.
-const WRITE_TOGETHER_MAX: usize = 256;
+const WRITE_BATCH_MAX: usize = 256;
 
 /// See the module.
 pub(super) struct Ring {
@@ -92,18 +92,18 @@ pub(super) struct Ring {
     pub generation_to_write: Option<u64>,
     /// Whether the numbers in the file's progress slot are out of date.
     pub progress_to_write: bool,
-    /// Told once what is outstanding now is written, or its writes have failed.
-    pub told_when_written: Vec<oneshot::Sender<()>>,
+    /// Notified once what is outstanding now is written, or its writes have failed.
+    pub notify_when_written: Vec<oneshot::Sender<()>>,
     pub stall: Stall,
     pub written_since_sync: bool,
     /// Whether the last attempt to note a key failed.
     pub failing: bool,
     /// Whether [`super::key_log::KeyLog::move_to_store`] ends once no key waits or the store refuses one.
-    pub closed: bool,
+    pub mover_may_end: bool,
     /// Set when the log is dropped: the threads end once everything outstanding is written.
-    pub ended: bool,
-    /// The store has all records: no key is noted any more, and the store's list is told next.
-    pub finished: bool,
+    pub threads_may_end: bool,
+    /// No key is noted any more: the store has all records, and that is written to its list of files next.
+    pub refuses_keys: bool,
     pub gauge: metrics::Gauge,
 }
 
@@ -123,13 +123,13 @@ impl Ring {
             generation: 0,
             generation_to_write: None,
             progress_to_write: false,
-            told_when_written: Vec::new(),
+            notify_when_written: Vec::new(),
             stall: Stall::None,
             written_since_sync: false,
             failing: false,
-            closed: false,
-            ended: false,
-            finished: false,
+            mover_may_end: false,
+            threads_may_end: false,
+            refuses_keys: false,
             gauge,
         }
     }
@@ -145,12 +145,12 @@ impl Ring {
     }
 
     /// Whether the store has all keys.
-    pub fn is_stored(&self) -> bool {
+    pub fn all_stored(&self) -> bool {
         self.waiting.is_empty() && self.pending.unstored_count() == 0
     }
 
     /// Whether legacy took this key and the store may not have it yet.
-    pub fn has(&self, key: &RetryKey) -> bool {
+    pub fn has_unstored(&self, key: &RetryKey) -> bool {
         self.waiting_keys.contains_key(key) || self.pending.contains(key)
     }
 
@@ -176,7 +176,7 @@ impl Ring {
     /// written to the file: not if each key is in the file, has just been stored, or is pending, because pending keys
     /// may still be written.
     pub fn add_served_unnoted(&mut self, keys: &[RetryKey], route: SlotRoute, at: Timestamp, window: Duration) -> bool {
-        if keys.iter().all(|key| self.has(key) || self.just_stored.has(key, window)) {
+        if keys.iter().all(|key| self.has_unstored(key) || self.just_stored.has(key, window)) {
             keys.iter().for_each(|key| self.pending.add_served(key, route, at));
             return false;
         }
@@ -199,24 +199,24 @@ impl Ring {
         let is_none = self.pending.len() == 0
             && !self.unnoted.is_to_write()
             && self.generation_to_write.is_none()
-            && self.told_when_written.is_empty()
+            && self.notify_when_written.is_empty()
             && !self.progress_to_write;
         if is_none {
             return None;
         }
         self.progress_to_write = false;
         Some(Outstanding {
-            keys: self.pending.begin_to_write(WRITE_TOGETHER_MAX),
+            keys: self.pending.begin_to_write(WRITE_BATCH_MAX),
             first_seq: self.last() + 1,
             stored: self.stored,
             unnoted: self.unnoted.take_to_write(),
             generation: self.generation_to_write.take(),
-            told_when_written: std::mem::take(&mut self.told_when_written),
+            notify_when_written: std::mem::take(&mut self.notify_when_written),
         })
     }
 
-    /// Records what became of outstanding writes, and tells those who wait.
-    pub fn set_written(&mut self, Outstanding { keys, told_when_written, .. }: Outstanding, written: Written) {
+    /// Records what became of outstanding writes, and notifies those who wait.
+    pub fn set_written(&mut self, Outstanding { keys, notify_when_written, .. }: Outstanding, written: Written) {
         self.written_since_sync |= written.any;
         self.unnoted.end_write(written.unnoted_failed);
         let (mut is_one_noted, mut is_one_refused) = (false, false);
@@ -248,7 +248,7 @@ impl Ring {
             self.end_failure();
         }
         self.set_gauge();
-        for waiting in told_when_written {
+        for waiting in notify_when_written {
             let _went_away = waiting.send(());
         }
     }
@@ -275,7 +275,7 @@ impl Ring {
     }
 
     /// Drops the records whose window is over: a retry with such a key is a new request.
-    pub fn forget_expired(&mut self, window: Duration) {
+    pub fn remove_expired(&mut self, window: Duration) {
         let is_over = |record: &Record| clock::passed(record.at) >= window;
         let expired = self.waiting.iter().take_while(|record| is_over(record)).last().map(|record| record.seq);
         if let Some(seq) = expired {

@@ -37,7 +37,7 @@ pub(super) struct UnnotedTimes {
     /// The routes whose times are not in the file.
     to_write: Vec<SlotRoute>,
     /// The routes whose times are being written.
-    in_writing: Vec<SlotRoute>,
+    being_written: Vec<SlotRoute>,
     /// The routes whose times could not be written; tried again with the next [`UnnotedTimes::write_exact_times`].
     failed: Vec<SlotRoute>,
 }
@@ -62,7 +62,7 @@ impl UnnotedTimes {
         if let Some(served) = self.times.get_mut(&route) {
             served.at = served.at.max(at);
             if served.in_file >= at {
-                return self.to_write.contains(&route) || self.in_writing.contains(&route);
+                return self.to_write.contains(&route) || self.being_written.contains(&route);
             }
         }
         let in_file = at.checked_add(UNNOTED_WRITE_INTERVAL).unwrap_or(at);
@@ -107,14 +107,14 @@ impl UnnotedTimes {
 
     /// The times that are to be written. [`UnnotedTimes::end_write`] must follow.
     pub fn take_to_write(&mut self) -> Vec<(SlotRoute, Timestamp)> {
-        self.in_writing = std::mem::take(&mut self.to_write);
+        self.being_written = std::mem::take(&mut self.to_write);
         let in_file = |route: &SlotRoute| self.times.get(route).map(|served| (*route, served.in_file));
-        self.in_writing.iter().filter_map(in_file).collect()
+        self.being_written.iter().filter_map(in_file).collect()
     }
 
     /// Records the routes whose times could not be written.
     pub fn end_write(&mut self, failed: Vec<SlotRoute>) {
-        self.in_writing.clear();
+        self.being_written.clear();
         self.failed.extend(failed);
     }
 }

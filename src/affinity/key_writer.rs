@@ -33,7 +33,7 @@ pub(super) const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause between two looks whether the file is unlocked.
-const RELEASE_LOOK_PAUSE: Duration = Duration::from_millis(2);
+const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What is known at once about a key that is to be noted.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl KeyWriter {
 
     /// Ends the threads once everything outstanding is written.
     pub(super) fn end(&self) {
-        self.ring().ended = true;
+        self.ring().threads_may_end = true;
         for thread in [&self.write_thread, &self.sync_thread] {
             thread.get().inspect(|thread| thread.unpark());
         }
@@ -153,7 +153,7 @@ impl KeyWriter {
             if Instant::now() >= until {
                 return false;
             }
-            tokio::time::sleep(RELEASE_LOOK_PAUSE).await;
+            tokio::time::sleep(RELEASE_POLL_INTERVAL).await;
         }
         true
     }
@@ -192,7 +192,7 @@ impl KeyWriter {
                 return;
             }
             let (tell, written) = oneshot::channel();
-            ring.told_when_written.push(tell);
+            ring.notify_when_written.push(tell);
             written
         };
         self.wake();
@@ -223,7 +223,7 @@ impl KeyWriter {
         let outstanding = {
             let mut ring = self.ring();
             // Looked at together under the lock, so that what is added before the end is written.
-            ring.take_outstanding().ok_or(Idle { has_ended: ring.ended })
+            ring.take_outstanding().ok_or(Idle { has_ended: ring.threads_may_end })
         }?;
         let written = match &mut *file {
             Some(file) => self.write(file, &outstanding),
@@ -294,7 +294,7 @@ impl KeyWriter {
             std::thread::park_timeout(SYNC_INTERVAL);
             let is_wanted = {
                 let mut ring = self.ring();
-                if ring.ended {
+                if ring.threads_may_end {
                     return;
                 }
                 let has_more_than_store = !ring.waiting.is_empty() || !ring.unnoted.is_empty();

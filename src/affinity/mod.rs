@@ -65,7 +65,7 @@ pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
 use self::look_ups::LookUps;
 use self::newer_files::NewerFilesMarks;
-use self::owners::{owner_of, stronger};
+use self::owners::{higher_precedence, owner_of};
 use self::pin_counts::PinCountsById;
 use self::request_locks::RequestLocks;
 use self::sets::Sets;
@@ -298,7 +298,7 @@ impl Affinity for StoreAffinity {
         let mut unknown = Vec::new();
         for key in key.pin_keys() {
             match self.owner_in_memory(&key) {
-                Some(owner) => known = stronger(known, owner),
+                Some(owner) => known = higher_precedence(known, owner),
                 None => unknown.push(key),
             }
         }
@@ -307,7 +307,7 @@ impl Affinity for StoreAffinity {
         }
         async move {
             let found = try_join_all(unknown.into_iter().map(|key| self.look_up(key))).await?;
-            Ok(found.into_iter().fold(known, stronger))
+            Ok(found.into_iter().fold(known, higher_precedence))
         }
         .boxed()
     }
@@ -332,7 +332,7 @@ impl Affinity for StoreAffinity {
             return ready(Ok(Some(arm))).boxed();
         }
         // The file is asked before the store, because the key may be on its way from the one to the other.
-        if self.keys.is_waiting(key) {
+        if self.keys.is_unstored(key) {
             return ready(Ok(Some(Arm::Legacy))).boxed();
         }
         self.look_ups.first_try(&self.store, *key, LOOK_UP_MAX).boxed()

@@ -2,11 +2,12 @@
 //! the keys of the earlier one.
 //!
 //! Example: two tries of one order arrive together, with the same `Idempotency-Key` and different tokens that nobody
-//! verifies. One is decided for legacy, the other for the engine. Both have the key A (for any caller) and R (A
-//! combined with the digest of the request). Legacy's try looks for R and takes A; the engine's try looks for A and
-//! takes R. If each looked before the other took, both arms would perform the order. Therefore each try looks and takes
-//! while it holds the lock of A: if the engine's try is first, R is in `tries` as taken by the engine before legacy's
-//! try looks for it, and legacy does not get the order.
+//! verifies. One is decided for legacy, the other for the engine. Both have the key `any_caller` and the key
+//! `of_request` (`any_caller` combined with the digest of the request). Legacy's try looks for `of_request` and takes
+//! `any_caller`; the engine's try looks for `any_caller` and takes `of_request`. If each looked before the other took,
+//! both arms would perform the order. Therefore each try looks and takes while it holds the lock of `any_caller`: if
+//! the engine's try is first, `of_request` is in `tries` as taken by the engine before legacy's try looks for it, and
+//! legacy does not get the order.
 //!
 //! Nothing is awaited under a lock.
 

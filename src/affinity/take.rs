@@ -5,27 +5,29 @@
 //! keys, while it holds the locks of `request_locks` and `newer_files`.
 //!
 //! Example: `POST /orders` with `Idempotency-Key: k1` and an `authorization` header that nobody verifies. It has the
-//! key S (of route, k1 and credential), the key A (of route and k1, the same for any caller), and R (A combined with
-//! the digest of the request). By earlier files its scoped key is E.
+//! keys `scoped` (of route, k1 and credential), `any_caller` (of route and k1, the same for any caller), and
+//! `of_request` (`any_caller` combined with the digest of the request). By earlier files its scoped key is `earlier`.
 //!
 //! | | legacy takes it | the engine takes it |
 //! |---|---|---|
-//! | refused if | the engine has S or R | legacy has S or A |
-//! | `tries` afterwards | S and A: legacy | S and R: engine |
-//! | `key_log` and its file | S and A | nothing: the engine's keys are stored with its run |
-//! | `sets` | nothing | S and R |
-//! | `newer_files` | E: legacy | E: engine, with the digest |
+//! | refused if | the engine has `scoped` or `of_request` | legacy has `scoped` or `any_caller` |
+//! | `tries` afterwards | `scoped` and `any_caller`: legacy | `scoped` and `of_request`: engine |
+//! | `key_log` and its file | `scoped` and `any_caller` | nothing: the engine's keys are stored with its run |
+//! | `sets` | nothing | `scoped` and `of_request` |
+//! | `newer_files` | `earlier`: legacy | `earlier`: engine, with the digest |
 //!
-//! A retry with a refreshed token has another S, but the same A and R. So legacy finds the engine's R, and the engine
-//! finds legacy's A. For R the body is needed: where `sets` says that the engine may have it, the request is not taken
-//! until its body was read ([`LegacyTake::NeedsBody`]).
+//! A retry with a refreshed token has another `scoped`, but the same `any_caller` and `of_request`. So legacy finds the
+//! engine's `of_request`, and the engine finds legacy's `any_caller`. For `of_request` the body is needed: where `sets`
+//! says that the engine may have it, the request is not taken until its body was read ([`LegacyTake::NeedsBody`]).
 //!
-//! If the token is verified, the request has another key S, of route, k1, issuer and subject, and only S is looked up.
-//! The token of its retry may be one that cannot be verified. So that such a retry finds it, legacy takes U beside S
-//! (derived from A, the same for all verified callers), and the engine takes V beside S (R with the last quarter of S).
-//! Such a retry looks up U beside A; V is in the range of keys that it looks up beside R. What others took under A, U,
-//! R or V is no concern of S. Legacy may have U because of another caller: a retry stays with legacy because of U only
-//! if the engine has neither R nor V.
+//! If the token is verified, the request has another key `scoped`, of route, k1, issuer and subject, and only that is
+//! looked up. The token of its retry may be one that cannot be verified. So that such a retry finds it, each arm takes
+//! a second key beside `scoped`: legacy `unverified_retry` (derived from `any_caller`, the same for all verified
+//! callers), the engine `of_verified_request` (`of_request` with the last quarter of `scoped`). Such a retry looks up
+//! `unverified_retry` beside `any_caller`; `of_verified_request` is in the range of keys that it looks up beside
+//! `of_request`. What others took under these four keys is no concern of `scoped`. Legacy may have `unverified_retry`
+//! because of another caller: a retry stays with legacy because of it only if the engine has neither `of_request` nor
+//! `of_verified_request`.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -47,7 +49,7 @@ impl StoreAffinity {
         }
         // `tries` may have removed a key of legacy's that still waits in the file. The file is checked after the key is
         // taken, so that legacy cannot take the key in between.
-        if took == KeyTakeResult::Fresh && self.keys.is_waiting(&key) {
+        if took == KeyTakeResult::Fresh && self.keys.is_unstored(&key) {
             self.tries.release(&key);
             return KeyTakeResult::OtherArmHasIt;
         }
@@ -149,12 +151,12 @@ impl StoreAffinity {
 
     /// Whether legacy took this first try, as far as this process knows.
     fn legacy_has(&self, key: &RetryKey) -> bool {
-        self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_waiting(key)
+        self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_unstored(key)
     }
 
     /// Called if the engine does not have the request under the caller's own key: looks for it under the key for any
     /// caller and the keys by newer and earlier files. Returns why legacy cannot take it; `None` if it can.
-    fn held_by_engine(
+    fn why_legacy_cannot_take(
         &self,
         newer_files: &TakenMarks,
         keys: RetryKeys,
@@ -198,13 +200,13 @@ impl StoreAffinity {
     }
 
     fn take_key_for_legacy(&self, key: RetryKey) -> Option<TakenKey> {
-        let (again, note) = self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key))?;
-        Some(TakenKey { key, again, note })
+        let (is_repeat, note) = self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key))?;
+        Some(TakenKey { key, is_repeat, note })
     }
 
     fn give_key_to_legacy(&self, key: RetryKey) -> TakenKey {
-        let (again, note) = self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key));
-        TakenKey { key, again, note }
+        let (is_repeat, note) = self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key));
+        TakenKey { key, is_repeat, note }
     }
 
     /// Gives a request to legacy that the engine had, and does not wait until its keys are noted.
@@ -230,7 +232,7 @@ impl StoreAffinity {
             // If legacy has the key for any caller, the engine's keys are not checked: the engine may still have keys
             // of a request that it gave back to legacy.
             if !any_caller.is_some_and(|key| self.legacy_has(&key))
-                && let Some(held) = self.held_by_engine(&newer_files, keys, earlier, body)
+                && let Some(held) = self.why_legacy_cannot_take(&newer_files, keys, earlier, body)
             {
                 return Err(held);
             }
@@ -251,7 +253,7 @@ impl StoreAffinity {
             Ok(taken) => taken,
             Err(not_taken) => return not_taken,
         };
-        let (own_again, other_again) = (own.again, other.as_ref().is_some_and(|other| other.again));
+        let (own_is_repeat, other_is_repeat) = (own.is_repeat, other.as_ref().is_some_and(|other| other.is_repeat));
         let of_other = async {
             match other {
                 Some(other) => Some(self.wait_until_noted(other).await),
@@ -259,16 +261,16 @@ impl StoreAffinity {
             }
         };
         match tokio::join!(self.wait_until_noted(own), of_other) {
-            (noted, None) => LegacyTake::Taken { noted, again: own_again },
+            (noted, None) => LegacyTake::Taken { noted, again: own_is_repeat },
             // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
-            (_, Some(noted)) if other_is_enough => LegacyTake::Taken { noted, again: own_again || other_again },
+            (_, Some(noted)) if other_is_enough => LegacyTake::Taken { noted, again: own_is_repeat || other_is_repeat },
             // A retry of a verified caller looks for its own key if its token can be verified, else for the other one.
             // A try of another caller does not make this request a retry.
-            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, again: own_again },
+            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, again: own_is_repeat },
         }
     }
 
-    async fn wait_until_noted(&self, TakenKey { key, note, again: _ }: TakenKey) -> bool {
+    async fn wait_until_noted(&self, TakenKey { key, note, is_repeat: _ }: TakenKey) -> bool {
         let is_noted = self.keys.wait_until_noted(note).await;
         if is_noted {
             self.tries.record_noted(&key);
@@ -296,7 +298,7 @@ impl StoreAffinity {
 struct TakenKey {
     key: RetryKey,
     /// Legacy had it before.
-    again: bool,
+    is_repeat: bool,
     note: NoteStatus,
 }
 

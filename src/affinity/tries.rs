@@ -120,7 +120,7 @@ impl Tries {
 
     /// Records that a key of legacy's is noted: the file or the store has it.
     pub(super) fn record_noted(&self, key: &RetryKey) {
-        if let Some(taken) = self.shard(key).taken.get_mut(key).filter(|taken| taken.is_held_by_legacy()) {
+        if let Some(taken) = self.shard(key).taken.get_mut(key).filter(|taken| taken.is_of_legacy()) {
             taken.was_noted = true;
         }
     }
@@ -151,7 +151,7 @@ impl Tries {
             && (now >= until || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
         {
             shard.legacy_by_age.pop_front();
-            if shard.taken.get(&oldest).is_some_and(|taken| taken.is_held_by_legacy() && taken.until == until) {
+            if shard.taken.get(&oldest).is_some_and(|taken| taken.is_of_legacy() && taken.until == until) {
                 shard.taken.remove(&oldest);
             }
         }
@@ -180,8 +180,7 @@ impl Tries {
     /// Lets a key of the engine be removed once there are too many, because the store has its run, or may have it.
     pub(super) fn allow_eviction(&self, key: RetryKey, now: Instant) {
         let mut shard = self.shard(&key);
-        let Some(until) = shard.taken.get(&key).filter(|taken| !taken.is_held_by_legacy()).map(|taken| taken.until)
-        else {
+        let Some(until) = shard.taken.get(&key).filter(|taken| !taken.is_of_legacy()).map(|taken| taken.until) else {
             return;
         };
         let keys_max = self.shard_keys_max.max(SHARD_ENGINE_MIN);
@@ -190,7 +189,7 @@ impl Tries {
         {
             shard.engine_by_age.pop_front();
             // If the key was released and taken again since, it has a later `until`, and stays.
-            if shard.taken.get(&oldest).is_some_and(|taken| !taken.is_held_by_legacy() && taken.until == until) {
+            if shard.taken.get(&oldest).is_some_and(|taken| !taken.is_of_legacy() && taken.until == until) {
                 shard.taken.remove(&oldest);
             }
         }
@@ -200,7 +199,7 @@ impl Tries {
     /// Releases a key that the engine took and began no run with.
     pub(super) fn release(&self, key: &RetryKey) {
         let mut shard = self.shard(key);
-        if shard.taken.get(key).is_some_and(|taken| !taken.is_held_by_legacy()) {
+        if shard.taken.get(key).is_some_and(|taken| !taken.is_of_legacy()) {
             shard.taken.remove(key);
         }
     }
@@ -213,7 +212,7 @@ impl Shard {
 }
 
 impl Taken {
-    fn is_held_by_legacy(&self) -> bool {
+    fn is_of_legacy(&self) -> bool {
         self.arm == Arm::Legacy
     }
 }

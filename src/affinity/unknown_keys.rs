@@ -12,7 +12,7 @@ use crate::slot_file::SlotRoute;
 
 /// After this time it is judged again whether requests whose keys are being written count as served unnoted: the write
 /// may end at any moment, and nothing reports its end to those who judge.
-const PENDING_JUDGED_AGAIN: Duration = Duration::from_secs(5);
+const PENDING_RECHECK_AFTER: Duration = Duration::from_secs(5);
 
 /// Requests that legacy served and whose retry keys are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl KeyLog {
         let unknown = recorded.and_then(|served| RequestsWithUnknownKeys::since(served, self.window()));
         let Some(pending) = ring.pending.last_served(&route) else { return unknown };
         let until =
-            unknown.map_or_else(|| clock::window_end(clock::now(), PENDING_JUDGED_AGAIN), |unknown| unknown.until);
+            unknown.map_or_else(|| clock::window_end(clock::now(), PENDING_RECHECK_AFTER), |unknown| unknown.until);
         Some(RequestsWithUnknownKeys { served: recorded.map_or(pending, |served| served.max(pending)), until })
     }
 

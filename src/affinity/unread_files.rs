@@ -29,14 +29,14 @@ impl<T: Into<String>> From<T> for Unreadable {
 }
 
 /// The file belongs to the store of which this one is a copy.
-pub(super) fn of_original(record: &KeyFileRecord) -> Unreadable {
+pub(super) fn original_store_reason(record: &KeyFileRecord) -> Unreadable {
     let why = format!("belongs to the store {}, of which this one is a copy", record.location);
     Unreadable { why, belongs_to_original: true }
 }
 
 /// The record which says that the store is older than this file, and so lacks what was done after it was copied.
 /// `own` is the record of the process's own file.
-pub(super) fn of_later_store(file: &Path, own: &KeyFileRecord, now: Timestamp) -> KeyFileRecord {
+pub(super) fn later_store_record(file: &Path, own: &KeyFileRecord, now: Timestamp) -> KeyFileRecord {
     let why = "was written after this store: the store is an older copy that was put in the place of a later one";
     let unread = UnreadKeyFile { since: now, why: why.into(), belongs_to_original: true, is_of_later_store: true };
     // An id of its own: the file itself is in use, and its keys are taken over.
@@ -44,8 +44,8 @@ pub(super) fn of_later_store(file: &Path, own: &KeyFileRecord, now: Timestamp) -
     KeyFileRecord { id, path: file.display().to_string(), all_stored: false, unread: Some(unread), ..own.clone() }
 }
 
-/// Why the keys of a record are unknown that [`of_later_store`] made. It stays so, whatever is at its path now.
-pub(super) fn why_of_later_store(record: &KeyFileRecord) -> Option<Unreadable> {
+/// Why the keys of a record are unknown that [`later_store_record`] made. It stays so, whatever is at its path now.
+pub(super) fn later_store_reason(record: &KeyFileRecord) -> Option<Unreadable> {
     let unread = record.unread.as_ref().filter(|unread| unread.is_of_later_store)?;
     Some(Unreadable { why: unread.why.clone(), belongs_to_original: true })
 }
@@ -115,10 +115,10 @@ impl StoreAffinity {
     /// made is not in it. A copy is recognised if it is a restored backup, lists files of retry keys that belong to the
     /// original, or is older than such a file.
     pub fn copy_started(&self) -> Option<Timestamp> {
-        let of_original = |(record, since): (KeyFileRecord, Timestamp)| {
+        let found_original = |(record, since): (KeyFileRecord, Timestamp)| {
             record.unread.is_some_and(|unread| unread.belongs_to_original).then_some(since)
         };
-        let found_files_of_original_at = self.keys.list.unread().into_iter().filter_map(of_original).max();
+        let found_files_of_original_at = self.keys.list.unread().into_iter().filter_map(found_original).max();
         self.store.restored().map(|restored| restored.started).max(found_files_of_original_at)
     }
 }

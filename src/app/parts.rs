@@ -298,7 +298,7 @@ fn is_read_only(setup: &Setup, route: &Route) -> bool {
 
 /// The routes of the files, with all ids under which the store has something of theirs.
 async fn routes_in_store(store: &StoreHandle, setup: &Setup) -> Result<Vec<Arc<Route>>, StoreError> {
-    Ok(ladder::with_later_ids(&store.declared().await?, &setup.routes))
+    Ok(ladder::with_unlisted_ids(&store.declared().await?, &setup.routes))
 }
 
 /// Each route, and its other ids.
@@ -316,7 +316,7 @@ impl KillSwitchListener for Engine {
 /// whose retry keys could not be noted or are in a file that cannot be read: the engine would perform such requests a
 /// second time.
 impl GateCondition for StoreAffinity {
-    fn missing(&self, route: &Route, _from: State, to: State) -> Vec<Unmet> {
+    fn unmet(&self, route: &Route, _from: State, to: State) -> Vec<Unmet> {
         let creates = matches!(route.instance, Some(Instance::Creates { .. }));
         let is_examined = to >= State::Live && creates;
         let since = is_examined.then(|| self.collided_since(&Family::of(route))).flatten();
@@ -329,7 +329,7 @@ impl GateCondition for StoreAffinity {
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
         let again = "the engine would perform retries of them a second time";
         let unrecorded = |RequestsWithUnknownKeys { served, until }, why: &str| UnknownRetries {
-            exposed: served,
+            cause_at: served,
             until,
             why: format!("{why}: until {until:.0} {again}"),
         };
@@ -363,12 +363,12 @@ mod tests {
         let creator = Route { id: "orders.make".into(), was, instance, ..follower.clone() };
         let key = PinKey { family: "orders.create".into(), id: "17".into() };
         affinity.record_pin(&NewPin { key: key.clone(), arm: Arm::Engine }, RunId(uuid::Uuid::from_u128(1)));
-        let is_shut = |route, to| !affinity.missing(route, State::Shadow, to).is_empty();
+        let is_shut = |route, to| !affinity.unmet(route, State::Shadow, to).is_empty();
         assert!(!is_shut(&creator, State::Only));
         affinity.record_collision(&key, RunId(uuid::Uuid::from_u128(2)));
         assert!(is_shut(&creator, State::Live) && is_shut(&creator, State::Only));
         assert!(
-            affinity.missing(&creator, State::Shadow, State::Live)[0].since.is_some_and(|since| since <= clock::now())
+            affinity.unmet(&creator, State::Shadow, State::Live)[0].since.is_some_and(|since| since <= clock::now())
         );
         assert!(!is_shut(&creator, State::Dark) && !is_shut(&follower, State::Only));
     }

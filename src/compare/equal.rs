@@ -16,7 +16,7 @@ pub(super) fn same(
 ) -> Result<bool, BoundExceeded> {
     findings.step()?;
     Ok(match (legacy, engine) {
-        (Value::Number(a), Value::Number(b)) => number::same(a, b),
+        (Value::Number(a), Value::Number(b)) => number::same_number(a, b),
         (Value::Array(a), Value::Array(b)) => {
             if a.len() != b.len() {
                 return Ok(false);

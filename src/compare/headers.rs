@@ -53,7 +53,7 @@ fn values(headers: &http::HeaderMap, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// A media type in one spelling: without case, spaces and order of parameters; UTF-8 is the default charset.
+/// A media type in its normal form: without case, spaces and order of parameters; UTF-8 is the default charset.
 fn media_type(value: &str) -> (String, Vec<String>) {
     let mut parts = value.split(';').map(|part| part.trim().replace('"', "").to_ascii_lowercase());
     let essence = parts.next().unwrap_or_default();

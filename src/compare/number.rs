@@ -80,7 +80,7 @@ impl Decimal {
 }
 
 /// Whether two JSON numbers are the same number, however they are written.
-pub(super) fn same(a: &serde_json::Number, b: &serde_json::Number) -> bool {
+pub(super) fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     let (a, b) = (a.as_str(), b.as_str());
     a == b || matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a == b)
 }

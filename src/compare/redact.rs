@@ -13,7 +13,7 @@ use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 /// A value with everything secret replaced. A value without keys becomes its digest.
 pub fn redact(value: &Value) -> Value {
     match value {
-        Value::Object(_) => under_key(value),
+        Value::Object(_) => redact_under_key(value),
         Value::Array(items) => Value::Array(items.iter().map(redact).collect()),
         Value::Null | Value::Bool(_) => value.clone(),
         Value::String(text) if text == STARS => value.clone(),
@@ -22,17 +22,18 @@ pub fn redact(value: &Value) -> Value {
 }
 
 /// A value under a key that names no secret.
-fn under_key(value: &Value) -> Value {
+fn redact_under_key(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
             map.iter()
                 .map(|(key, value)| {
-                    let value = if is_secret(key) && !value.is_null() { Value::from(STARS) } else { under_key(value) };
+                    let value =
+                        if is_secret(key) && !value.is_null() { Value::from(STARS) } else { redact_under_key(value) };
                     (key.clone(), value)
                 })
                 .collect::<Map<_, _>>(),
         ),
-        Value::Array(items) => Value::Array(items.iter().map(under_key).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(redact_under_key).collect()),
         Value::String(text) => Value::String(redact_line(text)),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
@@ -49,7 +50,7 @@ pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
         }
         keyed = true;
     }
-    let value = if keyed { under_key(value) } else { redact(value) };
+    let value = if keyed { redact_under_key(value) } else { redact(value) };
     value.to_string()
 }
 

@@ -97,7 +97,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             _ if !self.is_report() => return Ok(()),
             (Value::Null, Value::Null) => true,
             (Value::Bool(a), Value::Bool(b)) => a == b,
-            (Value::Number(a), Value::Number(b)) => number::same(a, b),
+            (Value::Number(a), Value::Number(b)) => number::same_number(a, b),
             (Value::String(a), Value::String(b)) => self.same_text(a, b),
             _ => {
                 self.context.findings.add_values(path, DifferenceKind::Type, Some(legacy), Some(engine));

@@ -113,7 +113,7 @@ pub(crate) fn routes<'a>(
     files: impl Iterator<Item = (Site, &'a Node)>,
     services: &Services,
     workflows: &Workflows,
-    read: &dyn Fn(&str) -> Result<Option<String>, String>,
+    read_file: &dyn Fn(&str) -> Result<Option<String>, String>,
     problems: &mut Problems,
 ) -> Routes {
     let mut drafts: Vec<(Site, RouteDraft)> = Vec::new();
@@ -139,11 +139,11 @@ pub(crate) fn routes<'a>(
         (name.clone(), facts)
     });
     let facts = facts.collect();
-    let mut own = Problems::default();
-    let checked = check_routes(&drafts, &KnownNames { services, workflows: &facts, read_file: read }, &mut own);
+    let mut route_problems = Problems::default();
+    let checked = check_routes(&drafts, &KnownNames { services, workflows: &facts, read_file }, &mut route_problems);
     // A warning about an incomplete draft may be caused by what was removed from it.
-    own.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
-    problems.extend(own);
+    route_problems.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
+    problems.extend(route_problems);
     let mut rules = BTreeMap::new();
     for (site, draft) in &drafts {
         let plan = draft.workflow.as_deref().and_then(|name| workflows.get(name)).and_then(|(_, plan)| plan.as_ref());

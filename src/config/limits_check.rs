@@ -32,7 +32,7 @@ const MAY_BE_ZERO: [&str; 17] = [
 ];
 
 /// Limits that have a smallest value other than 1, and what needs it.
-const SMALLEST: [(&str, u64, &str); 6] = [
+const MIN_VALUES: [(&str, u64, &str); 6] = [
     ("retry_keys_file_bytes_max", 65_536, "a smaller file holds too few keys for one commit of the store"),
     ("client_http2_window_bytes_max", 65_535, "the protocol begins with this window"),
     ("head_bytes_max", 8_192, "this is the smallest buffer in which a request head can be read"),
@@ -56,7 +56,7 @@ pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
             problems.error(&site.key(name.as_str()), message);
         }
     }
-    for (name, min, needed_by) in SMALLEST {
+    for (name, min, needed_by) in MIN_VALUES {
         let Some(value) = values.get(name).and_then(serde_json::Value::as_u64) else { continue };
         if (1..min).contains(&value) {
             let message = format!("`{name}: {value}` is too small: it must be at least {min}, because {needed_by}");
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn each_limit_with_a_smallest_value_refuses_a_smaller_one() {
-        for (name, min, needed_by) in SMALLEST {
+        for (name, min, needed_by) in MIN_VALUES {
             let (smaller, smallest) = (set_with(name, min - 1), set_with(name, min));
             assert!(smaller.shown().contains(needed_by), "{}", smaller.shown());
             assert!(smallest.read().is_ok(), "{}", smallest.shown());

@@ -16,7 +16,7 @@ use super::render::{CheckFailed, Finding, Findings};
 use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
 use super::tree::{Node, Source};
-use super::{check_files, child_undo, cross_checks, neighbours};
+use super::{check_files, child_undo, cross_checks, other_spellings};
 use crate::problem::{Problems, Severity, Site};
 
 /// Checks files.
@@ -138,7 +138,7 @@ impl SetBuilder {
         cross_checks::check_sub_runs(&workflows, &mut problems);
         child_undo::check(&workflows, &mut problems);
         cross_checks::check_routes(&routes.routes, &workflows, &mut problems);
-        neighbours::warn_neighbours(&routes.routes, &mut problems);
+        other_spellings::warn_bypassing_spellings(&routes.routes, &mut problems);
         self.problems = problems;
         self.other_files = other_files;
         let services: Option<BTreeMap<_, _>> =

@@ -1,7 +1,7 @@
-//! `tls:` of a service: whom we trust, and who we are.
+//! `tls:` of a service: which certificates are trusted, and which one is shown to the service.
 //!
-//! Always true: what is accepted can be used for handshakes: our key belongs to our certificate, which has not expired,
-//! and the trusted certificates could be read.
+//! Always true: what is accepted can be used for handshakes: the own key belongs to the own certificate, which has not
+//! expired, and the trusted certificates could be read.
 
 use std::time::SystemTime;
 

@@ -137,8 +137,8 @@ pub trait Affinity: Send + Sync {
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;
     /// Reports that legacy serves a request whose keys could not be noted. It is counted for the route, and the gate to
     /// `live` stays shut as long as a retry may come, or until the keys are noted after all. It is recorded under the
-    /// oldest id of the route too: after the files take a rename back, the next process does not know the present id.
-    /// The call itself records it in memory; the future waits, for a bounded time, until it is in a file.
+    /// oldest id of the route too: after the files rename the route back, the next process does not know the present
+    /// id. The call itself records it in memory; the future waits, for a bounded time, until it is in a file.
     fn record_served_unnoted<'a>(
         &'a self,
         keys: &'a RetryKeys,

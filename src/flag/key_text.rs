@@ -47,7 +47,7 @@ pub(super) fn key_of_request<'a>(
         return Ok(key.map(|key| Cow::Borrowed(key.as_bytes())));
     };
     let reads = template.reads();
-    if named(reads, "headers").any(|name| has_several_values(facts, name)) {
+    if names_read(reads, "headers").any(|name| has_several_values(facts, name)) {
         return Err(AmbiguousKey::RepeatedHeader);
     }
     // A key may have line breaks: it is not sent anywhere.
@@ -63,7 +63,7 @@ pub(super) fn key_of_request<'a>(
 }
 
 /// The names of the headers or of the query parameters that are read.
-fn named<'r>(reads: &'r [ReadPath], part: &'r str) -> impl Iterator<Item = &'r str> {
+fn names_read<'r>(reads: &'r [ReadPath], part: &'r str) -> impl Iterator<Item = &'r str> {
     let read = reads.iter().filter(move |read| read.root() == "request" && read.part(0) == Some(part));
     read.filter_map(|read| read.part(1))
 }
@@ -74,9 +74,9 @@ fn has_several_values(facts: &RequestFacts<'_>, header: &str) -> bool {
 }
 
 fn repeats_any(facts: &RequestFacts<'_>, reads: &[ReadPath]) -> bool {
-    let Some(query) = facts.query.filter(|_| named(reads, "query").next().is_some()) else { return false };
+    let Some(query) = facts.query.filter(|_| names_read(reads, "query").next().is_some()) else { return false };
     let query = parse_form_with(query, exact_text);
-    named(reads, "query").any(|name| query.get(name).is_some_and(serde_json::Value::is_array))
+    names_read(reads, "query").any(|name| query.get(name).is_some_and(serde_json::Value::is_array))
 }
 
 #[cfg(test)]

@@ -228,10 +228,10 @@ impl Trie {
                 add(TrieState { in_parameters: true, ..place });
             }
         };
-        if texts.is(0) || texts.is(1) {
+        if texts.is_dots(0) || texts.is_dots(1) {
             add(from);
         }
-        if texts.is(2) {
+        if texts.is_dots(2) {
             add(match from.extra {
                 0 => TrieState { node: node.parent, ..from },
                 extra => TrieState { extra: extra - 1, ..from },
@@ -348,7 +348,7 @@ impl Texts {
     }
 
     /// Whether it may be read as so many dots and nothing else.
-    fn is(&self, dots: usize) -> bool {
+    fn is_dots(&self, dots: usize) -> bool {
         self.all.iter().any(|text| *text == ["", ".", ".."][dots])
     }
 }

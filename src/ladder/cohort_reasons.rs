@@ -3,7 +3,7 @@
 //! know of it. A reason that is later than the cause overrides the hold.
 //!
 //! Always true: a reason that a route's cohorts had before keeps its time under another name of the cohort, or after it
-//! was left out for a while. A reason that was left out is forgotten once every cause of a hold from before that is
+//! was left out for a while. A reason that was left out is dropped once every cause of a hold from before that is
 //! over.
 
 use std::collections::BTreeMap;
@@ -61,9 +61,9 @@ pub(super) fn prune(dropped: &mut BTreeMap<String, DroppedReason>, may_be_held: 
     }
 }
 
-/// Sets the reasons of a route's cohorts that were first read at `read_at` to the time 0 (1970), so that they override
-/// no hold.
-pub(super) fn antedate_new(scopes: &mut BTreeMap<RouteId, RetryScopes>, route: &RouteId, read_at: Timestamp) {
+/// Backdates reasons: sets those of a route's cohorts that were first read at `read_at` to the time 0 (1970), so that
+/// they override no hold.
+pub(super) fn backdate_new(scopes: &mut BTreeMap<RouteId, RetryScopes>, route: &RouteId, read_at: Timestamp) {
     let forced = scopes.get_mut(route).and_then(|scopes| scopes.forced_cohorts.as_mut());
     for forced in forced.into_iter().flat_map(BTreeMap::values_mut).filter(|forced| forced.since == read_at) {
         forced.since = Timestamp::UNIX_EPOCH;

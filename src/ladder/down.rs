@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::in_force::Inputs;
 use super::live_basis;
-use super::lowered_routes::Lowered;
+use super::lowered_routes::Lowering;
 use super::mover::{Mover, unknown_route};
 use super::passing_commands;
 use super::pending_shares::{LargerShare, PendingShare};
@@ -24,8 +24,8 @@ use crate::store::FlipRecord;
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a request moves a route down: below its rung, or to its rung if the route would rise above it, or get a
-/// larger share, without the request. That is so if the route is held there, and if a move that waits for the store
-/// raises it or its share. A request for a larger share of its rung is no move down.
+/// larger share, without the request. That is so if the route is held there, and if a pending move raises it or its
+/// share. A request for a larger share of its rung is no move down.
 fn goes_down(inputs: &Inputs, position: &RoutePosition, request: &MoveRequest) -> bool {
     let to = request.to;
     let may_return_to = inputs.outstanding.target(&position.route).max(Some(position.highest()));
@@ -82,9 +82,9 @@ impl Mover {
                 if !self.is_unchanged(position, request) {
                     return Ok(None);
                 }
-                // A move up that was asked for before this, and still waits, must not raise the route after it.
-                let left = Lowered { at: asked, to, by: by.clone() };
-                if self.in_force().note_unchanged(route, left, inputs.moves) {
+                // A pending move up, which was asked for before this, must not raise the route after it.
+                let unchanged = Lowering { at: asked, to, by: by.clone() };
+                if self.in_force().note_unchanged(route, unchanged, inputs.moves) {
                     return Ok(Some(FlipDownOutcome::Unchanged(self.unchanged(position, by.clone()))));
                 }
                 continue;
@@ -95,11 +95,11 @@ impl Mover {
                 return Err(FlipError::Refused { why: why.to_owned(), commands: Vec::new() });
             }
             let from = position.rung();
-            let (mut requested, mut passed) = self.judge(before, position, request)?;
+            let (mut requested, mut allowed) = self.judge(before, position, request)?;
             let larger = request.percent.filter(|percent| Some(*percent) > position.reached(to));
             let percent = request.percent.filter(|_| larger.is_none());
             if larger.is_some() {
-                (requested, passed) = self.judge(before, position, &MoveRequest { percent, ..request.clone() })?;
+                (requested, allowed) = self.judge(before, position, &MoveRequest { percent, ..request.clone() })?;
             }
             if from == State::Only && to < from && !request.acknowledge {
                 let horizon = self.horizon_if_readable(before, route).await;
@@ -111,17 +111,17 @@ impl Mover {
                     commands: passing_commands::commands(before, self.gate(), position, to, shares, reason),
                 });
             }
-            let (shares, reason, overridden) = (requested.shares, requested.reason, passed.overridden);
-            let step = Move { route: route.clone(), from, to, shares, reason, overridden };
-            let flip = self.flip_record(before, step, by.clone());
+            let (shares, reason, overridden) = (requested.shares, requested.reason, allowed.overridden);
+            let made = Move { route: route.clone(), from, to, shares, reason, overridden };
+            let flip = self.flip_record(before, made, by.clone());
             let (sender, recorded) = watch::channel(None);
-            let (id, stored) = (inputs.moves + 1, position.highest());
+            let (id, restart_state) = (inputs.moves + 1, position.highest());
             let mut lowered =
-                UnrecordedFlip { id, asked: Some(asked), flip, percent, stored, recorded: Arc::new(sender) };
+                UnrecordedFlip { id, asked: Some(asked), flip, percent, restart_state, recorded: Arc::new(sender) };
             let (mut positions, mut unrecorded) = (before.clone(), inputs.unrecorded.clone());
             if let Some(earlier) = unrecorded.iter().position(|unrecorded| unrecorded.is_of(route)) {
                 let earlier = unrecorded.remove(earlier);
-                (lowered.stored, lowered.flip.from) = (earlier.stored, earlier.flip.from);
+                (lowered.restart_state, lowered.flip.from) = (earlier.restart_state, earlier.flip.from);
             }
             lower(&mut positions, route, &mut lowered, self.gate());
             if request.force {
@@ -133,7 +133,7 @@ impl Mover {
             // other.
             let of_larger = |percent| LargerShare { route: route.clone(), to, percent, by: by.clone() };
             let larger_share = larger.map(|percent| self.larger_shares.add(of_larger(percent)));
-            // A flip down puts no route in `only`, so a freeze takes none back.
+            // A flip down puts no route in `only`, so a freeze overtakes none.
             if self.set_positions(positions, unrecorded, inputs.moves).is_some() {
                 break (inputs.positions, from, flip, id, recorded, larger_share);
             }
@@ -158,9 +158,9 @@ impl Mover {
             Ok(Err(_)) | Err(_) => None,
         };
         let effective = self.in_force().effective(&route);
-        // A flip that has no record of its own counts as recorded once no flip with its id or a later one waits for the
-        // store: then a move that was under way has lowered the route as far, or the lower flip that replaced this one
-        // is recorded.
+        // A flip that has no record of its own counts as recorded once no flip with its id or a later one is
+        // unrecorded: then a move that was under way has lowered the route as far, or the lower flip that replaced this
+        // one is recorded.
         let recorded =
             found.is_some() || self.in_force().inputs().unrecorded.iter().all(|unrecorded| unrecorded.id < id);
         let flip = found.unwrap_or(flip);

@@ -12,7 +12,7 @@
 //! held in the same way while the store is a copy that does not know the newest requests, or while keys of requests
 //! that legacy served are not known. The route's last flip is unchanged, so that the route returns to `live` when that
 //! time is over and nothing else holds it. On a copy the route goes down by a flip instead, and does not return by
-//! itself, if its last flip is from before the copy was started: the copy may lack a later one. Files that make a route
+//! itself, if its last flip is from before the copy was started: the copy may miss a later one. Files that make a route
 //! in `only` match requests without such records are refused, unless they say `force`.
 //!
 //! The module `only` (`ladder/only.rs`) says how files lower a route from the state `only`, and what is refused then.
@@ -24,28 +24,28 @@ use jiff::Timestamp;
 
 use super::gate::{Gate, MoveRefusal, RequestedMove};
 use super::holds::{HELD_AT, lower_without_key, not_returned, set_held};
-use super::later_ids::LaterIds;
-use super::only::no_acknowledgement;
-use super::parted::{flip_of_later_id, was_earlier_id_of_another};
+use super::leaving_only::no_acknowledgement;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
+use super::renamed_back::{flip_of_unlisted_id, was_earlier_id_of_another};
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
-use super::{cohort_reasons, live_basis, orphans, returned, scopes};
+use super::unlisted_ids::UnlistedIds;
+use super::{cohort_reasons, live_basis, orphans, re_added, scopes};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{FileState, Overridden};
 
 /// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips.
-/// `later_ids` are among the ids of the declared routes.
+/// `unlisted_ids` are among the ids of the declared routes.
 pub(super) fn adopt(
     before: &Positions,
-    (declared, later_ids): (DeclaredFiles, LaterIds),
+    (declared, unlisted_ids): (DeclaredFiles, UnlistedIds),
     reading: ReadKind,
     gate: &Gate,
 ) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
-    let mut after = Positions { declared, later_ids, ..before.clone() };
-    after.routes = routes.iter().map(|route| (route.id.clone(), take_over(before, route))).collect();
+    let mut after = Positions { declared, unlisted_ids, ..before.clone() };
+    after.routes = routes.iter().map(|route| (route.id.clone(), initial_position(before, route))).collect();
     followers_first(&mut routes);
     // The gate judges by the scopes of the new files.
     after.followers = orphans::followers(&routes);
@@ -57,7 +57,7 @@ pub(super) fn adopt(
         let may_repeat: Vec<RouteId> =
             after.routes.values().filter(may_repeat).map(|position| position.route.id.clone()).collect();
         for route in may_repeat {
-            cohort_reasons::antedate_new(&mut after.scopes, &route, now);
+            cohort_reasons::backdate_new(&mut after.scopes, &route, now);
         }
     }
     after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
@@ -80,28 +80,28 @@ pub(super) fn adopt(
     let accepting: BTreeSet<RouteId> =
         after.routes.values().filter(|at| accepts(at)).map(|position| position.route.id.clone()).collect();
     live_basis::update(&mut after, &moves, &accepting, gate);
-    keep_declarations(&mut after, before, &routes);
+    retain_declarations(&mut after, before, &routes);
     (after, moves)
 }
 
 /// What the file of a flipped route declared stays stored while the route is in no file, so that the route is
-/// recognised when it comes back. A route that was renamed has its declaration under its present id.
-fn keep_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Route>]) {
+/// recognised when it is re-added. A route that was renamed has its declaration under its present id.
+fn retain_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Route>]) {
     // The declaration of a renamed route whose move was refused is still under its earlier id.
-    for route in routes.iter().filter(|route| !before.remembered.contains_key(&route.id)) {
-        if let Some(declared) = after.remembered(route) {
-            after.remembered.insert(route.id.clone(), declared);
+    for route in routes.iter().filter(|route| !before.stored_declarations.contains_key(&route.id)) {
+        if let Some(declared) = after.stored_declaration(route) {
+            after.stored_declarations.insert(route.id.clone(), declared);
         }
     }
     let is_earlier = |id: &RouteId| routes.iter().any(|route| route.was.contains(id));
     // Before the files are read at a start, it is not known which ids a removed route had before.
-    let has_flip_of_renamed = before.flips.keys().any(|id| !before.remembered.contains_key(id));
+    let has_flip_of_renamed = before.flips.keys().any(|id| !before.stored_declarations.contains_key(id));
     let has_flip = |id: &RouteId| {
         let of_renamed = || before.routes.get(id).map_or(has_flip_of_renamed, |position| position.last.is_some());
         before.flips.contains_key(id) || of_renamed()
     };
-    after.remembered.retain(|id, _| after.routes.contains_key(id) || (has_flip(id) && !is_earlier(id)));
-    after.absent = after.remembered.keys().filter(|id| !after.routes.contains_key(*id)).cloned().collect();
+    after.stored_declarations.retain(|id, _| after.routes.contains_key(id) || (has_flip(id) && !is_earlier(id)));
+    after.absent = after.stored_declarations.keys().filter(|id| !after.routes.contains_key(*id)).cloned().collect();
 }
 
 /// The positions after the release of routes whose hold is over, and the flips by `file` of these routes. Other routes
@@ -126,7 +126,7 @@ fn followers_first(routes: &mut [Arc<Route>]) {
 
 /// The position of a route before its new file is judged: as it was, else by its last flip, else by the stored
 /// declaration, else by the file.
-fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
+fn initial_position(before: &Positions, route: &Arc<Route>) -> RoutePosition {
     if let Some(known) = before.routes.get(&route.id) {
         let last = before.last_flip(route).cloned();
         return RoutePosition { route: route.clone(), last, ..known.clone() };
@@ -137,10 +137,10 @@ fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
         inputs.requested = state_of(flip);
         inputs.shares = flip.shares.unwrap_or(inputs.shares);
         inputs.has_no_flip = false;
-    } else if let Some(remembered) = before.remembered(route) {
+    } else if let Some(stored) = before.stored_declaration(route) {
         // The store does not record whether that state was in force.
-        inputs.requested = remembered.state.min(UNPROVEN_MAX);
-        inputs.shares = remembered.shares;
+        inputs.requested = stored.state.min(UNPROVEN_MAX);
+        inputs.shares = stored.shares;
     }
     RoutePosition {
         route: route.clone(),
@@ -157,10 +157,10 @@ fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
 /// `gets_force`: the files before had no `force` for it.
 fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &Gate) -> Option<Move> {
     let mut position = positions.routes.get(&route.id)?.clone();
-    if returned::is_back(positions, &position) {
+    if re_added::is_re_added(positions, &position) {
         position.refused.clear();
-        let made = returned::judge(positions, &mut position, gate);
-        positions.remembered.insert(route.id.clone(), position.declared());
+        let made = re_added::judge(positions, &mut position, gate);
+        positions.stored_declarations.insert(route.id.clone(), position.declared());
         limit_and_set(positions, position);
         return made;
     }
@@ -170,20 +170,20 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     position.refused.clear();
     position.held_until = None;
     let held = gate.held(positions, &position);
-    let lacks_flip = gate.may_lack_flip(positions, &position);
-    let parted = was_earlier_id_of_another(positions, &position);
-    let lacks = if held.is_none() { gate.lacks_to_return(positions, &position) } else { Vec::new() };
-    position.inputs.gate = (held.is_some() || parted.is_some() || !lacks.is_empty()).then_some(HELD_AT);
+    let misses_flip = gate.may_miss_later_flip(positions, &position);
+    let was_merged = was_earlier_id_of_another(positions, &position);
+    let unmet = if held.is_none() { gate.unmet_for_return(positions, &position) } else { Vec::new() };
+    position.inputs.gate = (held.is_some() || was_merged.is_some() || !unmet.is_empty()).then_some(HELD_AT);
     position.inputs.is_held = false;
 
     let now = position.declared();
-    let remembered = positions.remembered(route);
+    let stored = positions.stored_declaration(route);
     let replaces = positions
         .has_flip_of_another(route)
         .then_some("it keeps its own state and not that of the route whose place it takes");
     let has_flip = position.last.is_some();
-    let changed = remembered.map_or(has_flip, |remembered| remembered != now);
-    let edit = remembered.filter(|_| has_flip).map_or(now, |remembered| requested_by_edit(&position, remembered, now));
+    let changed = stored.map_or(has_flip, |stored| stored != now);
+    let edit = stored.filter(|_| has_flip).map_or(now, |stored| requested_by_edit(&position, stored, now));
     let mut made = None;
     if !changed && !has_flip {
         position.inputs.has_no_flip = true;
@@ -191,7 +191,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         position.inputs.requested = now.state;
         // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. It
         // counts as new until its followers are as high, or the freeze ends. So does one that gets its `force` later.
-        let is_new = remembered.is_none() || gets_force;
+        let is_new = stored.is_none() || gets_force;
         let is_frozen = now.state == State::Only && positions.freeze != Freeze::No;
         let followers_are_below = || positions.followers(&route.id).any(|follower| follower.rung() < now.state);
         let waits = is_new && (is_frozen || followers_are_below());
@@ -202,32 +202,32 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         if waits {
             // Declarations under its earlier ids are dropped too: if the same edit renames the route, it would
             // otherwise count as known under one of them.
-            positions.remembered.retain(|id, _| !route.ids().any(|own| own == id));
+            positions.stored_declarations.retain(|id, _| !route.ids().any(|own| own == id));
         } else {
-            positions.remembered.insert(route.id.clone(), now);
+            positions.stored_declarations.insert(route.id.clone(), now);
         }
     } else if !changed || position.is_at(edit.state, edit.shares) {
-        positions.remembered.insert(route.id.clone(), now);
+        positions.stored_declarations.insert(route.id.clone(), now);
     } else {
         made = judge_and_move(positions, &mut position, edit, route, gate);
         if made.is_some()
-            && let Some(taken) = accepted_part(remembered, now, &position)
+            && let Some(accepted) = accepted_part(stored, now, &position)
         {
-            positions.remembered.insert(route.id.clone(), taken);
+            positions.stored_declarations.insert(route.id.clone(), accepted);
         }
     }
-    if let Some(reason) = replaces.or(lacks_flip).or(parted).filter(|_| made.is_none()) {
+    if let Some(reason) = replaces.or(misses_flip).or(was_merged).filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to) = (position.last.as_ref().map_or(position.rung(), state_of), position.rung());
         // An edit of the shares alone does not ask for the state that the route loses. It is judged on the lower rung.
-        if changed && has_flip && remembered.is_some_and(|remembered| remembered.state == now.state) {
+        if changed && has_flip && stored.is_some_and(|stored| stored.state == now.state) {
             let mut lowered = RoutePosition { refused: Vec::new(), ..position.clone() };
             (lowered.inputs.requested, lowered.inputs.gate) = (to, None);
             let wanted = FileState { state: to, shares: edit.shares };
             if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() {
                 position.inputs.shares = lowered.inputs.shares;
-                if let Some(taken) = accepted_part(remembered, now, &lowered) {
-                    positions.remembered.insert(route.id.clone(), taken);
+                if let Some(accepted) = accepted_part(stored, now, &lowered) {
+                    positions.stored_declarations.insert(route.id.clone(), accepted);
                 }
             }
             position.refused = lowered.refused;
@@ -242,13 +242,13 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden });
         (position.inputs.requested, position.inputs.gate, position.inputs.has_no_flip) = (to, None, false);
     }
-    made = made.or_else(|| flip_of_later_id(positions, &position));
+    made = made.or_else(|| flip_of_unlisted_id(positions, &position));
     if let Some(unknown_retries) = held
         && position.inputs.requested > HELD_AT
     {
         set_held(&mut position, unknown_retries);
-    } else if made.is_none() && !lacks.is_empty() {
-        position.refused.push(not_returned(&position, &lacks));
+    } else if made.is_none() && !unmet.is_empty() {
+        position.refused.push(not_returned(&position, &unmet));
     }
     limit_and_set(positions, position);
     made
@@ -272,25 +272,25 @@ fn limit_and_set(positions: &mut Positions, mut position: RoutePosition) {
 }
 
 /// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused.
-/// This part is remembered, so that a later edit that takes back what was accepted counts as an edit. `None` if the
-/// gate refused something, and nothing was remembered before or this part would not differ from the declaration.
-fn accepted_part(remembered: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
+/// This part is stored, so that a later edit that reverts what was accepted counts as an edit. `None` if the
+/// gate refused something, and nothing was stored before or this part would not differ from the declaration.
+fn accepted_part(stored: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
     if moved.refused.is_empty() {
         return Some(now);
     }
-    let (before, taken) = (remembered?.shares, moved.inputs.shares);
-    let refused = State::ALL.into_iter().filter(|rung| taken.of(*rung) != now.shares.of(*rung));
+    let (before, accepted) = (stored?.shares, moved.inputs.shares);
+    let refused = State::ALL.into_iter().filter(|rung| accepted.of(*rung) != now.shares.of(*rung));
     let shares = refused.fold(now.shares, |shares, rung| shares.with(rung, before.of(rung)));
-    Some(FileState { shares, ..now }).filter(|taken| *taken != now)
+    Some(FileState { shares, ..now }).filter(|accepted| *accepted != now)
 }
 
 /// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of
 /// its last flip, and the shares that were not edited: the file says nothing new of them.
-fn requested_by_edit(position: &RoutePosition, remembered: FileState, now: FileState) -> FileState {
-    if remembered.state != now.state {
+fn requested_by_edit(position: &RoutePosition, stored: FileState, now: FileState) -> FileState {
+    if stored.state != now.state {
         return now;
     }
-    let edited = State::ALL.into_iter().filter(|rung| remembered.shares.of(*rung) != now.shares.of(*rung));
+    let edited = State::ALL.into_iter().filter(|rung| stored.shares.of(*rung) != now.shares.of(*rung));
     let shares = edited.fold(position.inputs.shares, |shares, rung| shares.with(rung, now.shares.of(rung)));
     FileState { state: position.inputs.requested, shares }
 }
@@ -334,21 +334,21 @@ fn judge_and_move(
     }
     let shares: Shares = requested.shares;
     match judged {
-        Ok(passed) => {
+        Ok(allowed) => {
             let from = position.rung();
             position.inputs.requested = to;
             position.inputs.shares = shares;
             position.inputs.has_no_flip = false;
             position.inputs.gate = None;
             position.overrides_gate =
-                passed.overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
+                allowed.overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
             Some(Move {
                 route: route.id.clone(),
                 from,
                 to,
                 shares,
                 reason: requested.reason,
-                overridden: passed.overridden,
+                overridden: allowed.overridden,
             })
         }
         Err(refusal) => {

@@ -6,26 +6,26 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::gate::Gate;
-use super::later_ids::{self, LaterIds};
 use super::orphans::Orphans;
 use super::positions::{Positions, RoutePosition};
 use super::types::{DeclaredFiles, FilesError, Move, ReadKind, UnknownRetries};
-use super::unknown_retries::exposed_sentence;
-use super::{files, only, orphans, shares};
+use super::unknown_retries::unaccepted_sentence;
+use super::unlisted_ids::{self, UnlistedIds};
+use super::{files, leaving_only, orphans, shares};
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 use crate::store::{StoreError, StoreHandle};
 
-/// New files, and what the store has of the engine's instances that they would not follow up.
-pub(super) struct SearchedFiles {
+/// New files that are ready to be checked, with the engine's instances in the store that they would not follow up.
+pub(super) struct PreparedFiles {
     declared: DeclaredFiles,
-    later_ids: LaterIds,
+    unlisted_ids: UnlistedIds,
     orphans: Orphans,
     /// The families of which the engine might create instances at any moment then.
     creating: BTreeSet<RouteId>,
 }
 
-impl SearchedFiles {
+impl PreparedFiles {
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.declared.routes
     }
@@ -35,7 +35,7 @@ impl SearchedFiles {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn brought_up_to_date(self, store: &StoreHandle, before: &Positions) -> Result<Self, StoreError> {
+    pub async fn refreshed(self, store: &StoreHandle, before: &Positions) -> Result<Self, StoreError> {
         let families = before.families();
         if families.creating == self.creating {
             return Ok(self);
@@ -58,16 +58,16 @@ pub(super) struct CheckedFiles {
 ///
 /// # Errors
 /// The store does not answer.
-pub(super) async fn search(
+pub(super) async fn prepare(
     store: &StoreHandle,
     before: &Positions,
     mut declared: DeclaredFiles,
-) -> Result<SearchedFiles, StoreError> {
-    let later_ids = later_ids::later_ids(&before.scopes, &before.later_ids, &declared.routes);
-    declared.routes = later_ids::add(&later_ids, &declared.routes);
+) -> Result<PreparedFiles, StoreError> {
+    let unlisted_ids = unlisted_ids::find(&before.scopes, &before.unlisted_ids, &declared.routes);
+    declared.routes = unlisted_ids::add(&unlisted_ids, &declared.routes);
     let families = before.families();
     let orphans = orphans::find(store, &families, &declared.routes).await?;
-    Ok(SearchedFiles { declared, later_ids, orphans, creating: families.creating })
+    Ok(PreparedFiles { declared, unlisted_ids, orphans, creating: families.creating })
 }
 
 /// The positions under new files, and the flips that they make.
@@ -77,22 +77,22 @@ pub(super) async fn search(
 pub(super) fn check_and_adopt(
     gate: &Gate,
     before: &Positions,
-    files: SearchedFiles,
+    files: PreparedFiles,
     reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
-    let SearchedFiles { declared, later_ids, orphans, creating: _ } = files;
+    let PreparedFiles { declared, unlisted_ids, orphans, creating: _ } = files;
     let Orphans { new: mut refused, known, possible: may_orphan } = orphans;
-    let (mut after, moves) = files::adopt(before, (declared, later_ids), reading, gate);
-    refused.extend(only::lowered_without_acknowledgement(before, &after));
-    let exposed = after
+    let (mut after, moves) = files::adopt(before, (declared, unlisted_ids), reading, gate);
+    refused.extend(leaving_only::lowered_without_acknowledgement(before, &after));
+    let unaccepted = after
         .routes
         .values()
         .filter_map(|position| Some((position, gate.unaccepted_retries_in_only(&after, position)?)));
     let mut accepted = Vec::new();
-    for (position, UnknownRetries { exposed, until, .. }) in exposed {
+    for (position, UnknownRetries { cause_at, until, .. }) in unaccepted {
         match position.route.force {
-            Some(_) => accepted.push((position.route.id.clone(), exposed)),
-            None => refused.push(exposed_sentence(&position.route.id, until)),
+            Some(_) => accepted.push((position.route.id.clone(), cause_at)),
+            None => refused.push(unaccepted_sentence(&position.route.id, until)),
         }
     }
     // A follower that has lost its workflow is reported by `orphans`, which says more about it.
@@ -104,9 +104,9 @@ pub(super) fn check_and_adopt(
         ReadKind::Reload => refused.extend(changed_share_sentences),
         ReadKind::Start { .. } => changed_share_sentences.iter().for_each(|sentence| tracing::error!("{sentence}")),
     }
-    for (route, exposed) in accepted {
+    for (route, cause_at) in accepted {
         if let Some(scopes) = after.scopes.get_mut(&route) {
-            scopes.accepted = Some(exposed);
+            scopes.accepted = Some(cause_at);
         }
     }
     if !refused.is_empty() {

@@ -75,7 +75,7 @@ impl Gate {
         let earlier = self.overridden(positions, position, requested.to);
         // More callers on a rung pass its gate again, also on the way down to it: it may have been forced, or the
         // evidence may have turned bad since.
-        let mut missing = match requested.to.below().filter(|_| is_raised(requested.to)) {
+        let mut unmet = match requested.to.below().filter(|_| is_raised(requested.to)) {
             Some(below) => self.unmet_conditions_of_gate(positions, position, below, requested.to),
             None => self.unmet_conditions(positions, position, requested.to),
         };
@@ -85,12 +85,12 @@ impl Gate {
             false => Vec::new(),
         };
         let is_dark_shut = !of_dark.is_empty();
-        missing.extend(of_dark);
+        unmet.extend(of_dark);
         let Some(reason) = requested.reason.clone().filter(|_| requested.force) else {
-            return if missing.is_empty() {
+            return if unmet.is_empty() {
                 Ok(AllowedMove { overridden: earlier })
             } else {
-                Err(MoveRefusal::GateShut(missing))
+                Err(MoveRefusal::GateShut(unmet))
             };
         };
         // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
@@ -106,7 +106,7 @@ impl Gate {
         // A flip by force to the state that only the file had set overrides every gate below that state.
         let overridden_now = if position.inputs.has_no_flip && stays {
             Some(State::Off)
-        } else if missing.is_empty() {
+        } else if unmet.is_empty() {
             // On the way down to `live` no gate is shut, but the route would be held.
             let is_held = requested.to == State::Live && self.harmful_in_live(positions, position).is_some();
             (is_held || accepts_change).then_some(State::Dark)
@@ -211,7 +211,7 @@ impl Gate {
         self.unmet_of_family(positions, position, from, to).map(|unmet| unmet.why).collect()
     }
 
-    /// Why one gate is shut: first what the route itself lacks, then what its followers lack.
+    /// Why one gate is shut: first the conditions of the route itself, then those of its followers.
     pub(super) fn unmet_of_family<'a>(
         &'a self,
         positions: &'a Positions,
@@ -219,11 +219,12 @@ impl Gate {
         from: State,
         to: State,
     ) -> impl Iterator<Item = Unmet> + 'a {
-        let of_followers = (to == State::Live).then(|| self.followers_lack(positions, position)).into_iter().flatten();
+        let of_followers =
+            (to == State::Live).then(|| self.unmet_of_followers(positions, position)).into_iter().flatten();
         self.unmet(positions, position, from, to).into_iter().chain(of_followers.map(Unmet::from))
     }
 
-    /// What one gate lacks of the route itself: first of its evidence, then of the other conditions.
+    /// The conditions of one gate that the route itself does not meet: first of its evidence, then the others.
     fn unmet(&self, positions: &Positions, position: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
         // Until its creator is dark, a follower has no instances on which it could be compared; and the creator cannot
         // go to dark before the follower. So this gate asks for no evidence.
@@ -232,17 +233,17 @@ impl Gate {
             return Vec::new();
         }
         let is_live_for_all = position.inputs.shares.live == Percent::ALL;
-        let missing = gate(&self.evidence_of(positions, position), from, to, is_live_for_all).err().unwrap_or_default();
+        let unmet = gate(&self.evidence_of(positions, position), from, to, is_live_for_all).err().unwrap_or_default();
         let beside_evidence = self.unmet_beside_evidence(positions, position, from, to);
-        missing.into_iter().map(Unmet::from).chain(beside_evidence).collect()
+        unmet.into_iter().map(Unmet::from).chain(beside_evidence).collect()
     }
 
-    /// What the evidence of a creator's followers lacks for `live`. They went there first, but the engine answers their
-    /// requests only for instances that it has created: so their gate is asked again when the creator goes to `live`,
-    /// since changed files may have started their evidence anew. Force that overrides a follower's gate holds here too.
-    /// This is asked of moves, and of a creator for which force overrode this gate: what happens to a follower later
-    /// does not change what its creator has reached by evidence.
-    fn followers_lack<'a>(
+    /// What the evidence of a creator's followers does not meet for `live`. They went there first, but the engine
+    /// answers their requests only for instances that it has created: so their gate is asked again when the creator
+    /// goes to `live`, since changed files may have started their evidence anew. Force that overrides a follower's gate
+    /// holds here too. This is asked of moves, and of a creator for which force overrode this gate: what happens to a
+    /// follower later does not change what its creator has reached by evidence.
+    fn unmet_of_followers<'a>(
         &'a self,
         positions: &'a Positions,
         position: &'a RoutePosition,
@@ -254,12 +255,12 @@ impl Gate {
         in_live.filter(move |follower| !is_forced(follower)).flat_map(|follower| {
             let is_live_for_all = follower.inputs.shares.live == Percent::ALL;
             let evidence = self.evidence_of(positions, follower);
-            let missing = gate(&evidence, State::Dark, State::Live, is_live_for_all).err().unwrap_or_default();
+            let unmet = gate(&evidence, State::Dark, State::Live, is_live_for_all).err().unwrap_or_default();
             let not_compared = match follower.rung() {
                 State::Only => ", but nothing is compared in `only`: flip it down to `live` first",
                 _ => "",
             };
-            missing.into_iter().map(move |why| format!("of its follower `{}`: {why}{not_compared}", follower.route.id))
+            unmet.into_iter().map(move |why| format!("of its follower `{}`: {why}{not_compared}", follower.route.id))
         })
     }
 
@@ -271,11 +272,11 @@ impl Gate {
         from: State,
         to: State,
     ) -> Vec<Unmet> {
-        let conditions = self.conditions.iter().flat_map(|condition| condition.missing(&position.route, from, to));
-        let mut missing: Vec<Unmet> = conditions.collect();
+        let conditions = self.conditions.iter().flat_map(|condition| condition.unmet(&position.route, from, to));
+        let mut unmet: Vec<Unmet> = conditions.collect();
         if (from, to) == (State::Live, State::Only) {
             let below = position.route.cohorts.iter().filter(|cohort| cohort.state < State::Live);
-            missing.extend(below.map(|Cohort { name, state, .. }| {
+            unmet.extend(below.map(|Cohort { name, state, .. }| {
                 format!(
                     "the cohort `{name}` keeps callers in `{state}`: `only` holds for everybody, so the engine would get \
                      their requests too"
@@ -283,7 +284,7 @@ impl Gate {
                 .into()
             }));
             if self.is_changed_since_evidence(positions, position) {
-                missing.push(
+                unmet.push(
                     format!(
                         "its workflow, rules, `match` or services were changed since its evidence, and the new version was not \
                          compared: flip `{}` to `dark` or lower to have it compared, and raise it again",
@@ -293,16 +294,16 @@ impl Gate {
                 );
             }
             // In `only` nothing is held, so a route that is held now must not go there.
-            missing.extend(self.held(positions, position).map(|unrecorded| unrecorded.why.into()));
+            unmet.extend(self.held(positions, position).map(|unrecorded| unrecorded.why.into()));
         }
         if to == State::Live {
             let unrecorded = self.unknown_retries(positions, position).into_iter();
             let unrecorded = unrecorded
                 .chain(self.requests_without_record(positions, position))
                 .chain(self.unrecorded_since_copy(positions, position));
-            missing.extend(unrecorded.map(|unrecorded| unrecorded.why.into()));
+            unmet.extend(unrecorded.map(|unrecorded| unrecorded.why.into()));
         }
-        missing
+        unmet
     }
 
     /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is

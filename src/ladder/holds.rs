@@ -35,12 +35,12 @@ pub(super) fn set_held(position: &mut RoutePosition, UnknownRetries { until, why
 }
 
 /// Why a route stays where it was held, as a sentence.
-pub(super) fn not_returned(position: &RoutePosition, lacks: &[String]) -> String {
+pub(super) fn not_returned(position: &RoutePosition, unmet: &[String]) -> String {
     format!(
         "was held at `{HELD_AT}` and does not return to `{}` by itself: {}. It is judged again when the files are next \
          read; flip it to `live` as soon as its gate is open",
         position.inputs.requested,
-        lacks.join("; ")
+        unmet.join("; ")
     )
 }
 
@@ -85,10 +85,10 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
 /// The highest rung, at most the route's own, that does not need the `key` which the route lacks: a rung with a share
 /// of 100 %, or one other than `dark` and `live`. With a `key`, the route's own rung.
 fn highest_by_key(position: &RoutePosition) -> State {
-    let lacks_key =
+    let needs_key =
         |rung: State| matches!(rung, State::Dark | State::Live) && position.inputs.shares.of(rung) < Percent::ALL;
     let mut rung = position.rung();
-    while let Some(below) = rung.below().filter(|_| position.route.key.is_none() && lacks_key(rung)) {
+    while let Some(below) = rung.below().filter(|_| position.route.key.is_none() && needs_key(rung)) {
         rung = below;
     }
     rung

@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use metrics::Gauge;
 
 use super::export;
-use super::lowered_routes::{Lowered, LoweredRoutes};
-use super::overtaken::keep_below_only;
+use super::lowered_routes::{LoweredRoutes, Lowering};
+use super::overtaken::cap_below_only;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::DeclaredFiles;
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
@@ -29,7 +29,7 @@ use crate::store::FlipRecord;
 pub(super) struct InForce {
     inputs: Mutex<Inputs>,
     flags: Arc<ArcSwap<FlagSet>>,
-    /// How many flips wait to be recorded.
+    /// How many flips are unrecorded.
     unrecorded: Gauge,
 }
 
@@ -45,9 +45,9 @@ pub(super) struct Inputs {
     /// Which routes persons have lowered, or left where they are, since the start: a flip up that was asked for before
     /// that does not raise them.
     pub lowered: LoweredRoutes,
-    /// Whether a task records the flips that wait.
+    /// Whether a task records the unrecorded flips.
     is_recording: bool,
-    /// Whether no person's flip may wait any more, because the process ends.
+    /// Whether no person's flip may be in force before the store has it, because the process ends.
     pub is_ending: bool,
     /// The states to which the write to the store that is under way moves routes: a restart may find them.
     pub outstanding: OutstandingWrite,
@@ -79,7 +79,7 @@ impl Inputs {
         self.state_inputs(position).effective(self.freeze())
     }
 
-    /// Whether a flip of a route waits to be recorded.
+    /// Whether the store does not have a flip of a route yet.
     pub fn has_unrecorded_flip(&self, route: &RouteId) -> bool {
         self.unrecorded.iter().any(|unrecorded| unrecorded.is_of(route))
     }
@@ -89,7 +89,7 @@ impl Inputs {
         let Some(unrecorded) = self.unrecorded.iter().find(|unrecorded| unrecorded.is_of(&route.id)) else {
             return false;
         };
-        self.outstanding.target(route).max(Some(unrecorded.stored)) >= Some(State::Live)
+        self.outstanding.target(route).max(Some(unrecorded.restart_state)) >= Some(State::Live)
     }
 
     fn flag_set(&self) -> FlagSet {
@@ -150,8 +150,8 @@ impl InForce {
         (inputs.kill_switch.version(), inputs.freeze())
     }
 
-    /// Sets the positions of the routes and the flips that wait, if they were computed from the newest ones. Returns
-    /// the routes that it keeps below `only`, because a freeze is in force and they were not in `only` before; `None`
+    /// Sets the positions of the routes and the unrecorded flips, if they were computed from the newest ones. Returns
+    /// the routes that it caps below `only`, because a freeze is in force and they were not in `only` before; `None`
     /// if nothing was set, because they were not computed from the newest ones.
     #[must_use]
     pub fn set_positions(
@@ -167,7 +167,7 @@ impl InForce {
             }
             // The first set of a process has what was in force before its start.
             overtaken = Some(match inputs.has_files && inputs.freeze() != Freeze::No {
-                true => keep_below_only(&inputs.positions, &mut positions),
+                true => cap_below_only(&inputs.positions, &mut positions),
                 false => Vec::new(),
             });
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));
@@ -181,24 +181,24 @@ impl InForce {
         overtaken
     }
 
-    /// Notes that a person flipped a route to the state that it has, which was found when this many moves had been
-    /// made. Returns whether it is noted: not if a route has moved since.
+    /// Notes that a person flipped a route to the state that it has. `found_at` is [`Inputs::moves`] when that was
+    /// found. Returns whether it is noted: not if a route has moved since.
     #[must_use]
-    pub fn note_unchanged(&self, route: &RouteId, left: Lowered, found_at: u64) -> bool {
+    pub fn note_unchanged(&self, route: &RouteId, unchanged: Lowering, found_at: u64) -> bool {
         let mut inputs = self.lock();
         let is_newest = inputs.moves == found_at;
         if is_newest {
-            inputs.lowered.add(route, left);
+            inputs.lowered.add(route, unchanged);
         }
         is_newest
     }
 
     /// Notes that a person has lowered a route, or left it where it is.
-    pub fn note_lowered(&self, route: &RouteId, lowered: Lowered) {
+    pub fn note_lowered(&self, route: &RouteId, lowered: Lowering) {
         self.lock().lowered.add(route, lowered);
     }
 
-    /// Removes the flips that the store has recorded now from those that wait. Each comes with its id
+    /// Removes the flips that the store has recorded now from the unrecorded ones. Each comes with its id
     /// ([`UnrecordedFlip::id`]).
     pub fn set_recorded(&self, recorded: Vec<(u64, FlipRecord)>) {
         self.change(|inputs| {
@@ -211,10 +211,10 @@ impl InForce {
                     inputs.positions.set_last_flip(&route, flip.clone());
                     inputs.unrecorded.remove(index).recorded.send_replace(Some(flip));
                 } else {
-                    // A newer flip of the route waits in the place of this one. The store has this one now, so that the
-                    // newer one starts from the state to which this one went.
+                    // A newer unrecorded flip of the route has replaced this one. The store has this one now, so that
+                    // the newer one starts from the state to which this one went.
                     let newer = &mut inputs.unrecorded[index];
-                    newer.stored = state_of(&flip);
+                    newer.restart_state = state_of(&flip);
                     newer.flip.from = flip.to;
                 }
             }
@@ -231,7 +231,7 @@ impl InForce {
         });
     }
 
-    /// Whether the caller has to start the task that records the flips that wait: there are some, and no task does.
+    /// Whether the caller has to start the task that records the unrecorded flips: there are some, and no task does.
     pub fn begin_recording(&self) -> bool {
         let mut inputs = self.lock();
         let begins = !inputs.unrecorded.is_empty() && !inputs.is_recording;
@@ -239,15 +239,15 @@ impl InForce {
         begins
     }
 
-    /// Called by the task that records flips: whether any still wait. If none do, that task must end, and the next flip
-    /// starts another one.
+    /// Called by the task that records flips: whether any is still unrecorded. If none is, that task must end, and the
+    /// next flip starts another one.
     pub fn continue_recording(&self) -> bool {
         let mut inputs = self.lock();
         inputs.is_recording = !inputs.unrecorded.is_empty();
         inputs.is_recording
     }
 
-    /// From now on no flip that waits is added, except one that takes back a flip to `only` that a freeze overtook.
+    /// From now on no unrecorded flip is added, except one that reverts a flip to `only` that a freeze overtook.
     pub fn end(&self) {
         let mut inputs = self.lock();
         inputs.is_ending = true;
@@ -265,7 +265,7 @@ impl InForce {
         self.change(|inputs| inputs.kill_switch.set(version, freeze))
     }
 
-    /// Sets the engine's health, with the number of the observation. Returns whether that changed anything.
+    /// Sets the engine's health, with the number of the check. Returns whether that changed anything.
     pub fn set_health(&self, version: u64, healthy: bool) -> bool {
         self.change(|inputs| inputs.health.set(version, healthy))
     }

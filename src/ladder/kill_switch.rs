@@ -1,7 +1,7 @@
 //! The kill switch: puts freezes in force, and tracks whether the store has them.
 //!
 //! Always true: changes are numbered in this process in the order in which they were requested, and an older change has
-//! no effect after a newer one. The newest freeze that is not in the store is in the `pending` slot until it, or the
+//! no effect after a newer one. The newest freeze that is not in the store is in the `unrecorded` slot until it, or the
 //! end of the freeze, is recorded. The freeze in force and the slot change under the same lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use metrics::Gauge;
 use tokio::sync::watch;
 
 use super::in_force::InForce;
-use super::positions::freeze_word;
+use super::positions::freeze_name;
 use super::types::FreezeError;
 use crate::clock;
 use crate::flag::Freeze;
@@ -18,26 +18,26 @@ use crate::store::FlipRecord;
 
 /// The kill switch of this process, and what of it the store has.
 pub(super) struct FreezeRecords {
-    state: Mutex<PendingFreezeState>,
+    state: Mutex<FreezeState>,
     /// The newest change that the store has.
     recorded: watch::Sender<(u64, Option<FlipRecord>)>,
-    unrecorded: Gauge,
+    unrecorded_gauge: Gauge,
 }
 
 #[derive(Default)]
-struct PendingFreezeState {
+struct FreezeState {
     /// The number of the newest change that was requested.
     version: u64,
     /// The number of the newest freeze.
     newest_freeze: u64,
-    pending: Option<PendingFreeze>,
-    /// Whether a task writes `pending` to the store.
+    unrecorded: Option<UnrecordedFreeze>,
+    /// Whether a task writes `unrecorded` to the store.
     is_recording: bool,
 }
 
 /// A freeze that is in force and that the store does not have yet.
 #[derive(Clone)]
-pub(super) struct PendingFreeze {
+pub(super) struct UnrecordedFreeze {
     pub version: u64,
     pub flip: FlipRecord,
 }
@@ -46,17 +46,17 @@ pub(super) struct PendingFreeze {
 pub(super) struct FreezeEnd {
     pub flip: FlipRecord,
     /// The freeze that ends, if the store does not have it yet: both are recorded together.
-    pub pending: Option<FlipRecord>,
+    pub unrecorded: Option<FlipRecord>,
 }
 
 impl FreezeRecords {
     pub fn new() -> Self {
-        let unrecorded = metrics::gauge!("pointsman_freeze_unrecorded");
-        unrecorded.set(0.0);
-        Self { state: Mutex::default(), recorded: watch::Sender::new((0, None)), unrecorded }
+        let unrecorded_gauge = metrics::gauge!("pointsman_freeze_unrecorded");
+        unrecorded_gauge.set(0.0);
+        Self { state: Mutex::default(), recorded: watch::Sender::new((0, None)), unrecorded_gauge }
     }
 
-    fn state(&self) -> MutexGuard<'_, PendingFreezeState> {
+    fn state(&self) -> MutexGuard<'_, FreezeState> {
         // A poisoned lock is usable: the slot is set in one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,7 +71,7 @@ impl FreezeRecords {
         freeze: Freeze,
         reason: Option<String>,
         by: String,
-    ) -> Result<PendingFreeze, FreezeError> {
+    ) -> Result<UnrecordedFreeze, FreezeError> {
         let mut state = self.state();
         let from = in_force.inputs().freeze();
         if freeze < from {
@@ -79,15 +79,15 @@ impl FreezeRecords {
         }
         state.version += 1;
         let mut flip = record(from, freeze, reason, by);
-        if let Some(before) = &state.pending {
+        if let Some(before) = &state.unrecorded {
             // The freeze that was in the slot is never recorded: this one replaces it.
             flip.from.clone_from(&before.flip.from);
         }
-        let pending = PendingFreeze { version: state.version, flip };
-        in_force.set_freeze(pending.version, freeze);
-        (state.newest_freeze, state.pending) = (pending.version, Some(pending.clone()));
-        self.unrecorded.set(1.0);
-        Ok(pending)
+        let unrecorded = UnrecordedFreeze { version: state.version, flip };
+        in_force.set_freeze(unrecorded.version, freeze);
+        (state.newest_freeze, state.unrecorded) = (unrecorded.version, Some(unrecorded.clone()));
+        self.unrecorded_gauge.set(1.0);
+        Ok(unrecorded)
     }
 
     /// Numbers a request to end the freeze. A freeze that is set later has a higher number and is not ended by it.
@@ -110,10 +110,10 @@ impl FreezeRecords {
     ) -> Result<FreezeEnd, FreezeError> {
         let state = self.state();
         if state.newest_freeze > version {
-            return Err(FreezeError::Overtaken);
+            return Err(FreezeError::Superseded);
         }
         let flip = record(in_force.inputs().freeze(), Freeze::No, reason, by);
-        Ok(FreezeEnd { flip, pending: state.pending.as_ref().map(|pending| pending.flip.clone()) })
+        Ok(FreezeEnd { flip, unrecorded: state.unrecorded.as_ref().map(|unrecorded| unrecorded.flip.clone()) })
     }
 
     /// The end of the freeze was recorded: puts it in force, unless a newer freeze is in force.
@@ -125,21 +125,21 @@ impl FreezeRecords {
 
     /// The freeze in the slot, for the caller to record: the caller is then the only task that records. `None` if the
     /// slot is empty, or if another task records already.
-    pub fn begin_recording(&self) -> Option<PendingFreeze> {
+    pub fn begin_recording(&self) -> Option<UnrecordedFreeze> {
         let mut state = self.state();
         if state.is_recording {
             return None;
         }
-        state.is_recording = state.pending.is_some();
-        state.pending.clone()
+        state.is_recording = state.unrecorded.is_some();
+        state.unrecorded.clone()
     }
 
     /// For the task that records: the freeze that is in the slot now. If the slot is empty, the task has to stop, and
     /// another one may begin.
-    pub fn next_pending(&self) -> Option<PendingFreeze> {
+    pub fn next_unrecorded(&self) -> Option<UnrecordedFreeze> {
         let mut state = self.state();
-        state.is_recording = state.pending.is_some();
-        state.pending.clone()
+        state.is_recording = state.unrecorded.is_some();
+        state.unrecorded.clone()
     }
 
     /// The store has this freeze.
@@ -148,9 +148,9 @@ impl FreezeRecords {
     }
 
     /// The store has this change: empties the slot unless it has a newer freeze, and wakes the tasks that wait for it.
-    fn mark_recorded(&self, state: &mut PendingFreezeState, version: u64, flip: &FlipRecord) {
-        state.pending.take_if(|pending| pending.version <= version);
-        self.unrecorded.set(f64::from(u8::from(state.pending.is_some())));
+    fn mark_recorded(&self, state: &mut FreezeState, version: u64, flip: &FlipRecord) {
+        state.unrecorded.take_if(|unrecorded| unrecorded.version <= version);
+        self.unrecorded_gauge.set(f64::from(u8::from(state.unrecorded.is_some())));
         self.recorded.send_modify(|newest| {
             if version > newest.0 {
                 *newest = (version, Some(flip.clone()));
@@ -164,13 +164,13 @@ impl FreezeRecords {
     }
 
     /// The freeze in force, if the store does not have it.
-    pub fn unrecorded(&self) -> Option<PendingFreeze> {
-        self.state().pending.clone()
+    pub fn unrecorded(&self) -> Option<UnrecordedFreeze> {
+        self.state().unrecorded.clone()
     }
 
     /// Waits until the freeze in force is in the store.
     pub async fn wait_all_recorded(&self) {
-        while let Some(PendingFreeze { version, .. }) = self.unrecorded() {
+        while let Some(UnrecordedFreeze { version, .. }) = self.unrecorded() {
             self.wait_recorded(version).await;
         }
     }
@@ -188,8 +188,8 @@ fn record(from: Freeze, to: Freeze, reason: Option<String>, by: String) -> FlipR
     FlipRecord {
         number: 0,
         route: None,
-        from: freeze_word(from).to_owned(),
-        to: freeze_word(to).to_owned(),
+        from: freeze_name(from).to_owned(),
+        to: freeze_name(to).to_owned(),
         shares: None,
         by,
         at: clock::now(),

@@ -19,19 +19,19 @@ use crate::names::RouteId;
 use crate::store::LiveBasis;
 
 impl Gate {
-    /// What evidence and the other conditions lack for the gate to `live`, as sentences.
-    fn lacks_for_live(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
+    /// Which conditions of the gate to `live` do not hold, as sentences.
+    fn unmet_for_live(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
         self.unmet_of_family(positions, position, State::Dark, State::Live).map(|unmet| unmet.why).collect()
     }
 
     /// Whether a route is marked as changed, and the gate to `live` would still be shut.
     pub(super) fn is_changed_since_evidence(&self, positions: &Positions, position: &RoutePosition) -> bool {
-        is_changed(positions, position) && !self.lacks_for_live(positions, position).is_empty()
+        is_changed(positions, position) && !self.unmet_for_live(positions, position).is_empty()
     }
 
-    /// Why a route that is below `live` without a flip does not return there although nothing holds it any more; empty
-    /// if it returns.
-    pub(super) fn lacks_to_return(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
+    /// Why a route whose hold is over does not return to `live`, although nothing holds it any more; empty if it
+    /// returns.
+    pub(super) fn unmet_for_return(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
         let is_live = position.last.as_ref().map(state_of) >= Some(State::Live);
         let Some(live) = of_route(positions, &position.route).filter(|live| live.is_held && is_live) else {
             return Vec::new();
@@ -40,7 +40,7 @@ impl Gate {
             return Vec::new();
         }
         if differs(positions, position, live) {
-            return self.lacks_for_live(positions, position);
+            return self.unmet_for_live(positions, position);
         }
         open_mismatches(&self.evidence_of(positions, position)).into_iter().collect()
     }
@@ -48,7 +48,7 @@ impl Gate {
     /// Whether some route that is marked as changed loses that mark now, because its evidence opens the gate to `live`.
     pub(super) fn ends_a_mark(&self, positions: &Positions) -> bool {
         let mut marked = positions.routes.values().filter(|at| at.inputs.is_changed);
-        marked.any(|position| self.lacks_for_live(positions, position).is_empty())
+        marked.any(|position| self.unmet_for_live(positions, position).is_empty())
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn update(positions: &mut Positions, moves: &[Move], accepting: &BTre
         let keeps = changed.is_some()
             && !goes_up
             && !accepting.contains(id)
-            && !gate.lacks_for_live(positions, position).is_empty();
+            && !gate.unmet_for_live(positions, position).is_empty();
         let basis = match changed.filter(|_| keeps) {
             Some(live) => live.basis.clone(),
             None => positions.declared.bases.get(id).cloned(),

@@ -11,7 +11,7 @@ use crate::names::RouteId;
 
 /// When a person last asked to lower a route or to leave it where it is, at which state, and who.
 #[derive(Clone)]
-pub(super) struct Lowered {
+pub(super) struct Lowering {
     pub at: Instant,
     pub to: State,
     pub by: String,
@@ -19,24 +19,24 @@ pub(super) struct Lowered {
 
 /// The routes that persons have lowered, or left where they are, since the start of the process.
 #[derive(Clone, Default)]
-pub(super) struct LoweredRoutes(BTreeMap<RouteId, Lowered>);
+pub(super) struct LoweredRoutes(BTreeMap<RouteId, Lowering>);
 
 impl LoweredRoutes {
     pub fn note(&mut self, unrecorded: &UnrecordedFlip) {
         let (Some(route), Some(at)) = (&unrecorded.flip.route, unrecorded.asked) else { return };
-        self.add(route, Lowered { at, to: state_of(&unrecorded.flip), by: unrecorded.flip.by.clone() });
+        self.add(route, Lowering { at, to: state_of(&unrecorded.flip), by: unrecorded.flip.by.clone() });
     }
 
     /// Records that a person lowered a route or left it where it is. Of two such flips the one that was asked for later
-    /// is kept, in whatever order they are recorded here.
-    pub fn add(&mut self, route: &RouteId, lowered: Lowered) {
-        if self.0.get(route).is_none_or(|known| known.at <= lowered.at) {
-            self.0.insert(route.clone(), lowered);
+    /// counts, in whatever order they are recorded here.
+    pub fn add(&mut self, route: &RouteId, lowering: Lowering) {
+        if self.0.get(route).is_none_or(|known| known.at <= lowering.at) {
+            self.0.insert(route.clone(), lowering);
         }
     }
 
     /// The newest of them for a route, if it was asked for at this time or later.
-    pub fn since(&self, asked: Instant, route: &Route) -> Option<&Lowered> {
+    pub fn since(&self, asked: Instant, route: &Route) -> Option<&Lowering> {
         let own = route.ids().filter_map(|id| self.0.get(id));
         own.filter(|lowered| lowered.at >= asked).max_by_key(|lowered| lowered.at)
     }

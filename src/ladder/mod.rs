@@ -6,9 +6,9 @@
 //!
 //! - A flip up is in the store before it is in force, and so are new files and the end of a freeze. A freeze
 //!   (`kill_switch`) and a flip down (`unrecorded_flips`) are in force at once, whatever the store does, and are
-//!   recorded afterwards (`record_later`).
+//!   recorded afterwards (`record_unrecorded`).
 //! - The set in force was checked as a whole. Moves other than flips down happen one after the other.
-//! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is taken back (`overtaken`).
+//! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is reverted (`overtaken`).
 //! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing
 //!   (`in_force`).
 //!
@@ -19,6 +19,19 @@
 //! nothing changes. A restart before a flip down or a freeze is recorded loses it. When the store's reply was lost, the
 //! outcome is looked up until it is known (`record`); the caller is told within a bound that it is not known yet. A
 //! caller that goes away in the middle of a move does not stop it.
+//!
+//! The words of this module, each in one sense:
+//!
+//! - *unrecorded*: in force, and not in the store yet (a flip down, a freeze); *pending*: asked for, and not in force
+//!   yet (it waits for other moves or for the store); *outstanding*: a write to the store that has not been answered.
+//! - *held*: kept at `dark` without a flip, while retries of requests that legacy served may come whose keys are not
+//!   known (`holds`, `unknown_retries`); *released*: the hold is over; *returns*: a route goes back up to the state of
+//!   its last recorded flip without another flip, by a release or by a restart that lost an unrecorded flip down.
+//! - *stored declaration*: what a route's file said when files were last put in force; only a difference from it moves
+//!   the route; *absent*: a route with one that the files do not have now; *re-added*: the files have it again.
+//! - *renamed back*: the files give a route an earlier id again; *unlisted*: its id in between, which they do not list.
+//! - *overtaken*: a flip to `only` that a freeze came before; *reverted*: it is undone by a second flip.
+//! - *unmet*: a condition of a gate that does not hold; *orphaned*: an instance that no route would follow up.
 
 mod cohort_reasons;
 mod command;
@@ -33,28 +46,28 @@ mod horizon;
 mod in_force;
 mod kill_switch;
 mod larger_share;
-mod later_ids;
+mod leaving_only;
 mod live_basis;
-mod lowered_meanwhile;
 mod lowered_routes;
 mod mover;
-mod only;
 mod orphans;
+mod outdated_moves;
 mod overtaken;
-mod parted;
 mod passing_commands;
 mod pending_shares;
 mod positions;
+mod re_added;
 mod reassigned_requests;
 mod record;
-mod record_later;
-mod returned;
+mod record_unrecorded;
+mod renamed_back;
+mod revert_overtaken;
 mod scopes;
 mod shares;
 mod status;
-mod take_back;
 mod types;
 mod unknown_retries;
+mod unlisted_ids;
 mod unrecorded_flips;
 mod versioned;
 
@@ -71,23 +84,22 @@ use tokio::task::JoinError;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use command::FlipCommand;
-pub use later_ids::with_later_ids;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
-    DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener, MoveRequest,
-    StoreSilent, UnknownRetries, Unmet,
+    CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
+    LadderParts, MoveRequest, StoreSilent, UnknownRetries, Unmet,
 };
+pub use unlisted_ids::with_unlisted_ids;
 
 use self::down::FlipDownOutcome;
 use self::gate::Gate;
 use self::mover::Mover;
 use self::pending_shares::LargerShare;
-use self::record_later::UnrecordedMoves;
+use self::record_unrecorded::UnrecordedMoves;
 use crate::clock;
-use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
-use crate::store::{FlipRecord, StoreError, StoreHandle};
+use crate::store::{FlipRecord, StoreError};
 
 /// How long a call that sets the kill switch waits until it is recorded. It is in force before that.
 const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
@@ -97,32 +109,11 @@ pub struct Ladder {
     mover: Arc<Mover>,
     /// Held for a whole reload.
     reload_lock: Arc<tokio::sync::Mutex<()>>,
-    observations: AtomicU64,
+    checks: AtomicU64,
     /// The lost moves that are in the log already.
     logged_lost: Mutex<UnrecordedMoves>,
     answer_within: Duration,
 }
-
-/// What a ladder is made from.
-pub struct LadderParts {
-    /// Where flips and declarations are kept.
-    pub store: StoreHandle,
-    /// The evidence by which gates judge.
-    pub evidence: Arc<Evidence>,
-    /// The other conditions of the gates.
-    pub conditions: Vec<Arc<dyn GateCondition>>,
-    /// How long after a first try a client's retry may come (`retry_window_s`).
-    pub retry_window: Duration,
-    /// See [`crate::affinity::StoreAffinity::copy_started`].
-    pub copy_started: Option<Timestamp>,
-    /// How long a move waits for the store before the caller is told that its outcome is not known yet.
-    pub answer_within: Duration,
-}
-
-/// The number of an observation of health or guard. It is assigned before the observation is made: of two observations,
-/// the one that began later counts, whichever ends first.
-#[derive(Clone, Copy, Debug)]
-pub struct CheckNumber(u64);
 
 impl Ladder {
     /// Takes the files' declarations and the store's flips, and puts the first set in force. The last flip of a route
@@ -145,8 +136,8 @@ impl Ladder {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let gate = Gate { evidence, conditions, retry_window, copy_started };
         let mover = Arc::new(Mover::open(declared, store, gate, flags).await?);
-        let (reload_lock, observations, logged_lost) = Default::default();
-        Ok(Arc::new(Self { mover, reload_lock, observations, logged_lost, answer_within }))
+        let (reload_lock, checks, logged_lost) = Default::default();
+        Ok(Arc::new(Self { mover, reload_lock, checks, logged_lost, answer_within }))
     }
 
     /// The set in force; readers load it once for each request.
@@ -175,10 +166,10 @@ impl Ladder {
     ) -> Result<Vec<FlipRecord>, FilesError> {
         let mover = Arc::clone(&self.mover);
         let reloading = Arc::clone(&self.reload_lock).lock_owned().await;
-        let searched = mover.search(declared).await?;
+        let prepared = mover.prepare(declared).await?;
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move {
-            let outcome = mover.reload(guard, read, searched, recorded).await;
+            let outcome = mover.reload(guard, read, prepared, recorded).await;
             mover.start_recording();
             drop(reloading);
             outcome
@@ -186,9 +177,9 @@ impl Ladder {
         work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
-    /// Returns routes that files held below `live` to it, once the retries for which they were held can no longer come.
-    /// Takes the mark `changed` from routes in `live` whose evidence opens the gate to `live` now. To be called
-    /// periodically; cheap while no route is held or marked.
+    /// Releases routes that are held below `live`, once the retries for which they are held can no longer come: they
+    /// return to `live`, or the reason against it is shown. Takes the mark `changed` from routes in `live` whose
+    /// evidence opens the gate to `live` now. To be called periodically; cheap while no route is held or marked.
     ///
     /// # Errors
     /// The store does not answer; nothing changed.
@@ -260,12 +251,12 @@ impl Ladder {
             return Ok(Frozen { flip, recorded: true });
         }
         let work = tokio::spawn(async move {
-            let pending = mover.freeze(freeze, reason, by).await?;
+            let unrecorded = mover.freeze(freeze, reason, by).await?;
             let recording = mover.clone();
             tokio::spawn(async move { recording.record_freezes().await });
-            let recorded = mover.kill_switch().wait_recorded(pending.version);
+            let recorded = mover.kill_switch().wait_recorded(unrecorded.version);
             let recorded = timeout(FREEZE_RECORDED_WITHIN, recorded).await.ok().flatten();
-            Ok(Frozen { recorded: recorded.is_some(), flip: recorded.unwrap_or(pending.flip) })
+            Ok(Frozen { recorded: recorded.is_some(), flip: recorded.unwrap_or(unrecorded.flip) })
         });
         work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
@@ -308,7 +299,7 @@ impl Ladder {
     /// To be called when the process ends: waits, for at most `within`, until the freeze and the flips down are
     /// recorded that the store does not have yet, and until the larger shares that follow flips down are set, and logs
     /// what is lost. Waits for a move that is under way too, because a freeze may have overtaken it, and then a flip
-    /// down takes it back. From this call on a flip down is refused.
+    /// down reverts it. From this call on a flip down is refused.
     pub async fn end_moves(&self, within: Duration) {
         let lost = self.mover.end_moves(within).await;
         self.log_lost(lost);
@@ -316,7 +307,7 @@ impl Ladder {
 
     /// To be called after [`Ladder::end_moves`], when no freeze can be set any more: waits until `until` at the latest
     /// for the record of a freeze that was set since, and logs what is lost and was not logged by `end_moves`. A freeze
-    /// may have taken back a flip to `only` meanwhile, by a flip down.
+    /// may have overtaken a flip to `only` meanwhile, and then a flip down reverted that.
     pub async fn end_freezes(&self, until: Instant) {
         let _in_time = timeout_at(until, self.mover.kill_switch().wait_all_recorded()).await;
         self.log_lost(UnrecordedMoves { larger_shares: Vec::new(), ..self.mover.unrecorded_moves() });
@@ -345,12 +336,13 @@ impl Ladder {
         logged.freeze = lost.freeze.or_else(|| logged.freeze.take());
     }
 
-    /// The number of an observation of the engine's health or of the guard that begins now.
+    /// The number of a check of the engine's health or of the guard that begins now.
     pub fn begin_check(&self) -> CheckNumber {
-        CheckNumber(self.observations.fetch_add(1, Ordering::SeqCst) + 1)
+        CheckNumber(self.checks.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    /// Sets the engine's health as observed. While it is unhealthy, routes below `only` create no new engine instances.
+    /// Sets the engine's health, as a check found it. While it is unhealthy, routes below `only` create no new engine
+    /// instances.
     pub fn set_health(&self, CheckNumber(version): CheckNumber, healthy: bool) {
         if !self.mover.in_force().set_health(version, healthy) {
             return;
@@ -362,7 +354,7 @@ impl Ladder {
         }
     }
 
-    /// Sets the highest state that the guard allows a route, as observed; `None` if it limits nothing.
+    /// Sets the highest state that the guard allows a route, as a check found it; `None` if it limits nothing.
     pub fn set_guard(&self, CheckNumber(version): CheckNumber, route: &RouteId, limit: Option<State>) {
         if self.mover.in_force().set_guard(route, version, limit) {
             match limit {

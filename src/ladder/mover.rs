@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::export::log;
-use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
+use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
 use super::gate::{AllowedMove, Gate, MoveRefusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
-use super::kill_switch::{FreezeEnd, FreezeRecords, PendingFreeze};
-use super::lowered_routes::Lowered;
+use super::kill_switch::{FreezeEnd, FreezeRecords, UnrecordedFreeze};
+use super::lowered_routes::Lowering;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
 use super::record::{Recorder, Recording, flip_record};
@@ -23,7 +23,7 @@ use super::types::{
     ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{files, holds, live_basis, only, orphans, overtaken, passing_commands, scopes, status};
+use super::{files, holds, leaving_only, live_basis, orphans, overtaken, passing_commands, scopes, status};
 use crate::clock;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
@@ -58,9 +58,9 @@ impl Mover {
         let recorder = Recorder::new(store.clone(), &flips);
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
-        let searched = search(&store, &before, declared).await?;
+        let prepared = prepare(&store, &before, declared).await?;
         let CheckedFiles { after, moves, may_orphan: _ } =
-            check_and_adopt(&gate, &before, searched, ReadKind::Start { has_served })?;
+            check_and_adopt(&gate, &before, prepared, ReadKind::Start { has_served })?;
         for position in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %position.route.id,
@@ -68,7 +68,7 @@ impl Mover {
                  are performed again"
             );
         }
-        for id in only::removed_in_only(&before, &after) {
+        for id in leaving_only::removed_in_only(&before, &after) {
             tracing::error!(
                 route = %id,
                 "this route was in `only`, and the files do not have it or its workflow any more: legacy gets its requests \
@@ -120,27 +120,27 @@ impl Mover {
         other.apply_freeze(version, freeze).await;
     }
 
-    /// What the check of new files needs from the store. Called without the lock of moves: it may take long, and a flip
-    /// must not wait for it.
-    pub async fn search(&self, declared: DeclaredFiles) -> Result<SearchedFiles, StoreError> {
-        search(&self.store, &self.in_force.inputs().positions, declared).await
+    /// Reads what the check of new files needs from the store. Called without the lock of moves: it may take long, and
+    /// a flip must not wait for it.
+    pub async fn prepare(&self, declared: DeclaredFiles) -> Result<PreparedFiles, StoreError> {
+        prepare(&self.store, &self.in_force.inputs().positions, declared).await
     }
 
-    /// No other reload may come between the search and this.
+    /// No other reload may come between [`Self::prepare`] and this.
     pub async fn reload(
         &self,
         moves_lock: MovesLock,
         read: Instant,
-        searched: SearchedFiles,
+        prepared: PreparedFiles,
         recorded: impl FnOnce() + Send,
     ) -> Result<Vec<FlipRecord>, FilesError> {
-        // If flips that wait cannot be recorded, files of which nothing has to be recorded come into force
+        // If unrecorded flips cannot be recorded, files of which nothing has to be recorded come into force
         // nevertheless.
-        let (before, all_recorded) = self.record_waiting_first(&moves_lock).await;
-        let searched = searched.brought_up_to_date(&self.store, &before).await?;
-        let judged = self.positions_for_outdated_files(read, &before, searched.routes());
+        let (before, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
+        let prepared = prepared.refreshed(&self.store, &before).await?;
+        let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
         let CheckedFiles { after, moves, may_orphan } =
-            check_and_adopt(&self.gate, &judged, searched, ReadKind::Reload)?;
+            check_and_adopt(&self.gate, &judged, prepared, ReadKind::Reload)?;
         let routes = after.declared.routes.clone();
         let flips = self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
         drop(moves_lock);
@@ -156,9 +156,9 @@ impl Mover {
         Ok(flips)
     }
 
-    /// Judges again the routes that are held below `live` and whose time of being held is over.
+    /// Judges again the routes that are held below `live` and whose hold is over.
     pub async fn release_held(&self, guard: MovesLock) -> Result<(), StoreError> {
-        let (before, all_recorded) = self.record_waiting_first(&guard).await;
+        let (before, all_recorded) = self.record_unrecorded_first(&guard).await;
         all_recorded?;
         let now = clock::now();
         if before.held_until().is_none_or(|until| until > now) && !self.gate.ends_a_mark(&before) {
@@ -169,7 +169,7 @@ impl Mover {
     }
 
     /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. `all_recorded` is an
-    /// error while flips down wait that the store did not record. Then nothing is recorded, because it would come
+    /// error while there are flips down that the store did not record. Then nothing is recorded, because it would come
     /// before them: the error is returned if there is something to record. Returns the flips.
     async fn record_and_apply(
         &self,
@@ -180,15 +180,15 @@ impl Mover {
         recorded: impl FnOnce() + Send,
     ) -> Result<Vec<FlipRecord>, StoreError> {
         let mut flips = Vec::new();
-        for step in moves {
-            let route = step.route.clone();
-            if matches!(step.from, State::Live | State::Only) && step.to < State::Live {
+        for made in moves {
+            let route = made.route.clone();
+            if matches!(made.from, State::Live | State::Only) && made.to < State::Live {
                 // A change of the files has no person to ask, so the horizon is logged.
                 for sentence in self.horizon_if_readable(&after, &route).await {
-                    tracing::warn!(%route, from = %step.from, to = %step.to, "{sentence}");
+                    tracing::warn!(%route, from = %made.from, to = %made.to, "{sentence}");
                 }
             }
-            flips.push(self.flip_record(&after, step, FlipSource::File.as_str().to_owned()));
+            flips.push(self.flip_record(&after, made, FlipSource::File.as_str().to_owned()));
         }
         // Files that change neither a state nor a declaration need no write to the store.
         let scopes = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
@@ -208,7 +208,7 @@ impl Mover {
         live_basis::log_changed(before, &self.in_force.inputs().positions);
         flips.iter().for_each(|flip| log(flip, FlipSource::File));
         if !overtaken.is_empty() {
-            self.take_back(&overtaken, before).await;
+            self.revert_overtaken(&overtaken, before).await;
         }
         Ok(flips)
     }
@@ -244,25 +244,25 @@ impl Mover {
         route: &RouteId,
         request: MoveRequest,
     ) -> Result<Flipped, FlipError> {
-        let (mut positions, all_recorded) = self.record_waiting_first(&guard).await;
+        let (mut positions, all_recorded) = self.record_unrecorded_first(&guard).await;
         let position = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
         let (from, to) = (position.rung(), request.to);
-        let lowered = Lowered { at: asked, to, by: request.by.clone() };
+        let lowered = Lowering { at: asked, to, by: request.by.clone() };
         if self.is_unchanged(position, &request) {
             self.in_force.note_lowered(route, lowered);
             return Ok(self.unchanged(position, request.by));
         }
         let goes_up = position.is_raised_by(&request);
         self.check_not_lowered_since(asked, &positions, position, &request)?;
-        let (requested, passed) = self.judge(&positions, position, &request)?;
+        let (requested, allowed) = self.judge(&positions, position, &request)?;
         all_recorded?;
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
         // declaration, so that the move is not judged again.
         let (now, before) = (position.declared(), positions.clone());
-        let (shares, reason, overridden) = (requested.shares, requested.reason, passed.overridden);
-        let step = Move { route: route.clone(), from, to, shares, reason, overridden };
-        let flip = self.flip_record(&positions, step, request.by);
-        positions.remembered.insert(route.clone(), now);
+        let (shares, reason, overridden) = (requested.shares, requested.reason, allowed.overridden);
+        let made = Move { route: route.clone(), from, to, shares, reason, overridden };
+        let flip = self.flip_record(&positions, made, request.by);
+        positions.stored_declarations.insert(route.clone(), now);
         if goes_up || requested.force {
             live_basis::accept(&mut positions, route, to);
         }
@@ -275,7 +275,7 @@ impl Mover {
         }
         log(&flip, FlipSource::Api);
         if !overtaken.is_empty() {
-            self.take_back(&overtaken, &before).await;
+            self.revert_overtaken(&overtaken, &before).await;
             return Err(FlipError::Refused { why: overtaken::refusal(route, from), commands: Vec::new() });
         }
         let effective = self.in_force.effective(route);
@@ -284,13 +284,13 @@ impl Mover {
     }
 
     /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes
-    /// that it keeps below `only` because of a freeze: the caller takes their flips back.
+    /// that it caps below `only` because of a freeze: the caller reverts their flips.
     pub(super) fn put_in_force(&self, mut positions: Positions) -> Vec<RouteId> {
         positions.routes.values_mut().for_each(|position| position.inputs.returns_at_restart = false);
         loop {
             let Inputs { mut unrecorded, moves, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();
-            unrecorded.retain_mut(|unrecorded| unrecorded.keep_in(&mut lowered, &self.gate));
+            unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, &self.gate));
             if let Some(overtaken) = self.set_positions(lowered, unrecorded, moves) {
                 // What was written is in the positions now.
                 self.in_force.set_outstanding(OutstandingWrite::default());
@@ -317,12 +317,12 @@ impl Mover {
         freeze: Freeze,
         reason: Option<String>,
         by: String,
-    ) -> Result<PendingFreeze, FreezeError> {
-        let pending = self.kill_switch.freeze(&self.in_force, freeze, reason, by)?;
-        self.obey(pending.version, freeze).await;
-        let FlipRecord { to, by, reason, .. } = &pending.flip;
+    ) -> Result<UnrecordedFreeze, FreezeError> {
+        let unrecorded = self.kill_switch.freeze(&self.in_force, freeze, reason, by)?;
+        self.obey(unrecorded.version, freeze).await;
+        let FlipRecord { to, by, reason, .. } = &unrecorded.flip;
         tracing::warn!(freeze = %to, %by, reason = reason.as_deref(), "the kill switch is in force");
-        Ok(pending)
+        Ok(unrecorded)
     }
 
     pub fn gate(&self) -> &Gate {
@@ -343,10 +343,10 @@ impl Mover {
         reason: Option<String>,
         by: String,
     ) -> Result<FlipRecord, FreezeError> {
-        let (positions, all_recorded) = self.record_waiting_first(&guard).await;
+        let (positions, all_recorded) = self.record_unrecorded_first(&guard).await;
         all_recorded?;
-        let FreezeEnd { flip, pending } = self.kill_switch.prepare_end(&self.in_force, version, reason, by)?;
-        let flips = pending.into_iter().chain([flip]).collect();
+        let FreezeEnd { flip, unrecorded } = self.kill_switch.prepare_end(&self.in_force, version, reason, by)?;
+        let flips = unrecorded.into_iter().chain([flip]).collect();
         let recorded = self.record(Recording { flips, declared: None }, &positions).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
         self.kill_switch.apply_recorded_end(&self.in_force, version, last);
@@ -363,9 +363,9 @@ impl Mover {
     }
 
     /// The record of a move, with the present evidence.
-    pub(super) fn flip_record(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
-        let evidence = positions.routes.get(&step.route).map(|position| self.gate.evidence_of(positions, position));
-        flip_record(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
+    pub(super) fn flip_record(&self, positions: &Positions, made: Move, by: String) -> FlipRecord {
+        let evidence = positions.routes.get(&made.route).map(|position| self.gate.evidence_of(positions, position));
+        flip_record(made, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 
     /// Records flips of these positions. Until the outcome is known, they count as possibly recorded.

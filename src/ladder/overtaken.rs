@@ -1,20 +1,20 @@
 //! Flips to `only` that a freeze overtook: it came in force while they waited for the store.
 //!
 //! A freeze does not lower a route in `only`, so such a flip must not come in force. The store has it by then, so it is
-//! taken back by another flip.
+//! reverted by another flip (`revert_overtaken`).
 //!
 //! Always true: while a freeze is in force, no set is in force in which a route is in `only` that was not in `only`
-//! before the freeze. In the store, the flip that takes back comes before the freeze, so that a restart does not find
+//! before the freeze. In the store, the flip that reverts it comes before the freeze, so that a restart does not find
 //! the route in `only` during a recorded freeze.
 
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX};
 use crate::flag::State;
 use crate::names::RouteId;
 
-/// Keeps routes that come to `only` on the rung that they had before, and returns them.
-pub(super) fn keep_below_only(before: &Positions, after: &mut Positions) -> Vec<RouteId> {
+/// Caps routes that come to `only` at the rung that they had before. Returns these routes.
+pub(super) fn cap_below_only(before: &Positions, after: &mut Positions) -> Vec<RouteId> {
     let is_in_only = |position: &RoutePosition| position.rung() == State::Only;
-    let mut kept = Vec::new();
+    let mut capped = Vec::new();
     for (id, position) in after.routes.iter_mut().filter(|(_, at)| is_in_only(at)) {
         if before.routes.get(id).is_some_and(is_in_only) {
             continue;
@@ -29,15 +29,15 @@ pub(super) fn keep_below_only(before: &Positions, after: &mut Positions) -> Vec<
         position.inputs.gate = Some(rungs.into_iter().min().unwrap_or(UNPROVEN_MAX));
         position.inputs.is_held = false;
         position.inputs.returns_at_restart = true;
-        kept.push(id.clone());
+        capped.push(id.clone());
     }
-    kept
+    capped
 }
 
 /// What the caller of a flip is told.
 pub(super) fn refusal(route: &RouteId, stays: State) -> String {
     format!(
-        "a freeze came in force while this flip waited for the store: it is taken back, and `{route}` stays in `{stays}`. \
+        "a freeze came in force while this flip waited for the store: it is reverted, and `{route}` stays in `{stays}`. \
          End the freeze first (`pointsman freeze --off`)"
     )
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::later_ids::LaterIds;
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::{DeclaredFiles, FlipSource, MoveRequest};
+use super::unlisted_ids::UnlistedIds;
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FileState, FlipRecord, LiveBasis, RetryScopes};
@@ -31,7 +31,7 @@ pub(super) struct RoutePosition {
     pub overrides_gate: bool,
     /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
-    /// The files hold the route below `live` until then; `None` if they do not.
+    /// When its hold below `live` ends; `None` if it is not held.
     pub held_until: Option<Timestamp>,
     /// When the hold of the first of its cohorts ends.
     pub cohorts_held_until: Option<Timestamp>,
@@ -42,13 +42,13 @@ pub(super) struct RoutePosition {
 pub(super) struct Positions {
     pub declared: DeclaredFiles,
     pub routes: BTreeMap<RouteId, RoutePosition>,
-    /// Ids of these routes that the files do not list, because they took a rename back.
-    pub later_ids: LaterIds,
+    /// Ids of these routes that the files do not list, because they renamed the routes back.
+    pub unlisted_ids: UnlistedIds,
     /// The last flip of every route that ever had one, also of those that are in no file now.
     pub flips: BTreeMap<RouteId, FlipRecord>,
     /// The declarations of the files that the store has.
-    pub remembered: BTreeMap<RouteId, FileState>,
-    /// The routes in `remembered` that the files do not have any more.
+    pub stored_declarations: BTreeMap<RouteId, FileState>,
+    /// The routes in `stored_declarations` that the files do not have any more.
     pub absent: BTreeSet<RouteId>,
     /// With which evidence routes, or cohorts of them, went to `live` or above.
     pub live: BTreeMap<RouteId, LiveBasis>,
@@ -122,19 +122,19 @@ impl RoutePosition {
 
 impl Positions {
     /// The positions before any file was read: only what the store has.
-    pub fn from_store(declared: &DeclaredFiles, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
+    pub fn from_store(declared: &DeclaredFiles, flips: Vec<FlipRecord>, rows: Vec<DeclaredState>) -> Self {
         let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
         let freeze = flips.iter().find(|flip| flip.route.is_none()).map_or(Freeze::No, freeze_of);
-        let followers = remembered.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
-        let scopes = remembered.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
-        let live = remembered.iter().filter_map(|row| Some((row.route.clone(), row.live.clone()?))).collect();
-        let absent = remembered.iter().filter(|row| row.is_absent).map(|row| row.route.clone()).collect();
+        let followers = rows.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
+        let scopes = rows.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
+        let live = rows.iter().filter_map(|row| Some((row.route.clone(), row.live.clone()?))).collect();
+        let absent = rows.iter().filter(|row| row.is_absent).map(|row| row.route.clone()).collect();
         Self {
             declared: DeclaredFiles { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
-            later_ids: LaterIds::new(),
+            unlisted_ids: UnlistedIds::new(),
             flips: flips.into_iter().filter_map(by_route).collect(),
-            remembered: remembered.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
+            stored_declarations: rows.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
             absent,
             live,
             followers,
@@ -182,21 +182,21 @@ impl Positions {
 
     /// Whether an earlier id of a route belonged to another route: the store has declarations under both ids.
     fn belonged_to_another(&self, route: &Route, id: &RouteId) -> bool {
-        *id != route.id && self.remembered.contains_key(&route.id) && self.remembered.contains_key(id)
+        *id != route.id && self.stored_declarations.contains_key(&route.id) && self.stored_declarations.contains_key(id)
     }
 
     /// The stored declaration of a route's file, also under an id that the route had before.
-    pub fn remembered(&self, route: &Route) -> Option<FileState> {
-        route.ids().find_map(|id| self.remembered.get(id)).copied()
+    pub fn stored_declaration(&self, route: &Route) -> Option<FileState> {
+        route.ids().find_map(|id| self.stored_declarations.get(id)).copied()
     }
 
     /// The rows of all declarations, as the store keeps them.
     pub fn rows(&self) -> Vec<DeclaredState> {
-        let routes = self.remembered.keys().chain(self.scopes.keys()).chain(self.followers.keys());
+        let routes = self.stored_declarations.keys().chain(self.scopes.keys()).chain(self.followers.keys());
         let routes: BTreeSet<&RouteId> = routes.chain(self.live.keys()).collect();
         let row = |route: &RouteId| DeclaredState {
             route: route.clone(),
-            file: self.remembered.get(route).copied(),
+            file: self.stored_declarations.get(route).copied(),
             retry: self.scopes.get(route).cloned(),
             follows: self.followers.get(route).cloned(),
             live: self.live.get(route).cloned(),
@@ -222,7 +222,7 @@ impl Positions {
             |route: &&Arc<Route>| route.workflow.is_some() && matches!(route.instance, Some(Instance::Creates { .. }));
         let may_have_non_creators = self.declared.routes.is_empty();
         let creators = match may_have_non_creators {
-            true => self.scopes.keys().chain(self.remembered.keys()).filter(had_workflow).cloned().collect(),
+            true => self.scopes.keys().chain(self.stored_declarations.keys()).filter(had_workflow).cloned().collect(),
             false => self.declared.routes.iter().filter(creates).flat_map(|route| route.ids()).cloned().collect(),
         };
         let creating = self.routes.values().filter(|at| creates(&&at.route) && at.takes_instances());
@@ -260,7 +260,7 @@ pub(super) fn state_of(flip: &FlipRecord) -> State {
 }
 
 /// The name of a freeze in records.
-pub(super) fn freeze_word(freeze: Freeze) -> &'static str {
+pub(super) fn freeze_name(freeze: Freeze) -> &'static str {
     match freeze {
         Freeze::No => "no",
         Freeze::Instances => "instances",
@@ -270,7 +270,7 @@ pub(super) fn freeze_word(freeze: Freeze) -> &'static str {
 
 /// The freeze that a record set. An unknown one (of a newer version) counts as the strongest.
 pub(super) fn freeze_of(flip: &FlipRecord) -> Freeze {
-    let known = [Freeze::No, Freeze::Instances, Freeze::Effects].into_iter().find(|f| freeze_word(*f) == flip.to);
+    let known = [Freeze::No, Freeze::Instances, Freeze::Effects].into_iter().find(|f| freeze_name(*f) == flip.to);
     known.unwrap_or_else(|| {
         tracing::warn!(number = flip.number, to = %flip.to, "a stored freeze is unknown to this version: every private and shared step is held");
         Freeze::Effects

@@ -42,12 +42,12 @@ pub(super) fn add(
         }
         let scopes = [ReplacedScope { scope, at: now }].into_iter().chain(stored.earlier.iter().cloned());
         let text = matches.to_string();
-        stored.moved.extend(scopes.map(|ReplacedScope { scope, at }| ReplacedMatch {
+        stored.reassigned.extend(scopes.map(|ReplacedScope { scope, at }| ReplacedMatch {
             matches: text.clone(),
             scope,
             at,
         }));
-        if stored.moved.len() > MOVED_REQUESTS_MAX {
+        if stored.reassigned.len() > MOVED_REQUESTS_MAX {
             tracing::warn!(
                 route = %id, kept = MOVED_REQUESTS_MAX,
                 "its `match` or the scope of its retry keys changed more often than is remembered: requests from before the \
@@ -61,17 +61,17 @@ pub(super) fn add(
 }
 
 /// Sorts them newest first, and removes duplicates, expired ones, and those beyond the bound.
-pub(super) fn prune(moved: &mut Vec<ReplacedMatch>, may_come: impl Fn(Timestamp) -> bool) {
-    moved.sort_by_key(|replaced| Reverse(replaced.at));
+pub(super) fn prune(reassigned: &mut Vec<ReplacedMatch>, may_come: impl Fn(Timestamp) -> bool) {
+    reassigned.sort_by_key(|replaced| Reverse(replaced.at));
     let mut remaining: Vec<ReplacedMatch> = Vec::new();
-    for replaced in moved.drain(..) {
+    for replaced in reassigned.drain(..) {
         let is_known = remaining.iter().any(|other| other.matches == replaced.matches && other.scope == replaced.scope);
         if !is_known && may_come(replaced.at) {
             remaining.push(replaced);
         }
     }
     remaining.truncate(MOVED_REQUESTS_MAX);
-    *moved = remaining;
+    *reassigned = remaining;
 }
 
 /// The other routes of which this one may have got requests, each with the time of the last change that gave it some.
@@ -83,11 +83,12 @@ pub(super) fn sources<'a>(
         moved.matches.parse::<RouteMatch>().is_ok_and(|matches| matches.overlaps(&route.matches))
     };
     let others = scopes.iter().filter(|(id, _)| !route.ids().any(|own| own == *id));
-    others
-        .filter_map(move |(id, stored)| Some((id, stored.moved.iter().filter(gets_some).map(|moved| moved.at).max()?)))
+    others.filter_map(move |(id, stored)| {
+        Some((id, stored.reassigned.iter().filter(gets_some).map(|moved| moved.at).max()?))
+    })
 }
 
-/// Parses stored moved requests, so that requests can be matched against them.
+/// Parses stored reassigned requests, so that requests can be matched against them.
 ///
 /// # Errors
 /// Another version stored it, and this one cannot read it.

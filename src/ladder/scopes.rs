@@ -1,4 +1,4 @@
-//! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them.
+//! The earlier scopes of each route's retry keys, remaining for as long as a retry may come under them.
 //!
 //! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more,
 //! also by a route that gets requests of another one (which was removed, or matches others now), and where no route
@@ -64,17 +64,17 @@ pub(super) fn after_files(
         cohort_reasons::set(&mut scopes, route, &own, now);
         let shorter_window = own.iter().filter_map(|was| was.window_s).min().map(Duration::from_secs);
         for was in own {
-            scopes.exposed = scopes.exposed.max(was.exposed);
+            scopes.harmful_since = scopes.harmful_since.max(was.harmful_since);
             scopes.accepted = scopes.accepted.max(was.accepted);
             replace(&mut scopes, was, now);
         }
         if starts_writing && scopes.since.is_some() {
-            scopes.exposed = Some(now);
+            scopes.harmful_since = Some(now);
         }
         if let Some(shorter) = shorter_window.filter(|shorter| *shorter < window && scopes.present.is_some()) {
             // Older keys may have been removed.
             scopes.since = scopes.since.max(Some(clock::window_start_until(now, shorter)));
-            scopes.exposed = Some(now);
+            scopes.harmful_since = Some(now);
         }
         if !is_recorded && has_served {
             scopes.since = Some(now);
@@ -82,12 +82,12 @@ pub(super) fn after_files(
         if scopes.present.is_some() {
             for was in matches_before.taken_over_by(route, matched) {
                 if was.since.is_some() {
-                    scopes.exposed = Some(now);
+                    scopes.harmful_since = Some(now);
                 }
                 if !has_same_key(was, &scopes) {
                     scopes.since = Some(now);
                 }
-                replace(&mut scopes, RetryScopes { moved: Vec::new(), ..was.clone() }, now);
+                replace(&mut scopes, RetryScopes { reassigned: Vec::new(), ..was.clone() }, now);
             }
         }
         prune(&mut scopes, now, window);
@@ -121,7 +121,7 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
                 "the scope of its retry keys changed: the earlier scope is looked up, too"
             );
         }
-        if scopes.forgotten.is_some() && scopes.forgotten != before.and_then(|before| before.forgotten) {
+        if scopes.newest_dropped.is_some() && scopes.newest_dropped != before.and_then(|before| before.newest_dropped) {
             tracing::warn!(
                 %route, kept = EARLIER_SCOPES_MAX,
                 "the scope of its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
@@ -182,14 +182,14 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
     let RetryScopes {
         present,
         earlier,
-        forgotten,
+        newest_dropped,
         since,
-        moved,
+        reassigned,
         matches: _,
         reads_only: _,
         window_s: _,
         has_force: _,
-        exposed: _,
+        harmful_since: _,
         accepted: _,
         forced_cohorts: _,
         dropped_reasons: _,
@@ -198,9 +198,9 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         present.filter(|scope| scopes.present.as_ref() != Some(scope)).map(|scope| ReplacedScope { scope, at }),
     );
     scopes.earlier.extend(earlier);
-    scopes.forgotten = scopes.forgotten.max(forgotten);
+    scopes.newest_dropped = scopes.newest_dropped.max(newest_dropped);
     scopes.since = scopes.since.max(since);
-    scopes.moved.extend(moved);
+    scopes.reassigned.extend(reassigned);
 }
 
 /// Sorts earlier scopes newest first, and removes duplicates, expired ones, and those beyond the bound.
@@ -208,11 +208,11 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     let RetryScopes {
         present,
         earlier,
-        forgotten,
+        newest_dropped,
         since,
-        exposed,
+        harmful_since,
         accepted,
-        moved,
+        reassigned,
         dropped_reasons,
         matches: _,
         reads_only: _,
@@ -221,23 +221,26 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         forced_cohorts: _,
     } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
-    let mut kept: Vec<ReplacedScope> = Vec::new();
+    let mut remaining: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {
-        let is_known = present.iter().chain(kept.iter().map(|kept| &kept.scope)).any(|scope| *scope == replaced.scope);
+        let is_known = present
+            .iter()
+            .chain(remaining.iter().map(|remaining| &remaining.scope))
+            .any(|scope| *scope == replaced.scope);
         if !is_known && until(replaced.at, window) > at {
-            kept.push(replaced);
+            remaining.push(replaced);
         }
     }
-    if kept.len() > EARLIER_SCOPES_MAX {
-        *forgotten = (*forgotten).max(Some(kept[EARLIER_SCOPES_MAX].at));
-        kept.truncate(EARLIER_SCOPES_MAX);
+    if remaining.len() > EARLIER_SCOPES_MAX {
+        *newest_dropped = (*newest_dropped).max(Some(remaining[EARLIER_SCOPES_MAX].at));
+        remaining.truncate(EARLIER_SCOPES_MAX);
     }
-    *forgotten = forgotten.filter(|at_replaced| until(*at_replaced, window) > at);
+    *newest_dropped = newest_dropped.filter(|at_replaced| until(*at_replaced, window) > at);
     *since = since.filter(|since| present.is_some() && until(*since, window) > at);
-    *exposed = exposed.filter(|_| since.is_some());
+    *harmful_since = harmful_since.filter(|_| since.is_some());
     *accepted = accepted.filter(|_| since.is_some());
-    *earlier = kept;
-    reassigned_requests::prune(moved, |at_replaced| until(at_replaced, window) > at);
+    *earlier = remaining;
+    reassigned_requests::prune(reassigned, |at_replaced| until(at_replaced, window) > at);
     cohort_reasons::prune(dropped_reasons, |at_dropped| until(at_dropped, window) > at);
 }
 
@@ -262,7 +265,7 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
                 Err(why) => unreadable(route, why),
             }
         }
-        for moved in &scopes.moved {
+        for moved in &scopes.reassigned {
             match reassigned_requests::parse(route, moved, times(moved.at)) {
                 Ok(moved) => all.reassigned.push(moved),
                 Err(why) => unreadable(route, why),
@@ -277,7 +280,7 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
     let since = scopes.since?;
     let until = until(since, window);
     (until > now).then(|| UnknownRetries {
-        exposed: since.max(scopes.exposed.unwrap_or(since)),
+        cause_at: since.max(scopes.harmful_since.unwrap_or(since)),
         until,
         why: format!(
             "its retry keys are recorded since {since:.0}, when it got its workflow, its present `match` or `retry_key`, or \
@@ -292,7 +295,7 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
 pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let until = until(started, window);
     (until > now).then(|| UnknownRetries {
-        exposed: started,
+        cause_at: started,
         until,
         why: format!(
             "the store is a copy, such as a restored backup, started at {started:.0}: until {until:.0} a retry may come of a \
@@ -302,12 +305,12 @@ pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -
 }
 
 /// Why the gate to `live` is shut, if a scope was dropped under which a retry may still come.
-pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
-    let forgotten = scopes.forgotten?;
-    let until = until(forgotten, window);
+pub(super) fn dropped_scope(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
+    let newest_dropped = scopes.newest_dropped?;
+    let until = until(newest_dropped, window);
     (until > now).then(|| UnknownRetries {
         // The scope was dropped by the last change, or by an earlier one.
-        exposed: scopes.earlier.first().map_or(forgotten, |newest| newest.at.max(forgotten)),
+        cause_at: scopes.earlier.first().map_or(newest_dropped, |newest| newest.at.max(newest_dropped)),
         until,
         why: format!(
             "the scope of the retry keys changed more than {EARLIER_SCOPES_MAX} times: until {until:.0} the engine could \

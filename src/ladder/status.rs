@@ -70,6 +70,6 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePositio
         changed: live_basis::sentence(position),
         last: position.last.clone().map(with_shown_number),
         is_unrecorded: inputs.has_unrecorded_flip(&position.route.id),
-        next: gate.next(&inputs.positions, position).map(|(to, missing)| NextRung { to, missing }),
+        next: gate.next(&inputs.positions, position).map(|(to, unmet)| NextRung { to, missing: unmet }),
     }
 }

@@ -1,15 +1,17 @@
-//! Requests to the ladder, its results and its errors.
+//! What a ladder is made from, requests to it, its results and its errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::command::FlipCommand;
+use crate::evidence::Evidence;
 use crate::flag::{Effective, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
-use crate::store::{FlipRecord, Overridden, StoreError};
+use crate::store::{FlipRecord, Overridden, StoreError, StoreHandle};
 
 /// The checked content of the files.
 #[derive(Clone)]
@@ -30,6 +32,27 @@ pub struct DeclaredFiles {
     /// Routes whose workflow only reads: performing a request twice does no harm.
     pub read_only: BTreeSet<RouteId>,
 }
+
+/// What a ladder is made from.
+pub struct LadderParts {
+    /// Where flips and declarations are kept.
+    pub store: StoreHandle,
+    /// The evidence by which gates judge.
+    pub evidence: Arc<Evidence>,
+    /// The other conditions of the gates.
+    pub conditions: Vec<Arc<dyn GateCondition>>,
+    /// How long after a first try a client's retry may come (`retry_window_s`).
+    pub retry_window: Duration,
+    /// See [`crate::affinity::StoreAffinity::copy_started`].
+    pub copy_started: Option<Timestamp>,
+    /// How long a move waits for the store before the caller is told that its outcome is not known yet.
+    pub answer_within: Duration,
+}
+
+/// The number of a check of health or guard. It is assigned before the check is made: of two checks, the one that
+/// began later counts, whichever ends first.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckNumber(pub(super) u64);
 
 /// A request to move a route.
 #[derive(Clone, Debug)]
@@ -131,9 +154,9 @@ pub enum FreezeError {
     /// A stronger freeze is in force, and this one would release the steps that it holds.
     #[error("private and shared steps are held, and this weaker freeze would release all of them at once")]
     Weaker,
-    /// Another freeze was set after the end of the freeze was requested.
+    /// Another freeze was set after the end of the freeze was requested, and supersedes that request.
     #[error("another freeze was set before the end of the earlier one could be recorded; it stays in force")]
-    Overtaken,
+    Superseded,
     /// The store did not record the end of a freeze: nothing changed.
     #[error("the store did not record that the freeze ends, so it stays in force: {0}")]
     Store(#[from] StoreError),
@@ -209,7 +232,7 @@ impl From<String> for Unmet {
 /// A condition of the gates other than evidence.
 pub trait GateCondition: Send + Sync {
     /// Why this move upwards is not allowed; empty if it is. `--force` with a reason overrides it.
-    fn missing(&self, _route: &Route, _from: State, _to: State) -> Vec<Unmet> {
+    fn unmet(&self, _route: &Route, _from: State, _to: State) -> Vec<Unmet> {
         Vec::new()
     }
     /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to
@@ -223,8 +246,9 @@ pub trait GateCondition: Send + Sync {
 /// retries a second time.
 #[derive(Clone, Debug)]
 pub struct UnknownRetries {
-    /// When something, such as a change of the files, last made it possible that the engine performs such a retry.
-    pub exposed: Timestamp,
+    /// When the cause came up: something, such as a change of the files, made it possible that the engine performs such
+    /// a retry. The newest cause counts.
+    pub cause_at: Timestamp,
     /// From this time on no such retry can come.
     pub until: Timestamp,
     /// Which requests these are, and until when their retries may come, as the end of a sentence.

@@ -2,7 +2,7 @@
 //! keys are not known: the engine would perform them a second time.
 //!
 //! Always true: nothing is held where a repeat does no harm, or where a person's flip by force, or `force` in the file,
-//! has accepted it after the event that exposed the route.
+//! has accepted it after the cause came up (`UnknownRetries::cause_at`).
 
 use jiff::Timestamp;
 
@@ -15,27 +15,27 @@ use crate::flag::{Cohort, State};
 use crate::names::RouteId;
 
 impl Gate {
-    /// Requests of a route whose retry keys are not known: their scope is forgotten, or a condition of the gate says
+    /// Requests of a route whose retry keys are not known: their scope was dropped, or a condition of the gate says
     /// so. Empty if a repeat does no harm.
     pub(super) fn unknown_retries(&self, positions: &Positions, position: &RoutePosition) -> Vec<UnknownRetries> {
         if !does_harm(positions, position) {
             return Vec::new();
         }
         let scopes = positions.scopes.get(&position.route.id);
-        let forgotten = scopes.and_then(|scopes| scopes::forgotten(scopes, clock::now(), self.retry_window));
+        let dropped = scopes.and_then(|scopes| scopes::dropped_scope(scopes, clock::now(), self.retry_window));
         let own: Vec<&RouteId> = position.route.ids().collect();
         let other =
             reassigned_requests::sources(&positions.scopes, &position.route).map(|(id, since)| (vec![id], Some(since)));
         let of_conditions = [(own, None)].into_iter().chain(other).flat_map(|(ids, since)| {
             let unknown = self.conditions.iter().flat_map(move |condition| condition.unknown_retries(&ids));
             unknown.map(move |unknown| {
-                let exposed = since.map_or(unknown.exposed, |since| since.max(unknown.exposed));
-                UnknownRetries { exposed, ..unknown }
+                let cause_at = since.map_or(unknown.cause_at, |since| since.max(unknown.cause_at));
+                UnknownRetries { cause_at, ..unknown }
             })
         });
-        let mut unknown: Vec<UnknownRetries> = forgotten.into_iter().chain(of_conditions).collect();
+        let mut unknown: Vec<UnknownRetries> = dropped.into_iter().chain(of_conditions).collect();
         // A cause that concerns every route is found once for this one and once for each route whose requests it got.
-        unknown.sort_by(|a, b| (&a.why, b.exposed).cmp(&(&b.why, a.exposed)));
+        unknown.sort_by(|a, b| (&a.why, b.cause_at).cmp(&(&b.why, a.cause_at)));
         unknown.dedup_by(|a, b| a.why == b.why);
         unknown
     }
@@ -90,9 +90,9 @@ impl Gate {
     /// If a route that is held on a copy of a store has its state by a flip from before the copy was started: why it
     /// goes down for good. A later flip that lowered it would not be in the copy, so it must not return to `live` by
     /// itself.
-    pub(super) fn may_lack_flip(&self, positions: &Positions, position: &RoutePosition) -> Option<&'static str> {
+    pub(super) fn may_miss_later_flip(&self, positions: &Positions, position: &RoutePosition) -> Option<&'static str> {
         self.held(positions, position)?;
-        let started = self.unrecorded_since_copy(positions, position)?.exposed;
+        let started = self.unrecorded_since_copy(positions, position)?.cause_at;
         let is_older = position.last.as_ref().is_none_or(|flip| flip.at <= started);
         is_older.then_some(
             "the store is a copy, such as a restored backup, and a flip that lowered this route later is not in it",
@@ -123,7 +123,7 @@ impl Gate {
             let since = forced.get(&cohort.name).map(|forced| forced.since);
             let is_accepted = |unrecorded: &UnknownRetries| {
                 let by_flip = position.rung() == State::Live && is_accepted_by_flip(position, unrecorded);
-                by_flip || since >= Some(unrecorded.exposed)
+                by_flip || since >= Some(unrecorded.cause_at)
             };
             let harmful = self
                 .requests_without_record(positions, position)
@@ -151,7 +151,7 @@ impl Gate {
         }
         let accepted = after.scopes.get(&position.route.id).and_then(|scopes| scopes.accepted);
         let unrecorded = self.requests_without_record(after, position)?;
-        (accepted < Some(unrecorded.exposed) && !is_accepted_by_flip(position, &unrecorded)).then_some(unrecorded)
+        (accepted < Some(unrecorded.cause_at) && !is_accepted_by_flip(position, &unrecorded)).then_some(unrecorded)
     }
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
@@ -170,11 +170,11 @@ impl Gate {
 /// Whether a person's flip by force has accepted that the engine performs such requests a second time. A flip by
 /// `file`, or without force, keeps what was forced before and accepts nothing new: only `force` in the file does that.
 fn is_accepted_by_flip(position: &RoutePosition, unrecorded: &UnknownRetries) -> bool {
-    position.forced_at() >= Some(unrecorded.exposed)
+    position.forced_at() >= Some(unrecorded.cause_at)
 }
 
 /// Why files must not be put in force that let the engine perform such requests of a route in `only` a second time.
-pub(super) fn exposed_sentence(id: &RouteId, until: Timestamp) -> String {
+pub(super) fn unaccepted_sentence(id: &RouteId, until: Timestamp) -> String {
     format!(
         "`{id}` is in `only`, where legacy is never called, and its files give it requests whose retry keys were not \
          recorded when legacy served them, or a workflow that no longer only reads: until {until:.0} a retry of such \

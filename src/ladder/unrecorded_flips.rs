@@ -1,12 +1,12 @@
 //! Flips down that are in force and that the store does not have yet.
 //!
 //! A flip down waits for nothing: neither for the store nor for a move that waits for the store. It is in force in this
-//! process at once, and a task (`record_later`) records it as soon as the store takes it. If the process is killed
+//! process at once, and a task (`record_unrecorded`) records it as soon as the store takes it. If the process is killed
 //! before that, the route returns to the state that the store has.
 //!
 //! Always true: positions that were computed before such a flip was made are lowered again before they come in force
 //! ([`lower`]), so that a move that was under way then does not raise the route above it. Every other move of routes
-//! that begins later is recorded after it. For each route at most one waits: a newer one, which is lower, replaces it.
+//! that begins later is recorded after it. Each route has at most one: a newer one, which is lower, replaces it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,22 +20,23 @@ use crate::flag::{Percent, Route, Shares, State};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
-/// The numbers of flips that wait begin here, above all numbers that a store gives. No one outside `ladder` sees them.
+/// The provisional numbers of unrecorded flips begin here, above all numbers that a store gives. No one outside
+/// `ladder` sees them.
 const UNRECORDED: u64 = 1 << 52;
 
-/// A flip down that waits.
+/// A flip down that is in force and that the store does not have yet.
 #[derive(Clone)]
 pub(super) struct UnrecordedFlip {
     /// Identifies it in this process.
     pub id: u64,
-    /// When a person asked for it; `None` if it takes back a flip that a freeze overtook.
+    /// When a person asked for it; `None` if it reverts a flip that a freeze overtook.
     pub asked: Option<Instant>,
     /// As it will be recorded: its number is 0.
     pub flip: FlipRecord,
     /// The new share, if it was asked for.
     pub percent: Option<Percent>,
-    /// The highest state in which a restart would find the route now.
-    pub stored: State,
+    /// The highest state in which a restart would find the route now, without this flip.
+    pub restart_state: State,
     /// Gets the record. Closed if a newer flip down replaces this one.
     pub recorded: Arc<watch::Sender<Option<FlipRecord>>>,
 }
@@ -50,12 +51,12 @@ impl UnrecordedFlip {
         FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }
     }
 
-    /// Keeps in `positions` what this flip changes, if they were computed before it was made. Returns whether it still
+    /// Applies this flip to `positions` again, if they were computed before it was made. Returns whether it still
     /// has to be recorded: not if the route is as low without it, by a move that was under way, and its share as small.
-    pub fn keep_in(&mut self, positions: &mut Positions, gate: &Gate) -> bool {
+    pub fn reapply_to(&mut self, positions: &mut Positions, gate: &Gate) -> bool {
         let Some(own) = self.flip.route.clone() else { return false };
         let Some(position) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
-            // The route has left the files. If it comes back, it goes no higher than its last flip.
+            // The route has left the files. If it is re-added, it goes no higher than its last flip.
             positions.flips.insert(own, self.provisional());
             return true;
         };
@@ -73,7 +74,7 @@ impl UnrecordedFlip {
     }
 }
 
-/// Whether the last flip of a route waits to be recorded.
+/// Whether the store does not have the last flip of a route yet.
 fn is_unrecorded(last: &FlipRecord) -> bool {
     last.number >= UNRECORDED
 }
@@ -92,7 +93,7 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut Un
     let to = state_of(&unrecorded.flip);
     if !position.last.as_ref().is_some_and(is_unrecorded) {
         rung.as_str().clone_into(&mut unrecorded.flip.from);
-        unrecorded.stored = position.highest();
+        unrecorded.restart_state = position.highest();
     }
     unrecorded.flip.route = Some(id.clone());
     let made_with = unrecorded.flip.shares.map_or(shares.of(to), |made_with| made_with.of(to));
@@ -100,7 +101,7 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut Un
     unrecorded.flip.shares = Some(shares.with(to, share));
     // A flip ends a move that the file requested and the gate refused: the store gets the file's present declaration,
     // so that the move is not judged again.
-    positions.remembered.insert(id.clone(), declared);
+    positions.stored_declarations.insert(id.clone(), declared);
     positions.apply_flip(id, unrecorded.provisional());
     match positions.routes.get_mut(id) {
         Some(position) if rung < to => (position.inputs.gate, position.refused) = (Some(rung), refused),

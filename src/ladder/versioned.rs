@@ -1,6 +1,6 @@
-//! A value that an older observation never replaces.
+//! A value that an older check never replaces.
 
-/// A value, and the version of the observation that it was computed from.
+/// A value, and the version of the check that it was computed from.
 #[derive(Clone, Debug)]
 pub(super) struct Versioned<T> {
     version: u64,
@@ -35,10 +35,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_observation_changes_nothing() {
+    fn an_older_check_changes_nothing() {
         let mut health = Versioned::new(0, true);
         assert!(health.set(4, false));
-        assert!(!health.set(3, true) && !*health.get(), "of an older observation");
+        assert!(!health.set(3, true) && !*health.get(), "of an older check");
         assert!(!health.set(5, false), "newer, and the same");
         assert!(!health.set(4, true));
         assert!(health.set(6, true) && *health.get());

@@ -99,7 +99,14 @@ impl EncodedAppend {
     ) -> Result<Self, AppendError> {
         let Append { run_id, first, events, summary, batch, pins: _, claim, priority, .. } = &*append;
         let Append {
-            worker, fence, release, locks, webhook_messages: _, answered_commands: settled, pending_runs, ..
+            worker,
+            fence,
+            release,
+            locks,
+            webhook_messages: _,
+            answered_commands: answered,
+            pending_runs,
+            ..
         } = &*append;
         if events.is_empty() {
             return Err(AppendError::Refused("an append carries at least one event".into()));
@@ -128,9 +135,9 @@ impl EncodedAppend {
         };
         let changes = first.0 == 1 || summary.status != RunStatus::Running;
         let summary = changes.then(|| summary_json(summary));
-        let settled: Result<Vec<_>, _> =
-            settled.iter().map(|(id, answer)| Ok((*id, serde_json::to_vec(answer)?))).collect();
-        let settled = settled.map_err(not_json)?;
+        let answered: Result<Vec<_>, _> =
+            answered.iter().map(|(id, answer)| Ok((*id, serde_json::to_vec(answer)?))).collect();
+        let answered = answered.map_err(not_json)?;
         let locks = locks.iter().map(LockUpdate::from).collect();
         let pending_runs = pending_runs.iter().map(|pending| {
             let record = serde_json::to_vec(&pending.record)?;
@@ -151,7 +158,7 @@ impl EncodedAppend {
             priority,
             fence,
             locks,
-            answered_commands: settled,
+            answered_commands: answered,
             pending_runs,
             reply,
         })

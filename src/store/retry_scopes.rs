@@ -18,8 +18,8 @@ pub struct RetryScopes {
     pub earlier: Vec<ReplacedScope>,
     /// When the newest of the scopes that were dropped from `earlier` had been replaced; `None` if none was dropped.
     /// The oldest are dropped when there are too many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forgotten: Option<Timestamp>,
+    #[serde(rename = "forgotten", default, skip_serializing_if = "Option::is_none")]
+    pub newest_dropped: Option<Timestamp>,
     /// Which requests the route matches in the files that were read last, as text; `None` if the route was removed, or
     /// if an earlier version read the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,10 +37,10 @@ pub struct RetryScopes {
     pub since: Option<Timestamp>,
     /// When the files last changed so that performing a request from before `since` a second time does harm: the
     /// workflow got a step that writes, or the route got requests of another route. Counts only if it is after `since`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exposed: Option<Timestamp>,
-    /// For a route in `only`: the newest change of the files (`exposed`, or `since`) for which `force` in its file has
-    /// accepted that the engine performs such requests a second time.
+    #[serde(rename = "exposed", default, skip_serializing_if = "Option::is_none")]
+    pub harmful_since: Option<Timestamp>,
+    /// For a route in `only`: the newest change of the files (`harmful_since`, or `since`) for which `force` in its
+    /// file has accepted that the engine performs such requests a second time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Timestamp>,
     /// Whether the route had `force` in the files that were read last; `None` if they did not have the route, or if an
@@ -56,8 +56,8 @@ pub struct RetryScopes {
     pub dropped_reasons: BTreeMap<String, DroppedReason>,
     /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries
     /// of them may still come. The newest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub moved: Vec<ReplacedMatch>,
+    #[serde(rename = "moved", default, skip_serializing_if = "Vec::is_empty")]
+    pub reassigned: Vec<ReplacedMatch>,
 }
 
 /// The `force` of a cohort.

@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Body, Frame, SizeHint};
 
-/// A body that holds its request's place on the connection until it has ended, which may be after the reply.
+/// A body that holds its request's stream slot on the connection until it has ended, which may be after the reply.
 pub(super) struct SentBody<B> {
     pub(super) body: B,
-    pub(super) _place: Arc<dyn Send + Sync>,
+    pub(super) _slot: Arc<dyn Send + Sync>,
 }
 
 impl<B: Body + Unpin> Body for SentBody<B> {

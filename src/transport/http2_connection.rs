@@ -147,7 +147,7 @@ impl<B> Http2Connection<B> {
         let is_old = || self.retires.is_some_and(|retires| retires <= Instant::now());
         !self.sender.is_closed() && !self.is_retired.load(Relaxed) && !is_old()
     }
-    /// A request gets a place on it.
+    /// A request gets a stream slot on it.
     pub(super) fn enter(&self) {
         self.streams.fetch_add(1, Relaxed);
         self.requests.fetch_add(1, Relaxed);

@@ -1,6 +1,6 @@
 //! One request on an HTTP/2 connection, and why it has no reply.
 //!
-//! Always true: a request has its place until its reply and its body have both ended, because the service counts its
+//! Always true: a request has its slot until its reply and its body have both ended, because the service counts its
 //! stream for as long; a request that was certainly not processed is told from one that may have been.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,8 +21,8 @@ use crate::names::ServiceName;
 
 /// What all connections to one address share.
 #[derive(Default)]
-pub(super) struct Places {
-    /// Told when a place is free again.
+pub(super) struct StreamSlots {
+    /// Notified when a slot is free again.
     pub(super) freed: Notify,
     pub(super) requests_max: RequestsMax,
 }
@@ -136,36 +136,36 @@ fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error).and_then(|error| error.downcast_ref::<h2::Error>())
 }
 
-/// One request's place on a connection, until it is dropped.
-struct Place<B> {
+/// One request's slot on a connection, until it is dropped.
+struct StreamSlot<B> {
     connection: Arc<Http2Connection<B>>,
-    places: Arc<Places>,
+    slots: Arc<StreamSlots>,
 }
 
-impl<B> Drop for Place<B> {
+impl<B> Drop for StreamSlot<B> {
     fn drop(&mut self) {
         self.connection.left();
-        self.places.freed.notify_one();
+        self.slots.freed.notify_one();
     }
 }
 
 /// One request on a connection.
 pub struct Stream<B> {
-    place: Arc<Place<B>>,
+    slot: Arc<StreamSlot<B>>,
 }
 
 impl<B> Stream<B> {
-    pub(super) fn on(connection: Arc<Http2Connection<B>>, places: Arc<Places>) -> Self {
+    pub(super) fn on(connection: Arc<Http2Connection<B>>, slots: Arc<StreamSlots>) -> Self {
         connection.enter();
-        Self { place: Arc::new(Place { connection, places }) }
+        Self { slot: Arc::new(StreamSlot { connection, slots }) }
     }
     /// The count of its connection's bytes.
     pub fn received(&self) -> &Received {
-        self.place.connection.received()
+        self.slot.connection.received()
     }
     /// Its connection.
     pub fn connection(&self) -> &Arc<Http2Connection<B>> {
-        &self.place.connection
+        &self.slot.connection
     }
 }
 
@@ -178,8 +178,8 @@ where
     /// # Errors
     /// There is no reply.
     pub async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        let Place { connection, places } = &*self.place;
-        let request = request.map(|body| SentBody { body, _place: self.place.clone() });
+        let StreamSlot { connection, slots } = &*self.slot;
+        let request = request.map(|body| SentBody { body, _slot: self.slot.clone() });
         connection.note_request();
         let failed = match connection.sender.clone().try_send_request(request).await {
             Ok(response) => return Ok(response),
@@ -191,7 +191,7 @@ where
             // hyper notices the end of the connection a moment later.
             let is_first = connection.retire();
             if let Some(processed) = connection.requests_processed().filter(|_| is_first) {
-                places.requests_max.ended_after(processed);
+                slots.requests_max.ended_after(processed);
             }
         }
         Err(failed)

@@ -68,8 +68,8 @@ impl fmt::Display for AddressChange {
     }
 }
 
-/// The move of a recorded call's service; `None` where the service has the same base URL as then.
-pub(super) fn moved(
+/// The change of the address of a recorded call's service; `None` where the service has the same base URL as then.
+pub(super) fn address_change(
     run: &Run,
     inputs: &DecisionInputs,
     call: &Call,
@@ -106,7 +106,7 @@ pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<
         let is_uncertain = in_flight || state.unknown_effect() || part == CallKind::Probe;
         if is_uncertain
             && !state.request.url.contains(SEALED[0])
-            && let Some(moved) = moved(run, inputs, call, (step, item, part), &state.request)
+            && let Some(moved) = address_change(run, inputs, call, (step, item, part), &state.request)
         {
             found.entry((step.clone(), item)).or_insert(moved);
         }
@@ -124,7 +124,7 @@ pub(super) enum NextAttempt {
     Pause(Event),
 }
 
-/// Decides how the next attempt of a call is made, where its service may have moved.
+/// Decides how the next attempt of a call is made, where its service may have another address.
 ///
 /// # Errors
 /// The URL's expressions have no value any more.
@@ -136,7 +136,7 @@ pub(super) fn next(
     part: CallKind,
     (call, state): (&Call, &CallState),
 ) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
-    match moved(run, inputs, call, (&step.id, item, part), &state.request) {
+    match address_change(run, inputs, call, (&step.id, item, part), &state.request) {
         None => Ok(NextAttempt::Same),
         // `move_accepted`: a person who was told both addresses has asked for another attempt.
         Some(moved) if state.unknown_effect() && !state.move_accepted => {
@@ -151,7 +151,7 @@ pub(super) fn next(
     }
 }
 
-/// Pauses the run until a person decides over an attempt with unknown effect, because its service has moved.
+/// Pauses the run until a person decides over an attempt with unknown effect, because its service has another address.
 pub(super) fn pause(
     run: &Run,
     step: &Step,
@@ -160,7 +160,7 @@ pub(super) fn pause(
     state: &CallState,
     moved: &AddressChange,
 ) -> Event {
-    let mut conflict = over_unknown(run, step, item, part, state, moved);
+    let mut conflict = conflict_over_unknown(run, step, item, part, state, moved);
     let AddressChange { service, from, to } = moved;
     conflict.expected =
         Some(format!("`{service}` at {from}, which alone knows the call's key; `retry` sends the same call to {to}"));
@@ -185,12 +185,12 @@ pub(super) fn pause_unrepeatable(
     }
     let service = &call.service;
     let why = format!("`{service}` is not `keyed` in the files in force, so that another attempt could do it twice");
-    let conflict = over_unknown(run, step, item, part, state, &why);
+    let conflict = conflict_over_unknown(run, step, item, part, state, &why);
     Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None }))
 }
 
 /// The conflict over an attempt with unknown effect, with what came back from it.
-fn over_unknown(
+fn conflict_over_unknown(
     run: &Run,
     step: &Step,
     item: Option<u32>,

@@ -137,10 +137,10 @@ fn begin_first(
         return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
     }
     let sent = match risk::before_first_attempt(run, plan, inputs, step, item, now) {
-        BeforeFirstAttempt::NothingFirst => sends(run.mode(), call),
+        BeforeFirstAttempt::Ready => sends(run.mode(), call),
         BeforeFirstAttempt::Rehearse => false,
-        BeforeFirstAttempt::Waiting => return Err(CommandRefusal::NotDue("a person is asked")),
-        BeforeFirstAttempt::Before(events) => return Ok(events),
+        BeforeFirstAttempt::AwaitsAnswer => return Err(CommandRefusal::NotDue("a person is asked")),
+        BeforeFirstAttempt::Needs(events) => return Ok(events),
     };
     if let Some(before) = lock::before_first_attempt(run, inputs, step, item).filter(|_| sent) {
         return before;

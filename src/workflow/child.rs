@@ -84,10 +84,10 @@ pub(super) fn begin(
         _ => return Err(CommandRefusal::NotDue("it has ended, or its items are not known yet")),
     }
     let rehearse = match risk::before_first_attempt(run, plan, inputs, step, item, now) {
-        BeforeFirstAttempt::NothingFirst => run.mode() != Mode::Real,
+        BeforeFirstAttempt::Ready => run.mode() != Mode::Real,
         BeforeFirstAttempt::Rehearse => true,
-        BeforeFirstAttempt::Waiting => return Err(CommandRefusal::NotDue("a person is asked")),
-        BeforeFirstAttempt::Before(events) => return Ok(events),
+        BeforeFirstAttempt::AwaitsAnswer => return Err(CommandRefusal::NotDue("a person is asked")),
+        BeforeFirstAttempt::Needs(events) => return Ok(events),
     };
     let inputs = &as_asked(run, inputs, step, item);
     let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);

@@ -30,14 +30,14 @@ use crate::expression::{ExpressionError, ReadPath, Scope};
 /// What has to happen before the first attempt of a step (an item).
 pub(super) enum BeforeFirstAttempt {
     /// Nothing: it may begin.
-    NothingFirst,
+    Ready,
     /// The step is rehearsed although the mode would send it: performing it would need an approval, and this run asks
     /// nobody.
     Rehearse,
     /// An open question has to be answered.
-    Waiting,
-    /// These events come first.
-    Before(Vec<Event>),
+    AwaitsAnswer,
+    /// These events have to be appended first.
+    Needs(Vec<Event>),
 }
 
 /// The risk that a value names.
@@ -60,7 +60,7 @@ pub(super) fn before_first_attempt(
     now: Timestamp,
 ) -> BeforeFirstAttempt {
     if step.safeguards.risk.is_none() && plan.risks.is_empty() && run.started.approval_above.is_none() {
-        return BeforeFirstAttempt::NothingFirst;
+        return BeforeFirstAttempt::Ready;
     }
     if run.mode() != Mode::Real {
         return without_people(run, plan, inputs, step, item);
@@ -74,9 +74,9 @@ pub(super) fn before_first_attempt(
         question.is_some_and(|question| question.approved().is_some() && is_elsewhere(question, inputs, step))
     };
     let before_of = |question: &RunQuestion| match (question.is_open(), question.approved()) {
-        (true, _) => Some(BeforeFirstAttempt::Waiting),
+        (true, _) => Some(BeforeFirstAttempt::AwaitsAnswer),
         (false, Some(_)) if is_elsewhere(question, inputs, step) => None,
-        (false, Some(_)) => Some(BeforeFirstAttempt::NothingFirst),
+        (false, Some(_)) => Some(BeforeFirstAttempt::Ready),
         (false, None) => None,
     };
     let mut asked = run.interactions.question(&step.id, item);
@@ -92,24 +92,24 @@ pub(super) fn before_first_attempt(
         let unevaluated = run.interactions.decided_when_missing.get(&step.id).copied().unwrap_or(0);
         let has_begun = run.open_step(&step.id).is_some_and(|open| open.begun_or_ended() > unevaluated);
         if has_begun && !has_moved(asked) {
-            return BeforeFirstAttempt::NothingFirst;
+            return BeforeFirstAttempt::Ready;
         }
         // People decide about all items that have not ended. If they skip or reject them, the step ends, and the
         // fallback of an item with it: whatever is under way ends first.
         if run.open_step(&step.id).is_some_and(|open| open.has_calls() || !open.replaced.is_empty()) {
-            return BeforeFirstAttempt::Waiting;
+            return BeforeFirstAttempt::AwaitsAnswer;
         }
     }
     let check = RiskCheck { run, plan, inputs, step, item: item.filter(|_| alone) };
     let least = LeastApproval::of(run, plan, step, item, alone, has_moved(asked));
     let own = match check.risk() {
-        Ok(own) if own.max(least.risk) == Risk::Low => return BeforeFirstAttempt::NothingFirst,
+        Ok(own) if own.max(least.risk) == Risk::Low => return BeforeFirstAttempt::Ready,
         Ok(own) => own,
-        Err(event) => return BeforeFirstAttempt::Before(vec![*event]),
+        Err(event) => return BeforeFirstAttempt::Needs(vec![*event]),
     };
     let about = check.about(own.max(least.risk));
     let asked = about.and_then(|about| ask(run, inputs, step, &step.safeguards.asking, about, now));
-    BeforeFirstAttempt::Before(vec![match asked.map(|asked| least.apply(own, asked)) {
+    BeforeFirstAttempt::Needs(vec![match asked.map(|asked| least.apply(own, asked)) {
         Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
     }])
@@ -135,9 +135,9 @@ fn without_people(
     let alone = item
         .filter(|_| matches!(step.safeguards.risk, Some(RiskSource::Computed(_))) || fallback::is_of_items(run, step));
     match (RiskCheck { run, plan, inputs, step, item: alone }).risk() {
-        Ok(Risk::Low) => return BeforeFirstAttempt::NothingFirst,
+        Ok(Risk::Low) => return BeforeFirstAttempt::Ready,
         Ok(Risk::Medium | Risk::High) => {}
-        Err(event) => return BeforeFirstAttempt::Before(vec![*event]),
+        Err(event) => return BeforeFirstAttempt::Needs(vec![*event]),
     }
     let (sent, declared) = match &step.kind {
         StepKind::Call(call) => (sends(run.mode(), call), call.rehearse.is_some()),
@@ -151,11 +151,11 @@ fn without_people(
             let mode = run.mode().as_str();
             let message = format!("with this input `{}` needs an approval, and a {mode} run asks nobody", step.id);
             let failure = Failure::of_step(FailureKind::NeedsPerson, &step.id, item, message);
-            BeforeFirstAttempt::Before(vec![fail_before_call(run, step, item, ConflictKind::Expression, failure)])
+            BeforeFirstAttempt::Needs(vec![fail_before_call(run, step, item, ConflictKind::Expression, failure)])
         }
         (true, true) => BeforeFirstAttempt::Rehearse,
-        (false, true) => BeforeFirstAttempt::NothingFirst,
-        (_, false) => BeforeFirstAttempt::Before(vec![needs_person(step, item)]),
+        (false, true) => BeforeFirstAttempt::Ready,
+        (_, false) => BeforeFirstAttempt::Needs(vec![needs_person(step, item)]),
     }
 }
 

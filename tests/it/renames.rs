@@ -234,8 +234,8 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
     );
 }
 
-/// Legacy served a request under the later id, and its key could not be recorded. Then the files take the rename back:
-/// of the processes after that, only the first one knows the later id.
+/// Legacy served a request under the new id, and its key could not be recorded. Then the files rename the route back:
+/// of the processes after that, only the first one knows that id.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_is_renamed_back_stays_shut_after_a_key_was_not_recorded() {
     let mut system = TestSystem::start().await;

@@ -135,6 +135,8 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     let old_token = OLD.token(1);
     let check_old_token = async |system: &TestSystem, when: &str| {
         order_id(system, 4, &old_token).await;
+        let unverified = system.pointsman.metrics().await.sum("pointsman_unverified_callers_total", &[]);
+        assert!(unverified >= 1.0, "{when}: it is seen that tokens cannot be verified");
         check_held(system, 4, &OLD.token(2), when).await;
         // A request that came while the old pair was in force is still looked up under the scope of that time.
         assert_eq!(order_id(system, 1, &OLD.token(4)).await, first, "{when}");

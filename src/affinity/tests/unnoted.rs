@@ -40,7 +40,7 @@ async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted
     assert!(served <= known && known <= forced_at, "{served} {known} {forced_at}");
 }
 
-/// After the files take a rename back, the next process but one does not know the later id.
+/// After the files rename the route back, the next process but one does not know the id in between.
 #[tokio::test]
 async fn a_request_of_a_renamed_route_is_recorded_under_its_oldest_id_too() {
     let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
@@ -157,7 +157,7 @@ async fn a_key_that_the_store_took_from_the_file_is_noted_while_writes_hang() {
     let write_hangs = keys.hold_file();
     assert_eq!(take(1).await, LegacyTake::NOT_NOTED);
     store.is_gone.store(false, Ordering::Relaxed);
-    while keys.is_waiting(&numbered(0)) {
+    while keys.is_unstored(&numbered(0)) {
         tokio::task::yield_now().await;
     }
     assert!(matches!(keys.note(numbered(0)), NoteStatus::Noted));

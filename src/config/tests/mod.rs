@@ -2,7 +2,7 @@ mod fuzzed_files;
 mod gate_keys;
 mod listeners;
 mod mutations;
-mod neighbours;
+mod other_spellings;
 mod refusals;
 mod rehearsals;
 mod secrets;

@@ -175,14 +175,14 @@ async fn hand_over(core: &Arc<Core>, predecessor: &LoadedRun, from: &StepId, by:
     }
     let has_key = sealed.is_some();
     let command = ControlCommand::HandOver { to: run, from: from.clone(), sealed };
-    let ordered = commands::give_command(core, of, command, by).await;
+    let given = commands::give_command(core, of, command, by).await;
     if has_key
-        && !matches!(ordered, Ok(_) | Err(CommandError::Store { unknown: true, .. }))
+        && !matches!(given, Ok(_) | Err(CommandError::Store { unknown: true, .. }))
         && let Err(error) = core.ports.store.put_run_key(run, None).await
     {
         tracing::debug!(%run, %error, "the key of a run that was not created stays in the store: it opens nothing");
     }
-    match ordered {
+    match given {
         Ok(_) => Ok(()),
         Err(CommandError::NoRun) => Err(StartError::NoRun),
         Err(CommandError::Store { why, unknown }) => Err(StartError::Store { why, unknown }),

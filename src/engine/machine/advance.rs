@@ -177,9 +177,9 @@ impl Machine {
 
     /// Lets `workflow` decide a command and records the events; returns how many.
     pub(super) fn apply_command(&mut self, command: Command) -> Result<usize, CommandRefusal> {
-        let is_order = matches!(command, Command::Control { .. });
+        let is_control = matches!(command, Command::Control { .. });
         let events = decide(&self.run, &self.plan, &self.decision_inputs, command, self.now)?;
-        if is_order {
+        if is_control {
             self.check_fits(&events)?;
         }
         let count = events.len();

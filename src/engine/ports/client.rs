@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::kill_switch::{KillSwitch, Operation};
-use crate::engine::ports::connections::{ConnectionPool, UseOfUsed};
+use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
 use crate::engine::ports::decode;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, to_origin_form};
@@ -235,10 +235,10 @@ impl Transport {
         *request.uri_mut() = uri.clone();
         to_origin_form(&mut request, upstream.protocol());
         let mut other_uris = other_uris.into_iter();
-        let usual = if repeatable { UseOfUsed::Any } else { UseOfUsed::Recent };
-        let (mut use_of_used, mut refused, mut ended) = (usual, 0, 0);
+        let usual = if repeatable { ReusePolicy::Any } else { ReusePolicy::Recent };
+        let (mut reuse, mut refused, mut ended) = (usual, 0, 0);
         let (connection, exchanged) = loop {
-            let taking = self.pool.take(upstream.protocol(), &uri, use_of_used, upstream.connect_timeout());
+            let taking = self.pool.take(upstream.protocol(), &uri, reuse, upstream.connect_timeout());
             let taken = timeout_at(head_deadline, taking).await;
             // Without a connection no byte was sent.
             let taken = taken.unwrap_or_else(|_| Err(format!("no connection within {} ms", within.as_millis())));
@@ -299,7 +299,7 @@ impl Transport {
                     if !may_again {
                         return AttemptResult::NotSent(why);
                     }
-                    use_of_used = if reason == NotProcessed::Refused { UseOfUsed::None } else { usual };
+                    reuse = if reason == NotProcessed::Refused { ReusePolicy::None } else { usual };
                     request = again;
                 }
                 Err((ExchangeError::NotSent(why) | ExchangeError::NotProcessed(_, why), _)) => {

@@ -90,9 +90,9 @@ impl Origin {
     }
 }
 
-/// Which connections that have carried requests may carry this one.
+/// Which idle connections may be reused for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum UseOfUsed {
+pub(in crate::engine) enum ReusePolicy {
     /// All that are open: the request may be repeated.
     Any,
     /// Those that were used just before.
@@ -119,10 +119,10 @@ impl ConnectionPool {
         self: &Arc<Self>,
         protocol: &Protocol,
         uri: &Uri,
-        use_of_used: UseOfUsed,
+        reuse: ReusePolicy,
         connect: Duration,
     ) -> Result<PooledConnection, String> {
-        let (is_new, repeatable) = (use_of_used == UseOfUsed::None, use_of_used == UseOfUsed::Any);
+        let (is_new, repeatable) = (reuse == ReusePolicy::None, reuse == ReusePolicy::Any);
         let endpoint = protocol.endpoint(uri).ok_or("its URL names no host")?;
         let multiplexed = (protocol.http != HttpVersion::Http1).then(|| self.multiplexed(&endpoint));
         // One that has been idle for longer may be closed at this moment.

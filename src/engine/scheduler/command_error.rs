@@ -8,7 +8,7 @@ pub enum CommandError {
     /// There is no such run.
     #[error("there is no such run")]
     NoRun,
-    /// The run refuses the order in its present state.
+    /// The run refuses the command in its present state.
     #[error("{refusal}")]
     Refused {
         /// The run.

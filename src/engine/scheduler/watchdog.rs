@@ -49,12 +49,12 @@ pub(in crate::engine) async fn check_repeatedly(core: &Arc<Core>) {
 
 /// Checks every unfinished run once, and wakes those that nothing will wake.
 pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreError> {
-    let (mut suspects, mut children, mut still_stuck) = (Vec::new(), HashSet::new(), HashSet::new());
+    let (mut candidates, mut children, mut still_stuck) = (Vec::new(), HashSet::new(), HashSet::new());
     let shared = core.ports.store.is_shared();
     let stuck_before = if shared { core.schedule.stuck.ids(usize::MAX) } else { Vec::new() };
     let counts = for_each_unfinished(core, |run| {
-        if is_suspect(core, run) {
-            suspects.push(run.run_id);
+        if may_lack_wake_up_cause(core, run) {
+            candidates.push(run.run_id);
         }
         if run.parent.is_some() {
             children.insert(run.run_id);
@@ -72,7 +72,7 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
         // Other processes execute runs too, and this process's drivers do not count those changes.
         publish(core, counts);
     }
-    for run in suspects {
+    for run in candidates {
         // The run may have gone on since its page was read.
         if !is_accounted_for(core, run) {
             tracing::warn!(%run, "the run had no wake-up cause; it is woken");
@@ -177,7 +177,8 @@ pub(in crate::engine) async fn for_each_unfinished(
     }
 }
 
-fn is_suspect(core: &Core, run: &RunSummary) -> bool {
+/// Whether a run may have no wake-up cause, by its stored summary and by what is in memory now.
+fn may_lack_wake_up_cause(core: &Core, run: &RunSummary) -> bool {
     // A timer in the store is loaded before it is due.
     let waits = run.status.has_ended_or_awaits_input() || run.wake.is_some_and(|at| at > core.process.clock.now());
     !waits && !is_accounted_for(core, run.run_id)

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::harness::TIMEOUT;
-use crate::engine::ports::connections::{ConnectionPool, UseOfUsed};
+use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, PooledConnection, to_origin_form};
 use crate::engine::ports::protocol::Protocol;
 use crate::limits::Limits;
@@ -51,7 +51,7 @@ impl TestClient {
         Self { uri, pool: ConnectionPool::new(limits) }
     }
     async fn take(&self) -> PooledConnection {
-        self.pool.take(&Protocol::default(), &self.uri, UseOfUsed::Any, TIMEOUT).await.unwrap()
+        self.pool.take(&Protocol::default(), &self.uri, ReusePolicy::Any, TIMEOUT).await.unwrap()
     }
     async fn exchange(
         &self,
@@ -213,7 +213,8 @@ async fn serve(listener: TcpListener, each: usize) -> usize {
 
 /// Sends a call that must not be repeated; returns whether its connection was reused.
 async fn unrepeatable_call(client: &TestClient) -> bool {
-    let mut connection = client.pool.take(&Protocol::default(), &client.uri, UseOfUsed::Recent, TIMEOUT).await.unwrap();
+    let mut connection =
+        client.pool.take(&Protocol::default(), &client.uri, ReusePolicy::Recent, TIMEOUT).await.unwrap();
     let reused = connection.reused;
     let Ok(Exchanged::Whole(_)) = client.exchange(&mut connection, 99, TIMEOUT).await else { panic!("no whole reply") };
     client.pool.give_back(connection).await;
@@ -323,6 +324,6 @@ async fn nothing_is_sent_where_no_server_listens() {
     let listener = listener().await;
     let client = TestClient::of(&listener, 9, TIMEOUT).await;
     drop(listener);
-    let refused = client.pool.take(&Protocol::default(), &client.uri, UseOfUsed::Any, TIMEOUT).await.err().unwrap();
+    let refused = client.pool.take(&Protocol::default(), &client.uri, ReusePolicy::Any, TIMEOUT).await.err().unwrap();
     assert!(refused.contains("refused"), "{refused}");
 }

@@ -34,8 +34,8 @@ async fn a_run_with_a_damaged_summary_is_cancelled(which: StoreKind) {
     assert!(harness.store.healthy(), "the store accepts writes all the time");
     // The summary of a run that has ended is damaged: the command is refused.
     assert!(fixture.damage_summary(run).await);
-    let order = ControlCommand::Pause { reason: None };
-    let refused = harness.engine.give_command(run, order, "ann".into()).await.unwrap_err();
+    let command = ControlCommand::Pause { reason: None };
+    let refused = harness.engine.give_command(run, command, "ann".into()).await.unwrap_err();
     assert!(matches!(refused, crate::engine::CommandError::Refused { .. }), "{refused:?}");
     assert!(harness.store.healthy());
 }

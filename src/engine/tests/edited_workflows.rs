@@ -137,8 +137,8 @@ async fn a_run_that_never_rests_repeats_nothing_at_a_service_that_is_not_keyed_a
         let has_failed = async {
             // A command makes the events before it durable.
             while !harness.view(run).await.steps.iter().any(|step| step.status == StepStatus::Retrying) {
-                for order in [ControlCommand::Pause { reason: None }, ControlCommand::Resume { reason: None }] {
-                    harness.engine.give_command(run, order, "ann".into()).await.unwrap();
+                for command in [ControlCommand::Pause { reason: None }, ControlCommand::Resume { reason: None }] {
+                    harness.engine.give_command(run, command, "ann".into()).await.unwrap();
                 }
             }
         };

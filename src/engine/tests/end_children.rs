@@ -1,4 +1,4 @@
-//! A process ends after it stored the end of a run, and before it ordered the run's children to end.
+//! A process ends after it stored the end of a run, and before it told the run's children to end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,8 +48,8 @@ impl ParentAndChild {
     async fn cancel_and_crash(&mut self, compensate: bool) {
         self.store.appends.shut();
         self.store.appends.pass(1);
-        let order = ControlCommand::Cancel { compensate, reason: None, automatic: false };
-        self.harness.engine.give_command(self.parent, order, "ann".into()).await.unwrap();
+        let command = ControlCommand::Cancel { compensate, reason: None, automatic: false };
+        self.harness.engine.give_command(self.parent, command, "ann".into()).await.unwrap();
         self.store.appends.wait_for_arrivals(2).await;
         self.harness.crash().await;
         self.store.appends.pass(1_000);
@@ -92,8 +92,8 @@ async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
 async fn the_child_of_a_run_that_is_cancelled_unread_ends_with_it() {
     let parent_and_child = parent_and_child().await;
     parent_and_child.store.omits_last_event.store(true, Ordering::SeqCst);
-    let order = ControlCommand::Cancel { compensate: false, reason: None, automatic: false };
-    parent_and_child.harness.engine.give_command(parent_and_child.parent, order, "ann".into()).await.unwrap();
+    let command = ControlCommand::Cancel { compensate: false, reason: None, automatic: false };
+    parent_and_child.harness.engine.give_command(parent_and_child.parent, command, "ann".into()).await.unwrap();
     parent_and_child.store.omits_last_event.store(false, Ordering::SeqCst);
     parent_and_child.harness.wait_until(parent_and_child.child, |view| view.status == RunStatus::Cancelled).await;
     parent_and_child.wait_until_outbox_is_empty().await;

@@ -56,8 +56,8 @@ async fn a_run_whose_sealed_values_cannot_be_opened_sends_nothing_until_the_key_
         let recovered = harness.recover().await;
         assert_eq!((recovered.resumed, recovered.unreadable), (0, 1));
         assert_eq!(harness.step_service.seen().len(), 1, "nothing is sent");
-        let ordered = harness.engine.give_command(run, ControlCommand::Pause { reason: None }, "ann".into()).await;
-        let Err(CommandError::Unreadable(why)) = ordered else { panic!("{ordered:?}") };
+        let result = harness.engine.give_command(run, ControlCommand::Pause { reason: None }, "ann".into()).await;
+        let Err(CommandError::Unreadable(why)) = result else { panic!("{result:?}") };
         assert!(why.contains("sealed values") && why.contains("`store_key`"), "{why}");
         let explained = harness.engine.explain(run).await.unwrap();
         assert!(explained.stuck && explained.sentence.contains("the key that sealed them"), "{}", explained.sentence);

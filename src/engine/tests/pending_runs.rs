@@ -94,7 +94,7 @@ impl RunCoordination for SlowStore {
         deregister(worker: WorkerId) -> ();
         take_due(worker: WorkerId, limit: usize) -> Vec<OwnedRun>;
         due_times(limit: usize) -> Vec<(jiff::Timestamp, RunId)>;
-        put_command(order: CommandRecord) -> ();
+        put_command(command: CommandRecord) -> ();
         commands(run: RunId) -> Vec<CommandRecord>;
         command(id: uuid::Uuid) -> Option<CommandRecord>;
         answer_command(id: uuid::Uuid, answer: Value) -> ();
@@ -214,8 +214,8 @@ async fn harness(store: &Arc<SlowStore>, child: &Arc<Plan>) -> (Arc<StepService>
     (step_service, harness)
 }
 
-async fn order(harness: &Harness, run: RunId, order: ControlCommand) {
-    harness.engine.give_command(run, order, "ann".into()).await.unwrap();
+async fn give_command(harness: &Harness, run: RunId, command: ControlCommand) {
+    harness.engine.give_command(run, command, "ann".into()).await.unwrap();
 }
 
 fn cancel() -> ControlCommand {
@@ -229,7 +229,7 @@ async fn a_parent_that_ends_creates_no_further_child() {
     let (step_service, harness) = harness(&store, &calls()).await;
     let run = start(&harness, json!({})).await.run;
     store.wait_for_reads(1).await;
-    order(&harness, run, cancel()).await;
+    give_command(&harness, run, cancel()).await;
     store.answer_reads(usize::MAX);
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
     harness.wait_until_idle(run).await;
@@ -244,7 +244,7 @@ async fn the_next_process_does_not_create_the_child_of_an_ending_parent() {
     let (step_service, mut harness) = harness(&store, &calls()).await;
     let run = start(&harness, json!({})).await.run;
     store.wait_for_reads(1).await;
-    order(&harness, run, cancel()).await;
+    give_command(&harness, run, cancel()).await;
     harness.crash().await;
     harness.load_plans(&[&calls()]);
     store.answer_reads(usize::MAX);
@@ -261,7 +261,7 @@ async fn a_paused_parent_creates_its_child_only_after_resume() {
         let (step_service, mut harness) = harness(&store, &calls()).await;
         let run = start(&harness, json!({})).await.run;
         store.wait_for_reads(1).await;
-        order(&harness, run, ControlCommand::Pause { reason: None }).await;
+        give_command(&harness, run, ControlCommand::Pause { reason: None }).await;
         store.answer_reads(usize::MAX);
         harness.wait_until_idle(run).await;
         assert_eq!((harness.runs().await.len(), step_service.seen().len()), (1, 0));
@@ -270,7 +270,7 @@ async fn a_paused_parent_creates_its_child_only_after_resume() {
             harness.load_plans(&[&calls()]);
             harness.recover().await;
         }
-        order(&harness, run, ControlCommand::Resume { reason: None }).await;
+        give_command(&harness, run, ControlCommand::Resume { reason: None }).await;
         assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
         assert_eq!((harness.runs().await.len(), step_service.seen().len()), (2, 1));
     }
@@ -285,7 +285,7 @@ async fn a_command_to_a_child_does_not_prevent_its_creation() {
     store.wait_for_reads(1).await;
     let child = crate::workflow::fold(harness.events(run).await.iter()).unwrap().children().next().unwrap().run;
     let core = harness.engine.core.clone();
-    let order = tokio::spawn(async move {
+    let command = tokio::spawn(async move {
         crate::engine::scheduler::commands::give_command(
             &core,
             child,
@@ -298,7 +298,7 @@ async fn a_command_to_a_child_does_not_prevent_its_creation() {
     store.answer_reads(usize::MAX);
     tokio::task::yield_now().await;
     store.answer_takes();
-    assert!(order.await.unwrap().is_err(), "the child does not exist yet");
+    assert!(command.await.unwrap().is_err(), "the child does not exist yet");
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
 }
 
@@ -339,7 +339,7 @@ async fn the_outbox_row_of_a_child_that_is_never_created_is_removed() {
     let (_world, harness) = harness(&store, &calls()).await;
     let run = start(&harness, json!({})).await.run;
     store.wait_for_reads(1).await;
-    order(&harness, run, cancel()).await;
+    give_command(&harness, run, cancel()).await;
     assert_eq!(store.inner.pending_runs(9).await.unwrap().len(), 1);
     store.answer_reads(usize::MAX);
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
@@ -376,7 +376,7 @@ async fn ensuring_a_child_a_second_time_does_not_disturb_the_resting_child() {
     harness.wait_until_idle(run).await;
     harness.wait_until_idle(child).await;
     assert!(harness.engine.core.schedule.timers.will_wake(child), "its timer is still set");
-    order(&harness, run, cancel()).await;
+    give_command(&harness, run, cancel()).await;
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
 }
 

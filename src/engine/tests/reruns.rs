@@ -49,8 +49,8 @@ async fn rerun(harness: &Harness, of: RunId, from: &str) -> Result<Started, Star
     harness.engine.rerun(of, from.into(), "ann".into()).await
 }
 
-async fn send_order(harness: &Harness, run: RunId, order: ControlCommand) -> Result<(), String> {
-    harness.engine.give_command(run, order, "bob".into()).await.map(drop).map_err(|error| match error {
+async fn send_command(harness: &Harness, run: RunId, command: ControlCommand) -> Result<(), String> {
+    harness.engine.give_command(run, command, "bob".into()).await.map(drop).map_err(|error| match error {
         CommandError::Refused { run, .. } => run.note.unwrap_or_default(),
         error => error.to_string(),
     })
@@ -61,12 +61,12 @@ async fn a_rerun_ends_a_paused_run() {
     let (step_service, harness, run) = paused(1).await;
     let successor = rerun(&harness, run, "two").await.unwrap();
     assert_eq!(harness.wait_until_resting(successor.run).await.status, RunStatus::Completed);
-    for order in [
+    for command in [
         ControlCommand::Resume { reason: None },
         ControlCommand::Cancel { compensate: true, reason: None, automatic: false },
         ControlCommand::Retry { step: Some("two".into()) },
     ] {
-        let why = send_order(&harness, run, order).await.unwrap_err();
+        let why = send_command(&harness, run, command).await.unwrap_err();
         assert!(why.contains(&successor.run.to_string()), "{why}");
     }
     assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"], "the superseded run undoes nothing");
@@ -84,7 +84,7 @@ async fn of_concurrent_reruns_one_wins() {
     for ended in [false, true] {
         let (step_service, harness, run) = paused(1).await;
         if ended {
-            send_order(&harness, run, ControlCommand::Cancel { compensate: false, reason: None, automatic: false })
+            send_command(&harness, run, ControlCommand::Cancel { compensate: false, reason: None, automatic: false })
                 .await
                 .unwrap();
         }
@@ -101,12 +101,12 @@ async fn of_concurrent_reruns_one_wins() {
 #[tokio::test]
 async fn steps_that_a_successor_undid_are_not_taken_over_from_its_predecessor() {
     let (step_service, harness, run) = paused(2).await;
-    send_order(&harness, run, ControlCommand::Cancel { compensate: false, reason: None, automatic: false })
+    send_command(&harness, run, ControlCommand::Cancel { compensate: false, reason: None, automatic: false })
         .await
         .unwrap();
     let first = rerun(&harness, run, "two").await.unwrap().run;
     harness.wait_until_resting(first).await;
-    send_order(&harness, first, ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
+    send_command(&harness, first, ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
         .await
         .unwrap();
     assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Cancelled);
@@ -121,7 +121,7 @@ async fn steps_that_a_successor_undid_are_not_taken_over_from_its_predecessor() 
 async fn a_successor_that_was_not_created_before_a_crash_is_created_by_the_next_process() {
     let (step_service, mut harness, run) = paused(1).await;
     let to = RunId(uuid::Uuid::now_v7());
-    send_order(&harness, run, ControlCommand::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
+    send_command(&harness, run, ControlCommand::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
     let pending_runs = harness.store.pending_runs(9).await.unwrap();
     assert_eq!(pending_runs.iter().map(|row| (row.run, row.parent)).collect::<Vec<_>>(), [(to, Some(run))]);
     harness.crash().await;
@@ -143,7 +143,7 @@ async fn a_successor_that_was_not_created_before_a_crash_is_created_by_the_next_
 async fn a_successor_that_was_not_created_is_created_when_the_rerun_is_repeated() {
     let (step_service, mut harness, run) = paused(1).await;
     let to = RunId(uuid::Uuid::now_v7());
-    send_order(&harness, run, ControlCommand::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
+    send_command(&harness, run, ControlCommand::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
     harness.crash().await;
     assert!(harness.store.run(to).await.unwrap().is_none());
     assert!(
@@ -270,7 +270,7 @@ async fn a_rerun_that_took_over_a_null_item_undoes_it_after_a_restart() {
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Paused);
     harness.crash().await;
     harness.recover().await;
-    send_order(&harness, successor, ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
+    send_command(&harness, successor, ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
         .await
         .unwrap();
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Cancelled);
@@ -357,7 +357,9 @@ async fn an_id_in_a_pending_answer_leads_to_the_successor() {
 
     // The predecessor has ended, and the successor is not created yet.
     let to = RunId(uuid::Uuid::now_v7());
-    send_order(&harness, predecessor, ControlCommand::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
+    send_command(&harness, predecessor, ControlCommand::HandOver { to, from: "two".into(), sealed: None })
+        .await
+        .unwrap();
     let (status, body, _) = answer(harness.send(arm_request.clone()).await);
     assert_eq!((status, &body["id"]), (202, &id));
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::harness::TIMEOUT;
-use crate::engine::ports::connections::{ConnectionPool, UseOfUsed};
+use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, PooledConnection, to_origin_form};
 use crate::engine::ports::protocol::Protocol;
 use crate::flag::{HttpVersion, Service, ServiceTls};
@@ -77,7 +77,7 @@ impl TestClient {
     }
     /// A connection for a request that must not be repeated.
     async fn take(&self) -> Result<PooledConnection, String> {
-        timeout(TIMEOUT, self.pool.take(&self.protocol, &self.uri, UseOfUsed::Recent, TIMEOUT)).await.unwrap()
+        timeout(TIMEOUT, self.pool.take(&self.protocol, &self.uri, ReusePolicy::Recent, TIMEOUT)).await.unwrap()
     }
     async fn exchange(
         &self,

@@ -143,21 +143,21 @@ async fn a_command_that_is_stored_while_commands_are_read_is_read_too() {
     let run = start(&mover, json!({})).await.run;
     let later = start(&mover, json!({})).await.run;
     step_service.wait_for_calls(2).await;
-    store.orders.shut();
+    store.commands.shut();
     let other = Arc::new(other);
-    let send = |run, order: ControlCommand| {
+    let send = |run, command: ControlCommand| {
         let other = other.clone();
-        tokio::spawn(async move { other.engine.give_command(run, order, "ann".into()).await })
+        tokio::spawn(async move { other.engine.give_command(run, command, "ann".into()).await })
     };
     let first = send(run, ControlCommand::Pause { reason: None });
-    store.orders.wait_for_arrivals(1).await;
+    store.commands.wait_for_arrivals(1).await;
     let second = send(run, ControlCommand::Signal { name: "go".into(), payload: Arc::default(), id: None });
-    wait_for("the second command is stored", async || store.count_orders_without_gate(run).await == 2).await;
+    wait_for("the second command is stored", async || store.count_commands_without_gate(run).await == 2).await;
     // Notifications are handled in order. When the engine reads the commands to the later run, it has received the
     // notification of the second command.
     let third = send(later, ControlCommand::Pause { reason: None });
-    store.orders.wait_for_arrivals(2).await;
-    store.orders.pass(1_000);
+    store.commands.wait_for_arrivals(2).await;
+    store.commands.pass(1_000);
     assert_eq!(first.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
     let second = second.await.unwrap();
     assert!(!matches!(second, Err(CommandError::Store { .. })), "{second:?}");

@@ -134,11 +134,11 @@ async fn a_command_to_an_ended_or_unknown_run_is_refused() {
     let harness = harness().await;
     let run = start(&harness, json!({ "n": 1 })).await.run;
     harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap();
-    let order = ControlCommand::Pause { reason: None };
-    let result = harness.engine.give_command(run, order.clone(), "ann".into()).await;
+    let command = ControlCommand::Pause { reason: None };
+    let result = harness.engine.give_command(run, command.clone(), "ann".into()).await;
     assert!(matches!(result, Err(CommandError::Refused { refusal: CommandRefusal::Ended, .. })), "{result:?}");
     let unknown_run = RunId(uuid::Uuid::now_v7());
-    assert_eq!(harness.engine.give_command(unknown_run, order, "ann".into()).await, Err(CommandError::NoRun));
+    assert_eq!(harness.engine.give_command(unknown_run, command, "ann".into()).await, Err(CommandError::NoRun));
     let explained = harness.engine.explain(run).await.unwrap();
     assert!(explained.sentence.contains("completed") && !explained.stuck, "{explained:?}");
 }

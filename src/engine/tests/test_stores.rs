@@ -36,7 +36,7 @@ pub(super) struct TestStore {
     /// A gate before every heartbeat.
     pub(super) heartbeats: Gate,
     /// A gate after commands were read and before they are returned.
-    pub(super) orders: Gate,
+    pub(super) commands: Gate,
     /// Whether reads omit the last event of each run.
     pub(super) omits_last_event: std::sync::atomic::AtomicBool,
 }
@@ -100,7 +100,7 @@ pub(super) fn gated() -> Arc<TestStore> {
 
 impl TestStore {
     fn new(operations: Arc<AtomicUsize>, shared_state: Option<Mutex<SharedState>>) -> Self {
-        let (appends, heartbeats, orders, omits_last_event) = Default::default();
+        let (appends, heartbeats, commands, omits_last_event) = Default::default();
         let (takes, sweeps, event_reads) = Default::default();
         Self {
             inner: MemoryStore::new(),
@@ -111,7 +111,7 @@ impl TestStore {
             shared_state,
             appends,
             heartbeats,
-            orders,
+            commands,
             omits_last_event,
         }
     }
@@ -136,7 +136,7 @@ impl TestStore {
         }
     }
     /// The number of commands to a run, read without passing the gate.
-    pub(super) async fn count_orders_without_gate(&self, run: RunId) -> usize {
+    pub(super) async fn count_commands_without_gate(&self, run: RunId) -> usize {
         self.inner.commands(run).await.unwrap().len()
     }
     fn count(&self) {
@@ -229,7 +229,7 @@ impl RunCoordination for TestStore {
     }
     forward_to_inner! {
         due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
-        put_command(order: CommandRecord) -> ();
+        put_command(command: CommandRecord) -> ();
         command(id: Uuid) -> Option<CommandRecord>;
         answer_command(id: Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
@@ -254,9 +254,9 @@ impl RunCoordination for TestStore {
     fn commands(&self, run: RunId) -> StoreReply<'_, Vec<CommandRecord>> {
         self.count();
         Box::pin(async move {
-            let orders = self.inner.commands(run).await;
-            self.orders.go_through().await;
-            orders
+            let commands = self.inner.commands(run).await;
+            self.commands.go_through().await;
+            commands
         })
     }
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {

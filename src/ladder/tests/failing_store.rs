@@ -19,12 +19,12 @@ pub struct FailingStore {
     /// Flips are not recorded.
     pub refuse_flips: AtomicBool,
     /// Flips are not recorded if they follow the newest one.
-    pub refuse_fitting: AtomicBool,
+    pub refuse_after_newest: AtomicBool,
     /// Flips are recorded, and the reply is lost.
     pub lose_replies: AtomicBool,
-    /// Writes of flips time out, and reach the store when [`FailingStore::deliver_held`] is called.
-    pub hold_flips: AtomicBool,
-    held: Mutex<Vec<PutFlips>>,
+    /// Writes of flips time out, and reach the store when [`FailingStore::deliver_delayed`] is called.
+    pub delay_flips: AtomicBool,
+    delayed: Mutex<Vec<PutFlips>>,
     /// Flips and declarations cannot be read.
     pub fail_reads: AtomicBool,
     /// Pins cannot be counted.
@@ -59,9 +59,9 @@ impl FailingStore {
         self.inner.put_flips(PutFlips { flips, declared, after }).await.unwrap().unwrap();
     }
     /// The writes that timed out reach the store.
-    pub async fn deliver_held(&self) {
-        let held = std::mem::take(&mut *self.held.lock().unwrap());
-        for put in held {
+    pub async fn deliver_delayed(&self) {
+        let delayed = std::mem::take(&mut *self.delayed.lock().unwrap());
+        for put in delayed {
             self.inner.put_flips(put).await.unwrap();
         }
     }
@@ -71,14 +71,14 @@ crate::store::tests::forward_work::forward_work!(FailingStore, inner);
 
 impl Store for FailingStore {
     fn put_flips(&self, put: PutFlips) -> StoreFuture<'_, Option<Vec<u64>>> {
-        if self.hold_flips.load(Ordering::SeqCst) {
-            self.held.lock().unwrap().push(put);
+        if self.delay_flips.load(Ordering::SeqCst) {
+            self.delayed.lock().unwrap().push(put);
             return fails();
         }
         if self.refuse_flips.load(Ordering::SeqCst) {
             return fails();
         }
-        if self.refuse_fitting.load(Ordering::SeqCst) {
+        if self.refuse_after_newest.load(Ordering::SeqCst) {
             return async move {
                 let newest = self.inner.flips(None, 1).await?.first().map_or(0, |flip| flip.number);
                 if put.after == newest { fails().await } else { Ok(None) }

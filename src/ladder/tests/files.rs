@@ -1,7 +1,7 @@
 //! Declarations in files, with and without flips.
 
 use super::*;
-use crate::ladder::only::removed_in_only;
+use crate::ladder::leaving_only::removed_in_only;
 use crate::ladder::positions::Positions;
 
 /// The same files with `force` at these routes.
@@ -215,8 +215,8 @@ async fn files_need_an_acknowledgement_to_lower_a_route_from_only() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     fixture.ladder.reload(renamed(State::Off), || {}).await.unwrap();
-    let forgets = edited(renamed(State::Off), "new", |route| route.was.clear());
-    let refused = fixture.ladder.reload(forgets, || panic!("it is not recorded")).await.unwrap_err().to_string();
+    let without_was = edited(renamed(State::Off), "new", |route| route.was.clear());
+    let refused = fixture.ladder.reload(without_was, || panic!("it is not recorded")).await.unwrap_err().to_string();
     assert!(refused.contains("would put `new` in `off`") && refused.contains("`was:`"), "{refused}");
     assert_eq!(fixture.state("new"), effective(State::Only, EffectiveReason::Requested));
 }
@@ -270,9 +270,9 @@ async fn routes_come_and_go() {
     assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested), "as its file says");
 }
 
-/// A route that was put to `off` by hand leaves the files and comes back.
+/// A route that was put to `off` by hand leaves the files and is re-added.
 #[tokio::test]
-async fn only_an_edit_raises_a_route_that_comes_back() {
+async fn only_an_edit_raises_a_re_added_route() {
     let declared = || forcing(&[("bare", State::Live), ("plain", State::Shadow)], &["bare"]);
     let without = || {
         let mut files = declared();
@@ -293,7 +293,7 @@ async fn only_an_edit_raises_a_route_that_comes_back() {
         assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested), "restarts: {restarts}");
         assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Unproven), "it has no flip");
         assert_eq!(fixture.flips().await, flips, "nobody moved it");
-        // It leaves once more, and comes back with another declaration, which is above its last flip.
+        // It leaves once more, and is re-added with another declaration, which is above its last flip.
         fixture.ladder.reload(without(), || {}).await.unwrap();
         fixture.ladder.reload(files(&[("bare", State::Shadow)]), || {}).await.unwrap();
         assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));

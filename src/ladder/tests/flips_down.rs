@@ -19,7 +19,7 @@ fn could_be_live(fixture: &Fixture, route: &str) -> bool {
 }
 
 /// A flip of `bare` from `dark` to `live` waits for the store. `is_taken`: the store performs it.
-async fn raise_that_waits(is_taken: bool) -> (Fixture, tokio::task::JoinHandle<Result<Flipped, FlipError>>) {
+async fn pending_raise(is_taken: bool) -> (Fixture, tokio::task::JoinHandle<Result<Flipped, FlipError>>) {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Dark)).await.unwrap();
     fixture.store.fail_reads.store(true, Ordering::SeqCst);
@@ -79,9 +79,9 @@ async fn a_flip_down_is_in_force_at_once_while_the_store_is_silent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_raise_that_waits_for_the_store_does_not_undo_a_later_flip_down() {
+async fn a_pending_raise_for_the_store_does_not_undo_a_later_flip_down() {
     for is_taken in [true, false] {
-        let (fixture, raise) = raise_that_waits(is_taken).await;
+        let (fixture, raise) = pending_raise(is_taken).await;
         assert!(!could_be_live(&fixture, "bare"));
         assert!(!fixture.flip("bare", off()).await.unwrap().recorded);
         assert_eq!(fixture.state("bare").state, State::Off);
@@ -107,9 +107,9 @@ async fn a_raise_that_waits_for_the_store_does_not_undo_a_later_flip_down() {
 
 /// The route is in the requested state, which it would leave.
 #[tokio::test(start_paused = true)]
-async fn a_flip_to_the_present_state_stops_a_raise_that_waits() {
+async fn a_flip_to_the_present_state_stops_a_pending_raise() {
     for is_taken in [true, false] {
-        let (fixture, raise) = raise_that_waits(is_taken).await;
+        let (fixture, raise) = pending_raise(is_taken).await;
         let stays = fixture.flip("bare", to(State::Dark)).await.unwrap();
         assert!(stays.changed && !stays.recorded);
         answer(&fixture);
@@ -123,7 +123,7 @@ async fn a_flip_to_the_present_state_stops_a_raise_that_waits() {
 
 /// A person lowers the route further before the first flip is recorded, and wants it higher again.
 #[tokio::test(start_paused = true)]
-async fn a_lower_flip_down_replaces_one_that_waits_and_a_higher_one_is_a_raise() {
+async fn a_lower_flip_down_replaces_an_unrecorded_one_and_a_higher_one_is_a_raise() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     silence(&fixture, true);
@@ -144,7 +144,7 @@ async fn a_lower_flip_down_replaces_one_that_waits_and_a_higher_one_is_a_raise()
 
 /// The file asks for `live` by force and gives the route another id, and waits for the store.
 #[tokio::test(start_paused = true)]
-async fn files_that_wait_for_the_store_do_not_undo_a_later_flip_down() {
+async fn pending_files_do_not_undo_a_later_flip_down() {
     let renamed = || {
         let files = edited(files(&[("bare", State::Live)]), "bare", |route| route.force = Some("we know".into()));
         edited(files, "bare", |route| (route.id, route.was) = ("new".into(), vec!["bare".into()]))
@@ -196,7 +196,7 @@ async fn a_route_that_leaves_the_files_keeps_its_flip_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_end_of_the_process_flips_that_wait_are_recorded_or_named_in_the_log() {
+async fn at_the_end_of_the_process_unrecorded_flips_are_recorded_or_named_in_the_log() {
     for is_recorded in [true, false] {
         let fixture = Fixture::open(files(&[])).await;
         fixture.flip("bare", forced(State::Live)).await.unwrap();
@@ -222,7 +222,7 @@ async fn at_the_end_of_the_process_flips_that_wait_are_recorded_or_named_in_the_
 /// As the answer to the flip says.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_is_killed_before_the_record_returns_to_what_the_store_has() {
-    let (fixture, _raise) = raise_that_waits(true).await;
+    let (fixture, _raise) = pending_raise(true).await;
     assert!(!fixture.flip("bare", off()).await.unwrap().recorded);
     // The new process finds the raise, which the store has performed.
     silence(&fixture, false);
@@ -235,28 +235,28 @@ async fn a_process_that_is_killed_before_the_record_returns_to_what_the_store_ha
 async fn a_late_duplicate_of_a_flip_down_does_not_undo_a_later_raise() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
-    fixture.store.hold_flips.store(true, Ordering::SeqCst);
+    fixture.store.delay_flips.store(true, Ordering::SeqCst);
     assert!(!fixture.flip("bare", off()).await.unwrap().recorded);
-    fixture.store.hold_flips.store(false, Ordering::SeqCst);
+    fixture.store.delay_flips.store(false, Ordering::SeqCst);
     wait_until_recorded(&fixture).await;
     fixture.flip("bare", to(State::Shadow)).await.unwrap();
-    fixture.store.deliver_held().await;
+    fixture.store.deliver_delayed().await;
     assert_eq!(stored(&fixture).await, pairs(&[("off", "live"), ("live", "off"), ("off", "shadow")]));
 }
 
-/// Flips of `bare` and `plain` down that wait. An attempt to record the first one alone timed out, and has reached the
+/// Unrecorded flips of `bare` and `plain` down. An attempt to record the first one alone timed out, and has reached the
 /// store since.
 async fn first_of_two_delivered_late() -> Fixture {
     let fixture = Fixture::open(files(&[])).await;
     for route in ["bare", "plain"] {
         fixture.flip(route, forced(State::Live)).await.unwrap();
     }
-    fixture.store.hold_flips.store(true, Ordering::SeqCst);
+    fixture.store.delay_flips.store(true, Ordering::SeqCst);
     for route in ["bare", "plain"] {
         assert!(!fixture.flip(route, off()).await.unwrap().recorded);
     }
-    fixture.store.deliver_held().await;
-    fixture.store.hold_flips.store(false, Ordering::SeqCst);
+    fixture.store.deliver_delayed().await;
+    fixture.store.delay_flips.store(false, Ordering::SeqCst);
     fixture
 }
 
@@ -275,15 +275,15 @@ async fn a_flip_down_that_an_earlier_attempt_recorded_is_not_recorded_again() {
 #[tokio::test(start_paused = true)]
 async fn what_an_attempt_finds_recorded_is_found_again_if_it_fails() {
     let fixture = first_of_two_delivered_late().await;
-    fixture.store.refuse_fitting.store(true, Ordering::SeqCst);
+    fixture.store.refuse_after_newest.store(true, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(9)).await;
-    fixture.store.refuse_fitting.store(false, Ordering::SeqCst);
+    fixture.store.refuse_after_newest.store(false, Ordering::SeqCst);
     wait_until_recorded(&fixture).await;
     let expected = [("off", "live"), ("off", "live"), ("live", "off"), ("live", "off")];
     assert_eq!(stored(&fixture).await, pairs(&expected));
 }
 
-/// The freeze keeps the route below `only`, and the person's flip is recorded in place of the one that takes back.
+/// The freeze caps the route below `only`, and the person's flip is recorded in place of the one that reverts.
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_lowers_a_route_on_its_way_to_only_during_a_freeze() {
     let fixture = Fixture::open(files(&[])).await;

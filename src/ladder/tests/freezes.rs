@@ -186,7 +186,7 @@ async fn a_restart_loses_a_freeze_that_was_not_recorded() {
 
 /// Both are recorded together, so that the history has the freeze.
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_freeze_that_waits_is_recorded_with_it() {
+async fn the_end_of_an_unrecorded_freeze_is_recorded_with_it() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     freeze(&fixture, Freeze::Instances).await.unwrap();

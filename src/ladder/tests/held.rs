@@ -234,9 +234,9 @@ impl GateCondition for Unnoted {
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
         let all = self.0.lock().unwrap().clone();
         let of_routes = all.into_iter().filter(|(route, _)| routes.contains(&route));
-        let unrecorded = |(route, exposed)| UnknownRetries {
-            exposed,
-            until: exposed + Duration::from_secs(86_400),
+        let unrecorded = |(route, cause_at)| UnknownRetries {
+            cause_at,
+            until: cause_at + Duration::from_secs(86_400),
             why: format!("a key of `{route}` was not noted"),
         };
         of_routes.map(unrecorded).collect()
@@ -311,7 +311,7 @@ async fn a_live_route_is_held_for_unnoted_keys_of_a_route_whose_requests_it_gets
 }
 
 #[tokio::test]
-async fn a_live_route_is_held_when_a_scope_of_its_keys_is_forgotten() {
+async fn a_live_route_is_held_when_a_scope_of_its_keys_is_dropped() {
     let fixture = bare_in_live().await;
     let scoped_by = |n: usize| {
         let name: http::HeaderName = format!("x-caller-{n}").parse().unwrap();
@@ -333,7 +333,7 @@ async fn a_live_route_is_held_when_a_scope_of_its_keys_is_forgotten() {
 pub(super) async fn expire_soon(store: &FailingStore) {
     let mut rows = store.declared().await.unwrap();
     let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
-    retry.exposed = retry.since;
+    retry.harmful_since = retry.since;
     retry.since = Some(retry.since.unwrap() - (25 * HOUR - HOUR * 5 / 6 - Duration::from_millis(200)));
     store.put(Vec::new(), Some(rows)).await;
 }

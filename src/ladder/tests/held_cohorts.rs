@@ -136,7 +136,7 @@ async fn of_shares_that_are_edited_at_once_only_the_larger_one_waits_for_its_gat
 }
 
 #[tokio::test]
-async fn an_edit_of_shares_of_which_one_was_refused_can_be_taken_back() {
+async fn an_edit_of_shares_of_which_one_was_refused_can_be_reverted() {
     let percent = |percent| Percent::new(percent).unwrap();
     let with_shares = |dark, live| {
         edited(files(&[]), "plain", |route| {

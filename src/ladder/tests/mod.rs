@@ -15,16 +15,16 @@ mod held_cohorts;
 mod lost_keys;
 mod orphans;
 mod outcomes;
+mod outdated_moves;
 mod overtaken;
 mod races;
+mod re_added;
+mod renamed_back;
 mod renames;
-mod returned;
 mod scopes;
 mod shares;
-mod taken_back;
 mod unknown_keys;
 mod unrecorded_flips;
-mod waited;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,9 +34,11 @@ use http::Method;
 use self::failing_store::FailingStore;
 use super::*;
 use crate::compare::{Body, Comparison, Observation, Verdict};
+use crate::evidence::Evidence;
 use crate::exchange::{ComparisonOutcome, Served, ServedObserver, Settle as _};
 use crate::expression::Template;
 use crate::flag::{Effective, EffectiveReason, Instance, Percent, Route, RouteMatch, Service, Shares};
+use crate::store::StoreHandle;
 
 /// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The
 /// route `plain` has a key.

@@ -7,7 +7,7 @@ use super::files::stored;
 use super::*;
 use crate::expression::Expression;
 use crate::flag::Cohort;
-use crate::ladder::only::removed_in_only;
+use crate::ladder::leaving_only::removed_in_only;
 use crate::names::JobId;
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn a_search_for_open_runs_delays_no_flip() {
     assert_eq!(fixture.state("bare").state, State::Shadow);
 }
 
-/// The creator goes to `live` while the store is searched, and may create an instance at any moment from then on.
+/// The creator goes to `live` while the store is prepared, and may create an instance at any moment from then on.
 #[tokio::test]
 async fn a_flip_during_the_search_for_open_runs_counts() {
     let fixture = Fixture::open(files(&[])).await;

@@ -111,16 +111,16 @@ async fn a_flip_that_reaches_the_store_late_is_never_the_last_one() {
     for comes_after_the_newer_one in [false, true] {
         let fixture = Fixture::open(files(&[])).await;
         fixture.flip("bare", forced(State::Dark)).await.unwrap();
-        fixture.store.hold_flips.store(true, Ordering::SeqCst);
+        fixture.store.delay_flips.store(true, Ordering::SeqCst);
         let refused = fixture.flip("bare", forced(State::Live)).await.unwrap_err();
         assert!(matches!(refused, FlipError::Store(_)), "{refused}");
-        fixture.store.hold_flips.store(false, Ordering::SeqCst);
+        fixture.store.delay_flips.store(false, Ordering::SeqCst);
         if !comes_after_the_newer_one {
-            fixture.store.deliver_held().await;
+            fixture.store.deliver_delayed().await;
         }
         let down = fixture.flip("bare", to(State::Off)).await.unwrap();
         assert!(down.recorded);
-        fixture.store.deliver_held().await;
+        fixture.store.deliver_delayed().await;
         assert_eq!(fixture.flips().await, if comes_after_the_newer_one { 2 } else { 3 });
         let fixture = fixture.restart(files(&[])).await;
         assert_eq!(fixture.state("bare").state, State::Off);
@@ -161,7 +161,7 @@ async fn the_gate_looks_at_evidence_of_the_files_that_it_judges() {
 async fn other_conditions_keep_a_gate_shut() {
     struct Keys(AtomicBool);
     impl GateCondition for Keys {
-        fn missing(&self, route: &Route, from: State, to: State) -> Vec<Unmet> {
+        fn unmet(&self, route: &Route, from: State, to: State) -> Vec<Unmet> {
             let shut = self.0.load(Ordering::SeqCst) && (from, to) == (State::Live, State::Only);
             shut.then(|| format!("a key of {} was not noted", route.id).into()).into_iter().collect()
         }
@@ -196,7 +196,7 @@ async fn an_earlier_force_is_not_shown_as_the_reason_for_a_gate_that_was_shut_la
     #[derive(Default)]
     struct Collision(std::sync::OnceLock<Timestamp>);
     impl GateCondition for Collision {
-        fn missing(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {
+        fn unmet(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {
             let since = self.0.get().copied().filter(|_| to >= State::Live);
             since.map(|since| Unmet { why: "a collision".into(), since: Some(since) }).into_iter().collect()
         }

@@ -24,7 +24,7 @@ fn only_by_file() -> DeclaredFiles {
 }
 
 /// A flip of `bare` from `live` to `only` waits for the store.
-async fn flip_that_waits() -> Fixture {
+async fn pending_flip() -> Fixture {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
     silence(&fixture, true);
@@ -34,8 +34,8 @@ async fn flip_that_waits() -> Fixture {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flip_to_only_that_a_freeze_overtakes_is_taken_back() {
-    let fixture = flip_that_waits().await;
+async fn a_flip_to_only_that_a_freeze_overtakes_is_reverted() {
+    let fixture = pending_flip().await;
     freeze(&fixture, Freeze::Instances).await.unwrap();
     silence(&fixture, false);
     wait_until_recorded(&fixture).await;
@@ -77,8 +77,8 @@ async fn whoever_flips_to_only_is_told_that_a_freeze_overtook_it() {
 
 /// The store refuses that flip: the route is below `only` all the same, and the freeze is recorded after it.
 #[tokio::test(start_paused = true)]
-async fn a_flip_to_only_is_taken_back_though_the_store_refuses_it() {
-    let fixture = flip_that_waits().await;
+async fn a_flip_to_only_is_reverted_though_the_store_refuses_it() {
+    let fixture = pending_flip().await;
     freeze(&fixture, Freeze::Instances).await.unwrap();
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     silence(&fixture, false);
@@ -96,17 +96,17 @@ async fn a_flip_to_only_is_taken_back_though_the_store_refuses_it() {
     assert_eq!(stored(&fixture).await, expected);
 }
 
-/// The flip that takes it back is made after the end of the process has begun.
+/// The flip that reverts it is made after the end of the process has begun.
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_process_waits_for_a_flip_to_only_that_is_taken_back() {
+async fn the_end_of_the_process_waits_for_a_flip_to_only_that_is_reverted() {
     for is_recorded in [true, false] {
-        let fixture = flip_that_waits().await;
+        let fixture = pending_flip().await;
         freeze(&fixture, Freeze::Instances).await.unwrap();
         let (log, _guard) = super::captured_log::capture_log();
         let ladder = fixture.ladder.clone();
         let end = tokio::spawn(async move { ladder.end_moves(Duration::from_secs(20)).await });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!end.is_finished(), "it is not known yet whether it has to be taken back");
+        assert!(!end.is_finished(), "it is not known yet whether it has to be reverted");
         fixture.store.refuse_flips.store(!is_recorded, Ordering::SeqCst);
         silence(&fixture, false);
         end.await.unwrap();
@@ -122,7 +122,7 @@ async fn the_end_of_the_process_waits_for_a_flip_to_only_that_is_taken_back() {
 
 /// Both are made after the end of the process has waited for the moves.
 #[tokio::test(start_paused = true)]
-async fn a_stop_that_loses_a_late_flip_that_takes_back_names_its_route_in_the_log() {
+async fn a_stop_that_loses_a_late_flip_that_reverts_names_its_route_in_the_log() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.end_moves(Duration::from_secs(20)).await;

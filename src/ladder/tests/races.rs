@@ -105,11 +105,7 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
     let numbers = (fixture.ladder.begin_check(), fixture.ladder.begin_check());
     fixture.ladder.set_health(numbers.1, false);
     fixture.ladder.set_health(numbers.0, true);
-    assert_eq!(
-        fixture.state("plain"),
-        effective(State::Shadow, EffectiveReason::Health),
-        "the later observation counts"
-    );
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Health), "the later check counts");
 }
 
 #[tokio::test]

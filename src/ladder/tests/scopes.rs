@@ -3,7 +3,7 @@
 use super::*;
 use crate::expression::Template;
 use crate::flag::ByteForm;
-use crate::ladder::scopes::{self, Scopes, before_recorded, forgotten};
+use crate::ladder::scopes::{self, Scopes, before_recorded, dropped_scope};
 use crate::limits::{EARLIER_SCOPES_MAX, MOVED_REQUESTS_MAX};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -67,7 +67,7 @@ fn a_longer_window_shuts_the_gate_for_the_keys_that_the_shorter_one_removed() {
     for (window, is_shut) in [(24, false), (12, false), (48, true)] {
         let after = read(&before, 100, window);
         let found = shut(&after, 100, window);
-        assert_eq!(found.as_ref().map(|found| found.exposed), is_shut.then(|| at(100)), "{window}: {found:?}");
+        assert_eq!(found.as_ref().map(|found| found.cause_at), is_shut.then(|| at(100)), "{window}: {found:?}");
     }
     let after = read(&read(&before, 100, 48), 110, 48);
     let until = shut(&after, 110, 48).unwrap().until;
@@ -96,7 +96,7 @@ fn the_keys_of_an_older_version_are_looked_up() {
 }
 
 #[test]
-fn a_route_that_goes_and_comes_back_under_another_scope_is_not_forgotten() {
+fn the_scope_of_a_route_that_is_re_added_under_another_scope_is_not_dropped() {
     let (window, none) = (24 * HOUR, Vec::new());
     let first = after_files(&Scopes::new(), &scoped_by("a"), at(0), window);
     let removed = after_files(&first, &none, at(1), window);
@@ -119,24 +119,24 @@ fn a_route_that_goes_and_comes_back_under_another_scope_is_not_forgotten() {
 }
 
 #[test]
-fn scopes_beyond_the_bound_are_forgotten_and_shut_the_gate() {
+fn scopes_beyond_the_bound_are_dropped_and_shut_the_gate() {
     let window = 24 * HOUR;
     let mut scopes = Scopes::new();
     for n in 0..=EARLIER_SCOPES_MAX + 1 {
-        let why = scopes.get(&RouteId::from("bare")).and_then(|scopes| forgotten(scopes, at(0), window));
+        let why = scopes.get(&RouteId::from("bare")).and_then(|scopes| dropped_scope(scopes, at(0), window));
         assert!(why.is_none(), "{n}");
         scopes = after_files(&scopes, &scoped_by(&format!("x-{n}")), at(n as i64), window);
     }
     let scopes = &scopes[&RouteId::from("bare")];
     assert_eq!(scopes.earlier.len(), EARLIER_SCOPES_MAX);
-    let shut = forgotten(scopes, at(20), window).unwrap();
+    let shut = dropped_scope(scopes, at(20), window).unwrap();
     assert!(shut.why.contains("more than 8 times"), "{}", shut.why);
     let last = scopes.earlier[0].at;
     assert!(
-        shut.exposed == last && last > scopes.forgotten.unwrap(),
+        shut.cause_at == last && last > scopes.newest_dropped.unwrap(),
         "a flip before the last change does not know of it"
     );
-    assert!(forgotten(scopes, at(26), window).is_none(), "its time is over");
+    assert!(dropped_scope(scopes, at(26), window).is_none(), "its time is over");
 }
 
 /// Why a route's gate to `live` is shut.
@@ -309,7 +309,7 @@ fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
     let taken = after_files(&late, &routes(&[wide]), at(30), window);
     assert!(why_shut(&taken, "wide", 30, window).is_some());
     let wide = &taken[&RouteId::from("wide")];
-    assert_eq!((wide.since, wide.exposed), (Some(at(20)), Some(at(30))));
+    assert_eq!((wide.since, wide.harmful_since), (Some(at(20)), Some(at(30))));
 }
 
 /// Two routes were merged: both had served requests that the merged route gets now.
@@ -341,7 +341,7 @@ fn the_keys_of_a_merged_route_count_as_recorded_where_those_of_all_its_parts_wer
 
 /// The routes whose requests are looked up wherever they go, each with their match.
 fn moved(scopes: &Scopes) -> Vec<String> {
-    let all = scopes.values().flat_map(|scopes| &scopes.moved);
+    let all = scopes.values().flat_map(|scopes| &scopes.reassigned);
     all.map(|moved| format!("{} {}", moved.scope.route, moved.matches)).collect()
 }
 
@@ -389,11 +389,12 @@ fn the_number_of_moved_requests_is_bounded() {
     let mut scopes = after_first_files(&routes(&[("pay", "POST /0", Some("k"))]));
     for n in 1..=MOVED_REQUESTS_MAX + 2 {
         scopes = after_files(&scopes, &routes(&[("pay", &format!("POST /{n}"), Some("k"))]), at(1), 24 * HOUR);
-        scopes.values_mut().flat_map(|scopes| &mut scopes.moved).for_each(|moved| moved.at -= Duration::from_secs(1));
+        let all = scopes.values_mut().flat_map(|scopes| &mut scopes.reassigned);
+        all.for_each(|moved| moved.at -= Duration::from_secs(1));
     }
-    let kept = moved(&scopes);
+    let remaining = moved(&scopes);
     assert_eq!(
-        (kept.len(), kept[0].as_str()),
+        (remaining.len(), remaining[0].as_str()),
         (MOVED_REQUESTS_MAX, format!("pay POST /{}", MOVED_REQUESTS_MAX + 1).as_str())
     );
 }

@@ -55,9 +55,9 @@ async fn a_flip_down_is_in_force_though_the_store_refuses_it_and_is_recorded_whe
     assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));
 }
 
-/// The flip up first records the flip down that waits, and does not wait for the task that records.
+/// The flip up first records the unrecorded flip down, and does not wait for the task that records.
 #[tokio::test(start_paused = true)]
-async fn a_flip_up_comes_after_the_flip_down_that_waited() {
+async fn a_flip_up_comes_after_the_unrecorded_flip_down() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     refuse(&fixture, true);
@@ -177,7 +177,7 @@ async fn a_larger_share_whose_outcome_is_unknown_is_answered_as_unknown() {
         let flip = flip_to_a_larger_share(&fixture).await;
         let moves = fixture.ladder.mover.lock_moves().await;
         refuse(&fixture, false);
-        fixture.ladder.mover.record_waiting_flips().await.unwrap();
+        fixture.ladder.mover.record_unrecorded_flips().await.unwrap();
         fixture.store.fail_reads.store(true, Ordering::SeqCst);
         (if is_taken { &fixture.store.lose_replies } else { &fixture.store.refuse_flips })
             .store(true, Ordering::SeqCst);
@@ -215,7 +215,7 @@ async fn the_end_of_the_process_waits_for_a_larger_share_or_its_log_names_it() {
         fixture.ladder.log_unrecorded();
         let moves = fixture.ladder.mover.lock_moves().await;
         refuse(&fixture, false);
-        fixture.ladder.mover.record_waiting_flips().await.unwrap();
+        fixture.ladder.mover.record_unrecorded_flips().await.unwrap();
         // Its outcome is not known for as long as the store does not answer.
         fixture.store.fail_reads.store(!is_set, Ordering::SeqCst);
         refuse(&fixture, !is_set);

@@ -154,7 +154,7 @@ impl RunCoordination for MemoryStore {
     }
 
     fn answer_command(&self, id: Uuid, answer: Value) -> StoreFuture<'_, ()> {
-        self.with_notifications(|tables, notifications| tables.coordination.settle(id, answer, notifications))
+        self.with_notifications(|tables, notifications| tables.coordination.answer_command(id, answer, notifications))
     }
 
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> StoreFuture<'_, Vec<LockRow>> {

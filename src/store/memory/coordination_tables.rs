@@ -106,7 +106,7 @@ impl CoordinationTables {
         self.commands.iter().any(|command| command.run == run && command.answer.is_none())
     }
 
-    pub(super) fn settle(&mut self, id: Uuid, answer: Value, notifications: &mut Vec<StoreNotification>) {
+    pub(super) fn answer_command(&mut self, id: Uuid, answer: Value, notifications: &mut Vec<StoreNotification>) {
         let command = self.command_indexes.get(&id).map(|index| &mut self.commands[*index]);
         if let Some(command) = command.filter(|command| command.answer.is_none()) {
             command.answer = Some(answer);

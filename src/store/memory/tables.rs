@@ -175,7 +175,7 @@ impl Tables {
         self.coordination.change_locks(append.run_id, append.locks, last_at, notifications);
         self.coordination.add_webhook_messages(append.webhook_messages, notifications);
         for (id, answer) in append.answered_commands {
-            self.coordination.settle(id, answer, notifications);
+            self.coordination.answer_command(id, answer, notifications);
         }
         if ended {
             self.run_keys.remove(&append.run_id);

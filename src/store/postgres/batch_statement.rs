@@ -175,7 +175,7 @@ fn bind_payloads<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery
 fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q> {
     let lock_updates: Vec<_> =
         written.iter().flat_map(|(append, _)| append.locks.iter().map(|update| (*append, update))).collect();
-    let settled = || written.iter().flat_map(|(append, _)| append.answered_commands.iter());
+    let answered = || written.iter().flat_map(|(append, _)| append.answered_commands.iter());
     // Cannot fail: they were parsed from JSON or built from text.
     let webhook_messages = written.iter().flat_map(|(append, _)| append.original.webhook_messages.iter());
     let webhook_messages: Vec<Vec<u8>> =
@@ -188,8 +188,8 @@ fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
         .bind(lock_updates.iter().map(|(_, update)| update.entry.item).collect::<Vec<_>>())
         .bind(lock_updates.iter().map(|(append, _)| append.last_event_at()).collect::<Vec<_>>())
         .bind(webhook_messages)
-        .bind(settled().map(|(id, _)| id.as_bytes().as_slice()).collect::<Vec<_>>())
-        .bind(settled().map(|(_, answer)| answer.as_slice()).collect::<Vec<_>>())
+        .bind(answered().map(|(id, _)| id.as_bytes().as_slice()).collect::<Vec<_>>())
+        .bind(answered().map(|(_, answer)| answer.as_slice()).collect::<Vec<_>>())
 }
 
 fn bind_pending_runs<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q> {

@@ -168,8 +168,8 @@ impl Committer {
     }
 
     /// Looks whether the files are still at their paths. If one is not, writes are refused until a later look finds it.
-    pub(super) fn look_at_files(&mut self, healthy: &AtomicBool) {
-        if let Some(error) = self.conn.look_at_files() {
+    pub(super) fn check_files(&mut self, healthy: &AtomicBool) {
+        if let Some(error) = self.conn.check_files() {
             healthy.store(false, Ordering::Release);
             self.note_failure(&error);
             tracing::error!(error = error.text(), "the store takes no writes");

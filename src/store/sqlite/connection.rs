@@ -129,7 +129,7 @@ pub(super) struct Connection {
     files: Arc<OpenFiles>,
     /// On a file system with small blocks.
     room: Option<IndexRoom>,
-    /// What was wrong with the files at the last look, and what to do. Nothing is written meanwhile.
+    /// What was wrong with the files at the last check, and what to do. Nothing is written meanwhile.
     problem: Option<String>,
     /// Whether the database has all that is in a log which was removed.
     is_log_copied: bool,
@@ -147,7 +147,7 @@ impl Connection {
         Self { options, open, files, room, problem, is_log_copied: false, page_bytes, pages_at_checkpoint: 0 }
     }
 
-    /// The open connection, or a new one. An error if something was wrong with the files at the last look.
+    /// The open connection, or a new one. An error if something was wrong with the files at the last check.
     pub(super) fn get(&mut self) -> Result<&Sqlite, WriteError> {
         if let Some(why) = &self.problem {
             return Err(WriteError::NotWritten(why.clone()));
@@ -169,14 +169,14 @@ impl Connection {
         Ok(self.open.insert(open))
     }
 
-    /// Looks whether the files are still at their paths, and whether the log is complete. If this look has found
-    /// another state than the last one, and it is not sound, returns what is wrong and what to do.
-    pub(super) fn look_at_files(&mut self) -> Option<WriteError> {
+    /// Checks that the files are still at their paths, and that the log is complete. If something is wrong that was not
+    /// at the last check, returns what is wrong and what to do.
+    pub(super) fn check_files(&mut self) -> Option<WriteError> {
         let before = self.problem.take();
         self.problem = match self.files.find() {
             Ok(log_bytes) => log_bytes.and_then(|bytes| self.lost_pages(bytes)),
             Err(missing) => {
-                // What was acknowledged is in the log, which this connection still reads. It tries again at each look,
+                // What was acknowledged is in the log, which this connection still reads. It tries again at each check,
                 // since a reader may keep it from copying all.
                 let pages = (!self.is_log_copied).then(|| self.checkpoint_pragma("PASSIVE")).flatten();
                 self.is_log_copied |= pages.is_some_and(LogPages::is_copied);
@@ -290,7 +290,7 @@ impl Connection {
     /// If the log cannot be emptied, or is not the file that this connection wrote, SQLite does what it always does: it
     /// removes both files once the database has everything.
     fn keep_files(&mut self) {
-        let _ = self.look_at_files();
+        let _ = self.check_files();
         let Some(open) = self.open.as_ref().filter(|_| self.problem.is_none()) else { return };
         // The end of the process does not wait for another program that reads the database.
         let _ = open.busy_timeout(Duration::ZERO);

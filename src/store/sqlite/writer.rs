@@ -6,7 +6,7 @@
 //!
 //! When the disk is slow, the next batch is larger. When the disk is gone, each append gets an error that says what is
 //! certain (not written, or outcome unknown), and a probe each second finds out when the disk is back. Before each
-//! batch, and each second, it looks whether the files are still at their paths.
+//! batch, and each second, it checks that the files are still at their paths.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use super::queue::{NextWork, Queue};
 use crate::store::StoreError;
 use crate::store::commit_age::CommitAge;
 
-/// While no work waits, the interval of looks at the files, and of probes if the store is not healthy.
+/// While no work waits, the interval of checks of the files, and of probes if the store is not healthy.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// While no work waits, the write-ahead log is copied to the database (checkpoint) once it has grown by this many
@@ -67,7 +67,7 @@ impl Writer {
             match self.queue.next(timeout) {
                 NextWork::Writes(batch, other) => {
                     self.commit_age.begin();
-                    self.committer.look_at_files(&self.healthy);
+                    self.committer.check_files(&self.healthy);
                     if !batch.is_empty() {
                         self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
                         self.committer.commit(batch, &self.healthy);
@@ -89,7 +89,7 @@ impl Writer {
                 }
                 NextWork::TimedOut => {
                     self.commit_age.begin();
-                    self.committer.look_at_files(&self.healthy);
+                    self.committer.check_files(&self.healthy);
                     if !self.healthy.load(Ordering::Acquire) {
                         self.committer.probe(&self.healthy);
                     }

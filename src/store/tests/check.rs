@@ -35,7 +35,7 @@ async fn fill(store: &impl Store) {
         .append(Arc::new(Append { events: open, summary, locks, pending_runs, ..append(run_id(1), 1, 1) }))
         .await
         .unwrap();
-    store.put_command(coordination::order(1, run_id(1))).await.unwrap();
+    store.put_command(coordination::command_record(1, run_id(1))).await.unwrap();
     let mut large = completed_run(run_id(2), at(2));
     large.events[1].1 = Event::Step(StepEvent::Computed { step: "a".into(), output: json!("x".repeat(50_000)).into() });
     large.pins = vec![pin("17", Arm::Engine)];

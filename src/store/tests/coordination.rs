@@ -21,7 +21,7 @@ on_every_store! {
     orders_locks_and_messages_survive_a_restart,
 }
 
-pub(super) fn order(n: u128, run: RunId) -> CommandRecord {
+pub(super) fn command_record(n: u128, run: RunId) -> CommandRecord {
     CommandRecord {
         id: Uuid::from_u128(n),
         run,
@@ -51,20 +51,20 @@ async fn an_order_is_listed_until_it_is_settled_once(which: StoreKind) {
     let store = &fixture.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     store.append(append(run_id(2), 1, 1).into()).await.unwrap();
-    let (one, two) = (order(9, run_id(1)), order(3, run_id(1)));
+    let (one, two) = (command_record(9, run_id(1)), command_record(3, run_id(1)));
     store.put_command(one.clone()).await.unwrap();
     store.put_command(two.clone()).await.unwrap();
     store.put_command(CommandRecord { by: "eve".into(), ..one.clone() }).await.unwrap();
-    store.put_command(order(4, run_id(2))).await.unwrap();
+    store.put_command(command_record(4, run_id(2))).await.unwrap();
     assert_eq!(store.commands(run_id(1)).await.unwrap(), [one.clone(), two.clone()]);
     store.answer_command(one.id, json!({ "ok": 1 })).await.unwrap();
     store.answer_command(one.id, json!({ "ok": 2 })).await.unwrap();
     store.answer_command(Uuid::from_u128(99), json!(1)).await.unwrap();
     assert_eq!(store.commands(run_id(1)).await.unwrap(), [two]);
-    let settled = CommandRecord { answer: Some(json!({ "ok": 1 })), ..one.clone() };
-    assert_eq!(store.command(one.id).await.unwrap(), Some(settled.clone()));
+    let answered = CommandRecord { answer: Some(json!({ "ok": 1 })), ..one.clone() };
+    assert_eq!(store.command(one.id).await.unwrap(), Some(answered.clone()));
     store.put_command(one).await.unwrap();
-    assert_eq!(store.command(settled.id).await.unwrap(), Some(settled), "a repeated command stays answered");
+    assert_eq!(store.command(answered.id).await.unwrap(), Some(answered), "a repeated command stays answered");
     assert_eq!(store.command(Uuid::from_u128(99)).await.unwrap(), None);
 }
 
@@ -73,18 +73,18 @@ async fn an_append_settles_its_orders(which: StoreKind) {
     let store = &fixture.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     for n in 1..=3 {
-        store.put_command(order(n, run_id(1))).await.unwrap();
+        store.put_command(command_record(n, run_id(1))).await.unwrap();
     }
-    let settled = |n, answer| (Uuid::from_u128(n), answer);
-    let refused = Append { answered_commands: vec![settled(1, json!("no"))], ..append(run_id(1), 1, 1) };
+    let answered = |n, answer| (Uuid::from_u128(n), answer);
+    let refused = Append { answered_commands: vec![answered(1, json!("no"))], ..append(run_id(1), 1, 1) };
     store.append(refused.into()).await.unwrap_err();
     assert_eq!(store.commands(run_id(1)).await.unwrap().len(), 3, "a refused append settles nothing");
-    let both = vec![settled(1, json!("yes")), settled(2, json!(null)), settled(77, json!("nobody asked"))];
+    let both = vec![answered(1, json!("yes")), answered(2, json!(null)), answered(77, json!("nobody asked"))];
     store.append(Arc::new(Append { answered_commands: both, ..append(run_id(1), 2, 1) })).await.unwrap();
-    assert_eq!(store.commands(run_id(1)).await.unwrap(), [order(3, run_id(1))]);
+    assert_eq!(store.commands(run_id(1)).await.unwrap(), [command_record(3, run_id(1))]);
     assert_eq!(store.command(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(json!("yes")));
     assert_eq!(store.command(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!(null)));
-    let late = vec![settled(1, json!("late"))];
+    let late = vec![answered(1, json!("late"))];
     store.append(Arc::new(Append { answered_commands: late, ..append(run_id(1), 3, 1) })).await.unwrap();
     assert_eq!(store.command(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(json!("yes")));
 }
@@ -93,8 +93,8 @@ async fn an_order_to_an_ended_or_unknown_run_is_refused(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     store.append(with_status(append(run_id(1), 1, 1), RunStatus::Cancelled).into()).await.unwrap();
-    store.put_command(order(1, run_id(1))).await.unwrap();
-    store.put_command(order(2, run_id(2))).await.unwrap();
+    store.put_command(command_record(1, run_id(1))).await.unwrap();
+    store.put_command(command_record(2, run_id(2))).await.unwrap();
     assert_eq!(store.commands(run_id(1)).await.unwrap(), []);
     assert_eq!(store.commands(run_id(2)).await.unwrap(), []);
     assert_eq!(store.command(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(run_has_ended()));
@@ -106,8 +106,8 @@ async fn the_end_of_a_run_settles_its_open_orders(which: StoreKind) {
     let store = &fixture.store;
     for n in [1, 2] {
         store.append(append(run_id(n), 1, 1).into()).await.unwrap();
-        store.put_command(order(n.into(), run_id(n))).await.unwrap();
-        store.put_command(order((n + 10).into(), run_id(n))).await.unwrap();
+        store.put_command(command_record(n.into(), run_id(n))).await.unwrap();
+        store.put_command(command_record((n + 10).into(), run_id(n))).await.unwrap();
     }
     let last = with_status(append(run_id(1), 2, 1), RunStatus::Completed);
     store
@@ -282,16 +282,16 @@ async fn subscribers_are_notified(which: StoreKind) {
         .await
         .unwrap();
     expect(StoreNotification::WebhookMessage).await;
-    store.put_command(order(1, run)).await.unwrap();
+    store.put_command(command_record(1, run)).await.unwrap();
     expect(StoreNotification::Run(run)).await;
     store.answer_command(Uuid::from_u128(1), json!(1)).await.unwrap();
     expect(StoreNotification::Command(Uuid::from_u128(1))).await;
-    store.put_command(order(2, run)).await.unwrap();
-    let settled = vec![(Uuid::from_u128(2), json!(2))];
+    store.put_command(command_record(2, run)).await.unwrap();
+    let answered = vec![(Uuid::from_u128(2), json!(2))];
     store
         .append(Arc::new(Append {
             locks: vec![leave("a", "x", None)],
-            answered_commands: settled,
+            answered_commands: answered,
             ..append(run, 2, 1)
         }))
         .await
@@ -337,14 +337,14 @@ async fn orders_locks_and_messages_survive_a_restart(which: StoreKind) {
     let locks = vec![queue("a", "x", Some(3))];
     let webhook_messages = vec![webhook_message(run_id(1), 1)];
     fixture.store.append(Arc::new(Append { locks, webhook_messages, ..append(run_id(1), 1, 1) })).await.unwrap();
-    fixture.store.put_command(order(1, run_id(1))).await.unwrap();
-    fixture.store.put_command(order(2, run_id(1))).await.unwrap();
+    fixture.store.put_command(command_record(1, run_id(1))).await.unwrap();
+    fixture.store.put_command(command_record(2, run_id(1))).await.unwrap();
     fixture.store.answer_command(Uuid::from_u128(2), json!("done")).await.unwrap();
     fixture.reopen().await;
     let store = &fixture.store;
     assert_eq!(rows(store, "a").await, [(run_id(1), "x".to_owned(), Some(3))]);
     assert_eq!(store.webhook_messages(0, 9).await.unwrap().len(), 1);
-    assert_eq!(store.commands(run_id(1)).await.unwrap(), [order(1, run_id(1))]);
+    assert_eq!(store.commands(run_id(1)).await.unwrap(), [command_record(1, run_id(1))]);
     assert_eq!(store.command(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!("done")));
     let mut notifications = store.notifications();
     store.append(with_status(append(run_id(1), 2, 1), RunStatus::Completed).into()).await.unwrap();

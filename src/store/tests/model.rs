@@ -36,8 +36,8 @@ enum FollowUp {
     Take(u64),
     TakeDue(usize),
     Deregister,
-    PutOrder(u8, u64),
-    Settle(u8),
+    PutCommand(u8, u64),
+    AnswerCommand(u8),
     RemoveWebhookMessage,
     RemovePendingRun(u64),
     Purge(u8),
@@ -59,8 +59,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0..4_u64).prop_map(FollowUp::Take),
         1 => (1..3_usize).prop_map(FollowUp::TakeDue),
         1 => Just(FollowUp::Deregister),
-        2 => (0..5_u8, 0..5_u64).prop_map(|(order, run)| FollowUp::PutOrder(order, run)),
-        1 => (0..5_u8).prop_map(FollowUp::Settle),
+        2 => (0..5_u8, 0..5_u64).prop_map(|(command, run)| FollowUp::PutCommand(command, run)),
+        1 => (0..5_u8).prop_map(FollowUp::AnswerCommand),
         1 => Just(FollowUp::RemoveWebhookMessage),
         1 => (0..6_u64).prop_map(FollowUp::RemovePendingRun),
         1 => (0..2_u8).prop_map(FollowUp::Purge),
@@ -197,11 +197,11 @@ async fn perform(store: &StoreHandle, follow_up: &FollowUp) -> String {
         },
         FollowUp::TakeDue(limit) => format!("{:?}", store.take_due(worker(7), *limit).await),
         FollowUp::Deregister => format!("{:?}", store.deregister(worker(7)).await),
-        FollowUp::PutOrder(order, run) => {
-            format!("{:?}", store.put_command(coordination::order(u128::from(*order), run_id(*run))).await)
+        FollowUp::PutCommand(command, run) => {
+            format!("{:?}", store.put_command(coordination::command_record(u128::from(*command), run_id(*run))).await)
         }
-        FollowUp::Settle(order) => {
-            format!("{:?}", store.answer_command(Uuid::from_u128(u128::from(*order)), json!("by hand")).await)
+        FollowUp::AnswerCommand(command) => {
+            format!("{:?}", store.answer_command(Uuid::from_u128(u128::from(*command)), json!("by hand")).await)
         }
         FollowUp::RemoveWebhookMessage => {
             let first = store.webhook_messages(0, 1).await.unwrap();

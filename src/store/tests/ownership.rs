@@ -260,8 +260,8 @@ async fn an_order_makes_a_released_run_due(which: StoreKind) {
         store.append(by(released(append(run_id(n), 1, 1), RunStatus::Paused, None), 1, 1).into()).await.unwrap();
     }
     assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
-    store.put_command(coordination::order(1, run_id(2))).await.unwrap();
-    store.put_command(coordination::order(2, run_id(2))).await.unwrap();
+    store.put_command(coordination::command_record(1, run_id(2))).await.unwrap();
+    store.put_command(coordination::command_record(2, run_id(2))).await.unwrap();
     assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(2)]);
     assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
     store.answer_command(Uuid::from_u128(1), json!("done")).await.unwrap();
@@ -316,7 +316,7 @@ async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
     assert_eq!(store.append(by(append(run, 2, 1), 1, 1).into()).await, fenced);
     // The run is given up again. With a command for it, also a worker that cannot read it takes it.
     store.give_up(worker(2), run, Fence(2)).await.unwrap();
-    store.put_command(coordination::order(1, run)).await.unwrap();
+    store.put_command(coordination::command_record(1, run)).await.unwrap();
     assert_eq!(ids(&store.take_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);
     store.give_up(worker(1), run, Fence(3)).await.unwrap();
     assert_eq!(expect_taken(store.take(worker(3), run).await.unwrap()).fence, Fence(4));

@@ -45,7 +45,10 @@ async fn child() {
                     fence = owned.fence;
                 }
                 store
-                    .put_command(coordination::order(u128::from(runs_before * 1_000_000 + n * 10_000 + first), run))
+                    .put_command(coordination::command_record(
+                        u128::from(runs_before * 1_000_000 + n * 10_000 + first),
+                        run,
+                    ))
                     .await
                     .unwrap();
             }

@@ -154,17 +154,17 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         Some(RetryScopes {
             present,
             earlier,
-            forgotten: Some(at),
+            newest_dropped: Some(at),
             matches,
             reads_only: true,
             window_s: Some(86_400),
             has_force: Some(true),
             since: Some(at),
-            exposed: Some(at),
+            harmful_since: Some(at),
             accepted: Some(at),
             forced_cohorts: Some([("staff".into(), ForcedCohort { reason: "own people".into(), since: at })].into()),
             dropped_reasons: [("a pilot".into(), DroppedReason { since: at, at })].into(),
-            moved: vec![ReplacedMatch { matches: "POST /b".into(), scope: scope("x-c"), at }],
+            reassigned: vec![ReplacedMatch { matches: "POST /b".into(), scope: scope("x-c"), at }],
         })
     };
     let follows = FollowedPath {

@@ -40,7 +40,7 @@ async fn old_runs_are_purged_by_status_in_the_order_of_their_ends(which: StoreKi
     store.append(ended(run_id(5), RunStatus::Failed, past(0)).into()).await.unwrap();
     store.append(append(run_id(6), 1, 1).into()).await.unwrap();
     store.append(ended(run_id(7), RunStatus::Completed, at(0)).into()).await.unwrap();
-    store.put_command(coordination::order(1, run_id(2))).await.unwrap();
+    store.put_command(coordination::command_record(1, run_id(2))).await.unwrap();
     let purge = async |status, before, limit| store.purge(status, before, limit).await.unwrap().runs;
     assert_eq!(purge(RunStatus::Completed, past(3), 9).await, 0);
     assert_eq!(purge(RunStatus::Completed, past(9), 2).await, 2);

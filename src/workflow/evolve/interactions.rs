@@ -20,8 +20,11 @@ use crate::workflow::{
 pub(super) struct EndedChild<'a> {
     pub child: RunId,
     pub status: RunStatus,
+    /// Whether a completed run performed an effect that a person may want to undo.
     pub effects: bool,
+    /// What it and all runs below it did; see [`ChildEvent::Ended`](crate::workflow::ChildEvent::Ended).
     pub tree: Option<&'a TreeEffects>,
+    /// It completed, but its output does not fit the declared schema: the next event says how the step goes on.
     pub unfit: bool,
 }
 

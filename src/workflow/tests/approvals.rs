@@ -40,8 +40,8 @@ pub(super) fn of_items(plan: &Plan, items: Value) -> Harness<'_> {
 }
 
 pub(super) fn choose(harness: &mut Harness<'_>, item: Option<u32>, choice: Choice) {
-    let order = ControlCommand::Resolve { step: "pay".into(), item, choice, reason: None };
-    harness.order_by("bob", order).unwrap();
+    let resolve = ControlCommand::Resolve { step: "pay".into(), item, choice, reason: None };
+    harness.give_command_by("bob", resolve).unwrap();
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn an_adjusted_item_is_asked_about_at_the_risk_of_all_items() {
         input: Arc::new(json!({"amount": 9})),
         reason: None,
     };
-    harness.order_by("bob", adjust).unwrap();
+    harness.give_command_by("bob", adjust).unwrap();
     let begun = |harness: &Harness<'_>| harness.sent.iter().any(|(_, item, ..)| *item == Some(2));
     harness.replies("pay", Some(0), ok(json!({})));
     harness.replies("pay", Some(1), ok(json!({})));

@@ -54,7 +54,7 @@ fn another_input_in_a_child_that_people_approved_is_asked_about_by_them() {
         for above in [above(), None] {
             let is_approved = above.is_some();
             let mut harness = child(&plan, above);
-            harness.order_by("bob", adjust(step, None, input.clone())).unwrap();
+            harness.give_command_by("bob", adjust(step, None, input.clone())).unwrap();
             harness.replies("look", None, ok(json!({})));
             harness.replies("rates", None, ok(json!({})));
             if !is_approved {
@@ -73,7 +73,7 @@ fn another_input_in_a_child_that_people_approved_is_asked_about_by_them() {
     harness.replies("look", None, ok(json!({})));
     harness.replies("rates", None, ok(json!({})));
     assert_eq!(harness.in_flight_names(), ["send"], "without another input nobody is asked");
-    harness.order_by("bob", adjust("pay", None, json!({"amount": 2}))).unwrap();
+    harness.give_command_by("bob", adjust("pay", None, json!({"amount": 2}))).unwrap();
     harness.replies("send", None, status(409));
     choose_of(&mut harness, "send", retry_with(json!({"amount": 3})));
     assert_eq!((harness.open_checkpoint().step.as_str(), harness.in_flight_names().len()), ("send", 0));
@@ -87,7 +87,9 @@ fn another_input_in_a_child_that_people_approved_is_asked_about_by_them() {
 }
 
 fn choose_of(harness: &mut Harness<'_>, step: &str, choice: Choice) {
-    harness.order_by("bob", ControlCommand::Resolve { step: step.into(), item: None, choice, reason: None }).unwrap();
+    harness
+        .give_command_by("bob", ControlCommand::Resolve { step: step.into(), item: None, choice, reason: None })
+        .unwrap();
 }
 
 #[test]

@@ -37,22 +37,22 @@ respond: { status: 200 }
     for refused in [false, true] {
         let mut harness = Harness::of_api(&plan);
         harness.perform_due();
-        harness.order_by("bob", adjust("refund", None, json!({"charges": [1_000_000]}))).unwrap();
+        harness.give_command_by("bob", adjust("refund", None, json!({"charges": [1_000_000]}))).unwrap();
         assert_eq!(risk_and_people(&harness.open_checkpoint()), (Risk::High, vec!["alice"]));
         if refused {
             harness.answers("alice", no()).unwrap();
             assert_eq!(harness.status(), RunStatus::Failed);
         } else {
-            harness.order_by("bob", ControlCommand::Pause { reason: None }).unwrap();
+            harness.give_command_by("bob", ControlCommand::Pause { reason: None }).unwrap();
         }
         let harness = successor(&harness, "refund");
         let asked = harness.open_checkpoint();
         assert_eq!((risk_and_people(&asked), harness.sent.len()), ((Risk::High, vec!["alice"]), 0));
         let mut last = harness;
-        last.order_by("bob", ControlCommand::Pause { reason: None }).unwrap();
+        last.give_command_by("bob", ControlCommand::Pause { reason: None }).unwrap();
         let mut last = successor(&last, "refund");
         assert_eq!(last.open_checkpoint().kind, CheckpointKind::Review, "in a later rerun, too");
-        last.order_by("bob", adjust("refund", None, json!({"charges": [2]}))).unwrap();
+        last.give_command_by("bob", adjust("refund", None, json!({"charges": [2]}))).unwrap();
         assert_eq!(risk_and_people(&last.open_checkpoint()), (Risk::High, vec!["alice"]), "and with another input");
         last.answers("alice", review(&[0], &[])).unwrap();
         assert_eq!(last.sent_bodies(), [json!({"charges": [2]})]);
@@ -84,7 +84,7 @@ respond: { status: 200 }
     for (amount, risk) in [(50, Risk::Medium), (20_000, Risk::High)] {
         let mut harness = Harness::started_with(&plan, with_amount(amount));
         harness.perform_due();
-        harness.order_by("bob", adjust("pay", None, json!({"amount": 1_000_000}))).unwrap();
+        harness.give_command_by("bob", adjust("pay", None, json!({"amount": 1_000_000}))).unwrap();
         harness.replies("first", None, ok(json!({})));
         let asked = harness.open_checkpoint();
         assert_eq!((risk_and_people(&asked), harness.sent_bodies().len()), ((risk, vec!["alice"]), 1));
@@ -104,7 +104,7 @@ fn an_input_of_an_item_that_a_computed_risk_does_not_see_is_asked_about() {
     let plan = payments("risk: '${item > 10 ? \"high\" : \"low\"}'", "");
     let mut harness = of_items(&plan, json!([1, 2, 3]));
     harness.perform_due();
-    harness.order_by("bob", adjust("pay", Some(2), json!({"amount": 1_000_000}))).unwrap();
+    harness.give_command_by("bob", adjust("pay", Some(2), json!({"amount": 1_000_000}))).unwrap();
     harness.replies("pay", Some(0), ok(json!({})));
     let asked = harness.open_checkpoint();
     assert_eq!((asked.item, risk_and_people(&asked)), (Some(2), (Risk::Medium, vec!["alice"])));

@@ -141,16 +141,16 @@ respond: { status: 200 }
     });
     harness.perform_due();
     let (pause, resume) = (|| ControlCommand::Pause { reason: None }, || ControlCommand::Resume { reason: None });
-    harness.order_by(&by, pause()).unwrap();
-    harness.order_by(&by, resume()).unwrap();
+    harness.give_command_by(&by, pause()).unwrap();
+    harness.give_command_by(&by, resume()).unwrap();
     assert_eq!(harness.status(), RunStatus::Running);
-    harness.order_by("ann", pause()).unwrap();
-    let refused = harness.order_by(&by, resume());
+    harness.give_command_by("ann", pause()).unwrap();
+    let refused = harness.give_command_by(&by, resume());
     assert!(matches!(&refused, Err(NotApplicable(why)) if why.contains("ann paused it")), "{refused:?}");
     assert_eq!(harness.status(), RunStatus::Paused);
-    harness.order_by("bob", resume()).unwrap();
-    harness.order_by(&by, pause()).unwrap();
-    harness.order_by("ann", resume()).unwrap();
+    harness.give_command_by("bob", resume()).unwrap();
+    harness.give_command_by(&by, pause()).unwrap();
+    harness.give_command_by("ann", resume()).unwrap();
     assert_eq!(harness.status(), RunStatus::Running, "a person lifts any pause");
 }
 
@@ -269,19 +269,19 @@ fn only_a_person_closes_the_conflict_over_an_unknown_outcome() {
     for automatic in [true, false] {
         let mut harness = paused_over_charge(&plan, parent);
         let by = if automatic { parent.to_string() } else { "ann".to_owned() };
-        harness.order_by(&by, cancel(automatic)).unwrap();
+        harness.give_command_by(&by, cancel(automatic)).unwrap();
         assert_eq!(harness.status(), if automatic { RunStatus::Paused } else { RunStatus::Cancelled });
         if automatic {
-            assert!(harness.order_by(&by, cancel(true)).is_err(), "it was cancelled already");
+            assert!(harness.give_command_by(&by, cancel(true)).is_err(), "it was cancelled already");
             assert!(!harness.run.conflict().unwrap().choices.contains(&"fallback".to_owned()));
             let mut taken = paused_over_charge(&plan, parent);
-            taken.order_by(&by, cancel(true)).unwrap();
+            taken.give_command_by(&by, cancel(true)).unwrap();
             taken.choose("charge", None, take_output(json!({}))).unwrap();
             assert_eq!(taken.in_flight_names(), ["undo charge"]);
             taken.undo("charge", ok(json!({})));
             assert_eq!((taken.status(), left(&taken)), (RunStatus::Cancelled, "not undone: `letter`".to_owned()));
             assert!(!taken.run.tree_effects().unknown);
-            harness.order_by("ann", cancel(false)).unwrap();
+            harness.give_command_by("ann", cancel(false)).unwrap();
         }
         assert_eq!(
             (harness.status(), left(&harness)),

@@ -36,15 +36,15 @@ fn a_repeated_pause_does_not_pause_a_child_that_somebody_has_resumed() {
     harness.perform_due();
     let (by, pause, resume) =
         (parent.to_string(), || ControlCommand::Pause { reason: None }, || ControlCommand::Resume { reason: None });
-    harness.order_by(&by, pause()).unwrap();
-    harness.order_by("ann", resume()).unwrap();
-    assert!(harness.order_by(&by, pause()).is_err(), "it is the same command");
+    harness.give_command_by(&by, pause()).unwrap();
+    harness.give_command_by("ann", resume()).unwrap();
+    assert!(harness.give_command_by(&by, pause()).is_err(), "it is the same command");
     assert_eq!(harness.status(), RunStatus::Running);
-    harness.order_by(&by, resume()).unwrap();
-    assert!(harness.order_by(&by, resume()).is_err(), "it is the same command");
-    harness.order_by(&by, pause()).unwrap();
+    harness.give_command_by(&by, resume()).unwrap();
+    assert!(harness.give_command_by(&by, resume()).is_err(), "it is the same command");
+    harness.give_command_by(&by, pause()).unwrap();
     assert_eq!(harness.status(), RunStatus::Paused, "it is a new command");
-    harness.order_by(&by, resume()).unwrap();
+    harness.give_command_by(&by, resume()).unwrap();
     assert_eq!(harness.status(), RunStatus::Running);
 }
 
@@ -84,7 +84,7 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
     let children = harness.children();
     harness.child_ends(children[0], RunStatus::Failed, Value::Null);
     assert_eq!(
-        (harness.status(), harness.orders_to_children()),
+        (harness.status(), harness.commands_to_children()),
         (RunStatus::Running, vec!["cancel"]),
         "the other has to end first"
     );
@@ -100,11 +100,11 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
     harness.child_ends(children[0], RunStatus::Failed, Value::Null);
     assert_eq!(harness.run.conflict().map(|c| (c.kind, c.item)), Some((ConflictKind::ChildFailed, Some(0))));
     let resolve = |choice| ControlCommand::Resolve { step: "part".into(), item: Some(0), choice, reason: None };
-    harness.order_by("ann", resolve(Choice::Retry)).unwrap();
+    harness.give_command_by("ann", resolve(Choice::Retry)).unwrap();
     let again: Vec<_> = harness.children().into_iter().filter(|child| !children.contains(child)).collect();
     assert_eq!(again.len(), 1, "another run, under another id");
     harness.child_ends(again[0], RunStatus::Failed, Value::Null);
-    harness.order_by("ann", resolve(Choice::Take { output: Arc::new(json!(1)) })).unwrap();
+    harness.give_command_by("ann", resolve(Choice::Take { output: Arc::new(json!(1)) })).unwrap();
     harness.child_ends(children[1], RunStatus::Completed, json!(2));
     harness.child_ends(*harness.children().last().unwrap(), RunStatus::Completed, json!(3));
     assert_eq!(harness.run.answer().unwrap().body.value(), json!(6));
@@ -115,12 +115,14 @@ fn commands_to_a_run_are_passed_to_its_children() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
-    assert_eq!(harness.orders_to_children(), ["pause", "pause"]);
-    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
-    assert_eq!(harness.orders_to_children(), ["resume", "resume"]);
-    harness.order_by("ann", ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
-    assert_eq!((harness.orders_to_children(), harness.status()), (vec!["cancel", "cancel"], RunStatus::Running));
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    assert_eq!(harness.commands_to_children(), ["pause", "pause"]);
+    harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
+    assert_eq!(harness.commands_to_children(), ["resume", "resume"]);
+    harness
+        .give_command_by("ann", ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
+        .unwrap();
+    assert_eq!((harness.commands_to_children(), harness.status()), (vec!["cancel", "cancel"], RunStatus::Running));
     for child in harness.children() {
         harness.child_ends(child, RunStatus::Cancelled, Value::Null);
     }
@@ -266,9 +268,9 @@ fn a_replay_finds_each_kind_of_difference_of_another_plan() {
         against("side: { set: 5 }", "side: { set: 6 }").iter().map(|d| d.1).collect::<Vec<_>>(),
         [DivergenceKind::Decision]
     );
-    let order = against("side: { set: 5 }", "side: { set: 5, needs: [b] }");
-    assert_eq!((&order[0].0, order[0].1), (&step("side"), DivergenceKind::Order));
-    assert!(order[0].2.contains("something that it needs has not ended"), "{}", order[0].2);
+    let out_of_order = against("side: { set: 5 }", "side: { set: 5, needs: [b] }");
+    assert_eq!((&out_of_order[0].0, out_of_order[0].1), (&step("side"), DivergenceKind::Order));
+    assert!(out_of_order[0].2.contains("something that it needs has not ended"), "{}", out_of_order[0].2);
     let question = against("question: sure", "question: really");
     assert_eq!((&question[0].0, question[0].1), (&step("ok"), DivergenceKind::Decision));
     let answer = against("status: 200, body", "status: 201, body");
@@ -378,7 +380,7 @@ respond: { status: 200 }
             harness.perform_due();
             harness.replies("a", None, ok(json!({})));
             if was_cancelled {
-                harness.order_by(&by, cancel()).unwrap();
+                harness.give_command_by(&by, cancel()).unwrap();
             }
             harness.replies("b", None, status(409));
             assert_eq!(harness.in_flight_names(), ["undo a"]);
@@ -389,7 +391,7 @@ respond: { status: 200 }
             harness.command(Command::Record { step, item, part, attempt, result, again: false, jitter: 0.5 }).unwrap();
             harness.advance_seconds(60);
             assert!(harness.in_flight_names().is_empty(), "its undos are held");
-            let resumed = harness.order_by(&by, cancel());
+            let resumed = harness.give_command_by(&by, cancel());
             assert_eq!(resumed.is_ok(), pauser == by, "{resumed:?}");
             assert_eq!(harness.in_flight_names().len(), usize::from(pauser == by));
         }

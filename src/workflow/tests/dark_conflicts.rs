@@ -117,11 +117,11 @@ fn a_conflict_in_dark_ends_the_child_runs() {
     for (result, kind) in [(cut_off(), ConflictKind::OutcomeUnknown), (status(409), ConflictKind::Refused)] {
         let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
         harness.perform_due();
-        assert_eq!((harness.children().len(), harness.orders_to_children()), (1, vec![]));
+        assert_eq!((harness.children().len(), harness.commands_to_children()), (1, vec![]));
         harness.call("first", ok(json!({})));
         harness.call("pay", result);
         assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(kind));
-        assert_eq!(harness.orders_to_children(), ["cancel"]);
+        assert_eq!(harness.commands_to_children(), ["cancel"]);
         let child = harness.children()[0];
         harness.child_ends(child, RunStatus::Cancelled, Value::Null);
         let failed = harness.run.failure().map(|failure| failure.kind);

@@ -150,11 +150,11 @@ fn the_next_attempt_of_a_paused_run_waits_for_the_end_of_the_pause() {
         assert!(reason.sentence.contains(ends) && !reason.sentence.contains("that time"), "{}", reason.sentence);
     };
     assert_says(&harness, "the decision about the conflict, before which no attempt begins");
-    harness.order(ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command(ControlCommand::Pause { reason: None }).unwrap();
     assert_says(&harness, "the decision about the conflict, and then to resume the run");
     harness.choose("a", None, Choice::Skip).unwrap();
     assert_says(&harness, "to resume the run, before which no attempt begins");
     assert!(harness.in_flight_names().is_empty());
-    harness.order(ControlCommand::Resume { reason: None }).unwrap();
+    harness.give_command(ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["b"]);
 }

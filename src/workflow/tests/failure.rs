@@ -373,7 +373,7 @@ respond: { status: 200 }
     assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
     let input = Arc::new(json!({ "a": 1 }));
     let chosen = harness.choose("raw", None, Choice::RetryWith { input: input.clone() });
-    let adjusted = harness.order(ControlCommand::Adjust { step: "raw".into(), item: None, input, reason: None });
+    let adjusted = harness.give_command(ControlCommand::Adjust { step: "raw".into(), item: None, input, reason: None });
     for refused in [chosen, adjusted] {
         let Err(CommandRefusal::NotApplicable(why)) = refused else { panic!("{refused:?}") };
         assert!(why.contains("sends the body of the request as it came"), "{why}");

@@ -49,16 +49,16 @@ impl<'a> Harness<'a> {
     pub fn undo(&mut self, step: &str, result: AttemptResult) {
         self.record_result(step, None, CallKind::Undo, result);
     }
-    pub fn order(&mut self, order: ControlCommand) -> Result<usize, CommandRefusal> {
-        let done = self.command(Command::Control { command: order, by: "ann".into() });
+    pub fn give_command(&mut self, command: ControlCommand) -> Result<usize, CommandRefusal> {
+        let done = self.command(Command::Control { command, by: "ann".into() });
         self.settle();
         done
     }
     pub fn choose(&mut self, step: &str, item: Option<u32>, choice: Choice) -> Result<usize, CommandRefusal> {
-        self.order(ControlCommand::Resolve { step: step.into(), item, choice, reason: None })
+        self.give_command(ControlCommand::Resolve { step: step.into(), item, choice, reason: None })
     }
     pub fn cancel(&mut self, compensate: bool) -> Result<usize, CommandRefusal> {
-        self.order(ControlCommand::Cancel { compensate, reason: Some("why not".into()), automatic: false })
+        self.give_command(ControlCommand::Cancel { compensate, reason: Some("why not".into()), automatic: false })
     }
     /// Calls under way, as `step`, `step[item]`, `undo step`, `probe step`.
     pub fn in_flight_names(&self) -> Vec<String> {

@@ -169,14 +169,16 @@ fn an_unused_item_fallback_is_skipped_and_accepts_no_commands_before_it_is_taken
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     let skip = || ControlCommand::Skip { step: "letter".into(), reason: None };
-    assert!(harness.order(skip()).unwrap_err().to_string().contains("runs only where it takes the place of `mail`"));
+    assert!(
+        harness.give_command(skip()).unwrap_err().to_string().contains("runs only where it takes the place of `mail`")
+    );
     let adjust =
         |item| ControlCommand::Adjust { step: "letter".into(), item, input: Arc::new(json!({"nth": 9})), reason: None };
-    let refused = harness.order(adjust(None)).unwrap_err().to_string();
+    let refused = harness.give_command(adjust(None)).unwrap_err().to_string();
     assert!(refused.contains("the items of `letter` are not known yet"), "{refused}");
     harness.item("mail", 0, status(429));
-    assert!(harness.order(skip()).unwrap_err().to_string().contains("items of `mail`"));
-    harness.order(adjust(Some(1))).unwrap();
+    assert!(harness.give_command(skip()).unwrap_err().to_string().contains("items of `mail`"));
+    harness.give_command(adjust(Some(1))).unwrap();
     harness.item("mail", 1, status(429));
     let body = harness.run.attempt(&"letter".into(), Some(1), CallKind::Do).unwrap().request.body.value();
     assert_eq!(body, json!({"nth": 9}));
@@ -281,7 +283,7 @@ fn a_rerun_takes_over_results_of_items_and_their_fallbacks_and_a_replay_finds_di
     harness.item("letter", 1, ok(json!({"id": 11})));
     harness.item("mail", 2, ok(json!({"id": 12})));
     let cancel = ControlCommand::Cancel { compensate: false, reason: None, automatic: false };
-    harness.order(cancel).unwrap();
+    harness.give_command(cancel).unwrap();
     harness.call("last", status(404));
     assert!(harness.run.is_final());
     let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();

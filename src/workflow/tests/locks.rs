@@ -48,9 +48,9 @@ fn a_step_begins_when_it_holds_its_lock_and_releases_it_when_it_ends() {
     harness.replies("take", Some(1), ok(json!(2)));
     assert_eq!((left_events(&harness), harness.awaited_locks().len()), (1, 2));
     harness.see_lock("take", Some(0), LockPosition::First).unwrap();
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     assert_eq!(left_events(&harness), 2, "one that does not hold its lock leaves the queue");
-    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     harness.see_lock("take", Some(2), LockPosition::First).unwrap();
     harness.replies("take", Some(0), ok(json!(1)));
     harness.replies("take", Some(2), ok(json!(3)));
@@ -83,7 +83,7 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     harness.see_lock("take", Some(0), held_by_other()).unwrap();
     assert_eq!(harness.run.conflict().unwrap().choices, ["wait", "skip", "cancel"]);
     let resolve = |choice| Resolve { step: "take".into(), item: Some(0), choice, reason: None };
-    harness.order_by("ann", resolve(Choice::Wait)).unwrap();
+    harness.give_command_by("ann", resolve(Choice::Wait)).unwrap();
     assert!(harness.see_lock("take", Some(0), held_by_other()).is_err(), "a person has decided that it waits");
     harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     assert_eq!(harness.in_flight_names(), ["take[0]"]);
@@ -97,12 +97,12 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
         format!("{} holds `a`, and {}, which it began, wants `b`", RunId(uuid::Uuid::from_u128(9)), harness.run.id());
     assert!(conflict.message.contains(&link), "{}", conflict.message);
     let resolve = |choice| Resolve { step: "take".into(), item: Some(1), choice, reason: None };
-    harness.order_by("ann", resolve(Choice::Wait)).unwrap();
+    harness.give_command_by("ann", resolve(Choice::Wait)).unwrap();
     assert_eq!((harness.status(), harness.awaited_locks().len()), (RunStatus::Running, 2), "both queue again");
     harness.see_lock("take", Some(1), LockPosition::Deadlock { links }).unwrap();
     assert_eq!(harness.status(), RunStatus::Paused, "the deadlock is still there: a person is asked again");
     harness
-        .order_by("ann", Resolve { step: "take".into(), item: Some(1), choice: Choice::Skip, reason: None })
+        .give_command_by("ann", Resolve { step: "take".into(), item: Some(1), choice: Choice::Skip, reason: None })
         .unwrap();
     assert_eq!((left_events(&harness), harness.status()), (4, RunStatus::Running));
 }
@@ -125,7 +125,7 @@ respond: { status: 200 }
     harness.replies("a", None, status(409));
     assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Paused, 1));
     let resolve = Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
-    harness.order_by("ann", resolve).unwrap();
+    harness.give_command_by("ann", resolve).unwrap();
     assert_eq!(harness.awaited_locks(), [("x".to_owned(), None)], "it queues again");
     let note = |harness: &Harness<'_>| {
         let seen = crate::workflow::view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
@@ -203,7 +203,7 @@ respond: { status: 200 }
     let (step, queued) = (plan.step(&"b".into()).unwrap().0, harness.run.interactions.queue_entries.values().next());
     let queued = queued.unwrap().queued;
     harness.command(Command::LockSeen { step, item: None, queued, seen: LockPosition::First }).unwrap();
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     assert_eq!((left_events(&harness), harness.run.held_lock(&"b".into(), None)), (0, Some("x")));
     harness.cancel(true).unwrap();
     assert_eq!((left_events(&harness), harness.children().len()), (1, 1));
@@ -218,8 +218,8 @@ fn a_reading_of_the_queue_for_an_earlier_entry_is_ignored() {
     let queued_at =
         |harness: &Harness<'_>| harness.run.interactions.queue_entry(&"take".into(), Some(0)).unwrap().queued;
     let before = queued_at(&harness);
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
-    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     let (step, queued) = (harness.plan.step(&"take".into()).unwrap().0, queued_at(&harness));
     assert_ne!(before, queued);
     let seen = |queued| Command::LockSeen { step, item: Some(0), queued, seen: LockPosition::First };
@@ -279,7 +279,7 @@ fn a_busy_status_of_a_service_is_treated_as_a_held_lock() {
             _ => {
                 assert_eq!(harness.run.conflict().map(|c| c.kind), Some(ConflictKind::Busy));
                 let wait = Resolve { step: "take".into(), item: Some(0), choice: Choice::Wait, reason: None };
-                harness.order_by("ann", wait).unwrap();
+                harness.give_command_by("ann", wait).unwrap();
                 harness.advance_seconds(2);
                 assert_eq!(harness.in_flight_names(), ["take[0]"]);
             }
@@ -353,7 +353,7 @@ respond: { status: 200 }
     assert_eq!(harness.awaited_locks(), [("sku:1".to_owned(), Some(0)), ("sku:2".to_owned(), Some(1))]);
     // Nothing has begun, so all items are asked about again before the first. Item 1 is still in a queue.
     let input = Arc::new(json!({ "n": 7 }));
-    harness.order_by("ann", Adjust { step: "take".into(), item: Some(0), input, reason: None }).unwrap();
+    harness.give_command_by("ann", Adjust { step: "take".into(), item: Some(0), input, reason: None }).unwrap();
     harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     assert!(harness.sent.is_empty());
     harness.answers("ann", review(&[0, 2], &[1])).unwrap();

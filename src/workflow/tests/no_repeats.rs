@@ -37,13 +37,13 @@ respond: { status: 200 }
     harness.answers("alice", yes()).unwrap();
     assert_eq!(harness.run.conflict().map(|open| (open.kind, open.item)), Some((ConflictKind::Expression, Some(1))));
     harness.replies("pay", Some(0), ok(json!({})));
-    let order = ControlCommand::Resolve {
+    let command = ControlCommand::Resolve {
         step: "pay".into(),
         item: Some(1),
         choice: retry_with(json!({"amount": 1_000_000})),
         reason: None,
     };
-    harness.order_by("bob", order).unwrap();
+    harness.give_command_by("bob", command).unwrap();
     assert_eq!((harness.in_flight_names().len(), harness.status()), (0, RunStatus::WaitingCheckpoint));
     assert_eq!((harness.open_checkpoint().item, harness.open_checkpoint().who), (Some(1), vec!["alice".to_owned()]));
     harness.answers("alice", yes()).unwrap();
@@ -154,7 +154,7 @@ fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
     let mut harness = Harness::of_api(&stock);
     harness.perform_due();
     harness.reply("charge", None, timed_out()).unwrap();
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     assert!(rerun(&harness.run, &stock, &"charge".into()).is_err());
     // The step was skipped, and the rerun that takes this over lists its attempt as unknown.
     let mut harness = Harness::of_api(&plan);
@@ -169,7 +169,7 @@ fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
 }
 
 #[test]
-fn a_run_ends_when_its_successor_is_ordered() {
+fn a_run_ends_when_it_is_handed_over() {
     let plan = plan(
         "{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a', undo: 'DELETE ${services.bank}/a' }, b: { needs: [a], call: 'POST ${services.bank}/b' } }, respond: { status: 200 } }",
     );
@@ -178,22 +178,22 @@ fn a_run_ends_when_its_successor_is_ordered() {
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     assert!(
-        matches!(harness.order_by("ann", over("b")), Err(CommandRefusal::NotApplicable(why)) if why.contains("pause or cancel"))
+        matches!(harness.give_command_by("ann", over("b")), Err(CommandRefusal::NotApplicable(why)) if why.contains("pause or cancel"))
     );
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     harness.replies("a", None, ok(json!({})));
-    assert_eq!(harness.order_by("ann", over("x")), Err(CommandRefusal::NoSuchStep));
-    harness.order_by("ann", over("b")).unwrap();
+    assert_eq!(harness.give_command_by("ann", over("x")), Err(CommandRefusal::NoSuchStep));
+    harness.give_command_by("ann", over("b")).unwrap();
     assert_eq!(harness.status(), RunStatus::Cancelled);
     let superseded = harness.run.superseded().unwrap();
     assert_eq!((superseded.successor, &superseded.handed_over_steps[..]), (to, &["a".into()][..]));
     assert!(harness.run.note().unwrap().contains(&to.to_string()), "{:?}", harness.run.note());
-    for order in [
+    for command in [
         ControlCommand::Resume { reason: None },
         ControlCommand::Cancel { compensate: true, reason: None, automatic: false },
         over("b"),
     ] {
-        assert_eq!(harness.order_by("bob", order), Err(CommandRefusal::Ended));
+        assert_eq!(harness.give_command_by("bob", command), Err(CommandRefusal::Ended));
     }
     assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the successor is made from it");
     assert!(rerun(&harness.run, &plan, &"a".into()).is_err(), "and no other");
@@ -206,7 +206,7 @@ fn a_run_ends_when_its_successor_is_ordered() {
     child.perform_due();
     child.replies("a", None, status(409));
     assert!(
-        matches!(child.order_by("ann", over("a")), Err(CommandRefusal::NotApplicable(why)) if why.contains("waits for it"))
+        matches!(child.give_command_by("ann", over("a")), Err(CommandRefusal::NotApplicable(why)) if why.contains("waits for it"))
     );
 }
 

@@ -52,20 +52,20 @@ fn an_answer_is_accepted_once_from_those_who_may_give_it_with_fitting_values() {
         "without tokens any name may answer, so only the values are refused: {unverified:?}"
     );
     let unknown = ControlCommand::Answer { checkpoint: "chk_x".into(), answer: yes() };
-    assert_eq!(harness.order_by("ann", unknown), Err(CommandRefusal::NoSuchCheckpoint));
+    assert_eq!(harness.give_command_by("ann", unknown), Err(CommandRefusal::NoSuchCheckpoint));
     harness.answers("ann", yes_with(json!({"id": 2}))).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed);
     assert_eq!(harness.run.answer().unwrap().body.value(), json!(2));
     assert_eq!(harness.output("pick"), json!({"output": {"id": 2}, "approved": true, "by": "ann", "skipped": false}));
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    harness.order_by("x", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("x", ControlCommand::Pause { reason: None }).unwrap();
     harness.answers("bob", yes_with(json!({"id": 3}))).unwrap();
-    let again = harness.order_by("ann", ControlCommand::Answer { checkpoint, answer: no() }).unwrap_err();
+    let again = harness.give_command_by("ann", ControlCommand::Answer { checkpoint, answer: no() }).unwrap_err();
     let CommandRefusal::AnsweredBefore { by, said, seq } = again else { panic!("{again:?}") };
     assert_eq!((by.as_str(), said.values.as_deref(), seq.0), ("bob", Some(&json!({"id": 3})), harness.run.seq().0));
     assert_eq!(harness.status(), RunStatus::Paused, "an answer does not resume");
-    harness.order_by("x", ControlCommand::Resume { reason: None }).unwrap();
+    harness.give_command_by("x", ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed);
 }
 
@@ -113,8 +113,8 @@ fn paid(sum: u64, id: Option<&str>) -> ControlCommand {
 fn signals_are_stored_until_a_step_takes_them_and_a_repeated_delivery_counts_once() {
     let plan = plan(SHIP);
     let mut harness = Harness::of_api(&plan);
-    assert_eq!(harness.order_by("shop", paid(1, Some("a"))), Ok(1));
-    assert_eq!(harness.order_by("shop", paid(1, Some("a"))), Ok(0), "the same delivery");
+    assert_eq!(harness.give_command_by("shop", paid(1, Some("a"))), Ok(1));
+    assert_eq!(harness.give_command_by("shop", paid(1, Some("a"))), Ok(0), "the same delivery");
     assert_eq!(harness.status(), RunStatus::WaitingSignal);
     assert_eq!(harness.causes(), ["time", "signal"]);
     let why = harness.reasons()[1].sentence.clone();
@@ -124,7 +124,7 @@ fn signals_are_stored_until_a_step_takes_them_and_a_repeated_delivery_counts_onc
         seen.steps.into_iter().find(|step| step.step.as_str() == "paid").unwrap().note
     };
     assert_eq!(note(&harness).as_deref(), Some("it waits for `paid`; 1 came that its `where` refuses"));
-    assert_eq!(harness.order_by("shop", paid(7, None)), Ok(2));
+    assert_eq!(harness.give_command_by("shop", paid(7, None)), Ok(2));
     assert_eq!((harness.status(), harness.causes()), (RunStatus::Running, vec!["time"]));
     assert_eq!(note(&harness), None, "the signal has come");
     harness.advance_seconds(600);
@@ -136,12 +136,14 @@ fn signals_are_stored_until_a_step_takes_them_and_a_repeated_delivery_counts_onc
     early.perform_due();
     assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "it came before the step waited");
     let refused =
-        early.order_by("x", ControlCommand::Signal { name: "piad".into(), payload: Arc::default(), id: None });
+        early.give_command_by("x", ControlCommand::Signal { name: "piad".into(), payload: Arc::default(), id: None });
     assert!(matches!(refused, Err(NotApplicable(why)) if why.contains("it waits for paid")));
     early.inputs.signals_max = 2;
-    early.order_by("x", paid(1, None)).unwrap();
-    early.order_by("x", paid(1, None)).unwrap();
-    assert!(matches!(early.order_by("x", paid(1, None)), Err(NotApplicable(why)) if why.contains("signals_max")));
+    early.give_command_by("x", paid(1, None)).unwrap();
+    early.give_command_by("x", paid(1, None)).unwrap();
+    assert!(
+        matches!(early.give_command_by("x", paid(1, None)), Err(NotApplicable(why)) if why.contains("signals_max"))
+    );
 }
 
 #[test]
@@ -175,15 +177,15 @@ fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    let refused = harness.order_by("ann", ControlCommand::Resume { reason: None });
+    let refused = harness.give_command_by("ann", ControlCommand::Resume { reason: None });
     assert_eq!(refused, Err(NotApplicable("it is not paused".into())));
-    harness.order_by("ann", ControlCommand::Pause { reason: Some("stock-taking".into()) }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: Some("stock-taking".into()) }).unwrap();
     assert_eq!(harness.run.note().as_deref(), Some("ann paused it: stock-taking"));
-    assert!(matches!(harness.order_by("bob", ControlCommand::Pause { reason: None }), Err(NotApplicable(_))));
+    assert!(matches!(harness.give_command_by("bob", ControlCommand::Pause { reason: None }), Err(NotApplicable(_))));
     harness.replies("a", None, ok(json!({})));
     assert_eq!((harness.status(), harness.in_flight_names().len()), (RunStatus::Paused, 0), "what is under way ends");
     assert_eq!(harness.causes(), ["paused"]);
-    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["b"]);
 }
 
@@ -193,12 +195,12 @@ fn a_command_to_retry_starts_the_next_attempt_at_once() {
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     let retry = |step: Option<&str>| ControlCommand::Retry { step: step.map(StepId::from) };
-    assert!(matches!(harness.order_by("ann", retry(Some("a"))), Err(NotApplicable(_))), "it is under way");
+    assert!(matches!(harness.give_command_by("ann", retry(Some("a"))), Err(NotApplicable(_))), "it is under way");
     harness.replies("a", None, status(429));
     assert_eq!((harness.in_flight_names().len(), harness.causes()), (0, vec!["retry"]));
-    harness.order_by("ann", retry(None)).unwrap();
+    harness.give_command_by("ann", retry(None)).unwrap();
     assert_eq!(harness.in_flight_names(), ["a"]);
-    assert_eq!(harness.order_by("ann", retry(Some("x"))), Err(CommandRefusal::NoSuchStep));
+    assert_eq!(harness.give_command_by("ann", retry(Some("x"))), Err(CommandRefusal::NoSuchStep));
 }
 
 #[test]
@@ -207,21 +209,21 @@ fn a_command_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_poss
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     let skip = |step: &str| ControlCommand::Skip { step: step.into(), reason: None };
-    assert!(matches!(harness.order_by("ann", skip("a")), Err(NotApplicable(why)) if why.contains("under way")));
-    harness.order_by("ann", skip("b")).unwrap();
-    assert!(matches!(harness.order_by("ann", skip("b")), Err(NotApplicable(why)) if why.contains("ended")));
+    assert!(matches!(harness.give_command_by("ann", skip("a")), Err(NotApplicable(why)) if why.contains("under way")));
+    harness.give_command_by("ann", skip("b")).unwrap();
+    assert!(matches!(harness.give_command_by("ann", skip("b")), Err(NotApplicable(why)) if why.contains("ended")));
     harness.replies("a", None, ok(json!({})));
     assert_eq!((harness.status(), harness.run.was_skipped(&"c".into())), (RunStatus::Completed, true));
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.replies("a", None, status(429));
-    harness.order_by("ann", skip("a")).unwrap();
+    harness.give_command_by("ann", skip("a")).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed, "an attempt that did nothing may be left");
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.replies("a", None, status(409));
     assert_eq!(harness.run.conflict().map(|c| c.kind), Some(ConflictKind::Refused));
-    harness.order_by("ann", skip("a")).unwrap();
+    harness.give_command_by("ann", skip("a")).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed);
 }
 
@@ -246,12 +248,12 @@ respond: { status: 200, body: done }
         reason: None,
     };
     for input in [json!([1]), json!("a=1"), json!(null)] {
-        let refused = harness.order_by("ann", adjust("form", input.clone()));
+        let refused = harness.give_command_by("ann", adjust("form", input.clone()));
         assert!(matches!(refused, Err(CommandRefusal::BadValues(_))), "{input}: {refused:?}");
     }
-    let refused = harness.order_by("ann", adjust("raw", json!({ "a": 1 })));
+    let refused = harness.give_command_by("ann", adjust("raw", json!({ "a": 1 })));
     assert!(matches!(refused, Err(NotApplicable(_))), "{refused:?}");
-    harness.order_by("ann", adjust("form", json!({ "a": 2 }))).unwrap();
+    harness.give_command_by("ann", adjust("form", json!({ "a": 2 }))).unwrap();
     harness.answers("ann", yes()).unwrap();
     let sent = harness.run.attempt(&"form".into(), None, crate::workflow::CallKind::Do).unwrap();
     assert_eq!(sent.request.body, crate::workflow::Payload::Text("a=2".into()));
@@ -269,11 +271,11 @@ fn an_input_is_adjusted_before_its_step_begins() {
         reason: None,
     };
     assert!(
-        matches!(harness.order_by("ann", adjust("a", None, json!(1))), Err(NotApplicable(why)) if why.contains("begun"))
+        matches!(harness.give_command_by("ann", adjust("a", None, json!(1))), Err(NotApplicable(why)) if why.contains("begun"))
     );
-    assert!(matches!(harness.order_by("ann", adjust("b", Some(0), json!(1))), Err(NotApplicable(_))));
-    harness.order_by("ann", adjust("b", None, json!({"n": 20}))).unwrap();
-    harness.order_by("ann", adjust("c", None, json!(30))).unwrap();
+    assert!(matches!(harness.give_command_by("ann", adjust("b", Some(0), json!(1))), Err(NotApplicable(_))));
+    harness.give_command_by("ann", adjust("b", None, json!({"n": 20}))).unwrap();
+    harness.give_command_by("ann", adjust("c", None, json!(30))).unwrap();
     harness.replies("a", None, ok(json!({})));
     assert_eq!(harness.sent_bodies(), [json!({"n": 1}), json!({"n": 20})]);
     harness.replies("b", None, ok(json!({})));
@@ -313,12 +315,12 @@ fn the_view_shows_open_checkpoints_until_the_run_is_cancelled() {
         "{}",
         reason.sentence
     );
-    harness.order_by("x", ControlCommand::Cancel { compensate: false, reason: None, automatic: false }).unwrap();
+    harness.give_command_by("x", ControlCommand::Cancel { compensate: false, reason: None, automatic: false }).unwrap();
     let seen = look(&harness);
     assert_eq!((seen.status, seen.checkpoints.len()), (RunStatus::Cancelled, 0));
     assert_eq!(seen.steps[0].status, StepStatus::Skipped);
     let late = ControlCommand::Answer { checkpoint: "chk_x".into(), answer: yes() };
-    assert_eq!(harness.order_by("ann", late), Err(CommandRefusal::Ended));
+    assert_eq!(harness.give_command_by("ann", late), Err(CommandRefusal::Ended));
     assert!(harness.choose("pick", None, Choice::Skip).is_err());
 }
 
@@ -338,9 +340,9 @@ respond: { status: 200 }
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.advance_seconds(600);
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     harness.advance_seconds(4 * 3600);
-    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     harness.perform_due();
     assert_eq!(harness.in_flight_names(), Vec::<String>::new(), "nobody has approved the charge");
     assert!(harness.output("nap").is_object(), "the time that a step waits for is not a timeout");

@@ -42,8 +42,8 @@ impl Harness<'_> {
         panic!("the run does not come to rest");
     }
     /// Gives a command, and performs the actions that follow.
-    pub fn order_by(&mut self, by: &str, order: ControlCommand) -> Result<usize, CommandRefusal> {
-        let command = Command::Control { command: order, by: by.into() };
+    pub fn give_command_by(&mut self, by: &str, command: ControlCommand) -> Result<usize, CommandRefusal> {
+        let command = Command::Control { command, by: by.into() };
         let done = match decide(&self.run, self.plan, &self.inputs, command.clone(), self.now) {
             Ok(events) if events.is_empty() => Ok(0),
             Ok(_) => self.command(command),
@@ -55,7 +55,7 @@ impl Harness<'_> {
     /// Answers the only open question.
     pub fn answers(&mut self, by: &str, said: CheckpointAnswer) -> Result<usize, CommandRefusal> {
         let checkpoint = self.open_checkpoint().checkpoint;
-        self.order_by(by, ControlCommand::Answer { checkpoint, answer: said })
+        self.give_command_by(by, ControlCommand::Answer { checkpoint, answer: said })
     }
     pub fn open_checkpoint(&self) -> OpenCheckpoint {
         let mut asked: Vec<_> = self.run.open_checkpoints().cloned().collect();
@@ -111,9 +111,9 @@ impl Harness<'_> {
         .unwrap();
         self.perform_due();
     }
-    pub fn orders_to_children(&self) -> Vec<&'static str> {
+    pub fn commands_to_children(&self) -> Vec<&'static str> {
         let told = self.due().into_iter().filter_map(|action| match action {
-            Action::CommandChild { command: order, .. } => Some(order.name()),
+            Action::CommandChild { command, .. } => Some(command.name()),
             _ => None,
         });
         told.collect()

@@ -185,19 +185,19 @@ respond: { status: 200 }
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.reply("charge", None, timed_out()).unwrap();
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     refused(&harness); // the probe is due
-    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     harness.settle();
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     refused(&harness); // the probe is under way
     harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
     assert!(harness.run.in_flight().is_empty() && harness.run.is_paused());
     refused(&harness); // the probe is due again, because the "no" came too early
     let hand_over =
         ControlCommand::HandOver { to: RunId(uuid::Uuid::from_u128(77)), from: "charge".into(), sealed: None };
-    assert!(harness.order_by("ann", hand_over).is_err());
-    harness.order_by("ann", ControlCommand::Resume { reason: None }).unwrap();
+    assert!(harness.give_command_by("ann", hand_over).is_err());
+    harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     while harness.run.failure().is_none() {
         harness.settle();
         harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
@@ -218,6 +218,6 @@ fn a_retry_sends_a_probe_that_waits_at_once() {
     harness.command(Command::Record { step, item: None, part, attempt, result, again: false, jitter: 1.0 }).unwrap();
     harness.perform_due();
     assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
-    harness.order_by("ann", ControlCommand::Retry { step: Some("charge".into()) }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Retry { step: Some("charge".into()) }).unwrap();
     assert_eq!(harness.in_flight_names(), ["probe charge"]);
 }

@@ -145,7 +145,9 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
                 }
             };
             let by = ask.who.first().cloned().unwrap_or_else(|| "ann".into());
-            harness.order_by(&by, ControlCommand::Answer { checkpoint: ask.checkpoint.clone(), answer: said }).is_ok()
+            harness
+                .give_command_by(&by, ControlCommand::Answer { checkpoint: ask.checkpoint.clone(), answer: said })
+                .is_ok()
         }
         2 | 9 => {
             harness.advance_seconds(61);
@@ -189,10 +191,10 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
                 payload: Arc::new(json!({ "n": pick / 64 + 1 })),
                 id: None,
             };
-            let sent = harness.order_by("shop", signal).is_ok();
+            let sent = harness.give_command_by("shop", signal).is_ok();
             let conflict = harness.run.conflict().cloned();
             let Some(conflict) = conflict else {
-                return harness.order_by("ann", ControlCommand::Resume { reason: None }).is_ok() || sent;
+                return harness.give_command_by("ann", ControlCommand::Resume { reason: None }).is_ok() || sent;
             };
             let choices: Vec<&String> =
                 conflict.choices.iter().filter(|name| late || !name.starts_with("cancel")).collect();
@@ -206,17 +208,17 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             };
             harness.resolve(&conflict, choice).is_ok()
         }
-        12 => harness.order_by("ann", ControlCommand::Pause { reason: None }).is_ok(),
-        13 => harness.order_by("ann", ControlCommand::Skip { step, reason: None }).is_ok(),
+        12 => harness.give_command_by("ann", ControlCommand::Pause { reason: None }).is_ok(),
+        13 => harness.give_command_by("ann", ControlCommand::Skip { step, reason: None }).is_ok(),
         14 => {
             let item = harness.run.open_step(&step).and_then(|open| open.items.as_ref()).map(|_| u32::from(pick) / 64);
             let input = Arc::new(json!({ "n": [pick] }));
-            harness.order_by("ann", ControlCommand::Adjust { step, item, input, reason: None }).is_ok()
+            harness.give_command_by("ann", ControlCommand::Adjust { step, item, input, reason: None }).is_ok()
         }
-        15 if pick == 255 => {
-            harness.order_by("ann", ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).is_ok()
-        }
-        15 => harness.order_by("ann", ControlCommand::Retry { step: Some(step) }).is_ok(),
+        15 if pick == 255 => harness
+            .give_command_by("ann", ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
+            .is_ok(),
+        15 => harness.give_command_by("ann", ControlCommand::Retry { step: Some(step) }).is_ok(),
         _ => false,
     }
 }
@@ -224,7 +226,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
 impl Harness<'_> {
     fn resolve(&mut self, conflict: &crate::workflow::Conflict, choice: Choice) -> Result<usize, CommandRefusal> {
         let (step, item) = (conflict.step.clone(), conflict.item);
-        self.order_by("ann", ControlCommand::Resolve { step, item, choice, reason: None })
+        self.give_command_by("ann", ControlCommand::Resolve { step, item, choice, reason: None })
     }
 }
 

@@ -122,7 +122,7 @@ fn drive<'a>(plan: &'a Plan, api: bool, replies: &[u8], picks: &[u8], cancel_at:
             return harness;
         }
         if let Some((_, compensate)) = cancel_at.filter(|(at, _)| *at == round) {
-            let _ = harness.order(ControlCommand::Cancel { compensate, reason: None, automatic: false });
+            let _ = harness.give_command(ControlCommand::Cancel { compensate, reason: None, automatic: false });
             continue;
         }
         let pick = picks[round % picks.len()];

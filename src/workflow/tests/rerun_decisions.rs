@@ -51,7 +51,7 @@ respond: { status: 200 }
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     harness.call("price", status(409));
-    harness.order(adjust("pay", None, json!({ "amount": 10 }))).unwrap();
+    harness.give_command(adjust("pay", None, json!({ "amount": 10 }))).unwrap();
     let mut harness = successor(&harness, "price");
     harness.call("price", ok(json!(1000)));
     assert_eq!(harness.sent_bodies().last(), Some(&json!({ "amount": 10 })));
@@ -82,9 +82,9 @@ fn a_signal_that_no_step_has_taken_is_taken_over() {
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     harness.call("link", status(409));
-    assert_eq!(harness.order_by("bank", signal("d1")), Ok(1));
+    assert_eq!(harness.give_command_by("bank", signal("d1")), Ok(1));
     let mut harness = successor(&harness, "link");
-    assert_eq!(harness.order_by("bank", signal("d1")), Ok(0), "it counts once");
+    assert_eq!(harness.give_command_by("bank", signal("d1")), Ok(0), "it counts once");
     harness.replies("link", None, ok(json!({})));
     assert_eq!(harness.output("paid")["output"], json!({ "n": 1 }));
     assert_eq!(harness.in_flight_names(), ["ship"]);
@@ -96,15 +96,15 @@ fn a_signal_that_a_step_has_taken_counts_once() {
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.replies("link", None, ok(json!({})));
-    harness.order_by("bank", signal("d1")).unwrap();
+    harness.give_command_by("bank", signal("d1")).unwrap();
     harness.replies("ship", None, status(409));
     let mut harness = successor(&harness, "ship");
-    assert_eq!(harness.order_by("bank", signal("d1")), Ok(0));
+    assert_eq!(harness.give_command_by("bank", signal("d1")), Ok(0));
     assert!(harness.run.interactions.waits.contains_key("again"), "no step took the repeated delivery");
     harness.replies("ship", None, status(409));
     let mut last = successor(&harness, "ship");
-    assert_eq!(last.order_by("bank", signal("d1")), Ok(0), "nor in a later rerun");
-    assert_eq!(last.order_by("bank", signal("d2")), Ok(2));
+    assert_eq!(last.give_command_by("bank", signal("d1")), Ok(0), "nor in a later rerun");
+    assert_eq!(last.give_command_by("bank", signal("d2")), Ok(2));
 }
 
 /// The step that took the signal waits for it again, and whoever sent it may send it again.
@@ -120,7 +120,7 @@ fn a_signal_whose_wait_runs_again_may_be_delivered_again() {
     };
     let in_this_run = refused_after(|harness| {
         harness.replies("link", None, ok(json!({})));
-        harness.order_by("bank", signal("d1")).unwrap();
+        harness.give_command_by("bank", signal("d1")).unwrap();
     });
     // The result of the step is taken over once in between.
     let mut in_the_run_before = successor(&in_this_run, "ship");
@@ -128,17 +128,21 @@ fn a_signal_whose_wait_runs_again_may_be_delivered_again() {
     // The signal came before the rerun, and the step took it after that.
     let taken_over = refused_after(|harness| {
         harness.replies("link", None, status(409));
-        harness.order_by("bank", signal("d1")).unwrap();
+        harness.give_command_by("bank", signal("d1")).unwrap();
         *harness = successor(harness, "link");
         harness.replies("link", None, ok(json!({})));
     });
     for harness in [in_this_run, in_the_run_before, taken_over] {
-        assert_eq!(successor(&harness, "paid").order_by("bank", signal("d1")), Ok(2), "the step takes it");
+        assert_eq!(successor(&harness, "paid").give_command_by("bank", signal("d1")), Ok(2), "the step takes it");
         let mut above = successor(&harness, "link");
-        assert_eq!(above.order_by("bank", signal("d1")), Ok(1), "it is stored");
+        assert_eq!(above.give_command_by("bank", signal("d1")), Ok(1), "it is stored");
         above.replies("link", None, ok(json!({})));
         assert_eq!(above.in_flight_names(), ["ship"]);
-        assert_eq!(successor(&harness, "ship").order_by("bank", signal("d1")), Ok(0), "its result is taken over");
+        assert_eq!(
+            successor(&harness, "ship").give_command_by("bank", signal("d1")),
+            Ok(0),
+            "its result is taken over"
+        );
     }
     // Earlier versions stored only the id.
     let stored: SignalDelivery = serde_json::from_value(json!("d1")).unwrap();
@@ -161,7 +165,7 @@ respond: { status: 200 }
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     harness.call("address", status(409));
-    harness.order(ControlCommand::Skip { step: "mail".into(), reason: None }).unwrap();
+    harness.give_command(ControlCommand::Skip { step: "mail".into(), reason: None }).unwrap();
     for _ in 0..2 {
         harness = successor(&harness, "address");
         harness.replies("address", None, ok(json!("a")));
@@ -273,9 +277,9 @@ respond: { status: 200 }
     harness.replies("login", None, ok(json!({ "token": token })));
     harness.replies("link", None, status(409));
     let payload = Arc::new(json!({ "text": format!("for {token}") }));
-    harness.order_by("bank", ControlCommand::Signal { name: "paid".into(), payload, id: None }).unwrap();
-    harness.order_by("ann", adjust("pay", None, json!({ "memo": token }))).unwrap();
-    harness.order_by("ann", adjust("use", None, json!({ "t": "x" }))).unwrap();
+    harness.give_command_by("bank", ControlCommand::Signal { name: "paid".into(), payload, id: None }).unwrap();
+    harness.give_command_by("ann", adjust("pay", None, json!({ "memo": token }))).unwrap();
+    harness.give_command_by("ann", adjust("use", None, json!({ "t": "x" }))).unwrap();
     // The names of what is sensitive, and whether all of it is sealed.
     let sealed = |harness: &Harness<'_>| {
         let taint = Taint::of(&plan, &harness.run).unwrap();
@@ -299,7 +303,7 @@ respond: { status: 200 }
     new.replies("login", None, status(409));
     assert_eq!(sealed(&successor(&new, "login")), ["pay", "use", "paid"], "in a later rerun, too");
     // What is made of it is sensitive as well.
-    new.order_by("ann", ControlCommand::Retry { step: Some("login".into()) }).unwrap();
+    new.give_command_by("ann", ControlCommand::Retry { step: Some("login".into()) }).unwrap();
     new.replies("login", None, ok(json!({ "token": "another-token" })));
     new.replies("link", None, ok(json!({})));
     let taint = Taint::of(&plan, &new.run).unwrap();

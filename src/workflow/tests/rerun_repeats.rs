@@ -176,7 +176,7 @@ respond: { status: 200 }
         harness.call("mail", status(409));
         assert_eq!(harness.run.conflict_over(&"charge".into(), None).unwrap().kind, ConflictKind::Schema);
         if is_cancelled {
-            harness.order(ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
+            harness.give_command(ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
         }
         let why = refusal(&harness, "mail");
         assert!(why.contains("`charge` was done and is not undone"), "{why}");

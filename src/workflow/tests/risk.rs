@@ -59,7 +59,7 @@ fn high_risk_is_reviewed_item_by_item_and_only_approved_items_are_performed() {
     assert_eq!(asked.items[1].what, "POST /mail/2");
     assert_eq!(asked.items[1].value["password"], json!("***"));
     let wrong = |said| match harness
-        .order_by("ann", ControlCommand::Answer { checkpoint: asked.checkpoint.clone(), answer: said })
+        .give_command_by("ann", ControlCommand::Answer { checkpoint: asked.checkpoint.clone(), answer: said })
     {
         Err(CommandRefusal::BadValues(wrong)) => wrong.join("; "),
         other => panic!("{other:?}"),
@@ -130,28 +130,29 @@ fn no_command_replaces_an_approval() {
         input: Arc::new(input),
         reason: None,
     };
-    for order in [
+    for command in [
         ControlCommand::Retry { step: None },
         ControlCommand::Resume { reason: None },
         ControlCommand::Skip { step: "x".into(), reason: None },
     ] {
-        assert!(harness.order_by("eve", order).is_err());
+        assert!(harness.give_command_by("eve", command).is_err());
     }
-    harness.order_by("eve", ControlCommand::Pause { reason: None }).unwrap();
-    harness.order_by("eve", ControlCommand::Resume { reason: None }).unwrap();
+    harness.give_command_by("eve", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("eve", ControlCommand::Resume { reason: None }).unwrap();
     assert!(harness.sent.is_empty());
     // An adjusted input is asked about again, and the old question is void.
     let before = harness.checkpoint();
-    harness.order_by("eve", adjust(1, json!({"to": "all"}))).unwrap();
+    harness.give_command_by("eve", adjust(1, json!({"to": "all"}))).unwrap();
     let after = harness.open_checkpoint();
     assert_ne!(before, after.checkpoint);
     assert_eq!(after.items[1].value["to"], json!("all"));
-    let old = harness.order_by("ann", ControlCommand::Answer { checkpoint: before, answer: review(&[0, 1, 2], &[]) });
+    let old =
+        harness.give_command_by("ann", ControlCommand::Answer { checkpoint: before, answer: review(&[0, 1, 2], &[]) });
     assert!(matches!(old, Err(CommandRefusal::NotApplicable(why)) if why.contains(after.checkpoint.as_str())));
     harness.answers("ann", review(&[0, 1, 2], &[])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
     // People are asked separately about an item that has not begun; the others go on.
-    harness.order_by("eve", adjust(2, json!({"to": "everybody"}))).unwrap();
+    harness.give_command_by("eve", adjust(2, json!({"to": "everybody"}))).unwrap();
     harness.replies("mail", Some(0), ok(json!(0)));
     assert_eq!((harness.in_flight_names(), harness.open_checkpoint().item), (vec!["mail[1]".to_owned()], Some(2)));
     harness.replies("mail", Some(1), ok(json!(1)));
@@ -170,11 +171,11 @@ fn another_input_for_a_retry_needs_approval_and_a_rejection_reopens_the_conflict
     harness.replies("pay", None, status(409));
     let retry = || Choice::RetryWith { input: Arc::new(json!({"all": [1, 2, 3, 4]})) };
     let resolve = |choice| ControlCommand::Resolve { step: "pay".into(), item: None, choice, reason: None };
-    harness.order_by("eve", resolve(retry())).unwrap();
+    harness.give_command_by("eve", resolve(retry())).unwrap();
     assert_eq!((harness.in_flight_names().len(), harness.open_checkpoint().items.len()), (0, 4));
     harness.answers("ann", no()).unwrap();
     assert_eq!(harness.status(), RunStatus::Paused);
-    harness.order_by("eve", resolve(retry())).unwrap();
+    harness.give_command_by("eve", resolve(retry())).unwrap();
     harness.answers("ann", review(&[0, 1, 2], &[3])).unwrap();
     assert_eq!(harness.sent_bodies()[1], json!({"all": [1, 2, 3]}));
 }

@@ -29,8 +29,8 @@ fn says_no(harness: &mut Harness<'_>) {
     harness.answers("ann", no()).unwrap();
 }
 
-fn orders_skip(harness: &mut Harness<'_>) {
-    harness.order_by("ann", ControlCommand::Skip { step: "c".into(), reason: None }).unwrap();
+fn gives_skip(harness: &mut Harness<'_>) {
+    harness.give_command_by("ann", ControlCommand::Skip { step: "c".into(), reason: None }).unwrap();
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_step_whose_fallback_is_skipped_is_skipped_too() {
     let cases: [(String, Skip); 8] = [
         (question.into(), says_no),
         (question.into(), |harness| harness.advance_seconds(3600)),
-        (question.into(), orders_skip),
+        (question.into(), gives_skip),
         (format!("{risky}, risk: medium"), says_no),
         (format!("{risky}, risk: high, body: [1, 2]"), |harness| {
             harness.answers("ann", review(&[], &[0, 1])).unwrap();
@@ -52,7 +52,7 @@ fn a_step_whose_fallback_is_skipped_is_skipped_too() {
         (format!("{CALL}, lock: {{ busy: skip }}"), |harness| harness.replies("c", None, status(423))),
         (format!("{CALL}, deadline: 1h"), |harness| {
             harness.replies("c", None, status(429));
-            orders_skip(harness);
+            gives_skip(harness);
         }),
     ];
     for (c, skip) in cases {
@@ -77,7 +77,9 @@ fn a_person_who_skips_the_last_fallback_of_a_chain_skips_all_steps_of_the_chain(
     harness.replies("b", None, status(429));
     harness.replies("c", None, status(409));
     let choice = Choice::Skip;
-    harness.order_by("ann", ControlCommand::Resolve { step: "c".into(), item: None, choice, reason: None }).unwrap();
+    harness
+        .give_command_by("ann", ControlCommand::Resolve { step: "c".into(), item: None, choice, reason: None })
+        .unwrap();
     assert_eq!(harness.status(), RunStatus::Completed, "{:?}", harness.run.note());
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([true, true, true, true]));
 }

@@ -77,7 +77,7 @@ fn an_unknown_undo_is_not_repeated_by_files_that_say_its_service_is_not_keyed() 
         let mut harness = Harness::of_api(&keyed);
         harness.settle();
         harness.call("charge", ok(json!({})));
-        harness.order(ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
+        harness.give_command(ControlCommand::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
         harness.call("put", status(400));
         assert_eq!(harness.in_flight_names(), ["undo charge"]);
         if ends_before {

@@ -4,7 +4,7 @@ use super::harness::{plan, take_output, timed_out};
 use super::*;
 use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, UndoStatus, rerun};
 
-const ORDER: &str = "
+const ORDER_PLAN: &str = "
 workflow: w
 steps:
   reserve: { call: 'POST ${services.stock}/reservations', undo: { call: 'METHOD ${services.bank}/reservations/1', retry: { attempts: 3, base: 10s, max: 10s } } }
@@ -12,8 +12,8 @@ steps:
 respond: { status: 200 }
 ";
 
-fn order(method: &str) -> Plan {
-    plan(&ORDER.replace("METHOD", method))
+fn order_plan(method: &str) -> Plan {
+    plan(&ORDER_PLAN.replace("METHOD", method))
 }
 
 /// `charge` was refused, and the undo of `reserve` is under way.
@@ -61,7 +61,7 @@ fn assert_certain(harness: &Harness<'_>, why: &str) {
 
 #[test]
 fn an_undo_that_waits_for_another_attempt_is_unknown_when_the_run_is_cancelled_without_undoing() {
-    let plan = order("DELETE");
+    let plan = order_plan("DELETE");
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, timed_out());
     assert_eq!(harness.status(), RunStatus::Compensating, "another attempt is to come");
@@ -76,7 +76,7 @@ fn an_undo_that_waits_for_another_attempt_is_unknown_when_the_run_is_cancelled_w
 
 #[test]
 fn an_undo_that_is_under_way_when_its_run_is_cancelled_without_undoing_asks_nobody() {
-    let plan = order("DELETE");
+    let plan = order_plan("DELETE");
     for (result, unknown) in [(timed_out(), true), (status(400), false), (status(429), false)] {
         let mut harness = undoing(&plan);
         harness.cancel(false).unwrap();
@@ -97,7 +97,7 @@ fn an_undo_that_is_under_way_when_its_run_is_cancelled_without_undoing_asks_nobo
 
 #[test]
 fn an_undo_that_a_person_leaves_although_it_may_have_taken_effect_is_unknown() {
-    let plan = order("POST");
+    let plan = order_plan("POST");
     for leaves in [true, false] {
         let mut harness = undoing(&plan);
         undo_ends(&mut harness, timed_out());
@@ -117,7 +117,7 @@ fn an_undo_that_a_person_leaves_although_it_may_have_taken_effect_is_unknown() {
 /// The first attempt may have undone it; before the second one the service was removed from the files.
 #[test]
 fn an_undo_that_may_have_taken_effect_stays_unknown_while_its_service_is_missing() {
-    let plan = order("DELETE");
+    let plan = order_plan("DELETE");
     for leaves in [true, false] {
         let mut harness = undoing(&plan);
         undo_ends(&mut harness, timed_out());
@@ -134,11 +134,11 @@ fn an_undo_that_may_have_taken_effect_stays_unknown_while_its_service_is_missing
 
 #[test]
 fn a_retry_starts_the_next_attempt_of_an_undo_at_once() {
-    let plan = order("DELETE");
+    let plan = order_plan("DELETE");
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, status(429));
     assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
-    harness.order_by("ann", ControlCommand::Retry { step: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Retry { step: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["undo reserve"]);
     undo_ends(&mut harness, ok(json!({})));
     assert_eq!(harness.status(), RunStatus::Failed);
@@ -148,11 +148,11 @@ fn a_retry_starts_the_next_attempt_of_an_undo_at_once() {
 /// It has no conflict that somebody could decide.
 #[test]
 fn a_rerun_of_a_run_that_is_ending_and_paused_by_a_command_asks_for_its_resume() {
-    let plan = order("DELETE");
+    let plan = order_plan("DELETE");
     let mut harness = Harness::of_route(&plan);
     harness.perform_due();
     harness.replies("reserve", None, ok(json!({})));
-    harness.order_by("ann", ControlCommand::Pause { reason: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     harness.replies("charge", None, status(400));
     assert!(harness.run.is_ending() && harness.status() == RunStatus::Paused);
     let refused = rerun(&harness.run, &plan, &"charge".into()).unwrap_err().to_string();

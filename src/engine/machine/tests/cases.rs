@@ -187,14 +187,14 @@ fn a_command_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
     let Some(Pending::Call(pay)) = rig.pending.pop_front() else { panic!("the call is under way") };
     rig.step(Input::CallFinished { call: pay.id, result: reply(409, json!({})) });
     let before = rig.machine.run().clone();
-    let order = |choice: Choice| Input::Command {
+    let command = |choice: Choice| Input::Command {
         command_id: CommandId(1),
         command: ControlCommand::Resolve { step: "pay".into(), item: None, choice, reason: None },
         by: "ann".into(),
         owned: true,
     };
     rig.machine.set_plan(plan_with(json!({ "set": 1 })));
-    let outputs = rig.machine.step(rig.now, order(Choice::Take { output: Default::default() }));
+    let outputs = rig.machine.step(rig.now, command(Choice::Take { output: Default::default() }));
     let refused = outputs.iter().find_map(|output| match output {
         Output::AnswerCommand(_, CommandAnswer::Refused { refusal, .. }) => Some(refusal.to_string()),
         _ => None,
@@ -202,7 +202,7 @@ fn a_command_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
     assert!(refused.as_ref().is_some_and(|why| why.contains("nothing has changed")), "{outputs:?}");
     assert!(*rig.machine.run() == before && rig.machine.misfit().is_none());
     rig.machine.set_plan(right);
-    rig.step(order(Choice::Skip));
+    rig.step(command(Choice::Skip));
     rig.finish();
     assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
 }

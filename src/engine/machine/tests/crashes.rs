@@ -94,19 +94,19 @@ fn a_crash_after_any_output_loses_nothing_and_does_nothing_twice() {
 #[test]
 fn the_next_process_sends_no_call_again_of_a_run_that_was_cancelled_without_undoing() {
     let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();
-    type OrderOf = fn(&mut Rig) -> Input;
-    let orders: [(OrderOf, usize, RunStatus); 3] = [
+    type CommandOf = fn(&mut Rig) -> Input;
+    let commands: [(CommandOf, usize, RunStatus); 3] = [
         (Rig::pause, 1, RunStatus::Completed),
         (|rig| rig.cancel(false), 0, RunStatus::Cancelled),
         (|rig| rig.cancel(true), 1, RunStatus::Cancelled),
     ];
-    for (order, sent_again, end) in orders {
+    for (command, sent_again, end) in commands {
         let mut rig = Rig::new(&plan);
         rig.begin();
         move_to_call(&mut rig, "take", CallKind::Do);
         rig.pending.pop_front();
-        let order = order(&mut rig);
-        rig.step(order);
+        let input = command(&mut rig);
+        rig.step(input);
         let append = rig.pending.pop_front().expect("the command is stored");
         let input = rig.resolve(append);
         rig.step(input);

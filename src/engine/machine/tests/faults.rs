@@ -72,9 +72,9 @@ impl Rig {
                 };
                 Input::Child { child: spec.child, state }
             }
-            Pending::ChildOrder(child) => Input::ChildCommandDelivered { child, delivery: CommandDelivery::Done },
-            Pending::Orders => Input::StoreCommands { commands: Some(Vec::new()), owned: true },
-            Pending::OrderAnswer => Input::CommandAnswerStored,
+            Pending::ChildCommand(child) => Input::ChildCommandDelivered { child, delivery: CommandDelivery::Done },
+            Pending::Commands => Input::StoreCommands { commands: Some(Vec::new()), owned: true },
+            Pending::CommandAnswer => Input::CommandAnswerStored,
         }
     }
 
@@ -155,26 +155,26 @@ impl Rig {
         self.begin();
     }
 
-    fn order_input(&mut self, order: ControlCommand) -> Input {
-        self.orders_sent += 1;
-        Input::Command { command_id: CommandId(self.orders_sent), command: order, by: "ann".into(), owned: true }
+    fn command_input(&mut self, command: ControlCommand) -> Input {
+        self.commands_sent += 1;
+        Input::Command { command_id: CommandId(self.commands_sent), command, by: "ann".into(), owned: true }
     }
 
     pub fn cancel(&mut self, compensate: bool) -> Input {
-        self.order_input(ControlCommand::Cancel { compensate, reason: None, automatic: false })
+        self.command_input(ControlCommand::Cancel { compensate, reason: None, automatic: false })
     }
     pub fn pause(&mut self) -> Input {
-        self.order_input(ControlCommand::Pause { reason: None })
+        self.command_input(ControlCommand::Pause { reason: None })
     }
     pub fn resume(&mut self) -> Input {
-        self.order_input(ControlCommand::Resume { reason: None })
+        self.command_input(ControlCommand::Resume { reason: None })
     }
 
     /// The command of a person that lets the run go on, if it waits for a command, an answer or a signal.
     fn next_human_action(&mut self) -> Option<Input> {
         let run = self.machine.run();
         let asked = run.open_checkpoints().next().cloned();
-        let order = match run.status() {
+        let command = match run.status() {
             RunStatus::Paused if run.conflicts().is_empty() => ControlCommand::Resume { reason: None },
             RunStatus::Paused => ControlCommand::Cancel { compensate: false, reason: None, automatic: false },
             RunStatus::WaitingCheckpoint => {
@@ -185,7 +185,7 @@ impl Rig {
             RunStatus::WaitingSignal => ControlCommand::Signal { name: "go".into(), payload: Arc::default(), id: None },
             _ => return None,
         };
-        Some(self.order_input(order))
+        Some(self.command_input(command))
     }
 
     /// Moves the run to its end: answers pending requests in order, lets time pass, lifts the freeze, acts for people,

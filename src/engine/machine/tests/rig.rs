@@ -29,9 +29,9 @@ pub(super) enum Pending {
     Call(CallRequest),
     Lock(LockQuery),
     Child(ChildSpec),
-    ChildOrder(RunId),
-    Orders,
-    OrderAnswer,
+    ChildCommand(RunId),
+    Commands,
+    CommandAnswer,
 }
 
 /// Which pending requests took effect, though the process crashed before it received their results.
@@ -69,7 +69,7 @@ pub(super) struct Rig {
     /// Whether the caller was told that nothing was done: from then on nothing may be done.
     pub told_nothing_done: bool,
     pub fence: u64,
-    pub orders_sent: u64,
+    pub commands_sent: u64,
     pub faults: Option<Faults>,
     pub violations: Vec<String>,
     /// The pauses before appends.
@@ -155,7 +155,7 @@ impl Rig {
             caller: Vec::new(),
             told_nothing_done: false,
             fence: 1,
-            orders_sent: 0,
+            commands_sent: 0,
             faults: None,
             violations: Vec::new(),
             pauses: Vec::new(),
@@ -224,9 +224,9 @@ impl Rig {
                 }
                 self.pending.push_back(Pending::Child(spec));
             }
-            Output::CommandChild(child, _) => self.pending.push_back(Pending::ChildOrder(child)),
-            Output::ReadCommands => self.pending.push_back(Pending::Orders),
-            Output::StoreCommandAnswer(..) => self.pending.push_back(Pending::OrderAnswer),
+            Output::CommandChild(child, _) => self.pending.push_back(Pending::ChildCommand(child)),
+            Output::ReadCommands => self.pending.push_back(Pending::Commands),
+            Output::StoreCommandAnswer(..) => self.pending.push_back(Pending::CommandAnswer),
             Output::AnswerCommand(_, CommandAnswer::Done(run)) if run.seq > Seq(self.acknowledged as u64) => {
                 self.report(format!("a command is answered with {}, which is not acknowledged", run.seq));
             }

@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::queues::{DeliveryResult, QueueBounds, Queues};
-use self::receiver::{Receivers, Webhooks};
+use self::receiver::{WebhookClient, WebhookClients};
 use crate::engine::bounds::usize_of;
 use crate::engine::context::Core;
 use crate::engine::snapshot::FilesSnapshot;
@@ -93,7 +93,7 @@ async fn new_message(notifications: &mut broadcast::Receiver<StoreNotification>)
 
 struct WebhookSender {
     core: Arc<Core>,
-    receivers: Receivers,
+    receivers: WebhookClients,
     queues: Queues,
     /// The number of the last message that was read.
     last_read: u64,
@@ -106,7 +106,7 @@ struct WebhookSender {
 
 impl WebhookSender {
     fn new(core: Arc<Core>) -> Self {
-        let receivers = Receivers::new(Limits::ms(core.files.limits.connect_ms));
+        let receivers = WebhookClients::new(Limits::ms(core.files.limits.connect_ms));
         let age_s = i64::try_from(core.files.limits.notice_age_s).unwrap_or(i64::MAX);
         let bounds = QueueBounds {
             waiting_max: usize_of(core.files.limits.notices_waiting_max),
@@ -195,12 +195,12 @@ impl WebhookSender {
             let core = self.core.clone();
             let upstream = message.service.as_ref().and_then(|service| self.files.services.get(service));
             let protocol = upstream.map(|upstream| upstream.protocol().clone()).unwrap_or_default();
-            let webhooks = self.receivers.of(message.service.as_ref(), protocol);
+            let client = self.receivers.of(message.service.as_ref(), protocol);
             let base = message.service.as_ref().and_then(|service| self.files.decision_inputs.base(service));
             let url = url_of(&message, base);
             self.in_flight.spawn(async move {
                 let attempt = match url {
-                    Some(url) => deliver(&webhooks, &message, &url).await,
+                    Some(url) => deliver(&client, &message, &url).await,
                     None => DeliveryResult::Failed("its service is not in the files in force".to_owned()),
                 };
                 if attempt == DeliveryResult::Delivered {
@@ -265,7 +265,7 @@ fn url_of(message: &WebhookMessage, base: Option<&str>) -> Option<String> {
     }
 }
 
-async fn deliver(webhooks: &Webhooks, message: &WebhookMessage, url: &str) -> DeliveryResult {
+async fn deliver(client: &WebhookClient, message: &WebhookMessage, url: &str) -> DeliveryResult {
     let mut body = message.body.clone();
     if let Some(body) = body.as_object_mut() {
         body.insert("id".into(), json!(format!("{}-{}", message.run, message.number)));
@@ -277,7 +277,7 @@ async fn deliver(webhooks: &Webhooks, message: &WebhookMessage, url: &str) -> De
         Err(error) => return DeliveryResult::Refused(format!("its URL is invalid: {error}")),
     };
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let reply = match tokio::time::timeout(DELIVERY_TIMEOUT, webhooks.request(request)).await {
+    let reply = match tokio::time::timeout(DELIVERY_TIMEOUT, client.request(request)).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => return DeliveryResult::Failed(error.to_string()),
         Err(_) => return DeliveryResult::Failed(format!("no answer within {} s", DELIVERY_TIMEOUT.as_secs())),

@@ -20,33 +20,33 @@ use crate::names::ServiceName;
 use crate::transport::ServiceStream;
 
 /// The client of one service.
-pub(super) type Webhooks = Client<Connector, Full<Bytes>>;
+pub(super) type WebhookClient = Client<Connector, Full<Bytes>>;
 
 /// The clients, by service.
-pub(super) struct Receivers {
+pub(super) struct WebhookClients {
     connect: Duration,
-    by_service: HashMap<Option<ServiceName>, (Protocol, Webhooks)>,
+    by_service: HashMap<Option<ServiceName>, (Protocol, WebhookClient)>,
 }
 
-impl Receivers {
+impl WebhookClients {
     pub(super) fn new(connect: Duration) -> Self {
         Self { connect, by_service: HashMap::new() }
     }
 
     /// The client for a service that is spoken to in this way.
-    pub(super) fn of(&mut self, service: Option<&ServiceName>, protocol: Protocol) -> Webhooks {
+    pub(super) fn of(&mut self, service: Option<&ServiceName>, protocol: Protocol) -> WebhookClient {
         let known = self.by_service.get(&service.cloned()).filter(|(known, _)| *known == protocol);
         if let Some((_, client)) = known {
             return client.clone();
         }
-        let client = webhooks(protocol.clone(), self.connect);
+        let client = webhook_client(protocol.clone(), self.connect);
         self.by_service.insert(service.cloned(), (protocol, client.clone()));
         client
     }
 }
 
 /// A client for a service that is spoken to in this way.
-pub(super) fn webhooks(protocol: Protocol, connect: Duration) -> Webhooks {
+pub(super) fn webhook_client(protocol: Protocol, connect: Duration) -> WebhookClient {
     Client::builder(TokioExecutor::new()).build(Connector { protocol, connect })
 }
 

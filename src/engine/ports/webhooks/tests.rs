@@ -16,8 +16,8 @@ async fn deliver_to(head: &'static str) -> DeliveryResult {
         stream.write_all(head.as_bytes()).await.unwrap();
         stream
     });
-    let webhooks = super::receiver::webhooks(Default::default(), Duration::from_secs(5));
-    let result = deliver(&webhooks, &webhook_message(run_id(1), 1), &url).await;
+    let client = super::receiver::webhook_client(Default::default(), Duration::from_secs(5));
+    let result = deliver(&client, &webhook_message(run_id(1), 1), &url).await;
     drop(receiver.await.unwrap());
     result
 }

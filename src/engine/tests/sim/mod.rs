@@ -23,7 +23,7 @@ struct Figures {
     events: usize,
     kills: u64,
     jumps: u64,
-    orders: u64,
+    commands: u64,
     faults: u64,
     effects: u64,
     virtual_s: u64,
@@ -31,12 +31,12 @@ struct Figures {
 
 impl Figures {
     fn add(&mut self, other: &Figures) {
-        let Figures { runs, events, kills, jumps, orders, faults, effects, virtual_s } = other;
+        let Figures { runs, events, kills, jumps, commands, faults, effects, virtual_s } = other;
         self.runs += runs;
         self.events += events;
         self.kills += kills;
         self.jumps += jumps;
-        self.orders += orders;
+        self.commands += commands;
         self.faults += faults;
         self.effects += effects;
         self.virtual_s += virtual_s;

@@ -40,7 +40,7 @@ pub(super) struct Acknowledged {
     /// Started runs, by key.
     pub started: BTreeMap<u8, Vec<RunId>>,
     /// Commands that were carried out.
-    pub orders: u64,
+    pub commands: u64,
 }
 
 /// Which faults a simulation has.
@@ -111,7 +111,7 @@ impl Simulation {
             ..Figures::default()
         };
         let acknowledged = std::mem::take(&mut *self.acknowledged.lock().unwrap());
-        figures.orders = acknowledged.orders;
+        figures.commands = acknowledged.commands;
         figures.events =
             invariants::check(&self.store, &self.services, &self.plans, &runs, &acknowledged, &mut wrong).await;
         if !wrong.is_empty() && std::env::var_os("POINTSMAN_SHOW").is_some() {
@@ -152,7 +152,7 @@ impl Simulation {
                     self.store.block_heartbeats(engine.core.schedule.worker, blocked);
                 }
             }
-            _ => self.send_random_order(process).await,
+            _ => self.send_random_command(process).await,
         }
     }
 
@@ -220,14 +220,14 @@ impl Simulation {
     }
 
     /// Sends a command to a random run, whether it applies or not.
-    async fn send_random_order(&mut self, process: usize) {
+    async fn send_random_command(&mut self, process: usize) {
         let runs = all(self.store.memory()).await;
         let Some(run) = self.random.choice(runs.iter()) else { return };
         let reason = || Some("at random".to_owned());
         if self.random.u8(0..10) == 0 && run.parent.is_none() {
             return self.rerun(process, run);
         }
-        let order = match self.random.u8(0..8) {
+        let command = match self.random.u8(0..8) {
             0 => ControlCommand::Pause { reason: reason() },
             1 | 2 => ControlCommand::Resume { reason: reason() },
             3 if self.random.u8(0..4) == 0 => {
@@ -238,12 +238,12 @@ impl Simulation {
                 let step = steps[self.random.usize(0..steps.len())].id.clone();
                 ControlCommand::Skip { step, reason: reason() }
             }
-            _ => match self.orders_for(run).await.into_iter().next() {
-                Some(order) => order,
+            _ => match self.commands_for(run).await.into_iter().next() {
+                Some(command) => command,
                 None => return,
             },
         };
-        self.send_order(process, run.run_id, order);
+        self.send_command(process, run.run_id, command);
     }
 
     /// Reruns a run from a random step; the process may end meanwhile.
@@ -257,20 +257,20 @@ impl Simulation {
         });
     }
 
-    fn send_order(&mut self, process: usize, run: RunId, order: ControlCommand) {
+    fn send_command(&mut self, process: usize, run: RunId, command: ControlCommand) {
         let Some(engine) = self.processes[process].clone() else { return };
         let acknowledged = self.acknowledged.clone();
         tokio::spawn(async move {
-            if let Ok(Ok(_)) = timeout(ANSWER_TIMEOUT, engine.give_command(run, order, "ann".into())).await {
-                acknowledged.lock().unwrap().orders += 1;
+            if let Ok(Ok(_)) = timeout(ANSWER_TIMEOUT, engine.give_command(run, command, "ann".into())).await {
+                acknowledged.lock().unwrap().commands += 1;
             }
         });
     }
 
     /// The commands that would resume a run which waits for a person or a signal.
-    async fn orders_for(&mut self, run: &RunSummary) -> Vec<ControlCommand> {
+    async fn commands_for(&mut self, run: &RunSummary) -> Vec<ControlCommand> {
         let Some(stored) = self.stored_run(run).await else { return Vec::new() };
-        let mut orders: Vec<_> = stored
+        let mut commands: Vec<_> = stored
             .conflicts()
             .iter()
             .map(|conflict| ControlCommand::Resolve {
@@ -280,14 +280,14 @@ impl Simulation {
                 reason: None,
             })
             .collect();
-        orders.extend(self.answers(&stored));
+        commands.extend(self.answers(&stored));
         if run.status == RunStatus::WaitingSignal {
-            orders.push(ControlCommand::Signal { name: "go".into(), payload: Arc::new(json!({ "n": 1 })), id: None });
+            commands.push(ControlCommand::Signal { name: "go".into(), payload: Arc::new(json!({ "n": 1 })), id: None });
         }
         if run.status == RunStatus::Paused && stored.conflicts().is_empty() {
-            orders.push(ControlCommand::Resume { reason: None });
+            commands.push(ControlCommand::Resume { reason: None });
         }
-        orders
+        commands
     }
 
     /// Answers the open checkpoints: mostly approves, and approves or strikes each item of a review at random.
@@ -340,9 +340,9 @@ impl Simulation {
                 return Vec::new();
             }
             for run in &open {
-                for order in self.orders_for(run).await {
+                for command in self.commands_for(run).await {
                     let process = self.random.usize(0..self.processes.len());
-                    self.send_order(process, run.run_id, order);
+                    self.send_command(process, run.run_id, command);
                 }
             }
         }

@@ -74,7 +74,7 @@ impl RunCoordination for Shared {
     }
     with_faults! {
         due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
-        put_command(order: CommandRecord) -> ();
+        put_command(command: CommandRecord) -> ();
         commands(run: RunId) -> Vec<CommandRecord>;
         command(id: Uuid) -> Option<CommandRecord>;
         answer_command(id: Uuid, answer: Value) -> ();

@@ -1,5 +1,6 @@
-//! Ids that routes had later than those in their files, because the files took a rename back. What is stored under them
-//! is still the route's: flips, declarations, scopes of retry keys, evidence, and what its followers follow up.
+//! Ids of routes that their files do not list (`id`, `was`), because the files renamed the routes back. What is stored
+//! under them is still the route's: flips, declarations, scopes of retry keys, evidence, and what its followers follow
+//! up.
 //!
 //! Always true: a stored row belongs to a route of the files if its own id is in no file and its oldest id is the
 //! route's. The oldest id is stored with the scope of the retry keys; no rename changes it.
@@ -14,42 +15,43 @@ use crate::flag::{RetryScope, Route};
 use crate::names::RouteId;
 use crate::store::DeclaredState;
 
-/// Each with the id that the route has in the files.
-pub(super) type LaterIds = BTreeMap<RouteId, RouteId>;
+/// Each unlisted id, with the id that the route has in the files.
+pub(super) type UnlistedIds = BTreeMap<RouteId, RouteId>;
 
-/// The later ids of the routes in new files. `known` are those in the files before: this process may still know of
+/// The unlisted ids of the routes in new files. `known` are those of the files before: this process may still know of
 /// requests that came under them.
-pub(super) fn later_ids(scopes: &Scopes, known: &LaterIds, routes: &[Arc<Route>]) -> LaterIds {
+pub(super) fn find(scopes: &Scopes, known: &UnlistedIds, routes: &[Arc<Route>]) -> UnlistedIds {
     let listed = listed_ids(routes);
     let is_present = |id: &RouteId| routes.iter().any(|route| route.id == *id);
-    let still_known = known.iter().filter(|(later, id)| !listed.contains(later) && is_present(id));
+    let still_known = known.iter().filter(|(unlisted, id)| !listed.contains(unlisted) && is_present(id));
     let scopes = scopes.iter().filter_map(|(id, scopes)| Some((id, scopes.present.as_ref()?)));
-    let mut later_ids = taken_back(scopes, routes);
-    later_ids.extend(still_known.map(|(later, id)| (later.clone(), id.clone())));
-    later_ids
+    let mut unlisted_ids = in_scopes(scopes, routes);
+    unlisted_ids.extend(still_known.map(|(unlisted, id)| (unlisted.clone(), id.clone())));
+    unlisted_ids
 }
 
 /// The routes of new files, each with the ids under which these stored rows are its own.
-pub fn with_later_ids(rows: &[DeclaredState], routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
+pub fn with_unlisted_ids(rows: &[DeclaredState], routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
     let scopes = rows.iter().filter_map(|row| Some((&row.route, row.retry.as_ref()?.present.as_ref()?)));
-    add(&taken_back(scopes, routes), routes)
+    add(&in_scopes(scopes, routes), routes)
 }
 
-fn taken_back<'a>(scopes: impl Iterator<Item = (&'a RouteId, &'a RetryScope)>, routes: &[Arc<Route>]) -> LaterIds {
+/// The unlisted ids under which these retry scopes are stored.
+fn in_scopes<'a>(scopes: impl Iterator<Item = (&'a RouteId, &'a RetryScope)>, routes: &[Arc<Route>]) -> UnlistedIds {
     let listed = listed_ids(routes);
     let by_oldest: BTreeMap<&RouteId, &RouteId> = routes.iter().map(|route| (route.first_id(), &route.id)).collect();
-    let later = scopes.filter(|(id, _)| !listed.contains(id));
-    later.filter_map(|(id, scope)| Some((id.clone(), (*by_oldest.get(&scope.route)?).clone()))).collect()
+    let unlisted = scopes.filter(|(id, _)| !listed.contains(id));
+    unlisted.filter_map(|(id, scope)| Some((id.clone(), (*by_oldest.get(&scope.route)?).clone()))).collect()
 }
 
 fn listed_ids(routes: &[Arc<Route>]) -> BTreeSet<&RouteId> {
     routes.iter().flat_map(|route| route.ids()).collect()
 }
 
-/// The same routes with their later ids.
-pub(super) fn add(later_ids: &LaterIds, routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
+/// The same routes, with their unlisted ids among the earlier ones (`was`).
+pub(super) fn add(unlisted_ids: &UnlistedIds, routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
     let with_its_own = |route: &Arc<Route>| {
-        let its_own = later_ids.iter().filter(|(_, id)| **id == route.id).map(|(later, _)| later.clone());
+        let its_own = unlisted_ids.iter().filter(|(_, id)| **id == route.id).map(|(unlisted, _)| unlisted.clone());
         let mut was: Vec<RouteId> = its_own.collect();
         if was.is_empty() {
             return Arc::clone(route);

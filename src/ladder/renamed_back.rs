@@ -1,5 +1,5 @@
-//! What files that take a rename back mean for the last flip of a route: it may be stored under the id that the route
-//! had meanwhile, or it may be older than flips of the route with which this one was joined.
+//! The last flip of a route whose files rename it back to an earlier id: the flip may be stored under the id that the
+//! route had meanwhile; or it may be older than flips of another route into which this one had been merged (`was`).
 
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::Move;
@@ -10,19 +10,20 @@ use crate::store::Overridden;
 /// flip. Recognised by its missing declaration: the store has one of each route in the files, and drops it when the
 /// route's id becomes an earlier id of another.
 pub(super) fn was_earlier_id_of_another(positions: &Positions, position: &RoutePosition) -> Option<&'static str> {
-    let is_parted =
-        position.last.as_ref().map(state_of) == Some(State::Live) && positions.remembered(&position.route).is_none();
-    is_parted.then_some(
+    let was_merged = position.last.as_ref().map(state_of) == Some(State::Live)
+        && positions.stored_declaration(&position.route).is_none();
+    was_merged.then_some(
         "since its last flip another route had its id as an earlier one (`was`), and a flip that lowered that route is not \
          its own",
     )
 }
 
-/// Records the last flip of a route once more if it is stored under a later id: the next start does not know that id.
-pub(super) fn flip_of_later_id(positions: &Positions, position: &RoutePosition) -> Option<Move> {
+/// Records the last flip of a route once more if it is stored under an id that the files do not list: the next start
+/// does not know that id.
+pub(super) fn flip_of_unlisted_id(positions: &Positions, position: &RoutePosition) -> Option<Move> {
     let flip = position.last.as_ref()?;
-    let later = flip.route.as_ref().filter(|id| positions.later_ids.contains_key(*id))?;
-    let reason = format!("the files took back the rename to `{later}`, under which this flip had been recorded");
+    let unlisted = flip.route.as_ref().filter(|id| positions.unlisted_ids.contains_key(*id))?;
+    let reason = format!("the files took back the rename to `{unlisted}`, under which this flip had been recorded");
     let to = state_of(flip);
     // A force that an earlier version recorded.
     let forced = || {

@@ -1,5 +1,5 @@
-//! Moves up that waited while a person lowered their route. Such a move was asked for before the flip down, and is
-//! judged after it.
+//! Moves up that are outdated: a person lowered their route while they were pending. Such a move was asked for before
+//! the flip down, and is judged after it.
 //!
 //! Always true: of a flip down and a move up of one route, the one that was asked for later counts, whichever is
 //! performed first. So a flip up is refused if its route was lowered after the flip up was asked for, and files that
@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lowered_routes::Lowered;
+use super::lowered_routes::Lowering;
 use super::mover::Mover;
 use super::passing_commands;
 use super::positions::{Positions, RoutePosition, state_of};
@@ -34,7 +34,7 @@ impl Mover {
         let to = request.to;
         let shares = request.percent.map_or(position.inputs.shares, |percent| position.inputs.shares.with(to, percent));
         let inputs = self.in_force().inputs();
-        let Some(Lowered { to: lowered, by, at: _ }) = inputs.lowered.since(asked_at, &position.route) else {
+        let Some(Lowering { to: lowered, by, at: _ }) = inputs.lowered.since(asked_at, &position.route) else {
             return Ok(());
         };
         let why = format!(
@@ -57,8 +57,8 @@ impl Mover {
     ) -> Positions {
         let (lowered, mut judged) = (self.in_force().inputs().lowered, before.clone());
         for route in routes {
-            let Some(Lowered { to, by, at: _ }) = lowered.since(asked_at, route) else { continue };
-            let known = route.ids().find_map(|id| Some((id, *before.remembered.get(id)?)));
+            let Some(Lowering { to, by, at: _ }) = lowered.since(asked_at, route) else { continue };
+            let known = route.ids().find_map(|id| Some((id, *before.stored_declarations.get(id)?)));
             let (Some((id, known)), Some(last)) = (known, before.last_flip(route)) else { continue };
             let now = FileState { state: route.declared, shares: route.shares };
             if now == known || (now.state != known.state && now.state < state_of(last)) {
@@ -67,7 +67,7 @@ impl Mover {
             let present = last.shares.unwrap_or(known.shares);
             let smaller = State::ALL.into_iter().filter(|rung| now.shares.of(*rung) < present.of(*rung));
             let shares = smaller.fold(now.shares, |shares, rung| shares.with(rung, known.shares.of(rung)));
-            judged.remembered.insert(id.clone(), FileState { state: now.state, shares });
+            judged.stored_declarations.insert(id.clone(), FileState { state: now.state, shares });
             tracing::warn!(
                 route = %route.id, declared = %now.state, lowered_to = %to, %by,
                 "this route was flipped after the changed files were read: it does not go up as its file says. Flip it if \

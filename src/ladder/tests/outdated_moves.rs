@@ -1,4 +1,4 @@
-//! Moves up that were asked for before a flip down of their route, and wait longer than it.
+//! Moves up that were asked for before a flip down of their route, and are judged after it.
 
 use super::held::elsewhere;
 use super::overtaken::{silence, stored};
@@ -15,7 +15,7 @@ fn share(fixture: &Fixture, route: &str, state: State) -> Percent {
 }
 
 /// A flip of `plain` waits for the store, so that other moves wait for it.
-async fn behind_a_flip_that_waits(fixture: &Fixture) -> Outcome<Flipped, FlipError> {
+async fn behind_a_pending_flip(fixture: &Fixture) -> Outcome<Flipped, FlipError> {
     silence(fixture, true);
     let ladder = fixture.ladder.clone();
     let first = tokio::spawn(async move { ladder.flip(&"plain".into(), forced(State::Dark)).await });
@@ -24,10 +24,10 @@ async fn behind_a_flip_that_waits(fixture: &Fixture) -> Outcome<Flipped, FlipErr
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flip_up_that_waits_does_not_raise_a_route_that_is_lowered_meanwhile() {
+async fn a_pending_flip_up_does_not_raise_a_route_that_is_lowered_meanwhile() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Dark)).await.unwrap();
-    let first = behind_a_flip_that_waits(&fixture).await;
+    let first = behind_a_pending_flip(&fixture).await;
     let ladder = fixture.ladder.clone();
     let up = tokio::spawn(async move { ladder.flip(&"bare".into(), forced(State::Live)).await });
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -44,7 +44,7 @@ async fn a_flip_up_that_waits_does_not_raise_a_route_that_is_lowered_meanwhile()
 
 /// The file asks for `to` by force, and makes the share of `live` smaller.
 #[tokio::test(start_paused = true)]
-async fn files_that_wait_do_not_raise_a_route_that_is_lowered_meanwhile() {
+async fn pending_files_do_not_raise_a_route_that_is_lowered_meanwhile() {
     let quarter = Percent::new(25.0).unwrap();
     for (asked, stays) in [(State::Live, State::Shadow), (State::Shadow, State::Shadow), (State::Off, State::Off)] {
         let read = || {
@@ -58,7 +58,7 @@ async fn files_that_wait_do_not_raise_a_route_that_is_lowered_meanwhile() {
         };
         let fixture = Fixture::open(files(&[("bare", State::Shadow)])).await;
         fixture.flip("bare", forced(State::Dark)).await.unwrap();
-        let first = behind_a_flip_that_waits(&fixture).await;
+        let first = behind_a_pending_flip(&fixture).await;
         let ladder = fixture.ladder.clone();
         let given = read();
         let reload = tokio::spawn(async move { ladder.reload(given, || {}).await });
@@ -82,11 +82,11 @@ async fn files_that_wait_do_not_raise_a_route_that_is_lowered_meanwhile() {
 
 /// Nothing of it is recorded, and yet it stops what was asked for before it: a flip up, and files.
 #[tokio::test(start_paused = true)]
-async fn a_flip_to_the_present_state_stops_moves_up_that_wait() {
+async fn a_flip_to_the_present_state_stops_pending_moves_up() {
     for by_files in [false, true] {
         let fixture = Fixture::open(files(&[])).await;
         fixture.flip("bare", forced(State::Dark)).await.unwrap();
-        let first = behind_a_flip_that_waits(&fixture).await;
+        let first = behind_a_pending_flip(&fixture).await;
         let ladder = fixture.ladder.clone();
         let up = tokio::spawn(async move {
             let live = |route: &mut Route| (route.declared, route.force) = (State::Live, Some("we know".into()));
@@ -166,7 +166,7 @@ async fn files_do_not_raise_a_share_that_a_later_flip_made_smaller() {
 
 /// The store performs the flip to the larger share, or does not.
 #[tokio::test(start_paused = true)]
-async fn a_larger_share_that_waits_for_the_store_does_not_undo_a_later_flip() {
+async fn a_pending_larger_share_does_not_undo_a_later_flip() {
     for (is_taken, later) in [(true, None), (true, Some(20.0)), (false, Some(50.0)), (false, Some(20.0))] {
         let fixture = Fixture::open(files(&[])).await;
         fixture.flip("plain", MoveRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();

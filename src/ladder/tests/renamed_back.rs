@@ -1,9 +1,9 @@
-//! Files that take a rename back, without `was`: the route keeps what was stored under the id that it had meanwhile.
+//! Files that rename a route back, without `was`: it keeps what was stored under the id that it had meanwhile.
 
 use super::held::elsewhere;
 use super::held_cohorts::{rung_of_staff, with_staff};
 use super::*;
-use crate::ladder::later_ids::with_later_ids;
+use crate::ladder::unlisted_ids::with_unlisted_ids;
 use crate::store::{DeclaredState, FlipRecord};
 
 /// The route `bare` under another id.
@@ -40,7 +40,7 @@ async fn a_route_keeps_the_flip_from_before_the_rename() {
 }
 
 #[tokio::test]
-async fn a_route_keeps_the_flip_that_was_made_under_the_later_id() {
+async fn a_route_keeps_the_flip_that_was_made_under_an_unlisted_id() {
     for restarts in [false, true] {
         for (before, after) in [(State::Live, State::Off), (State::Off, State::Live), (State::Live, State::Only)] {
             for declared in [State::Off, State::Live] {
@@ -49,7 +49,7 @@ async fn a_route_keeps_the_flip_that_was_made_under_the_later_id() {
                 fixture.flip("bare", forced(before)).await.unwrap();
                 fixture = fixture.next(renamed(files()), restarts).await;
                 fixture.flip("new", forced(after)).await.unwrap();
-                // Also when the store does not tell the later id any more, and when the route is renamed again.
+                // Also when the store does not have the unlisted id any more, and when the route is renamed again.
                 for (files, id) in [(files(), "bare"), (files(), "bare"), (renamed(files()), "new")] {
                     fixture = fixture.next(files, restarts).await;
                     let why = format!("`{id}`, {before} {after}, declared {declared}, restarts: {restarts}");
@@ -97,7 +97,7 @@ async fn a_route_that_is_renamed_back_and_gets_another_match_is_held() {
     assert_eq!((fixture.state("bare"), fixture.flips().await), (effective(State::Dark, EffectiveReason::Gate), 2));
 }
 
-/// `bare` and `plain` become `new` and are parted again. `bare` has a flip to `live` from before that.
+/// `bare` and `plain` are merged into `new`, and then split again. `bare` has a flip to `live` from before that.
 #[tokio::test]
 async fn after_a_merge_is_undone_only_the_route_with_the_oldest_id_returns_to_live() {
     for restarts in [false, true] {
@@ -136,7 +136,7 @@ async fn after_a_merge_is_undone_only_the_route_with_the_oldest_id_returns_to_li
     }
 }
 
-/// The declaration that counts is the one under the later id.
+/// The declaration that counts is the one under the id that is not listed any more.
 #[tokio::test]
 async fn only_a_changed_declaration_moves_a_route_that_is_renamed_back() {
     for restarts in [false, true] {
@@ -201,13 +201,13 @@ fn the_oldest_id_tells_whose_a_stored_row_is() {
         DeclaredState { route: id.into(), file: None, retry, follows: None, live: None, is_absent: false }
     };
     let ids = |routes: &[Arc<Route>], rows: &[DeclaredState]| {
-        let routes = with_later_ids(rows, routes);
+        let routes = with_unlisted_ids(rows, routes);
         let bare = routes.iter().find(|route| route.id.as_str() == "bare").unwrap();
         assert_eq!(bare.ids().count(), bare.ids().collect::<std::collections::BTreeSet<_>>().len(), "each once");
         (bare.ids().skip(1).map(|id| id.as_str().to_owned()).collect::<Vec<_>>(), bare.first_id().as_str().to_owned())
     };
     let expected =
-        |later: &[&str], oldest: &str| (later.iter().map(|id| (*id).to_owned()).collect(), oldest.to_owned());
+        |unlisted: &[&str], oldest: &str| (unlisted.iter().map(|id| (*id).to_owned()).collect(), oldest.to_owned());
     assert_eq!(ids(&routes, &[row("new", "bare")]), expected(&["new"], "bare"));
     assert_eq!(ids(&routes, &[row("new", "other"), row("bare", "bare")]), expected(&[], "bare"));
     assert_eq!(ids(&routes, &[row("plain", "bare")]), expected(&[], "bare"), "it is in the files");

@@ -1,4 +1,4 @@
-//! New files and the routes in `only`, where legacy is not called at all.
+//! New files under which a route would leave `only`, where legacy is not called at all.
 //!
 //! Files lower a route from `only` only with `force` beside its state, which is the acknowledgement that a flip asks
 //! for. Without it a reload is refused as a whole, also where it removes the route. A start is not refused for that,

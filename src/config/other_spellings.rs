@@ -7,15 +7,15 @@ use crate::flag::{PathConventions, Route};
 use crate::problem::Problems;
 
 /// Warns once for each service that is the legacy of a route with a workflow and does not say how it reads paths.
-pub(crate) fn warn_neighbours(routes: &[PlacedRoute], problems: &mut Problems) {
+pub(crate) fn warn_bypassing_spellings(routes: &[PlacedRoute], problems: &mut Problems) {
     let mut warned = BTreeSet::new();
     for (site, route) in routes {
         let service = &route.legacy.name;
-        let neighbours = neighbours(route, routes);
-        if route.workflow.is_none() || route.strict_paths || neighbours.is_empty() || !warned.insert(service) {
+        let other_spellings = other_spellings(route, routes);
+        if route.workflow.is_none() || route.strict_paths || other_spellings.is_empty() || !warned.insert(service) {
             continue;
         }
-        let listed = listed(&neighbours);
+        let listed = listed(&other_spellings);
         let message = format!(
             "`{service}` does not say how it reads paths: if it takes {listed} for `{}`, such requests bypass `{}`",
             route.matches.path, route.id
@@ -28,7 +28,7 @@ pub(crate) fn warn_neighbours(routes: &[PlacedRoute], problems: &mut Problems) {
 }
 
 /// Other spellings of a route's path, which match no route, where its service does not say how it reads them.
-fn neighbours(route: &Route, routes: &[PlacedRoute]) -> Vec<String> {
+fn other_spellings(route: &Route, routes: &[PlacedRoute]) -> Vec<String> {
     let path = &route.matches.path;
     let PathConventions { trailing_slash, case, suffix, .. } = route.legacy.paths;
     let is_parameter = |segment: &str| segment.starts_with('{');
@@ -50,18 +50,18 @@ fn neighbours(route: &Route, routes: &[PlacedRoute]) -> Vec<String> {
         case.is_none().then(upper).filter(|upper| upper != path),
         suffix.is_none().then(with_suffix).flatten(),
     ];
-    let has_route = |neighbour: &String| {
+    let has_route = |spelling: &String| {
         let (method, host) = (&route.matches.method, &route.matches.host);
         routes
             .iter()
             .map(|(_, other)| &other.matches)
-            .any(|other| (&other.method, &other.host) == (method, host) && other.path == *neighbour)
+            .any(|other| (&other.method, &other.host) == (method, host) && other.path == *spelling)
     };
-    all.into_iter().flatten().filter(|neighbour| !has_route(neighbour)).collect()
+    all.into_iter().flatten().filter(|spelling| !has_route(spelling)).collect()
 }
 
-fn listed(neighbours: &[String]) -> String {
-    let quoted: Vec<_> = neighbours.iter().map(|neighbour| format!("`{neighbour}`")).collect();
+fn listed(other_spellings: &[String]) -> String {
+    let quoted: Vec<_> = other_spellings.iter().map(|spelling| format!("`{spelling}`")).collect();
     match quoted.as_slice() {
         [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
         all => all.concat(),

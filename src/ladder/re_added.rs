@@ -1,8 +1,9 @@
-//! A route that comes back: the files that were read last did not have it, and it has a flip from before that.
+//! A route that is re-added: the files that were read last did not have it, and it has a flip from before that.
 //!
 //! Always true: it counts as new. Its state is at most that of its last flip, at most the one in its file, and above
-//! `shadow` only through the gates of this moment, or by `force` in its file. So the same files that come back after a
-//! bad deployment raise nothing by themselves, and an id that is given to another route brings no state with it.
+//! `shadow` only through the gates of this moment, or by `force` in its file. So the same files, read again after a bad
+//! deployment without the route, raise nothing by themselves, and an id that is given to another route brings no state
+//! with it.
 
 use super::gate::{Gate, RequestedMove};
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
@@ -10,8 +11,8 @@ use super::types::{FlipSource, Move};
 use crate::flag::State;
 
 /// Whether the files that were read last did not have this route under any of its ids, and earlier ones did.
-pub(super) fn is_back(positions: &Positions, position: &RoutePosition) -> bool {
-    let mut known = position.route.ids().filter(|id| positions.remembered.contains_key(*id)).peekable();
+pub(super) fn is_re_added(positions: &Positions, position: &RoutePosition) -> bool {
+    let mut known = position.route.ids().filter(|id| positions.stored_declarations.contains_key(*id)).peekable();
     position.last.is_some() && known.peek().is_some() && known.all(|id| positions.absent.contains(id))
 }
 
@@ -30,9 +31,9 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
     let mut shut = None;
     while position.rung() < wanted {
         match gate.next(positions, position) {
-            Some((to, missing)) if missing.is_empty() => position.inputs.requested = to,
-            Some((to, missing)) => {
-                shut = Some(format!("the gate to `{to}` is shut: {}", missing.join("; ")));
+            Some((to, unmet)) if unmet.is_empty() => position.inputs.requested = to,
+            Some((to, unmet)) => {
+                shut = Some(format!("the gate to `{to}` is shut: {}", unmet.join("; ")));
                 break;
             }
             None => break,

@@ -1,4 +1,4 @@
-//! Takes back the flips to `only` that a freeze overtook, by a second flip.
+//! Reverts the flips to `only` that a freeze overtook, by a second flip.
 
 use std::sync::Arc;
 
@@ -13,29 +13,30 @@ use super::unrecorded_flips::UnrecordedFlip;
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 
-/// The reason of the flips that take back.
+/// The reason of the flips that revert.
 const REASON: &str =
-    "taken back: a freeze came in force before the flip to `only` did, and would not stop the engine there";
+    "reverted: a freeze came in force before the flip to `only` did, and would not stop the engine there";
 
 fn position_before<'a>(before: &'a Positions, route: &Route) -> Option<&'a RoutePosition> {
     route.ids().find_map(|id| before.routes.get(id))
 }
 
 impl Mover {
-    /// Records a flip from `only` down to its present rung for each of these routes, which are kept below `only`
+    /// Records a flip from `only` down to its present rung for each of these routes, which are capped below `only`
     /// already. If the store does not record the flips, the routes stay there all the same, and the caller starts the
     /// task that records them later. The caller holds the lock of moves.
-    pub(super) async fn take_back(&self, overtaken: &[RouteId], before: &Positions) {
+    pub(super) async fn revert_overtaken(&self, overtaken: &[RouteId], before: &Positions) {
         loop {
             let Inputs { mut positions, mut unrecorded, moves, .. } = self.in_force().inputs();
             for id in overtaken {
-                // No longer needed: the waiting flip below, whose `stored` state is `only`, implies it from here on.
+                // No longer needed: the unrecorded flip below, whose `restart_state` is `only`, implies it from here
+                // on.
                 positions
                     .routes
                     .get_mut(id)
                     .into_iter()
                     .for_each(|position| position.inputs.returns_at_restart = false);
-                // A person has lowered it meanwhile, and that flip, which waits, takes the place of this one.
+                // A person has lowered it meanwhile: that unrecorded flip replaces this one.
                 if unrecorded.iter().any(|unrecorded| unrecorded.is_of(id)) {
                     continue;
                 }
@@ -46,16 +47,16 @@ impl Mover {
                     moves + 1 + unrecorded.len() as u64,
                 ));
             }
-            let _already_kept = match self.set_positions(positions, unrecorded, moves) {
-                Some(kept) => kept,
+            let _already_capped = match self.set_positions(positions, unrecorded, moves) {
+                Some(capped) => capped,
                 None => continue,
             };
             break;
         }
-        if let Err(error) = self.record_waiting_flips().await {
+        if let Err(error) = self.record_unrecorded_flips().await {
             tracing::warn!(
                 %error, routes = ?overtaken,
-                "the store has not recorded that these routes' flips to `only` were taken back: a restart would put \
+                "the store has not recorded that these routes' flips to `only` were reverted: a restart would put \
                  them in `only`"
             );
         }
@@ -70,8 +71,8 @@ impl Mover {
     ) -> Option<UnrecordedFlip> {
         let position = positions.routes.get(id)?;
         let (was, to) = (position_before(before, &position.route), position.rung());
-        tracing::warn!(route = %id, stays = %to, "a freeze overtook the flip of this route to `only`: it is taken back");
-        let step = Move {
+        tracing::warn!(route = %id, stays = %to, "a freeze overtook the flip of this route to `only`: it is reverted");
+        let made = Move {
             route: id.clone(),
             from: State::Only,
             to,
@@ -80,18 +81,19 @@ impl Mover {
             overridden: was.and_then(|was| self.gate().overridden(before, was, to)),
         };
         let by = position.last.as_ref().map_or(FlipSource::File.as_str(), |flip| flip.by.as_str()).to_owned();
-        let flip = self.flip_record(positions, step, by);
+        let flip = self.flip_record(positions, made, by);
         // A move that the file asks for is judged again at the next reading. Without a flip before this one, the file
         // may have asked for it by its `force` alone, which is not a part of the declaration.
         let has_flip = was.is_some_and(|was| was.last.is_some());
-        // A route in `live` without a remembered declaration looks as if its id had been an earlier id of another route
-        // (`files::was_earlier_id_of_another`), and would go down for good.
-        match before.remembered(&position.route).filter(|_| has_flip || to == State::Live) {
-            Some(declared) => positions.remembered.insert(id.clone(), declared),
-            None => positions.remembered.remove(id),
+        // A route in `live` without a stored declaration looks as if its id had been an earlier id of another route
+        // (`renamed_back::was_earlier_id_of_another`), and would go down for good.
+        match before.stored_declaration(&position.route).filter(|_| has_flip || to == State::Live) {
+            Some(declared) => positions.stored_declarations.insert(id.clone(), declared),
+            None => positions.stored_declarations.remove(id),
         };
         let recorded = Arc::new(watch::Sender::new(None));
-        let unrecorded = UnrecordedFlip { id: new, asked: None, flip, percent: None, stored: State::Only, recorded };
+        let unrecorded =
+            UnrecordedFlip { id: new, asked: None, flip, percent: None, restart_state: State::Only, recorded };
         positions.apply_flip(id, unrecorded.provisional());
         holds::lower_after_flip(positions, id, self.gate());
         Some(unrecorded)

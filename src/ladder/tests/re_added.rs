@@ -1,4 +1,4 @@
-//! A route that leaves the files and comes back counts as new.
+//! A route that leaves the files and is re-added counts as new.
 
 use super::*;
 
@@ -15,10 +15,10 @@ fn without_bare(mut files: DeclaredFiles) -> DeclaredFiles {
 }
 
 #[tokio::test]
-async fn a_route_that_comes_back_is_at_most_where_its_file_and_its_gates_allow() {
+async fn a_re_added_route_is_at_most_where_its_file_and_its_gates_allow() {
     use State::{Dark, Live, Off, Only, Shadow};
     for restarts in [false, true] {
-        // Flipped to; in its file, with force; only reads; has evidence; and where it is when it is back.
+        // Flipped to; in its file, with force; only reads; has evidence; and where it is once it is re-added.
         for (flipped, declared, force, reads, has_pairs, expected) in [
             (Live, Off, false, false, true, Off),
             (Only, Off, false, false, true, Off),
@@ -61,7 +61,7 @@ async fn a_route_that_comes_back_is_at_most_where_its_file_and_its_gates_allow()
 }
 
 #[tokio::test]
-async fn the_flip_of_a_route_that_comes_back_says_why() {
+async fn the_flip_of_a_re_added_route_says_why() {
     let fixture = Fixture::open(declaring(State::Live, false, true)).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(without_bare(files(&[])), || {}).await.unwrap();

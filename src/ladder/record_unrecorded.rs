@@ -1,13 +1,13 @@
 //! Records what is in force before the store has it: freezes and flips down.
 //!
-//! Always true: it is tried again until the store has it, each time under the lock of moves.
+//! Always true: the write is tried again until the store has it, each time under the lock of moves.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::export::log;
 use super::in_force::Inputs;
-use super::kill_switch::PendingFreeze;
+use super::kill_switch::UnrecordedFreeze;
 use super::mover::{Mover, MovesLock};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
@@ -43,18 +43,18 @@ impl UnrecordedMoves {
 }
 
 impl Mover {
-    /// Starts the task that records the flips that wait, if there are some and no task does.
+    /// Starts the task that records the unrecorded flips, if there are some and no task does.
     pub(super) fn start_recording(self: Arc<Self>) {
         if self.in_force().begin_recording() {
-            tokio::spawn(self.keep_recording());
+            tokio::spawn(self.retry_recording());
         }
     }
 
-    /// Records the flips that wait, and gives them their numbers. The caller holds the lock of moves.
+    /// Records the unrecorded flips, and gives them their numbers. The caller holds the lock of moves.
     ///
     /// # Errors
-    /// The store did not record them: they still wait.
-    pub(super) async fn record_waiting_flips(&self) -> Result<(), StoreError> {
+    /// The store did not record them: they stay unrecorded.
+    pub(super) async fn record_unrecorded_flips(&self) -> Result<(), StoreError> {
         let Inputs { unrecorded, positions, .. } = self.in_force().inputs();
         if unrecorded.is_empty() {
             return Ok(());
@@ -70,11 +70,11 @@ impl Mover {
         Ok(())
     }
 
-    /// Records the flips that wait before anything else is recorded. Returns the positions in force then: none of their
-    /// flips waits, unless the store did not record it.
-    pub(super) async fn record_waiting_first(&self, _guard: &MovesLock) -> (Positions, Result<(), StoreError>) {
+    /// Records the unrecorded flips before anything else is recorded. Returns the positions in force then: none of
+    /// their flips is unrecorded, unless the store did not record it.
+    pub(super) async fn record_unrecorded_first(&self, _guard: &MovesLock) -> (Positions, Result<(), StoreError>) {
         loop {
-            let outcome = self.record_waiting_flips().await;
+            let outcome = self.record_unrecorded_flips().await;
             let Inputs { unrecorded, positions, .. } = self.in_force().inputs();
             if outcome.is_err() || unrecorded.is_empty() {
                 return (positions, outcome);
@@ -82,21 +82,22 @@ impl Mover {
         }
     }
 
-    /// For the end of the process: waits, for at most `within`, until the freeze and the flips that wait are recorded,
-    /// and the larger shares that follow flips down are set. From this call on no person's flip is put in force before
-    /// the store has it. Returns what is not recorded then.
+    /// For the end of the process: waits, for at most `within`, until the freeze and the flips are recorded that the
+    /// store does not have, and the larger shares that follow flips down are set. From this call on no person's flip is
+    /// put in force before the store has it. Returns what is not recorded then.
     pub(super) async fn end_moves(&self, within: Duration) -> UnrecordedMoves {
         self.in_force().end();
         let next = || self.in_force().inputs().unrecorded.first().map(|unrecorded| unrecorded.recorded.subscribe());
         let all = async {
             loop {
                 while let Some(mut recorded) = next() {
-                    // An error: this flip waits no more. A newer one replaces it, or the route is as low without it.
+                    // An error: this flip is not recorded any more. A newer one replaces it, or the route is as low
+                    // without it.
                     let _ = recorded.wait_for(Option::is_some).await;
                 }
                 self.kill_switch().wait_all_recorded().await;
                 self.larger_shares.wait_for_none().await;
-                // The move that is under way may be taken back, by one more flip that waits.
+                // The move that is under way may be reverted, by one more unrecorded flip.
                 let _no_move_under_way = self.lock_moves().await;
                 if self.unrecorded_moves().is_empty() {
                     break;
@@ -112,17 +113,17 @@ impl Mover {
         let unrecorded = self.in_force().inputs().unrecorded;
         UnrecordedMoves {
             routes: unrecorded.into_iter().filter_map(|unrecorded| unrecorded.flip.route).collect(),
-            freeze: self.kill_switch().unrecorded().map(|pending| pending.flip.to),
+            freeze: self.kill_switch().unrecorded().map(|unrecorded| unrecorded.flip.to),
             larger_shares: self.larger_shares.all(),
         }
     }
 
-    /// Records the flips that wait, however often it takes.
-    async fn keep_recording(self: Arc<Self>) {
+    /// Tries to record the unrecorded flips until none is left.
+    async fn retry_recording(self: Arc<Self>) {
         let mut pause = RETRY_PAUSES.0;
         while self.in_force().continue_recording() {
             let guard = self.lock_moves().await;
-            let outcome = self.record_waiting_flips().await;
+            let outcome = self.record_unrecorded_flips().await;
             drop(guard);
             let Err(error) = outcome else {
                 pause = RETRY_PAUSES.0;
@@ -139,17 +140,17 @@ impl Mover {
         }
     }
 
-    /// Records the pending freeze, and those that replace it meanwhile, until the store has the newest.
+    /// Records the unrecorded freeze, and those that replace it meanwhile, until the store has the newest.
     pub(super) async fn record_freezes(&self) {
         let mut pause = RETRY_PAUSES.0;
         let mut next = self.kill_switch().begin_recording();
         while next.is_some() {
             let guard = self.lock_moves().await;
             // While this waited for the lock, the end of the freeze may have been recorded, or a newer freeze set.
-            next = self.kill_switch().next_pending();
-            let Some(PendingFreeze { version, flip }) = &next else { return };
-            // First the flips that wait: one of them may take back a flip to `only` that this freeze overtook.
-            let outcome = match self.record_waiting_first(&guard).await {
+            next = self.kill_switch().next_unrecorded();
+            let Some(UnrecordedFreeze { version, flip }) = &next else { return };
+            // First the flips: one of them may revert a flip to `only` that this freeze overtook.
+            let outcome = match self.record_unrecorded_first(&guard).await {
                 (positions, Ok(())) => self.record_one(flip.clone(), None, &positions).await,
                 (_, Err(error)) => Err(error),
             };
@@ -166,7 +167,7 @@ impl Mover {
                     pause = (pause * 2).min(RETRY_PAUSES.1);
                 }
             }
-            next = self.kill_switch().next_pending();
+            next = self.kill_switch().next_unrecorded();
         }
     }
 }

@@ -22,7 +22,8 @@ use super::may_begin::may_begin;
 use super::options;
 use super::plan_capture::plan_capture;
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest, declared_length};
-use super::relay::forward;
+use super::redecide::{decide_again, skip_second_dark_run};
+use super::relay::{Forwarded, forward};
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
@@ -33,8 +34,8 @@ use super::workflow_wait::{reaches_workflow, table_with_store};
 use crate::clock;
 use crate::exchange::{KnownBody, LegacyTake, ProblemDocument, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts, ResolvedPath,
-    RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
+    Arm, Decision, DecisionDiagnostics, FoundRoute, InstanceId, Owner, RequestFacts, ResolvedPath, RouteFlag, State,
+    could_be_live, decide, decide_with_diagnostics,
 };
 
 /// Says which arm gave the answer, where the files ask for it.
@@ -140,27 +141,38 @@ async fn answer(
         let methods: Vec<_> = others.iter().map(|flag| &flag.route.matches.method).collect();
         return Ok(options::answer(&proxied, &methods));
     }
-    match found {
-        Some(found) => {
-            let entered = client.shared.workflow_gate.enter();
-            let in_progress =
-                entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
-            client.wait.set_uses_workflow();
-            let mut response = answer_flagged(proxied, found, head, upload).await?;
-            response.body_mut().set_in_progress(in_progress);
-            Ok(response)
-        }
-        None => forward(proxied, head, upload, (None, None), State::Off).await.map_err(Box::new),
-    }
+    let Some(found) = found else {
+        let forwarded = Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off };
+        return forward(forwarded).await.map_err(Box::new);
+    };
+    let entered = client.shared.workflow_gate.enter();
+    let in_progress = entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
+    client.wait.set_uses_workflow();
+    // In a box, which is freed before the request is forwarded: others have smaller futures, which are moved often.
+    let mut response = match Box::pin(decide_flagged(proxied, found, head, upload)).await? {
+        Carried::Forward(forwarded) => forward(forwarded).await?,
+        Carried::Answered(response) => response,
+    };
+    response.body_mut().set_in_progress(in_progress);
+    Ok(response)
 }
 
-/// A request of a route that has a workflow, or had one by earlier files.
-async fn answer_flagged(
-    proxied: ProxiedRequest<'_>,
+/// What became of a decision.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
+enum Carried<'a> {
+    /// Legacy is to answer.
+    Forward(Forwarded<'a>),
+    /// The engine has answered.
+    Answered(Response<ReplyBody>),
+}
+
+/// Decides a request of a route that has a workflow, or had one by earlier files.
+async fn decide_flagged<'a>(
+    proxied: ProxiedRequest<'a>,
     found: FoundRoute<'_>,
     head: request::Parts,
     mut upload: Upload,
-) -> ReplyOrRefusal {
+) -> Result<Carried<'a>, Box<Refused>> {
     let client = proxied.client;
     let (shared, table) = (&client.shared, proxied.table);
     let FoundRoute { flag, params } = found;
@@ -296,38 +308,15 @@ async fn answer_flagged(
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
             let capture = plan_capture(&proxied, &flagged, &head, &upload, rung, engine_work);
-            forward(proxied, head, upload, capture, rung).await
+            Ok(Carried::Forward(Forwarded { proxied, head, upload, capture, rung }))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
-            super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason).await
+            let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);
+            answered.await.map(Carried::Answered)
         }
         Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::Nobody(why))),
     }
     .map_err(Box::new)
-}
-
-/// Skips the dark run of a retry: the first try has had one, which has sent the private effects. A run that only reads
-/// may be repeated.
-fn skip_second_dark_run(decision: &mut Decision, flag: &RouteFlag) {
-    if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = decision
-        && flag.route.keeps_runs
-    {
-        *work = EngineWork::Skip(SkipReason::Retried);
-    }
-}
-
-/// Decides again once it is known which arm took the first try.
-fn decide_again(
-    decision: &mut Decision,
-    facts: &mut RequestFacts<'_>,
-    first_try: &KnownFirstTry,
-    set: &FlagSet,
-    flag: &RouteFlag,
-) {
-    if first_try.arm.is_some() {
-        facts.first_try = first_try.arm;
-        *decision = decide(set, flag, facts);
-    }
 }
 
 /// A request that was decided for legacy and that legacy has not taken yet.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::late_parts::{LateParts, ProxiedParts};
 use super::listener_tls::TlsInForce;
 use super::parts::{Parts, flags_without_store};
+use super::runtimes::proxy_workers;
 use super::sockets::{GivenSockets, Sockets};
 use crate::access_log::{AccessLog, AccessLogSettings, LogFile};
 use crate::config::Setup;
@@ -35,6 +36,8 @@ pub(super) struct Front {
     pub listen: Vec<SocketAddr>,
     /// Closes the proxy's listeners.
     pub close: CancellationToken,
+    /// The runtimes that serve the connections of clients.
+    pub worker_runtimes: Vec<Handle>,
     late_parts: LateParts,
     listeners: Vec<ProxyListener>,
     serving: Option<JoinHandle<Drained>>,
@@ -66,6 +69,8 @@ impl Front {
         let forwarding = Arc::new(ArcSwap::from_pointee(setup.settings.forwarding.clone()));
         let late_parts = LateParts::default();
         let late = Arc::new(late_parts.clone());
+        let workers = proxy_workers().context("starting the threads that serve clients")?;
+        let worker_runtimes = workers.runtimes();
         let proxy = Proxy::new(ProxyParts {
             flags: flags.clone(),
             limits,
@@ -77,6 +82,7 @@ impl Front {
             served_observer: late,
             access_log: access_log.clone(),
             takes_over,
+            workers,
         });
         let close = CancellationToken::new();
         Ok(Self {
@@ -88,6 +94,7 @@ impl Front {
             access_log,
             listen,
             close,
+            worker_runtimes,
             late_parts,
             listeners,
             serving: None,

@@ -3,6 +3,7 @@
 use tokio::runtime::{Builder, Runtime};
 
 use super::memory;
+use crate::proxy::Workers;
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -19,6 +20,11 @@ pub(super) fn engine_runtime() -> std::io::Result<Runtime> {
 /// delay a run.
 pub(super) fn admin_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads((cores() / 4).max(1)).enable_all().thread_name("admin").build()
+}
+
+/// Threads that serve the connections of clients, one for each core.
+pub(super) fn proxy_workers() -> std::io::Result<Workers> {
+    Workers::start(cores())
 }
 
 /// Threads of everything else.

@@ -177,7 +177,8 @@ impl StartingParts<'_> {
             retry_window,
         )));
         tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
-        tasks.extend([engine, admin].map(|runtime| runtime.spawn(memory::return_freed_pages())));
+        let single_threads = front.worker_runtimes.iter().chain([engine, admin]);
+        tasks.extend(single_threads.map(|runtime| runtime.spawn(memory::return_freed_pages())));
         tasks.push(engine.spawn(memory::ask_threads_of(Handle::current())));
         Ok(StartedParts { parts, watch, tasks, admin_stop, admin_listeners, admin: admin_listen, api })
     }

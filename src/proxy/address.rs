@@ -48,7 +48,7 @@ impl Common {
             health: service.health.clone(),
             slow_start: service.slow_start.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             connector: Connector::new(service, limits),
-            idle: Arc::new(IdleBounds::new(limits)),
+            idle: Arc::new(IdleBounds::new(service, limits)),
             ejected_count: EjectedCount::default(),
             ejected_gauge: gauge!("pointsman_legacy_addresses_ejected", "service" => name()),
             unhealthy_gauge: gauge!("pointsman_legacy_addresses_unhealthy", "service" => name()),

@@ -1,8 +1,8 @@
 //! Accepting client connections on all listeners.
 //!
-//! Each listener has a task, and each connection one of its own (`connection`). Always true: open connections are
-//! bounded, all listeners together: at the limit a new one takes the place of one that is idle, or waits (one for each
-//! listener here, more in the kernel's queues). During a drain nothing new is accepted.
+//! Each listener has a task, and each connection one of its own (`connection`) on a thread of `workers`. Always true:
+//! open connections are bounded, all listeners together: at the limit a new one takes the place of one that is idle, or
+//! waits (one for each listener here, more in the kernel's queues). During a drain nothing new is accepted.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -48,7 +48,9 @@ pub(super) async fn serve(shared: Arc<Shared>, listeners: Vec<ProxyListener>, sh
     let period = Limits::ms(shared.limits.service_idle_ms / 4).max(Duration::from_millis(100));
     let mut sweep = interval(period);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let resume = |connection, read| drop(shared.tasks.spawn(connection::resume(shared.clone(), connection, read)));
+    let resume = |connection, read| {
+        shared.workers.spawn(&shared.tasks, connection::resume(shared.clone(), connection, read));
+    };
     let mut parking = pin!(shared.parking.run(&shared.open_connections, &shared.wait_limits, resume));
     loop {
         tokio::select! {
@@ -146,5 +148,16 @@ fn spawn_connection(
     }
     // Without this, small writes wait for acknowledgements. A failure only costs time.
     let _ = stream.set_nodelay(true);
-    shared.tasks.spawn(connection::serve(shared.clone(), endpoint.clone(), stream, peer.ip(), permit));
+    let stream = match stream.into_std() {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a new connection could not leave its runtime, and is closed"),
+    };
+    let (of_connection, endpoint) = (shared.clone(), endpoint.clone());
+    let served = async move {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => connection::serve(of_connection, endpoint, stream, peer.ip(), permit).await,
+            Err(error) => tracing::warn!(%error, "a new connection could not be watched, and is closed"),
+        }
+    };
+    shared.workers.spawn(&shared.tasks, served);
 }

@@ -232,6 +232,14 @@ fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
     if !headers.keys().any(|name| HOP.contains(name) || also.contains(name)) {
         return;
     }
+    // The usual reply: `Connection: keep-alive` comes last, and can be removed without moving another field.
+    if headers.keys().last() == Some(&CONNECTION)
+        && !headers.keys().any(|name| *name != CONNECTION && (HOP.contains(name) || also.contains(name)))
+        && named_in_connection(headers).next().is_none()
+    {
+        headers.remove(CONNECTION);
+        return;
+    }
     let named: Vec<_> = match headers.contains_key(CONNECTION) {
         true => named_in_connection(headers).collect(),
         false => Vec::new(),

@@ -140,7 +140,7 @@ pub(super) async fn call(
         let may_go_elsewhere = is_first && !reused && request.method().is_safe() && upstream.has_another(&tried);
         let may_repeat = is_first && (reused || may_go_elsewhere) && is_repeatable(&request);
         let sent = now();
-        wait.start_sending();
+        wait.start_sending(sent);
         let received = connection.received().count();
         let awaited = Awaited { address: &in_flight.address, wait, multiplexed: multiplexed(&connection) };
         let is_http2 = matches!(connection, Connection::Http2(_));

@@ -1,8 +1,8 @@
 //! The reverse proxy: takes a client's request, carries out the decision, and returns the reply.
 //!
-//! The question it answers: "what does this caller get?" Its connection is accepted in `edge` and served by
-//! `connection`, after what precedes HTTP on some listeners (`preamble`), or by `http2`, where each stream has its own
-//! exchange. A connection that is idle waits in `parking`. A request passes `hygiene` (is its head
+//! The question it answers: "what does this caller get?" Its connection is accepted in `edge` and served on a thread of
+//! `workers` by `connection`, after what precedes HTTP on some listeners (`preamble`), or by `http2`, where each stream
+//! has its own exchange. A connection that is idle waits in `parking`. A request passes `hygiene` (is its head
 //! unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with `legacy` over
 //! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and `capture` copy them, and
 //! `respond` is the one place where errors (`failure`) become answers. What remains to be done when the client's socket
@@ -87,6 +87,7 @@ mod upload;
 mod upstream;
 mod wait;
 mod wait_limits;
+mod workers;
 mod workflow_gate;
 mod workflow_wait;
 
@@ -116,6 +117,7 @@ pub use endpoint::ProxyListener;
 use shared::{Accepting, Shared};
 pub use shared::{Drained, EngineArm};
 use table::Table;
+pub use workers::Workers;
 
 /// The parts of a proxy.
 pub struct ProxyParts {
@@ -140,6 +142,8 @@ pub struct ProxyParts {
     /// Whether requests of routes with a workflow wait until [`Proxy::open_workflows`] is called: this process takes
     /// over from another one, and does not have the store yet.
     pub takes_over: bool,
+    /// The threads that serve client connections; they end with the proxy.
+    pub workers: Workers,
 }
 
 /// The proxy. Cheap to clone.
@@ -162,6 +166,7 @@ impl Proxy {
             served_observer,
             access_log,
             takes_over,
+            workers,
         } = parts;
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
         let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
@@ -188,6 +193,7 @@ impl Proxy {
             requests_in_flight,
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
             identity_headers,
+            workers,
             tasks: TaskTracker::new(),
             noted_look_ups: Arc::new(Semaphore::new(retry_keys::NOTED_LOOK_UPS_MAX)),
             drain: AtomicU8::new(drain::NO),
@@ -234,7 +240,8 @@ impl Proxy {
         drain::begin_hand_over(&self.shared);
         // They are told to close like those that are not parked.
         for connection in self.shared.parking.pause() {
-            self.shared.tasks.spawn(connection::resume(self.shared.clone(), connection, Bytes::new()));
+            let resumed = connection::resume(self.shared.clone(), connection, Bytes::new());
+            self.shared.workers.spawn(&self.shared.tasks, resumed);
         }
     }
 

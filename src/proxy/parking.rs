@@ -2,10 +2,11 @@
 //!
 //! The question it answers: "what does a client cost that sends nothing?" A connection that has been idle for
 //! `client_park_ms` is *parked*: its task ends, hyper's buffers are freed, and its socket leaves the runtime for an
-//! epoll set of its own. When the client sends something, the connection gets a task and hyper's state anew
-//! (`connection`). Always true: a parked connection has no exchange and no byte that was read or is to be written; it
-//! counts among the open connections and keeps its permit; parked ones are ordered by the time since which they are
-//! idle. A connection that cannot be parked goes on as it was.
+//! epoll set of its own: one for all threads, which the runtime that accepts watches. When the client sends something,
+//! the connection gets a task and hyper's state anew (`connection`), on the thread of `workers` that has the fewest
+//! then. Always true: a parked connection has no exchange and no byte that was read or is to be written; it counts
+//! among the open connections and keeps its permit; parked ones are ordered by the time since which they are idle. A
+//! connection that cannot be parked goes on as it was.
 
 use std::collections::BTreeMap;
 use std::future::pending;

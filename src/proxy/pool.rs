@@ -2,9 +2,10 @@
 //!
 //! Always true: a connection that was taken belongs to one exchange and returns only after both of its messages ended
 //! completely; a service's idle connections are bounded in number and age, and each connection is replaced by a new one
-//! after a time. There are eight lists, and each thread is assigned one, so that up to eight threads share no lock;
-//! only when a thread's list is empty another one is tried. A connection that the other side closed is noticed by its
-//! task and not handed out; `legacy` handles one that is closed just after.
+//! after a time. There are several lists, and each thread is assigned one, so that as many threads share no lock. Only
+//! when a thread's list is empty others are tried; a thread with a runtime of its own tries others only where
+//! connections are scarce, because one of another thread is driven there. A connection that the other side closed is
+//! noticed by its task and not handed out; `legacy` handles one that is closed just after.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -12,17 +13,28 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
+use tokio::time::timeout;
 
 use super::monotonic::now;
 use super::request_body::RequestBody;
+use crate::flag::Service;
 use crate::limits::Limits;
 use crate::transport::{Received, Stream};
 
-const SHARDS: usize = 8;
+const SHARDS: usize = 32;
+/// How long a request waits until another thread has noticed that an idle connection's last reply has ended.
+const READY_WAIT_MAX: Duration = Duration::from_millis(20);
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     static SHARD: Cell<usize> = Cell::new(THREADS.fetch_add(1, Relaxed) % SHARDS);
+    static KEEPS_OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread has a runtime of its own, on which the connections that it opens are driven: it leaves the idle
+/// connections of other threads alone while there is room for its own.
+pub(super) fn keep_connections_on_this_thread() {
+    KEEPS_OWN.set(true);
 }
 
 /// A connection to a service, for one request.
@@ -62,14 +74,17 @@ pub(super) struct IdleBounds {
     count: AtomicUsize,
     count_max: usize,
     micros_max: u64,
+    /// Whether the service gets a bounded number of requests at the same time.
+    is_scarce: bool,
 }
 
 impl IdleBounds {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(service: &Service, limits: &Limits) -> Self {
         Self {
             count: AtomicUsize::new(0),
             count_max: usize::try_from(limits.service_idle_connections_max).unwrap_or(usize::MAX),
             micros_max: limits.service_idle_ms.saturating_mul(1_000),
+            is_scarce: service.requests_max.is_some(),
         }
     }
     /// How long a connection may be idle.
@@ -92,19 +107,27 @@ impl IdleConnections {
     /// One that is not known to be closed.
     pub(super) async fn take(&self) -> Option<Http1Connection> {
         let home = SHARD.with(Cell::get);
-        for step in 0..SHARDS {
+        for step in 0..self.lists_to_try() {
             while let Some(Idle { mut connection, since }) = self.pop((home + step) % SHARDS) {
                 let at = now();
                 let is_fresh = at.saturating_sub(since) < self.bounds.micros_max && at < connection.retires;
                 let sender = &mut connection.sender;
                 // A connection returns to the pool when its reply ends, possibly before its own task has noticed that
                 // end: `ready` waits for the task.
-                if is_fresh && !sender.is_closed() && (sender.is_ready() || sender.ready().await.is_ok()) {
+                if is_fresh && !sender.is_closed() && (sender.is_ready() || will_be_ready(sender, step == 0).await) {
                     return Some(connection);
                 }
             }
         }
         None
+    }
+
+    fn lists_to_try(&self) -> usize {
+        let bounds = &self.bounds;
+        // A service that gets only so many requests may be one of which each idle connection holds a worker. And where
+        // no more connections may be idle, those of other threads must be used: a new one could not be kept.
+        let may_take_others = !KEEPS_OWN.get() || bounds.is_scarce || bounds.count.load(Relaxed) >= bounds.count_max;
+        if may_take_others { SHARDS } else { 1 }
     }
 
     fn pop(&self, shard: usize) -> Option<Idle> {
@@ -156,9 +179,40 @@ impl IdleConnections {
     }
 }
 
+/// Waits until a connection takes a request; `false` if it never will, or not soon: another thread may be busy.
+async fn will_be_ready(sender: &mut SendRequest<RequestBody>, is_of_this_thread: bool) -> bool {
+    if is_of_this_thread {
+        return sender.ready().await.is_ok();
+    }
+    matches!(timeout(READY_WAIT_MAX, sender.ready()).await, Ok(Ok(())))
+}
+
 impl Drop for IdleConnections {
     fn drop(&mut self) {
         let left = self.lists.iter_mut().map(|list| list.get_mut().unwrap_or_else(PoisonError::into_inner).len());
         self.bounds.count.fetch_sub(left.sum(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_keeps_its_connections_takes_others_only_where_they_are_scarce() {
+        let lists = |requests_max, count| {
+            let service = Service { requests_max, ..Service::at("shop", ["http://127.0.0.1:1".parse().unwrap()]) };
+            let limits = Limits { service_idle_connections_max: 2, ..Limits::default() };
+            let idle = IdleConnections::new(Arc::new(IdleBounds::new(&service, &limits)));
+            idle.bounds.count.store(count, Relaxed);
+            let lists = idle.lists_to_try();
+            idle.bounds.count.store(0, Relaxed);
+            lists
+        };
+        assert_eq!(lists(None, 1), SHARDS, "other threads share theirs");
+        keep_connections_on_this_thread();
+        assert_eq!(lists(None, 1), 1);
+        assert_eq!(lists(None, 2), SHARDS, "no more may be idle");
+        assert_eq!(lists(Some(50), 1), SHARDS, "each may hold a worker of the service");
     }
 }

@@ -39,17 +39,21 @@ use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::names::ServiceName;
 
+/// A request that goes to legacy.
+pub(super) struct Forwarded<'a> {
+    pub proxied: ProxiedRequest<'a>,
+    pub head: request::Parts,
+    pub upload: Upload,
+    pub capture: (Option<CapturedRequest>, Option<Arc<Mutex<BodyCopy>>>),
+    pub rung: State,
+}
+
 /// Forwards a request whose body the client may still be sending, and answers the client with legacy's reply. Where the
 /// files ask for it (`buffer_request`), the body is read first, so that legacy's connection and turn are taken only
 /// when all of it is there. A call of gRPC is not read ahead: its client may wait for a part of the reply before it
 /// goes on.
-pub(super) async fn forward(
-    mut proxied: ProxiedRequest<'_>,
-    head: request::Parts,
-    mut upload: Upload,
-    (captured, copy): (Option<CapturedRequest>, Option<Arc<Mutex<BodyCopy>>>),
-    rung: State,
-) -> Result<Response<ReplyBody>, Refused> {
+pub(super) async fn forward(forwarded: Forwarded<'_>) -> Result<Response<ReplyBody>, Refused> {
+    let Forwarded { mut proxied, head, mut upload, capture: (captured, copy), rung } = forwarded;
     let (client, buffer_request) = (proxied.client, proxied.entry.buffer_request);
     if let Some(rates) = client.wait.rates()
         && is_grpc(&head.headers)
@@ -118,7 +122,7 @@ pub(super) async fn answer_from_legacy(
         Ok(Ok((response, mut connection))) => {
             let (mut parts, incoming) = response.into_parts();
             let replied = now();
-            wait.enter(Phase::Reply);
+            wait.enter_at(Phase::Reply, replied);
             if let Some(rates) = wait.rates()
                 && (has_kind(&parts.headers, b"text/event-stream") || is_grpc(&parts.headers))
             {

@@ -22,6 +22,7 @@ use super::request_buffer::RequestBuffers;
 use super::settler::Settler;
 use super::table::Table;
 use super::wait_limits::WaitLimits;
+use super::workers::Workers;
 use super::workflow_gate::WorkflowGate;
 use crate::access_log::AccessLog;
 use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
@@ -78,6 +79,8 @@ pub(super) struct Shared {
     pub room: Arc<Semaphore>,
     /// The header fields for clients' certificates: those that a client sends are removed, on every listener.
     pub identity_headers: Vec<HeaderName>,
+    /// The threads that serve connections.
+    pub workers: Workers,
     /// The tasks of connections, tunnels and `noted_look_ups`; a drain waits for them.
     pub tasks: TaskTracker,
     /// The permits for look-ups of whether keys were noted earlier (`retry_keys::record_unless_noted_earlier`).

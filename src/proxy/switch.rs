@@ -24,7 +24,7 @@ use super::may_begin::may_begin;
 use super::options;
 use super::plan_capture::plan_capture;
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest};
-use super::relay::forward;
+use super::relay::{Forwarded, forward};
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
@@ -139,27 +139,38 @@ async fn answer(
         let methods: Vec<_> = others.iter().map(|flag| &flag.route.matches.method).collect();
         return Ok(options::answer(&proxied, &methods));
     }
-    match found {
-        Some(found) => {
-            let entered = client.shared.workflow_gate.enter();
-            let in_progress =
-                entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
-            client.wait.set_uses_workflow();
-            let mut response = answer_flagged(proxied, found, head, upload).await?;
-            response.body_mut().set_in_progress(in_progress);
-            Ok(response)
-        }
-        None => forward(proxied, head, upload, (None, None), State::Off).await.map_err(Box::new),
-    }
+    let Some(found) = found else {
+        let forwarded = Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off };
+        return forward(forwarded).await.map_err(Box::new);
+    };
+    let entered = client.shared.workflow_gate.enter();
+    let in_progress = entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
+    client.wait.set_uses_workflow();
+    // In a box, which is freed before the request is forwarded: others have smaller futures, which are moved often.
+    let mut response = match Box::pin(decide_flagged(proxied, found, head, upload)).await? {
+        Carried::Forward(forwarded) => forward(forwarded).await?,
+        Carried::Answered(response) => response,
+    };
+    response.body_mut().set_in_progress(in_progress);
+    Ok(response)
 }
 
-/// A request of a route that has a workflow, or had one by earlier files.
-async fn answer_flagged(
-    proxied: ProxiedRequest<'_>,
+/// What became of a decision.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
+enum Carried<'a> {
+    /// Legacy is to answer.
+    Forward(Forwarded<'a>),
+    /// The engine has answered.
+    Answered(Response<ReplyBody>),
+}
+
+/// Decides a request of a route that has a workflow, or had one by earlier files.
+async fn decide_flagged<'a>(
+    proxied: ProxiedRequest<'a>,
     found: FoundRoute<'_>,
     head: request::Parts,
     mut upload: Upload,
-) -> ReplyOrRefusal {
+) -> Result<Carried<'a>, Box<Refused>> {
     let client = proxied.client;
     let (shared, table) = (&client.shared, proxied.table);
     let FoundRoute { flag, params } = found;
@@ -214,10 +225,11 @@ async fn answer_flagged(
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
             let capture = plan_capture(&proxied, &flagged, &head, &upload, rung, engine_work);
-            forward(proxied, head, upload, capture, rung).await
+            Ok(Carried::Forward(Forwarded { proxied, head, upload, capture, rung }))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
-            super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason).await
+            let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);
+            answered.await.map(Carried::Answered)
         }
         Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::Nobody(why))),
     }

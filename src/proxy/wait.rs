@@ -156,7 +156,11 @@ impl ConnectionWait {
         Phase::ALL[usize::from(self.phase.load(Relaxed)).min(Phase::ALL.len() - 1)]
     }
     pub(super) fn enter(&self, phase: Phase) {
-        self.since.store(now(), Relaxed);
+        self.enter_at(phase, now());
+    }
+    /// A phase begins at this time, which is now.
+    pub(super) fn enter_at(&self, phase: Phase, at: u64) {
+        self.since.store(at, Relaxed);
         self.phase.store(phase as u8, Relaxed);
     }
     /// Restarts the limit of the current phase: bytes moved.
@@ -225,10 +229,10 @@ impl ConnectionWait {
     pub(super) fn uses_workflow(&self) -> bool {
         self.uses_workflow.load(Relaxed)
     }
-    /// The request goes to legacy now.
-    pub(super) fn start_sending(&self) {
+    /// The request goes to legacy at this time, which is now.
+    pub(super) fn start_sending(&self, at: u64) {
         self.is_sent.store(true, Relaxed);
-        self.enter(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload });
+        self.enter_at(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload }, at);
     }
     /// Legacy has certainly not begun with what was sent to it, and the request waits for another connection.
     pub(super) fn was_not_sent(&self) {

@@ -2,7 +2,7 @@
 import json, os, shutil, subprocess, sys
 from pathlib import Path
 
-from rig import BINARY, PAGE, free_port, process_tree, start, wait_port
+from rig import BINARY, free_port, http, process_tree, start, wait_port
 
 NAME = "bench.test"
 # What every proxy forwards: 1 KiB, 10 MiB, and an answer to any body.
@@ -167,7 +167,9 @@ limits: {{ client_connections_max: 20000, client_idle_ms: 600000 }}
         (flags / f"routes/from{first}.yaml").write_text("\n".join(lines[:1] + lines[first:first + 2000]) + "\n")
     log = open(flags / "log", "w")
     process = start([BINARY, "serve", "--flags", flags], stderr=log)
-    return Candidate(name, process, port, tls_port)
+    candidate = Candidate(name, process, port, tls_port)
+    http(f"http://127.0.0.1:{port}/r0/1")  # it takes connections before it is ready, and with many routes long before
+    return candidate
 
 
 def envoy_binary():

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod admission;
+mod allocations;
 mod buffering;
 mod cohorts;
 mod completions;
@@ -46,4 +47,4 @@ mod transparency;
 mod turns;
 mod upstreams;
 mod waits;
-mod wire;
+pub(super) mod wire;

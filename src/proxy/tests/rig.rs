@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-use super::super::{Drained, Proxy, ProxyListener, ProxyParts};
+use super::super::{Drained, Proxy, ProxyListener, ProxyParts, Workers};
 pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
@@ -325,6 +325,7 @@ impl Rig {
             offer: Arc::new(FakeOffer(fakes.clone())),
             served_observer: fakes.clone(),
             access_log: None,
+            workers: Workers::default(),
         });
         let mut listeners = Vec::new();
         for listener in &setup.listeners {

@@ -10,9 +10,9 @@ fn updates_from_an_earlier_exchange_are_ignored() {
     let wait = ConnectionWait::new();
     let limits = WaitLimits::new(&Limits::default()).exchange;
     let (first, _) = wait.begin(limits, false);
-    wait.start_sending();
+    wait.start_sending(now());
     let (second, _) = wait.begin(limits, false);
-    wait.start_sending();
+    wait.start_sending(now());
     wait.request_ended(first);
     assert!(!wait.is_request_done());
     assert_eq!(wait.phase(), Phase::Upload);
@@ -27,7 +27,7 @@ fn the_side_that_is_waited_for_is_overdue() {
     let wait = ConnectionWait::new();
     let (exchange_number, _) = wait.begin(wait_limits.exchange, false);
     assert_eq!(wait.due(&wait_limits).0, NEVER, "an arm with its own deadline has none here");
-    wait.start_sending();
+    wait.start_sending(now());
     assert_eq!(wait.due(&wait_limits).1, Overdue::Upload);
     wait.set_waits_for_client(exchange_number);
     assert_eq!(wait.due(&wait_limits).1, Overdue::Client);

@@ -45,8 +45,10 @@ pub struct Exporter {
     client: Client<HttpConnector, Full<Bytes>>,
     exported: Counter,
     given_up: Counter,
-    /// When the last warning was logged; `None` if a batch was accepted since.
+    /// When the last warning was logged.
     warned: Option<Instant>,
+    /// No batch was accepted since.
+    is_failing: bool,
     stop: CancellationToken,
     _ended: DropGuard,
 }
@@ -72,8 +74,8 @@ impl Exporter {
         exported.absolute(0);
         given_up.absolute(0);
         let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-        let (target, warned) = (target(&otlp), None);
-        Self { spans, target, service_name, client, exported, given_up, warned, stop, _ended: ended }
+        let (target, warned, is_failing) = (target(&otlp), None, false);
+        Self { spans, target, service_name, client, exported, given_up, warned, is_failing, stop, _ended: ended }
     }
 
     /// Sends spans until the process stops, and then those that wait, for a bounded time.
@@ -130,7 +132,7 @@ impl Exporter {
             match self.post(body.clone()).await {
                 Ok(()) => {
                     self.exported.increment(batch.len() as u64);
-                    if self.warned.take().is_some() {
+                    if std::mem::take(&mut self.is_failing) {
                         tracing::info!("the collector accepts spans again");
                     }
                     return;
@@ -149,7 +151,7 @@ impl Exporter {
     fn give_up(&mut self, spans: usize, why: &str) {
         self.given_up.increment(spans as u64);
         if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
-            self.warned = Some(Instant::now());
+            (self.warned, self.is_failing) = (Some(Instant::now()), true);
             tracing::warn!(collector = %self.target, why, "spans are dropped: the collector does not accept them");
         }
     }

@@ -25,6 +25,7 @@
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
 //! - [`listener`]: on which addresses clients are accepted, and what precedes their HTTP
 //! - [`transport`]: connections to services, below HTTP
+//! - [`traces`]: sends spans of exchanges and runs to an OpenTelemetry collector
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
 //! - [`slot_file`]: files of slots with checksums, where `affinity` and `evidence` write what is not in the store yet
@@ -68,5 +69,6 @@ pub mod shadow;
 pub mod slot_file;
 pub mod store;
 pub mod telemetry;
+pub mod traces;
 pub mod transport;
 pub mod workflow;

@@ -103,6 +103,18 @@ pub const ACCESS_LOG_LINES_LIMIT_MAX: u64 = 1 << 20;
 /// Each text of a client in a line of the access log: target, user agent, referer, `x-forwarded-for`. What is beyond it
 /// becomes `...`.
 pub const ACCESS_LOG_TEXT_BYTES_MAX: usize = 2 << 10;
+/// Spans in one request to the collector.
+pub const SPANS_BATCH_MAX: usize = 512;
+/// Each text in an attribute of a span; what is beyond it is cut off.
+pub const SPAN_TEXT_BYTES_MAX: usize = 256;
+/// How often a batch of spans is sent before it is given up.
+pub const SPANS_TRIES_MAX: u32 = 5;
+/// How long the collector may take for one request.
+pub const SPANS_ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest pause before a batch of spans is sent again, whatever the collector's `Retry-After` says.
+pub const SPANS_RETRY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// At the end of the process: how long sending the last spans may take.
+pub const LAST_SPANS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The largest value of `retry_keys_file_bytes_max`: 1 GiB, which the start of the process takes from the disk.
 pub const RETRY_KEYS_FILE_LIMIT_BYTES_MAX: u64 = 1 << 30;
 
@@ -215,6 +227,8 @@ pub struct Limits {
     pub succession_drain_ms: u64,
     /// Lines of the access log that wait until they are written; more are dropped and counted. 1,048,576 at most.
     pub access_log_lines_max: u64,
+    /// Spans that wait until they are sent to the collector (`traces:`); more are dropped and counted.
+    pub spans_waiting_max: u64,
 
     // shadow
     /// Answered requests that wait until the engine runs them for the comparison.
@@ -417,6 +431,7 @@ impl Default for Limits {
             succession_idle_ms: 250,
             succession_drain_ms: 600_000,
             access_log_lines_max: 8_192,
+            spans_waiting_max: 8_192,
             shadow_queue_entries_max: 1_024,
             shadow_queue_bytes_max: 64 << 20,
             shadow_in_flight_max: 64,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::record::Text;
+use super::record::{RequestHead, Text, version_name};
 use crate::secret::redact_line;
 
 /// A target or a referer, with the values of secret parameters replaced. Bytes that are not UTF-8 become U+FFFD.
@@ -19,4 +19,17 @@ pub(super) fn lossy(text: &Text) -> Cow<'_, str> {
 pub(super) fn milliseconds(time: std::time::Duration) -> String {
     let micros = time.as_micros();
     format!("{}.{:03}", micros / 1_000, micros % 1_000)
+}
+
+impl RequestHead {
+    /// The path of the target, redacted as the target is.
+    pub fn redacted_path(&self) -> String {
+        let mut path = redacted(&self.target);
+        path.truncate(path.find('?').unwrap_or(path.len()));
+        path
+    }
+    /// The name of the version of HTTP: `1.1`.
+    pub fn version_name(&self) -> &'static str {
+        version_name(self.version)
+    }
 }

@@ -17,6 +17,7 @@ use crate::cli;
 use crate::clock;
 use crate::config::Overrides;
 use crate::demo::{DemoOptions, Product};
+use crate::traces;
 
 /// Refuses a machine's clock before 1970: neither the ids of runs nor HTTP's `Date` can express such a time. A check at
 /// the start is enough, since the kernel refuses to set the clock to such a time.
@@ -64,7 +65,10 @@ pub fn serve(flags: PathBuf, overrides: Overrides, succeeds: bool) -> anyhow::Re
         loop {
             let files = app.files();
             match app.ended().await {
-                Ended::Stopped => return Ok(()),
+                Ended::Stopped => {
+                    traces::finish().await;
+                    return Ok(());
+                }
                 Ended::SuccessorLost(sockets) => {
                     let again = options(sockets, false, Some(files.load_full()));
                     app = App::start(again, Signals::handle()?, engine.handle(), admin.handle()).await?;

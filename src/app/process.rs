@@ -25,6 +25,7 @@ use crate::config::{self, Loaded, Overrides, Setup, StoreUrl};
 use crate::limits::Limits;
 use crate::store::SqliteStore;
 use crate::telemetry;
+use crate::traces;
 
 /// How often a process looks whether the store of a predecessor that is gone is free.
 const FREE_STORE_LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -91,6 +92,10 @@ impl App {
         }
         let setup = &loaded.setup;
         telemetry::recorder(); // before the first metric
+        let tracing = setup.settings.traces.clone();
+        if let Some(exporter) = tracing.and_then(|settings| traces::install(settings, &setup.limits)) {
+            admin.spawn(exporter.run());
+        }
         let asked = match succeeds {
             true => successor::ask(&setup.settings.store).await?,
             false => None,

@@ -43,6 +43,7 @@ mod service_tls;
 mod settings;
 mod setup;
 mod store_url;
+mod traces;
 mod tree;
 mod watcher;
 

@@ -23,6 +23,7 @@ use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token};
 use super::store_url::{STORE_FORMS, mask_password, parse_store};
+use super::traces::{self, TracesDraft};
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
@@ -67,6 +68,8 @@ pub(crate) struct PointsmanDraft {
     pub expose: bool,
     /// One line per exchange with a client; without it there is no access log.
     pub access_log: Option<AccessLogDraft>,
+    /// Spans of exchanges and runs for an OpenTelemetry collector; without it there are none.
+    pub traces: Option<TracesDraft>,
 }
 
 /// The listener of the whole API, with flips and metrics.
@@ -226,6 +229,8 @@ pub(crate) fn check(
     let access_log_site = site.key("access_log");
     let access_log = draft.access_log.as_ref();
     let access_log = access_log.and_then(|draft| access_log::check(draft, dir, &access_log_site, problems));
+    let traces_site = site.key("traces");
+    let traces = draft.traces.as_ref().and_then(|draft| traces::check(draft, &traces_site, problems));
     let forwarding = forwarding::check(&draft.trust_forwarded, draft.forwarded, site, problems);
     limits_check::check(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);
@@ -247,6 +252,7 @@ pub(crate) fn check(
         forwarding,
         exposes_arm: draft.expose,
         access_log,
+        traces,
     })
 }
 

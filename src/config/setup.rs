@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::listener::{Forwarding, Listener};
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::secret::Secret;
+use crate::traces::TracesSettings;
 use crate::workflow::Plan;
 
 /// Settings that the command line overrides.
@@ -96,6 +97,8 @@ pub struct Settings {
     pub exposes_arm: bool,
     /// The access log; `None` if there is none.
     pub access_log: Option<AccessLogSettings>,
+    /// Where spans are sent; `None` if there are none.
+    pub traces: Option<TracesSettings>,
 }
 
 impl Settings {
@@ -112,6 +115,7 @@ impl Settings {
             ("store_key", key(self) != key(newer)),
             ("admin.tokens", self.tokens != newer.tokens),
             ("access_log", self.access_log != newer.access_log),
+            ("traces", self.traces != newer.traces),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

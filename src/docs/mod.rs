@@ -37,6 +37,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "security", source: include_str!("security.md") },
     Topic { name: "metrics", source: include_str!("metrics.md") },
     Topic { name: "access_log", source: include_str!("access_log.md") },
+    Topic { name: "traces", source: include_str!("traces.md") },
     Topic { name: "production", source: include_str!("production.md") },
     Topic { name: "limits", source: include_str!("limits.md") },
     Topic { name: "commands", source: include_str!("commands.md") },

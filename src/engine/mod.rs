@@ -20,6 +20,8 @@ mod legacy_reads;
 mod machine;
 mod ports;
 mod run_metrics;
+mod run_spans;
+mod run_trace;
 mod scheduler;
 mod snapshot;
 mod tasks;
@@ -40,7 +42,7 @@ use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 use uuid::Uuid;
 
-use self::api::arm;
+use self::api::arm_span;
 use self::bounds::usize_of;
 use self::context::{Core, Files, Ports, Process, Schedule};
 use self::kill_switch::KillSwitch;
@@ -187,7 +189,7 @@ impl Engine {
         let core = self.core.clone();
         BoxCloneSyncService::new(tower::service_fn(move |request: ArmRequest| {
             let core = core.clone();
-            async move { Ok(arm::handle(core, request).await) }
+            async move { Ok(arm_span::handle(core, request).await) }
         }))
     }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 
-use crate::engine::machine::Measure;
+use crate::engine::machine::{Attempt, CallId, Measure};
+use crate::engine::run_spans::RunSpans;
 use crate::engine::scheduler::gauges::{CountedRuns, open_checkpoints, unfinished_runs};
 use crate::names::{RunId, StepId, WorkflowName};
-use crate::workflow::{Mode, Risk, Run, RunStatus};
+use crate::workflow::{AttemptResult, InFlight, Mode, Plan, Risk, Run, RunStatus};
 
 /// Keeps the metrics of one run. The gauges count an unfinished durable run under its status, whether it has a task or
 /// rests, and a rehearsal while it has a task.
@@ -28,6 +29,8 @@ pub(super) struct RunMetrics {
     was_paused: bool,
     /// Whether it is in the store, or will be.
     is_stored: bool,
+    /// `None` if its trace is not recorded.
+    spans: Option<Box<RunSpans>>,
 }
 
 impl RunMetrics {
@@ -47,6 +50,7 @@ impl RunMetrics {
             counted_checkpoints: counted_checkpoint.into_iter().collect(),
             was_paused: was_loaded && run.status() == RunStatus::Paused,
             is_stored,
+            spans: RunSpans::of(run).map(Box::new),
         };
         metrics.count_status(Some(run.status()));
         metrics.count_checkpoints(run);
@@ -89,11 +93,18 @@ impl RunMetrics {
     }
     /// Records what the machine measured.
     pub fn record(&mut self, measure: &Measure, run: &Run) {
+        if let Some(spans) = &mut self.spans {
+            spans.record(measure, run);
+        }
         match measure {
             Measure::StepBegan { step, item } => drop(self.step_begun.insert((step.clone(), *item), Instant::now())),
-            Measure::StepEnded { step, item, outcome } => self.step_ended(step, *item, outcome),
-            Measure::Retry { step } => {
-                let (workflow, step) = (self.workflow.as_str().to_owned(), step.as_str().to_owned());
+            Measure::CallEnded { last: Attempt { step, item, part, .. }, outcome } => {
+                if part.is_do() {
+                    self.step_ended(step, *item, outcome);
+                }
+            }
+            Measure::Retry { ended, .. } => {
+                let (workflow, step) = (self.workflow.as_str().to_owned(), ended.step.as_str().to_owned());
                 counter!("pointsman_step_retries_total", "workflow" => workflow, "step" => step).increment(1);
             }
             Measure::Paused { step, item, conflict } => {
@@ -115,6 +126,19 @@ impl RunMetrics {
             }
         }
     }
+    /// An attempt is about to be sent.
+    pub fn call_begins(&mut self, attempt: &InFlight) {
+        if let Some(spans) = &mut self.spans {
+            spans.call_begins(attempt);
+        }
+    }
+    /// An attempt has a result, which the machine is about to judge.
+    pub fn call_finished(&mut self, call: CallId, result: &AttemptResult, plan: &Plan) {
+        let CallId { step, item, part, attempt: number, .. } = call;
+        if let (Some(spans), Some(step)) = (&mut self.spans, plan.steps.get(step.0)) {
+            spans.call_finished(&Attempt { step: step.id.clone(), item, part, number }, result);
+        }
+    }
     fn step_ended(&mut self, step: &StepId, item: Option<u32>, outcome: &'static str) {
         let seconds = self.step_begun.remove(&(step.clone(), item)).map_or(0.0, |begun| begun.elapsed().as_secs_f64());
         let (workflow, step) = (self.workflow.as_str().to_owned(), step.as_str().to_owned());
@@ -133,6 +157,11 @@ impl RunMetrics {
             (false, status) if status.is_final() || is_newly_paused => status.as_str(),
             (false, _) => return, // the run goes on later
         };
+        if let Some(spans) = &self.spans
+            && (discarded || status.is_final())
+        {
+            spans.run_ended(run, outcome);
+        }
         let (workflow, mode) = (self.workflow.as_str().to_owned(), self.mode.as_str());
         counter!("pointsman_runs_total", "workflow" => workflow, "mode" => mode, "outcome" => outcome).increment(1);
         let (id, workflow, mode) = (run.id(), &self.workflow, self.mode.as_str());

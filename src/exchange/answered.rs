@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::KeysOfLegacy;
 use crate::compare::Observation;
@@ -24,6 +24,9 @@ pub struct RequestCopy {
     pub params: Vec<(Arc<str>, String)>,
     /// The headers as the client sent them, hop-by-hop ones removed.
     pub headers: HeaderMap,
+    /// Names the span that the engine's work is a child of. `None` where spans are not recorded: then the header of
+    /// that name is passed on.
+    pub traceparent: Option<HeaderValue>,
     /// The whole body.
     pub body: Bytes,
     /// The client's address.
@@ -31,6 +34,10 @@ pub struct RequestCopy {
 }
 
 impl RequestCopy {
+    /// The `traceparent` of whoever asks for the engine's work.
+    pub fn caller_trace(&self) -> Option<&HeaderValue> {
+        self.traceparent.as_ref().or_else(|| self.headers.get("traceparent"))
+    }
     /// The digest of the request: requests with equal digests count as the same request.
     pub fn digest(&self) -> [u8; 32] {
         request_digest(&self.method, &self.path, self.query.as_deref(), &self.body)

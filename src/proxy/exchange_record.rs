@@ -1,7 +1,8 @@
-//! What the access log gets of an exchange.
+//! What the access log and the traces get of an exchange.
 //!
-//! Always true: without an access log nothing is recorded, which costs a branch; with one, an exchange has one record,
-//! which its connection holds until there is an answer, and which is handed over once, when the exchange has ended.
+//! Always true: without an access log and without traces nothing is recorded, which costs a branch; else an exchange
+//! has one record, which its connection holds until there is an answer, and which is handed over once, when the
+//! exchange has ended.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,15 +12,20 @@ use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method, Request, Uri};
 
 use super::cut::Cut;
-use super::headers::{X_FORWARDED_FOR, trace_id};
+use super::exchange_spans::ExchangeSpans;
+use super::headers::{X_FORWARDED_FOR, set_trace_context, trace_context};
 use super::monotonic::now;
 use crate::access_log::{AccessLog, Record, RequestHead, Text};
 use crate::clock;
+use crate::flag::{RouteFlag, Service};
+use crate::traces::{self, TraceContext, Traces};
 
 /// The record of an exchange that has not ended.
 pub(super) struct ExchangeRecord {
-    log: Arc<AccessLog>,
+    log: Option<Arc<AccessLog>>,
     record: Box<Record>,
+    /// `None` if its trace is not recorded.
+    spans: Option<Box<ExchangeSpans>>,
     /// When the request's head was complete, in microseconds of `monotonic::now`.
     began: u64,
 }
@@ -36,25 +42,41 @@ impl ExchangeRecord {
         *ended = clock::now();
         *duration = Duration::from_micros(now().saturating_sub(self.began));
         *failure = failure.take().or(cut.map(|cut| cut.as_str().into()));
-        self.log.log(self.record);
+        if let Some(spans) = self.spans {
+            spans.end(&self.record);
+        }
+        if let Some(log) = self.log {
+            log.log(self.record);
+        }
     }
 }
 
 /// The record of the exchange that a connection waits for an answer to.
 pub(super) struct CurrentRecord {
     log: Option<Arc<AccessLog>>,
+    traces: Option<&'static Traces>,
     // Only the connection's own task takes the lock.
     current: Mutex<Option<ExchangeRecord>>,
 }
 
 impl CurrentRecord {
     pub(super) fn new(log: Option<Arc<AccessLog>>) -> Self {
-        Self { log, current: Mutex::default() }
+        Self { log, traces: traces::installed(), current: Mutex::default() }
+    }
+
+    fn is_on(&self) -> bool {
+        self.log.is_some() || self.traces.is_some()
     }
 
     /// An exchange begins. `x-forwarded-for` is recorded where it is trusted.
     pub(super) fn begin<B>(&self, client: IpAddr, trust: bool, request: &Request<B>, began: u64) {
-        let Some(log) = &self.log else { return };
+        if !self.is_on() {
+            return;
+        }
+        let spans = self.traces.and_then(|traces| ExchangeSpans::begin(traces, trace_context(request.headers())));
+        if self.log.is_none() && spans.is_none() {
+            return;
+        }
         let text = |name: &HeaderName| request.headers().get(name).map(|value| Text::copy(value.as_bytes()));
         let head = RequestHead {
             method: request.method().clone(),
@@ -65,13 +87,52 @@ impl CurrentRecord {
             forwarded_for: trust.then(|| joined(request.headers())).flatten(),
         };
         let mut record = Box::new(Record::new(client, Some(head)));
-        record.trace_id = trace_id(request.headers());
-        *self.lock() = Some(ExchangeRecord { log: log.clone(), record, began });
+        record.trace_id = trace_context(request.headers()).map(|context| context.trace_id);
+        *self.lock() = Some(ExchangeRecord { log: self.log.clone(), record, spans: spans.map(Box::new), began });
+    }
+
+    /// The request has a valid `traceparent` now. If it came without one and its trace is recorded, that is the
+    /// exchange's from here on. What the client sent stays: the files may read it.
+    pub(super) fn set_trace(&self, headers: &mut HeaderMap) {
+        if self.is_on()
+            && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()
+        {
+            if let Some(begun) = spans.as_ref().and_then(|spans| spans.begun_trace()) {
+                set_trace_context(headers, begun);
+            }
+            record.trace_id = trace_context(headers).map(|context| context.trace_id);
+        }
+    }
+
+    /// The exchange's span, for what is done within it. `None` if its trace is not recorded.
+    pub(super) fn trace(&self) -> Option<TraceContext> {
+        self.traces.and_then(|_| self.lock().as_ref()?.spans.as_ref().map(|spans| spans.context()))
+    }
+
+    /// The exchange's route is known.
+    pub(super) fn set_route(&self, flag: &RouteFlag) {
+        if self.is_on()
+            && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()
+        {
+            record.set_route(flag);
+            if let Some(spans) = spans {
+                spans.set_template(&flag.route.matches.path);
+            }
+        }
+    }
+
+    /// This service is called as legacy, with these headers.
+    pub(super) fn begin_legacy_call(&self, service: &Service, headers: &mut HeaderMap) {
+        if self.traces.is_some()
+            && let Some(ExchangeRecord { spans: Some(spans), .. }) = &mut *self.lock()
+        {
+            set_trace_context(headers, spans.begin_legacy_call(service));
+        }
     }
 
     /// Adds what became known of the exchange.
     pub(super) fn note(&self, note: impl FnOnce(&mut Record)) {
-        if self.log.is_some()
+        if self.is_on()
             && let Some(current) = &mut *self.lock()
         {
             current.note(note);
@@ -80,7 +141,7 @@ impl CurrentRecord {
 
     /// The record, for the answer.
     pub(super) fn take(&self) -> Option<ExchangeRecord> {
-        if self.log.is_some() { self.lock().take() } else { None }
+        if self.is_on() { self.lock().take() } else { None }
     }
 
     /// A head that could not be read was answered.
@@ -88,7 +149,7 @@ impl CurrentRecord {
         let Some(log) = &self.log else { return };
         let mut record = Box::new(Record::new(client, None));
         (record.status, record.arm, record.failure) = (Some(status), Some("proxy"), Some(failure.into()));
-        ExchangeRecord { log: log.clone(), record, began: now() }.end(None);
+        ExchangeRecord { log: Some(log.clone()), record, spans: None, began: now() }.end(None);
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ExchangeRecord>> {

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::hygiene::tokens;
 use crate::flag::HOP_BY_HOP_HEADERS;
 use crate::listener::{ForwardedFields, Forwarding};
+use crate::traces::{self, TraceContext};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -118,8 +119,9 @@ impl Forwarder {
         if wants_trailers {
             headers.insert(TE, TRAILERS);
         }
-        if !headers.get(TRACEPARENT).is_some_and(|v| is_traceparent(v.as_bytes())) {
-            headers.insert(TRACEPARENT, traceparent(fastrand::u128(..), fastrand::u64(..)));
+        if trace_context(headers).is_none() {
+            // If spans are taken, those of an exchange whose trace is not recorded are not taken by others either.
+            set_trace_context(headers, TraceContext::random(traces::installed().is_none()));
         }
     }
 
@@ -295,40 +297,21 @@ fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Option<He
     HeaderValue::from_bytes(&all).ok()
 }
 
-/// The id of the trace that a message belongs to, if its `traceparent` is valid.
-pub(super) fn trace_id(headers: &HeaderMap) -> Option<u128> {
-    let value = headers.get(TRACEPARENT)?.as_bytes();
-    let digits = is_traceparent(value).then(|| std::str::from_utf8(&value[3..35]).ok())??;
-    u128::from_str_radix(digits, 16).ok()
+/// The trace that a message belongs to, if its `traceparent` is valid.
+pub(super) fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::parse(headers.get(TRACEPARENT)?.as_bytes())
 }
 
-fn is_traceparent(value: &[u8]) -> bool {
-    let lower_hex = |bytes: &[u8]| bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let is_nonzero = |bytes: &[u8]| bytes.iter().any(|b| *b != b'0');
-    let (55.., Some(rest)) = (value.len(), value.get(55..)) else { return false };
-    let (version, trace, parent, flags) = (&value[..2], &value[3..35], &value[36..52], &value[53..55]);
-    value[2] == b'-'
-        && value[35] == b'-'
-        && value[52] == b'-'
-        && [version, trace, parent, flags].into_iter().all(lower_hex)
-        && version != b"ff"
-        && is_nonzero(trace)
-        && is_nonzero(parent)
-        && (rest.is_empty() || (version != b"00" && rest[0] == b'-'))
-}
-
-fn traceparent(trace: u128, parent: u64) -> HeaderValue {
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
-    hex(&mut text[3..35], trace | 1);
-    hex(&mut text[36..52], u128::from(parent | 1));
-    HeaderValue::from_bytes(&text).unwrap_or(HTTP)
-}
-
-fn hex(to: &mut [u8], mut number: u128) {
-    for digit in to.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
+/// Names the span that the message is sent for.
+pub(super) fn set_trace_context(headers: &mut HeaderMap, context: TraceContext) {
+    if let Some(value) = traceparent(context) {
+        headers.insert(TRACEPARENT, value);
     }
+}
+
+/// The value of a `traceparent` that names this span.
+pub(super) fn traceparent(context: TraceContext) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(&context.to_traceparent()).ok()
 }
 
 #[cfg(test)]
@@ -341,17 +324,5 @@ mod tests {
         for name in HOP.iter().chain(&FOR_PROXY) {
             assert!(HOP_BY_HOP_HEADERS.contains(&name.as_str()), "{name}");
         }
-    }
-
-    #[test]
-    fn a_generated_traceparent_is_valid() {
-        assert!(is_traceparent(traceparent(0, 0).as_bytes()));
-        assert!(is_traceparent(traceparent(u128::MAX, u64::MAX).as_bytes()));
-        assert!(is_traceparent(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        assert!(!is_traceparent(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x"));
-        assert!(is_traceparent(b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x"));
-        assert!(!is_traceparent(b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        assert!(!is_traceparent(b"00-00000000000000000000000000000000-b7ad6b7169203331-01"));
-        assert!(!is_traceparent(b"garbage"));
     }
 }

@@ -41,6 +41,7 @@ mod ejection;
 mod endpoint;
 mod engine;
 mod exchange_record;
+mod exchange_spans;
 mod failure;
 mod headers;
 mod health_check;

@@ -16,7 +16,7 @@ use super::client_addresses::ConnectionPermit;
 use super::client_upgrade::ClientUpgrade;
 use super::exchange_record::CurrentRecord;
 use super::failure::Failure;
-use super::headers::Forwarder;
+use super::headers::{Forwarder, traceparent};
 use super::own_connections::OwnConnections;
 use super::respond::Refused;
 use super::route_metrics::AnsweredBy;
@@ -115,6 +115,7 @@ impl FlaggedRequest {
             query: head.uri.query().map(str::to_owned),
             params: self.params.clone(),
             headers: head.headers.clone(),
+            traceparent: client.record.trace().and_then(traceparent),
             body: bytes::Bytes::new(),
             peer: client.peer,
         }

@@ -114,6 +114,7 @@ pub(super) async fn answer_from_legacy(
         interim.listen(&mut request, wait);
     }
     client.forwarder.forward(request.headers_mut());
+    client.record.begin_legacy_call(&entry.upstream.service, request.headers_mut());
     client
         .record
         .note(|record| (record.rung, record.service) = (Some(rung), Some(entry.upstream.service.name.clone())));

@@ -17,7 +17,7 @@ use super::admission::Admission;
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
 use super::failure::Failure;
-use super::headers::{end_to_end_in_connection, trace_id};
+use super::headers::end_to_end_in_connection;
 use super::hygiene::{self, HeadRefusal};
 use super::keyed_request::{Bound, KeyedRequest};
 use super::may_begin::may_begin;
@@ -102,7 +102,7 @@ async fn answer(
     let entry = table.entry(found.as_ref().map(|found| found.flag).or(not_only.or(others.first()).copied()));
     client.wait.set_limits(entry.limits);
     if let Some(FoundRoute { flag, .. }) = &found {
-        client.record.note(|record| record.set_route(flag));
+        client.record.set_route(flag);
     }
     let found = match found {
         Some(found) if found.flag.route.workflow.is_some() => Some(found),
@@ -131,7 +131,7 @@ async fn answer(
     let upgrade = checked.upgrade.then(|| on_upgrade(&mut head));
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
     client.forwarder.set_identity(&mut head.headers, &client.shared.identity_headers);
-    client.record.note(|record| record.trace_id = trace_id(&head.headers));
+    client.record.set_trace(&mut head.headers);
     let mut proxied = ProxiedRequest { client, table: &table, entry, began, waited, admission, upgrade };
     proxied.take_turn(found.as_ref().map_or(State::Off, |found| found.flag.effective.state)).await?;
     // In `only` legacy is never called.

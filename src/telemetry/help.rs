@@ -84,6 +84,12 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_refusals_total",
         "Requests answered with a problem of Pointsman's own, by its reason: `pointsman help failures` lists them.",
     ),
+    ("pointsman_spans_exported_total", "Spans that the OpenTelemetry collector has accepted (`traces:`)."),
+    (
+        "pointsman_spans_dropped_total",
+        "Spans that are lost: the queue was full (`queue`, `spans_waiting_max`), or the collector did not accept them \
+         (`export`).",
+    ),
     (
         "pointsman_access_log_dropped_total",
         "Lines of the access log that are lost: the queue was full (`queue`), or the file could not be written (`write`).",

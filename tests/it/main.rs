@@ -63,6 +63,7 @@ mod store_hangs;
 mod streams;
 mod succession;
 mod support;
+mod traces;
 mod two_processes;
 mod unwritable_start;
 mod whole_sets;

@@ -6,7 +6,8 @@
 //! is durable. It makes no difference to the sender whether a task of this process, a task of another process or no
 //! task executes the run.
 
-pub(super) mod arm;
+mod arm;
+pub(super) mod arm_span;
 mod attach;
 pub(super) mod child;
 pub(super) mod explain;

@@ -274,7 +274,7 @@ fn first_event(
         false => None,
     };
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
-    let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let trace = request.request.caller_trace().and_then(|value| value.to_str().ok());
     let now = core.process.clock.now();
     let InstanceFacts { value: instance, mut sensitive_paths } = instance;
     let legacy = request.legacy.as_ref().zip(snapshot.legacy_reads(&plan.workflow)).map(|(legacy, reads)| {

@@ -27,6 +27,7 @@ use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::machine::{RecoveryPause, StartAnswer};
 use crate::engine::ports::decode;
+use crate::engine::run_trace;
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::engine::scheduler::successors;
 use crate::exchange::RequestCopy;
@@ -88,6 +89,7 @@ pub(in crate::engine) fn first_event(
         query: None,
         params: Vec::new(),
         headers,
+        traceparent: None,
         body: Bytes::from(body),
         peer: [127, 0, 0, 1].into(),
     };
@@ -178,7 +180,7 @@ pub(in crate::engine) async fn start(
         route_above: None,
         approval_above: None,
         legacy: None,
-        traceparent: None,
+        traceparent: run_trace::of_first_run(run),
         until: None,
         bytes_mark: core.bytes_mark(),
         sensitive_paths: Vec::new(),

@@ -264,7 +264,8 @@ impl Driver {
         {
             self.use_newest_files();
         }
-        if let Input::CallFinished { call, .. } = &input {
+        if let Input::CallFinished { call, result } = &input {
+            self.metrics.call_finished(*call, result, self.machine.plan());
             self.withdrawals.retain(|(known, _)| known != call);
         }
         for output in self.machine.step(self.clock.now(), input) {

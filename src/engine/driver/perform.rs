@@ -125,6 +125,7 @@ impl Driver {
     }
 
     fn call(&mut self, CallRequest { id, attempt, now }: CallRequest) {
+        self.metrics.call_begins(&attempt);
         let request = outgoing::outgoing(
             &self.core.files.limits,
             &self.snapshot,

@@ -1,35 +1,51 @@
 //! The facts about a run's events that are recorded in metrics and logs.
 
 use crate::names::StepId;
-use crate::workflow::{AnswerEvent, ConflictEvent, Creates, Event, Outcome, Run, may_create_instance};
+use crate::workflow::{
+    AnswerEvent, CallKind, ConflictEvent, Creates, Event, InFlight, Outcome, RetryScheduled, Run, StepFinished,
+    may_create_instance,
+};
 
 /// A fact to count or log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Measure {
     /// The first attempt of a step, or of an item of it, began.
-    StepBegan {
-        step: StepId,
-        item: Option<u32>,
-    },
-    /// A step, or an item of it, has an outcome.
-    StepEnded {
-        step: StepId,
-        item: Option<u32>,
+    StepBegan { step: StepId, item: Option<u32> },
+    /// A call of a step, or of an item of it, has an outcome.
+    CallEnded {
+        /// The attempt that ended it; its number is 0 where none was made.
+        last: Attempt,
         outcome: &'static str,
     },
+    /// Another attempt follows one that ended without a result, or that a person decided about.
     Retry {
-        step: StepId,
+        ended: Attempt,
+        /// Whether its effect is unknown; otherwise it certainly did nothing.
+        is_unknown: bool,
     },
     /// The run is paused over a conflict.
-    Paused {
-        step: StepId,
-        item: Option<u32>,
-        conflict: &'static str,
-    },
+    Paused { step: StepId, item: Option<u32>, conflict: &'static str },
     /// Conditions of `respond` had no value when the answer was decided.
     RespondConditionErrors(usize),
     /// The run creates an instance, but its answer does not contain the instance's id.
     InstanceWithoutId,
+}
+
+/// An attempt of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::engine) struct Attempt {
+    pub step: StepId,
+    pub item: Option<u32>,
+    pub part: CallKind,
+    /// Its number, from 1.
+    pub number: u32,
+}
+
+impl Attempt {
+    pub fn of(in_flight: &InFlight) -> Self {
+        let InFlight { step, item, part, attempt, .. } = in_flight;
+        Self { step: step.clone(), item: *item, part: *part, number: *attempt }
+    }
 }
 
 impl Measure {
@@ -39,8 +55,8 @@ impl Measure {
             Event::StepStarted(started) if started.attempt == 1 && started.part.is_do() => {
                 Self::StepBegan { step: started.step.clone(), item: started.item }
             }
-            Event::StepFinished(finished) if finished.part.is_do() => {
-                let outcome = match finished.outcome {
+            Event::StepFinished(StepFinished { step, item, part, attempt, outcome }) => {
+                let outcome = match outcome {
                     Outcome::Done { .. } => "done",
                     Outcome::NotDone { .. } => "not_done",
                     Outcome::Unknown { .. } => "unknown",
@@ -48,9 +64,13 @@ impl Measure {
                     Outcome::Rehearsed { .. } => "rehearsed",
                     Outcome::Unfit { .. } => "unfit",
                 };
-                Self::StepEnded { step: finished.step.clone(), item: finished.item, outcome }
+                let last = Attempt { step: step.clone(), item: *item, part: *part, number: *attempt };
+                Self::CallEnded { last, outcome }
             }
-            Event::RetryScheduled(retry) => Self::Retry { step: retry.step.clone() },
+            Event::RetryScheduled(RetryScheduled { step, item, part, attempt, unknown, .. }) => {
+                let ended = Attempt { step: step.clone(), item: *item, part: *part, number: *attempt };
+                Self::Retry { ended, is_unknown: *unknown }
+            }
             Event::Conflict(ConflictEvent::Paused { conflict, .. }) => {
                 Self::Paused { step: conflict.step.clone(), item: conflict.item, conflict: conflict.kind.as_str() }
             }
@@ -61,7 +81,6 @@ impl Measure {
             }
             Event::RunStarted(_)
             | Event::StepStarted(_)
-            | Event::StepFinished(_)
             | Event::Step(_)
             | Event::Wait(_)
             | Event::Lock(_)

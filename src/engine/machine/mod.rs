@@ -40,7 +40,7 @@ pub(super) use self::inputs_outputs::{
     CommandId, DriverEnd, Input, LockQuery, Output, SpawnPolicy, StartAnswer, WakeCause,
 };
 pub(super) use self::log::{AppendHeader, new_pins};
-pub(super) use self::measure::Measure;
+pub(super) use self::measure::{Attempt, Measure};
 #[cfg(test)]
 pub(super) use self::outside::open_children;
 pub(super) use self::pending_run_record::PendingRunRecord;

@@ -13,8 +13,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::machine::Attempt;
 use crate::engine::ports::client::Outgoing;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
+use crate::engine::run_trace::{self, RunTrace};
 use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
 use crate::workflow::{
@@ -87,7 +89,10 @@ fn build(
         // A header with a secret comes twice: masked, from the record, and then filled in, which replaces the first.
         insert(&mut headers, name, value)?;
     }
-    if let Some(trace) = &run.started().traceparent {
+    let trace = RunTrace::of(run.started());
+    if let Some(trace) = trace.and_then(|trace| run_trace::traceparent(trace.attempt(&Attempt::of(attempt)))) {
+        headers.insert("traceparent", trace);
+    } else if let Some(trace) = &run.started().traceparent {
         insert(&mut headers, "traceparent", trace)?;
     }
     if let Some(key) = &attempt.key {

@@ -302,6 +302,7 @@ pub(super) fn request_copy(body: &Value, headers: &[(&'static str, &'static str)
         query: Some("a=1".into()),
         params: vec![("id".into(), "7".into())],
         headers: all,
+        traceparent: None,
         body: Bytes::from(body.to_string()),
         peer: [127, 0, 0, 1].into(),
     })

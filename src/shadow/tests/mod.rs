@@ -74,6 +74,7 @@ pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usi
             query: Some("dry=1&token=hunter2".into()),
             params: Vec::new(),
             headers: headers(),
+            traceparent: None,
             body: Bytes::from(request.to_string()),
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         }),

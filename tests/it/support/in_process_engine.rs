@@ -157,6 +157,7 @@ impl WorkflowRun<'_> {
             query: None,
             params,
             headers,
+            traceparent: None,
             body: Bytes::from(body.to_string()),
             peer: [127, 0, 0, 1].into(),
         };

@@ -7,6 +7,7 @@
 pub mod bulk_server;
 pub mod certificates;
 pub mod checker;
+pub mod collector;
 pub mod continuous_load;
 pub mod echo_origins;
 pub mod faketime;

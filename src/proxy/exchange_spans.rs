@@ -1,0 +1,129 @@
+//! The spans of an exchange: of the whole of it, and of its call of legacy.
+//!
+//! Always true: they exist only if the exchange's trace is recorded. The engine records its own spans, as children of
+//! the exchange's. Of the target only the path is recorded, redacted and shortened as in the access log.
+
+use jiff::Timestamp;
+
+use crate::access_log::Record;
+use crate::clock;
+use crate::flag::Service;
+use crate::traces::{Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind, TraceContext, Traces};
+
+/// The spans of an exchange that has not ended.
+pub(super) struct ExchangeSpans {
+    traces: &'static Traces,
+    context: TraceContext,
+    /// The caller's span.
+    parent: Option<u64>,
+    began: Timestamp,
+    /// The path template of its route.
+    template: Option<Box<str>>,
+    legacy: Option<LegacyCall>,
+}
+
+/// A call of legacy.
+struct LegacyCall {
+    context: TraceContext,
+    start: Timestamp,
+    attributes: Attributes,
+}
+
+impl ExchangeSpans {
+    /// An exchange begins. `None` if its trace is not recorded.
+    pub(super) fn begin(traces: &'static Traces, caller: Option<TraceContext>) -> Option<Self> {
+        let context = traces.begin(caller);
+        let parent = caller.map(|caller| caller.span_id);
+        context.is_sampled.then(|| Self { traces, context, parent, began: clock::now(), template: None, legacy: None })
+    }
+
+    /// The exchange's span.
+    pub(super) fn context(&self) -> TraceContext {
+        self.context
+    }
+
+    /// The exchange's span, if its trace begins here.
+    pub(super) fn begun_trace(&self) -> Option<TraceContext> {
+        self.parent.is_none().then_some(self.context)
+    }
+
+    /// The path template of its route is known.
+    pub(super) fn set_template(&mut self, template: &str) {
+        self.template = Some(template.into());
+    }
+
+    /// Legacy is called. Returns the span of that call.
+    pub(super) fn begin_legacy_call(&mut self, service: &Service) -> TraceContext {
+        let context = self.traces.begin(Some(self.context));
+        let mut attributes = Attributes::new();
+        attributes.add("pointsman.service", Some(service.name.as_str()));
+        // Of several URLs it is not known here which one is called.
+        if let [base] = &service.urls[..] {
+            attributes.add_server(Some(&base.uri));
+        }
+        self.legacy = Some(LegacyCall { context, start: clock::now(), attributes });
+        context
+    }
+
+    /// The exchange has ended.
+    pub(super) fn end(self, record: &Record) {
+        let Self { traces, context, parent, began, template, legacy } = self;
+        let failed_status = record.status.filter(|status| *status >= 500).map(|status| format!("status {status}"));
+        let error = record.failure.as_deref().map(str::to_owned).or(failed_status);
+        let method = record.head.as_ref().map_or("HTTP", |head| known_method(head.method.as_str()));
+        if let Some(LegacyCall { context: called, start, mut attributes }) = legacy {
+            let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            attributes.add(HTTP_METHOD, Some(method));
+            attributes.add("pointsman.connect_us", record.connect.map(micros));
+            attributes.add("pointsman.first_byte_us", record.first_byte.map(micros));
+            // Of an exchange that the proxy answered, the call's status is not known.
+            let is_answer = record.arm == Some("legacy");
+            attributes.add(HTTP_STATUS, record.status.map(u64::from).filter(|_| is_answer));
+            attributes.add("error.type", error.as_deref());
+            traces.record(Span {
+                context: called,
+                parent: Some(context.span_id),
+                name: "legacy".to_owned(),
+                kind: SpanKind::Client,
+                start,
+                end: record.ended,
+                attributes,
+                error: error.clone(),
+            });
+        }
+        let mut attributes = Attributes::new();
+        attributes.add(HTTP_METHOD, Some(method));
+        attributes.add("http.route", template.as_deref());
+        attributes.add("url.path", record.head.as_ref().map(|head| head.redacted_path()).as_deref());
+        attributes.add("network.protocol.version", record.head.as_ref().map(|head| head.version_name()));
+        attributes.add("client.address", Some(&*record.client.to_canonical().to_string()));
+        attributes.add(HTTP_STATUS, record.status.map(u64::from));
+        attributes.add("http.request.body.size", Some(record.request_bytes));
+        attributes.add("http.response.body.size", Some(record.reply_bytes));
+        attributes.add("pointsman.route", record.route.as_ref().map(|route| route.as_str()));
+        attributes.add("pointsman.state", record.state.map(|state| state.as_str()));
+        attributes.add("pointsman.rung", record.rung.map(|rung| rung.as_str()));
+        attributes.add("pointsman.decision", record.decision);
+        attributes.add("pointsman.reason", record.reason);
+        attributes.add("pointsman.arm", record.arm);
+        attributes.add("error.type", error.as_deref());
+        traces.record(Span {
+            context,
+            parent,
+            name: template.map_or_else(|| method.to_owned(), |template| format!("{method} {template}")),
+            kind: SpanKind::Server,
+            start: began,
+            end: record.ended,
+            attributes,
+            error,
+        });
+    }
+}
+
+/// The method, or `_OTHER`: a client may send any word.
+fn known_method(method: &str) -> &str {
+    match method {
+        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" => method,
+        _ => "_OTHER",
+    }
+}

@@ -1,0 +1,116 @@
+//! Traces: spans of exchanges, calls of legacy, runs and their steps, sent to an OpenTelemetry collector.
+//!
+//! The question it answers: "where did the time of this one request go, in which arm?" Whoever has done something hands
+//! over a [`Span`] once it has ended; all spans of one request have the trace that its `traceparent` names, which the
+//! engine keeps with the run, so that a run that another process resumes stays in it.
+//!
+//! Always true: handing a span over never waits and never sends. A task (`exporter`) sends them in batches as OTLP/HTTP
+//! with JSON (`otlp`); at most `spans_waiting_max` wait for it, and one that finds no room is dropped and counted. A
+//! trace is recorded if the caller's `traceparent` says so, and if it begins here, by the share in the files; that is
+//! decided once, and the flag in `traceparent` passes it on. Spans have no bytes of bodies, queries or headers. Without
+//! `traces:` in the files nothing is recorded, which costs a branch.
+//!
+//! When the collector is slow or gone, batches are given up after some tries, and counted; requests and runs go on.
+
+mod context;
+mod exporter;
+mod otlp;
+mod settings;
+mod span;
+
+use std::sync::OnceLock;
+
+use metrics::{Counter, counter};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{LAST_SPANS_WAIT_MAX, Limits};
+use crate::names::RunId;
+pub use context::TraceContext;
+pub use exporter::Exporter;
+pub use settings::TracesSettings;
+pub use span::{Attribute, Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind};
+
+static INSTALLED: OnceLock<Traces> = OnceLock::new();
+
+/// Takes the spans of the process.
+pub struct Traces {
+    spans: mpsc::Sender<Span>,
+    sample: f64,
+    /// Spans that found no room.
+    dropped: Counter,
+    /// Makes the exporter send what waits, and end.
+    stop: CancellationToken,
+    /// The exporter has ended.
+    ended: CancellationToken,
+}
+
+/// What takes the process's spans; `None` if the files have no `traces:`.
+pub fn installed() -> Option<&'static Traces> {
+    INSTALLED.get()
+}
+
+/// From now on the process's spans are taken, until it ends. Returns what sends them; `None` if that was done before: a
+/// process that starts again goes on with the first.
+pub fn install(settings: TracesSettings, limits: &Limits) -> Option<Exporter> {
+    let (traces, exporter) = Traces::new(settings, limits);
+    INSTALLED.set(traces).ok().map(|()| exporter)
+}
+
+/// The process ends: what waits is sent, within a bound.
+pub async fn finish() {
+    let Some(traces) = installed() else { return };
+    traces.stop.cancel();
+    // The exporter has the bound for its requests, and ends soon after it.
+    let _in_time = timeout(LAST_SPANS_WAIT_MAX * 2, traces.ended.cancelled()).await;
+}
+
+impl Traces {
+    fn new(settings: TracesSettings, limits: &Limits) -> (Self, Exporter) {
+        let waiting_max = usize::try_from(limits.spans_waiting_max).unwrap_or(usize::MAX).max(1);
+        let (spans, received) = mpsc::channel(waiting_max.min(tokio::sync::Semaphore::MAX_PERMITS));
+        let [dropped, given_up] =
+            ["queue", "export"].map(|reason| counter!("pointsman_spans_dropped_total", "reason" => reason));
+        dropped.absolute(0);
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let sample = settings.sample;
+        let exporter = Exporter::new(settings, received, given_up, stop.clone(), ended.clone().drop_guard());
+        (Self { spans, sample, dropped, stop, ended }, exporter)
+    }
+
+    /// The context of a span that begins: a child of `caller`, or the first of a new trace.
+    pub fn begin(&self, caller: Option<TraceContext>) -> TraceContext {
+        match caller {
+            Some(caller) => TraceContext { span_id: context::random_span_id(), ..caller },
+            None => TraceContext::random(fastrand::f64() < self.sample),
+        }
+    }
+
+    /// The context of a run's span, and the span that it is a child of. `begun_by` is the `traceparent` in the run's
+    /// first event, `parent` the run whose step began it.
+    pub fn of_run(
+        &self,
+        run: RunId,
+        begun_by: Option<TraceContext>,
+        parent: Option<RunId>,
+    ) -> (TraceContext, Option<u64>) {
+        // By the run's id, so that each process decides alike.
+        let is_drawn = f64::from(run.0.as_u128() as u32) < self.sample * (f64::from(u32::MAX) + 1.0);
+        let own = TraceContext::of_run(run, is_drawn);
+        let Some(TraceContext { trace_id, span_id, is_sampled }) = begun_by else { return (own, None) };
+        let above = parent.map_or(span_id, context::run_span_id);
+        // A run that begins a trace names itself.
+        (TraceContext { trace_id, is_sampled, ..own }, (above != own.span_id).then_some(above))
+    }
+
+    /// Takes a span that has ended, unless its trace is not recorded. Never waits.
+    pub fn record(&self, span: Span) {
+        if span.context.is_sampled && self.spans.try_send(span).is_err() {
+            self.dropped.increment(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,10 @@
 //! legacy answers as it would without the proxy. Values that are the same for all requests of a connection are built
 //! once.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
+use bytes::{Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     VIA,
@@ -36,6 +38,8 @@ const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+/// Values that are cut from one block stay in memory until none of them is used any more.
+const SHARED_BLOCK_BYTES: usize = 1 << 10;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,7 +325,22 @@ fn traceparent(trace: u128, parent: u64) -> HeaderValue {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
     hex(&mut text[3..35], trace | 1);
     hex(&mut text[36..52], u128::from(parent | 1));
-    HeaderValue::from_bytes(&text).unwrap_or(HTTP)
+    HeaderValue::from_maybe_shared(cut_from_block(&text)).unwrap_or(HTTP)
+}
+
+/// A copy that shares its memory with others of this thread, so that it seldom takes an allocation.
+fn cut_from_block(text: &[u8]) -> Bytes {
+    thread_local! {
+        static BLOCK: Cell<BytesMut> = Cell::default();
+    }
+    let mut block = BLOCK.take();
+    if block.capacity() < text.len() {
+        block = BytesMut::with_capacity(SHARED_BLOCK_BYTES);
+    }
+    block.extend_from_slice(text);
+    let cut = block.split().freeze();
+    BLOCK.set(block);
+    cut
 }
 
 fn hex(to: &mut [u8], mut number: u128) {

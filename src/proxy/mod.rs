@@ -47,6 +47,7 @@ mod health_check;
 mod http2;
 mod hygiene;
 mod interim_replies;
+mod kept_head;
 mod legacy;
 mod line_limit;
 mod may_begin;

@@ -105,7 +105,8 @@ impl ReassignedRequests {
     /// The path parameters of a request; `key` is its path after [`match_key`]. `None` if the request is not one of
     /// these, or if a retry of one can no longer come.
     fn find(&self, method: &Method, host: Option<&str>, key: &str, now_s: i64) -> Option<Params> {
-        self.may_come(now_s).then(|| self.matcher.find(method, host, key)).flatten().map(|(_, params)| params)
+        let index = self.may_come(now_s).then(|| self.matcher.find(method, host, key)).flatten()?;
+        Some(self.matcher.params(index, key))
     }
 
     /// Whether a retry of one of these may still come.

@@ -2,9 +2,10 @@
 //!
 //! The question it answers: "which route, and what are its parameters?" Always true: a route of the request's host
 //! beats one without a host, a static segment beats a parameter, and a GET route also matches HEAD unless there is a
-//! HEAD route of the same shape. Finding a route without parameters allocates nothing. The key that is searched for
-//! is made by `path::match_key`, under the conventions of a service by `template_key`.
+//! HEAD route of the same shape. Finding a route allocates nothing; its parameters are made where they are asked for.
+//! The key that is searched for is made by `path::match_key`, under the conventions of a service by `template_key`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -37,8 +38,8 @@ struct MethodRouters(Vec<(Method, Router<usize>)>);
 /// The parameters of a path, in order.
 pub type Params = Vec<(Arc<str>, String)>;
 
-/// The index of a route that was found, and the parameters of the path.
-pub type Hit = (usize, Params);
+/// The index of a route that was found, and the key whose segments are the values of its parameters.
+pub type Hit<'k> = (usize, Cow<'k, str>);
 
 impl Matcher {
     /// The matcher of routes with these matches, which match only as they are written. Of routes with equal shape the
@@ -75,20 +76,16 @@ impl Matcher {
     }
 
     /// The route of a request, by a key that `path::match_key` made.
-    pub fn find(&self, method: &Method, host: Option<&str>, key: &str) -> Option<Hit> {
-        let matched = self.search(method, host, key)?;
-        let index = *matched.value;
-        let names = self.params.get(index).map_or(&[][..], |names| names);
-        let values = matched.params.iter().map(|(_, value)| value.to_owned());
-        Some((index, names.iter().map(|(name, _)| name.clone()).zip(values).collect()))
+    pub fn find(&self, method: &Method, host: Option<&str>, key: &str) -> Option<usize> {
+        self.search(method, host, key).map(|matched| *matched.value)
     }
 
-    /// As [`Self::find`], where the values of parameters are those of another key with the same segments.
-    pub fn find_as(&self, method: &Method, host: Option<&str>, key: &str, values: &str) -> Option<Hit> {
-        let index = *self.search(method, host, key)?.value;
+    /// The parameters of a route that was found, whose values are the segments of a key: the one that was searched for,
+    /// or another one with the same segments.
+    pub fn params(&self, index: usize, key: &str) -> Params {
         let names = self.params.get(index).map_or(&[][..], |names| names);
-        let value = |at: usize| values.split('/').nth(at).unwrap_or_default().to_owned();
-        Some((index, names.iter().map(|(name, at)| (name.clone(), value(*at))).collect()))
+        let value = |at: usize| key.split('/').nth(at).unwrap_or_default().to_owned();
+        names.iter().map(|(name, at)| (name.clone(), value(*at))).collect()
     }
 
     /// Whether the last segment of a route's template is a parameter.

@@ -126,7 +126,7 @@ mod tests {
 
     /// The index of the route that gets a request.
     fn found(matches: &[&RouteMatch], method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
-        Matcher::of(matches.iter().copied()).find(method, host, path).map(|(index, _)| index)
+        Matcher::of(matches.iter().copied()).find(method, host, path)
     }
 
     proptest! {

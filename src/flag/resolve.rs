@@ -100,7 +100,11 @@ impl FlagSet {
             }
             hit => {
                 let former = self.former_route(method, host, path.resolved, now_s);
-                let found = hit.and_then(|hit| self.found(hit));
+                // Without a workflow, now or by earlier files, nothing reads the parameters.
+                let found = hit.and_then(|hit| match former {
+                    Some(_) => self.found(hit),
+                    None => self.routes.get(hit.index).map(|flag| FoundRoute { flag, params: Vec::new() }),
+                });
                 ResolvedPath { path: Cow::Borrowed(path.resolved), found, former }
             }
         }

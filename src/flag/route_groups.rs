@@ -52,8 +52,8 @@ impl<'p> PathForms<'p> {
 pub struct RouteHit<'g, 'p> {
     /// Its index in the set.
     pub index: usize,
-    /// The parameters of its template.
-    pub params: Params,
+    /// The key whose segments are the values of its parameters.
+    values: Cow<'p, str>,
     group: &'g RouteGroup,
     /// Its place in the group.
     at: usize,
@@ -62,6 +62,10 @@ pub struct RouteHit<'g, 'p> {
 }
 
 impl<'p> RouteHit<'_, 'p> {
+    /// The parameters of its template.
+    pub fn params(&self) -> Params {
+        self.group.matcher.params(self.at, &self.values)
+    }
     fn matches(&self) -> &RouteMatch {
         &self.group.matches[self.at]
     }
@@ -180,24 +184,28 @@ impl RouteGroup {
             true => path.resolved_behind_parameters,
             false => path.resolved,
         };
-        let (at, params) = find_by(&self.matcher, &self.conventions, method, host, path)?;
-        Some(RouteHit { index: self.indices[at], params, group: self, at, path })
+        let (at, values) = find_by(&self.matcher, &self.conventions, method, host, path)?;
+        Some(RouteHit { index: self.indices[at], values, group: self, at, path })
     }
 }
 
 /// Finds a route of a matcher that was built with these conventions.
-fn find_by(
+fn find_by<'p>(
     matcher: &Matcher,
     conventions: &PathConventions,
     method: &Method,
     host: Option<&str>,
-    path: &str,
-) -> Option<Hit> {
+    path: &'p str,
+) -> Option<Hit<'p>> {
     if conventions.is_exact() {
-        return matcher.find(method, host, &match_key(path));
+        let key = match_key(path);
+        return Some((matcher.find(method, host, &key)?, key));
     }
     let key = PathKey::new(path, conventions);
-    let at = |text: &str| matcher.find_as(method, host, &lower_case(text, conventions), text);
+    let at = |text: &str| {
+        let index = matcher.find(method, host, &lower_case(text, conventions))?;
+        Some((index, Cow::Owned(text.to_owned())))
+    };
     let whole = at(&key.as_written);
     // A literal segment may end like a suffix; the value of a parameter does not.
     match whole {

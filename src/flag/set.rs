@@ -75,7 +75,7 @@ pub struct RouteFlag {
 pub struct FoundRoute<'a> {
     /// Route and flag.
     pub flag: &'a Arc<RouteFlag>,
-    /// The template's parameters.
+    /// The template's parameters. [`FlagSet::resolve`] leaves them out where no workflow reads them.
     pub params: Vec<(Arc<str>, String)>,
 }
 
@@ -168,13 +168,13 @@ impl FlagSet {
     }
 
     /// The route of a request, by host, method and a path without dot segments. A static segment beats a parameter; a
-    /// GET route also matches HEAD. No allocation where the route has no parameters.
+    /// GET route also matches HEAD.
     pub fn find<'a>(&'a self, method: &Method, host: Option<&str>, path: &str) -> Option<FoundRoute<'a>> {
         self.groups.find(method, host, PathForms::plain(path)).and_then(|hit| self.found(hit))
     }
 
     pub(super) fn found(&self, hit: RouteHit<'_, '_>) -> Option<FoundRoute<'_>> {
-        self.routes.get(hit.index).map(|flag| FoundRoute { flag, params: hit.params })
+        self.routes.get(hit.index).map(|flag| FoundRoute { flag, params: hit.params() })
     }
 
     /// A route by id.

@@ -62,7 +62,7 @@ pub(super) struct CapturedRequest {
 
 impl CapturedRequest {
     /// Settles the ticket as skipped.
-    pub(super) fn skip(mut self, reason: SkipReason) {
+    pub(super) fn skip(mut self: Box<Self>, reason: SkipReason) {
         if let Some((ticket, _)) = self.compare.take() {
             ticket.skip(reason);
         }
@@ -70,7 +70,7 @@ impl CapturedRequest {
 
     /// Legacy's reply begins. Settles the ticket at once if the reply cannot be compared.
     pub(super) fn on_reply_head(
-        self,
+        self: Box<Self>,
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
@@ -103,7 +103,7 @@ impl CapturedRequest {
 
 /// A reply of legacy that is captured, and its request.
 pub(super) struct CapturedReply {
-    captured: CapturedRequest,
+    captured: Box<CapturedRequest>,
     status: StatusCode,
     headers: HeaderMap,
     /// `None` once it is larger than the limit.
@@ -125,7 +125,7 @@ impl CapturedReply {
     }
 
     /// Legacy's reply ended with an error.
-    pub(super) fn on_legacy_error(self: Box<Self>) {
+    pub(super) fn on_legacy_error(self) {
         self.captured.skip(SkipReason::LegacyFailed);
     }
 
@@ -144,8 +144,8 @@ impl CapturedReply {
 
     /// Searches the reply for the id of a created instance, and settles the ticket: offers the exchange, or skips it
     /// for this reason. Dropping without this means that the client went away, and settles the ticket so.
-    pub(super) fn finish(self: Box<Self>, skip: Option<SkipReason>) {
-        let CapturedReply { mut captured, status, headers, bytes, ended } = *self;
+    pub(super) fn finish(self, skip: Option<SkipReason>) {
+        let CapturedReply { mut captured, status, headers, bytes, ended } = self;
         let reply = bytes.map(BytesMut::freeze);
         note_instance(&captured, status, &headers, reply.as_ref());
         if let Some(reason) = skip {

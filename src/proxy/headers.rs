@@ -6,8 +6,10 @@
 //! legacy answers as it would without the proxy. Values that are the same for all requests of a connection are built
 //! once.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
+use bytes::{Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     VIA,
@@ -37,6 +39,8 @@ const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+/// Values that are cut from one block stay in memory until none of them is used any more.
+const SHARED_BLOCK_BYTES: usize = 1 << 10;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,7 +315,22 @@ pub(super) fn set_trace_context(headers: &mut HeaderMap, context: TraceContext) 
 
 /// The value of a `traceparent` that names this span.
 pub(super) fn traceparent(context: TraceContext) -> Option<HeaderValue> {
-    HeaderValue::from_bytes(&context.to_traceparent()).ok()
+    HeaderValue::from_maybe_shared(cut_from_block(&context.to_traceparent())).ok()
+}
+
+/// A copy that shares its memory with others of this thread, so that it seldom takes an allocation.
+fn cut_from_block(text: &[u8]) -> Bytes {
+    thread_local! {
+        static BLOCK: Cell<BytesMut> = Cell::default();
+    }
+    let mut block = BLOCK.take();
+    if block.capacity() < text.len() {
+        block = BytesMut::with_capacity(SHARED_BLOCK_BYTES);
+    }
+    block.extend_from_slice(text);
+    let cut = block.split().freeze();
+    BLOCK.set(block);
+    cut
 }
 
 #[cfg(test)]

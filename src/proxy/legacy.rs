@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 
 use super::address::{Address, InFlight};
 use super::connector::ConnectError;
+use super::kept_head::KeptHead;
 use super::monotonic::now;
 use super::own_connections::{ConnectionOwner, OwnConnections};
 use super::pool::Connection;
@@ -147,7 +148,7 @@ pub(super) async fn call(
         let (sending, again, copy);
         match &mut connection {
             Connection::Http1(connection) => {
-                (again, copy) = (None, may_repeat.then(|| Again::copy(&request)));
+                (again, copy) = (None, may_repeat.then(|| KeptHead::of(&request)));
                 sending = connection.sender.try_send_request(request).await.map_err(SendError::from);
             }
             Connection::Http2(stream) => {
@@ -207,7 +208,8 @@ pub(super) async fn call(
         }
         // hyper reports an end within the head of an answer, or after an interim one, as an end without an answer.
         let is_silent = is_closed(&failed.error, is_http2) && connection.received().count() == received;
-        let mut repeat = again.filter(|_| may_repeat).and_then(|again| again.request()).or(copy);
+        let mut repeat =
+            again.filter(|_| may_repeat).and_then(|again| again.request()).or(copy.map(|mut kept| kept.request()));
         if reused {
             // The idle connection was closed meanwhile. After one such failure a new connection is opened.
             must_be_new = true;
@@ -295,10 +297,6 @@ impl Again {
         let (parts, body) = request.into_parts();
         let (body, kept) = body.kept();
         (Request::from_parts(parts, body), Self { head, body: Some(kept) })
-    }
-    /// A copy of a request without a body.
-    fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-        copy_of(request, RequestBody::empty())
     }
     /// The request; `None` if its body was too large to be kept.
     fn request(&self) -> Option<Request<RequestBody>> {

@@ -48,6 +48,7 @@ mod health_check;
 mod http2;
 mod hygiene;
 mod interim_replies;
+mod kept_head;
 mod keyed_request;
 mod legacy;
 mod line_limit;

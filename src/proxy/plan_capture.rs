@@ -15,7 +15,7 @@ use crate::exchange::ComparisonTicket;
 use crate::flag::{EngineWork, SkipReason, State};
 use crate::workflow::Mode;
 
-pub(super) type CapturePlan = (Option<CapturedRequest>, Option<Arc<Mutex<BodyCopy>>>);
+pub(super) type CapturePlan = (Option<Box<CapturedRequest>>, Option<Arc<Mutex<BodyCopy>>>);
 
 /// Opens the ticket of a request that should be compared, and prepares what copies the request and its reply.
 pub(super) fn plan_capture(
@@ -64,7 +64,7 @@ pub(super) fn plan_capture(
     let body = (compare.is_some() && !upload.is_empty())
         .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
     let captured_request = captured_request(proxied, flagged, head, compare, body.clone());
-    (Some(captured_request), body)
+    (Some(Box::new(captured_request)), body)
 }
 
 /// Whether a request was skipped as a conditional read (`HEAD` counts as one). It needs no twin: in `live` the engine
@@ -104,6 +104,6 @@ pub(super) fn capture_fallback(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
-) -> Option<CapturedRequest> {
-    flagged.creates().then(|| captured_request(proxied, flagged, head, None, None))
+) -> Option<Box<CapturedRequest>> {
+    flagged.creates().then(|| Box::new(captured_request(proxied, flagged, head, None, None)))
 }

@@ -5,6 +5,7 @@
 //! for is an error. `legacy` chooses the connection,
 //! `capture` copies.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub(super) struct Forwarded<'a> {
     pub proxied: ProxiedRequest<'a>,
     pub head: request::Parts,
     pub upload: Upload,
-    pub capture: (Option<CapturedRequest>, Option<Arc<Mutex<BodyCopy>>>),
+    pub capture: (Option<Box<CapturedRequest>>, Option<Arc<Mutex<BodyCopy>>>),
     pub rung: State,
 }
 
@@ -96,7 +97,7 @@ pub(super) async fn answer_from_legacy(
     mut proxied: ProxiedRequest<'_>,
     mut head: request::Parts,
     body: RequestBody,
-    captured: Option<CapturedRequest>,
+    captured: Option<Box<CapturedRequest>>,
     rung: State,
 ) -> Result<Response<ReplyBody>, Refused> {
     let (client, entry) = (proxied.client, proxied.entry);
@@ -118,7 +119,11 @@ pub(super) async fn answer_from_legacy(
     client
         .record
         .note(|record| (record.rung, record.service) = (Some(rung), Some(entry.upstream.service.name.clone())));
-    let called = wait.or_overdue(legacy::call(&entry.upstream, request, wait, &client.own_connections)).await;
+    let called = {
+        // Pinned here: a future that is handed over by value has room in two places.
+        let call = pin!(legacy::call(&entry.upstream, request, wait, &client.own_connections));
+        wait.or_overdue(call).await
+    };
     let failure = match called {
         Ok(Ok((response, mut connection))) => {
             let (mut parts, incoming) = response.into_parts();
@@ -165,8 +170,10 @@ pub(super) async fn answer_from_legacy(
             connection.reusable = strip_reply(&mut parts.headers, switching) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
             let turn_at = connection.turn.as_ref().map_or(0, |turn| turn.taken_at);
-            let captured = captured.map(|captured| CapturedRequest { turn_at, ..captured });
-            let capture = captured.and_then(|captured| captured.on_reply_head(parts.status, &parts.headers, length));
+            let capture = captured.and_then(|mut captured| {
+                captured.turn_at = turn_at;
+                captured.on_reply_head(parts.status, &parts.headers, length)
+            });
             let answered = proxied.answered(rung, AnsweredBy::Legacy, parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
             // Not overhead of the proxy: the request waited for its turn because legacy had as many as it may get.

@@ -139,24 +139,29 @@ async fn answer(
         let methods: Vec<_> = others.iter().map(|flag| &flag.route.matches.method).collect();
         return Ok(options::answer(&proxied, &methods));
     }
-    let Some(found) = found else {
-        let forwarded = Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off };
-        return forward(forwarded).await.map_err(Box::new);
+    let mut in_progress = None;
+    let carried = match found {
+        Some(found) => {
+            let entered = client.shared.workflow_gate.enter();
+            let entered = entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
+            in_progress = Some(entered);
+            client.wait.set_uses_workflow();
+            // In a box, which is freed before the request is forwarded: others have smaller futures, which are moved.
+            Box::pin(decide_flagged(proxied, found, head, upload)).await?
+        }
+        None => Carried::Forward(Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off }),
     };
-    let entered = client.shared.workflow_gate.enter();
-    let in_progress = entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
-    client.wait.set_uses_workflow();
-    // In a box, which is freed before the request is forwarded: others have smaller futures, which are moved often.
-    let mut response = match Box::pin(decide_flagged(proxied, found, head, upload)).await? {
+    let mut response = match carried {
         Carried::Forward(forwarded) => forward(forwarded).await?,
         Carried::Answered(response) => response,
     };
-    response.body_mut().set_in_progress(in_progress);
+    if let Some(in_progress) = in_progress {
+        response.body_mut().set_in_progress(in_progress);
+    }
     Ok(response)
 }
 
 /// What became of a decision.
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 enum Carried<'a> {
     /// Legacy is to answer.
     Forward(Forwarded<'a>),
@@ -229,7 +234,7 @@ async fn decide_flagged<'a>(
         }
         Decision::Engine { rung, may_fall_back, reason } => {
             let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);
-            answered.await.map(Carried::Answered)
+            Box::pin(answered).await.map(Carried::Answered)
         }
         Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::Nobody(why))),
     }

@@ -4,6 +4,7 @@
 //! one flag set, from its head to its last byte; services that a reload did not change keep their connections.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -65,7 +66,7 @@ impl RouteEntry {
 pub(super) struct Table {
     pub set: Arc<FlagSet>,
     /// By the address of the `RouteFlag`, which does not move while the set exists.
-    entries: HashMap<usize, Arc<RouteEntry>>,
+    entries: HashMap<usize, Arc<RouteEntry>, BuildHasherDefault<AddressHasher>>,
     default: Arc<RouteEntry>,
     route_metrics: HashMap<RouteId, Arc<RouteMetrics>>,
     turns: HashMap<RouteId, Arc<Turns>>,
@@ -104,7 +105,7 @@ impl Table {
             let compress = relay.compress == Some(Compress::Gzip);
             Arc::new(RouteEntry { route_metrics, upstream, limits, buffer_request, compress, turns, exposes_arm })
         };
-        let mut entries = HashMap::with_capacity(set.routes.len());
+        let mut entries = HashMap::with_capacity_and_hasher(set.routes.len(), BuildHasherDefault::default());
         for flag in &set.routes {
             let id = &flag.route.id;
             let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(id)).clone();
@@ -158,6 +159,23 @@ impl Table {
             upstream.start();
             upstream.sweep();
         }
+    }
+}
+
+/// Hashes an address of this process, which no client chooses, by one multiplication.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+    fn write_usize(&mut self, number: usize) {
+        // Rotated: the low bits choose the bucket, and the multiplication mixes the high ones.
+        self.0 = (self.0 ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }
 

@@ -148,7 +148,8 @@ fn a_spelling_is_matched_and_forwarded_in_the_spelling_of_the_template() {
         (Express, Method::POST, "/orders/aB/cancel", "Cancel", vec!["aB"], "/orders/aB/Cancel"),
         (Express, Method::GET, "/orders/a.b", "follow", vec!["a.b"], "/orders/a.b"),
         (Express, Method::GET, "/orders/17;v", "follow", vec!["17;v"], "/orders/17;v"),
-        (Express, Method::GET, "/PLAIN/1/", "plain", vec!["1"], "/PLAIN/1/"),
+        // Nothing reads the parameters of a route without a workflow.
+        (Express, Method::GET, "/PLAIN/1/", "plain", vec![], "/PLAIN/1/"),
         (Tomcat, Method::GET, "/orders;a/17;jsessionid=x", "follow", vec!["17"], "/orders;a/17;jsessionid=x"),
         (Tomcat, Method::GET, "/x/..;/orders/17", "follow", vec!["17"], "/orders/17"),
         (Tomcat, Method::GET, "/orders/17.json", "follow", vec!["17.json"], "/orders/17.json"),

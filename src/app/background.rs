@@ -43,6 +43,7 @@ pub(super) async fn reload(
     listeners: ListenersInForce,
     reload_status: Arc<ReloadStatus>,
     requests: Arc<ReloadRequests>,
+    reload_lock: Arc<tokio::sync::Mutex<()>>,
     mut readings: mpsc::Receiver<Reading>,
 ) {
     let (mut to_retry, mut since) = (None, Instant::now());
@@ -53,7 +54,16 @@ pub(super) async fn reload(
         };
         let Some(Reading { change, asked }) = reading else { return requests.close() };
         to_retry = None;
+        let lock = reload_lock.try_lock();
         let outcome = match change {
+            FilesChange::Loaded(loaded) if lock.is_err() => {
+                let text = "another process takes over from this one (`serve --succeed`) and puts these files in force \
+                            itself";
+                tracing::warn!("new flag files are not put in force: {text}");
+                reload_status.record_failure(text.to_owned());
+                to_retry = Some(Reading { change: FilesChange::Loaded(loaded), asked });
+                Reloaded::NotRecorded(text.to_owned())
+            }
             FilesChange::Loaded(loaded) => match put_in_force(&parts, &loaded, &reload_status).await {
                 Ok(flips) => {
                     listeners.replace(&loaded.setup.settings);

@@ -32,6 +32,9 @@ pub(super) struct Front {
     pub forwarding: Arc<ArcSwap<Forwarding>>,
     pub tls: TlsInForce,
     pub access_log: Option<Arc<AccessLog>>,
+    /// Held by whoever puts new files in force, and while a successor takes over: it knows the files that were in force
+    /// when that began, and would serve the requests of newer routes without their states.
+    pub reload_lock: Arc<tokio::sync::Mutex<()>>,
     /// The addresses of the proxy.
     pub listen: Vec<SocketAddr>,
     /// Closes the proxy's listeners.
@@ -92,6 +95,7 @@ impl Front {
             forwarding,
             tls,
             access_log,
+            reload_lock: Arc::default(),
             listen,
             close,
             worker_runtimes,

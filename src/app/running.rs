@@ -72,7 +72,8 @@ impl Successors {
                 workflow_requests: flags.load().workflow_requests(),
             })
         };
-        Some(Self { answering: tokio::spawn(predecessor::answer(socket, offer, found)), accepting })
+        let answering = predecessor::answer(socket, offer, front.reload_lock.clone(), found);
+        Some(Self { answering: tokio::spawn(answering), accepting })
     }
 
     /// Answers no more. The socket is removed when this returns.

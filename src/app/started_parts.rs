@@ -163,6 +163,7 @@ impl StartingParts<'_> {
             ListenersInForce { tls: front.tls.clone(), forwarding: front.forwarding.clone() },
             reload_status,
             reload_requests,
+            front.reload_lock.clone(),
             readings,
         )));
         tasks.push(engine.spawn(reopen_on_signal(signals.reopens, front.access_log.clone())));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 
 use super::channel::{Channel, Messages};
@@ -32,12 +32,17 @@ pub(in crate::app) struct Successor {
     _only: Only,
 }
 
-/// Stands for the one successor that a process has.
-struct Only(Arc<AtomicBool>);
+/// Stands for the one successor that a process has. While it exists, no new files come in force.
+struct Only {
+    has_successor: Arc<AtomicBool>,
+    files: Option<OwnedMutexGuard<()>>,
+}
 
 impl Drop for Only {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        // Freed before another successor may come, which waits for it.
+        drop(self.files.take());
+        self.has_successor.store(false, Ordering::Release);
     }
 }
 
@@ -54,10 +59,13 @@ impl Successor {
     }
 }
 
-/// Answers processes that want to succeed this one; those that accept come to `accepting`. Ends with the task.
+/// Answers processes that want to succeed this one; those that accept come to `accepting`. Whoever puts new files in
+/// force holds `reload_lock`: a successor has it too, because it knows the files of the time of the offer. Ends with the
+/// task.
 pub(in crate::app) async fn answer(
     socket: ControlSocket,
     offer: impl Fn() -> io::Result<Offer> + Send + Sync + 'static,
+    reload_lock: Arc<Mutex<()>>,
     accepting: mpsc::Sender<Successor>,
 ) {
     let (offer, has_successor) = (Arc::new(offer), Arc::new(AtomicBool::new(false)));
@@ -71,8 +79,9 @@ pub(in crate::app) async fn answer(
             }
         };
         let (offer, has_successor, accepting) = (offer.clone(), has_successor.clone(), accepting.clone());
+        let reload_lock = reload_lock.clone();
         tokio::spawn(async move {
-            match prepare(stream, &*offer, has_successor).await {
+            match prepare(stream, &*offer, has_successor, reload_lock).await {
                 Ok(successor) => drop(accepting.send(successor).await),
                 Err(error) => tracing::warn!(%error, "no successor: this process goes on"),
             }
@@ -85,6 +94,7 @@ async fn prepare(
     stream: UnixStream,
     offer: &(impl Fn() -> io::Result<Offer> + Send + Sync),
     has_successor: Arc<AtomicBool>,
+    reload_lock: Arc<Mutex<()>>,
 ) -> io::Result<Successor> {
     check_user(&stream)?;
     let mut channel = Channel::new(stream);
@@ -104,7 +114,9 @@ async fn prepare(
         timeout(ANSWER_MAX, channel.send(&Message::Refused { why: why.clone() })).await??;
         return Err(io::Error::other(why));
     }
-    let only = Only(has_successor);
+    let mut only = Only { has_successor, files: None };
+    let reloading = || io::Error::new(io::ErrorKind::TimedOut, "new files were being put in force");
+    only.files = Some(timeout(ANSWER_MAX, reload_lock.lock_owned()).await.map_err(|_| reloading())?);
     let Offer { sockets, workflow_requests } = offer()?;
     let (sockets, listeners): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
     let workflow_requests = workflow_requests.iter().map(OfferedMatch::from).collect();

@@ -201,7 +201,19 @@ impl ProblemDocument {
         }
     }
 
-    /// Whether this is one of the problems above: the engine has the same request.
+    /// Under the request's keys both arms took requests by earlier files.
+    pub fn held_by_both_arms() -> Self {
+        Self {
+            title: "The retry key was used before, for requests of both arms".into(),
+            detail: "By earlier flag files, legacy took a request with this retry key and the engine another one, and it \
+                     is not known which of them this one repeats. Nothing was done for this one: ask for the outcome of \
+                     the first, or send it under another key if it is new."
+                .into(),
+            ..Self::held_under_another_credential()
+        }
+    }
+
+    /// Whether this is one of the problems above: an arm has the same request.
     pub fn is_retry_key_taken(&self) -> bool {
         self.kind == Self::HELD
     }

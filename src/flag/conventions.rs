@@ -5,12 +5,12 @@
 //! a route with a workflow may be concerned (`resolve`), and other spellings are other paths; `check` warns of those.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::path::Unusual;
 
 /// Whether two spellings lead to the same place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Spelling {
     /// They do.
@@ -20,7 +20,7 @@ pub enum Spelling {
 }
 
 /// What a service does with parameters or a suffix of a segment before it looks for the route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Addition {
     /// It ignores it.
@@ -30,7 +30,7 @@ pub enum Addition {
 }
 
 /// What is done with a path that a second decoding would lead to a route with a workflow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DoubleEncoding {
     /// It gets 400.
@@ -40,7 +40,8 @@ pub enum DoubleEncoding {
 }
 
 /// How a service reads paths. `None`: its files do not say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PathConventions {
     /// `/orders/` and `/orders`.
     pub trailing_slash: Option<Spelling>,
@@ -138,11 +139,24 @@ impl PathConventions {
         settled
     }
     /// The conventions by which a route of this service matches. A strict route matches only as it is written.
-    pub(super) fn of_route(&self, is_strict: bool) -> Self {
+    pub fn of_route(&self, is_strict: bool) -> Self {
         match is_strict {
             true => Self { strict: true, ..Self::default() },
             false => Self { strict: false, ..*self },
         }
+    }
+    /// Whether the files say nothing.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+    /// Whether a route matches the same paths by these conventions as by others.
+    pub fn match_alike(&self, other: &Self) -> bool {
+        let matched = |conventions: &Self| {
+            let Self { trailing_slash: _, case: _, parameters: _, suffix: _, decode_twice: _, strict } = conventions;
+            let slash_and_case = (conventions.ignores_trailing_slash(), conventions.ignores_case());
+            (slash_and_case, conventions.strips_parameters(), conventions.strips_suffix(), *strict)
+        };
+        matched(self) == matched(other)
     }
     /// Those by which a strict route finds the spellings that some server could take for it.
     pub(super) fn loosest() -> Self {

@@ -10,10 +10,11 @@ use std::collections::HashMap;
 use http::Method;
 use http::header::{HOST, HeaderName};
 
+use super::conventions::PathConventions;
 use super::hashes::HashKeys;
 use super::matcher::{Matcher, Params};
-use super::path::match_key;
 use super::retry::EarlierScope;
+use super::route_groups::find_by;
 use super::{RequestFacts, RetryKeys, RouteMatch};
 use crate::names::RouteId;
 
@@ -44,9 +45,9 @@ impl EarlierScopes {
         }
         let own = self.by_route.get(route).into_iter().flatten();
         let own = own.filter_map(|scope| Some((scope.times, salts.earlier_retry_keys(scope, facts)?)));
-        let (host, path) = (facts.headers.get(HOST).and_then(|host| host.to_str().ok()), match_key(facts.path));
+        let host = facts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let moved = self.reassigned.iter().filter_map(|moved| {
-            let params = moved.find(facts.method, host, &path, facts.now_s)?;
+            let params = moved.find(facts.method, host, facts.path, facts.now_s)?;
             let keys = salts.earlier_retry_keys(&moved.scope, &RequestFacts { params: &params, ..*facts })?;
             Some((moved.scope.times, keys))
         });
@@ -75,9 +76,8 @@ impl EarlierScopes {
         path: &str,
         now_s: i64,
     ) -> Option<(usize, Params)> {
-        let path = match_key(path);
         let mut all = self.reassigned.iter().enumerate();
-        all.find_map(|(index, moved)| Some((index, moved.find(method, host, &path, now_s)?)))
+        all.find_map(|(index, moved)| Some((index, moved.find(method, host, path, now_s)?)))
     }
 }
 
@@ -87,26 +87,32 @@ pub struct ReassignedRequests {
     pub route: RouteId,
     /// Which requests.
     pub matches: RouteMatch,
+    /// How the route's service read their paths.
+    paths: PathConventions,
     matcher: Matcher,
     scope: EarlierScope,
 }
 
 impl ReassignedRequests {
-    /// The requests that a route matched, and the scope of their keys.
-    pub fn new(route: RouteId, matches: RouteMatch, scope: EarlierScope) -> Self {
-        Self { route, matcher: Matcher::of([&matches]), matches, scope }
+    /// The requests that a route matched by the conventions of its service, and the scope of their keys.
+    pub fn new(route: RouteId, matches: RouteMatch, paths: PathConventions, scope: EarlierScope) -> Self {
+        Self { route, matcher: Matcher::with_conventions([&matches], &paths), matches, paths, scope }
     }
 
-    /// The requests of a route of another process, under whose keys nothing is looked up here.
+    /// The requests of a route of another process, under whose keys nothing is looked up here. How its service reads
+    /// paths is not known here: every spelling that some service could take for one of these is one.
     pub(super) fn without_keys(matches: RouteMatch) -> Self {
-        Self::new("succession".into(), matches, EarlierScope::without_keys())
+        Self::new("succession".into(), matches, PathConventions::loosest(), EarlierScope::without_keys())
     }
 
-    /// The path parameters of a request; `key` is its path after [`match_key`]. `None` if the request is not one of
-    /// these, or if a retry of one can no longer come.
-    fn find(&self, method: &Method, host: Option<&str>, key: &str, now_s: i64) -> Option<Params> {
-        let index = self.may_come(now_s).then(|| self.matcher.find(method, host, key)).flatten()?;
-        Some(self.matcher.params(index, key))
+    /// The path parameters of a request. `None` if the request is not one of these, or if a retry of one can no longer
+    /// come.
+    fn find(&self, method: &Method, host: Option<&str>, path: &str, now_s: i64) -> Option<Params> {
+        if !self.may_come(now_s) {
+            return None;
+        }
+        let (index, values) = find_by(&self.matcher, &self.paths, method, host, path)?;
+        Some(self.matcher.params(index, &values))
     }
 
     /// Whether a retry of one of these may still come.

@@ -42,13 +42,8 @@ pub type Params = Vec<(Arc<str>, String)>;
 pub type Hit<'k> = (usize, Cow<'k, str>);
 
 impl Matcher {
-    /// The matcher of routes with these matches, which match only as they are written. Of routes with equal shape the
-    /// first wins; the check of the files refuses such routes.
-    pub fn of<'a>(all: impl IntoIterator<Item = &'a RouteMatch, IntoIter: Clone>) -> Self {
-        Self::with_conventions(all, &PathConventions::default())
-    }
-
-    /// As [`Self::of`], with templates in the form that the conventions of a service give them.
+    /// The matcher of routes with these matches, in the form that the conventions of a service give them. Of routes
+    /// with equal shape the first wins; the check of the files refuses such routes.
     pub fn with_conventions<'a>(
         all: impl IntoIterator<Item = &'a RouteMatch, IntoIter: Clone>,
         conventions: &PathConventions,

@@ -107,6 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::flag::PathConventions;
     use crate::flag::matcher::Matcher;
 
     fn some_match() -> impl Strategy<Value = RouteMatch> {
@@ -126,7 +127,7 @@ mod tests {
 
     /// The index of the route that gets a request.
     fn found(matches: &[&RouteMatch], method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
-        Matcher::of(matches.iter().copied()).find(method, host, path)
+        Matcher::with_conventions(matches.iter().copied(), &PathConventions::default()).find(method, host, path)
     }
 
     proptest! {

@@ -190,7 +190,7 @@ impl RouteGroup {
 }
 
 /// Finds a route of a matcher that was built with these conventions.
-fn find_by<'p>(
+pub(super) fn find_by<'p>(
     matcher: &Matcher,
     conventions: &PathConventions,
     method: &Method,

@@ -1,5 +1,5 @@
-//! Requests that new files take from a route with a workflow: the route is removed, loses its workflow or matches other
-//! requests, or a new route wins over it. Retries of these requests are looked up under the keys of that route, to
+//! Requests that new files take from a route with a workflow: the route is removed, loses its workflow or matches
+//! other requests, its service reads paths in another way (`paths:`), or a new route wins over it. Retries of these requests are looked up under the keys of that route, to
 //! whichever route they go now.
 //!
 //! Always true: as long as a retry may come, it is looked up under the match and the scopes that were in force when its
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::flag::{EarlierTimes, ReassignedRequests, Route, RouteMatch};
+use crate::flag::{EarlierTimes, PathConventions, ReassignedRequests, Route, RouteMatch};
 use crate::limits::MOVED_REQUESTS_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedMatch, ReplacedScope, RetryScopes};
@@ -34,16 +34,17 @@ pub(super) fn add(
     for (id, stored) in &mut known {
         let Some((scope, matches)) = stored.present.clone().zip(matches(stored)) else { continue };
         let successor = routes.iter().find(|route| route.ids().any(|own| own == id));
-        let has_all = successor
-            .is_some_and(|route| route.workflow.is_some() && route.matches.normal_form() == matches.normal_form());
+        let has_all =
+            successor.is_some_and(|route| route.workflow.is_some() && has_same_requests(stored, &matches, route));
         let is_taken = |new: &&RouteMatch| new.overlaps(&matches) && new.wins_over(&matches);
         if has_all && !new.iter().any(is_taken) {
             continue;
         }
         let scopes = [ReplacedScope { scope, at: now }].into_iter().chain(stored.earlier.iter().cloned());
-        let text = matches.to_string();
+        let (text, paths) = (matches.to_string(), stored.paths.unwrap_or_default());
         stored.reassigned.extend(scopes.map(|ReplacedScope { scope, at }| ReplacedMatch {
             matches: text.clone(),
+            paths,
             scope,
             at,
         }));
@@ -65,7 +66,10 @@ pub(super) fn prune(reassigned: &mut Vec<ReplacedMatch>, may_come: impl Fn(Times
     reassigned.sort_by_key(|replaced| Reverse(replaced.at));
     let mut remaining: Vec<ReplacedMatch> = Vec::new();
     for replaced in reassigned.drain(..) {
-        let is_known = remaining.iter().any(|other| other.matches == replaced.matches && other.scope == replaced.scope);
+        let is_same = |other: &ReplacedMatch| {
+            (&other.matches, &other.paths, &other.scope) == (&replaced.matches, &replaced.paths, &replaced.scope)
+        };
+        let is_known = remaining.iter().any(is_same);
         if !is_known && may_come(replaced.at) {
             remaining.push(replaced);
         }
@@ -93,7 +97,19 @@ pub(super) fn sources<'a>(
 /// # Errors
 /// Another version stored it, and this one cannot read it.
 pub(super) fn parse(route: &RouteId, moved: &ReplacedMatch, times: EarlierTimes) -> Result<ReassignedRequests, String> {
-    Ok(ReassignedRequests::new(route.clone(), moved.matches.parse()?, moved.scope.parse_earlier(times)?))
+    let (matches, scope) = (moved.matches.parse()?, moved.scope.parse_earlier(times)?);
+    Ok(ReassignedRequests::new(route.clone(), matches, moved.paths, scope))
+}
+
+/// Whether a route matches the requests that it matched before: by the same template, read in the same way.
+pub(super) fn has_same_requests(stored: &RetryScopes, matches: &RouteMatch, route: &Route) -> bool {
+    let read_alike = stored.paths.is_none_or(|paths| paths.match_alike(&conventions(route)));
+    matches.normal_form() == route.matches.normal_form() && read_alike
+}
+
+/// How the service of a route reads paths.
+pub(super) fn conventions(route: &Route) -> PathConventions {
+    route.legacy.paths.of_route(route.strict_paths)
 }
 
 /// The stored match of a route, parsed.

@@ -50,6 +50,7 @@ pub(super) fn after_files(
         let mut scopes = RetryScopes {
             present: route.workflow.is_some().then(|| RetryScope::of(route)),
             matches: Some(route.matches.to_string()),
+            paths: Some(reassigned_requests::conventions(route)),
             reads_only: declared.read_only.contains(&route.id),
             window_s: route.workflow.is_some().then_some(window.as_secs()),
             has_force: Some(route.force.is_some()),
@@ -134,7 +135,7 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
 /// Whether a route matches the requests that it matched before. Rows of an earlier version do not say which those were.
 fn has_matched(was: &RetryScopes, route: &Route) -> bool {
     let Some(text) = &was.matches else { return true };
-    text.parse::<RouteMatch>().is_ok_and(|matches| matches.normal_form() == route.matches.normal_form())
+    text.parse().is_ok_and(|matches| reassigned_requests::has_same_requests(was, &matches, route))
 }
 
 /// Whether the earlier scope has the same `retry_key` as the present one. If not, legacy may have served requests that
@@ -186,6 +187,7 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         since,
         reassigned,
         matches: _,
+        paths: _,
         reads_only: _,
         window_s: _,
         has_force: _,
@@ -215,6 +217,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         reassigned,
         dropped_reasons,
         matches: _,
+        paths: _,
         reads_only: _,
         window_s: _,
         has_force: _,

@@ -14,7 +14,7 @@ use super::retry_keys::{self, KnownFirstTry};
 use super::upload::Upload;
 use super::wait::Phase;
 use crate::exchange::{KnownBody, LegacyTake, ProblemDocument, request_digest};
-use crate::flag::{Arm, Decision, EngineWork, RequestFacts, RouteFlag, SkipReason, State, could_be_live};
+use crate::flag::{Arm, Decision, EngineReason, EngineWork, RequestFacts, RouteFlag, SkipReason, State, could_be_live};
 
 /// A request of a route with a workflow, of which no arm has begun anything.
 pub(super) struct KeyedRequest<'a> {
@@ -44,12 +44,16 @@ impl KeyedRequest<'_> {
         let affinity = &*proxied.client.shared.affinity;
         // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
         // for the engine is changed if legacy took the first try, one for legacy if the engine of another process did.
-        if first_try.arm.is_none() {
-            match &self.for_new {
-                Decision::Engine { .. } => first_try.ask_store_about_legacy(affinity).await,
-                Decision::Legacy { .. } => first_try.ask_store_about_other_engines(affinity).await,
-                Decision::Nobody { .. } => {}
+        match (first_try.arm, &self.for_new) {
+            (None, Decision::Engine { .. }) | (Some(Arm::Engine), _) => {
+                first_try.ask_store_about_legacy(affinity).await
             }
+            (None, Decision::Legacy { .. }) => first_try.ask_store_about_other_engines(affinity).await,
+            (None, Decision::Nobody { .. }) | (Some(Arm::Legacy), _) => {}
+        }
+        let is_pinned = matches!(self.for_new, Decision::Engine { reason: EngineReason::Pin, .. });
+        if first_try.is_contradictory && !is_pinned {
+            return Err(self.refused_as_held(self.for_new.rung(), ProblemDocument::held_by_both_arms()));
         }
         // The engine may have a request with this key under another credential. Only the body tells whether it is this
         // one.

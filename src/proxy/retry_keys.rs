@@ -144,6 +144,9 @@ pub(super) struct KnownFirstTry {
     /// That legacy took it is known only from the key that all verified callers share. So what legacy took may be a
     /// request of another caller, and the engine may have this one.
     pub may_be_of_another_caller: bool,
+    /// Under one of its keys legacy took a request, and under another one the engine did: files made one route of
+    /// several, or exchanged their requests, and which of the two was its first try is not known.
+    pub is_contradictory: bool,
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
@@ -173,6 +176,7 @@ impl KnownFirstTry {
             this_engine_may_have_it: false,
             is_stored: false,
             may_be_of_another_caller: false,
+            is_contradictory: false,
             present,
             earlier,
             any_caller: Vec::new(),
@@ -188,10 +192,7 @@ impl KnownFirstTry {
         let mut perhaps_in_engine = Vec::new();
         for keys in found.all().collect::<Vec<_>>() {
             match affinity.remembered(&keys.scoped) {
-                Remembered::TakenBy(arm) => {
-                    found.set_taken(keys, arm);
-                    return found;
-                }
+                Remembered::TakenBy(arm) => found.set_taken(keys, arm),
                 Remembered::Unknown => {
                     found.this_engine_may_have_it = true;
                     perhaps_in_engine.push(keys);
@@ -231,7 +232,8 @@ impl KnownFirstTry {
         self.ask_store(affinity, perhaps.into_iter().map(|(keys, _)| keys).collect()).await;
     }
 
-    /// Asks the store whether legacy took it before this process started: needed only if the engine is to answer.
+    /// Asks the store whether legacy took it before this process started: needed only if the engine is to answer, also
+    /// because it took a request under another key.
     pub(super) async fn ask_store_about_legacy(&mut self, affinity: &dyn Affinity) {
         let keys = std::mem::take(&mut self.not_in_engine);
         if !self.reads_only {
@@ -252,20 +254,27 @@ impl KnownFirstTry {
                     }
                 }
                 Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: false }) => {
+                    if std::mem::take(&mut self.may_be_of_another_caller) {
+                        self.arm = None; // what is known now is certain
+                    }
+                    let is_first = self.arm.is_none();
                     self.set_taken(keys, arm);
-                    self.may_be_of_another_caller = false;
+                    if !is_first {
+                        continue;
+                    }
                     // If this process remembers it as legacy's, the answer may come from memory alone, and the key may
                     // be neither in the store nor in the file. Then it counts as not stored, so that it is taken and
                     // noted again.
                     let legacy_keys = [Some(keys.scoped), keys.any_caller].into_iter().flatten();
                     let is_remembered = |key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy);
                     self.is_stored = arm == Arm::Legacy && !legacy_keys.into_iter().any(is_remembered);
-                    self.is_unknown = false;
-                    return;
                 }
                 Ok(FoundTry { arm: None, .. }) => {}
                 Err(ArmUnknown) => self.is_unknown = true,
             }
+        }
+        if self.arm.is_some() && !self.may_be_of_another_caller {
+            self.is_unknown = false;
         }
     }
 
@@ -277,9 +286,13 @@ impl KnownFirstTry {
         EarlierKeys { keys, files_version }
     }
 
+    /// The first one that is found counts: the present keys come first, then those of the newest files.
     fn set_taken(&mut self, keys: RetryKeys, arm: Arm) {
         let counts = arm == Arm::Engine || !self.reads_only;
-        (self.keys, self.arm) = (Some(keys), counts.then_some(arm));
+        self.is_contradictory |= counts && self.arm.is_some_and(|other| other != arm);
+        if self.arm.is_none() {
+            (self.keys, self.arm) = (Some(keys), counts.then_some(arm));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::flag::RetryScope;
+use crate::flag::{PathConventions, RetryScope};
 
 /// The scope of a route's retry keys, and the scopes before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct RetryScopes {
     /// if an earlier version read the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<String>,
+    /// How the route's service reads paths in these files; `None` as `matches`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathConventions>,
     /// Whether the route's workflow in the files that were read last has only `read` steps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads_only: bool,
@@ -92,6 +95,9 @@ pub struct ReplacedScope {
 pub struct ReplacedMatch {
     /// Which requests, as text.
     pub matches: String,
+    /// How the route's service read their paths.
+    #[serde(default, skip_serializing_if = "PathConventions::is_default")]
+    pub paths: PathConventions,
     /// The scope.
     pub scope: RetryScope,
     /// When they were taken, or when the scope was replaced if that was before.

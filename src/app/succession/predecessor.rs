@@ -60,8 +60,8 @@ impl Successor {
 }
 
 /// Answers processes that want to succeed this one; those that accept come to `accepting`. Whoever puts new files in
-/// force holds `reload_lock`: a successor has it too, because it knows the files of the time of the offer. Ends with the
-/// task.
+/// force holds `reload_lock`: a successor has it too, because it knows the files of the time of the offer. Ends with
+/// the task.
 pub(in crate::app) async fn answer(
     socket: ControlSocket,
     offer: impl Fn() -> io::Result<Offer> + Send + Sync + 'static,

@@ -172,7 +172,8 @@ fn requests_that_came_under_a_route_by_earlier_files_are_resolved_or_refused_whi
     let gone = route("gone", Method::POST, "/gone");
     let times = EarlierTimes { first_tries_until_s: 10, retries_until_s: 20 };
     let scope = RetryScope::of(&gone).parse_earlier(times).unwrap();
-    let reassigned = vec![ReassignedRequests::new("gone".into(), gone.matches, scope)];
+    let reassigned =
+        vec![ReassignedRequests::new("gone".into(), gone.matches, PathConventions::of(Framework::Express), scope)];
     let set = shop().with_earlier_scopes(Arc::new(EarlierScopes { reassigned, ..EarlierScopes::default() }));
     let resolve = |raw: &'static str, now_s: i64| {
         let resolved = set.resolve(&Method::POST, None, raw, || now_s)?;
@@ -180,6 +181,8 @@ fn requests_that_came_under_a_route_by_earlier_files_are_resolved_or_refused_whi
     };
     assert_eq!(resolve("/gone", 0), Ok((true, "/gone".into())));
     assert_eq!(resolve("/x/../gone", 0), Ok((true, "/gone".into())));
+    assert_eq!(resolve("/Gone/", 0), Ok((true, "/Gone/".into())), "the same to the service at that time");
+    assert_eq!(resolve("/Gone/", 20), Ok((false, "/Gone/".into())));
     for raw in ["//gone", "/gone;v", "/x/..;/gone", "/%2567one"] {
         assert_eq!(resolve(raw, 0), Err(PathRefusal::Ambiguous), "{raw}");
         assert_eq!(resolve(raw, 20), Ok((false, raw.into())), "{raw}");

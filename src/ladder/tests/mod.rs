@@ -23,6 +23,7 @@ mod renamed_back;
 mod renames;
 mod scopes;
 mod shares;
+mod spellings;
 mod unknown_keys;
 mod unrecorded_flips;
 

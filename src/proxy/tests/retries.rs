@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says, flag_set};
 use crate::exchange::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmUnknown, ComparisonOutcome, LEGACY_TOOK_FIRST_TRY,
-    ProblemDocument, Served,
+    ProblemDocument, Remembered, Served,
 };
 use crate::expression::{Expression, Template};
 use crate::flag::{Arm, Cohort, EarlierScopes, EarlierTimes, Freeze, RetryScope, Route, SkipReason, State};
@@ -215,6 +215,27 @@ async fn a_request_that_comes_later_is_not_taken_under_a_key_that_only_earlier_f
         assert_eq!(after.ask(keyed).await.status(), 201, "{state}");
         assert!(key_of_engine(&after).is_some(), "{state}");
     }
+}
+
+/// Files may make one route of several, or exchange their requests, and a client may use one key for both.
+#[tokio::test]
+async fn a_request_under_whose_keys_both_arms_took_requests_is_refused() {
+    let keyed =
+        "POST /orders HTTP/1.1\r\nHost: a\r\nX-Request-Id: r\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    let origin = Origin::always_answers(OK).await;
+    let (of_legacy, of_engine) = (Remembered::TakenBy(Arm::Legacy), Remembered::TakenBy(Arm::Engine));
+    for state in [State::Off, State::Dark, State::Live] {
+        let before = Rig::new(&origin, at(state)).await;
+        for remembered in [[of_legacy, of_engine], [of_engine, of_legacy]] {
+            let after = after_another_retry_key(&origin, state, &before, 0).await;
+            after.fakes.remembered_next.lock().unwrap().extend(remembered);
+            let refused = after.ask(keyed).await;
+            assert_eq!(refused.status(), 409, "{state}");
+            assert!(refused.text().contains("it is not known which of them"), "{}", refused.text());
+            assert!(after.fakes.asked.lock().unwrap().is_empty(), "{state}: the engine");
+        }
+    }
+    assert!(origin.requests().is_empty(), "and legacy were not asked");
 }
 
 /// The first try may still be uploading, decided by earlier files: it finds the retry under the key that both have.

@@ -42,6 +42,8 @@ pub struct Fakes {
     pub answers: Mutex<VecDeque<ArmReply>>,
     pub owner: Mutex<Option<Owner>>,
     pub first_try: Mutex<Option<Result<Option<Arm>, ArmUnknown>>>,
+    /// What is remembered of the next keys that are looked up, before `first_try` counts.
+    pub remembered_next: Mutex<VecDeque<Remembered>>,
     pub keys_of_legacy: Mutex<Vec<RetryKey>>,
     pub engine_owns: AtomicBool,
     /// The engine takes the key between the lookup and the decision.
@@ -126,6 +128,9 @@ impl Affinity for Fakes {
         self.engine_owns.load(SeqCst)
     }
     fn remembered(&self, _key: &RetryKey) -> Remembered {
+        if let Some(next) = self.remembered_next.lock().unwrap().pop_front() {
+            return next;
+        }
         match *self.first_try.lock().unwrap() {
             Some(Ok(Some(Arm::Engine))) => Remembered::TakenBy(Arm::Engine),
             Some(Err(ArmUnknown)) => Remembered::NotEngineHere,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::compare::{Difference, DifferenceKind};
-use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
+use crate::flag::{Framework, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
     DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord,
     LiveBasis, Overridden, PutFlips, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
@@ -149,6 +149,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     };
     let at = Timestamp::from_second(7).unwrap();
     let earlier = vec![ReplacedScope { scope: scope("x-b"), at }];
+    let paths = PathConventions::of(Framework::Express);
     let retry = |present| {
         let (earlier, matches) = (earlier.clone(), Some("POST /a".into()));
         Some(RetryScopes {
@@ -156,6 +157,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             earlier,
             newest_dropped: Some(at),
             matches,
+            paths: Some(paths),
             reads_only: true,
             window_s: Some(86_400),
             has_force: Some(true),
@@ -164,7 +166,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             accepted: Some(at),
             forced_cohorts: Some([("staff".into(), ForcedCohort { reason: "own people".into(), since: at })].into()),
             dropped_reasons: [("a pilot".into(), DroppedReason { since: at, at })].into(),
-            reassigned: vec![ReplacedMatch { matches: "POST /b".into(), scope: scope("x-c"), at }],
+            reassigned: vec![ReplacedMatch { matches: "POST /b".into(), paths, scope: scope("x-c"), at }],
         })
     };
     let follows = FollowedPath {

@@ -1,0 +1,33 @@
+//! Which spellings of a path belonged to a route by earlier files.
+
+use super::*;
+use crate::flag::{Framework, PathConventions};
+use crate::ladder::scopes::{self, Scopes};
+
+/// A spelling that the service is not said to take for the route any more belongs to no route now; its retries do.
+#[test]
+fn requests_in_spellings_that_new_files_tell_apart_are_looked_up() {
+    let reading = |paths: PathConventions| {
+        let service = Service { paths, ..Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]) };
+        let route = files(&[]).routes.into_iter().find(|route| route.id.as_str() == "bare").unwrap();
+        let routes = vec![Arc::new(Route { legacy: Arc::new(service), ..(*route).clone() })];
+        DeclaredFiles { routes, ..files(&[]) }
+    };
+    let (express, exact) = (PathConventions::of(Framework::Express), PathConventions::default());
+    let window = Duration::from_secs(86_400);
+    let at = |hours: i64| jiff::Timestamp::from_second(1_000_000 + hours * 3_600).unwrap();
+    let bare = RouteId::from("bare");
+    for (before, now) in [(express, exact), (exact, express)] {
+        let first = scopes::after_files(&Scopes::new(), &reading(before), false, at(0), window);
+        let same = scopes::after_files(&first, &reading(before), true, at(1), window);
+        assert!(same[&bare].reassigned.is_empty() && same[&bare].since.is_none());
+        let scopes = scopes::after_files(&same, &reading(now), true, at(2), window);
+        let [replaced] = &scopes[&bare].reassigned[..] else { panic!("{:?}", scopes[&bare].reassigned) };
+        assert_eq!((replaced.matches.as_str(), replaced.paths), ("POST /bare", before));
+        assert_eq!(scopes[&bare].since, Some(at(2)), "it may get requests of which no key was recorded");
+    }
+    // Files that an earlier version read do not say how paths were read.
+    let mut first = scopes::after_files(&Scopes::new(), &reading(express), false, at(0), window);
+    first.get_mut(&bare).unwrap().paths = None;
+    assert!(scopes::after_files(&first, &reading(express), true, at(1), window)[&bare].reassigned.is_empty());
+}

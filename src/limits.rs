@@ -60,6 +60,9 @@ pub const SERVICE_HTTP2_WINDOW_BYTES: u32 = 128 << 10;
 /// What is kept of a request's body that goes over HTTP/2, so that the request can be sent again if the service says
 /// that it has not processed it.
 pub const KEPT_BODY_BYTES_MAX: usize = 64 << 10;
+/// A request to the engine whose body is larger than this is parsed by the engine's threads and not by the one that
+/// serves its client, whose other connections would wait meanwhile.
+pub const PARSED_BY_CALLER_BYTES_MAX: usize = 64 << 10;
 /// An answer of the engine that is smaller than this is not compressed (`compress`): little would be saved.
 pub const COMPRESSED_BYTES_MIN: usize = 256;
 /// Interim replies (1xx) of legacy that wait until the client of one exchange gets them; more are dropped.

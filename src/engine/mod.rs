@@ -189,7 +189,7 @@ impl Engine {
         let core = self.core.clone();
         BoxCloneSyncService::new(tower::service_fn(move |request: ArmRequest| {
             let core = core.clone();
-            async move { Ok(arm_span::handle(core, request).await) }
+            async move { Ok(large_bodies::answer(core, request).await) }
         }))
     }
 

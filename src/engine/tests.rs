@@ -22,6 +22,7 @@ mod faulty_stores;
 mod files_versions;
 mod harness;
 mod keep_none;
+mod large_bodies;
 mod modes;
 mod one_arm;
 mod other_store_key;

@@ -158,6 +158,18 @@ impl PathConventions {
         };
         matched(self) == matched(other)
     }
+    /// Whether a route matches, or refuses, all paths by these conventions that it matches by others.
+    pub fn match_all_of(&self, other: &Self) -> bool {
+        self.strict
+            || [
+                (self.ignores_trailing_slash(), other.ignores_trailing_slash()),
+                (self.ignores_case(), other.ignores_case()),
+                (self.strips_parameters(), other.strips_parameters()),
+                (self.strips_suffix(), other.strips_suffix()),
+            ]
+            .into_iter()
+            .all(|(own, others)| own || !others)
+    }
     /// Those by which a strict route finds the spellings that some server could take for it.
     pub(super) fn loosest() -> Self {
         Self {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::family::{creator, family};
+use super::reassigned_requests::conventions;
 use crate::flag::{Arm, Family, Instance, PinKey, Route, RouteMatch, TemplateSegment};
 use crate::names::{RouteId, RunId};
 use crate::store::{FollowedPath, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
@@ -30,8 +31,8 @@ pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
         let others =
             routes.iter().filter(|other| !is_in_family(other) && takes_requests(&other.matches, &route.matches));
         let except = others.map(|other| other.matches.normal_form()).collect();
-        let (matches, param) = (route.matches.to_string(), param.clone());
-        Some((route.id.clone(), FollowedPath { family, matches, param, except }))
+        let (matches, paths, param) = (route.matches.to_string(), Some(conventions(route)), param.clone());
+        Some((route.id.clone(), FollowedPath { family, matches, paths, param, except }))
     };
     routes.iter().filter_map(follower).collect()
 }
@@ -215,7 +216,7 @@ fn check_requests(
     (pinned_under, owned): (&RouteId, OwnedInFamily),
     next: &[Arc<Route>],
 ) {
-    let FollowedPath { family, matches, param, except } = followed;
+    let FollowedPath { family, matches, paths, param, except } = followed;
     let Ok(matches) = matches.parse::<RouteMatch>() else {
         tracing::warn!(%route, matches, "the stored `match` of a follower cannot be read; its requests are not checked");
         return;
@@ -227,7 +228,9 @@ fn check_requests(
                 (Some(Instance::Follows { param, .. }), Some(TemplateSegment::Parameter(name))) => param == name,
                 _ => false,
             };
-            follows && follows_up(other, pinned_under, next) && other.matches.covers(&matches)
+            // Requests in a spelling that is told apart now would go to legacy.
+            let reads_as_many = paths.is_none_or(|paths| conventions(other).match_all_of(&paths));
+            follows && follows_up(other, pinned_under, next) && other.matches.covers(&matches) && reads_as_many
         })
         .collect();
     let legacy = "their requests would go to legacy, which does not know them";
@@ -238,7 +241,8 @@ fn check_requests(
         }
         let sentence = format!(
             "{}, and `{matches}`, by which `{route}` followed them up, no longer leads to a route that does: {legacy}. Keep \
-             that `match` and `key`, and make another path a route of its own, with the same workflow and `instance`",
+             that `match` and `key` and the `paths:` of its service, and make another path a route of its own, with the \
+             same workflow and `instance`",
             owned.sentence(pinned_under)
         );
         found.sentences.push((pinned_under.clone(), sentence));

@@ -7,11 +7,12 @@
 //! task executes the run.
 
 mod arm;
-pub(super) mod arm_span;
+mod arm_span;
 mod attach;
 pub(super) mod child;
 pub(super) mod explain;
 pub(super) mod follow;
+pub(super) mod large_bodies;
 mod methods;
 mod prepare;
 pub(super) mod prepared;

@@ -31,3 +31,21 @@ fn requests_in_spellings_that_new_files_tell_apart_are_looked_up() {
     first.get_mut(&bare).unwrap().paths = None;
     assert!(scopes::after_files(&first, &reading(express), true, at(1), window)[&bare].reassigned.is_empty());
 }
+
+/// Requests for instances of the engine in a spelling that is told apart would go to legacy, which does not know them.
+#[tokio::test]
+async fn followers_of_instances_of_the_engine_keep_their_spellings() {
+    let reading = |paths: PathConventions| {
+        let service = Service { paths, ..Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]) };
+        edited(files(&[]), "follow", |route| route.legacy = Arc::new(service))
+    };
+    let [express, rails, strict] = [Framework::Express, Framework::Rails, Framework::Strict].map(PathConventions::of);
+    let fixture = Fixture::open(reading(express)).await;
+    for narrower in [PathConventions::default(), rails] {
+        let sentences = fixture.orphans(&reading(narrower)).await.unwrap();
+        assert!(sentences.iter().any(|sentence| sentence.contains("the `paths:` of its service")), "{sentences:?}");
+    }
+    for harmless in [express, PathConventions { suffix: rails.suffix, ..express }, strict] {
+        assert_eq!(fixture.orphans(&reading(harmless)).await.unwrap(), Vec::<String>::new());
+    }
+}

@@ -172,6 +172,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     let follows = FollowedPath {
         family: vec!["a".into(), "older".into()],
         matches: "GET shop.test/orders/{id}".into(),
+        paths: Some(paths),
         param: "id".into(),
         except: vec!["GET /orders/new".into()],
     };

@@ -1,0 +1,33 @@
+//! Which threads work on a request of a client.
+//!
+//! The proxy's threads serve many connections each, and parsing a large body would delay all of them. Always true: such
+//! a request is answered by the engine's own threads; if its caller does not wait any more, no more work is done for it
+//! than if the caller's thread had worked on it.
+
+use std::future::pending;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::arm_span;
+use crate::engine::context::Core;
+use crate::exchange::{ArmReply, ArmRequest};
+use crate::limits::PARSED_BY_CALLER_BYTES_MAX;
+use crate::workflow::Mode;
+
+/// Answers a request. A rehearsed or dark one has no client, and is answered where it is asked.
+pub(in crate::engine) async fn answer(core: Arc<Core>, request: ArmRequest) -> ArmReply {
+    if request.mode != Mode::Real || request.request.body.len() <= PARSED_BY_CALLER_BYTES_MAX {
+        return arm_span::handle(core, request).await;
+    }
+    let runtime = core.process.runtime.clone();
+    match AbortOnDropHandle::new(runtime.spawn(arm_span::handle(core, request))).await {
+        Ok(reply) => reply,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime ends, and the process with it.
+            Err(_) => pending().await,
+        },
+    }
+}

@@ -34,6 +34,16 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long the store may take to record a set before the delay is logged and shown in the status.
 const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
 
+/// What readings of the files concern.
+pub(super) struct Reloads {
+    /// What is known of the last one.
+    pub status: Arc<ReloadStatus>,
+    /// Who asked for one.
+    pub requests: Arc<ReloadRequests>,
+    /// No files come in force while somebody else has it.
+    pub lock: Arc<tokio::sync::Mutex<()>>,
+}
+
 /// Puts valid sets in force and reports invalid ones, for as long as the files are watched. `files` are those in
 /// force.
 pub(super) async fn reload(
@@ -41,9 +51,7 @@ pub(super) async fn reload(
     started_with: Setup,
     files: Arc<ArcSwap<Loaded>>,
     listeners: ListenersInForce,
-    reload_status: Arc<ReloadStatus>,
-    requests: Arc<ReloadRequests>,
-    reload_lock: Arc<tokio::sync::Mutex<()>>,
+    Reloads { status: reload_status, requests, lock: reload_lock }: Reloads,
     mut readings: mpsc::Receiver<Reading>,
 ) {
     let (mut to_retry, mut since) = (None, Instant::now());

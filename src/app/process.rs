@@ -4,7 +4,7 @@
 //! process, that one goes on, or starts again.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,9 @@ impl App {
             true => successor::ask(&setup.settings.store).await?,
             false => None,
         };
+        // From the offer on no newer files come in force in the other process; those there may be newer than these.
+        let loaded = if asked.is_some() { read_again(loaded, &flags, &overrides)? } else { loaded };
+        let setup = &loaded.setup;
         let (front, opened, predecessor) = match asked {
             None => {
                 // The store first: a predecessor that is ending still has the addresses until it releases the store.
@@ -185,6 +188,19 @@ impl App {
 async fn open_store(setup: &Setup, engine: &Handle) -> anyhow::Result<OpenedStore> {
     let setup = setup.clone();
     engine.spawn(async move { OpenedStore::open(&setup).await }).await?
+}
+
+/// The files as they are now, if they have changed since they were read.
+fn read_again(loaded: Arc<Loaded>, flags: &Path, overrides: &Overrides) -> anyhow::Result<Arc<Loaded>> {
+    let now = config::read(flags, overrides)?;
+    if now.hash == loaded.hash {
+        return Ok(loaded);
+    }
+    let (before, after) = (&loaded.setup.settings, &now.setup.settings);
+    if after.store != before.store || !before.settings_needing_restart(after).is_empty() {
+        anyhow::bail!("settings in the flag files have changed while this process started; start it again");
+    }
+    Ok(Arc::new(now))
 }
 
 /// Accepts on the sockets of the process that this one takes over from, and takes its store.

@@ -161,9 +161,7 @@ impl StartingParts<'_> {
             setup.clone(),
             files.clone(),
             ListenersInForce { tls: front.tls.clone(), forwarding: front.forwarding.clone() },
-            reload_status,
-            reload_requests,
-            front.reload_lock.clone(),
+            background::Reloads { status: reload_status, requests: reload_requests, lock: front.reload_lock.clone() },
             readings,
         )));
         tasks.push(engine.spawn(reopen_on_signal(signals.reopens, front.access_log.clone())));

@@ -86,7 +86,7 @@ impl OpenedStore {
     }
 }
 
-/// What holds a lock: the store and the files beside it.
+/// The store and the files beside it: this process has locked them.
 #[derive(Clone)]
 pub(super) struct LockedFiles {
     store: StoreHandle,

@@ -27,8 +27,8 @@ use crate::store::SqliteStore;
 use crate::telemetry;
 use crate::traces;
 
-/// How often a process looks whether the store of a predecessor that is gone is free.
-const FREE_STORE_LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// The interval of checks whether the store of a predecessor that is gone is free.
+const FREE_STORE_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a successor that is lost may have the store beyond `drain_ms`.
 const LOST_SUCCESSOR_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -227,6 +227,6 @@ async fn take_store(setup: &Setup, engine: &Handle, releasing: &mut Releasing) -
 async fn store_is_free(setup: &Setup) {
     let StoreUrl::Sqlite(path) = &setup.settings.store else { return };
     while SqliteStore::is_in_use(path) {
-        tokio::time::sleep(FREE_STORE_LOOK_PAUSE).await;
+        tokio::time::sleep(FREE_STORE_POLL_INTERVAL).await;
     }
 }

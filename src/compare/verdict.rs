@@ -69,12 +69,12 @@ pub struct Difference {
 
 /// The longest value that is stored and shown of a difference.
 const VALUE_BYTES_MAX: usize = 512;
-/// How the engine's side of an assert begins that cannot be evaluated; the error follows.
+/// Start of the engine's side of an assert that cannot be evaluated; the error follows.
 pub(super) const CANNOT_BE_EVALUATED: &str = "cannot be evaluated: ";
 
 impl Difference {
-    /// As it is stored and shown: each value masked as a whole, and then cut. A comparison gives the values whole, so
-    /// that none is cut before it is masked.
+    /// Masks each value as a whole, then cuts it, so that no part of a secret is left. To be called once, before the
+    /// difference is stored or shown.
     pub fn show(&mut self, mask: impl Fn(&str) -> String) {
         for value in [&mut self.legacy, &mut self.engine].into_iter().flatten() {
             *value = masked_and_cut(value, &mask, LengthMax::Bytes(VALUE_BYTES_MAX));

@@ -1,5 +1,5 @@
-//! What keeps a route or a cohort below its requested state although no gate is asked: retries may come that the engine
-//! would perform a second time, or a share has lost its `key`.
+//! Limits on a route or a cohort that do not come from the conditions of a gate: its requests may be retries that the
+//! engine would perform a second time, or a share has lost its `key`. Status shows them as `held by the gate`.
 
 use super::gate::Gate;
 use super::live_basis::is_changed;

@@ -146,7 +146,7 @@ impl KeyWriter {
     }
 
     /// After [`KeyWriter::end`]: waits until the file is unlocked. Returns whether that was in time.
-    pub(super) async fn released(&self, within: Duration) -> bool {
+    pub(super) async fn wait_until_released(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         // A write that hangs keeps this locked.
         while !self.file.try_lock().is_ok_and(|file| file.is_none()) {

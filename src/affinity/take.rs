@@ -248,7 +248,7 @@ impl StoreAffinity {
     }
 
     /// Waits until the keys of a request that legacy has are noted, or cannot be noted.
-    pub(super) async fn noted(&self, taken: Result<TakenRequest, LegacyTake>) -> LegacyTake {
+    pub(super) async fn wait_until_noted_all(&self, taken: Result<TakenRequest, LegacyTake>) -> LegacyTake {
         let TakenRequest { own, other, other_is_enough } = match taken {
             Ok(taken) => taken,
             Err(not_taken) => return not_taken,

@@ -140,7 +140,7 @@ impl App {
         front.accept();
         if let Some((mut releasing, began)) = predecessor {
             succession.note_succeeded(&releasing.party, began.elapsed());
-            releasing.started().await;
+            releasing.report_started().await;
         }
         let running = Running {
             front,
@@ -163,7 +163,7 @@ impl App {
     }
 
     /// Waits until the process has stopped, or is to start again; [`App::stopper`] stops it.
-    pub async fn ended(self) -> Ended {
+    pub async fn wait_until_ended(self) -> Ended {
         self.ended.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the task that stops the process panicked");
             Ended::Stopped
@@ -178,7 +178,7 @@ impl App {
     /// Stops accepting, lets requests, the shadow queue and runs finish within their bounds, and ends.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.ended().await;
+        self.wait_until_ended().await;
     }
 }
 
@@ -216,7 +216,7 @@ async fn take_over(
 
 /// Opens the store once the other process has released it, or is gone.
 async fn take_store(setup: &Setup, engine: &Handle, releasing: &mut Releasing) -> anyhow::Result<OpenedStore> {
-    if !releasing.released().await {
+    if !releasing.wait_until_released().await {
         // One that has broken off because it was told to stop still has the store until it ends.
         store_is_free(setup).await;
     }

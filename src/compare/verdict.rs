@@ -75,7 +75,7 @@ pub(super) const CANNOT_BE_EVALUATED: &str = "cannot be evaluated: ";
 impl Difference {
     /// Masks each value as a whole, then cuts it, so that no part of a secret is left. To be called once, before the
     /// difference is stored or shown.
-    pub fn show(&mut self, mask: impl Fn(&str) -> String) {
+    pub fn mask_and_cut(&mut self, mask: impl Fn(&str) -> String) {
         for value in [&mut self.legacy, &mut self.engine].into_iter().flatten() {
             *value = masked_and_cut(value, &mask, LengthMax::Bytes(VALUE_BYTES_MAX));
         }
@@ -94,7 +94,7 @@ impl Difference {
 pub struct Comparison {
     /// The verdict.
     pub verdict: Verdict,
-    /// Where they differ, the values neither masked nor cut ([`Difference::show`]); empty unless a mismatch.
+    /// Where they differ, the values neither masked nor cut ([`Difference::mask_and_cut`]); empty unless a mismatch.
     pub differences: Vec<Difference>,
     /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
     /// two texts were too long to align.
@@ -124,7 +124,7 @@ mod tests {
         let mut found = compare(&pair, &rules(draft), &BOUNDS, &|| false).unwrap().differences;
         found.iter_mut().for_each(|difference| {
             difference.hide_error_of_assert();
-            difference.show(|text| text.replace(SECRET, "***"));
+            difference.mask_and_cut(|text| text.replace(SECRET, "***"));
         });
         found
     }

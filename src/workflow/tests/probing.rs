@@ -216,7 +216,9 @@ fn a_retry_sends_a_probe_that_waits_at_once() {
     let attempt = harness.run.attempt(&"charge".into(), None, CallKind::Probe).unwrap().attempt;
     let step = plan.step(&"charge".into()).unwrap().0;
     let (result, part) = (status(429), CallKind::Probe);
-    harness.command(Command::Record { step, item: None, part, attempt, result, again: false, jitter: 1.0 }).unwrap();
+    harness
+        .command(Command::Record { step, item: None, part, attempt, result, may_be_repeat: false, jitter: 1.0 })
+        .unwrap();
     harness.perform_due();
     assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
     harness.give_command_by("ann", ControlCommand::Retry { step: Some("charge".into()) }).unwrap();

@@ -1,4 +1,6 @@
 //! Reads of due runs, commands, locks, messages and outbox rows, and of runs to purge.
+//!
+//! The names of tables and columns are explained in [`crate::store`].
 
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite};

@@ -88,7 +88,7 @@ impl AccessLog {
     pub async fn flush(&self, within: Duration) {
         let (report, reported) = oneshot::channel();
         let flushed = async {
-            let mut message = WriterMessage::Report(report);
+            let mut message = WriterMessage::Flush(report);
             while let Err(TrySendError::Full(back)) = self.messages.try_send(message) {
                 message = back;
                 sleep(FULL_PAUSE).await;

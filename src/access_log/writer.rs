@@ -38,8 +38,8 @@ pub(super) enum WriterMessage {
     Line(Box<Record>),
     /// Look whether the file is to be opened again.
     Wake,
-    /// Tell when everything before is written.
-    Report(oneshot::Sender<()>),
+    /// Replies when everything before it is written.
+    Flush(oneshot::Sender<()>),
 }
 
 /// Writes lines.
@@ -96,7 +96,7 @@ impl Writer {
                         LineFormat::Common => common::write(&record, &mut self.lines),
                     },
                     WriterMessage::Wake => {}
-                    WriterMessage::Report(report) => reports.push(report),
+                    WriterMessage::Flush(report) => reports.push(report),
                 }
                 next = if self.lines.len() < BATCH_BYTES { messages.try_recv().ok() } else { None };
             }
@@ -206,7 +206,9 @@ impl Writer {
             return;
         }
         let error = last_error.take().map(|error| error.to_string());
-        tracing::error!(in_queue, in_write, error, "lines of the access log are lost: requests do not wait for it");
+        let what = "lines of the access log were lost: it takes them more slowly than they come, or cannot be written \
+                    (`error`); requests are served all the same. Free its disk, or read its pipe";
+        tracing::error!(in_queue, in_write, error, "{what}");
         (*in_write, *overflowed_before, *reported) = (0, overflowed, Some(Instant::now()));
     }
 }

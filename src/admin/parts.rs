@@ -80,7 +80,7 @@ pub enum Reloaded {
     },
     /// The check refuses them: the last good set stays in force.
     Refused(CheckFailed),
-    /// They are valid, but would do harm, for the reasons in these sentences: the last good set stays in force.
+    /// They are valid, but cannot be put in force now, for the reasons in these sentences: the last good set stays.
     WouldDoHarm(Vec<String>),
     /// They are valid, but the store did not record what they declare: the last good set stays in force, and they are
     /// tried again.

@@ -69,7 +69,8 @@ fn answer(admin: &ApiState, before: &FlagSet, reloaded: Reloaded) -> JsonResult<
             Err(refused(&detail, lines).problems(file_problems(&failed.findings)))
         }
         Reloaded::WouldDoHarm(sentences) => {
-            Err(refused("the files are valid and would do harm; the last good set stays in force", sentences))
+            let detail = "the files are valid, but cannot be put in force now; the last good set stays in force";
+            Err(refused(detail, sentences))
         }
         Reloaded::NotRecorded(why) => {
             let detail = format!("{why}; the last good set stays in force, and the files are tried again");

@@ -305,7 +305,7 @@ impl KeyLog {
         self.ring().refuses_keys = true;
         self.close();
         self.writer.end();
-        self.writer.released(within).await
+        self.writer.wait_until_released(within).await
     }
 
     /// Lets [`KeyLog::move_to_store`] end: it moves the waiting keys until none is left or a write to the store fails.

@@ -32,7 +32,7 @@ pub(super) const NOTE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// whose write failed are not tried again.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pause between two looks whether the file is unlocked.
+/// The interval of checks whether the file is unlocked.
 const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What is known at once about a key that is to be noted.
@@ -146,7 +146,7 @@ impl KeyWriter {
     }
 
     /// After [`KeyWriter::end`]: waits until the file is unlocked. Returns whether that was in time.
-    pub(super) async fn released(&self, within: Duration) -> bool {
+    pub(super) async fn wait_until_released(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         // A write that hangs keeps this locked.
         while !self.file.try_lock().is_ok_and(|file| file.is_none()) {

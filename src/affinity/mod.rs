@@ -186,7 +186,10 @@ impl StoreAffinity {
 
     /// The requests that legacy served although their keys could not be noted. The ids are the present and the earlier
     /// ones of one route. `None` if no retry of one may come.
-    pub fn unnoted<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<RequestsWithUnknownKeys> {
+    pub fn requests_with_unnoted_keys<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a RouteId>,
+    ) -> Option<RequestsWithUnknownKeys> {
         ids.filter_map(|id| self.keys.unnoted(id)).max_by_key(|unknown| unknown.served)
     }
 
@@ -352,11 +355,11 @@ impl Affinity for StoreAffinity {
         earlier: &'a EarlierKeys,
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
-        async move { self.noted(self.take_request_for_legacy(keys, earlier, body)).await }.boxed()
+        async move { self.wait_until_noted_all(self.take_request_for_legacy(keys, earlier, body)).await }.boxed()
     }
 
     fn give_to_legacy(&self, keys: RetryKeys) -> BoxFuture<'_, LegacyTake> {
-        async move { self.noted(self.give_request_to_legacy(keys)).await }.boxed()
+        async move { self.wait_until_noted_all(self.give_request_to_legacy(keys)).await }.boxed()
     }
 
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {

@@ -22,12 +22,12 @@
 //!
 //! If the token is verified, the request has another key `scoped`, of route, k1, issuer and subject, and only that is
 //! looked up. The token of its retry may be one that cannot be verified. So that such a retry finds it, each arm takes
-//! a second key beside `scoped`: legacy `unverified_retry` (derived from `any_caller`, the same for all verified
-//! callers), the engine `of_verified_request` (`of_request` with the last quarter of `scoped`). Such a retry looks up
-//! `unverified_retry` beside `any_caller`; `of_verified_request` is in the range of keys that it looks up beside
-//! `of_request`. What others took under these four keys is no concern of `scoped`. Legacy may have `unverified_retry`
-//! because of another caller: a retry stays with legacy because of it only if the engine has neither `of_request` nor
-//! `of_verified_request`.
+//! a second key beside `scoped`: legacy `verified_callers` (one key for all verified callers with the same key value),
+//! the engine `of_verified_request` (`of_request` with the last quarter of `scoped`). Such a retry looks up
+//! `verified_callers` beside `any_caller`; `of_verified_request` is in the range of keys that it looks up beside
+//! `of_request`. A verified caller looks up none of these four keys, so what others took under them does not affect it.
+//! Legacy may have `verified_callers` because of another caller: a retry stays with legacy because of it only if the
+//! engine has neither `of_request` nor `of_verified_request`.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -248,7 +248,7 @@ impl StoreAffinity {
     }
 
     /// Waits until the keys of a request that legacy has are noted, or cannot be noted.
-    pub(super) async fn noted(&self, taken: Result<TakenRequest, LegacyTake>) -> LegacyTake {
+    pub(super) async fn wait_until_noted_all(&self, taken: Result<TakenRequest, LegacyTake>) -> LegacyTake {
         let TakenRequest { own, other, other_is_enough } = match taken {
             Ok(taken) => taken,
             Err(not_taken) => return not_taken,

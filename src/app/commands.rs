@@ -64,7 +64,7 @@ pub fn serve(flags: PathBuf, overrides: Overrides, succeeds: bool) -> anyhow::Re
         print_addresses(&app);
         loop {
             let files = app.files();
-            match app.ended().await {
+            match app.wait_until_ended().await {
                 Ended::Stopped => {
                     traces::finish().await;
                     return Ok(());

@@ -86,7 +86,7 @@ impl OpenedStore {
     }
 }
 
-/// What holds a lock: the store and the files beside it.
+/// The store and the files beside it: this process has locked them.
 #[derive(Clone)]
 pub(super) struct LockedFiles {
     store: StoreHandle,
@@ -333,7 +333,7 @@ impl GateCondition for StoreAffinity {
             until,
             why: format!("{why}: until {until:.0} {again}"),
         };
-        let unnoted = self.unnoted(routes.iter().copied());
+        let unnoted = self.requests_with_unnoted_keys(routes.iter().copied());
         let unnoted = unnoted.map(|it| unrecorded(it, "legacy served requests whose retry keys could not be noted"));
         let unread = self.unread_key_files().into_iter().map(|(file, unknown)| {
             unrecorded(unknown, &format!("{file}, and it may have retry keys of requests that legacy served"))

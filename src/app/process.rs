@@ -27,8 +27,8 @@ use crate::store::SqliteStore;
 use crate::telemetry;
 use crate::traces;
 
-/// How often a process looks whether the store of a predecessor that is gone is free.
-const FREE_STORE_LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// The interval of checks whether the store of a predecessor that is gone is free.
+const FREE_STORE_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a successor that is lost may have the store beyond `drain_ms`.
 const LOST_SUCCESSOR_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -143,7 +143,7 @@ impl App {
         front.accept();
         if let Some((mut releasing, began)) = predecessor {
             succession.note_succeeded(&releasing.party, began.elapsed());
-            releasing.started().await;
+            releasing.report_started().await;
         }
         let running = Running {
             front,
@@ -166,7 +166,7 @@ impl App {
     }
 
     /// Waits until the process has stopped, or is to start again; [`App::stopper`] stops it.
-    pub async fn ended(self) -> Ended {
+    pub async fn wait_until_ended(self) -> Ended {
         self.ended.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the task that stops the process panicked");
             Ended::Stopped
@@ -181,7 +181,7 @@ impl App {
     /// Stops accepting, lets requests, the shadow queue and runs finish within their bounds, and ends.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.ended().await;
+        self.wait_until_ended().await;
     }
 }
 
@@ -232,7 +232,7 @@ async fn take_over(
 
 /// Opens the store once the other process has released it, or is gone.
 async fn take_store(setup: &Setup, engine: &Handle, releasing: &mut Releasing) -> anyhow::Result<OpenedStore> {
-    if !releasing.released().await {
+    if !releasing.wait_until_released().await {
         // One that has broken off because it was told to stop still has the store until it ends.
         store_is_free(setup).await;
     }
@@ -243,6 +243,6 @@ async fn take_store(setup: &Setup, engine: &Handle, releasing: &mut Releasing) -
 async fn store_is_free(setup: &Setup) {
     let StoreUrl::Sqlite(path) = &setup.settings.store else { return };
     while SqliteStore::is_in_use(path) {
-        tokio::time::sleep(FREE_STORE_LOOK_PAUSE).await;
+        tokio::time::sleep(FREE_STORE_POLL_INTERVAL).await;
     }
 }

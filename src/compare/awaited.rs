@@ -11,7 +11,8 @@ pub enum AwaitedIntents {
     None,
     /// Those of these steps.
     OfSteps(Arc<[StepId]>),
-    /// All, or those of an `undo:`: which these are is known when the run has ended.
+    /// All. Also if an assert reads the intents of an `undo:`, because which undos are sent is known only when the run
+    /// has ended.
     All,
 }
 

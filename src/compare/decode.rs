@@ -57,7 +57,7 @@ pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Res
 
 /// A body without its `Content-Encoding`; `None` where the encoding is unknown, the body does not have it, or the
 /// decoded body exceeds the bound.
-pub fn unpacked(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Option<Bytes> {
+pub fn decoded_body(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Option<Bytes> {
     match decode(headers, body, bytes_max) {
         Ok(Decoded::Plain(plain)) => Some(plain),
         Ok(Decoded::Opaque(_)) | Err(_) => None,

@@ -47,7 +47,7 @@ mod tests;
 pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, CompareBounds};
 pub use comparison::compare;
-pub use decode::unpacked;
+pub use decode::decoded_body;
 pub use draft::{CompareContext, RulesDraft, StatusDraft, ToleranceDraft};
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, Pair};

@@ -39,9 +39,9 @@ fn redact_under_key(value: &Value) -> Value {
     }
 }
 
-/// A value at this path, as a difference shows it; not cut yet ([`Difference::show`]).
+/// A value at this path, as a difference shows it; not cut yet ([`Difference::mask_and_cut`]).
 ///
-/// [`Difference::show`]: super::Difference::show
+/// [`Difference::mask_and_cut`]: super::Difference::mask_and_cut
 pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
     let mut keyed = false;
     for key in path.keys() {

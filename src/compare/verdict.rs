@@ -69,13 +69,13 @@ pub struct Difference {
 
 /// The longest value that is stored and shown of a difference.
 const VALUE_BYTES_MAX: usize = 512;
-/// How the engine's side of an assert begins that cannot be evaluated; the error follows.
+/// Start of the engine's side of an assert that cannot be evaluated; the error follows.
 pub(super) const CANNOT_BE_EVALUATED: &str = "cannot be evaluated: ";
 
 impl Difference {
-    /// As it is stored and shown: each value masked as a whole, and then cut. A comparison gives the values whole, so
-    /// that none is cut before it is masked.
-    pub fn show(&mut self, mask: impl Fn(&str) -> String) {
+    /// Masks each value as a whole, then cuts it, so that no part of a secret is left. To be called once, before the
+    /// difference is stored or shown.
+    pub fn mask_and_cut(&mut self, mask: impl Fn(&str) -> String) {
         for value in [&mut self.legacy, &mut self.engine].into_iter().flatten() {
             *value = masked_and_cut(value, &mask, LengthMax::Bytes(VALUE_BYTES_MAX));
         }
@@ -94,7 +94,7 @@ impl Difference {
 pub struct Comparison {
     /// The verdict.
     pub verdict: Verdict,
-    /// Where they differ, the values neither masked nor cut ([`Difference::show`]); empty unless a mismatch.
+    /// Where they differ, the values neither masked nor cut ([`Difference::mask_and_cut`]); empty unless a mismatch.
     pub differences: Vec<Difference>,
     /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
     /// two texts were too long to align.
@@ -124,7 +124,7 @@ mod tests {
         let mut found = compare(&pair, &rules(draft), &BOUNDS, &|| false).unwrap().differences;
         found.iter_mut().for_each(|difference| {
             difference.hide_error_of_assert();
-            difference.show(|text| text.replace(SECRET, "***"));
+            difference.mask_and_cut(|text| text.replace(SECRET, "***"));
         });
         found
     }

@@ -121,9 +121,9 @@ pub(crate) struct TokenDraft {
 pub(crate) enum Scope {
     /// Read.
     Read,
-    /// Start runs.
+    /// Start runs, and send them signals.
     Run,
-    /// Answer checkpoints, decide conflicts, send commands to runs.
+    /// Answer checkpoints, resolve conflicts, and give commands to runs (pause, cancel, skip, rerun and so on).
     Decide,
     /// Flip and freeze.
     Flip,

@@ -23,9 +23,9 @@ use crate::store::FlipRecord;
 /// How long the caller of a flip down waits for its record. The flip is in force before that.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Whether a request moves a route down: below its rung, or to its rung if the route would rise above it, or get a
-/// larger share, without the request. That is so if the route is held there, and if a pending move raises it or its
-/// share. A request for a larger share of its rung is no move down.
+/// Whether a request is a flip down: to a rung below the route's, or to its present rung while something pending would
+/// raise the route or enlarge that rung's share (the end of a hold, a move that waits for the store). A request for a
+/// larger share of the present rung is none.
 fn goes_down(inputs: &Inputs, position: &RoutePosition, request: &MoveRequest) -> bool {
     let to = request.to;
     let may_return_to = inputs.outstanding.target(&position.route).max(Some(position.highest()));

@@ -1,5 +1,5 @@
-//! What keeps a route or a cohort below its requested state although no gate is asked: retries may come that the engine
-//! would perform a second time, or a share has lost its `key`.
+//! Limits on a route or a cohort that do not come from the conditions of a gate: its requests may be retries that the
+//! engine would perform a second time, or a share has lost its `key`. Status shows them as `held by the gate`.
 
 use super::gate::Gate;
 use super::live_basis::is_changed;
@@ -13,7 +13,7 @@ pub(super) const HELD_AT: State = State::Dark;
 
 /// Lowers a route that has lost its `key` to the highest rung that needs none.
 pub(super) fn lower_without_key(position: &mut RoutePosition) {
-    let by_key = highest_by_key(position);
+    let by_key = highest_rung_without_key(position);
     if by_key < position.rung() {
         position.refused.push(format!(
             "`{}` has no `key` any more, so that no caller is in its shares below 100 %: it is in `{by_key}` until the `key` is \
@@ -82,9 +82,9 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     }
 }
 
-/// The highest rung, at most the route's own, that does not need the `key` which the route lacks: a rung with a share
-/// of 100 %, or one other than `dark` and `live`. With a `key`, the route's own rung.
-fn highest_by_key(position: &RoutePosition) -> State {
+/// The highest rung, at most the route's own, on which the route can be without a `key`: one other than `dark` and
+/// `live`, or one with a share of 100 %. If it has a `key`, the route's own rung.
+fn highest_rung_without_key(position: &RoutePosition) -> State {
     let needs_key =
         |rung: State| matches!(rung, State::Dark | State::Live) && position.inputs.shares.of(rung) < Percent::ALL;
     let mut rung = position.rung();

@@ -11,7 +11,7 @@ use crate::names::RouteId;
 use crate::store::FlipRecord;
 
 /// The state of a route, and why it has it.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug)]
 pub struct RouteStatus {
     /// The route.
     pub route: RouteId,
@@ -24,7 +24,6 @@ pub struct RouteStatus {
     /// The shares in force.
     pub shares: Shares,
     /// Whether no flip was recorded: the state is the one that the file declares.
-    #[serde(rename = "unproven")]
     pub has_no_flip: bool,
     /// The reason with which a flip or the file overrode the gate, until the gate would be open without it.
     pub forced: Option<String>,

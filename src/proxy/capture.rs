@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
 use super::monotonic::now;
-use crate::compare::{Body, Observation, unpacked};
+use crate::compare::{Body, Observation, decoded_body};
 use crate::exchange::{Affinity, Answered, ComparisonTicket, KeysOfLegacy, Offer, RequestCopy};
 use crate::expression::parse_json;
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
@@ -186,7 +186,7 @@ fn note_instance(captured: &CapturedRequest, status: StatusCode, headers: &Heade
     if may_create_instance(status.as_u16())
         && let Some(Instance::Creates { id }) = &captured.flag.route.instance
         && let Some(reply) = reply.filter(|reply| !reply.is_empty())
-        && let Some(reply) = unpacked(headers, reply, UNPACKED_BYTES_MAX)
+        && let Some(reply) = decoded_body(headers, reply, UNPACKED_BYTES_MAX)
         && let Ok(json) = parse_json(&reply)
         && let Some(id) = id.query(&json).first().and_then(id_text)
     {

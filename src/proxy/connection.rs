@@ -293,7 +293,7 @@ where
                     tracing::trace!(%error, "a client connection ended");
                     let refused = record_unreadable(&shared.table().no_route().route_metrics, &error);
                     if let Some((reason, status)) = refused {
-                        client.record.unreadable(client.peer, status, reason);
+                        client.record.log_unreadable_head(client.peer, status, reason);
                     }
                 }
                 return Poll::Ready(Ended::Cut(Cut::ClientGone));

@@ -18,7 +18,9 @@ use super::target::Target;
 use crate::flag::{HttpVersion, Service, ServiceTls};
 use crate::limits::Limits;
 use crate::names::ServiceName;
-use crate::transport::{Http2Bounds, Http2Connection, Http2Error, SecuredPeer, ServiceStream, Spoken, TlsError};
+use crate::transport::{
+    ConnectionProtocol, Http2Bounds, Http2Connection, Http2Error, SecuredPeer, ServiceStream, TlsError,
+};
 
 /// Why there is no connection: nothing was sent.
 #[derive(Debug)]
@@ -111,8 +113,8 @@ impl Connector {
     ) -> Result<Opened, ConnectError> {
         let opening = async {
             match self.stream(socket, target, http).await? {
-                (stream, Spoken::Http1) => self.http1(stream).await.map(Opened::Http1),
-                (stream, Spoken::Http2) => self.http2(stream).await.map(Opened::Http2),
+                (stream, ConnectionProtocol::Http1) => self.http1(stream).await.map(Opened::Http1),
+                (stream, ConnectionProtocol::Http2) => self.http2(stream).await.map(Opened::Http2),
             }
         };
         timeout(self.connect, opening).await.unwrap_or(Err(ConnectError::TimedOut))
@@ -124,7 +126,7 @@ impl Connector {
         socket: SocketAddr,
         target: &Target,
         http: HttpVersion,
-    ) -> Result<(ServiceStream, Spoken), ConnectError> {
+    ) -> Result<(ServiceStream, ConnectionProtocol), ConnectError> {
         let socket = TcpStream::connect(socket).await.map_err(ConnectError::Refused)?;
         let secured = |tls| SecuredPeer { service: &self.service, tls, host: &target.host };
         let tls = self.tls.as_ref().filter(|_| target.is_https).map(secured);

@@ -88,7 +88,7 @@ async fn accept(shared: Arc<Shared>, listener: ProxyListener, shutdown: Cancella
                 }
             }
             accepted = socket.accept(), if waiting.is_none() && accepts == Accepting::Yes => match accepted {
-                Ok((stream, peer)) => match shared.room.clone().try_acquire_owned() {
+                Ok((stream, peer)) => match shared.connection_permits.clone().try_acquire_owned() {
                     Ok(permit) => spawn_connection(&shared, &endpoint, stream, peer, permit),
                     // It takes the place of nobody.
                     Err(_) if shared.has_too_many(peer.ip(), &endpoint) => {}
@@ -107,7 +107,7 @@ async fn accept(shared: Arc<Shared>, listener: ProxyListener, shutdown: Cancella
     }
     // Connections in the kernel's queue are established for their clients, who expect an answer.
     while let Some((stream, peer)) = waiting.take().or_else(|| socket.accept().now_or_never()?.ok()) {
-        let Ok(permit) = shared.room.clone().try_acquire_owned() else { break };
+        let Ok(permit) = shared.connection_permits.clone().try_acquire_owned() else { break };
         spawn_connection(&shared, &endpoint, stream, peer, permit);
     }
 }
@@ -122,7 +122,7 @@ async fn wait_for_room(shared: &Shared) -> OwnedSemaphorePermit {
         searches = searches.saturating_add(1);
         shared.parking.close_idle(&shared.open_connections, at_once, now().saturating_sub(idle_for));
         // The semaphore is never closed.
-        if let Ok(Ok(permit)) = timeout(IDLE_SEARCH_PAUSE, shared.room.clone().acquire_owned()).await {
+        if let Ok(Ok(permit)) = timeout(IDLE_SEARCH_PAUSE, shared.connection_permits.clone().acquire_owned()).await {
             return permit;
         }
     }

@@ -91,8 +91,8 @@ impl CurrentRecord {
         *self.lock() = Some(ExchangeRecord { log: self.log.clone(), record, spans: spans.map(Box::new), began });
     }
 
-    /// The request has a valid `traceparent` now. If it came without one and its trace is recorded, that is the
-    /// exchange's from here on. What the client sent stays: the files may read it.
+    /// To be called once the request has a valid `traceparent`. If the client sent none and the trace is recorded,
+    /// replaces it by the exchange's own. One that the client sent is kept: expressions may read it.
     pub(super) fn set_trace(&self, headers: &mut HeaderMap) {
         if self.is_on()
             && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()
@@ -144,8 +144,8 @@ impl CurrentRecord {
         if self.is_on() { self.lock().take() } else { None }
     }
 
-    /// A head that could not be read was answered.
-    pub(super) fn unreadable(&self, client: IpAddr, status: u16, failure: &'static str) {
+    /// Logs that a head which could not be read was answered.
+    pub(super) fn log_unreadable_head(&self, client: IpAddr, status: u16, failure: &'static str) {
         let Some(log) = &self.log else { return };
         let mut record = Box::new(Record::new(client, None));
         (record.status, record.arm, record.failure) = (Some(status), Some("proxy"), Some(failure.into()));

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::address::Address;
 use crate::flag::HealthCheck;
-use crate::transport::Spoken;
+use crate::transport::ConnectionProtocol;
 
 /// Starts the checks of an address, if its service declares them and they are not running.
 pub(super) fn start(address: &Arc<Address>) {
@@ -73,7 +73,7 @@ async fn passes(address: &Address, path: &str) -> bool {
     // The connection is driven only until the head of the reply is there, then it is closed. That it has ended tells
     // nothing: it may end with a good reply.
     match spoken {
-        Spoken::Http1 => {
+        ConnectionProtocol::Http1 => {
             let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return false };
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             tokio::select! {
@@ -81,7 +81,7 @@ async fn passes(address: &Address, path: &str) -> bool {
                 () = after(connection) => false,
             }
         }
-        Spoken::Http2 => {
+        ConnectionProtocol::Http2 => {
             let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
             let Ok((mut sender, connection)) = handshake.await else { return false };
             address.target.to_http2(&mut request);

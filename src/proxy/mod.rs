@@ -193,7 +193,7 @@ impl Proxy {
             parking: parking::Parking::new(),
             client_addresses,
             requests_in_flight,
-            room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
+            connection_permits: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
             identity_headers,
             workers,
             tasks: TaskTracker::new(),

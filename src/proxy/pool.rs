@@ -2,10 +2,10 @@
 //!
 //! Always true: a connection that was taken belongs to one exchange and returns only after both of its messages ended
 //! completely; a service's idle connections are bounded in number and age, and each connection is replaced by a new one
-//! after a time. There are several lists, and each thread is assigned one, so that as many threads share no lock. Only
-//! when a thread's list is empty others are tried; a thread with a runtime of its own tries others only where
-//! connections are scarce, because one of another thread is driven there. A connection that the other side closed is
-//! noticed by its task and not handed out; `legacy` handles one that is closed just after.
+//! after a time. There are several lists, and each thread is assigned one, so that up to [`SHARDS`] threads never wait
+//! for each other's lock. Only when a thread's list is empty others are tried; a thread with a runtime of its own tries
+//! others only where connections are scarce, because one of another thread is driven there. A connection that the other
+//! side closed is noticed by its task and not handed out; `legacy` handles one that is closed just after.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -124,8 +124,8 @@ impl IdleConnections {
 
     fn lists_to_try(&self) -> usize {
         let bounds = &self.bounds;
-        // A service that gets only so many requests may be one of which each idle connection holds a worker. And where
-        // no more connections may be idle, those of other threads must be used: a new one could not be kept.
+        // A service with `requests_max` may dedicate a worker to each connection, idle ones too. And where no more
+        // connections may be idle, those of other threads must be used: a new one could not be kept.
         let may_take_others = !KEEPS_OWN.get() || bounds.is_scarce || bounds.count.load(Relaxed) >= bounds.count_max;
         if may_take_others { SHARDS } else { 1 }
     }

@@ -76,7 +76,7 @@ pub(super) struct Shared {
     /// The requests of the process, where they are limited.
     pub requests_in_flight: Option<Arc<RequestsInFlight>>,
     /// The room for client connections, all listeners together.
-    pub room: Arc<Semaphore>,
+    pub connection_permits: Arc<Semaphore>,
     /// The header fields for clients' certificates: those that a client sends are removed, on every listener.
     pub identity_headers: Vec<HeaderName>,
     /// The threads that serve connections.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
-use crate::compare::{CompareBounds, unpacked};
+use crate::compare::{CompareBounds, decoded_body};
 use crate::exchange::RequestCopy;
 use crate::expression::{parse_form_with, parse_json};
 use crate::flag::exact_text;
@@ -33,7 +33,7 @@ pub(super) fn request_value(request: &RequestCopy) -> Value {
 /// The body in which a workflow declares sensitive parts: as `request.body` of an assert, with its `Content-Encoding`
 /// decoded within the bounds. If it cannot be read, it is a text.
 pub(super) fn declared_body(request: &RequestCopy, bounds: &CompareBounds) -> Value {
-    let plain = unpacked(&request.headers, &request.body, bounds.bytes);
+    let plain = decoded_body(&request.headers, &request.body, bounds.bytes);
     let bytes = plain.as_ref().unwrap_or(&request.body);
     match body(request, bytes) {
         Value::Null if std::str::from_utf8(bytes).is_err() => String::from_utf8_lossy(bytes).into(),

@@ -95,12 +95,14 @@ pub(super) fn sample(
 /// A difference without the run's sensitive values.
 fn shown(mut difference: Difference, redaction: Option<&Redaction>) -> Difference {
     match redaction {
-        None => difference.show(str::to_owned),
-        Some(redaction) if redaction.hides_difference_at(&difference.path) => difference.show(|_| STARS.to_owned()),
+        None => difference.mask_and_cut(str::to_owned),
+        Some(redaction) if redaction.hides_difference_at(&difference.path) => {
+            difference.mask_and_cut(|_| STARS.to_owned())
+        }
         Some(_) if difference.kind == DifferenceKind::Status => {}
         Some(redaction) => {
             difference.hide_error_of_assert();
-            difference.show(|value| redaction.text(value));
+            difference.mask_and_cut(|value| redaction.text(value));
         }
     }
     difference

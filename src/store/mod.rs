@@ -7,6 +7,11 @@
 //! When the disk is slow, appends wait in a bounded queue and are committed together. When it is full or gone, the
 //! caller gets [`AppendError::Refused`] (certainly nothing was written) or [`AppendError::Unavailable`] (unknown: read
 //! the run back first).
+//!
+//! Tables and columns have the names of the schema's first version: `births` is the outbox of runs that are to be
+//! created, `orders` are commands to runs, `notices` are messages to webhooks, `runs.turn` is when a run without an
+//! owner is due (NULL while a process owns it), `runs.remains` is the input and output that a purged run keeps, and
+//! `place` is the position in a lock's queue.
 
 mod append_row;
 mod bound_keys;

@@ -33,7 +33,7 @@ impl<B, E> Multiplexer<B, E> {
     /// A stream on an open connection for which `fits` holds.
     pub fn take(&self, fits: impl Fn(&Http2Connection<B>) -> bool) -> Option<Stream<B>> {
         let mut connections = self.lock();
-        let requests_max = self.slots.requests_max.now();
+        let requests_max = self.slots.requests_max.current();
         connections.retain(|connection| connection.is_usable() && connection.requests() < requests_max);
         let free = connections.iter().find(|connection| connection.has_room() && fits(connection))?;
         Some(Stream::on(free.clone(), self.slots.clone()))

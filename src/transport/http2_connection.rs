@@ -165,7 +165,7 @@ impl<B> Http2Connection<B> {
         self.state.io.requests_processed()
     }
     /// A request has left it.
-    pub(super) fn left(&self) {
+    pub(super) fn leave(&self) {
         if self.streams.fetch_sub(1, Relaxed) == 1 {
             let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.idle_since_ms.store(since, Relaxed);

@@ -29,14 +29,14 @@ pub(super) struct StreamSlots {
 
 /// How many requests one connection gets: learned from connections that the service ended early.
 ///
-/// Two connections within [`REMEMBERED_FOR`] that end before all of their requests were processed show it: a single one
-/// may be that of a service that restarts, or that closes idle connections. It is forgotten after the same time,
-/// because the service may have been changed.
+/// The limit is assumed after two connections within [`REMEMBERED_FOR`] have ended before all of their requests were
+/// processed; one may be that of a service that restarts, or that closes idle connections. It is forgotten after the
+/// same time, because the service may have been changed.
 #[derive(Default)]
-pub(super) struct RequestsMax(Mutex<Shown>);
+pub(super) struct RequestsMax(Mutex<ObservedEnds>);
 
 #[derive(Default)]
-struct Shown {
+struct ObservedEnds {
     /// When a connection last ended before all of its requests were processed.
     last: Option<Instant>,
     max: Option<(usize, Instant)>,
@@ -47,7 +47,7 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 impl RequestsMax {
     /// How many requests a connection gets now.
-    pub(super) fn now(&self) -> usize {
+    pub(super) fn current(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).current().unwrap_or(usize::MAX)
     }
 
@@ -56,16 +56,16 @@ impl RequestsMax {
         if processed == 0 {
             return;
         }
-        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut observed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = Instant::now();
-        if shown.last.replace(at).is_some_and(|last| last.elapsed() < REMEMBERED_FOR) {
-            let max = shown.current().map_or(processed, |max| max.max(processed));
-            shown.max = Some((max, at));
+        if observed.last.replace(at).is_some_and(|last| last.elapsed() < REMEMBERED_FOR) {
+            let max = observed.current().map_or(processed, |max| max.max(processed));
+            observed.max = Some((max, at));
         }
     }
 }
 
-impl Shown {
+impl ObservedEnds {
     fn current(&self) -> Option<usize> {
         self.max.filter(|(_, at)| at.elapsed() < REMEMBERED_FOR).map(|(max, _)| max)
     }
@@ -144,7 +144,7 @@ struct StreamSlot<B> {
 
 impl<B> Drop for StreamSlot<B> {
     fn drop(&mut self) {
-        self.connection.left();
+        self.connection.leave();
         self.slots.freed.notify_one();
     }
 }
@@ -206,15 +206,15 @@ mod tests {
     fn one_connection_that_ends_early_sets_no_limit() {
         let max = RequestsMax::default();
         max.ended_after(7);
-        assert_eq!(max.now(), usize::MAX);
+        assert_eq!(max.current(), usize::MAX);
         // One that has processed nothing shows nothing either.
         max.ended_after(0);
-        assert_eq!(max.now(), usize::MAX);
+        assert_eq!(max.current(), usize::MAX);
         max.ended_after(7);
-        assert_eq!(max.now(), 7);
+        assert_eq!(max.current(), 7);
         max.ended_after(5);
-        assert_eq!(max.now(), 7, "another one has shown that it takes more");
+        assert_eq!(max.current(), 7, "another one has shown that it takes more");
         max.ended_after(9);
-        assert_eq!(max.now(), 9);
+        assert_eq!(max.current(), 9);
     }
 }

@@ -27,4 +27,4 @@ pub use http2::Multiplexer;
 pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error};
 pub use http2_stream::{NotProcessed, SendError, Stream, is_http2_violation};
 pub use stream::{Received, SecuredPeer, ServiceStream};
-pub use tls::{ClientTls, Spoken, TlsError, platform_certificates};
+pub use tls::{ClientTls, ConnectionProtocol, TlsError, platform_certificates};

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::handshake_counts::CountedHandshake;
-use super::tls::{self, Spoken, TlsError};
+use super::tls::{self, ConnectionProtocol, TlsError};
 use crate::flag::{HttpVersion, ServiceTls};
 use crate::names::ServiceName;
 
@@ -68,12 +68,12 @@ impl ServiceStream {
         socket: TcpStream,
         tls: Option<SecuredPeer<'_>>,
         http: HttpVersion,
-    ) -> Result<(Self, Spoken), TlsError> {
+    ) -> Result<(Self, ConnectionProtocol), TlsError> {
         // Without this, small writes wait for acknowledgements. A failure only costs time.
         let _ = socket.set_nodelay(true);
         let (carrier, spoken) = match (tls, http) {
-            (None, HttpVersion::Http2) => (Carrier::Plain(socket), Spoken::Http2),
-            (None, HttpVersion::Http1 | HttpVersion::Negotiated) => (Carrier::Plain(socket), Spoken::Http1),
+            (None, HttpVersion::Http2) => (Carrier::Plain(socket), ConnectionProtocol::Http2),
+            (None, HttpVersion::Http1 | HttpVersion::Negotiated) => (Carrier::Plain(socket), ConnectionProtocol::Http1),
             (Some(SecuredPeer { service, tls, host }), _) => {
                 let counted = CountedHandshake::with(service);
                 let (stream, spoken) = counted.ended(tls::handshake(socket, tls, host, http).await)?;

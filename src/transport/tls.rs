@@ -62,7 +62,7 @@ pub fn platform_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
 
 /// Which version of HTTP a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spoken {
+pub enum ConnectionProtocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
@@ -92,7 +92,7 @@ pub(super) async fn handshake(
     tls: &ServiceTls,
     host: &str,
     http: HttpVersion,
-) -> Result<(TlsStream<TcpStream>, Spoken), TlsError> {
+) -> Result<(TlsStream<TcpStream>, ConnectionProtocol), TlsError> {
     let name = match tls.server_name() {
         Some(name) => name.clone(),
         // A name may be written with a dot at its end, for the resolver.
@@ -103,9 +103,9 @@ pub(super) async fn handshake(
     let connecting = TlsConnector::from(tls.config(http).clone()).connect(name, socket);
     let stream = connecting.await.map_err(TlsError::Handshake)?;
     let spoken = match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => Spoken::Http2,
+        Some(b"h2") => ConnectionProtocol::Http2,
         _ if http == HttpVersion::Http2 => return Err(TlsError::NoHttp2),
-        _ => Spoken::Http1,
+        _ => ConnectionProtocol::Http1,
     };
     Ok((stream, spoken))
 }

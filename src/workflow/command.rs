@@ -114,7 +114,7 @@ pub enum Command {
         result: AttemptResult,
         /// The attempt was under way when a process ended, and was sent again: whether the first sending took effect is
         /// unknown.
-        again: bool,
+        may_be_repeat: bool,
         /// A random number from 0.0 to 1.0, for the length of the pause before another attempt.
         jitter: f64,
     },

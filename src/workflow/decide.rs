@@ -64,9 +64,9 @@ fn events_of(
                 CallKind::Undo => undo::begin(run, inputs, step, item),
             }
         }
-        Command::Record { step, item, part, attempt, result, again, jitter } => {
+        Command::Record { step, item, part, attempt, result, may_be_repeat, jitter } => {
             let step = step_of(plan, step)?;
-            record(&EndedAttempt { run, plan, inputs, step, item, part, attempt, again, jitter, now }, result)
+            record(&EndedAttempt { run, plan, inputs, step, item, part, attempt, may_be_repeat, jitter, now }, result)
         }
         Command::Control { command, by } => match command {
             ControlCommand::Cancel { compensate, reason, automatic } => {

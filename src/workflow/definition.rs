@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::drafts::{AskDraft, CheckpointDraft, LockDraft, PolicyDraft, present, wait};
+use super::drafts::{AskDraft, CheckpointDraft, LockDraft, RiskRuleDraft, present, wait};
 use super::rules::OnReject;
 use super::{EffectClass, PauseOrFail};
 
@@ -27,7 +27,7 @@ pub struct WorkflowDraft {
     pub notify: Option<String>,
     /// The risk of calls whose step declares no `risk`: the first line whose conditions all hold counts.
     #[serde(default)]
-    pub risks: Vec<PolicyDraft>,
+    pub risks: Vec<RiskRuleDraft>,
     /// Steps by name.
     #[schemars(schema_with = "steps")]
     pub steps: Map<String, Value>,

@@ -106,7 +106,7 @@ pub struct LockDraft {
 /// One line of `risks`. The first line whose conditions all hold gives the risk of a call.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PolicyDraft {
+pub struct RiskRuleDraft {
     /// Holds for calls of this effect class.
     #[serde(default)]
     pub effect: Option<EffectClass>,

@@ -34,7 +34,7 @@ pub(super) struct EndedAttempt<'a> {
     pub part: CallKind,
     pub attempt: u32,
     /// It was sent again after a process ended during the first sending.
-    pub again: bool,
+    pub may_be_repeat: bool,
     pub jitter: f64,
     pub now: Timestamp,
 }
@@ -52,7 +52,7 @@ impl EndedAttempt<'_> {
         };
         let failure = self.failure(&result, class);
         let read = state.effect == EffectClass::Read;
-        let uncertain = !read && (state.uncertain || self.again);
+        let uncertain = !read && (state.uncertain || self.may_be_repeat);
         let response = response(&result);
         // Whatever this attempt did, an earlier one may have taken effect, so no fallback is taken.
         let earlier_unknown = self.run.may_have_happened(&self.step.id, self.item);

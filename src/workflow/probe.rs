@@ -205,5 +205,5 @@ fn probed(ended: &EndedAttempt<'_>, done: Option<bool>, output: Arc<Value>) -> E
 /// The attempt that the probe is about.
 fn own_attempt<'a>(ended: &EndedAttempt<'a>) -> EndedAttempt<'a> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, CallKind::Do).map_or(0, |state| state.attempt);
-    EndedAttempt { part: CallKind::Do, attempt, again: false, ..*ended }
+    EndedAttempt { part: CallKind::Do, attempt, may_be_repeat: false, ..*ended }
 }

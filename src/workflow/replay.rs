@@ -271,7 +271,8 @@ impl DecisionCheck<'_> {
             Outcome::Unknown { .. } | Outcome::Rehearsed { .. } => return None,
         };
         let (item, attempt) = (finished.item, finished.attempt);
-        let command = Command::Record { step, item, part: CallKind::Do, attempt, result, again: false, jitter: 0.5 };
+        let command =
+            Command::Record { step, item, part: CallKind::Do, attempt, result, may_be_repeat: false, jitter: 0.5 };
         let events = decide(self.run, self.plan, self.inputs, command, self.at).ok()?;
         let same = match events.first()? {
             Event::StepFinished(would) => {

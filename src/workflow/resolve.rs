@@ -84,7 +84,7 @@ pub(super) fn resolve(
             }
             // Where no call had begun, the step is simply due again.
             if conflict.attempt > 0 {
-                // A probe that could not ask is asked again, and the step's own call is not sent.
+                // A probe that gave no answer is sent again; the step's own call is not.
                 let probe = part == CallKind::Probe;
                 let asked_about = run.call_state(step, *item, part.asked_about()).filter(|_| probe);
                 let why = asked_about.and_then(|call| call.why.clone());

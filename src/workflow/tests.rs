@@ -190,7 +190,7 @@ impl<'a> Harness<'a> {
             part: super::CallKind::Do,
             attempt,
             result,
-            again: false,
+            may_be_repeat: false,
             jitter: 0.5,
         })
     }

@@ -152,7 +152,7 @@ pub(super) fn begin(
 pub(super) fn ended(ended: &EndedAttempt<'_>, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
     let class = classify(call, &result);
     let failure = ended.failure(&result, class);
-    let unknown = state.uncertain || ended.again || class == Class::Unknown;
+    let unknown = state.uncertain || ended.may_be_repeat || class == Class::Unknown;
     let shown = response(&result);
     // An attempt before this one may have undone it, whatever this one's result says.
     let may_be_undone = unknown && state.effect != EffectClass::Read;

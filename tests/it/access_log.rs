@@ -402,7 +402,7 @@ async fn a_full_disk_costs_lines_and_no_request() {
     let metrics = system.pointsman.until_metric("the loss", |metrics| dropped(metrics, "write") == 20.0).await;
     assert_eq!(dropped(&metrics, "queue"), 0.0);
     let log = system.pointsman.log();
-    assert!(log.contains("lines of the access log are lost") && log.contains("No space left"), "{log}");
+    assert!(log.contains("lines of the access log were lost") && log.contains("No space left"), "{log}");
     system.stop().await;
 }
 

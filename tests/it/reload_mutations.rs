@@ -161,6 +161,6 @@ fn names_a_place(answer: &Value) -> bool {
         let text = reason.as_str().unwrap_or_default();
         text.split(".yaml:").nth(1).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    let is_harm = answer["detail"].as_str().is_some_and(|detail| detail.contains("would do harm"));
+    let is_harm = answer["detail"].as_str().is_some_and(|detail| detail.contains("cannot be put in force now"));
     !reasons.is_empty() && (is_harm || reasons.iter().all(has_place))
 }

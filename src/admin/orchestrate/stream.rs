@@ -4,9 +4,10 @@
 //! sequence number, so that `Last-Event-ID` continues exactly where a connection broke; nothing is read ahead of the
 //! client. The number of streams is bounded (`api_streams_max`).
 //!
-//! A client may name an event of another run: of the one before a rerun, if it follows a job, or of a removed one, if
-//! it repeats a start. A run that has fewer events is streamed from its first. The first block of a response has the
-//! number after which it continues and no data, so that the client's next `Last-Event-ID` is one of this run.
+//! `Last-Event-ID` may be of another run: of the run before a rerun, if the client follows a job, or of a purged run,
+//! if the client repeated a start. A run that has fewer events is streamed from its first. The first block of a
+//! response has the number after which it continues and no data, so that the client's next `Last-Event-ID` is one of
+//! this run.
 //!
 //! While nothing happens, a comment is sent as a heartbeat. If it cannot be sent, the client has disconnected: its
 //! stream ends, its run does not. When the store does not answer, or the process stops, the stream ends and the client

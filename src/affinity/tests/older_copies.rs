@@ -180,7 +180,7 @@ async fn a_file_that_has_no_generation_or_that_of_another_store_tells_nothing() 
     }
 }
 
-/// Its generation is not found a second time.
+/// Once the process has taken over the generation of the later file, that file does not make the store a copy again.
 #[tokio::test]
 async fn a_later_file_in_an_earlier_directory_is_found_too() {
     let mut files = Files::new();

@@ -4,7 +4,7 @@
 //! The question it answers: "who accepts, and who has the store?" Always true: the store belongs to one process at a
 //! time (its lock); the old process keeps its sockets until the successor has started with the store, and the successor
 //! has copies of them before the old one stops accepting, so that one of the two listens whichever dies. If the
-//! successor is lost before the old process has begun to let go of the store, that one goes on as if nothing had
+//! successor is lost before the old process has begun to release the store, that one goes on as if nothing had
 //! happened; if it is lost later, the old one starts again on its sockets.
 //!
 //! The steps, over a Unix socket beside the store (`control_socket`), each a `message` on a `channel`:
@@ -13,12 +13,12 @@
 //!    routes with a workflow get there, or refuses.
 //! 2. The successor accepts on the sockets. Requests of routes with a workflow wait in it; it serves all others.
 //! 3. The old process stops accepting, tells clients to close, waits until its requests of routes with a workflow have
-//!    ended and its runs are at rest, and lets go of the store.
+//!    ended and none of its runs has a task, and releases the store.
 //! 4. The successor opens the store, and starts. The old process ends once its tunnels and long replies have.
 //!
 //! When the successor is silent during step 1 or 2, the old process gives up on it after [`PREPARATION_MAX`]; when it
-//! is silent later, it still accepts, and the old process waits for it. When the old one is gone, the successor takes
-//! the store as soon as its lock is free.
+//! is silent later, it already accepts connections, so the old process waits for it. When the old one is gone, the
+//! successor takes the store as soon as its lock is free.
 
 mod channel;
 pub(super) mod control_socket;

@@ -89,7 +89,7 @@ impl Predecessor {
 
 impl Releasing {
     /// Waits until the other process has released the store, or is gone. Returns whether it has.
-    pub(in crate::app) async fn released(&mut self) -> bool {
+    pub(in crate::app) async fn wait_until_released(&mut self) -> bool {
         let is_released = matches!(self.messages.receive().await, Some(Message::Released));
         if !is_released {
             let predecessor = &self.party;
@@ -99,7 +99,7 @@ impl Releasing {
     }
 
     /// Tells the other process that this one has started with the store.
-    pub(in crate::app) async fn started(&mut self) {
+    pub(in crate::app) async fn report_started(&mut self) {
         let _ = self.messages.send(&Message::Started).await; // it may be gone
     }
 }

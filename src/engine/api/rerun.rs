@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use uuid::{NoContext, Uuid};
 
-use crate::engine::api::start::{self, NewRun};
+use crate::engine::api::start::{self, KeyOwner, NewRun};
 use crate::engine::api::types::{StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::scheduler::acquired_run::LoadedRun;
@@ -83,8 +83,8 @@ pub(in crate::engine) async fn rerun(
     };
     let claim = claim(of);
     let registration = match start::register(core, run, Some(claim)).await {
-        Ok(Ok(registration)) => registration,
-        Ok(Err(other)) | Err(StartError::KeyReused(other)) => return Err(has_successor(other)),
+        Ok(KeyOwner::New(registration)) => registration,
+        Ok(KeyOwner::Earlier(other)) | Err(StartError::KeyReused(other)) => return Err(has_successor(other)),
         Err(error) => return Err(error),
     };
     let new_run = NewRun { plan, started, taken_over, pause, credentials, run_key, claim: Some(claim) };

@@ -161,8 +161,8 @@ pub(in crate::engine) async fn start(
     let claim = key.map(|(key, request)| Claim { key, request, of_request: None });
     let run = RunId(core.process.new_id());
     let registration = match register(core, run, claim).await? {
-        Ok(registration) => registration,
-        Err(other) => return earlier_start(core, other).await,
+        KeyOwner::New(registration) => registration,
+        KeyOwner::Earlier(other) => return earlier_start(core, other).await,
     };
     let snapshot = core.files.snapshot.load_full();
     let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
@@ -287,7 +287,15 @@ fn key_unknown() -> StartError {
     StartError::Store { why: why.to_owned(), unknown: true }
 }
 
-/// Registers the run and its key. Where another run has the key already and is on disk, that run is returned (`Err`).
+/// Which run has a key.
+pub(in crate::engine) enum KeyOwner {
+    /// The run that was registered with it.
+    New(Registration),
+    /// An earlier run, which is on disk.
+    Earlier(RunId),
+}
+
+/// Registers the run and its key. Returns the run that has the key already, if that run is on disk.
 ///
 /// # Errors
 /// The key belongs to another request; or within `command_wait_ms` the store does not tell whether the key was used
@@ -296,22 +304,18 @@ pub(in crate::engine) async fn register(
     core: &Arc<Core>,
     run: RunId,
     claim: Option<Claim>,
-) -> Result<Result<Registration, RunId>, StartError> {
+) -> Result<KeyOwner, StartError> {
     timeout(answer_within(core), claim_key(core, run, claim)).await.unwrap_or_else(|_| Err(key_unknown()))
 }
 
-async fn claim_key(
-    core: &Arc<Core>,
-    run: RunId,
-    claim: Option<Claim>,
-) -> Result<Result<Registration, RunId>, StartError> {
+async fn claim_key(core: &Arc<Core>, run: RunId, claim: Option<Claim>) -> Result<KeyOwner, StartError> {
     loop {
         let registration = match core.schedule.registry.register(run, claim) {
             Ok(registration) => registration,
             Err(KeyTaken { run, same_request: false, .. }) => return Err(StartError::KeyReused(run)),
             Err(KeyTaken { run, mut durable, .. }) => {
                 if durable.wait_for(|durable| *durable).await.is_ok() {
-                    return Ok(Err(run));
+                    return Ok(KeyOwner::Earlier(run));
                 }
                 // The other run's task ended without a durable event, or with an unknown outcome: the store shows
                 // which.
@@ -319,13 +323,13 @@ async fn claim_key(
                 continue;
             }
         };
-        let Some(claim) = claim else { return Ok(Ok(registration)) };
+        let Some(claim) = claim else { return Ok(KeyOwner::New(registration)) };
         return match core.ports.store.first_try(claim.key).await {
             Ok(Some(StoredFirstTry { run: Some(run), request, .. })) => match request {
                 Some(request) if request != claim.request => Err(StartError::KeyReused(run)),
-                _ => Ok(Err(run)),
+                _ => Ok(KeyOwner::Earlier(run)),
             },
-            Ok(_) => Ok(Ok(registration)),
+            Ok(_) => Ok(KeyOwner::New(registration)),
             Err(error) => Err(StartError::Store {
                 why: format!("the store does not say whether the key was used before: {error}"),
                 unknown: true,

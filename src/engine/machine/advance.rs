@@ -111,7 +111,7 @@ impl Machine {
                     Action::CommandChild { child, command } => self.command_child(child, command),
                     // A run that is not stored (a rehearsal, or a run of a route with `keep: none`) joins no lock's
                     // queue in the store, so it is always first.
-                    Action::Lock { step, item, queued, .. } if !self.log.is_stored() => {
+                    Action::Lock { step, item, queued, .. } if !self.log.is_kept() => {
                         progressed |=
                             self.try_command(Command::LockSeen { step, item, queued, seen: LockPosition::First });
                     }
@@ -261,9 +261,10 @@ impl Machine {
 
     /// Records the result of an attempt.
     pub(super) fn record_result(&mut self, call: CallId, result: AttemptResult) {
-        let CallId { step, item, part, attempt, may_be_repeat: again } = call;
+        let CallId { step, item, part, attempt, may_be_repeat } = call;
         let jitter = self.ids.jitter();
-        let is_recorded = self.try_command(Command::Record { step, item, part, attempt, result, again, jitter });
+        let is_recorded =
+            self.try_command(Command::Record { step, item, part, attempt, result, may_be_repeat, jitter });
         let call = self.plan.steps.get(step.0).and_then(|step| step.call(part));
         if is_recorded && call.is_some_and(|call| call.effect != EffectClass::Read) {
             self.append_soon(self.run.seq());

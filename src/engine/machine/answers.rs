@@ -42,7 +42,7 @@ impl Machine {
                 };
                 let reply =
                     reply.unwrap_or_else(|| replies::still_running(run, Some(&self.plan), &self.decision_inputs));
-                let reply = if self.is_unstored_answer() { replies::without_run(reply) } else { reply };
+                let reply = if self.is_unkept_real_run() { replies::without_run(reply) } else { reply };
                 self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
             }
         } else if let Some(DecidedReply { run, .. }) = self.deadline_reply.as_ref().filter(|reply| reply.seq <= durable)

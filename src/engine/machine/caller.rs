@@ -40,7 +40,7 @@ impl Machine {
         if !self.run.failed_as_declared() && self.release_request("deadline") {
             return;
         }
-        if !self.log.is_stored() {
+        if !self.log.is_kept() {
             let reply = replies::unstored_past_deadline(&self.run, &self.plan, &self.decision_inputs);
             self.discard(reply);
             return;
@@ -77,13 +77,14 @@ impl Machine {
         self.try_command(Command::Abandon { reason })
     }
 
-    /// Whether the run answers a caller and leaves nothing in the store.
-    pub(super) fn is_unstored_answer(&self) -> bool {
-        self.run.mode() == Mode::Real && !self.log.is_stored()
+    /// Whether the run is real and its events are not written to the store.
+    pub(super) fn is_unkept_real_run(&self) -> bool {
+        self.run.mode() == Mode::Real && !self.log.is_kept()
     }
 
-    /// Discards a run that is not stored and waits for a person: it is in no list, so nobody could answer it.
-    pub(super) fn discard_unanswerable(&mut self) {
+    /// Ends a run that is not kept and waits for a person: it is in no list, so nobody could answer it. Its request goes
+    /// back to legacy, if that is allowed.
+    pub(super) fn release_or_discard_paused(&mut self) {
         if !self.release_request("run_paused") {
             let reply = replies::unstored_and_paused(&self.run, &self.plan);
             self.discard(reply);

@@ -120,8 +120,8 @@ impl Log {
     pub fn push_command_answer(&mut self, command: Uuid, answer: serde_json::Value) {
         self.command_answers.push((command, answer));
     }
-    /// Whether the run's events are stored. A rehearsal's are not, nor are those of a run of a route with `keep: none`.
-    pub fn is_stored(&self) -> bool {
+    /// Whether the run's events are written to the store; not those of a rehearsal, nor of a route with `keep: none`.
+    pub fn is_kept(&self) -> bool {
         self.append_header.is_some()
     }
     /// The last durable event.

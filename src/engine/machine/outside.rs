@@ -165,7 +165,7 @@ impl Machine {
             Some((last, Some(_))) => *last != command,
             None => true,
         };
-        if is_new && self.log.is_stored() {
+        if is_new && self.log.is_kept() {
             self.child_commands.insert(child, (command.clone(), None));
             self.requests_in_flight += 1;
             self.out.push(Output::CommandChild(child, command));
@@ -174,7 +174,7 @@ impl Machine {
 
     /// Reads the commands for the run that the store holds.
     pub(super) fn read_commands(&mut self) {
-        if self.log.is_stored() && self.commands_query.request() {
+        if self.log.is_kept() && self.commands_query.request() {
             self.requests_in_flight += 1;
             self.out.push(Output::ReadCommands);
         }

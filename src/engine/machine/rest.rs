@@ -41,10 +41,10 @@ impl Machine {
         let is_quiet = self.calls_in_flight == 0 && self.unsent_attempts.is_empty();
         // A caller is never made to wait for a person.
         let waits_for_person = status == RunStatus::Paused || (status == RunStatus::WaitingCheckpoint && is_quiet);
-        if waits_for_person && self.is_unstored_answer() {
+        if waits_for_person && self.is_unkept_real_run() {
             // The calls in flight end first.
             if is_quiet {
-                self.discard_unanswerable();
+                self.release_or_discard_paused();
             }
             return;
         }
@@ -76,7 +76,7 @@ impl Machine {
             self.handle_caller_deadline(); // a caller does not wait either while a descendant waits for a person
         }
         let is_answered = self.caller.is_none() || self.decided_reply.is_some();
-        let is_over = has_ended || (waits_for_person && is_quiet && !self.log.is_stored());
+        let is_over = has_ended || (waits_for_person && is_quiet && !self.log.is_kept());
         let is_drained = self.draining && self.caller.is_none() && is_quiet && self.has_deferred_start;
         if self.end.is_some() {
             // Handling the caller's deadline has discarded the run.
@@ -107,7 +107,7 @@ impl Machine {
             || self.has_deferred_start
             || !self.locks.is_empty()
             || self.has_children();
-        self.log.is_stored() && !is_busy && self.wake_at.is_some() && !self.goes_on_soon()
+        self.log.is_kept() && !is_busy && self.wake_at.is_some() && !self.goes_on_soon()
     }
 
     /// Whether the run may still record an intent that the comparison of its answer reads.
@@ -129,7 +129,7 @@ impl Machine {
             || has_unqueried_lock
             || self.has_deferred_start
             || self.expects_message;
-        if self.log.is_stored() && !is_busy && !self.goes_on_soon() {
+        if self.log.is_kept() && !is_busy && !self.goes_on_soon() {
             self.closing = Some(self.rest_cause());
             self.out.push(Output::CloseMailbox { has_frozen_step: self.has_frozen_step });
         }

@@ -76,7 +76,7 @@ impl Machine {
         if !self.caller_gone || self.caller.is_none() {
             return;
         }
-        if !self.log.is_stored() {
+        if !self.log.is_kept() {
             self.end = self.end.or(Some(DriverEnd::Discarded));
         } else if self.draining {
             self.caller = None;
@@ -86,7 +86,7 @@ impl Machine {
     /// Requires that the result of a call, with this sequence number, is appended soon, although nothing waits for it.
     pub(super) fn append_soon(&mut self, seq: Seq) {
         let due = self.unawaited_result.map(|(_, due)| due).or_else(|| self.now.checked_add(RESULT_APPEND_DELAY).ok());
-        self.unawaited_result = due.map(|due| (seq, due)).filter(|_| self.log.is_stored());
+        self.unawaited_result = due.map(|due| (seq, due)).filter(|_| self.log.is_kept());
     }
 
     /// Requires the append of results that are due, or that a stop of the process would lose.

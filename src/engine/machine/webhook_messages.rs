@@ -14,7 +14,7 @@ impl Machine {
     /// Adds a message for an event, if the workflow has a `notify` and events of this kind are reported.
     pub(super) fn notify(&mut self, event: &Event) {
         let Some(url) = &self.plan.notify else { return };
-        if self.run.mode() != Mode::Real || !self.log.is_stored() {
+        if self.run.mode() != Mode::Real || !self.log.is_kept() {
             return;
         }
         let Some(details) = details_of(event, &self.plan, &self.run) else { return };

@@ -32,7 +32,7 @@ use super::pooled_connection::PooledConnection;
 use super::protocol::{Endpoint, Protocol};
 use crate::flag::HttpVersion;
 use crate::limits::Limits;
-use crate::transport::{Http2Bounds, Http2Connection, Multiplexer, ServiceStream, Spoken};
+use crate::transport::{ConnectionProtocol, Http2Bounds, Http2Connection, Multiplexer, ServiceStream};
 
 /// The HTTP/2 connections to one endpoint.
 type Multiplexed = Multiplexer<Full<Bytes>, String>;
@@ -142,11 +142,11 @@ impl ConnectionPool {
         let mut http1 = None;
         let opening = multiplexed.open(
             async || match protocol.connect(uri, protocol.http, connect).await? {
-                (stream, Spoken::Http1) => {
+                (stream, ConnectionProtocol::Http1) => {
                     http1 = Some(stream);
                     Ok(None)
                 }
-                (stream, Spoken::Http2) => self.open_http2(stream, connect).await.map(Some),
+                (stream, ConnectionProtocol::Http2) => self.open_http2(stream, connect).await.map(Some),
             },
             may_carry,
             String::clone,

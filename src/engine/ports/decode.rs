@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use crate::compare::{Body, Observation, unpacked};
+use crate::compare::{Body, Observation, decoded_body};
 use crate::exchange::RequestCopy;
 use crate::expression::{ReadPath, parse_fields_strictly, parse_form_strictly, parse_json};
 use crate::flag::has_raw_bytes;
@@ -100,7 +100,7 @@ pub(in crate::engine) fn body_with_headers(
     limits: DecodeBounds,
 ) -> Result<Value, String> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    match unpacked(headers, bytes, limits.bytes) {
+    match decoded_body(headers, bytes, limits.bytes) {
         Some(plain) => body(&plain, content_type, limits),
         None => body(bytes, content_type, limits)
             .map_err(|why| format!("{why} (its content-encoding cannot be decoded here within the limits)")),

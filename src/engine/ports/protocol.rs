@@ -12,7 +12,7 @@ use tower::ServiceExt;
 
 use crate::flag::{HttpVersion, SentHost, Service, ServiceTls};
 use crate::names::ServiceName;
-use crate::transport::{SecuredPeer, ServiceStream, Spoken};
+use crate::transport::{ConnectionProtocol, SecuredPeer, ServiceStream};
 
 /// How a service is spoken to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,7 +72,7 @@ impl Protocol {
         uri: &Uri,
         http: HttpVersion,
         within: Duration,
-    ) -> Result<(ServiceStream, Spoken), String> {
+    ) -> Result<(ServiceStream, ConnectionProtocol), String> {
         let until = Instant::now() + within;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);

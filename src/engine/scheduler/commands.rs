@@ -31,10 +31,9 @@ use crate::workflow::{CommandRefusal, ControlCommand, RunSummary};
 /// How often the store is asked for the answer to a command, in case the notification of the answer was lost.
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends a command to a run and waits for its answer. A signal that an ended run has accepted before, under the same
-/// id, is accepted again, or by the run that took its place: its sender repeats it because the first answer was lost.
-/// An answer to a checkpoint that has one already is refused with the first one, also where the run has ended
-/// meanwhile.
+/// Sends a command to a run and waits for its answer. A signal whose delivery id an ended run has already accepted is
+/// accepted again, by that run or by its successor, because a sender that lost the answer repeats the signal. A second
+/// answer to a checkpoint is refused, and the refusal contains the first answer, even if the run has ended since.
 pub(in crate::engine) async fn give_command(
     core: &Arc<Core>,
     run: RunId,

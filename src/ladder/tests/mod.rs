@@ -1,4 +1,4 @@
-//! Moves over a store in memory.
+//! Tests of moves, with a store in memory.
 
 mod captured_log;
 mod changed_in_live;

@@ -285,7 +285,7 @@ where
                 None if by_head => {
                     self.shared.table().no_route().route_metrics.count_refusal(HEAD_TOO_LARGE);
                     let record = CurrentRecord::new(self.shared.access_log.clone());
-                    record.unreadable(self.peer, 431, HEAD_TOO_LARGE);
+                    record.log_unreadable_head(self.peer, 431, HEAD_TOO_LARGE);
                 }
                 None => {}
             }

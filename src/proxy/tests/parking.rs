@@ -37,7 +37,7 @@ pub(super) async fn parked(rig: &Rig, count: usize) {
 
 /// How many connections may still be opened.
 fn room(rig: &Rig) -> usize {
-    rig.proxy.shared.room.available_permits()
+    rig.proxy.shared.connection_permits.available_permits()
 }
 
 #[tokio::test]

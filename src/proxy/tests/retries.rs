@@ -151,7 +151,8 @@ async fn a_request_with_several_retry_keys_is_refused() {
     assert_eq!(rig.ask(elsewhere).await.status(), 200, "no workflow");
 }
 
-/// Both were decided before legacy took the first of them.
+/// The second try is decided as if legacy had not taken the first yet: only taking its keys for legacy shows that it
+/// is a retry.
 #[tokio::test]
 async fn of_two_tries_in_the_same_instant_one_has_a_dark_run() {
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
@@ -198,7 +199,8 @@ async fn after_another_retry_key(origin: &Origin, state: State, before: &Rig, fi
     after
 }
 
-/// The scope may have been given up because it took different requests for one. Retries are looked up.
+/// New requests are not taken under a key of earlier files, whose scope may have been replaced because it gave
+/// different requests one key. Retries are still looked up there.
 #[tokio::test]
 async fn a_request_that_comes_later_is_not_taken_under_a_key_that_only_earlier_files_give_it() {
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";

@@ -2,6 +2,8 @@
 //!
 //! Always true: each is one statement with a commit of its own, and idempotent; flips have ids, by which a repeated
 //! write is recognised.
+//!
+//! The names of tables and columns are explained in [`crate::store`].
 
 use jiff::Timestamp;
 use uuid::Uuid;

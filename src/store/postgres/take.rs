@@ -3,6 +3,8 @@
 //! Always true: taking is one statement on the writer's session, so that a statement whose reply was lost has ended
 //! before it is repeated. Requests for due runs have the same id until a reply has arrived, so that the next request
 //! also returns the runs that the lost reply held. Two processes skip runs that the other is taking at that moment.
+//!
+//! The names of tables and columns are explained in [`crate::store`].
 
 use std::time::Duration;
 

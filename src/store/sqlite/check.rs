@@ -2,6 +2,8 @@
 //!
 //! Always true: nothing is written; a page of runs is read within one short transaction, so that each run is seen at
 //! one moment, and a checkpoint of the WAL is not blocked for longer than one page takes.
+//!
+//! The names of tables and columns are explained in [`crate::store`].
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,13 +1,11 @@
 //! The writer's writes for [`crate::store::RunCoordination`]: ownership of runs, commands, messages, snapshots,
 //! purging.
 //!
-//! Names of the schema: `births` is the outbox of runs that are to be created, `orders` are commands to runs, `notices`
-//! are messages to webhooks, `runs.turn` is when a run without an owner is due (NULL while a process owns it),
-//! `runs.remains` is what a purge keeps.
-//!
 //! Always true: each is one transaction on the writer's connection and idempotent, except that taking a run twice
 //! increments its fencing token twice. A purge deletes the rows of its runs in portions, so that an append waits for
 //! one portion at most; the next purge continues an interrupted one.
+//!
+//! The names of tables and columns are explained in [`crate::store`].
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;

@@ -104,7 +104,7 @@ impl Check<'_> {
         let keyed = match self.known.services.get(name) {
             Some(keyed) => *keyed,
             // The files in force lack the service, so it is not known to be `keyed`.
-            None if self.is_stored => false,
+            None if self.is_stored_definition => false,
             None => return None,
         };
         let service = ServiceName::new(name);

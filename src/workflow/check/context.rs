@@ -30,14 +30,14 @@ pub(super) struct Check<'a> {
     pub(super) known: &'a DeclaredNames<'a>,
     /// Whether the definition was stored with a run; then a reference to something that the files in force lack is no
     /// error.
-    pub(super) is_stored: bool,
+    pub(super) is_stored_definition: bool,
     pub(super) bounds: Bounds,
     /// All steps, in the order of the file.
     pub(super) steps: Vec<(&'a str, Site, StepDraft)>,
     /// Fallbacks of single items of a `for_each`.
     pub(super) item_fallbacks: BTreeSet<String>,
     /// How many lines the workflow's `risks` has.
-    pub(super) policies: usize,
+    pub(super) risk_rules: usize,
     pub(super) problems: &'a mut Problems,
     /// All paths that were read.
     pub(super) reads: BTreeSet<ReadPath>,

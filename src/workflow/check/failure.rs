@@ -184,7 +184,7 @@ impl Check<'_> {
     /// Checks that `settles` is at least the time-out: before that an attempt may still take effect.
     fn settles(&mut self, text: &str, timeout: Duration, at: &Site) -> Option<Duration> {
         let settles = self.span(text, at)?;
-        if settles < timeout && !self.is_stored {
+        if settles < timeout && !self.is_stored_definition {
             let message = format!(
                 "`settles` ({text}) is shorter than the step's timeout ({} ms): an attempt may take effect until then",
                 timeout.as_millis()

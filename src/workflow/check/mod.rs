@@ -82,7 +82,7 @@ fn check(
     source: &Value,
     site: &Site,
     known: &DeclaredNames<'_>,
-    is_stored: bool,
+    is_stored_definition: bool,
     problems: &mut Problems,
 ) -> Option<Plan> {
     let draft: WorkflowDraft = context::draft(source, site, problems)?;
@@ -94,7 +94,7 @@ fn check(
     if draft.steps.is_empty() {
         problems.error(&all, "a workflow has at least one step");
     }
-    if draft.steps.len() as u64 > known.limits.steps_max && !is_stored {
+    if draft.steps.len() as u64 > known.limits.steps_max && !is_stored_definition {
         let message =
             format!("{} steps are more than the limit steps_max ({})", draft.steps.len(), known.limits.steps_max);
         problems.error(&all, message);
@@ -115,16 +115,16 @@ fn check(
         let step = context::draft::<StepDraft>(value, &at, problems).unwrap_or_default();
         steps.push((name.as_str(), at, step));
     }
-    let bounds = if is_stored { Bounds::LARGEST } else { Bounds::of(known.limits) };
+    let bounds = if is_stored_definition { Bounds::LARGEST } else { Bounds::of(known.limits) };
     let drafts = steps.clone();
-    let policies = draft.risks.len();
+    let risk_rules = draft.risks.len();
     let (item_fallbacks, reads) = Default::default();
-    let mut check = Check { known, is_stored, bounds, steps, item_fallbacks, policies, problems, reads };
+    let mut check = Check { known, is_stored_definition, bounds, steps, item_fallbacks, risk_rules, problems, reads };
     check.find_item_fallbacks();
     let checked: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
     check.fallbacks(&checked);
     let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));
-    let risks = check.policies(&draft.risks, site);
+    let risks = check.risk_rules(&draft.risks, site);
     let sensitive = check.sensitive(&draft, site);
     let notify = draft.notify.as_ref().and_then(|text| check.notify(text, &site.key("notify")));
     let order = check.order(&checked);

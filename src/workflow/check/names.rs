@@ -153,7 +153,7 @@ impl Check<'_> {
                 (format!("{what} can be read only in a call's headers or URL"), Some(hint.to_owned()))
             });
             only.or_else(|| {
-                (!self.known.has_store_key && !self.is_stored).then(|| {
+                (!self.known.has_store_key && !self.is_stored_definition).then(|| {
                     let message =
                         format!("{what} would be stored in clear, because there is no `store_key` to seal it with");
                     (message, Some("declare `store_key: { file: … }` in pointsman.yaml".to_owned()))
@@ -162,7 +162,7 @@ impl Check<'_> {
         };
         // In a stored plan, which an earlier version accepted, it has no value.
         if let Some((message, hint)) =
-            path.misread_request_text().filter(|_| !self.is_stored && path.part(0) != Some("peer"))
+            path.misread_request_text().filter(|_| !self.is_stored_definition && path.part(0) != Some("peer"))
         {
             return Some((message, Some(hint)));
         }
@@ -180,7 +180,7 @@ impl Check<'_> {
             }
             (Some(part), _) if REQUEST.contains(&part) => None,
             // An earlier version accepted it, and a run keeps its plan; there it has no value.
-            (Some("peer"), _) if self.is_stored => None,
+            (Some("peer"), _) if self.is_stored_definition => None,
             (Some("peer"), _) => Some((
                 "a workflow does not see the address of the caller: `request` has no `peer`".to_owned(),
                 Some("only `key:` of a route and `when:` of a cohort see request.peer".to_owned()),
@@ -254,7 +254,7 @@ impl Check<'_> {
         }
         match path.part(0) {
             None => Some(("name the service that is meant".to_owned(), Some("write services.NAME".to_owned()))),
-            Some(name) if self.is_stored || self.known.services.contains_key(name) => None,
+            Some(name) if self.is_stored_definition || self.known.services.contains_key(name) => None,
             Some(name) => {
                 let known = || self.known.services.keys().map(|name| name.as_str());
                 let list = || format!("declare it under `services:` in pointsman.yaml; there are {}", join(known()));
@@ -273,7 +273,7 @@ impl Check<'_> {
         }
         match path.part(0) {
             None => Some(("name the secret that is meant".to_owned(), Some("write secrets.NAME".to_owned()))),
-            Some(name) if self.is_stored || self.known.secrets.contains(name) => None,
+            Some(name) if self.is_stored_definition || self.known.secrets.contains(name) => None,
             Some(name) => {
                 let known = || self.known.secrets.iter().map(String::as_str);
                 let list = || "declare it under `secrets:` in pointsman.yaml".to_owned();

@@ -22,7 +22,7 @@ impl Check<'_> {
             problem.hint("declare it under `services:` in pointsman.yaml and write `${services.NAME}`".to_owned());
             return None;
         };
-        if !self.is_stored && !self.known.services.contains_key(service) {
+        if !self.is_stored_definition && !self.known.services.contains_key(service) {
             self.problems.error(site, format!("there is no service `{service}`"));
             return None;
         }

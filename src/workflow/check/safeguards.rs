@@ -8,7 +8,7 @@ use super::names::{ExpressionContext, Usage};
 use super::values;
 use crate::problem::Site;
 use crate::workflow::definition::StepDraft;
-use crate::workflow::drafts::{AskDraft, PolicyDraft};
+use crate::workflow::drafts::{AskDraft, RiskRuleDraft};
 use crate::workflow::risk::parse_risk;
 use crate::workflow::rules::{Asking, Lock, RiskRule, RiskSource, Safeguards};
 use crate::workflow::{OnTimeout, Risk};
@@ -75,7 +75,7 @@ impl Check<'_> {
         context: &mut ExpressionContext<'_>,
     ) -> Option<Safeguards> {
         let risk = draft.risk.as_ref().map(|text| self.risk(text, &site.key("risk"), context));
-        if draft.ask.is_some() && draft.risk.is_none() && self.policies == 0 {
+        if draft.ask.is_some() && draft.risk.is_none() && self.risk_rules == 0 {
             let problem = self.problems.error(&site.key("ask").at_key(), "`ask` without a risk: nobody would be asked");
             problem.hint("add `risk: medium` or `risk: high`, or `risks:` for the whole workflow");
         }
@@ -138,8 +138,8 @@ impl Check<'_> {
         Some(RiskSource::Computed(template))
     }
 
-    pub(super) fn policies(&mut self, drafts: &[PolicyDraft], site: &Site) -> Vec<RiskRule> {
-        let mut policies: Vec<RiskRule> = Vec::with_capacity(drafts.len());
+    pub(super) fn risk_rules(&mut self, drafts: &[RiskRuleDraft], site: &Site) -> Vec<RiskRule> {
+        let mut risk_rules: Vec<RiskRule> = Vec::with_capacity(drafts.len());
         for (index, draft) in drafts.iter().enumerate() {
             let at = site.key("risks").index(index);
             let method = draft.method.as_ref().map(|text| match values::call(&format!("{text} x")) {
@@ -163,11 +163,11 @@ impl Check<'_> {
                 problem.hint("put it last");
             }
             if let Some(method) = method.map_or(Some(None::<Method>), |method| method.map(Some)) {
-                let PolicyDraft { effect, method: _, items_over, reversible, risk } = draft.clone();
-                policies.push(RiskRule { effect, method, items_over, reversible, risk });
+                let RiskRuleDraft { effect, method: _, items_over, reversible, risk } = draft.clone();
+                risk_rules.push(RiskRule { effect, method, items_over, reversible, risk });
             }
         }
-        policies
+        risk_rules
     }
 }
 

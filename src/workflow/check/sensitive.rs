@@ -45,7 +45,7 @@ impl Check<'_> {
 
     /// Reports where sensitive values could not be sealed because there is no `store_key`.
     fn report_missing_key(&mut self, at: &Site) {
-        if !self.known.has_store_key && !self.is_stored {
+        if !self.known.has_store_key && !self.is_stored_definition {
             let message = "a sensitive value would be stored in clear, because there is no `store_key` to seal it with";
             let hint = "declare `store_key: { file: … }` in pointsman.yaml";
             self.problems.error(&at.clone().at_key(), message).hint(hint);

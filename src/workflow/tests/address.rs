@@ -65,7 +65,15 @@ fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
     let result = if is_crash { AttemptResult::Missing("x".into()) } else { timed_out() };
     let (item, part) = (None, CallKind::Do);
     harness
-        .command(Command::Record { step: index, item, part, attempt: number, result, again: is_crash, jitter: 0.5 })
+        .command(Command::Record {
+            step: index,
+            item,
+            part,
+            attempt: number,
+            result,
+            may_be_repeat: is_crash,
+            jitter: 0.5,
+        })
         .unwrap();
 }
 
@@ -267,8 +275,15 @@ fn a_probe_is_sent_only_to_the_address_of_the_attempt() {
             assert_eq!(harness.in_flight_names(), ["probe charge"]);
             let no = ok(json!({"found": false}));
             let (index, part) = (plan.step(&"charge".into()).unwrap().0, CallKind::Probe);
-            let record =
-                Command::Record { step: index, item: None, part, attempt: 1, result: no, again: false, jitter: 0.5 };
+            let record = Command::Record {
+                step: index,
+                item: None,
+                part,
+                attempt: 1,
+                result: no,
+                may_be_repeat: false,
+                jitter: 0.5,
+            };
             harness.command(record).unwrap();
         }
         set_base_url(&mut harness, "stock", "http://new");
@@ -294,7 +309,7 @@ fn an_unknown_undo_is_repeated_only_at_the_address_that_it_went_to() {
         let (index, item, part) = (plan.step(&"first".into()).unwrap().0, None, CallKind::Undo);
         let result = if is_unknown { timed_out() } else { status(429) };
         harness
-            .command(Command::Record { step: index, item, part, attempt: 1, result, again: false, jitter: 0.5 })
+            .command(Command::Record { step: index, item, part, attempt: 1, result, may_be_repeat: false, jitter: 0.5 })
             .unwrap();
         set_base_url(&mut harness, "bank", "http://new");
         harness.settle();

@@ -132,7 +132,7 @@ respond: {{ status: 200, body: done }}
     }
 }
 
-/// Its time does not matter then.
+/// While the run is paused, the time of its next attempt is not given as what would resume it.
 #[test]
 fn the_next_attempt_of_a_paused_run_waits_for_the_end_of_the_pause() {
     let plan = plan(

@@ -37,7 +37,7 @@ fn an_effect_that_was_certainly_not_done_does_not_count() {
                 part: CallKind::Do,
                 attempt,
                 result,
-                again: false,
+                may_be_repeat: false,
                 jitter: 0.5,
             })
             .unwrap();

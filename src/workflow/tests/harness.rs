@@ -36,7 +36,7 @@ impl<'a> Harness<'a> {
         let attempt = self.run.attempt(&step.into(), item, part);
         let attempt = attempt.unwrap_or_else(|| panic!("`{step}` is not under way: {:#?}", self.kinds())).attempt;
         let index = self.plan.step(&step.into()).unwrap().0;
-        let command = Command::Record { step: index, item, part, attempt, result, again: false, jitter: 0.5 };
+        let command = Command::Record { step: index, item, part, attempt, result, may_be_repeat: false, jitter: 0.5 };
         self.command(command).unwrap();
         self.settle();
     }

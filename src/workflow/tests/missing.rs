@@ -83,8 +83,15 @@ fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
     harness.inputs = gone;
     let index = plan.step(&"charge".into()).unwrap().0;
     let result = AttemptResult::Missing("x".into());
-    let record =
-        Command::Record { step: index, item: None, part: CallKind::Do, attempt: 1, result, again: true, jitter: 0.5 };
+    let record = Command::Record {
+        step: index,
+        item: None,
+        part: CallKind::Do,
+        attempt: 1,
+        result,
+        may_be_repeat: true,
+        jitter: 0.5,
+    };
     harness.command(record).unwrap();
     harness.settle();
     let conflict = harness.run.conflict().unwrap();

@@ -139,7 +139,8 @@ fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too(
     assert_eq!(harness.now.duration_since(restarted).as_secs(), 30);
 }
 
-/// Times are those of events: a run that is folded again knows them too, and one of an older version counts from now.
+/// The time is in the events, so a run that is folded again has it too. Events of an older version lack it: there it
+/// counts from the probe's next answer.
 #[test]
 fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     let plan = plan(PROBED);
@@ -215,7 +216,9 @@ fn a_retry_sends_a_probe_that_waits_at_once() {
     let attempt = harness.run.attempt(&"charge".into(), None, CallKind::Probe).unwrap().attempt;
     let step = plan.step(&"charge".into()).unwrap().0;
     let (result, part) = (status(429), CallKind::Probe);
-    harness.command(Command::Record { step, item: None, part, attempt, result, again: false, jitter: 1.0 }).unwrap();
+    harness
+        .command(Command::Record { step, item: None, part, attempt, result, may_be_repeat: false, jitter: 1.0 })
+        .unwrap();
     harness.perform_due();
     assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
     harness.give_command_by("ann", ControlCommand::Retry { step: Some("charge".into()) }).unwrap();

@@ -129,7 +129,15 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             let index = harness.plan.step(&call.step).unwrap().0;
             let (item, part, attempt) = (call.item, call.part, call.attempt);
             harness
-                .command(Command::Record { step: index, item, part, attempt, result, again: false, jitter: 0.5 })
+                .command(Command::Record {
+                    step: index,
+                    item,
+                    part,
+                    attempt,
+                    result,
+                    may_be_repeat: false,
+                    jitter: 0.5,
+                })
                 .is_ok()
         }
         1 | 8 if !asked.is_empty() => {

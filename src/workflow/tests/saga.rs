@@ -282,7 +282,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
                     } else {
                         ok(json!({}))
                     },
-                    again: false,
+                    may_be_repeat: false,
                     jitter: 0.5,
                 });
                 if call.part == CallKind::Undo {
@@ -349,7 +349,7 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
                 (call.item, call.part, if call.item.is_none() { status(404) } else { ok(json!({})) });
             apply(
                 &mut run,
-                Command::Record { step, item, part, attempt: 1, result, again: false, jitter: 0.5 },
+                Command::Record { step, item, part, attempt: 1, result, may_be_repeat: false, jitter: 0.5 },
                 calls_max,
             );
         }

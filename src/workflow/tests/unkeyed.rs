@@ -32,7 +32,9 @@ respond: { status: 200 }
 fn end_attempt(harness: &mut Harness<'_>, step: &str, part: CallKind, result: AttemptResult) {
     let attempt = harness.run.attempt(&step.into(), None, part).expect("it is under way").attempt;
     let step = harness.plan.step(&step.into()).unwrap().0;
-    harness.command(Command::Record { step, item: None, part, attempt, result, again: false, jitter: 0.5 }).unwrap();
+    harness
+        .command(Command::Record { step, item: None, part, attempt, result, may_be_repeat: false, jitter: 0.5 })
+        .unwrap();
 }
 
 #[test]

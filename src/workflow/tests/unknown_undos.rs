@@ -31,7 +31,7 @@ fn undo_ends(harness: &mut Harness<'_>, result: AttemptResult) {
     let attempt = harness.run.attempt(&"reserve".into(), None, CallKind::Undo).unwrap().attempt;
     let step = harness.plan.step(&"reserve".into()).unwrap().0;
     let command =
-        Command::Record { step, item: None, part: CallKind::Undo, attempt, result, again: false, jitter: 1.0 };
+        Command::Record { step, item: None, part: CallKind::Undo, attempt, result, may_be_repeat: false, jitter: 1.0 };
     harness.command(command).unwrap();
     harness.perform_due();
 }
@@ -182,8 +182,15 @@ respond: { status: 200 }
         let attempt = harness.run.in_flight()[0].clone();
         let (step, _) = plan.step(&attempt.step).unwrap();
         let (part, attempt_number, result) = (CallKind::Undo, attempt.attempt, timed_out());
-        let attempt_ends =
-            Command::Record { step, item: None, part, attempt: attempt_number, result, again: false, jitter: 1.0 };
+        let attempt_ends = Command::Record {
+            step,
+            item: None,
+            part,
+            attempt: attempt_number,
+            result,
+            may_be_repeat: false,
+            jitter: 1.0,
+        };
         harness.command(attempt_ends).unwrap();
         harness.perform_due();
         harness.choose(attempt.step.as_str(), None, Choice::Skip).unwrap();

@@ -1,4 +1,6 @@
 //! Reads of due runs, commands, locks, messages and outbox rows, and of runs to purge.
+//!
+//! The names of tables and columns are explained in [`crate::store`].
 
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite};
@@ -147,5 +149,5 @@ pub(in crate::store::sqlite) async fn purged_run_bodies(readers: &Readers, run: 
 }
 
 fn known_run(bytes: Vec<u8>) -> Result<RunId> {
-    run_id(bytes).ok_or_else(|| StoreError("a stored record names a run by a broken id".into()))
+    run_id(bytes).ok_or_else(|| StoreError("a stored record has an id that is no run's".into()))
 }

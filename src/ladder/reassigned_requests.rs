@@ -1,6 +1,6 @@
 //! Requests that new files take from a route with a workflow: the route is removed, loses its workflow or matches
-//! other requests, its service reads paths in another way (`paths:`), or a new route wins over it. Retries of these requests are looked up under the keys of that route, to
-//! whichever route they go now.
+//! other requests, its service reads paths in another way (`paths:`), or a new route wins over it. Retries of these
+//! requests are looked up under the keys of that route, to whichever route they go now.
 //!
 //! Always true: as long as a retry may come, it is looked up under the match and the scopes that were in force when its
 //! first try came. The number of such matches is bounded: dropping the oldest is logged.

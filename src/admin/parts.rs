@@ -153,7 +153,7 @@ pub trait LadderControl: Send + Sync {
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
-/// Resolves when the run is at rest, which means that it has ended or waits. The result is all of its events if they
+/// Resolves when the run has ended, or waits for a person or a signal. The result is all of its events if they
 /// are in memory, `None` if they have to be read from the store.
 pub type WaitForRest<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 

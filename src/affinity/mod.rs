@@ -186,10 +186,7 @@ impl StoreAffinity {
 
     /// The requests that legacy served although their keys could not be noted. The ids are the present and the earlier
     /// ones of one route. `None` if no retry of one may come.
-    pub fn requests_with_unnoted_keys<'a>(
-        &self,
-        ids: impl Iterator<Item = &'a RouteId>,
-    ) -> Option<RequestsWithUnknownKeys> {
+    pub fn unnoted_requests<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<RequestsWithUnknownKeys> {
         ids.filter_map(|id| self.keys.unnoted(id)).max_by_key(|unknown| unknown.served)
     }
 

@@ -400,19 +400,19 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
             && !affinity.legacy_noted_before(&numbered(5), soon - jiff::SignedDuration::from_hours(1))
     );
     assert!(!affinity.legacy_noted_before(&numbered(960), soon), "it was not noted");
-    assert_eq!(affinity.requests_with_unnoted_keys(std::iter::once(&route)), None);
+    assert_eq!(affinity.unnoted_requests(std::iter::once(&route)), None);
     affinity.record_served_unnoted(&numbered(960).into(), &route, &route).await;
     assert!(
-        affinity.requests_with_unnoted_keys(std::iter::once(&route)).is_some()
-            && affinity.requests_with_unnoted_keys(std::iter::once(&other)).is_none()
+        affinity.unnoted_requests(std::iter::once(&route)).is_some()
+            && affinity.unnoted_requests(std::iter::once(&other)).is_none()
     );
     assert_eq!(affinity.remembered(&numbered(960)), Remembered::TakenBy(Arm::Legacy), "in memory at least");
     kill(affinity);
 
     let affinity = StoreAffinity::open(store.clone(), &limits, open_when_unlocked(open).await).await.unwrap();
     assert!(
-        affinity.requests_with_unnoted_keys(std::iter::once(&route)).is_some()
-            && affinity.requests_with_unnoted_keys(std::iter::once(&other)).is_none()
+        affinity.unnoted_requests(std::iter::once(&route)).is_some()
+            && affinity.unnoted_requests(std::iter::once(&other)).is_none()
     );
     assert_eq!(
         affinity.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,

@@ -333,7 +333,7 @@ impl GateCondition for StoreAffinity {
             until,
             why: format!("{why}: until {until:.0} {again}"),
         };
-        let unnoted = self.requests_with_unnoted_keys(routes.iter().copied());
+        let unnoted = self.unnoted_requests(routes.iter().copied());
         let unnoted = unnoted.map(|it| unrecorded(it, "legacy served requests whose retry keys could not be noted"));
         let unread = self.unread_key_files().into_iter().map(|(file, unknown)| {
             unrecorded(unknown, &format!("{file}, and it may have retry keys of requests that legacy served"))

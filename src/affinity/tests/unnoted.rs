@@ -47,7 +47,7 @@ async fn a_request_of_a_renamed_route_is_recorded_under_its_oldest_id_too() {
     let [later, oldest, other] = ["orders.make", "orders.create", "other"].map(RouteId::new);
     affinity.record_served_unnoted(&numbered(1).into(), &later, &oldest).await;
     for (id, is_known) in [(&later, true), (&oldest, true), (&other, false)] {
-        assert_eq!(affinity.requests_with_unnoted_keys(std::iter::once(id)).is_some(), is_known, "{id}");
+        assert_eq!(affinity.unnoted_requests(std::iter::once(id)).is_some(), is_known, "{id}");
     }
 }
 
@@ -95,7 +95,7 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
     let affinity = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
     let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
-    let is_unnoted = || affinity.requests_with_unnoted_keys(std::iter::once(&route)).is_some();
+    let is_unnoted = || affinity.unnoted_requests(std::iter::once(&route)).is_some();
     assert_eq!(take(0).await, LegacyTake::FIRST);
     let write_hangs = affinity.keys.hold_file();
     let both = tokio::join!(take(1), take(2));
@@ -137,7 +137,7 @@ async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
     for n in 1..3 {
         assert_eq!(store.inner.first_try(numbered(n)).await.unwrap().unwrap().arm, Arm::Legacy);
     }
-    assert_eq!(affinity.requests_with_unnoted_keys(std::iter::once(&route)), None);
+    assert_eq!(affinity.unnoted_requests(std::iter::once(&route)), None);
     affinity.flush().await;
     affinity.finish_key_file().await;
     assert_eq!(take(3).await, LegacyTake::NOT_NOTED, "the stop has not waited for the disk");
@@ -215,7 +215,7 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
     let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
     let record = |n| now(affinity.record_served_unnoted(&numbered(n).into(), &route, &route));
-    let is_unnoted = || affinity.requests_with_unnoted_keys(std::iter::once(&route)).is_some();
+    let is_unnoted = || affinity.unnoted_requests(std::iter::once(&route)).is_some();
     let write_hangs = affinity.keys.hold_file();
     assert_eq!(take(1).await, LegacyTake::NOT_NOTED);
     assert_eq!(now(take(2)), LegacyTake::NOT_NOTED);

@@ -82,8 +82,8 @@ impl Machine {
         self.run.mode() == Mode::Real && !self.log.is_kept()
     }
 
-    /// Ends a run that is not kept and waits for a person: it is in no list, so nobody could answer it. Its request goes
-    /// back to legacy, if that is allowed.
+    /// Ends a run that is not kept and waits for a person: it is in no list, so nobody could answer it. Its request
+    /// goes back to legacy, if that is allowed.
     pub(super) fn release_or_discard_paused(&mut self) {
         if !self.release_request("run_paused") {
             let reply = replies::unstored_and_paused(&self.run, &self.plan);

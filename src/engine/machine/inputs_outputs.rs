@@ -288,7 +288,7 @@ pub(in crate::engine) enum Announcement {
 pub(in crate::engine) enum DriverEnd {
     /// The run has ended, or is a rehearsal that waits for a person.
     Ended,
-    /// The run rests until something wakes it.
+    /// The run is suspended until something wakes it.
     Suspended {
         cause: WakeCause,
         /// The time at which it goes on, if any.
@@ -308,7 +308,7 @@ pub(in crate::engine) enum DriverEnd {
     Contradicted,
 }
 
-/// What wakes a run that rests.
+/// What wakes a suspended run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum WakeCause {
     Time,

@@ -26,10 +26,10 @@ mod pending_run_record;
 mod query_state;
 pub(super) mod refused_input;
 pub(super) mod replies;
-mod rest;
 mod run_report;
 mod state;
 mod step;
+mod suspend;
 #[cfg(test)]
 mod tests;
 mod webhook_messages;

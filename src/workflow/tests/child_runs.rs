@@ -388,9 +388,8 @@ respond: { status: 200 }
             let attempt = harness.run.in_flight()[0].attempt;
             let (step, item, part) = (plan.step(&"a".into()).unwrap().0, None, CallKind::Undo);
             let result = AttemptResult::NotSent("refused".into());
-            harness
-                .command(Command::Record { step, item, part, attempt, result, may_be_repeat: false, jitter: 0.5 })
-                .unwrap();
+            let command = Command::Record { step, item, part, attempt, result, may_be_repeat: false, jitter: 0.5 };
+            harness.command(command).unwrap();
             harness.advance_seconds(60);
             assert!(harness.in_flight_names().is_empty(), "its undos are held");
             let resumed = harness.give_command_by(&by, cancel());

@@ -388,16 +388,8 @@ respond: {{ status: 200 }}
         harness.perform_due();
         harness.see_lock("take", Some(0), LockPosition::First).unwrap();
         let step = plan.step(&"take".into()).unwrap().0;
-        let result = status(404);
-        let command = Command::Record {
-            step,
-            item: Some(0),
-            part: CallKind::Do,
-            attempt: 1,
-            result,
-            may_be_repeat: false,
-            jitter: 0.5,
-        };
+        let (item, part, result) = (Some(0), CallKind::Do, status(404));
+        let command = Command::Record { step, item, part, attempt: 1, result, may_be_repeat: false, jitter: 0.5 };
         super::super::work_count::take_work();
         decide(&harness.run, &plan, &harness.inputs, command, harness.now).unwrap();
         assert_eq!(super::super::work_count::take_work(), copies, "{failures}");

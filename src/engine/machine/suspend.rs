@@ -1,8 +1,8 @@
 //! Decides when a driver ends: when its run has ended, or waits for something that will wake the run.
 //!
-//! Always true: a run rests only where nothing is in flight, its mailbox is empty and its caller has been answered; a
-//! message that comes later finds no driver and wakes the run. The cause that will wake the run is determined before
-//! the driver's last append is submitted.
+//! Always true: a run is suspended only where nothing is in flight, its mailbox is empty and its caller has been
+//! answered; a message that comes later finds no driver and wakes the run. The cause that will wake the run is
+//! determined before the driver's last append is submitted.
 
 use jiff::SignedDuration;
 
@@ -13,10 +13,10 @@ use crate::names::StepId;
 use crate::workflow::{CommandRefusal, Mode, RunStatus};
 
 /// The shortest wait for which the driver ends. Ending it and loading the run again for a shorter one would cost more.
-const REST_MIN: SignedDuration = SignedDuration::from_secs(1);
+const SUSPEND_MIN: SignedDuration = SignedDuration::from_secs(1);
 
 impl Machine {
-    fn rest_cause(&self) -> WakeCause {
+    fn wake_cause(&self) -> WakeCause {
         match self.run.status() {
             RunStatus::Paused | RunStatus::WaitingCheckpoint => WakeCause::Person,
             RunStatus::WaitingSignal => WakeCause::Signal,
@@ -88,19 +88,19 @@ impl Machine {
         } else if self.has_deferred_commands && is_quiet && self.requests_in_flight == 0 && self.log.is_idle() {
             self.end = Some(DriverEnd::OwnershipUncertain);
         } else if self.mailbox_closed {
-            self.finish_resting();
+            self.finish_suspending();
         } else if self.closing.is_none() && is_quiet {
             // Even a short wait is made durable: after a crash the next process waits only for what is left of it.
             if self.wake_at.is_some() && self.caller.is_none() {
                 self.require_durable(self.run.seq());
             }
             if is_answered || self.deadline_reply.is_some() {
-                self.try_to_rest();
+                self.try_to_suspend();
             }
         }
     }
 
-    /// Whether the run is stored, has nothing under way, and goes on only at a time that is at least `REST_MIN` away.
+    /// Whether the run is stored, has nothing under way, and goes on only at a time at least `SUSPEND_MIN` away.
     fn only_waits_for_time(&self) -> bool {
         let is_busy = self.requests_in_flight > 0
             || self.has_frozen_step
@@ -117,11 +117,11 @@ impl Machine {
     }
 
     fn goes_on_soon(&self) -> bool {
-        self.wake_at.is_some_and(|at| at.duration_since(self.now) < REST_MIN)
+        self.wake_at.is_some_and(|at| at.duration_since(self.now) < SUSPEND_MIN)
     }
 
-    /// Closes the mailbox in order to rest, unless the run will go on soon or waits for the result of a query.
-    fn try_to_rest(&mut self) {
+    /// Closes the mailbox to suspend the run, unless it will go on soon or waits for the result of a query.
+    fn try_to_suspend(&mut self) {
         let has_unqueried_child = self.children.values().any(|child| child.needs_query);
         let has_unqueried_lock = self.locks.values().any(|wait| wait.needs_query || !wait.query.is_idle());
         let is_busy = self.requests_in_flight > 0
@@ -130,12 +130,12 @@ impl Machine {
             || self.has_deferred_start
             || self.expects_message;
         if self.log.is_kept() && !is_busy && !self.goes_on_soon() {
-            self.closing = Some(self.rest_cause());
+            self.closing = Some(self.wake_cause());
             self.out.push(Output::CloseMailbox { has_frozen_step: self.has_frozen_step });
         }
     }
 
-    /// The run comes to rest if the mailbox was closed; otherwise a message had arrived, which is handled first.
+    /// The run is suspended if the mailbox was closed; otherwise a message had arrived, which is handled first.
     pub(super) fn handle_mailbox_closed(&mut self, closed: bool) {
         if self.closing.is_none() {
             return;
@@ -148,13 +148,13 @@ impl Machine {
         }
     }
 
-    fn finish_resting(&mut self) {
+    fn finish_suspending(&mut self) {
         if let Some(cause) = self.closing.filter(|_| self.log.is_idle()) {
             self.end = Some(DriverEnd::Suspended { cause, wake: self.wake_at });
         }
     }
 
-    /// Whether the resting run can be released, because only a message or a time wakes it. A run that waits for
+    /// Whether the suspended run can be released, because only a message or a time wakes it. A run that waits for
     /// anything else stays owned: its owner is notified of changes, and when that process ends, another one acquires
     /// the run at once.
     pub(super) fn can_release_ownership(&self) -> bool {

@@ -42,7 +42,7 @@ use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 use uuid::Uuid;
 
-use self::api::arm_span;
+use self::api::large_bodies;
 use self::bounds::usize_of;
 use self::context::{Core, Files, Ports, Process, Schedule};
 use self::kill_switch::KillSwitch;

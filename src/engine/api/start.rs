@@ -288,6 +288,7 @@ fn key_unknown() -> StartError {
 }
 
 /// Which run has a key.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub(in crate::engine) enum KeyOwner {
     /// The run that was registered with it.
     New(Registration),

@@ -39,13 +39,14 @@ async fn followers_of_instances_of_the_engine_keep_their_spellings() {
         let service = Service { paths, ..Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]) };
         edited(files(&[]), "follow", |route| route.legacy = Arc::new(service))
     };
-    let [express, rails, strict] = [Framework::Express, Framework::Rails, Framework::Strict].map(PathConventions::of);
+    let [express, rails] = [Framework::Express, Framework::Rails].map(PathConventions::of);
     let fixture = Fixture::open(reading(express)).await;
     for narrower in [PathConventions::default(), rails] {
         let sentences = fixture.orphans(&reading(narrower)).await.unwrap();
         assert!(sentences.iter().any(|sentence| sentence.contains("the `paths:` of its service")), "{sentences:?}");
     }
-    for harmless in [express, PathConventions { suffix: rails.suffix, ..express }, strict] {
-        assert_eq!(fixture.orphans(&reading(harmless)).await.unwrap(), Vec::<String>::new());
+    let refusing = edited(reading(express), "follow", |route| route.strict_paths = true);
+    for harmless in [reading(express), reading(PathConventions { suffix: rails.suffix, ..express }), refusing] {
+        assert_eq!(fixture.orphans(&harmless).await.unwrap(), Vec::<String>::new());
     }
 }

@@ -32,7 +32,9 @@ pub(super) const HAND_OVER: u8 = 3;
 pub(super) const FIRST_REQUEST_MICROS: u64 = 250_000;
 /// A connection that is to close while the next request comes: how long until that is looked at again.
 const LOOK_AGAIN_MICROS: u64 = 5_000;
-/// After the time in which idle clients may send one more request: how long their connections may take to close.
+/// After the time in which idle clients may send one more request: how long their connections take to close.
+const AFTER_IDLE: Duration = Duration::from_millis(20);
+/// How much longer they may take.
 const LATE_CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How often it is looked whether they are closed.
 const IDLE_LOOK: Duration = Duration::from_millis(10);
@@ -93,7 +95,7 @@ pub(super) fn end_hand_over(shared: &Shared) {
 pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize {
     // Until then idle clients may send one more request. It is served, whatever its route. A connection whose task was
     // late to see that the process hands over closes as much later.
-    sleep(Limits::ms(shared.limits.succession_idle_ms)).await;
+    sleep(Limits::ms(shared.limits.succession_idle_ms) + AFTER_IDLE).await;
     let all_closed = async {
         while shared.open_connections.is_any_idle() {
             sleep(IDLE_LOOK).await;

@@ -152,7 +152,8 @@ impl Interrupted {
     }
 }
 
-/// Runs a step that precedes HTTP, within its limit. During a drain it has no longer than a first request.
+/// Runs a step that precedes HTTP, within its limit. During a drain it has no longer than a first request, and while a
+/// successor accepts no longer than an idle client: after that the store may be gone.
 pub(super) async fn within<F: Future>(
     shared: &Shared,
     wait: &ConnectionWait,
@@ -168,9 +169,11 @@ pub(super) async fn within<F: Future>(
         wait.waker.register(cx.waker());
         match shared.drain.load(Acquire) {
             drain::CUT => return Poll::Ready(Err(Interrupted::Stopping)),
-            drain::FINISH if why == Interrupted::TimedOut => {
+            state @ (drain::FINISH | drain::HAND_OVER) if why == Interrupted::TimedOut => {
                 why = Interrupted::Stopping;
-                deadline = deadline.min(now() + drain::FIRST_REQUEST_MICROS);
+                let hands_over = state == drain::HAND_OVER;
+                let limit = if hands_over { shared.wait_limits.succession_idle } else { drain::FIRST_REQUEST_MICROS };
+                deadline = deadline.min(now().saturating_add(limit));
                 timer.as_mut().reset(instant(deadline));
             }
             _ => {}

@@ -58,6 +58,19 @@ async fn an_idle_client_may_send_one_more_request_and_is_told_to_close() {
     idle.ends().await;
 }
 
+/// Pools of clients have connections that were opened and not needed.
+#[tokio::test]
+async fn a_client_that_has_sent_nothing_so_far_is_closed_like_an_idle_one() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, limits(Limits { succession_idle_ms: 50, ..Limits::default() })).await;
+    let mut silent = rig.connect().await;
+    assert_eq!(rig.ask(&get("/")).await.status(), 200, "the one before was accepted");
+    rig.proxy.begin_hand_over();
+    let began = std::time::Instant::now();
+    silent.ends().await;
+    assert!(began.elapsed() < Duration::from_millis(Limits::default().head_read_ms / 2), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn parked_clients_are_told_to_close_like_the_others() {
     let origin = Origin::always_answers(OK).await;

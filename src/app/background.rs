@@ -56,9 +56,9 @@ pub(super) async fn reload(
 ) {
     let (mut to_retry, mut since) = (None, Instant::now());
     loop {
-        let reading = tokio::select! {
-            reading = readings.recv() => reading,
-            () = tokio::time::sleep(RETRY_AFTER), if to_retry.is_some() => to_retry.take(),
+        let (reading, is_retry) = tokio::select! {
+            reading = readings.recv() => (reading, false),
+            () = tokio::time::sleep(RETRY_AFTER), if to_retry.is_some() => (to_retry.take(), true),
         };
         let Some(Reading { change, asked }) = reading else { return requests.close() };
         to_retry = None;
@@ -67,8 +67,11 @@ pub(super) async fn reload(
             FilesChange::Loaded(loaded) if lock.is_err() => {
                 let text = "another process takes over from this one (`serve --succeed`) and puts these files in force \
                             itself";
-                tracing::warn!("new flag files are not put in force: {text}");
-                reload_status.record_failure(text.to_owned());
+                // Once for the whole hand-over, not at each try.
+                if !is_retry {
+                    tracing::warn!("new flag files are not put in force: {text}");
+                    reload_status.record_failure(text.to_owned());
+                }
                 to_retry = Some(Reading { change: FilesChange::Loaded(loaded), asked });
                 Reloaded::NotRecorded(text.to_owned())
             }

@@ -151,12 +151,7 @@ impl PathConventions {
     }
     /// Whether a route matches the same paths by these conventions as by others.
     pub fn match_alike(&self, other: &Self) -> bool {
-        let matched = |conventions: &Self| {
-            let Self { trailing_slash: _, case: _, parameters: _, suffix: _, decode_twice: _, strict } = conventions;
-            let slash_and_case = (conventions.ignores_trailing_slash(), conventions.ignores_case());
-            (slash_and_case, conventions.strips_parameters(), conventions.strips_suffix(), *strict)
-        };
-        matched(self) == matched(other)
+        self.strict == other.strict && self.match_all_of(other) && other.match_all_of(self)
     }
     /// Whether a route matches, or refuses, all paths by these conventions that it matches by others.
     pub fn match_all_of(&self, other: &Self) -> bool {

@@ -146,7 +146,7 @@ async fn answer(
             let entered = entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
             in_progress = Some(entered);
             client.wait.set_uses_workflow();
-            // In a box, which is freed before the request is forwarded: others have smaller futures, which are moved.
+            // Boxed: the future is large, and without the box that of every request would have room for it.
             Box::pin(decide_flagged(proxied, found, head, upload)).await?
         }
         None => Carried::Forward(Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off }),

@@ -10,17 +10,8 @@ async fn what_serves_stays_in_force_until_the_first_set_is_recorded() {
     let fixture = Fixture::open(files(&[])).await;
     let serving = fixture.ladder.flags().load_full();
     let flags = Arc::new(ArcSwap::new(serving.clone()));
-    let open = || {
-        let parts = LadderParts {
-            store: store.clone(),
-            evidence: evidence.clone(),
-            conditions: Vec::new(),
-            retry_window: Duration::from_secs(86_400),
-            copy_started: None,
-            answer_within: Duration::from_secs(5),
-        };
-        Ladder::open_into(files(&[]), parts, Some(flags.clone()))
-    };
+    let parts = || ladder_parts(&store, &evidence, Vec::new());
+    let open = || Ladder::open_into(files(&[]), parts(), Some(flags.clone()));
     store.refuse_flips.store(true, Ordering::SeqCst);
     assert!(open().await.is_err());
     assert!(Arc::ptr_eq(&flags.load(), &serving), "nothing is in force that was not recorded");

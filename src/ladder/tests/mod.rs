@@ -86,6 +86,21 @@ async fn open_ladder(
     open_with(files, store, evidence, Vec::new()).await
 }
 
+fn ladder_parts(
+    store: &Arc<FailingStore>,
+    evidence: &Arc<Evidence>,
+    conditions: Vec<Arc<dyn GateCondition>>,
+) -> LadderParts {
+    LadderParts {
+        store: store.clone(),
+        evidence: evidence.clone(),
+        conditions,
+        retry_window: Duration::from_secs(86_400),
+        copy_started: None,
+        answer_within: Duration::from_secs(5),
+    }
+}
+
 /// Opens a ladder whose gates have other conditions than evidence.
 async fn open_with(
     files: DeclaredFiles,
@@ -93,15 +108,7 @@ async fn open_with(
     evidence: &Arc<Evidence>,
     conditions: Vec<Arc<dyn GateCondition>>,
 ) -> Result<Arc<Ladder>, FilesError> {
-    let parts = LadderParts {
-        store: store.clone(),
-        evidence: evidence.clone(),
-        conditions,
-        retry_window: Duration::from_secs(86_400),
-        copy_started: None,
-        answer_within: Duration::from_secs(5),
-    };
-    Ladder::open(files, parts).await
+    Ladder::open(files, ladder_parts(store, evidence, conditions)).await
 }
 
 /// Sentences about instances of the engine that these files would leave without a route.

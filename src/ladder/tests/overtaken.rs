@@ -96,7 +96,7 @@ async fn a_flip_to_only_is_reverted_though_the_store_refuses_it() {
     assert_eq!(stored(&fixture).await, expected);
 }
 
-/// The flip that reverts it is made after the end of the process has begun.
+/// The flip to `only` is reverted after the process has begun to stop.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_process_waits_for_a_flip_to_only_that_is_reverted() {
     for is_recorded in [true, false] {

@@ -209,6 +209,11 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     } else if !changed || position.is_at(edit.state, edit.shares) {
         positions.stored_declarations.insert(route.id.clone(), now);
     } else {
+        // Without a flip only the `force` of its file supports a state above `shadow`. An edit that drops it does not
+        // keep that state either, whatever else it changes, save that it goes down.
+        if !has_flip && route.force.is_none() && edit.state > UNPROVEN_MAX && edit.state >= position.rung() {
+            position.inputs.requested = position.inputs.requested.min(UNPROVEN_MAX);
+        }
         made = judge_and_move(positions, &mut position, edit, route, gate);
         if made.is_some()
             && let Some(accepted) = accepted_part(stored, now, &position)

@@ -70,3 +70,25 @@ async fn in_live_a_larger_share_of_dark_passes_the_gate_of_dark() {
     fixture.flip("plain", flip(50.0)).await.unwrap();
     assert_eq!(shares()[1], Percent::new(50.0).unwrap());
 }
+
+/// The same edit alone lowers the route: without a flip, only `force` supports a state above `shadow`.
+#[tokio::test]
+async fn an_edit_of_a_share_that_drops_force_lowers_a_route_without_a_flip_at_once() {
+    let declared = |share, force: Option<&str>| {
+        edited(files(&[("plain", State::Live)]), "plain", |route| {
+            route.shares = route.shares.with(State::Live, Percent::new(share).unwrap());
+            route.force = force.map(Into::into);
+        })
+    };
+    for share in [0.5, 100.0] {
+        let fixture = Fixture::open(declared(1.0, Some("we know"))).await;
+        assert_eq!(fixture.state("plain").state, State::Live);
+        fixture.ladder.reload(declared(share, None), || {}).await.unwrap();
+        assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Gate));
+        assert!(fixture.status("plain").refused.iter().any(|why| why.contains("force")), "{share}");
+        let fixture = fixture.restart(declared(share, None)).await;
+        assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Gate), "as before the restart");
+        fixture.ladder.reload(declared(share, Some("again")), || {}).await.unwrap();
+        assert_eq!(fixture.state("plain").state, State::Live);
+    }
+}

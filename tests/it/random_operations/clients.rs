@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
+use pointsman::demo::http::Client;
 use serde_json::Value;
 
 use super::Walk;
@@ -43,8 +44,9 @@ impl Order {
         if self.is_special { vec![("host", SPECIAL_HOST)] } else { Vec::new() }
     }
 
-    /// The order that is created; empty unless this is a success.
-    async fn send(&self, system: &TestSystem) -> Option<Value> {
+    /// The order that is created; empty unless this is a success. Sent by another client than that of the system if
+    /// there is one.
+    async fn send(&self, system: &TestSystem, client: Option<&Client>) -> Option<Value> {
         let (key, trace) = (format!("key-{}", self.number), format!("00-{}-{:016x}-01", self.trace(), self.number + 1));
         let mut headers = vec![
             ("idempotency-key", key.as_str()),
@@ -53,7 +55,12 @@ impl Order {
             ("x-staff", if self.is_staff { "1" } else { "0" }),
         ];
         headers.extend(self.host());
-        let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(self.number)).await.ok()?;
+        let body = some_order(self.number);
+        let reply = match client {
+            Some(client) => system.send_by(client, Method::POST, "/orders", &headers, &body).await,
+            None => system.send_with(Method::POST, "/orders", &headers, &body).await,
+        };
+        let reply = reply.ok()?;
         (reply.status == StatusCode::CREATED).then(|| reply.json())
     }
 
@@ -105,7 +112,12 @@ impl Walk {
 
     /// Sends the orders at once.
     pub async fn send(&self, picked: &[usize]) -> Vec<Option<Value>> {
-        join_all(picked.iter().map(|order| self.orders[*order].send(&self.system))).await
+        self.send_by(None, picked).await
+    }
+
+    /// As [`Walk::send`], by another client than that of the system if there is one.
+    pub async fn send_by(&self, client: Option<&Client>, picked: &[usize]) -> Vec<Option<Value>> {
+        join_all(picked.iter().map(|order| self.orders[*order].send(&self.system, client))).await
     }
 
     /// Sends some orders, and kills the process meanwhile.

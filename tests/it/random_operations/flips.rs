@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::files::Files;
 use super::{Disaster, Walk};
 use crate::support::until;
 
@@ -71,16 +72,18 @@ impl Walk {
         reply.status.is_success()
     }
 
-    /// Picks what the files say next, an edit or what they said before; whether it is a change.
-    fn write_files(&mut self) -> bool {
+    /// Picks what the files say next, an edit or what they said before; `None` if it is no change.
+    pub fn next_files(&mut self) -> Option<Files> {
         let next = match self.earlier.last() {
             Some(earlier) if self.random.u8(..4) == 0 => earlier.clone(),
             _ => self.files.changed(*self.random.choice(&self.edits).expect("some"), &mut self.random),
         };
-        if !self.example.differs(&next, &self.files) {
-            return false;
-        }
-        eprintln!("the files: {next:?}");
+        self.example.differs(&next, &self.files).then_some(next).inspect(|next| eprintln!("the files: {next:?}"))
+    }
+
+    /// Writes files with an edit; whether there is a change.
+    fn write_files(&mut self) -> bool {
+        let Some(next) = self.next_files() else { return false };
         self.earlier.push(std::mem::replace(&mut self.files, next));
         self.example.write(&self.system.flags, &self.files);
         true
@@ -125,7 +128,7 @@ impl Walk {
         (self.system.pointsman.log().matches("a new set of flag files is in force").count(), refused as u64)
     }
 
-    fn take_back(&mut self) {
+    pub fn take_back(&mut self) {
         self.files = self.earlier.pop().expect("there was an edit");
         eprintln!("the files are refused and taken back");
         self.example.write(&self.system.flags, &self.files);

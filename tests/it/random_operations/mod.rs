@@ -1,6 +1,6 @@
 //! Random operations from outside: keyed orders and their retries, flips, edits of the flag files, freezes, faults of
-//! services, decisions of people, a full disk, kills, restarts, and stores that are restored, in an order that a seed
-//! picks.
+//! services, decisions of people, a full disk, kills, restarts, hand-overs to successors, and stores that are restored,
+//! in an order that a seed picks.
 //!
 //! Whatever came in between:
 //!
@@ -16,6 +16,7 @@
 mod clients;
 mod files;
 mod flips;
+mod hand_overs;
 mod people;
 mod stores;
 
@@ -62,6 +63,8 @@ struct Walk {
     no_client_retries: bool,
     /// How many copies of stores were made.
     copies: u32,
+    /// How many successors were started.
+    successors: u32,
     wrong: Vec<String>,
 }
 
@@ -82,7 +85,7 @@ impl Walk {
         eprintln!("{edits:?}, {disaster:?}");
         let (earlier, orders, wrong) = Default::default();
         let example = example.expect("the files were written");
-        let (backup, copies, no_client_retries) = (None, 0, false);
+        let (backup, copies, successors, no_client_retries) = (None, 0, 0, false);
         let walk = Self {
             system,
             random,
@@ -95,6 +98,7 @@ impl Walk {
             backup,
             no_client_retries,
             copies,
+            successors,
             wrong,
         };
         walk.flip(false, 3, None).await;
@@ -137,7 +141,7 @@ impl Walk {
 
     /// One operation.
     async fn operate(&mut self) {
-        match self.random.u8(..28) {
+        match self.random.u8(..31) {
             0..=6 => self.send_orders().await,
             7 | 8 => self.read_order().await,
             9..=12 => self.move_family().await,
@@ -173,6 +177,7 @@ impl Walk {
             23 => self.decide_paused().await,
             24 => self.rerun().await,
             25 if self.random.bool() => self.force_live().await,
+            26..=28 => self.hand_over().await,
             _ => match self.disaster {
                 Disaster::None => self.send_orders().await,
                 Disaster::FullDisk => self.fill_disk().await,

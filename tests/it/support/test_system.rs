@@ -95,6 +95,17 @@ impl TestSystem {
         headers: &[(&str, &str)],
         body: &Value,
     ) -> Result<Reply, NoReply> {
+        self.send_by(&self.client, method, path, headers, body).await
+    }
+    /// As [`TestSystem::send_with`], by another client, which has its own connections.
+    pub async fn send_by(
+        &self,
+        client: &Client,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Reply, NoReply> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let trace = format!("00-{number:032x}-{number:016x}-01");
         let tenant = format!("tenant-{}", number % 7);
@@ -103,7 +114,7 @@ impl TestSystem {
             all.push(("traceparent", trace.as_str()));
         }
         all.extend_from_slice(headers);
-        self.client.json(method, &format!("{}{path}", self.pointsman.url()), &all, body).await
+        client.json(method, &format!("{}{path}", self.pointsman.url()), &all, body).await
     }
     /// Sends a request that must succeed.
     pub async fn send_ok(&self, method: Method, path: &str, body: &Value) -> Value {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::activation;
 use super::process::{App, StartOptions};
-use super::running::Ended;
+use super::running::{Ended, RemainingConnections};
 use super::runtimes::{admin_runtime, engine_runtime, runtime};
 use super::signals::Signals;
 use super::sockets::GivenSockets;
@@ -55,11 +55,11 @@ pub fn serve(flags: PathBuf, overrides: Overrides, succeeds: bool) -> anyhow::Re
         // Before anything that takes long: without a handler these signals end the process.
         let signals = Signals::handle()?;
         let stop = stop_on_signal()?;
-        let options = |sockets, succeeds, files| {
+        let options = |sockets, succeeds, files, earlier| {
             let (flags, overrides, stop) = (flags.clone(), overrides.clone(), stop.clone());
-            StartOptions { flags, overrides, sockets, succeeds, files, stop }
+            StartOptions { flags, overrides, sockets, succeeds, files, earlier, stop }
         };
-        let start = options(given, succeeds, None);
+        let start = options(given, succeeds, None, RemainingConnections::default());
         let mut app = App::start(start, signals, engine.handle(), admin.handle()).await?;
         print_addresses(&app);
         loop {
@@ -69,8 +69,8 @@ pub fn serve(flags: PathBuf, overrides: Overrides, succeeds: bool) -> anyhow::Re
                     traces::finish().await;
                     return Ok(());
                 }
-                Ended::SuccessorLost(sockets) => {
-                    let again = options(sockets, false, Some(files.load_full()));
+                Ended::SuccessorLost(sockets, open) => {
+                    let again = options(sockets, false, Some(files.load_full()), open);
                     app = App::start(again, Signals::handle()?, engine.handle(), admin.handle()).await?;
                 }
             }
@@ -134,6 +134,7 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
             sockets: GivenSockets::None,
             succeeds: false,
             files: None,
+            earlier: RemainingConnections::default(),
             stop: CancellationToken::new(),
         };
         let app = App::start(start, signals, engine.handle(), admin.handle()).await?;

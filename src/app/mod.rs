@@ -42,7 +42,7 @@ mod time;
 pub use commands::{demo, serve};
 pub use process::{App, StartOptions};
 pub use replay_files::{MovedCall, ReplayFiles, ReplayResult, StoredPlan};
-pub use running::Ended;
+pub use running::{Ended, RemainingConnections};
 pub use signals::Signals;
 pub use sockets::{GivenSocket, GivenSockets};
 pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many_events};

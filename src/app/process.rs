@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
 use super::parts::OpenedStore;
-use super::running::{Ended, Running, Successors};
+use super::running::{Ended, RemainingConnections, Running, Successors};
 use super::signals::Signals;
 use super::sockets::{GivenSocket, GivenSockets};
 use super::started_parts::{StartedParts, StartingParts};
@@ -44,6 +44,8 @@ pub struct StartOptions {
     pub succeeds: bool,
     /// Files to use in place of those in `flags`: a process that starts again begins with those that it had.
     pub files: Option<Arc<Loaded>>,
+    /// What is still open of this process if it starts again.
+    pub earlier: RemainingConnections,
     /// Stops it when cancelled, also while it waits for the store of another process.
     pub stop: CancellationToken,
 }
@@ -82,7 +84,7 @@ impl App {
         engine: &Handle,
         admin: &Handle,
     ) -> anyhow::Result<Self> {
-        let StartOptions { flags, overrides, sockets, succeeds, files, stop } = options;
+        let StartOptions { flags, overrides, sockets, succeeds, files, earlier, stop } = options;
         let loaded = match files {
             Some(files) => files,
             None => Arc::new(config::read(&flags, &overrides)?),
@@ -106,8 +108,9 @@ impl App {
         let (front, opened, predecessor) = match asked {
             None => {
                 // The store first: a predecessor that is ending still has the addresses until it releases the store.
-                if matches!(sockets, GivenSockets::HandedOver(_)) {
-                    // This process starts again: its successor was lost, and may still be ending.
+                // This process starts again, and its successor was lost and may still be ending; or it was to take over
+                // from one that died just now.
+                if matches!(sockets, GivenSockets::HandedOver(_)) || succeeds {
                     let within = Limits::ms(setup.limits.drain_ms) + LOST_SUCCESSOR_ENDS_WITHIN;
                     let _in_time = tokio::time::timeout(within, store_is_free(setup)).await;
                 }
@@ -147,6 +150,7 @@ impl App {
         }
         let running = Running {
             front,
+            earlier,
             parts,
             limits,
             watch,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,12 +27,33 @@ pub enum Ended {
     /// It has stopped, or a successor has taken over.
     Stopped,
     /// A successor was lost after this process had released its store: it is to start again, on these sockets.
-    SuccessorLost(GivenSockets),
+    /// What is open ends beside the new start.
+    SuccessorLost(GivenSockets, RemainingConnections),
+}
+
+/// The connections of proxies that have left their listeners: long replies and tunnels, which end within their bound.
+#[derive(Debug, Default)]
+pub struct RemainingConnections(Vec<(CancellationToken, JoinHandle<Drained>)>);
+
+impl RemainingConnections {
+    /// Waits until they have ended: within their bound, and once `stop` is cancelled within `drain_ms`.
+    async fn end(self, stop: &CancellationToken) {
+        let (closes, serving): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        let all = join_all(serving.into_iter().map(|serving| served(Some(serving))));
+        tokio::pin!(all);
+        tokio::select! {
+            _ = &mut all => return,
+            () = stop.cancelled() => closes.iter().for_each(CancellationToken::cancel),
+        }
+        all.await;
+    }
 }
 
 /// What runs.
 pub(super) struct Running {
     pub front: Front,
+    /// Of this process before it started again.
+    pub earlier: RemainingConnections,
     pub parts: Parts,
     pub limits: Arc<Limits>,
     pub watch: FlagFileWatcher,
@@ -98,7 +120,9 @@ impl Running {
     }
 
     async fn stop(self) -> Ended {
-        let Self { mut front, parts, limits, watch, tasks, admin_stop, admin_listeners, successors, .. } = self;
+        let Self {
+            mut front, earlier, parts, limits, watch, tasks, admin_stop, admin_listeners, stop, successors, ..
+        } = self;
         if let Some(successors) = successors {
             successors.end().await;
         }
@@ -106,7 +130,7 @@ impl Running {
         let serving = front.serving();
         drop(front.sockets); // from here on nobody listens, unless the service manager does
         front.close.cancel();
-        served(serving).await;
+        tokio::join!(served(serving), earlier.end(&stop));
         drop(watch);
         let ending = Ending { parts: &parts, limits: &limits, tasks, admin_stop, admin_listeners };
         ending.end().await;
@@ -134,8 +158,19 @@ impl Running {
 
     /// Releases the store, and ends once the successor has started and what is open here has ended.
     async fn hand_over(self, mut successor: Successor) -> Ended {
-        let Self { mut front, parts, limits, watch, tasks, admin_stop, admin_listeners, stop, successors, succession } =
-            self;
+        let Self {
+            mut front,
+            mut earlier,
+            parts,
+            limits,
+            watch,
+            tasks,
+            admin_stop,
+            admin_listeners,
+            stop,
+            successors,
+            succession,
+        } = self;
         drop(watch);
         // Before the store: the next process that has it listens there.
         if let Some(successors) = successors {
@@ -153,11 +188,8 @@ impl Running {
             let serving = front.serving();
             drop(front.sockets);
             front.proxy.leave_listeners();
-            tokio::spawn(async move {
-                stop.cancelled().await;
-                front.close.cancel();
-            });
-            served(serving).await;
+            earlier.0.extend(serving.map(|serving| (front.close, serving)));
+            earlier.end(&stop).await;
             tracing::info!("stopped: the successor serves");
             return Ended::Stopped;
         }
@@ -165,14 +197,15 @@ impl Running {
         let kept = front.sockets.offer().and_then(|all| all.into_iter().map(GivenSocket::handed_over).collect());
         // What is open goes on beside the new start, within its bound.
         front.proxy.leave_listeners();
+        let serving = front.serving();
+        earlier.0.extend(serving.map(|serving| (front.close, serving)));
         match kept {
-            Ok(_) if stop.is_cancelled() => Ended::Stopped,
-            Ok(kept) => Ended::SuccessorLost(GivenSockets::HandedOver(kept)),
-            Err(error) => {
-                tracing::error!(%error, "the sockets were lost: the process ends");
-                Ended::Stopped
-            }
+            Ok(kept) if !stop.is_cancelled() => return Ended::SuccessorLost(GivenSockets::HandedOver(kept), earlier),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "the sockets were lost: the process ends"),
         }
+        earlier.end(&stop).await;
+        Ended::Stopped
     }
 }
 

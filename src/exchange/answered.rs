@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::KeysOfLegacy;
 use crate::compare::Observation;
-use crate::flag::{FlagSet, InstanceId, RouteFlag};
+use crate::flag::{FlagSet, InstanceId, RouteFlag, spelling_key};
 use crate::workflow::Mode;
 
 /// A request as the engine sees it: read whole, the path resolved.
@@ -44,10 +44,13 @@ impl RequestCopy {
     }
 }
 
-/// The digest of a request. Of requests with one retry key, those with equal digests count as the same request.
+/// The digest of a request. Of requests with one retry key, those with equal digests count as the same request. The
+/// spellings of a path that some service takes for one have one digest, so that a retry is recognised after `paths:` or
+/// the template has changed, by which its path is spelled when it is forwarded.
 pub fn request_digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8; 32] {
+    let path = spelling_key(path);
     let mut hasher = blake3::Hasher::new();
-    for part in [method.as_str(), path, query.unwrap_or("")] {
+    for part in [method.as_str(), &*path, query.unwrap_or("")] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }

@@ -165,6 +165,29 @@ impl PathConventions {
             .into_iter()
             .all(|(own, others)| own || !others)
     }
+    /// What is the same to either of two services.
+    pub(super) fn or(&self, other: &Self) -> Self {
+        let same = |is_same: bool| is_same.then_some(Spelling::Same);
+        let stripped = |is_stripped: bool| is_stripped.then_some(Addition::Strip);
+        Self {
+            trailing_slash: same(self.ignores_trailing_slash() || other.ignores_trailing_slash()),
+            case: same(self.ignores_case() || other.ignores_case()),
+            parameters: stripped(self.strips_parameters() || other.strips_parameters()),
+            suffix: stripped(self.strips_suffix() || other.strips_suffix()),
+            decode_twice: None,
+            strict: false,
+        }
+    }
+    /// The names of what makes no difference.
+    pub(super) fn same_spellings(&self) -> Vec<&'static str> {
+        let all = [
+            (self.ignores_trailing_slash(), "trailing_slash"),
+            (self.ignores_case(), "case"),
+            (self.strips_parameters(), "parameters"),
+            (self.strips_suffix(), "suffix"),
+        ];
+        all.into_iter().filter(|(is_same, _)| *is_same).map(|(_, name)| name).collect()
+    }
     /// Those by which a strict route finds the spellings that some server could take for it.
     pub(super) fn loosest() -> Self {
         Self {

@@ -11,8 +11,10 @@ use super::State;
 pub struct RequestFacts<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The resolved path: the one that was matched and is forwarded.
+    /// The path that is forwarded, in the spelling of the route's template.
     pub path: &'a str,
+    /// The path that was matched, as the client spelled it: earlier files may give that spelling to another route.
+    pub matched_path: &'a str,
     /// The raw query.
     pub query: Option<&'a str>,
     /// The headers.

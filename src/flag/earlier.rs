@@ -15,6 +15,7 @@ use super::hashes::HashKeys;
 use super::matcher::{Matcher, Params};
 use super::retry::EarlierScope;
 use super::route_groups::find_by;
+use super::template_key::respell;
 use super::{RequestFacts, RetryKeys, RouteMatch};
 use crate::names::RouteId;
 
@@ -47,8 +48,10 @@ impl EarlierScopes {
         let own = own.filter_map(|scope| Some((scope.times, salts.earlier_retry_keys(scope, facts)?)));
         let host = facts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let moved = self.reassigned.iter().filter_map(|moved| {
-            let params = moved.find(facts.method, host, facts.path, facts.now_s)?;
-            let keys = salts.earlier_retry_keys(&moved.scope, &RequestFacts { params: &params, ..*facts })?;
+            let params = moved.find(facts.method, host, facts.matched_path, facts.now_s)?;
+            let path = respell(facts.matched_path, &moved.matches.path, &moved.paths);
+            let facts = RequestFacts { params: &params, path: &path, ..*facts };
+            let keys = salts.earlier_retry_keys(&moved.scope, &facts)?;
             Some((moved.scope.times, keys))
         });
         for (times, keys) in own.chain(moved) {

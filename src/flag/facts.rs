@@ -139,6 +139,7 @@ mod tests {
         let facts = RequestFacts {
             method: &Method::GET,
             path: "/orders/17",
+            matched_path: "/orders/17",
             query: Some("a=1&b=x+y%21&b=z&c"),
             headers: &headers,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),

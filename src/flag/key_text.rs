@@ -113,6 +113,7 @@ mod tests {
             let facts = RequestFacts {
                 method: &Method::POST,
                 path: "/orders",
+                matched_path: "/orders",
                 query: Some(query),
                 headers: &headers,
                 peer: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -23,6 +23,8 @@ use super::{FlagSet, Instance, RouteFlag};
 pub struct ResolvedPath<'set, 'raw> {
     /// The path to forward; borrowed where it is the one that came.
     pub path: Cow<'raw, str>,
+    /// The path that was matched, if the one to forward is spelled in another way.
+    pub respelled_from: Option<String>,
     /// Its route; `None` means that the default legacy gets it.
     pub found: Option<FoundRoute<'set>>,
     /// The route with a workflow that it belonged to by earlier files, if its own has none. Nearly always `None`.
@@ -60,7 +62,7 @@ impl FlagSet {
     ) -> Result<ResolvedPath<'_, 'raw>, PathRefusal> {
         // `OPTIONS *` is about the server, not about a path.
         if raw == "*" && method == Method::OPTIONS {
-            return Ok(ResolvedPath { path: Cow::Borrowed(raw), found: None, former: None });
+            return Ok(ResolvedPath { path: Cow::Borrowed(raw), respelled_from: None, found: None, former: None });
         }
         let unusual = unusual(raw);
         if unusual.is_plain() {
@@ -96,7 +98,9 @@ impl FlagSet {
         let has_workflow = |hit: &RouteHit<'_, '_>| self.routes[hit.index].route.workflow.is_some();
         match hit {
             Some(hit) if has_workflow(&hit) => {
-                ResolvedPath { path: hit.respelled(), found: self.found(hit), former: None }
+                let path = hit.respelled();
+                let respelled_from = matches!(path, Cow::Owned(_)).then(|| hit.path().to_owned());
+                ResolvedPath { path, respelled_from, found: self.found(hit), former: None }
             }
             hit => {
                 let former = self.former_route(method, host, path.resolved, now_s);
@@ -105,7 +109,7 @@ impl FlagSet {
                     Some(_) => self.found(hit),
                     None => self.routes.get(hit.index).map(|flag| FoundRoute { flag, params: Vec::new() }),
                 });
-                ResolvedPath { path: Cow::Borrowed(path.resolved), found, former }
+                ResolvedPath { path: Cow::Borrowed(path.resolved), respelled_from: None, found, former }
             }
         }
     }
@@ -144,12 +148,12 @@ impl FlagSet {
             Some(_) if above_root => return Err(PathRefusal::AboveRoot),
             Some(_) if *matched.path == *raw => (Cow::Borrowed(raw), unusual),
             Some(_) => {
-                let path = matched.path.into_owned();
+                let path = (*matched.path).to_owned();
                 let left = super::path::unusual(&path);
                 (Cow::Owned(path), left)
             }
         };
-        let resolved = ResolvedPath { path, found: matched.found, former: matched.former };
+        let resolved = ResolvedPath { path, ..matched };
         self.check_readings(method, host, &resolved, unusual, now_s)?;
         Ok(resolved)
     }

@@ -157,6 +157,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         let facts = RequestFacts {
             method: &Method::POST,
             path: "/orders",
+            matched_path: "/orders",
             query: None,
             headers: &headers,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -240,6 +241,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             let facts = RequestFacts {
                 method: &Method::POST,
                 path,
+                matched_path: path,
                 query: Some(query),
                 headers: &headers,
                 peer: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -69,6 +69,10 @@ impl<'p> RouteHit<'_, 'p> {
     fn matches(&self) -> &RouteMatch {
         &self.group.matches[self.at]
     }
+    /// The form of the path that matched.
+    pub fn path(&self) -> &'p str {
+        self.path
+    }
     /// The path in the spelling of the template.
     pub fn respelled(&self) -> Cow<'p, str> {
         respell(self.path, &self.matches().path, &self.group.conventions)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::family::{creator, family};
 use super::reassigned_requests::conventions;
-use crate::flag::{Arm, Family, Instance, PinKey, Route, RouteMatch, TemplateSegment};
+use crate::flag::{Arm, Family, Instance, PinKey, Route, RouteMatch, ServiceMatch, TemplateSegment};
 use crate::names::{RouteId, RunId};
 use crate::store::{FollowedPath, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
 
@@ -28,9 +28,8 @@ pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
         };
         let family: Vec<RouteId> = family(route, routes)?.ids().cloned().collect();
         let is_in_family = |other: &Route| family.iter().any(|id| follows_up(other, id, routes));
-        let others =
-            routes.iter().filter(|other| !is_in_family(other) && takes_requests(&other.matches, &route.matches));
-        let except = others.map(|other| other.matches.normal_form()).collect();
+        let others = routes.iter().filter(|other| !is_in_family(other) && takes_requests(other, route));
+        let except = others.map(|other| ServiceMatch::of(other).normal_form()).collect();
         let (matches, paths, param) = (route.matches.to_string(), Some(conventions(route)), param.clone());
         Some((route.id.clone(), FollowedPath { family, matches, paths, param, except }))
     };
@@ -221,6 +220,7 @@ fn check_requests(
         tracing::warn!(%route, matches, "the stored `match` of a follower cannot be read; its requests are not checked");
         return;
     };
+    let followed_by = ServiceMatch { matches: &matches, paths: paths.unwrap_or_default() };
     let followers: Vec<&Arc<Route>> = next
         .iter()
         .filter(|other| {
@@ -248,10 +248,13 @@ fn check_requests(
         found.sentences.push((pinned_under.clone(), sentence));
         return;
     }
-    for other in next.iter().filter(|other| !follows_up(other, pinned_under, next) && other.matches.overlaps(&matches))
+    for other in next
+        .iter()
+        .filter(|other| !follows_up(other, pinned_under, next) && ServiceMatch::of(other).overlaps(&followed_by))
     {
-        let is_first = followers.iter().all(|follower| other.matches.wins_over(&follower.matches));
-        if !is_first || except.contains(&other.matches.normal_form()) {
+        let may_be_first =
+            followers.iter().all(|follower| ServiceMatch::of(other).may_win_over(&ServiceMatch::of(follower)));
+        if !may_be_first || except.contains(&ServiceMatch::of(other).normal_form()) {
             continue;
         }
         let sentence = |what: &str| {
@@ -275,9 +278,10 @@ fn check_requests(
     }
 }
 
-/// Whether the first match takes requests from the second: both match them, and the first wins.
-fn takes_requests(first: &RouteMatch, second: &RouteMatch) -> bool {
-    first.overlaps(second) && first.wins_over(second)
+/// Whether the first route may take requests from the second: both match them, and the first may win.
+fn takes_requests(first: &Route, second: &Route) -> bool {
+    let (first, second) = (ServiceMatch::of(first), ServiceMatch::of(second));
+    first.overlaps(&second) && first.may_win_over(&second)
 }
 
 /// Whether a route creates instances that are pinned under this id.

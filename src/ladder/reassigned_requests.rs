@@ -6,12 +6,12 @@
 //! first try came. The number of such matches is bounded: dropping the oldest is logged.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::flag::{EarlierTimes, PathConventions, ReassignedRequests, Route, RouteMatch};
+use crate::flag::{EarlierTimes, PathConventions, ReassignedRequests, Route, RouteMatch, ServiceMatch};
 use crate::limits::MOVED_REQUESTS_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedMatch, ReplacedScope, RetryScopes};
@@ -22,21 +22,21 @@ pub(super) fn add(
     routes: &[Arc<Route>],
     now: Timestamp,
 ) -> BTreeMap<RouteId, RetryScopes> {
-    let normal_forms_before: BTreeSet<String> =
-        before.values().filter_map(matches).map(|matches| matches.normal_form()).collect();
-    // Only matches that are new can take requests from a route that did not change.
-    let new: Vec<&RouteMatch> = routes
-        .iter()
-        .map(|route| &route.matches)
-        .filter(|matches| !normal_forms_before.contains(&matches.normal_form()))
-        .collect();
+    let had = |route: &&Arc<Route>| {
+        before.values().any(|stored| matches(stored).is_some_and(|matches| has_same_requests(stored, &matches, route)))
+    };
+    // Only matches that are new, or read in another way than before, can take requests from a route that did not
+    // change.
+    let new: Vec<ServiceMatch<'_>> =
+        routes.iter().filter(|route| !had(route)).map(|route| ServiceMatch::of(route)).collect();
     let mut known = before.clone();
     for (id, stored) in &mut known {
         let Some((scope, matches)) = stored.present.clone().zip(matches(stored)) else { continue };
         let successor = routes.iter().find(|route| route.ids().any(|own| own == id));
         let has_all =
             successor.is_some_and(|route| route.workflow.is_some() && has_same_requests(stored, &matches, route));
-        let is_taken = |new: &&RouteMatch| new.overlaps(&matches) && new.wins_over(&matches);
+        let stored_match = ServiceMatch { matches: &matches, paths: stored.paths.unwrap_or_default() };
+        let is_taken = |new: &ServiceMatch<'_>| new.overlaps(&stored_match) && new.may_win_over(&stored_match);
         if has_all && !new.iter().any(is_taken) {
             continue;
         }
@@ -84,7 +84,9 @@ pub(super) fn sources<'a>(
     route: &'a Route,
 ) -> impl Iterator<Item = (&'a RouteId, Timestamp)> {
     let gets_some = |moved: &&ReplacedMatch| {
-        moved.matches.parse::<RouteMatch>().is_ok_and(|matches| matches.overlaps(&route.matches))
+        moved.matches.parse::<RouteMatch>().is_ok_and(|matches| {
+            ServiceMatch { matches: &matches, paths: moved.paths }.overlaps(&ServiceMatch::of(route))
+        })
     };
     let others = scopes.iter().filter(|(id, _)| !route.ids().any(|own| own == *id));
     others.filter_map(move |(id, stored)| {
@@ -109,7 +111,7 @@ pub(super) fn has_same_requests(stored: &RetryScopes, matches: &RouteMatch, rout
 
 /// How the service of a route reads paths.
 pub(super) fn conventions(route: &Route) -> PathConventions {
-    route.legacy.paths.of_route(route.strict_paths)
+    ServiceMatch::of(route).paths
 }
 
 /// The stored match of a route, parsed.

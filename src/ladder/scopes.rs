@@ -9,7 +9,7 @@
 //! because `retry_window_s` was shorter. A route in `live` is held below it for the same time (`files`).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::types::{DeclaredFiles, UnknownRetries};
 use super::{cohort_reasons, reassigned_requests};
 use crate::clock;
-use crate::flag::{EarlierScopes, EarlierTimes, RetryScope, Route, RouteMatch};
+use crate::flag::{EarlierScopes, EarlierTimes, PathConventions, RetryScope, Route, RouteMatch, ServiceMatch};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedScope, RetryScopes};
@@ -132,10 +132,14 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
     }
 }
 
-/// Whether a route matches the requests that it matched before. Rows of an earlier version do not say which those were.
+/// Whether a route matches no requests but those that it matched before. Rows of an earlier version do not say which
+/// those were.
 fn has_matched(was: &RetryScopes, route: &Route) -> bool {
     let Some(text) = &was.matches else { return true };
-    text.parse().is_ok_and(|matches| reassigned_requests::has_same_requests(was, &matches, route))
+    let has_all = |paths: PathConventions| paths.match_all_of(&ServiceMatch::of(route).paths);
+    text.parse().is_ok_and(|matches: RouteMatch| {
+        matches.normal_form() == route.matches.normal_form() && was.paths.is_none_or(has_all)
+    })
 }
 
 /// Whether the earlier scope has the same `retry_key` as the present one. If not, legacy may have served requests that
@@ -147,24 +151,27 @@ fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
 /// Which requests each route matched by the files that were read last.
 struct MatchesBefore<'a> {
     matches: Vec<(&'a RouteId, RouteMatch, &'a RetryScopes)>,
-    /// The forms of all matches in the new files.
-    present: BTreeSet<String>,
+    /// The routes of the new files.
+    routes: &'a [Arc<Route>],
 }
 
 impl<'a> MatchesBefore<'a> {
-    fn of(before: &'a Scopes, routes: &[Arc<Route>]) -> Self {
+    fn of(before: &'a Scopes, routes: &'a [Arc<Route>]) -> Self {
         let matches = before.iter().filter_map(|(id, was)| Some((id, was.matches.as_ref()?.parse().ok()?, was)));
-        Self { matches: matches.collect(), present: routes.iter().map(|route| route.matches.normal_form()).collect() }
+        Self { matches: matches.collect(), routes }
     }
 
     /// The earlier matches of other routes whose requests this route may get from now on. `is_kept`: this route matches
     /// what it matched before.
     fn taken_over_by(&self, route: &Route, is_kept: bool) -> impl Iterator<Item = &'a RetryScopes> {
-        let gets_some = move |(id, matches, _): &&(&RouteId, RouteMatch, &RetryScopes)| {
-            let is_present = self.present.contains(&matches.normal_form());
-            let had_them = is_kept && (is_present || route.matches.wins_over(matches));
-            let leaves_them = is_present && matches.wins_over(&route.matches);
-            !route.ids().any(|own| own == *id) && !had_them && !leaves_them && route.matches.overlaps(matches)
+        let own = ServiceMatch::of(route);
+        let gets_some = move |(id, matches, was): &&(&RouteId, RouteMatch, &RetryScopes)| {
+            let others = ServiceMatch { matches, paths: was.paths.unwrap_or_default() };
+            let is_present =
+                self.routes.iter().any(|route| reassigned_requests::has_same_requests(was, matches, route));
+            let had_them = is_kept && (is_present || own.surely_wins_over(&others));
+            let leaves_them = is_present && others.surely_wins_over(&own);
+            !route.ids().any(|own| own == *id) && !had_them && !leaves_them && own.overlaps(&others)
         };
         self.matches.iter().filter(gets_some).map(|(_, _, was)| *was)
     }
@@ -286,8 +293,8 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
         cause_at: since.max(scopes.harmful_since.unwrap_or(since)),
         until,
         why: format!(
-            "its retry keys are recorded since {since:.0}, when it got its workflow, its present `match` or `retry_key`, or \
-             requests of another route, or before which `retry_window_s` was shorter: until {until:.0} a retry may come of \
+            "its retry keys are recorded since {since:.0}, when it got its workflow, its present `match`, `retry_key` or \
+             `paths:` of its service, or requests of another route, or before which `retry_window_s` was shorter: until {until:.0} a retry may come of \
              a request that legacy served before, and the engine would perform it a second time"
         ),
     })

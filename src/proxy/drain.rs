@@ -61,14 +61,16 @@ pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &Conne
         _ => (now(), FIRST_REQUEST_MICROS, wait.exchange_count() > 0),
     };
     let due = since.saturating_add(limit);
-    if is_due {
+    if is_due && !wait.has_part_of_head() {
         return Close::Now;
     }
     if at < due {
         return Close::At(due);
     }
-    // The next request has come, and is not read yet: it is answered first.
-    match drain == HAND_OVER && wait.phase() == Phase::Idle && raw_socket::has_bytes(io.socket()) {
+    // The next request has come, and is not read yet, or only a part of its head: it is answered first. How long the
+    // rest of a head may take is limited as always.
+    let is_unread = drain == HAND_OVER && wait.phase() == Phase::Idle && raw_socket::has_bytes(io.socket());
+    match is_unread || wait.has_part_of_head() {
         true => Close::At(at.saturating_add(LOOK_AGAIN_MICROS)),
         false => Close::Now,
     }
@@ -97,12 +99,14 @@ pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize
     // late to see that the process hands over closes as much later.
     sleep(Limits::ms(shared.limits.succession_idle_ms) + AFTER_IDLE).await;
     let all_closed = async {
-        while shared.open_connections.is_any_idle() {
+        while shared.open_connections.is_any_before_request() {
             sleep(IDLE_LOOK).await;
         }
     };
     if timeout(LATE_CLOSE_WAIT, all_closed).await.is_err() {
-        tracing::warn!("idle connections are still open; the next request on them may get 503 (handed-over)");
+        tracing::warn!(
+            "connections without a whole request are still open; the next request on them may get 503 (handed-over)"
+        );
     }
     shared.workflow_gate.close();
     let gate = &shared.workflow_gate;

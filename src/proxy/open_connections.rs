@@ -73,10 +73,10 @@ impl OpenConnections {
         }
         idle
     }
-    /// Whether a connection is idle and open.
-    pub(super) fn is_any_idle(&self) -> bool {
-        let is_idle = |wait: &Arc<ConnectionWait>| wait.phase() == Phase::Idle;
-        self.shards.iter().any(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).values().any(is_idle))
+    /// Whether an open connection is idle, or has sent a part of a head.
+    pub(super) fn is_any_before_request(&self) -> bool {
+        let is_before = |wait: &Arc<ConnectionWait>| wait.phase() == Phase::Idle || wait.has_part_of_head();
+        self.shards.iter().any(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).values().any(is_before))
     }
     /// Asks the connections that have been idle since before a time to be parked.
     pub(super) fn request_parking(&self, before: u64) {

@@ -144,6 +144,8 @@ pub(super) struct KnownFirstTry {
     /// That legacy took it is known only from the key that all verified callers share. So what legacy took may be a
     /// request of another caller, and the engine may have this one.
     pub may_be_of_another_caller: bool,
+    /// The arm is known from a key of this very caller, not from one that several callers share.
+    is_exact: bool,
     /// Under one of its keys legacy took a request, and under another one the engine did: files made one route of
     /// several, or exchanged their requests, and which of the two was its first try is not known.
     pub is_contradictory: bool,
@@ -176,6 +178,7 @@ impl KnownFirstTry {
             this_engine_may_have_it: false,
             is_stored: false,
             may_be_of_another_caller: false,
+            is_exact: false,
             is_contradictory: false,
             present,
             earlier,
@@ -192,7 +195,10 @@ impl KnownFirstTry {
         let mut perhaps_in_engine = Vec::new();
         for keys in found.all().collect::<Vec<_>>() {
             match affinity.remembered(&keys.scoped) {
-                Remembered::TakenBy(arm) => found.set_taken(keys, arm),
+                Remembered::TakenBy(arm) => {
+                    found.set_taken(keys, arm);
+                    found.is_exact = true;
+                }
                 Remembered::Unknown => {
                     found.this_engine_may_have_it = true;
                     perhaps_in_engine.push(keys);
@@ -247,17 +253,22 @@ impl KnownFirstTry {
         for (keys, found) in keys.into_iter().zip(found) {
             match found {
                 // The keys by earlier files may tell more.
-                Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: true }) => {
+                Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: true, .. }) => {
                     if self.arm.is_none() {
                         self.set_taken(keys, arm);
                         self.may_be_of_another_caller = true;
                     }
                 }
-                Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: false }) => {
-                    if std::mem::take(&mut self.may_be_of_another_caller) {
+                Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: false, is_exact }) => {
+                    // What another caller may have sent contradicts nothing that is known of this one.
+                    if self.arm.is_some_and(|other| other != arm) && self.is_exact && !is_exact {
+                        continue;
+                    }
+                    if std::mem::take(&mut self.may_be_of_another_caller) || (is_exact && !self.is_exact) {
                         self.arm = None; // what is known now is certain
                     }
                     let is_first = self.arm.is_none();
+                    self.is_exact |= is_exact;
                     self.set_taken(keys, arm);
                     if !is_first {
                         continue;
@@ -299,8 +310,10 @@ impl KnownFirstTry {
 /// A first try, as the store knows it.
 struct FoundTry {
     arm: Option<Arm>,
-    /// See [`FirstTry::may_be_of_another_caller`].
+    /// See [`KnownFirstTry::may_be_of_another_caller`].
     may_be_of_another_caller: bool,
+    /// See [`KnownFirstTry::is_exact`].
+    is_exact: bool,
 }
 
 /// Which arm took the first try, according to the store. A try under another credential counts only if legacy
@@ -315,7 +328,8 @@ async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<FoundTry
         arm_of(keys.any_caller),
         arm_of(keys.looked_up_verified_callers()),
     );
-    let found = match scoped? {
+    let scoped = scoped?;
+    let found = match scoped {
         Some(arm) => Some(arm),
         None => any_caller?.filter(|arm| *arm == Arm::Legacy),
     };
@@ -323,5 +337,6 @@ async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<FoundTry
         Some(_) => None,
         None => verified_callers?.filter(|arm| *arm == Arm::Legacy),
     };
-    Ok(FoundTry { arm: found.or(of_verified), may_be_of_another_caller: of_verified.is_some() })
+    let may_be_of_another_caller = of_verified.is_some();
+    Ok(FoundTry { arm: found.or(of_verified), may_be_of_another_caller, is_exact: scoped.is_some() })
 }

@@ -92,7 +92,8 @@ async fn answer(
     }
     let now_s = || clock::now().as_second();
     let resolved = table.set.resolve(&head.method, host, head.uri.path(), now_s);
-    let ResolvedPath { path, found, former } = resolved.map_err(|why| Refused::early(Failure::Path(why)))?;
+    let ResolvedPath { path, respelled_from, found, former } =
+        resolved.map_err(|why| Refused::early(Failure::Path(why)))?;
     // Without a route for OPTIONS, the path's routes for other methods say which service knows about it.
     let others = match found {
         None if head.method == Method::OPTIONS => table.set.routes_of_path(host, head.uri.path()),
@@ -147,7 +148,7 @@ async fn answer(
             in_progress = Some(entered);
             client.wait.set_uses_workflow();
             // Boxed: the future is large, and without the box that of every request would have room for it.
-            Box::pin(decide_flagged(proxied, found, head, upload)).await?
+            Box::pin(decide_flagged(proxied, found, respelled_from, head, upload)).await?
         }
         None => Carried::Forward(Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off }),
     };
@@ -173,6 +174,7 @@ enum Carried<'a> {
 async fn decide_flagged<'a>(
     proxied: ProxiedRequest<'a>,
     found: FoundRoute<'_>,
+    respelled_from: Option<String>,
     head: request::Parts,
     mut upload: Upload,
 ) -> Result<Carried<'a>, Box<Refused>> {
@@ -184,6 +186,7 @@ async fn decide_flagged<'a>(
     let mut facts = RequestFacts {
         method: &head.method,
         path: &path,
+        matched_path: respelled_from.as_ref().unwrap_or(&path),
         query: head.uri.query(),
         headers: &head.headers,
         peer: client.peer,

@@ -108,6 +108,8 @@ pub(super) struct ConnectionWait {
     /// Whether the bytes that were read last may be the end of a message. If not, the beginning of the next request may
     /// have come with a request without a body.
     ends_message: AtomicBool,
+    /// Whether the client has sent anything.
+    has_client_bytes: AtomicBool,
     waits_for_client: AtomicBool,
     /// The reply's next frame has not come from legacy.
     waits_for_legacy: AtomicBool,
@@ -170,9 +172,14 @@ impl ConnectionWait {
     /// Bytes arrived from the client; `ends_message` is whether a head or a chunked body may end with them.
     pub(super) fn on_client_bytes(&self, ends_message: bool) {
         self.ends_message.store(ends_message, Relaxed);
+        self.has_client_bytes.store(true, Relaxed);
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head);
         }
+    }
+    /// Whether a part of a head has come, and not the rest.
+    pub(super) fn has_part_of_head(&self) -> bool {
+        self.phase() == Phase::Head && self.has_client_bytes.load(Relaxed)
     }
     /// A request's head is complete. Returns the exchange's number and when it began.
     pub(super) fn begin(&self, limits: ExchangeLimits, no_body: bool) -> (u32, u64) {

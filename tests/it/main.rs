@@ -58,6 +58,7 @@ mod service_metrics;
 mod slow_clients;
 mod slow_uploads;
 mod slowhttptest;
+mod spellings;
 mod store;
 mod store_hangs;
 mod streams;

@@ -1,6 +1,7 @@
 //! The side of the process that takes over.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::time::timeout;
@@ -29,6 +30,10 @@ pub(in crate::app) struct Releasing {
     messages: Messages,
 }
 
+/// How many times the other process is asked if its connection ends without an answer.
+const ASKED_MAX: u32 = 3;
+/// How long the sockets of a process that died may take to close.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const NOTHING_CHANGED: &str = "the running process goes on, nothing was changed";
 
 /// Asks the process that has the store for its sockets. `None` if no process has it.
@@ -48,23 +53,35 @@ pub(in crate::app) async fn ask(
         StoreUrl::Memory => bail!("`--succeed` needs a store that outlives its process: a store in memory does not"),
     };
     let using = || format!("asking the process that uses {} to hand over: {NOTHING_CHANGED}", path.display());
-    let Some(stream) = connect(path).await.with_context(using)? else {
-        tracing::info!("no process has the store: there is none to succeed, and this one starts as usual");
-        return Ok(None);
-    };
-    // Found out now, and not when the running process has let go of the store.
-    SqliteStore::refuse_newer(path).await.context(NOTHING_CHANGED)?;
-    let mut channel = Channel::new(stream);
-    let answered = async {
-        channel.send(&Message::Hello(Party::this())).await?;
-        channel.receive().await
-    };
-    let (party, offered, workflow_requests) =
-        match timeout(ANSWER_MAX, answered).await.with_context(using)?.with_context(using)? {
-            Message::Offer { from, sockets, workflow_requests } => (from, sockets, workflow_requests),
-            Message::Refused { why } => bail!("the running process refuses to hand over: {why}. It goes on"),
-            _ => bail!("the running process gave an unexpected answer: {NOTHING_CHANGED}"),
+    let mut tries = 1;
+    let (channel, answer) = loop {
+        let Some(stream) = connect(path).await.with_context(using)? else {
+            tracing::info!("no process has the store: there is none to succeed, and this one starts as usual");
+            return Ok(None);
         };
+        // Found out now, and not when the running process has let go of the store.
+        SqliteStore::refuse_newer(path).await.context(NOTHING_CHANGED)?;
+        let mut channel = Channel::new(stream);
+        let answered = async {
+            channel.send(&Message::Hello(Party::this())).await?;
+            channel.receive().await
+        };
+        match timeout(ANSWER_MAX, answered).await.with_context(using)? {
+            Ok(answer) => break (channel, answer),
+            // That process may have died just now, and then nobody is asked again.
+            Err(error) if tries < ASKED_MAX => {
+                tracing::warn!(%error, "the process that has the store did not answer; asking again");
+                tries += 1;
+                tokio::time::sleep(ASK_AGAIN_AFTER).await;
+            }
+            Err(error) => return Err(error).with_context(using),
+        }
+    };
+    let (party, offered, workflow_requests) = match answer {
+        Message::Offer { from, sockets, workflow_requests } => (from, sockets, workflow_requests),
+        Message::Refused { why } => bail!("the running process refuses to hand over: {why}. It goes on"),
+        _ => bail!("the running process gave an unexpected answer: {NOTHING_CHANGED}"),
+    };
     ensure!(
         party.protocol == PROTOCOL,
         "{party} hands over by version {} of the protocol, and this process speaks version {PROTOCOL}: {NOTHING_CHANGED}",

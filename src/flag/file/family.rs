@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::{RouteDraft, suggest};
 use crate::flag::matcher::shape;
-use crate::flag::{Instance, Route, State};
+use crate::flag::{Instance, Route, ServiceMatch, State};
 use crate::problem::{Problems, Site};
 
 /// Checks routes against each other: ids over all drafts, the rest over the routes without errors of their own.
@@ -79,6 +79,23 @@ fn check_distinct_requests(routes: &[(&Site, &Route)], problems: &mut Problems) 
                     .hint(format!("`{}` is at {other_site}; method, path or host must differ", other.id));
             }
         }
+    }
+    // Spellings of one path, by what `paths:` of their services says.
+    let mut seen: HashMap<_, Vec<(&Site, &Route)>> = HashMap::new();
+    for (site, route) in routes {
+        let own = ServiceMatch::of(route);
+        let alike = seen.entry((&route.matches.method, route.matches.host.as_deref(), own.loosest_form())).or_default();
+        if let Some((other_site, other)) = alike.iter().find(|(_, other)| own.collides_with(&ServiceMatch::of(other))) {
+            let message = format!(
+                "by the `paths:` of their services, `{}` matches the same requests as `{}` in another spelling",
+                route.id, other.id
+            );
+            problems.error(&site.key("match"), message).hint(format!(
+                "`{}` is at {other_site}: remove one of the two, or make method, path or host differ by more than that",
+                other.id
+            ));
+        }
+        alike.push((site, route));
     }
 }
 

@@ -37,6 +37,7 @@ impl TestRequest {
         let facts = RequestFacts {
             method: &self.method,
             path: "/orders",
+            matched_path: "/orders",
             query: None,
             headers: &headers,
             params: &[],
@@ -305,6 +306,7 @@ fn retry_keys_are_scoped_by_route_and_caller() {
         let facts = RequestFacts {
             method: &Method::POST,
             path: "/orders",
+            matched_path: "/orders",
             query: None,
             headers: &headers,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -358,6 +360,7 @@ fn retry_keys_of_different_bytes_are_different() {
         let facts = RequestFacts {
             method: &Method::POST,
             path: "/orders",
+            matched_path: "/orders",
             query: Some(query),
             headers: &headers,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -17,6 +17,7 @@ async fn first_tries_come_under_an_earlier_scope_for_ten_minutes() {
         let facts = RequestFacts {
             method: &Method::POST,
             path: "/bare",
+            matched_path: "/bare",
             query: None,
             headers: &headers,
             peer: std::net::Ipv4Addr::LOCALHOST.into(),

@@ -27,7 +27,7 @@ pub(super) struct KeyedRequest<'a> {
 }
 
 /// What a request's retry keys made of its decision.
-pub(super) struct Bound {
+pub(super) struct BoundDecision {
     pub decision: Decision,
     /// Its keys could not be noted for legacy, and the engine could perform its retry.
     pub key_not_noted: bool,
@@ -39,7 +39,11 @@ impl KeyedRequest<'_> {
     ///
     /// # Errors
     /// The engine has the same request under another credential or other files, or the body could not be read.
-    pub(super) async fn bind(&self, first_try: &mut KnownFirstTry, upload: &mut Upload) -> Result<Bound, Box<Refused>> {
+    pub(super) async fn bind(
+        &self,
+        first_try: &mut KnownFirstTry,
+        upload: &mut Upload,
+    ) -> Result<BoundDecision, Box<Refused>> {
         let (proxied, flag) = (self.proxied, self.flag);
         let affinity = &*proxied.client.shared.affinity;
         // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
@@ -108,7 +112,7 @@ impl KeyedRequest<'_> {
         {
             *work = EngineWork::Skip(SkipReason::Retried);
         }
-        Ok(Bound { decision, key_not_noted })
+        Ok(BoundDecision { decision, key_not_noted })
     }
 
     /// The decision with what is known of the first try now.

@@ -34,7 +34,7 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
-pub use reload::{ChangedRoute, HeldRoute, MovedRoute, ReloadRequest, ReloadResponse};
+pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,

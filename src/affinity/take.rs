@@ -261,12 +261,14 @@ impl StoreAffinity {
             }
         };
         match tokio::join!(self.wait_until_noted(own), of_other) {
-            (noted, None) => LegacyTake::Taken { noted, again: own_is_repeat },
+            (noted, None) => LegacyTake::Taken { noted, is_repeat: own_is_repeat },
             // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
-            (_, Some(noted)) if other_is_enough => LegacyTake::Taken { noted, again: own_is_repeat || other_is_repeat },
+            (_, Some(noted)) if other_is_enough => {
+                LegacyTake::Taken { noted, is_repeat: own_is_repeat || other_is_repeat }
+            }
             // A retry of a verified caller looks for its own key if its token can be verified, else for the other one.
             // A try of another caller does not make this request a retry.
-            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, again: own_is_repeat },
+            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, is_repeat: own_is_repeat },
         }
     }
 

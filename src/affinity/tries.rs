@@ -137,13 +137,13 @@ impl Tries {
     }
 
     fn put_legacy<N>(&self, shard: &mut Shard, key: RetryKey, now: Instant, note: impl FnOnce() -> N) -> (bool, N) {
-        let again = shard.arm(&key, now) == Some(Arm::Legacy);
+        let is_repeat = shard.arm(&key, now) == Some(Arm::Legacy);
         let note = note();
-        if !again {
+        if !is_repeat {
             let taken = Taken { until: self.until(now, Duration::ZERO), arm: Arm::Legacy, was_noted: false };
             self.insert_legacy(shard, key, taken, now);
         }
-        (again, note)
+        (is_repeat, note)
     }
 
     fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, taken: Taken, now: Instant) {

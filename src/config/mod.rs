@@ -56,7 +56,7 @@ pub use reload_status::ReloadStatus;
 pub use render::{CheckFailed, Finding, Findings};
 pub use retention::Retention;
 pub use schema::schema;
-pub use setup::{Loaded, Overrides, Settings, Setup, StoreUrl, Token};
+pub use setup::{Loaded, Overrides, Settings, Setup, StoreUrl, Token, TokenScope};
 pub use store_url::parse_store;
 pub use watcher::{FilesChange, FlagFileWatcher, Reading, ReloadTrigger, WatchTiming};
 

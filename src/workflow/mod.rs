@@ -108,7 +108,7 @@ pub use event::{
     AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Event, LockEvent, StepEvent,
     WaitEvent,
 };
-pub use evolve::{EventMismatch, evolve, fold};
+pub use evolve::{EventMisfit, evolve, fold};
 pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };

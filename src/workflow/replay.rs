@@ -19,7 +19,7 @@ use super::respond::ANSWER;
 use super::sensitive::reads_sealed;
 use super::{
     Action, AnswerEvent, AttemptResult, CallKind, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions,
-    ConflictEvent, DecisionInputs, EndingEvent, Event, EventMismatch, FailureKind, LockEvent, OpenCheckpoint, Outcome,
+    ConflictEvent, DecisionInputs, EndingEvent, Event, EventMisfit, FailureKind, LockEvent, OpenCheckpoint, Outcome,
     Plan, Run, Skipped, StepEvent, StepFinished, StepKind, WaitEvent, decide, evolve,
 };
 use crate::expression::SharedJson;
@@ -90,7 +90,7 @@ pub fn replay_with(
     events: &[(Timestamp, Event)],
     plan: &Plan,
     inputs: &DecisionInputs,
-) -> Result<Vec<Divergence>, EventMismatch> {
+) -> Result<Vec<Divergence>, EventMisfit> {
     let mut run: Option<Run> = None;
     let mut found = Vec::new();
     let mut by_hand = false;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use step::StepView;
 
 use super::{
-    CallKind, Conflict, Event, EventMismatch, Mode, OpenCheckpoint, Outcome, Run, RunStatus, StepStatus, UndoStatus,
+    CallKind, Conflict, Event, EventMisfit, Mode, OpenCheckpoint, Outcome, Run, RunStatus, StepStatus, UndoStatus,
     evolve,
 };
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
@@ -72,7 +72,7 @@ pub struct UndoneView {
 ///
 /// # Errors
 /// There are no events, or one does not fit.
-pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<RunView, EventMismatch> {
+pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<RunView, EventMisfit> {
     view_and_run(events).map(|(view, _)| view)
 }
 
@@ -82,7 +82,7 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
 /// As [`view`].
 pub fn view_and_run<'a>(
     events: impl IntoIterator<Item = (Timestamp, &'a Event)>,
-) -> Result<(RunView, Run), EventMismatch> {
+) -> Result<(RunView, Run), EventMisfit> {
     let mut run: Option<Run> = None;
     let mut steps = Steps::default();
     let mut updated = None;
@@ -93,7 +93,7 @@ pub fn view_and_run<'a>(
         updated = Some(at);
     }
     let (Some(run), Some(updated)) = (run, updated) else {
-        return Err(EventMismatch { seq: Seq(0), kind: "none", why: "there are no events".into() });
+        return Err(EventMisfit { seq: Seq(0), kind: "none", why: "there are no events".into() });
     };
     let started = run.started();
     settled::correct_statuses(&mut steps.list, &run);

@@ -186,12 +186,12 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
         out.push_str(&format!("  sent      {} {}{}\n", request.method, without_ciphertext(&request.url), short(&body)));
     }
     if let Some(key) = idempotency_key {
-        out.push_str(&format!("  under     Idempotency-Key: {}\n", escape_control(key)));
+        out.push_str(&format!("  key       Idempotency-Key: {}\n", escape_control(key)));
     }
     if status.is_some() || !response.is_null() {
         let status = status.map_or(String::new(), |status| format!("{status} "));
         let response = if response.is_null() { String::new() } else { response.to_string() };
-        out.push_str(&format!("  came back {status}{}\n", short(&response)));
+        out.push_str(&format!("  received  {status}{}\n", short(&response)));
     }
     let item = item.map_or(String::new(), |item| format!(" --item {item}"));
     for choice in choices {

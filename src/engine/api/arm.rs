@@ -38,7 +38,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     // from the run of an earlier try.
     let snapshot = decided_by.clone().unwrap_or_else(|| core.files.snapshot.load_full());
     let run = RunId(core.process.new_id());
-    let request = match with_twin(&core, request, deadline).await {
+    let request = match find_twin(&core, request, deadline).await {
         Ok(request) => request,
         Err(reply) => return *reply,
     };
@@ -145,7 +145,7 @@ fn may_not_begin(
 
 /// Looks up the run that is the instance's twin, for a follow-up that legacy answered. The proxy, which must not wait
 /// for the store, knew only that there may be a twin.
-async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
+async fn find_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
     let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none()) else {
         return Ok(request);
     };

@@ -128,7 +128,9 @@ fn drive<'a>(plan: &'a Plan, api: bool, replies: &[u8], picks: &[u8], cancel_at:
         let pick = picks[round % picks.len()];
         let in_flight = harness.run.in_flight();
         if in_flight.is_empty() {
-            let Some(conflict) = harness.run.conflict().cloned() else { panic!("at rest: {:?}", harness.kinds()) };
+            let Some(conflict) = harness.run.conflict().cloned() else {
+                panic!("nothing is due: {:?}", harness.kinds())
+            };
             let choice = choice(&conflict.choices, pick, round > 80);
             if let Err(refusal) = harness.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
                 // A choice is refused only if it was made before.

@@ -189,7 +189,7 @@ impl Rig {
     }
 
     /// Moves the run to its end: answers pending requests in order, lets time pass, lifts the freeze, acts for people,
-    /// and wakes the run where it rests.
+    /// and wakes the run where it is suspended.
     pub fn finish(&mut self) {
         for _ in 0..400 {
             match self.end {

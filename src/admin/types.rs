@@ -26,7 +26,7 @@ use crate::compare::Difference;
 use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
-pub use crate::workflow::{CallKind, Mode, RunStatus};
+pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse};
 pub use orchestration::{

@@ -209,7 +209,7 @@ async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
     let store = CountingStore::new();
     let affinity = affinity_with_built_sets(&store).await;
     for n in 0..150_000 {
-        assert_eq!(affinity.take_for_engine(numbered(n)), KeyTakeResult::Fresh);
+        assert_eq!(affinity.take_for_engine(numbered(n)), KeyTakeResult::First);
         affinity.allow_eviction(numbered(n));
     }
     let missed = (0..150_000).filter(|n| affinity.remembered(&numbered(*n)) == Remembered::NotEngine).count();
@@ -513,7 +513,7 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
             (engine.join().unwrap(), legacy)
         });
         match (engine, legacy) {
-            (KeyTakeResult::Fresh, LegacyTake::HeldUnderAnotherCredential) => taken_by_engine += 1,
+            (KeyTakeResult::First, LegacyTake::HeldUnderAnotherCredential) => taken_by_engine += 1,
             (KeyTakeResult::OtherArmHasIt, LegacyTake::FIRST) => taken_by_legacy += 1,
             both => panic!("{both:?}"),
         }

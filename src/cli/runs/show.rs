@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::common::{elapsed, path, status_tone};
 use crate::admin::types::{
-    CallKind, EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, RunStatus, StepRow,
+    EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, RunStatus, StepPart, StepRow,
     UndoRow, UndoState,
 };
 use crate::cli::client::{CallError, Client};
@@ -200,7 +200,7 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
             "take" => " --output JSON",
             // An earlier version recorded `cancel` for a run that is being undone, where only a cancel without undo is
             // possible; this version records `cancel_without_undo`.
-            "cancel" if *part == CallKind::Undo => " --no-undo",
+            "cancel" if *part == StepPart::Undo => " --no-undo",
             _ => "",
         };
         let choice = escape_control(&choice.replace('_', "-"));

@@ -13,10 +13,10 @@ use super::query_state::QueryState;
 use crate::compare::AwaitedIntents;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
-use crate::workflow::{CallKind, ControlCommand, DecisionInputs, EventMisfit, Plan, Run, StepIndex};
+use crate::workflow::{ControlCommand, DecisionInputs, EventMisfit, Plan, Run, StepIndex, StepPart};
 
 /// Identifies a call of the run: step, item, and part (the step's own call, its probe or its undo).
-pub(super) type CallName = (StepId, Option<u32>, CallKind);
+pub(super) type CallName = (StepId, Option<u32>, StepPart);
 
 /// What a machine is built from.
 pub(in crate::engine) struct MachineParts {

@@ -1,8 +1,8 @@
-//! What the files ask for.
+//! What `access_log:` in the files asks for.
 
 use std::path::PathBuf;
 
-/// What the files ask for.
+/// What `access_log:` in the files asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccessLogSettings {
     /// Where the lines go.

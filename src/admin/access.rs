@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::error::ApiError;
 use super::serve::PeerAddress;
-use crate::config::Token;
+use crate::config::{Token, TokenScope};
 use crate::workflow::UNVERIFIED;
 
 /// The header in which a caller without a token gives a name.
@@ -20,30 +20,6 @@ pub(super) const AS_HEADER: &str = "x-pointsman-as";
 const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 /// The longest name that is recorded.
 const NAME_CHARS_MAX: usize = 64;
-
-/// A set of endpoints that a token may call; a token lists its scopes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenScope {
-    /// Read routes, evidence and runs.
-    Read,
-    /// Start runs and send them signals.
-    Run,
-    /// Answer checkpoints, resolve conflicts, and give commands to runs: pause, cancel, skip, rerun and so on.
-    Decide,
-    /// Move routes, set the kill switch.
-    Flip,
-}
-
-impl TokenScope {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            TokenScope::Read => "read",
-            TokenScope::Run => "run",
-            TokenScope::Decide => "decide",
-            TokenScope::Flip => "flip",
-        }
-    }
-}
 
 /// Who makes a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +52,7 @@ fn valid_name(name: &str) -> Result<&str, ApiError> {
 struct KnownToken {
     name: String,
     hash: blake3::Hash,
-    scopes: Vec<String>,
+    scopes: Vec<TokenScope>,
 }
 
 /// The tokens in force, and where the listener is bound.
@@ -206,10 +182,11 @@ impl AccessControl {
             tracing::warn!("a request with an unknown token was refused");
             return Err(unauthorized("the token is not known"));
         };
-        if !token.scopes.iter().any(|may| may == scope.as_str()) {
+        if !token.scopes.contains(&scope) {
+            let scope_names: Vec<&str> = token.scopes.iter().map(|scope| scope.as_str()).collect();
             let detail = format!("the token `{}` does not have the scope `{}`", token.name, scope.as_str());
             return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "The token lacks the scope", detail)
-                .hint(format!("its scopes: {}", token.scopes.join(", "))));
+                .hint(format!("its scopes: {}", scope_names.join(", "))));
         }
         Ok(Caller::Token(token.name.clone()))
     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// The open connections.
 pub(super) struct Connections {
     max: usize,
-    state: Mutex<State>,
+    state: Mutex<ConnectionCounts>,
     /// A connection was closed, or may be closed from now on.
     changed: Notify,
 }
@@ -26,14 +26,14 @@ pub(super) struct Connections {
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Default)]
-struct State {
+struct ConnectionCounts {
     open: usize,
     /// The signals that close the connections without a complete request, in the order in which these became idle or
     /// began to send a body.
     incomplete: BTreeMap<u64, CancellationToken>,
 }
 
-impl State {
+impl ConnectionCounts {
     fn add_incomplete(&mut self, close: CancellationToken) -> u64 {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         self.incomplete.insert(number, close);
@@ -51,7 +51,7 @@ impl Connections {
         Arc::new(Self { max, state: Mutex::default(), changed: Notify::new() })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

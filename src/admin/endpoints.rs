@@ -10,7 +10,6 @@ use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::access::TokenScope;
 use super::state::ApiState;
 use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EventRow, EvidenceView, ExplanationView, FlipRequest,
@@ -19,6 +18,7 @@ use super::types::{
     StartRequest, Status,
 };
 use super::{differences, flips, orchestrate as runs, process, reference, reload, routes, services};
+use crate::config::TokenScope;
 
 /// Generates the schema of a type.
 pub(super) type SchemaFn = fn(&mut SchemaGenerator) -> Schema;

@@ -46,12 +46,13 @@ use tokio::time::timeout;
 pub use self::parts::{AdminParts, EngineControl, LadderControl, ProcessStatus, Reloaded, RouteTraffic};
 pub use self::serve::serve;
 
-use self::access::{AccessControl, TokenScope};
+use self::access::AccessControl;
 use self::endpoints::{Access, Endpoint};
 use self::error::ApiError;
 use self::serve::PeerAddress;
 use self::state::{Admin, ApiState};
 use self::stream_slots::StreamSlots;
+use crate::config::TokenScope;
 use crate::store::StoreError;
 
 /// How long a request that only reads may take. The command line waits a little longer, so that it gets the error that

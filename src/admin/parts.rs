@@ -155,7 +155,7 @@ pub trait LadderControl: Send + Sync {
 
 /// Resolves when the run has ended, or waits for a person or a signal. The result is all of its events if they
 /// are in memory, `None` if they have to be read from the store.
-pub type WaitForRest<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
+pub type WaitForEndOrInput<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 
 /// What the API needs of the engine.
 pub trait EngineControl: Send + Sync {
@@ -166,11 +166,11 @@ pub trait EngineControl: Send + Sync {
         &self,
         start: Start,
         within: Duration,
-    ) -> BoxFuture<'_, Result<(Started, WaitForRest<'_>), StartError>> {
+    ) -> BoxFuture<'_, Result<(Started, WaitForEndOrInput<'_>), StartError>> {
         async move {
             let started = self.start(start).await?;
             let run = started.run;
-            Ok((started, self.wait_until_at_rest(run, within).map(|_| None).boxed()))
+            Ok((started, self.wait_until_ended_or_awaits_input(run, within).map(|_| None).boxed()))
         }
         .boxed()
     }
@@ -187,8 +187,8 @@ pub trait EngineControl: Send + Sync {
         command: ControlCommand,
         by: String,
     ) -> BoxFuture<'_, Result<RunSummary, CommandError>>;
-    /// As [`Engine::wait_until_at_rest`].
-    fn wait_until_at_rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>>;
+    /// As [`Engine::wait_until_ended_or_awaits_input`].
+    fn wait_until_ended_or_awaits_input(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>>;
     /// As [`Engine::wait_for_events_after`].
     fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
     /// As [`Engine::explain`].
@@ -207,7 +207,7 @@ impl EngineControl for Engine {
         &self,
         start: Start,
         within: Duration,
-    ) -> BoxFuture<'_, Result<(Started, WaitForRest<'_>), StartError>> {
+    ) -> BoxFuture<'_, Result<(Started, WaitForEndOrInput<'_>), StartError>> {
         Engine::start_watched(self, start, within).boxed()
     }
     fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {
@@ -224,8 +224,8 @@ impl EngineControl for Engine {
     ) -> BoxFuture<'_, Result<RunSummary, CommandError>> {
         Engine::give_command(self, run, command, by).boxed()
     }
-    fn wait_until_at_rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
-        Engine::wait_until_at_rest(self, run, within).boxed()
+    fn wait_until_ended_or_awaits_input(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
+        Engine::wait_until_ended_or_awaits_input(self, run, within).boxed()
     }
     fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
         Engine::wait_for_events_after(self, run, seq, within).boxed()

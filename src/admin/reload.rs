@@ -9,7 +9,7 @@ use super::extract::JsonBody;
 use super::flips::flip_row;
 use super::parts::Reloaded;
 use super::state::{Admin, ApiState, JsonResult};
-use super::types::{ChangedRoute, FileProblem, HeldRoute, MovedRoute, ReloadRequest, ReloadResponse};
+use super::types::{ChangedRoute, FileProblem, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse};
 use crate::config::{Finding, Findings};
 use crate::flag::FlagSet;
 use crate::ladder::RouteStatus;
@@ -59,7 +59,7 @@ fn answer(admin: &ApiState, before: &FlagSet, reloaded: Reloaded) -> JsonResult<
             moved: moved_routes(before, &admin.parts.ladder.flags(), &flips),
             flips: flips.into_iter().map(flip_row).collect(),
             changed_since_evidence: admin.parts.ladder.status().into_iter().filter_map(changed_route).collect(),
-            held: admin.parts.ladder.status().into_iter().filter_map(held_route).collect(),
+            limited: admin.parts.ladder.status().into_iter().filter_map(limited_route).collect(),
             warnings: file_problems(&warnings),
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
         })),
@@ -90,9 +90,9 @@ fn moved_routes(before: &FlagSet, after: &FlagSet, flips: &[FlipRecord]) -> Vec<
     moved.collect()
 }
 
-fn held_route(status: RouteStatus) -> Option<HeldRoute> {
+fn limited_route(status: RouteStatus) -> Option<LimitedRoute> {
     let RouteStatus { route, declared, effective, refused, .. } = status;
-    (!refused.is_empty()).then_some(HeldRoute { route, declared, state: effective.state, reasons: refused })
+    (!refused.is_empty()).then_some(LimitedRoute { route, declared, state: effective.state, reasons: refused })
 }
 
 fn changed_route(RouteStatus { route, changed, .. }: RouteStatus) -> Option<ChangedRoute> {

@@ -26,7 +26,7 @@ use crate::compare::Difference;
 use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
-pub use crate::workflow::{CallKind, Mode, RunStatus};
+pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse};
 pub use orchestration::{
@@ -34,7 +34,7 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
-pub use reload::{ChangedRoute, HeldRoute, MovedRoute, ReloadRequest, ReloadResponse};
+pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,

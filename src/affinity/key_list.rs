@@ -20,12 +20,12 @@ use crate::store::{KeyFileRecord, RepeatedFailures, StoreHandle};
 /// See the module.
 #[derive(Default)]
 pub(super) struct KeyFileList {
-    state: Mutex<State>,
+    state: Mutex<ListState>,
     logged_failures: RepeatedFailures,
 }
 
 #[derive(Default)]
-struct State {
+struct ListState {
     own: Option<KeyFileRecord>,
     /// Files whose keys are unknown.
     unread: Vec<KeyFileRecord>,
@@ -42,14 +42,14 @@ pub(super) struct ListChanges {
 }
 
 impl KeyFileList {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ListState> {
         // A poisoned lock is usable: no change can panic halfway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets this process's file, the files whose keys are unknown, and the changes that the store is to take.
     pub(super) fn set(&self, own: KeyFileRecord, unread: Vec<KeyFileRecord>, changes: ListChanges) {
-        *self.state() = State { own: Some(own), unread, changes };
+        *self.state() = ListState { own: Some(own), unread, changes };
     }
 
     /// Records that the store has all keys of this process's file. A shared store takes the file off the list; another

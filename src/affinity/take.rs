@@ -44,12 +44,12 @@ impl StoreAffinity {
     pub fn take_for_engine(&self, key: RetryKey) -> KeyTakeResult {
         let now = Instant::now();
         let took = self.tries.take_for_engine(key, now);
-        if took == KeyTakeResult::Fresh {
+        if took == KeyTakeResult::First {
             self.sets.insert_engine_key(&key, now, Duration::ZERO);
         }
         // `tries` may have removed a key of legacy's that still waits in the file. The file is checked after the key is
         // taken, so that legacy cannot take the key in between.
-        if took == KeyTakeResult::Fresh && self.keys.is_unstored(&key) {
+        if took == KeyTakeResult::First && self.keys.is_unstored(&key) {
             self.tries.release(&key);
             return KeyTakeResult::OtherArmHasIt;
         }
@@ -80,7 +80,7 @@ impl StoreAffinity {
             }
         }
         let took = self.take_for_engine(key);
-        if took == KeyTakeResult::Fresh {
+        if took == KeyTakeResult::First {
             newer_files.mark_taken_by_engine(earlier, digest);
             // The earlier key is in the set too, so that before legacy takes a request that older files decided, its
             // body is read (`NeedsBody`) and compared with this one's.
@@ -112,7 +112,7 @@ impl StoreAffinity {
             (FoundMark::Unknown, _) => KeyTakeResult::Unknown,
             (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
             _ if self.legacy_has(any_caller) => KeyTakeResult::OtherArmHasIt,
-            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Again,
+            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Repeat,
             _ if verified_callers.filter(of_verified).is_some() => KeyTakeResult::OtherArmHasIt,
             _ => self.take_for_engine(of_request),
         }
@@ -261,12 +261,14 @@ impl StoreAffinity {
             }
         };
         match tokio::join!(self.wait_until_noted(own), of_other) {
-            (noted, None) => LegacyTake::Taken { noted, again: own_is_repeat },
+            (noted, None) => LegacyTake::Taken { noted, is_repeat: own_is_repeat },
             // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
-            (_, Some(noted)) if other_is_enough => LegacyTake::Taken { noted, again: own_is_repeat || other_is_repeat },
+            (_, Some(noted)) if other_is_enough => {
+                LegacyTake::Taken { noted, is_repeat: own_is_repeat || other_is_repeat }
+            }
             // A retry of a verified caller looks for its own key if its token can be verified, else for the other one.
             // A try of another caller does not make this request a retry.
-            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, again: own_is_repeat },
+            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, is_repeat: own_is_repeat },
         }
     }
 

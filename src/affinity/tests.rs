@@ -209,7 +209,7 @@ async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
     let store = CountingStore::new();
     let affinity = affinity_with_built_sets(&store).await;
     for n in 0..150_000 {
-        assert_eq!(affinity.take_for_engine(numbered(n)), KeyTakeResult::Fresh);
+        assert_eq!(affinity.take_for_engine(numbered(n)), KeyTakeResult::First);
         affinity.allow_eviction(numbered(n));
     }
     let missed = (0..150_000).filter(|n| affinity.remembered(&numbered(*n)) == Remembered::NotEngine).count();
@@ -391,7 +391,7 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     );
     assert_eq!(
         affinity.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-        LegacyTake::Taken { noted: true, again: true },
+        LegacyTake::Taken { noted: true, is_repeat: true },
         "it is noted already"
     );
     let soon = crate::clock::now() + jiff::SignedDuration::from_secs(1);
@@ -423,7 +423,7 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     affinity.flush().await;
     assert_eq!(
         affinity.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-        LegacyTake::Taken { noted: true, again: true },
+        LegacyTake::Taken { noted: true, is_repeat: true },
         "there is room again"
     );
 }
@@ -445,7 +445,7 @@ async fn a_key_whose_window_ends_in_the_store_before_it_ends_here_is_noted_again
     while taken_at().await.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(take(), LegacyTake::Taken { noted: true, again: true });
+    assert_eq!(take(), LegacyTake::Taken { noted: true, is_repeat: true });
     affinity.flush().await;
     assert!(taken_at().await.is_some(), "the next process finds it in the store");
 }
@@ -513,7 +513,7 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
             (engine.join().unwrap(), legacy)
         });
         match (engine, legacy) {
-            (KeyTakeResult::Fresh, LegacyTake::HeldUnderAnotherCredential) => taken_by_engine += 1,
+            (KeyTakeResult::First, LegacyTake::HeldUnderAnotherCredential) => taken_by_engine += 1,
             (KeyTakeResult::OtherArmHasIt, LegacyTake::FIRST) => taken_by_legacy += 1,
             both => panic!("{both:?}"),
         }

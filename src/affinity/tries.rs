@@ -55,9 +55,9 @@ struct Taken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyTakeResult {
     /// The arm has it now.
-    Fresh,
+    First,
     /// The arm had it already.
-    Again,
+    Repeat,
     /// The other arm has taken it: nothing was taken.
     OtherArmHasIt,
     /// The engine took, or may have taken, the same request under the key that other flag files give it: nothing was
@@ -137,13 +137,13 @@ impl Tries {
     }
 
     fn put_legacy<N>(&self, shard: &mut Shard, key: RetryKey, now: Instant, note: impl FnOnce() -> N) -> (bool, N) {
-        let again = shard.arm(&key, now) == Some(Arm::Legacy);
+        let is_repeat = shard.arm(&key, now) == Some(Arm::Legacy);
         let note = note();
-        if !again {
+        if !is_repeat {
             let taken = Taken { until: self.until(now, Duration::ZERO), arm: Arm::Legacy, was_noted: false };
             self.insert_legacy(shard, key, taken, now);
         }
-        (again, note)
+        (is_repeat, note)
     }
 
     fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, taken: Taken, now: Instant) {
@@ -168,13 +168,13 @@ impl Tries {
     pub(super) fn take_for_engine(&self, key: RetryKey, now: Instant) -> KeyTakeResult {
         let mut shard = self.shard(&key);
         match shard.arm(&key, now) {
-            Some(Arm::Engine) => return KeyTakeResult::Again,
+            Some(Arm::Engine) => return KeyTakeResult::Repeat,
             Some(Arm::Legacy) => return KeyTakeResult::OtherArmHasIt,
             None => {}
         }
         let until = self.until(now, Duration::ZERO);
         shard.taken.insert(key, Taken { until, arm: Arm::Engine, was_noted: false });
-        KeyTakeResult::Fresh
+        KeyTakeResult::First
     }
 
     /// Lets a key of the engine be removed once there are too many, because the store has its run, or may have it.
@@ -265,15 +265,15 @@ mod tests {
     fn a_key_belongs_to_one_arm() {
         let tries = Tries::new(Duration::from_secs(10), 100);
         let now = Instant::now();
-        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::Fresh);
-        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::Again);
+        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::First);
+        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::Repeat);
         let not_called = || -> () { panic!("it is not legacy's") };
         assert_eq!(tries.take_for_legacy(key(1), now, not_called), None);
         assert_eq!(tries.give_to_legacy(key(1), now, || ()), (false, ()), "given back");
         tries.release(&key(1));
         assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::OtherArmHasIt);
         assert_eq!(tries.take_for_legacy(key(1), now, || ()), Some((true, ())));
-        assert_eq!(tries.take_for_engine(key(2), now), KeyTakeResult::Fresh);
+        assert_eq!(tries.take_for_engine(key(2), now), KeyTakeResult::First);
         tries.release(&key(2));
         assert_eq!(tries.take_for_legacy(key(2), now, || ()), Some((false, ())));
     }

@@ -20,7 +20,7 @@ use crate::config::Setup;
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Route, RouteMatch, Service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
-use crate::workflow::{CallKind, Plan, StepKind};
+use crate::workflow::{Plan, StepKind, StepPart};
 
 /// The plans of workflows by name; `None` where the files have no such workflow.
 type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
@@ -107,7 +107,7 @@ fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName
     let mut names = BTreeSet::new();
     for plan in plans.values().flatten() {
         for step in &plan.steps {
-            let calls = [CallKind::Do, CallKind::Probe, CallKind::Undo].into_iter().filter_map(|part| step.call(part));
+            let calls = [StepPart::Do, StepPart::Probe, StepPart::Undo].into_iter().filter_map(|part| step.call(part));
             names.extend(calls.map(|call| &call.service));
         }
         for path in plan.reads.iter().filter(|path| path.root() == "services") {

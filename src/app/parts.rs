@@ -95,7 +95,7 @@ pub(super) struct LockedFiles {
 }
 
 impl OpenedStore {
-    /// What holds a lock, to release it if the start fails.
+    /// The store and the files beside it, to release their locks if the start fails.
     pub fn locked_files(&self) -> LockedFiles {
         let Self { store, evidence, affinity, secret: _ } = self;
         LockedFiles { store: store.clone(), evidence: evidence.clone(), affinity: affinity.clone() }

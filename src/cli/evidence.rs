@@ -14,11 +14,11 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     let evidence = &view.evidence;
     let number = |name: &str, number: u64, tone: Tone| -> Vec<TableCell> { vec![plain(name), (count(number), tone)] };
     let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Bad };
-    let refusals = evidence.shadow_pairs_with_error + evidence.dark_pairs_with_error;
+    let with_error = evidence.shadow_pairs_with_error + evidence.dark_pairs_with_error;
     let mut rows = vec![
         number("pairs in shadow", evidence.shadow_pairs, Tone::Plain),
         number("pairs in dark", evidence.dark_pairs, Tone::Plain),
-        number("  of both, answered by legacy with 4xx or 5xx", refusals, Tone::Plain),
+        number("  of both, answered by legacy with 4xx or 5xx", with_error, Tone::Plain),
         number("matched", evidence.matched, Tone::Plain),
         number("equal only by a rule", evidence.ignored, Tone::Plain),
         number("differ", evidence.mismatched, alarm(evidence.mismatched)),

@@ -148,7 +148,7 @@ pub(crate) fn why(why: EffectiveReason) -> &'static str {
     match why {
         EffectiveReason::Requested => "as requested",
         EffectiveReason::Unproven => "unproven",
-        EffectiveReason::Gate => "held by the gate",
+        EffectiveReason::Gate => "limited by the gate",
         EffectiveReason::Guard => "lowered by the guard",
         EffectiveReason::Health => "engine not healthy",
         EffectiveReason::Freeze => "frozen",

@@ -4,7 +4,7 @@ use super::args::Server;
 use super::client::{CallError, Client};
 use super::format::{Formatter, Tone, escape_control, why};
 use super::output::Output;
-use crate::admin::types::{FileProblem, FlipRow, HeldRoute, MovedRoute, ReloadRequest, ReloadResponse};
+use crate::admin::types::{FileProblem, FlipRow, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse};
 use crate::flag::State;
 
 pub(crate) fn reload(client: &Client, server: &Server, format: Formatter) -> Result<Output, CallError> {
@@ -22,8 +22,8 @@ fn outcome(done: &ReloadResponse, format: Formatter) -> String {
         format!("unchanged: these files have been in force for {seconds:.0} s; secrets and key files were read again\n")
     };
     done.flips.iter().for_each(|flip| text.push_str(&flipped(flip, format)));
-    done.moved.iter().for_each(|moved| text.push_str(&moved_by_gate(moved, format)));
-    done.held.iter().for_each(|held| text.push_str(&held_back(held, format)));
+    done.moved.iter().for_each(|moved| text.push_str(&moved_without_flip(moved, format)));
+    done.limited.iter().for_each(|route| text.push_str(&limited(route, format)));
     for changed in &done.changed_since_evidence {
         text.push_str(&format!("{} {}\n", format.tone("warning:", Tone::Warn), escape_control(&changed.reason)));
     }
@@ -54,14 +54,13 @@ fn flipped(flip: &FlipRow, format: Formatter) -> String {
     )
 }
 
-fn moved_by_gate(MovedRoute { route, from, effective }: &MovedRoute, format: Formatter) -> String {
+fn moved_without_flip(MovedRoute { route, from, effective }: &MovedRoute, format: Formatter) -> String {
     let to = effective.state;
     let (route, to) = (format.tone(route, Tone::Strong), format.tone(to, Tone::of(to)));
     format!("{route} {from} -> {to}, without a flip ({})\n", why(effective.why))
 }
 
-fn held_back(held: &HeldRoute, format: Formatter) -> String {
-    let HeldRoute { route, declared, state, reasons } = held;
+fn limited(LimitedRoute { route, declared, state, reasons }: &LimitedRoute, format: Formatter) -> String {
     let (route, declared) = (format.tone(route, Tone::Strong), format.tone(declared, Tone::of(*declared)));
     let mut text = format!("{route} is {}; its file says {declared}:\n", format.tone(state, Tone::of(*state)));
     reasons.iter().for_each(|reason| text.push_str(&format!("  - {}\n", escape_control(reason))));

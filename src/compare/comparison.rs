@@ -1,7 +1,7 @@
 //! One comparison from its first step to its verdict.
 
 use super::bounds::{BoundExceeded, CompareBounds};
-use super::context::Context;
+use super::context::WalkContext;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::pair::Pair;
@@ -47,14 +47,18 @@ fn compare_parts(
     if let (ParsedBody::Json(legacy), ParsedBody::Json(engine)) = (&legacy, &engine) {
         let rules_by_node = RulesByNode::of(rules, legacy, engine, findings)?;
         if rules.has_ids() {
-            Walk::bind_ids(Context { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings }, legacy, engine)?;
+            Walk::bind_ids(
+                WalkContext { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings },
+                legacy,
+                engine,
+            )?;
         }
         headers::compare(pair, rules, &mut ids, findings);
         // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status
         // is reported.
         if same_class {
             findings.set_stale_reads(pair.stale_reads);
-            let context = Context { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings };
+            let context = WalkContext { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings };
             Walk::report(context, "$", legacy, engine)?;
             findings.set_stale_reads(false);
         }
@@ -70,7 +74,7 @@ fn compare_parts(
     if !pair.legacy.intents().is_empty() && !pair.engine.intents().is_empty() {
         let (legacy, engine) = (assert::intents(pair.legacy), assert::intents(pair.engine));
         findings.set_in_intents(true);
-        let context = Context { rules, rules_by_node: &RulesByNode::default(), ids: &mut ids, findings };
+        let context = WalkContext { rules, rules_by_node: &RulesByNode::default(), ids: &mut ids, findings };
         Walk::report(context, "intents", &legacy, &engine)?;
         findings.set_in_intents(false);
     }

@@ -6,7 +6,7 @@ use super::rules::Rules;
 use super::rules_by_node::RulesByNode;
 
 /// The rules, which nodes they cover, the ids that are bound, and what was found so far.
-pub(super) struct Context<'a, 'f> {
+pub(super) struct WalkContext<'a, 'f> {
     pub(super) rules: &'a Rules,
     pub(super) rules_by_node: &'a RulesByNode,
     pub(super) ids: &'a mut IdMap,

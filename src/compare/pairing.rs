@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde_json::Value;
 
 use super::bounds::BoundExceeded;
-use super::context::Context;
+use super::context::WalkContext;
 use super::id_map::id_text;
 use super::number::Decimal;
 use super::rules::Unordered;
@@ -36,7 +36,7 @@ enum Precision {
 
 /// Arrays of different length, in order: the common start and end are paired, and the rest by index.
 pub(super) fn pair_in_order(
-    cx: &mut Context<'_, '_>,
+    cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
     engine: &[Value],
 ) -> Result<Pairs, BoundExceeded> {
@@ -54,7 +54,7 @@ pub(super) fn pair_in_order(
 
 /// Whether two arrays of one length hold the same elements in another order.
 pub(super) fn is_reordered(
-    cx: &mut Context<'_, '_>,
+    cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
     engine: &[Value],
 ) -> Result<bool, BoundExceeded> {
@@ -70,7 +70,7 @@ pub(super) fn is_reordered(
 /// Pairs the elements of arrays whose order does not matter. The result follows legacy's order; the engine's unpaired
 /// elements come last.
 pub(super) fn pair_unordered(
-    cx: &mut Context<'_, '_>,
+    cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
     engine: &[Value],
     how: &Unordered,
@@ -78,7 +78,7 @@ pub(super) fn pair_unordered(
     let mut partner: Vec<Option<usize>> = vec![None; legacy.len()];
     let mut is_paired = vec![false; engine.len()];
     if let Unordered::Key(field) = how {
-        let key = |cx: &Context<'_, '_>, element: &Value, side| {
+        let key = |cx: &WalkContext<'_, '_>, element: &Value, side| {
             let value = element.get(field)?;
             let text = id_text(value)?;
             match (cx.rules_by_node.on(value).id, side) {
@@ -146,7 +146,7 @@ fn assign_partners<K: Hash + Eq>(
 
 /// The hashes of all elements of both arrays.
 fn hashes_of_both(
-    cx: &mut Context<'_, '_>,
+    cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
     engine: &[Value],
     precision: Precision,
@@ -158,7 +158,12 @@ fn hashes_of_both(
 }
 
 /// The hash of a value, as far as the rules compare it.
-fn hash_of(cx: &mut Context<'_, '_>, value: &Value, side: Side, precision: Precision) -> Result<u64, BoundExceeded> {
+fn hash_of(
+    cx: &mut WalkContext<'_, '_>,
+    value: &Value,
+    side: Side,
+    precision: Precision,
+) -> Result<u64, BoundExceeded> {
     cx.findings.step()?;
     let covered = cx.rules_by_node.on(value);
     let mut hasher = DefaultHasher::new();

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::bounds::BoundExceeded;
-use super::context::Context;
+use super::context::WalkContext;
 use super::equal::{same, within};
 use super::id_map::id_text;
 use super::number;
@@ -18,7 +18,7 @@ use super::verdict::DifferenceKind;
 
 /// One pass over two documents.
 pub(super) struct Walk<'a, 'f> {
-    context: Context<'a, 'f>,
+    context: WalkContext<'a, 'f>,
     pass: PassPurpose,
 }
 
@@ -35,7 +35,7 @@ enum PassPurpose {
 
 impl<'a, 'f> Walk<'a, 'f> {
     /// Binds the ids of two bodies and reports nothing.
-    pub(super) fn bind_ids(context: Context<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
+    pub(super) fn bind_ids(context: WalkContext<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
         let mut walk = Self { context, pass: PassPurpose::BindByPath };
         walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;
         if !walk.context.rules.unordered.is_empty() {
@@ -46,7 +46,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
     /// Reports the differences of two documents, with the ids as they are bound. Paths begin with `root`.
     pub(super) fn report(
-        context: Context<'a, 'f>,
+        context: WalkContext<'a, 'f>,
         root: &str,
         legacy: &Value,
         engine: &Value,

@@ -12,8 +12,8 @@
 //! by `ladder` and `app`.
 //!
 //! A slow disk delays loading and nothing else: files are read on the caller's thread at the start and on the watcher's
-//! own thread later. A set that changes while it is read is read again. Certificates and keys of listeners
-//! and services (`other_files`) are read and watched with the files that name them.
+//! own thread later. A set that changes while it is read is read again. Certificates and keys of listeners and services
+//! (`other_files`) are read and watched with the files that name them.
 
 mod access_log;
 mod addresses;
@@ -56,7 +56,7 @@ pub use reload_status::ReloadStatus;
 pub use render::{CheckFailed, Finding, Findings};
 pub use retention::Retention;
 pub use schema::schema;
-pub use setup::{Loaded, Overrides, Settings, Setup, StoreUrl, Token};
+pub use setup::{Loaded, Overrides, Settings, Setup, StoreUrl, Token, TokenScope};
 pub use store_url::parse_store;
 pub use watcher::{FilesChange, FlagFileWatcher, Reading, ReloadTrigger, WatchTiming};
 

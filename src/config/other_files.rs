@@ -1,5 +1,4 @@
-//! Files that the flag files name, and that are read with them: certificates and keys of listeners
-//! and services.
+//! Files that the flag files name, and that are read with them: certificates and keys of listeners and services.
 //!
 //! Always true: each file that was looked for is remembered with what was found, so that a change of its content is
 //! noticed; its size is bounded.

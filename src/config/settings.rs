@@ -21,7 +21,7 @@ use super::listeners::{self, ListenDraft};
 use super::other_files::OtherFiles;
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
-use super::setup::{Overrides, Settings, Token};
+use super::setup::{Overrides, Settings, Token, TokenScope};
 use super::store_url::{STORE_FORMS, mask_password, parse_store};
 use super::traces::{self, TracesDraft};
 use crate::limits::Limits;
@@ -112,21 +112,7 @@ pub(crate) struct TokenDraft {
     #[serde(default)]
     pub env: Option<String>,
     /// Its scopes.
-    pub may: Vec<Scope>,
-}
-
-/// The scopes of a token.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Scope {
-    /// Read.
-    Read,
-    /// Start runs, and send them signals.
-    Run,
-    /// Answer checkpoints, resolve conflicts, and give commands to runs (pause, cancel, skip, rerun and so on).
-    Decide,
-    /// Flip and freeze.
-    Flip,
+    pub may: Vec<TokenScope>,
 }
 
 /// A secret, in an environment variable or a file.
@@ -285,16 +271,7 @@ fn tokens(
                     .error(&site, format!("the token `{}` is shorter than 16 characters", draft.name))
                     .hint("make one with `openssl rand -hex 32`");
             }
-            let scopes = draft.may.iter().map(|scope| {
-                match scope {
-                    Scope::Read => "read",
-                    Scope::Run => "run",
-                    Scope::Decide => "decide",
-                    Scope::Flip => "flip",
-                }
-                .to_owned()
-            });
-            tokens.push(Token { name: draft.name.clone(), secret: Secret::new(value), scopes: scopes.collect() });
+            tokens.push(Token { name: draft.name.clone(), secret: Secret::new(value), scopes: draft.may.clone() });
         }
     }
     tokens

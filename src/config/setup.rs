@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::HeaderName;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::other_files::OtherFile;
 use super::render::Findings;
@@ -137,8 +139,34 @@ pub struct Token {
     pub name: String,
     /// The token.
     pub secret: Secret,
-    /// What it allows: `read`, `run`, `decide`, `flip`.
-    pub scopes: Vec<String>,
+    /// What it allows.
+    pub scopes: Vec<TokenScope>,
+}
+
+/// A set of endpoints of the API that a token may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenScope {
+    /// Read routes, evidence and runs.
+    Read,
+    /// Start runs, and send them signals.
+    Run,
+    /// Answer checkpoints, resolve conflicts, and give commands to runs (pause, cancel, skip, rerun and so on).
+    Decide,
+    /// Move routes, and set the kill switch.
+    Flip,
+}
+
+impl TokenScope {
+    /// Its name in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TokenScope::Read => "read",
+            TokenScope::Run => "run",
+            TokenScope::Decide => "decide",
+            TokenScope::Flip => "flip",
+        }
+    }
 }
 
 /// The location of the store.

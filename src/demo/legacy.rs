@@ -25,7 +25,7 @@ use super::sample_answers;
 type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
 
 #[derive(Debug, Default)]
-struct State {
+struct LegacyState {
     last: u64,
     orders: BTreeMap<u64, Value>,
     // The answers by idempotency key: a repeat gets the first answer.
@@ -38,7 +38,7 @@ struct Shop {
     world: Arc<str>,
     client: Client,
     latency: Latency,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<LegacyState>>,
 }
 
 /// The running sample legacy.
@@ -96,7 +96,7 @@ impl Legacy {
 }
 
 impl Shop {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LegacyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

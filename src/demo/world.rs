@@ -44,7 +44,7 @@ pub enum Fault {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WorldState {
     charges: HashMap<String, Charge>,
     faults: BTreeMap<String, VecDeque<Fault>>,
     seen: BTreeMap<String, u64>,
@@ -60,7 +60,7 @@ struct Charge {
 struct WorldServices {
     ledger: Ledger,
     latency: Latency,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<WorldState>>,
 }
 
 /// The running services of the outside world.
@@ -113,7 +113,7 @@ impl OutsideWorld {
 }
 
 impl WorldServices {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WorldState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -57,7 +57,7 @@ pub(super) trait RunTasks: Send + Sync {
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     );
-    /// Drives a run that this process has acquired, until it has ended, rests, or the process drains.
+    /// Drives a run that this process has acquired, until it has ended, is suspended, or the process drains.
     fn drive(&self, core: Arc<Core>, acquired: AcquiredRun) -> BoxFuture<'static, ()>;
     /// As [`RunTasks::drive`], in a task of its own.
     fn spawn(&self, core: &Arc<Core>, acquired: AcquiredRun, permit: Option<OwnedSemaphorePermit>);
@@ -72,7 +72,7 @@ pub(super) trait RunTasks: Send + Sync {
         child: ChildSpec,
         depth: u64,
     ) -> BoxFuture<'static, ChildState>;
-    /// Starts the supervisor, which wakes resting runs, unless it was started before.
+    /// Starts the supervisor, which wakes suspended runs, unless it was started before.
     fn supervise(&self, core: &Arc<Core>);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "how does a workflow answer this request, and does its run survive a crash?" A request
 //! comes in through [`Engine::arm`] (`api::arm`); its run is executed by one task (`driver`) that asks a state machine
-//! (`machine`) what to do and does it through `ports`. Which run has a task is decided by `scheduler`: a resting run
+//! (`machine`) what to do and does it through `ports`. Which run has a task is decided by `scheduler`: a suspended run
 //! has none, and a message to it starts one. Always true: a run's state is its events; a rehearsal can send only reads;
 //! a private or shared call is sent only after its event is durable. What a run does next is decided by `workflow`,
 //! which is pure; `store` stores the events; the proxy decides which arm answers a request.

@@ -13,7 +13,7 @@ use crate::names::{RunId, StepId, WorkflowName};
 use crate::workflow::{AttemptResult, InFlight, Mode, Plan, Risk, Run, RunStatus};
 
 /// Keeps the metrics of one run. The gauges count an unfinished durable run under its status, whether it has a task or
-/// rests, and a rehearsal while it has a task.
+/// is suspended, and a rehearsal while it has a task.
 pub(super) struct RunMetrics {
     run: RunId,
     workflow: WorkflowName,
@@ -145,8 +145,8 @@ impl RunMetrics {
         histogram!("pointsman_step_duration_seconds", "workflow" => workflow, "step" => step, "outcome" => outcome)
             .record(seconds);
     }
-    /// Called when the run's task ends: the run was discarded, it rests, or it has ended.
-    pub fn task_ended(&mut self, run: &Run, discarded: bool, is_resting: bool) {
+    /// Called when the run's task ends: the run was discarded, is suspended, or has ended.
+    pub fn task_ended(&mut self, run: &Run, discarded: bool, is_suspended: bool) {
         let status = run.status();
         if discarded {
             self.count_status(None);
@@ -171,13 +171,13 @@ impl RunMetrics {
                 tracing::info!(run = %id, %workflow, mode, outcome, why, "the run has ended or was paused");
             }
             None => {
-                tracing::debug!(run = %id, %workflow, mode, outcome, is_resting, "the run has ended or was paused")
+                tracing::debug!(run = %id, %workflow, mode, outcome, is_suspended, "the run has ended or was paused")
             }
         }
     }
 }
 
-/// The risk of the checkpoint in the run's summary. Of a resting run the gauges count only that checkpoint.
+/// The risk of the checkpoint in the run's summary. Of a suspended run the gauges count only that checkpoint.
 fn listed_risk(run: &Run) -> Option<Risk> {
     run.summary(run.started().started).checkpoint.map(|(_, risk)| risk)
 }

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::engine::machine::{Attempt, Measure};
 use crate::engine::run_trace::RunTrace;
 use crate::traces::{Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind};
-use crate::workflow::{AttemptResult, CallKind, InFlight, Run};
+use crate::workflow::{AttemptResult, InFlight, Run, StepPart};
 
 /// Records the spans of one run.
 pub(super) struct RunSpans {
@@ -104,9 +104,9 @@ impl RunSpans {
         attributes.add("pointsman.outcome", Some(outcome));
         attributes.add("error.type", error);
         let call = match part {
-            CallKind::Do => "step",
-            CallKind::Probe => "probe of step",
-            CallKind::Undo => "undo of step",
+            StepPart::Do => "step",
+            StepPart::Probe => "probe of step",
+            StepPart::Undo => "undo of step",
         };
         self.trace.traces.record(Span {
             context: self.trace.attempt(attempt),

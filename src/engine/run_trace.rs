@@ -9,7 +9,7 @@ use http::HeaderValue;
 use crate::engine::machine::Attempt;
 use crate::names::RunId;
 use crate::traces::{self, TraceContext, Traces};
-use crate::workflow::{CallKind, RunStarted};
+use crate::workflow::{RunStarted, StepPart};
 
 /// The trace of a run whose trace is recorded.
 pub(in crate::engine) struct RunTrace {
@@ -35,9 +35,9 @@ impl RunTrace {
     pub fn attempt(&self, attempt: &Attempt) -> TraceContext {
         let Attempt { step, item, part, number } = attempt;
         let part = match part {
-            CallKind::Do => "do",
-            CallKind::Probe => "probe",
-            CallKind::Undo => "undo",
+            StepPart::Do => "do",
+            StepPart::Probe => "probe",
+            StepPart::Undo => "undo",
         };
         self.context.of_attempt(self.run, step.as_str(), *item, part, *number)
     }

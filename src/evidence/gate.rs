@@ -64,14 +64,14 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
 }
 
 /// Checks a number of pairs, and how many of them legacy answered with an error. `rung` is inserted into the sentences.
-fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), rung: &str, missing: &mut Vec<String>) {
+fn check_pairs(evidence: &RouteEvidence, (have, with_error): (u64, u64), rung: &str, missing: &mut Vec<String>) {
     if have < PAIRS_MIN {
         let more = PAIRS_MIN - have;
         let noun = if more == 1 { "pair" } else { "pairs" };
         let since = counted_since(evidence, "pairs");
         missing.push(format!("needs {more} more compared {noun}{rung} ({have} of {PAIRS_MIN}){since}"));
     }
-    if have > 0 && refusals == have {
+    if have > 0 && with_error == have {
         missing.push(format!(
             "needs a compared pair{rung} that legacy answered without an error: legacy answered all {have} with 4xx or \
              5xx, so no effect was compared"

@@ -35,7 +35,7 @@ pub enum LegacyTake {
         /// end of this process.
         noted: bool,
         /// Legacy had it before: this request is a retry.
-        again: bool,
+        is_repeat: bool,
     },
     /// The engine has it.
     HeldByEngine,
@@ -89,9 +89,9 @@ pub enum KnownBody {
 
 impl LegacyTake {
     /// Legacy takes the first try, and that is recorded.
-    pub const FIRST: Self = Self::Taken { noted: true, again: false };
+    pub const FIRST: Self = Self::Taken { noted: true, is_repeat: false };
     /// Legacy takes the first try, and only this process knows.
-    pub const NOT_NOTED: Self = Self::Taken { noted: false, again: false };
+    pub const NOT_NOTED: Self = Self::Taken { noted: false, is_repeat: false };
 
     /// Whether legacy has it, and its keys are noted neither in the file nor in the store.
     pub fn is_not_noted(self) -> bool {

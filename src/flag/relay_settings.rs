@@ -1,4 +1,4 @@
-//! How requests are forwarded to a service, where it is the legacy of a route, and answered in its place.
+//! How requests are forwarded to legacy, and whether answers of the engine are compressed as those of legacy are.
 
 use std::time::Duration;
 

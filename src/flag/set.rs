@@ -41,7 +41,7 @@ pub struct FlagSet {
     earlier_scopes: Arc<EarlierScopes>,
     /// The routes of `earlier_scopes.moved`, in the same order: in `off`, without a workflow.
     former_routes: Vec<Arc<RouteFlag>>,
-    /// The former routes that an unusual path must not lead to unseen. `None` if there are none.
+    /// Finds the former routes to which a server may take an unusual path. `None` if there are no former routes.
     pub(super) former_readings: Option<RouteTrees>,
 }
 

@@ -1,5 +1,5 @@
 //! Limits on a route or a cohort that do not come from the conditions of a gate: its requests may be retries that the
-//! engine would perform a second time, or a share has lost its `key`. Status shows them as `held by the gate`.
+//! engine would perform a second time, or a share has lost its `key`. Status shows them as `limited by the gate`.
 
 use super::gate::Gate;
 use super::live_basis::is_changed;

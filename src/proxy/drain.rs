@@ -127,7 +127,7 @@ pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize
 
 /// Waits until captured exchanges are settled.
 async fn settle(shared: &Shared) {
-    if timeout(Limits::ms(shared.limits.drain_ms), shared.settler.settled()).await.is_err() {
+    if timeout(Limits::ms(shared.limits.drain_ms), shared.settler.wait_until_settled()).await.is_err() {
         tracing::warn!("captured exchanges were not settled in time; their comparisons are missing");
     }
 }

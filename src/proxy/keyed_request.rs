@@ -27,7 +27,7 @@ pub(super) struct KeyedRequest<'a> {
 }
 
 /// What a request's retry keys made of its decision.
-pub(super) struct Bound {
+pub(super) struct BoundDecision {
     pub decision: Decision,
     /// Its keys could not be noted for legacy, and the engine could perform its retry.
     pub key_not_noted: bool,
@@ -39,7 +39,11 @@ impl KeyedRequest<'_> {
     ///
     /// # Errors
     /// The engine has the same request under another credential or other files, or the body could not be read.
-    pub(super) async fn bind(&self, first_try: &mut KnownFirstTry, upload: &mut Upload) -> Result<Bound, Box<Refused>> {
+    pub(super) async fn bind(
+        &self,
+        first_try: &mut KnownFirstTry,
+        upload: &mut Upload,
+    ) -> Result<BoundDecision, Box<Refused>> {
         let (proxied, flag) = (self.proxied, self.flag);
         let affinity = &*proxied.client.shared.affinity;
         // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
@@ -79,10 +83,10 @@ impl KeyedRequest<'_> {
         {
             let earlier = first_try.earlier_keys(proxied.table.set.files_version);
             match retry_keys::take_for_legacy(affinity, first_try.keys, &earlier, body).await {
-                LegacyTake::Taken { noted, again } => {
+                LegacyTake::Taken { noted, is_repeat } => {
                     // Another try with the same key was taken since the look-up above, and the dark run is that one's.
-                    had_dark_run |= again;
-                    key_not_noted = !self.is_noted(first_try, rung, noted, again).await;
+                    had_dark_run |= is_repeat;
+                    key_not_noted = !self.is_noted(first_try, rung, noted, is_repeat).await;
                 }
                 LegacyTake::HeldByEngine => taken_by_engine = Some(Arm::Engine),
                 LegacyTake::HeldUnderAnotherCredential => {
@@ -108,7 +112,7 @@ impl KeyedRequest<'_> {
         {
             *work = EngineWork::Skip(SkipReason::Retried);
         }
-        Ok(Bound { decision, key_not_noted })
+        Ok(BoundDecision { decision, key_not_noted })
     }
 
     /// The decision with what is known of the first try now.
@@ -130,14 +134,14 @@ impl KeyedRequest<'_> {
     }
 
     /// Whether the keys of a request that legacy took are noted, or need not be: the engine performs no retry of it.
-    async fn is_noted(&self, first_try: &KnownFirstTry, rung: State, noted: bool, again: bool) -> bool {
+    async fn is_noted(&self, first_try: &KnownFirstTry, rung: State, noted: bool, is_repeat: bool) -> bool {
         let (shared, flag) = (&self.proxied.client.shared, self.flag);
         let Some(keys) = first_try.keys.as_ref().filter(|_| !noted) else { return true };
         // Where its caller may be in `live` again without a gate, the engine would perform its retry.
         if rung >= State::Live || could_be_live(flag, self.facts) {
-            return again && shared.affinity.noted_earlier(keys).await;
+            return is_repeat && shared.affinity.noted_earlier(keys).await;
         }
-        if again {
+        if is_repeat {
             // A task records it unless an earlier try was noted.
             retry_keys::record_unless_noted_earlier(shared, &flag.route, *keys);
         } else {

@@ -89,7 +89,7 @@ pub(super) async fn call(
     let has_host = request.headers().contains_key(HOST);
     let mut must_be_new = false;
     // Why the first sending of this request, or of its copy, failed.
-    let mut sent_before = None;
+    let mut first_error = None;
     // Addresses that gave no connection or no answer to this request.
     let mut tried = Vec::new();
     upstream.start();
@@ -103,7 +103,7 @@ pub(super) async fn call(
     };
     // HTTP/2 has no form for a request to switch protocols.
     let only_http1 = upstream.service.http != HttpVersion::Http1 && request.headers().contains_key(UPGRADE);
-    let (mut is_again, mut refused, mut ended) = (false, 0, 0);
+    let (mut was_sent, mut refused, mut ended) = (false, 0, 0);
     loop {
         let asked_at = now();
         let kept = match &owner {
@@ -117,9 +117,9 @@ pub(super) async fn call(
                 upstream.connection(&mut tried, must_be_new || is_own, only_http1 || is_own, asked_at).await
             }
         };
-        let (mut connection, in_flight, reused) = match (connected, sent_before.take()) {
+        let (mut connection, in_flight, reused) = match (connected, first_error.take()) {
             (Ok(connected), before) => {
-                sent_before = before;
+                first_error = before;
                 connected
             }
             (Err(_), Some(before)) => return Err(CallError::Closed(before)),
@@ -130,14 +130,14 @@ pub(super) async fn call(
         match target.uri(&origin) {
             Some(uri) => *request.uri_mut() = uri,
             // It may have the base path of another one.
-            None if is_again => *request.uri_mut() = origin.clone(),
+            None if was_sent => *request.uri_mut() = origin.clone(),
             None => {}
         }
-        is_again = true;
+        was_sent = true;
         if let Some(host) = target.host(has_host) {
             request.headers_mut().insert(HOST, host.clone());
         }
-        let is_first = sent_before.is_none();
+        let is_first = first_error.is_none();
         let may_go_elsewhere = is_first && !reused && request.method().is_safe() && upstream.has_another(&tried);
         let may_repeat = is_first && (reused || may_go_elsewhere) && is_repeatable(&request);
         let sent = now();
@@ -145,16 +145,16 @@ pub(super) async fn call(
         let received = connection.received().count();
         let awaited = Awaited { address: &in_flight.address, wait, multiplexed: multiplexed(&connection) };
         let is_http2 = matches!(connection, Connection::Http2(_));
-        let (sending, again, copy);
+        let (sending, resend, copy);
         match &mut connection {
             Connection::Http1(connection) => {
-                (again, copy) = (None, may_repeat.then(|| KeptHead::of(&request)));
+                (resend, copy) = (None, may_repeat.then(|| KeptHead::of(&request)));
                 sending = connection.sender.try_send_request(request).await.map_err(SendError::from);
             }
             Connection::Http2(stream) => {
                 // The service may say that it has not processed it.
-                let (mut to_send, kept) = Again::keep(request);
-                (again, copy) = (Some(kept), None);
+                let (mut to_send, kept) = ResendCopy::keep(request);
+                (resend, copy) = (Some(kept), None);
                 target.to_http2(&mut to_send);
                 sending = stream.send(to_send).await;
             }
@@ -173,11 +173,11 @@ pub(super) async fn call(
             }
             Err(failed) => failed,
         };
-        if let Some(again) = &again
+        if let Some(resend) = &resend
             && let Some(why) = failed.not_processed()
         {
             why.count(service);
-            let may_again = match why {
+            let may_resend = match why {
                 NotProcessed::Refused => {
                     refused += 1;
                     refused < NOT_PROCESSED_MAX
@@ -187,8 +187,8 @@ pub(super) async fn call(
                     ended < CONNECTION_ENDED_MAX
                 }
             };
-            let Some(copy) = again.request().filter(|_| may_again) else {
-                return Err(sent_before.map_or(CallError::NotProcessed, CallError::Closed));
+            let Some(copy) = resend.to_request().filter(|_| may_resend) else {
+                return Err(first_error.map_or(CallError::NotProcessed, CallError::Closed));
             };
             if is_first {
                 wait.was_not_sent();
@@ -208,8 +208,10 @@ pub(super) async fn call(
         }
         // hyper reports an end within the head of an answer, or after an interim one, as an end without an answer.
         let is_silent = is_closed(&failed.error, is_http2) && connection.received().count() == received;
-        let mut repeat =
-            again.filter(|_| may_repeat).and_then(|again| again.request()).or(copy.map(|mut kept| kept.request()));
+        let mut repeat = resend
+            .filter(|_| may_repeat)
+            .and_then(|resend| resend.to_request())
+            .or(copy.map(|mut kept| kept.request()));
         if reused {
             // The idle connection was closed meanwhile. After one such failure a new connection is opened.
             must_be_new = true;
@@ -219,7 +221,7 @@ pub(super) async fn call(
             }
             if let Some(copy) = repeat.take().filter(|_| is_silent) {
                 request = copy;
-                sent_before = Some(failed.error);
+                first_error = Some(failed.error);
                 continue;
             }
         }
@@ -232,7 +234,7 @@ pub(super) async fn call(
         {
             upstream.retries.increment(1);
             request = copy;
-            sent_before = Some(failed.error);
+            first_error = Some(failed.error);
             tried.push(in_flight.address.clone());
             continue;
         }
@@ -282,13 +284,13 @@ fn is_repeatable(request: &Request<RequestBody>) -> bool {
 }
 
 /// What of a request is kept while it is sent over HTTP/2, so that it can be sent again.
-struct Again {
+struct ResendCopy {
     head: Request<()>,
     /// `None` if it has no body.
     body: Option<KeptBody>,
 }
 
-impl Again {
+impl ResendCopy {
     fn keep(request: Request<RequestBody>) -> (Request<RequestBody>, Self) {
         let head = copy_of(&request, ());
         if http_body::Body::is_end_stream(request.body()) {
@@ -299,10 +301,10 @@ impl Again {
         (Request::from_parts(parts, body), Self { head, body: Some(kept) })
     }
     /// The request; `None` if its body was too large to be kept.
-    fn request(&self) -> Option<Request<RequestBody>> {
+    fn to_request(&self) -> Option<Request<RequestBody>> {
         let body = match &self.body {
             None => RequestBody::empty(),
-            Some(kept) => RequestBody::again(kept)?,
+            Some(kept) => RequestBody::resend(kept)?,
         };
         Some(copy_of(&self.head, body))
     }

@@ -21,11 +21,11 @@ use crate::names::ServiceName;
 pub(super) struct OwnConnections {
     is_any_bound: AtomicBool,
     // Only the client's own exchanges take the lock.
-    bound: Mutex<Vec<Bound>>,
+    bound: Mutex<Vec<BoundService>>,
 }
 
 /// A service that knows the client by the connection.
-struct Bound {
+struct BoundService {
     service: ServiceName,
     idle: Option<(Http1Connection, Arc<Address>)>,
 }
@@ -85,7 +85,7 @@ impl OwnConnections {
     fn bind(self: &Arc<Self>, service: &ServiceName) -> ConnectionOwner {
         let mut all = self.lock();
         if !all.iter().any(|bound| bound.service == *service) {
-            all.push(Bound { service: service.clone(), idle: None });
+            all.push(BoundService { service: service.clone(), idle: None });
         }
         self.is_any_bound.store(true, Relaxed);
         drop(all);
@@ -96,7 +96,7 @@ impl OwnConnections {
         ConnectionOwner { own: self.clone(), service: service.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Bound>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<BoundService>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -142,7 +142,7 @@ impl Body for ReplyBody {
                 this.ended = true;
                 Poll::Ready(None)
             }
-            Reply::Legacy(body) => match this.wait.for_legacy(Pin::new(body).poll_frame(cx)) {
+            Reply::Legacy(body) => match this.wait.note_reply_poll(Pin::new(body).poll_frame(cx)) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     this.wait.progress();

@@ -67,8 +67,8 @@ impl RequestBody {
         (Self { source: Source::Kept(kept.reader()), progress: None, copy: None, _buffered: None }, kept)
     }
     /// What was passed on of a body, and then the rest of it; `None` if it was not kept.
-    pub(super) fn again(kept: &KeptBody) -> Option<Self> {
-        Some(Self { source: Source::Kept(kept.again()?), progress: None, copy: None, _buffered: None })
+    pub(super) fn resend(kept: &KeptBody) -> Option<Self> {
+        Some(Self { source: Source::Kept(kept.new_reader()?), progress: None, copy: None, _buffered: None })
     }
 
     /// Holds the room of what was buffered of it, until it is dropped.
@@ -214,7 +214,7 @@ impl KeptBody {
         KeptReader { kept: self.0.clone(), number: 0, at: 0 }
     }
     /// A new reader; the one before reads no more.
-    fn again(&self) -> Option<KeptReader> {
+    fn new_reader(&self) -> Option<KeptReader> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.passed.as_ref()?;
         kept.reader += 1;

@@ -31,27 +31,27 @@ enum SettlerMessage {
         bytes: usize,
         skip: Option<SkipReason>,
     },
-    /// Tells when everything before it is settled.
-    Report(oneshot::Sender<()>),
+    /// Replies when everything before it is settled.
+    Flush(oneshot::Sender<()>),
 }
 
 /// Settles captured exchanges. Its thread ends when this is dropped.
 pub(super) struct Settler {
-    jobs: SyncSender<SettlerMessage>,
+    messages: SyncSender<SettlerMessage>,
     waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl Settler {
     /// Starts the thread. If it cannot be started, exchanges are settled by the caller.
     pub(super) fn start() -> Self {
-        let (jobs, received) = sync_channel(WAITING_MAX);
+        let (messages, received) = sync_channel(WAITING_MAX);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let bytes = waiting_bytes.clone();
         let run = move || settle_all(&received, &bytes);
         if let Err(error) = std::thread::Builder::new().name("settler".into()).spawn(run) {
             tracing::warn!(%error, "the thread that settles comparisons cannot be started; the threads that serve clients do its work");
         }
-        Self { jobs, waiting_bytes }
+        Self { messages, waiting_bytes }
     }
 
     /// Settles a captured exchange, as skipped if there is a reason. Never waits.
@@ -61,40 +61,40 @@ impl Settler {
         if self.waiting_bytes.fetch_update(Relaxed, Relaxed, add).is_err() {
             return captured.finish(skip.or(Some(SkipReason::QueueFull)));
         }
-        match self.jobs.try_send(SettlerMessage::Settle { captured, bytes, skip }) {
+        match self.messages.try_send(SettlerMessage::Settle { captured, bytes, skip }) {
             Ok(()) => return,
             Err(TrySendError::Full(SettlerMessage::Settle { captured, skip, .. })) => {
                 captured.finish(skip.or(Some(SkipReason::QueueFull)));
             }
             Err(TrySendError::Disconnected(SettlerMessage::Settle { captured, skip, .. })) => captured.finish(skip),
             Err(
-                TrySendError::Full(SettlerMessage::Report(_)) | TrySendError::Disconnected(SettlerMessage::Report(_)),
+                TrySendError::Full(SettlerMessage::Flush(_)) | TrySendError::Disconnected(SettlerMessage::Flush(_)),
             ) => {}
         }
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Returns when everything that was given to it before is settled.
-    pub(super) async fn settled(&self) {
-        let (report, reported) = oneshot::channel();
-        let mut job = SettlerMessage::Report(report);
-        while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
-            job = back;
+    /// Waits until everything that was given to it before is settled.
+    pub(super) async fn wait_until_settled(&self) {
+        let (reply, replied) = oneshot::channel();
+        let mut message = SettlerMessage::Flush(reply);
+        while let Err(TrySendError::Full(back)) = self.messages.try_send(message) {
+            message = back;
             sleep(FULL_PAUSE).await;
         }
-        let _ = reported.await; // an error says that the thread has ended
+        let _ = replied.await; // an error says that the thread has ended
     }
 }
 
-fn settle_all(jobs: &Receiver<SettlerMessage>, waiting_bytes: &AtomicUsize) {
-    while let Ok(job) = jobs.recv() {
-        match job {
+fn settle_all(messages: &Receiver<SettlerMessage>, waiting_bytes: &AtomicUsize) {
+    while let Ok(message) = messages.recv() {
+        match message {
             SettlerMessage::Settle { captured, bytes, skip } => {
                 captured.finish(skip);
                 waiting_bytes.fetch_sub(bytes, Relaxed);
             }
-            SettlerMessage::Report(report) => {
-                let _ = report.send(()); // whoever asked may have stopped waiting
+            SettlerMessage::Flush(reply) => {
+                let _ = reply.send(()); // whoever asked may have stopped waiting
             }
         }
     }

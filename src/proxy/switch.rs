@@ -19,7 +19,7 @@ use super::client_upgrade::on_upgrade;
 use super::failure::Failure;
 use super::headers::end_to_end_in_connection;
 use super::hygiene::{self, HeadRefusal};
-use super::keyed_request::{Bound, KeyedRequest};
+use super::keyed_request::{BoundDecision, KeyedRequest};
 use super::may_begin::may_begin;
 use super::options;
 use super::plan_capture::plan_capture;
@@ -99,8 +99,8 @@ async fn answer(
         None if head.method == Method::OPTIONS => table.set.routes_of_path(host, head.uri.path()),
         _ => Vec::new(),
     };
-    let not_only = others.iter().find(|flag| flag.effective.state != State::Only);
-    let entry = table.entry(found.as_ref().map(|found| found.flag).or(not_only.or(others.first()).copied()));
+    let below_only = others.iter().find(|flag| flag.effective.state != State::Only);
+    let entry = table.entry(found.as_ref().map(|found| found.flag).or(below_only.or(others.first()).copied()));
     client.wait.set_limits(entry.limits);
     if let Some(FoundRoute { flag, .. }) = &found {
         client.record.set_route(flag);
@@ -136,7 +136,7 @@ async fn answer(
     let mut proxied = ProxiedRequest { client, table: &table, entry, began, waited, admission, upgrade };
     proxied.take_turn(found.as_ref().map_or(State::Off, |found| found.flag.effective.state)).await?;
     // In `only` legacy is never called.
-    if !others.is_empty() && not_only.is_none() {
+    if !others.is_empty() && below_only.is_none() {
         let methods: Vec<_> = others.iter().map(|flag| &flag.route.matches.method).collect();
         return Ok(options::answer(&proxied, &methods));
     }
@@ -219,7 +219,7 @@ async fn decide_flagged<'a>(
         proxied.entry.route_metrics.count_diagnostics(diagnostics);
     }
     let keyed = KeyedRequest { proxied: &proxied, flag, head: &head, facts: &facts, for_new };
-    let Bound { mut decision, key_not_noted } = keyed.bind(&mut first_try, &mut upload).await?;
+    let BoundDecision { mut decision, key_not_noted } = keyed.bind(&mut first_try, &mut upload).await?;
     let may_begin = may_begin(&mut decision, &for_new, flag);
     client.record.note(|record| record.set_decision(&decision));
     let flag = flag.clone();

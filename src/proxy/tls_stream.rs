@@ -40,7 +40,7 @@ impl TlsStream {
         Self { socket, session: Mutex::new(Session { connection, is_ended, close_notify_is_sent: false }) }
     }
 
-    /// A session that was taken from its socket when it was at rest.
+    /// A session that was taken from its socket while nothing was being sent or received.
     pub(super) fn resumed(socket: TcpStream, session: Session) -> Self {
         Self { socket, session: Mutex::new(session) }
     }

@@ -274,7 +274,7 @@ impl ConnectionWait {
         self.request_bytes.load(Relaxed)
     }
     /// Notes whether the next frame of legacy's reply has come.
-    pub(super) fn for_legacy<T>(&self, polled: Poll<T>) -> Poll<T> {
+    pub(super) fn note_reply_poll<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.waits_for_legacy.store(polled.is_pending(), Relaxed);
         self.rates.iter().for_each(|rates| rates.waits_for_legacy(polled.is_pending()));
         polled

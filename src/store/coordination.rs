@@ -40,11 +40,11 @@ pub struct OwnedRun {
     pub fence: Fence,
 }
 
-/// The result of taking one run.
+/// The result of acquiring one run.
 #[derive(Clone, Debug, PartialEq)]
-pub enum TakeResult {
+pub enum AcquireResult {
     /// The caller owns it now.
-    Taken(OwnedRun),
+    Acquired(OwnedRun),
     /// Another living worker owns it.
     Elsewhere {
         /// That worker.
@@ -162,24 +162,25 @@ pub trait RunCoordination: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
     /// Releases all runs that the worker owns, because the worker stops.
     fn deregister(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Takes a run that has not ended and has no owner, a dead owner, or the caller as its owner; the fencing token is
-    /// new in each case. Durable before it returns.
-    fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<TakeResult, StoreError>>;
-    /// Takes at most `limit` due runs, oldest first. Two processes that call it at the same time never get the same
+    /// Acquires a run that has not ended and has no owner, a dead owner, or the caller as its owner; the fencing token
+    /// is new in each case. Durable before it returns.
+    fn acquire(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<AcquireResult, StoreError>>;
+    /// Acquires at most `limit` due runs, oldest first. Two processes that call it at the same time never get the same
     /// run.
-    fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>, StoreError>>;
-    /// Like [`Self::take_due`], but leaves out these runs, which this worker cannot read, if their owner is dead or has
-    /// given them up ([`Self::give_up`]) and there is no open command for them. A store of one process takes them too.
-    fn take_due_except(
+    fn acquire_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>, StoreError>>;
+    /// Like [`Self::acquire_due`], but leaves out these runs, which this worker cannot read, if their owner is dead or
+    /// has given them up ([`Self::give_up`]) and there is no open command for them. A store of one process acquires
+    /// them too.
+    fn acquire_due_except(
         &self,
         worker: WorkerId,
         limit: usize,
         unreadable: Vec<RunId>,
     ) -> BoxFuture<'_, Result<Vec<OwnedRun>, StoreError>> {
         let _ = unreadable;
-        self.take_due(worker, limit)
+        self.acquire_due(worker, limit)
     }
-    /// Gives up a run that the worker owns under this fencing token and cannot read: any worker may take it from now
+    /// Gives up a run that the worker owns under this fencing token and cannot read: any worker may acquire it from now
     /// on, as if its owner had died. No effect if the run has another owner or token or has ended, and in a store of
     /// one process.
     fn give_up(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {

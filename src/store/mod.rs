@@ -52,7 +52,7 @@ pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use check::{StoreChecked, StoreFinding};
 pub use commit_age::{CommitAge, stall_text};
 pub use coordination::{
-    OwnedRun, Purged, RunBodies, RunCoordination, StoreNotification, TakeResult, no_such_run, run_has_ended,
+    AcquireResult, OwnedRun, Purged, RunBodies, RunCoordination, StoreNotification, no_such_run, run_has_ended,
 };
 pub use declared_state::{DeclaredState, FileState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};

@@ -47,7 +47,7 @@ pub struct Exporter {
     given_up: Counter,
     /// When the last warning was logged.
     warned: Option<Instant>,
-    /// No batch was accepted since.
+    /// Whether no batch was accepted since the last warning.
     is_failing: bool,
     stop: CancellationToken,
     _ended: DropGuard,

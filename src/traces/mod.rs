@@ -46,13 +46,13 @@ pub struct Traces {
     ended: CancellationToken,
 }
 
-/// What takes the process's spans; `None` if the files have no `traces:`.
+/// Where the process's spans are handed over; `None` if the files have no `traces:`.
 pub fn installed() -> Option<&'static Traces> {
     INSTALLED.get()
 }
 
-/// From now on the process's spans are taken, until it ends. Returns what sends them; `None` if that was done before: a
-/// process that starts again goes on with the first.
+/// Starts to take the process's spans. Returns the exporter that sends them; `None` if one was installed before: a
+/// process that starts again, after a failed hand-over, keeps it.
 pub fn install(settings: TracesSettings, limits: &Limits) -> Option<Exporter> {
     let (traces, exporter) = Traces::new(settings, limits);
     INSTALLED.set(traces).ok().map(|()| exporter)

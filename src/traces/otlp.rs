@@ -1,7 +1,7 @@
 //! Spans as OTLP writes them: an `ExportTraceServiceRequest` in the JSON encoding
 //! (<https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>).
 //!
-//! Always true: ids are lower-case hex digits, and 64-bit numbers are texts, as that encoding asks for.
+//! Always true: ids are lower-case hex digits, and 64-bit numbers are strings, as that encoding requires.
 
 use jiff::Timestamp;
 use serde::Serialize;

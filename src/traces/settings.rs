@@ -1,8 +1,8 @@
-//! What the files ask for.
+//! What `traces:` in the files asks for.
 
 use http::Uri;
 
-/// What the files ask for.
+/// What `traces:` in the files asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracesSettings {
     /// The collector: a plain HTTP base; spans are posted to `/v1/traces` below it.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::http2_connection::Http2Connection;
-use super::http2_stream::{Stream, StreamSlots};
+use super::http2_stream::{AddressStreams, Stream};
 use crate::limits::SERVICE_HTTP2_CONNECTIONS_MAX;
 
 /// The connections to one address. `E` is why one could not be opened.
@@ -20,12 +20,12 @@ pub struct Multiplexer<B, E> {
     connections: Mutex<Vec<Arc<Http2Connection<B>>>>,
     /// Held while a connection is opened. When the last attempt failed, and why: `None` if HTTP/2 is not spoken.
     opening: tokio::sync::Mutex<Option<(Instant, Option<E>)>>,
-    slots: Arc<StreamSlots>,
+    streams: Arc<AddressStreams>,
 }
 
 impl<B, E> Default for Multiplexer<B, E> {
     fn default() -> Self {
-        Self { connections: Mutex::default(), opening: tokio::sync::Mutex::default(), slots: Arc::default() }
+        Self { connections: Mutex::default(), opening: tokio::sync::Mutex::default(), streams: Arc::default() }
     }
 }
 
@@ -33,10 +33,10 @@ impl<B, E> Multiplexer<B, E> {
     /// A stream on an open connection for which `fits` holds.
     pub fn take(&self, fits: impl Fn(&Http2Connection<B>) -> bool) -> Option<Stream<B>> {
         let mut connections = self.lock();
-        let requests_max = self.slots.requests_max.current();
+        let requests_max = self.streams.requests_max.current();
         connections.retain(|connection| connection.is_usable() && connection.requests() < requests_max);
         let free = connections.iter().find(|connection| connection.has_room() && fits(connection))?;
-        Some(Stream::on(free.clone(), self.slots.clone()))
+        Some(Stream::on(free.clone(), self.streams.clone()))
     }
 
     /// A stream on a new connection, or on one that was opened meanwhile, if `fits` holds for it. Where no more may be
@@ -65,7 +65,7 @@ impl<B, E> Multiplexer<B, E> {
                 break;
             }
             drop(last);
-            self.slots.freed.notified().await;
+            self.streams.freed.notified().await;
             last = self.opening.lock().await;
         }
         let opened = open().await;
@@ -82,7 +82,7 @@ impl<B, E> Multiplexer<B, E> {
     pub fn add(&self, connection: Http2Connection<B>) -> Stream<B> {
         let connection = Arc::new(connection);
         self.lock().push(connection.clone());
-        Stream::on(connection, self.slots.clone())
+        Stream::on(connection, self.streams.clone())
     }
 
     /// Gives the connections to no request any more; they are closed when the requests on them have ended.

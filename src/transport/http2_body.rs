@@ -9,7 +9,7 @@ use hyper::body::{Body, Frame, SizeHint};
 /// A body that holds its request's stream slot on the connection until it has ended, which may be after the reply.
 pub(super) struct SentBody<B> {
     pub(super) body: B,
-    pub(super) _slot: Arc<dyn Send + Sync>,
+    pub(super) _permit: Arc<dyn Send + Sync>,
 }
 
 impl<B: Body + Unpin> Body for SentBody<B> {

@@ -21,8 +21,8 @@ use crate::names::ServiceName;
 
 /// What all connections to one address share.
 #[derive(Default)]
-pub(super) struct StreamSlots {
-    /// Notified when a slot is free again.
+pub(super) struct AddressStreams {
+    /// Notified when a connection may get another request.
     pub(super) freed: Notify,
     pub(super) requests_max: RequestsMax,
 }
@@ -136,36 +136,36 @@ fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error).and_then(|error| error.downcast_ref::<h2::Error>())
 }
 
-/// One request's slot on a connection, until it is dropped.
-struct StreamSlot<B> {
+/// One request's permit to use a connection, until it is dropped.
+struct StreamPermit<B> {
     connection: Arc<Http2Connection<B>>,
-    slots: Arc<StreamSlots>,
+    streams: Arc<AddressStreams>,
 }
 
-impl<B> Drop for StreamSlot<B> {
+impl<B> Drop for StreamPermit<B> {
     fn drop(&mut self) {
         self.connection.leave();
-        self.slots.freed.notify_one();
+        self.streams.freed.notify_one();
     }
 }
 
 /// One request on a connection.
 pub struct Stream<B> {
-    slot: Arc<StreamSlot<B>>,
+    permit: Arc<StreamPermit<B>>,
 }
 
 impl<B> Stream<B> {
-    pub(super) fn on(connection: Arc<Http2Connection<B>>, slots: Arc<StreamSlots>) -> Self {
+    pub(super) fn on(connection: Arc<Http2Connection<B>>, streams: Arc<AddressStreams>) -> Self {
         connection.enter();
-        Self { slot: Arc::new(StreamSlot { connection, slots }) }
+        Self { permit: Arc::new(StreamPermit { connection, streams }) }
     }
     /// The count of its connection's bytes.
     pub fn received(&self) -> &Received {
-        self.slot.connection.received()
+        self.permit.connection.received()
     }
     /// Its connection.
     pub fn connection(&self) -> &Arc<Http2Connection<B>> {
-        &self.slot.connection
+        &self.permit.connection
     }
 }
 
@@ -178,8 +178,8 @@ where
     /// # Errors
     /// There is no reply.
     pub async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        let StreamSlot { connection, slots } = &*self.slot;
-        let request = request.map(|body| SentBody { body, _slot: self.slot.clone() });
+        let StreamPermit { connection, streams } = &*self.permit;
+        let request = request.map(|body| SentBody { body, _permit: self.permit.clone() });
         connection.note_request();
         let failed = match connection.sender.clone().try_send_request(request).await {
             Ok(response) => return Ok(response),
@@ -191,7 +191,7 @@ where
             // hyper notices the end of the connection a moment later.
             let is_first = connection.retire();
             if let Some(processed) = connection.requests_processed().filter(|_| is_first) {
-                slots.requests_max.ended_after(processed);
+                streams.requests_max.ended_after(processed);
             }
         }
         Err(failed)

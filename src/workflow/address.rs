@@ -15,8 +15,8 @@ use super::conflict::conflict;
 use super::decision_inputs::call_scope;
 use super::failure::WENT_TO;
 use super::{
-    Call, CallKind, CallRecord, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
-    FailureKind, Plan, Run, Step, wire,
+    Call, CallRecord, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure, FailureKind,
+    Plan, Run, Step, StepPart, wire,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::{ServiceName, StepId};
@@ -28,7 +28,7 @@ pub fn path_at_base<'r>(
     call: &Call,
     inputs: &DecisionInputs,
     run: &Run,
-    (step, item, part): (&StepId, Option<u32>, CallKind),
+    (step, item, part): (&StepId, Option<u32>, StepPart),
     record: &'r CallRecord,
 ) -> Option<&'r str> {
     inputs.base(&call.service)?;
@@ -73,7 +73,7 @@ pub(super) fn address_change(
     run: &Run,
     inputs: &DecisionInputs,
     call: &Call,
-    call_id: (&StepId, Option<u32>, CallKind),
+    call_id: (&StepId, Option<u32>, StepPart),
     record: &CallRecord,
 ) -> Option<AddressChange> {
     if path_at_base(call, inputs, run, call_id, record).is_some() {
@@ -94,7 +94,7 @@ pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<
         };
         open.into_iter().flat_map(move |open| {
             let item = |slot: &u32| open.items.as_ref().map(|_| *slot);
-            open.calls.iter().map(move |(slot, call)| (step, item(slot), CallKind::Do, call))
+            open.calls.iter().map(move |(slot, call)| (step, item(slot), StepPart::Do, call))
         })
     });
     let side_calls = run.side_calls.iter().map(|((step, item, part), call)| (step, *item, *part, call));
@@ -103,7 +103,7 @@ pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<
         let in_flight = state.phase == Phase::InFlight && state.effect != EffectClass::Read;
         let Some((_, declared)) = plan.step(step) else { continue };
         let Some(call) = declared.call(part).filter(|call| inputs.base(&call.service).is_some()) else { continue };
-        let is_uncertain = in_flight || state.unknown_effect() || part == CallKind::Probe;
+        let is_uncertain = in_flight || state.unknown_effect() || part == StepPart::Probe;
         if is_uncertain
             && !state.request.url.contains(SEALED[0])
             && let Some(moved) = address_change(run, inputs, call, (step, item, part), &state.request)
@@ -133,7 +133,7 @@ pub(super) fn next(
     inputs: &DecisionInputs,
     step: &Step,
     item: Option<u32>,
-    part: CallKind,
+    part: StepPart,
     (call, state): (&Call, &CallState),
 ) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
     match address_change(run, inputs, call, (&step.id, item, part), &state.request) {
@@ -156,7 +156,7 @@ pub(super) fn pause(
     run: &Run,
     step: &Step,
     item: Option<u32>,
-    part: CallKind,
+    part: StepPart,
     state: &CallState,
     moved: &AddressChange,
 ) -> Event {
@@ -175,7 +175,7 @@ pub(super) fn pause_unrepeatable(
     run: &Run,
     step: &Step,
     item: Option<u32>,
-    part: CallKind,
+    part: StepPart,
     inputs: &DecisionInputs,
     (call, state): (&Call, &CallState),
 ) -> Option<Event> {
@@ -194,22 +194,22 @@ fn conflict_over_unknown(
     run: &Run,
     step: &Step,
     item: Option<u32>,
-    part: CallKind,
+    part: StepPart,
     state: &CallState,
     reason: &dyn fmt::Display,
 ) -> Conflict {
     let (kind, what) = match part {
-        CallKind::Undo => {
+        StepPart::Undo => {
             (ConflictKind::UndoUnknown, format!("it is unknown whether what `{}` did was undone", step.id))
         }
-        CallKind::Do | CallKind::Probe => {
+        StepPart::Do | StepPart::Probe => {
             (ConflictKind::OutcomeUnknown, format!("it is unknown whether `{}` was done", step.id))
         }
     };
     let why = state.why.as_ref().map_or_else(String::new, |why| format!("{why}; "));
     let UnknownReply { status, response } = state.unknown_reply.clone().unwrap_or_default();
     let failure = Failure::of_step(FailureKind::Broken, &step.id, item, format!("{what}: {why}{reason}"));
-    let mut conflict = conflict(run, step, item, part.asked_about(), kind, &Failure { status, ..failure });
+    let mut conflict = conflict(run, step, item, part.decided_part(), kind, &Failure { status, ..failure });
     conflict.response = response;
     conflict
 }

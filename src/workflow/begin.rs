@@ -15,8 +15,8 @@ use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs
 use super::risk::{self, BeforeFirstAttempt};
 use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped, too_deep};
 use super::{
-    Call, CallKind, CallRecord, CommandRefusal, ConflictKind, DecisionInputs, EffectClass, Event, Outcome, Plan, Run,
-    Skipped, Step, StepKind, StepStarted, fallback, lock, missing, wire,
+    Call, CallRecord, CommandRefusal, ConflictKind, DecisionInputs, EffectClass, Event, Outcome, Plan, Run, Skipped,
+    Step, StepKind, StepPart, StepStarted, fallback, lock, missing, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, SharedJson, Template};
 use crate::names::{RunId, StepId};
@@ -29,7 +29,7 @@ pub(super) fn begin(
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
-    let state = run.call_state(&step.id, item, CallKind::Do);
+    let state = run.call_state(&step.id, item, StepPart::Do);
     if !state.is_some_and(|state| starts_while_ending(run, step, state)) {
         may_begin(run, plan, step)?;
     }
@@ -58,14 +58,14 @@ pub(super) fn begin(
                 }
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
                     if let Some(missing) = missing::of_call(call, inputs) {
-                        return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
+                        return Ok(vec![missing::pause(run, step, item, StepPart::Do, &missing)]);
                     }
                     if let Some(pause) =
-                        address::pause_unrepeatable(run, step, item, CallKind::Do, inputs, (call, state))
+                        address::pause_unrepeatable(run, step, item, StepPart::Do, inputs, (call, state))
                     {
                         return Ok(vec![pause]);
                     }
-                    let request = match address::next(run, inputs, step, item, CallKind::Do, (call, state)) {
+                    let request = match address::next(run, inputs, step, item, StepPart::Do, (call, state)) {
                         Ok(NextAttempt::Same) => None,
                         Ok(NextAttempt::Rebased(request)) => Some(request),
                         Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
@@ -103,7 +103,7 @@ fn compute(
     if let Some(events) = fallback::not_run(run, plan, inputs, step, item) {
         return Ok(events);
     }
-    let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);
     let output = match run.inputs.get(&(step.id.clone(), item)) {
         Some(given) => given.clone(),
         None => match value.evaluate(&scope) {
@@ -134,7 +134,7 @@ fn begin_first(
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
     if let Some(missing) = missing::of_call(call, inputs) {
-        return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
+        return Ok(vec![missing::pause(run, step, item, StepPart::Do, &missing)]);
     }
     let sent = match risk::before_first_attempt(run, plan, inputs, step, item, now) {
         BeforeFirstAttempt::Ready => sends(run.mode(), call),
@@ -159,8 +159,8 @@ fn first_attempt(
     now: Timestamp,
     sent: bool,
 ) -> Event {
-    let state = run.call_state(&step.id, item, CallKind::Do);
-    let request = match first_request(run, inputs, call, step, item, CallKind::Do) {
+    let state = run.call_state(&step.id, item, StepPart::Do);
+    let request = match first_request(run, inputs, call, step, item, StepPart::Do) {
         Ok(request) => Arc::new(request),
         Err((reads, error)) => return failed(run, step, item, &reads, &error),
     };
@@ -169,7 +169,7 @@ fn first_attempt(
     }
     let key = (call.effect != EffectClass::Read).then(|| {
         let renewed = state.map_or(0, |state| state.renewed);
-        idempotency_key(inputs, run.id(), &step.id, item, CallKind::Do, renewed)
+        idempotency_key(inputs, run.id(), &step.id, item, StepPart::Do, renewed)
     });
     let number = state.map_or(1, |state| state.attempt + 1);
     started(step, call, item, (number, key, Some(request)), new_deadline(step, state, now))
@@ -204,7 +204,7 @@ fn started(
     Event::StepStarted(StepStarted {
         step: step.id.clone(),
         item,
-        part: CallKind::Do,
+        part: StepPart::Do,
         attempt,
         key,
         effect: call.effect,
@@ -222,13 +222,13 @@ pub(super) fn first_request(
     call: &Call,
     step: &Step,
     item: Option<u32>,
-    part: CallKind,
+    part: StepPart,
 ) -> Result<CallRecord, (Vec<ReadPath>, ExpressionError)> {
     let scope = call_scope(&inputs.plain(run), run, &step.id, item, part);
     // A request without secrets is recorded exactly as it is sent.
     let masked = wire::has_hidden_parts(call).then(|| call_scope(&inputs.masked(run), run, &step.id, item, part));
-    let adjusted = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == CallKind::Do);
-    let unstruck = if part == CallKind::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
+    let adjusted = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == StepPart::Do);
+    let unstruck = if part == StepPart::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
     let body = unstruck.as_ref().or(adjusted.map(|adjusted| &**adjusted));
     wire::call_record(call, inputs, run, &scope, masked.as_ref().unwrap_or(&scope), body)
 }
@@ -241,7 +241,7 @@ fn rehearsed(
     intent: Arc<CallRecord>,
     item: Option<u32>,
 ) -> Event {
-    let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);
     let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(&scope)) {
         None => (None, None),
         Some(Ok(output)) if deeper_than(&output, inputs.output_depth_max) => return too_deep(step, item, inputs),
@@ -262,14 +262,14 @@ pub(super) fn idempotency_key(
     run: RunId,
     step: &StepId,
     item: Option<u32>,
-    part: CallKind,
+    part: StepPart,
     renewed: u32,
 ) -> String {
     let mut text = format!("{run}\n{step}\n{}", item.map_or_else(String::new, |item| item.to_string()));
     match part {
-        CallKind::Do => {}
-        CallKind::Probe => text.push_str("\nprobe"),
-        CallKind::Undo => text.push_str("\nundo"),
+        StepPart::Do => {}
+        StepPart::Probe => text.push_str("\nprobe"),
+        StepPart::Undo => text.push_str("\nundo"),
     }
     if renewed > 0 {
         text.push_str(&format!("\n{renewed}"));

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Payload;
 
-/// Which of a step's calls.
+/// A part of a step that is a call of its own. Events, views and the API call it `part`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum CallKind {
+pub enum StepPart {
     /// The step's own call.
     #[default]
     Do,
@@ -18,16 +18,16 @@ pub enum CallKind {
     Undo,
 }
 
-impl CallKind {
+impl StepPart {
     /// Whether it is the step's own call.
     pub fn is_do(&self) -> bool {
-        *self == CallKind::Do
+        *self == StepPart::Do
     }
     /// The call that a person decides about: for a probe it is the step's own call, which the probe asks about.
-    pub(super) fn asked_about(self) -> CallKind {
+    pub(super) fn decided_part(self) -> StepPart {
         match self {
-            CallKind::Do | CallKind::Probe => CallKind::Do,
-            CallKind::Undo => CallKind::Undo,
+            StepPart::Do | StepPart::Probe => StepPart::Do,
+            StepPart::Undo => StepPart::Undo,
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::serde_forms::present;
-use super::{CallKind, CallRecord, Choice, Conflict, EffectClass, Failure, StepStarted};
+use super::{CallRecord, Choice, Conflict, EffectClass, Failure, StepPart, StepStarted};
 use crate::expression::SharedJson;
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
@@ -229,9 +229,9 @@ pub(super) struct DoneCall {
     /// The item itself.
     pub value: Option<Arc<Value>>,
     /// The sequence number of its first attempt's event.
-    pub began: Seq,
+    pub first_seq: Seq,
     /// The sequence number of the event that ended it.
-    pub ended: Seq,
+    pub last_seq: Seq,
     pub status: Option<u16>,
     pub output: SharedJson,
     /// Nothing was sent, so only the intent of the undo is recorded.
@@ -264,7 +264,7 @@ pub struct InFlight {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// Which of the step's calls.
-    pub part: CallKind,
+    pub part: StepPart,
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// Its idempotency key, where it has one.
@@ -347,7 +347,7 @@ impl CallState {
         self.renew = false;
         self.input_before.take()
     }
-    pub(super) fn in_flight(&self, step: &StepId, item: Option<u32>, part: CallKind) -> InFlight {
+    pub(super) fn in_flight(&self, step: &StepId, item: Option<u32>, part: StepPart) -> InFlight {
         InFlight {
             step: step.clone(),
             item,

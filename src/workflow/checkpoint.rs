@@ -19,9 +19,9 @@ use super::rules::{Asking, CheckpointStep, OnReject};
 use super::sensitive::answer_for_others;
 use super::step_events::{failed, finished, skipped};
 use super::{
-    CallKind, CheckpointAnswer, CheckpointEvent, CheckpointKind, CommandRefusal, ConflictEvent, ConflictKind,
-    DecisionInputs, Event, Failure, FailureKind, Mode, OnTimeout, OpenCheckpoint, Outcome, Plan, ReviewItem, Risk, Run,
-    Skipped, Step, StepEvent, StepKind, UNVERIFIED, wire,
+    CheckpointAnswer, CheckpointEvent, CheckpointKind, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs,
+    Event, Failure, FailureKind, Mode, OnTimeout, OpenCheckpoint, Outcome, Plan, ReviewItem, Risk, Run, Skipped, Step,
+    StepEvent, StepKind, StepPart, UNVERIFIED, wire,
 };
 use crate::names::{CheckpointId, StepId};
 
@@ -85,7 +85,7 @@ pub(super) fn ask(
         until: deadline_after(now, asking.timeout),
         on_timeout: asking.on_timeout.unwrap_or(OnTimeout::Reject),
         default: None,
-        base_url: step.call(CallKind::Do).map(|call| wire::base_of(call, inputs).to_owned()),
+        base_url: step.call(StepPart::Do).map(|call| wire::base_of(call, inputs).to_owned()),
     })
 }
 
@@ -337,13 +337,13 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
 
 /// Whether a person gave another input to a call that has begun, and no attempt has sent it yet.
 pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
-    run.call_state(&step.id, item, CallKind::Do).is_some_and(|state| state.renew)
+    run.call_state(&step.id, item, StepPart::Do).is_some_and(|state| state.renew)
 }
 
 /// Opens the earlier conflict again, because the other input was rejected.
 pub(super) fn reopened(run: &Run, step: &Step, item: Option<u32>, by: &str) -> Event {
     let message = format!("`{}`: {by} rejected the replacement input", step.id);
     let failure = Failure::of_step(FailureKind::Rejected, &step.id, item, message);
-    let conflict = conflict(run, step, item, CallKind::Do, ConflictKind::Refused, &failure);
+    let conflict = conflict(run, step, item, StepPart::Do, ConflictKind::Refused, &failure);
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }

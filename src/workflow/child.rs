@@ -17,8 +17,8 @@ use super::may_begin::{enter, may_begin, may_begin_item, skipped_by_needs};
 use super::risk::{BeforeFirstAttempt, as_asked};
 use super::step_events::{fail_or_pause, failed, finished, kept_output, schema_failure, skipped};
 use super::{
-    CallKind, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind,
-    Missing, Mode, Outcome, PauseOrFail, Plan, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects,
+    ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Missing,
+    Mode, Outcome, PauseOrFail, Plan, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, StepPart, TreeEffects,
     fallback, lock, missing, risk,
 };
 use crate::expression::SharedJson;
@@ -90,15 +90,15 @@ pub(super) fn begin(
         BeforeFirstAttempt::Needs(events) => return Ok(events),
     };
     let inputs = &as_asked(run, inputs, step, item);
-    let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);
     if let Some(rehearse) = child.rehearse.as_ref().filter(|_| rehearse) {
         return Ok(vec![match rehearse.evaluate(&scope) {
             Ok(output) => finished(step, item, 0, done_without_call(output)),
             Err(error) => failed(run, step, item, rehearse.reads(), &error),
         }]);
     }
-    if let Some(missing) = missing::of_part(step, CallKind::Do, inputs) {
-        return Ok(vec![missing::pause(run, step, item, CallKind::Do, &missing)]);
+    if let Some(missing) = missing::of_part(step, StepPart::Do, inputs) {
+        return Ok(vec![missing::pause(run, step, item, StepPart::Do, &missing)]);
     }
     if let Some(before) = lock::before_first_attempt(run, inputs, step, item) {
         return before;
@@ -142,7 +142,7 @@ pub(super) fn workflow_missing(
         return ended(run, plan, inputs, not_started(child, note));
     }
     let (_, step) = plan.step(&known.step).ok_or(CommandRefusal::NoSuchStep)?;
-    let pause = missing::pause(run, step, known.item, CallKind::Do, &missing);
+    let pause = missing::pause(run, step, known.item, StepPart::Do, &missing);
     Ok(vec![not_started_event(&known, note), pause])
 }
 
@@ -274,7 +274,7 @@ pub(super) fn ended(
     let is_ended_with_run = status == RunStatus::Cancelled && run.undecidable_conflict().is_some();
     events.push(match is_ended_with_run || (asks_person && !run.is_ending()) {
         true => {
-            let mut conflict = conflict(run, step, item, CallKind::Do, kind, &failure);
+            let mut conflict = conflict(run, step, item, StepPart::Do, kind, &failure);
             conflict.response = shorten_value(&output);
             conflict.expected = Some(expected);
             Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })

@@ -16,7 +16,7 @@
 //! has cancelled with undo, offers *cancel_without_undo* in its place: a second cancel with undo is refused.
 
 use super::calls::CallState;
-use super::{CallBody, CallKind, Choice, ConflictKind, EffectClass, Run, Step, StepKind};
+use super::{CallBody, Choice, ConflictKind, EffectClass, Run, Step, StepKind, StepPart};
 
 /// What a conflict is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
             let declared = step.is_some_and(|step| step.failure_handling.fallback.is_some())
                 && subject(step, item) != ConflictSubject::Items;
             let unknown = |step: &Step| {
-                let call = run.call_state(&step.id, item, CallKind::Do);
+                let call = run.call_state(&step.id, item, StepPart::Do);
                 call.is_some_and(CallState::unknown_effect) || run.may_have_happened(&step.id, item)
             };
             declared && !ending && !step.is_some_and(unknown)
@@ -134,7 +134,7 @@ pub(super) fn is_offered(recorded: &[String], offered: &[&'static str], choice: 
 
 /// Whether the step's call sends the body of the request as it came (`raw:`): it takes no other input.
 fn sends_raw(step: &Step) -> bool {
-    step.call(CallKind::Do).is_some_and(|call| matches!(call.body, CallBody::Raw))
+    step.call(StepPart::Do).is_some_and(|call| matches!(call.body, CallBody::Raw))
 }
 
 /// Why a choice is not offered.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CallKind, ControlCommand, FailureKind, RunStatus, SensitivePath, StepIndex, TreeEffects};
+use super::{ControlCommand, FailureKind, RunStatus, SensitivePath, StepIndex, StepPart, TreeEffects};
 use crate::names::{RunId, Seq, ServiceName, StepId};
 
 /// A command to a run.
@@ -24,7 +24,7 @@ pub enum Command {
         /// The item of a `for_each`.
         item: Option<u32>,
         /// Which of the step's calls.
-        part: CallKind,
+        part: StepPart,
     },
     /// Begin another run for a `run` step.
     BeginChild {
@@ -107,7 +107,7 @@ pub enum Command {
         /// The item of a `for_each`.
         item: Option<u32>,
         /// Which of the step's calls.
-        part: CallKind,
+        part: StepPart,
         /// The number of the attempt.
         attempt: u32,
         /// Its result.

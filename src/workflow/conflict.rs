@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::bytes::{describe_bytes, is_marked_bytes};
 use super::choices::choices;
-use super::{CallKind, CallRecord, Conflict, ConflictKind, Failure, Mode, PauseOrFail, Payload, Run, Step};
+use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, PauseOrFail, Payload, Run, Step, StepPart};
 use crate::expression::parse_json;
 use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 
@@ -29,7 +29,7 @@ pub(super) fn conflict(
     run: &Run,
     step: &Step,
     item: Option<u32>,
-    part: CallKind,
+    part: StepPart,
     kind: ConflictKind,
     failure: &Failure,
 ) -> Conflict {

@@ -13,7 +13,7 @@ use super::decision_inputs::deeper_than;
 use super::resolve::{self, Resolution};
 use super::step_events::{check_given_form, skipped};
 use super::{
-    CallBody, CallKind, Choice, CommandRefusal, ControlEvent, DecisionInputs, Event, Plan, Run, Skipped, Step, StepKind,
+    CallBody, Choice, CommandRefusal, ControlEvent, DecisionInputs, Event, Plan, Run, Skipped, Step, StepKind, StepPart,
 };
 use crate::names::StepId;
 
@@ -252,7 +252,7 @@ pub(super) fn retry(
     let events: Vec<Event> = waiting.into_iter().map(|call| Event::Control(retried(call))).collect();
     match (events.is_empty(), only) {
         (false, _) => Ok(events),
-        (true, Some(id)) if run.call_state(id, None, CallKind::Do).is_some() => {
+        (true, Some(id)) if run.call_state(id, None, StepPart::Do).is_some() => {
             not_applicable(format!("`{id}` waits for no attempt: one is under way"))
         }
         (true, Some(id)) => not_applicable(format!("`{id}` waits for no attempt")),

@@ -18,9 +18,9 @@ use super::respond::{answer_pending, respond};
 use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::step_events::{fail_or_pause, failed, schema_failure, skipped, too_deep};
 use super::{
-    AttemptResult, CallKind, Choice, Command, CommandRefusal, ConflictKind, ControlCommand, DecisionInputs,
-    EndingEvent, Event, Plan, Run, Skipped, Step, StepEvent, StepIndex, StepKind, checkpoint, child, control, ending,
-    lock, missing, probe, rerun, resolve, undo, wait, wire,
+    AttemptResult, Choice, Command, CommandRefusal, ConflictKind, ControlCommand, DecisionInputs, EndingEvent, Event,
+    Plan, Run, Skipped, Step, StepEvent, StepIndex, StepKind, StepPart, checkpoint, child, control, ending, lock,
+    missing, probe, rerun, resolve, undo, wait, wire,
 };
 use crate::names::StepId;
 
@@ -59,9 +59,9 @@ fn events_of(
                 return Err(CommandRefusal::NotDue("the run is paused"));
             }
             match part {
-                CallKind::Do => begin(run, plan, inputs, step, item, now),
-                CallKind::Probe => probe::begin(run, inputs, step, item, now),
-                CallKind::Undo => undo::begin(run, inputs, step, item),
+                StepPart::Do => begin(run, plan, inputs, step, item, now),
+                StepPart::Probe => probe::begin(run, inputs, step, item, now),
+                StepPart::Undo => undo::begin(run, inputs, step, item),
             }
         }
         Command::Record { step, item, part, attempt, result, may_be_repeat, jitter } => {
@@ -230,9 +230,9 @@ fn record(ended: &EndedAttempt<'_>, result: AttemptResult) -> Result<Vec<Event>,
     };
     let call = ended.step.call(ended.part).ok_or(CommandRefusal::NotDue("the step makes no call"))?;
     Ok(match ended.part {
-        CallKind::Do => ended.own_call(call, state, result),
-        CallKind::Probe => probe::ended(ended, state, result),
-        CallKind::Undo => undo::ended(ended, call, state, result),
+        StepPart::Do => ended.own_call(call, state, result),
+        StepPart::Probe => probe::ended(ended, state, result),
+        StepPart::Undo => undo::ended(ended, call, state, result),
     })
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{BytesMark, CallKind, Run};
+use super::{BytesMark, Run, StepPart};
 use crate::expression::{ReadPath, Scope};
 use crate::names::{ServiceName, StepId, WorkflowName};
 
@@ -278,15 +278,15 @@ pub(super) fn item_scope(scope: &Scope, item: Option<(u32, Arc<Value>)>) -> Scop
 
 /// The scope of one of a step's calls: `item` and `index`; for a probe also the idempotency key of the attempt that it
 /// asks about (`key`); for an undo also the result to be undone (`output`, `status`).
-pub fn call_scope(scope: &Scope, run: &Run, step: &StepId, item: Option<u32>, part: CallKind) -> Scope {
+pub fn call_scope(scope: &Scope, run: &Run, step: &StepId, item: Option<u32>, part: StepPart) -> Scope {
     let mut scope = item_scope(scope, item.and_then(|index| Some((index, run.item(step, index)?))));
     match part {
-        CallKind::Do => {}
-        CallKind::Probe => {
-            let key = run.call_state(step, item, CallKind::Do).and_then(|call| call.key.clone());
+        StepPart::Do => {}
+        StepPart::Probe => {
+            let key = run.call_state(step, item, StepPart::Do).and_then(|call| call.key.clone());
             scope.set("key", Arc::new(key.map_or(Value::Null, Value::from)));
         }
-        CallKind::Undo => {
+        StepPart::Undo => {
             if let Some(done) = run.done_call(step, item) {
                 scope.set("output", done.output.shared().clone());
                 scope.set("status", Arc::new(done.status.map_or(Value::Null, Value::from)));

@@ -100,8 +100,8 @@ impl DoneRows {
                 step,
                 item,
                 value,
-                began,
-                ended,
+                first_seq,
+                last_seq,
                 status,
                 output,
                 rehearsed,
@@ -125,7 +125,7 @@ impl DoneRows {
                 child: child.clone(),
             };
             let rare = (rare != RareFields::default()).then(|| Box::new(rare));
-            Row(index, *item, *began, *ended, *status, rare)
+            Row(index, *item, *first_seq, *last_seq, *status, rare)
         });
         let rows = rows.collect();
         Self { steps, rows }
@@ -137,7 +137,7 @@ impl DoneRows {
     /// A row refers to a step, a value or an output that is not there.
     pub fn read(self, run: &Run) -> Result<Vec<DoneCall>, String> {
         let Self { steps, rows } = self;
-        let calls = rows.into_iter().map(|Row(index, item, began, ended, status, rare)| {
+        let calls = rows.into_iter().map(|Row(index, item, first_seq, last_seq, status, rare)| {
             let step = steps.get(index).ok_or("a call that was done names no step")?.clone();
             let (value, output) = in_step(run, &step, item);
             let RareFields {
@@ -155,8 +155,8 @@ impl DoneRows {
                 step,
                 item,
                 value,
-                began,
-                ended,
+                first_seq,
+                last_seq,
                 status,
                 output,
                 rehearsed,

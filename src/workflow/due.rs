@@ -17,7 +17,7 @@ use super::decision_inputs::call_scope;
 use super::may_begin::{sends, skipped_by_needs, starts_while_ending};
 use super::work_count::count_work;
 use super::{
-    CallKind, Command, ControlCommand, DecisionInputs, EffectClass, Plan, Run, Step, StepIndex, StepKind, missing,
+    Command, ControlCommand, DecisionInputs, EffectClass, Plan, Run, Step, StepIndex, StepKind, StepPart, missing,
 };
 use crate::names::{RunId, Seq};
 
@@ -120,7 +120,7 @@ impl Due<'_> {
     }
 
     /// Begins the next attempt of a call.
-    fn begin(&mut self, step: StepIndex, item: Option<u32>, part: CallKind) {
+    fn begin(&mut self, step: StepIndex, item: Option<u32>, part: StepPart) {
         if self.room > 0 {
             self.room -= 1;
             self.actions.push(Action::Decide(Command::Begin { step, item, part }));
@@ -207,7 +207,7 @@ impl Due<'_> {
     fn begin_first(&mut self, index: StepIndex, step: &Step, item: Option<u32>) {
         match step.kind {
             StepKind::Run(_) => self.actions.push(Action::Child { step: index, item }),
-            _ => self.begin(index, item, CallKind::Do),
+            _ => self.begin(index, item, StepPart::Do),
         }
     }
 
@@ -228,9 +228,9 @@ impl Due<'_> {
             match call.phase {
                 // An attempt with another input waits for its approval.
                 Phase::Waiting(_) if call.renew && self.run.interactions.is_asked_about(&step.id, item) => {}
-                Phase::Waiting(at) => self.next_attempt(index, step, item, CallKind::Do, at),
-                Phase::ToProbe(at) => self.next_attempt(index, step, item, CallKind::Probe, at),
-                Phase::Probing => self.side_call(index, step, item, CallKind::Probe),
+                Phase::Waiting(at) => self.next_attempt(index, step, item, StepPart::Do, at),
+                Phase::ToProbe(at) => self.next_attempt(index, step, item, StepPart::Probe, at),
+                Phase::Probing => self.side_call(index, step, item, StepPart::Probe),
                 Phase::InFlight | Phase::AwaitsDecision => {}
             }
         }
@@ -279,11 +279,11 @@ impl Due<'_> {
 
     /// Begins another attempt once its time has come. While effects are held, no attempt of an effect begins, not even
     /// a repeated one.
-    fn next_attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: CallKind, at: Timestamp) {
+    fn next_attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: StepPart, at: Timestamp) {
         let is_effect = match part {
-            CallKind::Do => is_effect(self.run, step),
-            CallKind::Undo => undo_is_effect(self.run, step),
-            CallKind::Probe => false,
+            StepPart::Do => is_effect(self.run, step),
+            StepPart::Undo => undo_is_effect(self.run, step),
+            StepPart::Probe => false,
         };
         if self.conditions.hold_effects && is_effect {
             self.actions.push(Action::Held(index));
@@ -295,7 +295,7 @@ impl Due<'_> {
     }
 
     /// Begins the next attempt of a probe or an undo that has begun.
-    fn side_call(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: CallKind) {
+    fn side_call(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: StepPart) {
         if let Some(CallState { phase: Phase::Waiting(at), .. }) = self.run.call_state(&step.id, item, part) {
             self.next_attempt(index, step, item, part, *at);
         }
@@ -312,13 +312,13 @@ impl Due<'_> {
                 let item = open.items.as_ref().map(|_| *slot);
                 match call.phase {
                     Phase::Waiting(at) if starts_while_ending(run, step, call) => {
-                        self.next_attempt(index, step, item, CallKind::Do, at)
+                        self.next_attempt(index, step, item, StepPart::Do, at)
                     }
-                    Phase::Probing => self.side_call(index, step, item, CallKind::Probe),
+                    Phase::Probing => self.side_call(index, step, item, StepPart::Probe),
                     Phase::ToProbe(at) | Phase::Waiting(at)
                         if call.unknown_effect() && step.probe.is_some() && run.compensates() =>
                     {
-                        self.next_attempt(index, step, item, CallKind::Probe, at);
+                        self.next_attempt(index, step, item, StepPart::Probe, at);
                     }
                     Phase::ToProbe(_) | Phase::Waiting(_) | Phase::InFlight | Phase::AwaitsDecision => {}
                 }
@@ -339,10 +339,10 @@ impl Due<'_> {
             }
             return;
         };
-        for (id, item, _) in self.run.side_calls.keys().filter(|(.., part)| *part == CallKind::Undo) {
+        for (id, item, _) in self.run.side_calls.keys().filter(|(.., part)| *part == StepPart::Undo) {
             count_work();
             let Some((index, step)) = self.plan.step(id) else { continue };
-            self.side_call(index, step, *item, CallKind::Undo);
+            self.side_call(index, step, *item, StepPart::Undo);
         }
         for (id, item) in group.iter().skip(undoing.next) {
             if self.room == 0 {
@@ -350,11 +350,11 @@ impl Due<'_> {
             }
             count_work();
             let to_come = self.run.check_undo_is_due(id, *item).is_ok();
-            let is_new = to_come && self.run.call_state(id, *item, CallKind::Undo).is_none();
+            let is_new = to_come && self.run.call_state(id, *item, StepPart::Undo).is_none();
             let Some((index, step)) = self.plan.step(id).filter(|_| is_new) else { continue };
             match self.conditions.hold_effects && undo_is_effect(self.run, step) {
                 true => self.actions.push(Action::Held(index)),
-                false => self.begin(index, *item, CallKind::Undo),
+                false => self.begin(index, *item, StepPart::Undo),
             }
         }
     }
@@ -375,7 +375,7 @@ fn undo_is_effect(run: &Run, step: &Step) -> bool {
 
 /// Whether a held step would run: one that would be skipped, or would fail in its condition, is not reported as held.
 fn condition_holds(run: &Run, inputs: &DecisionInputs, step: &Step, item: Option<u32>) -> bool {
-    let scope = || call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
+    let scope = || call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);
     step.condition.as_ref().is_none_or(|condition| condition.holds(&scope()) == Ok(true))
 }
 

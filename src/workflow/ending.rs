@@ -14,8 +14,8 @@ use super::calls::{CallState, UnknownReply};
 use super::conflict::conflict;
 use super::respond::{answer_about, pin};
 use super::{
-    AnswerEvent, CallKind, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs, EndingEvent,
-    Event, Failure, FailureKind, Plan, Run, RunStatus, RunSummary, undo,
+    AnswerEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs, EndingEvent, Event,
+    Failure, FailureKind, Plan, Run, RunStatus, RunSummary, StepPart, undo,
 };
 use crate::names::StepId;
 use crate::secret::{SEALED, STARS};
@@ -112,7 +112,7 @@ fn pause_over_unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, 
     let message = format!("it is unknown whether `{step}` was done ({why}), and the run ends: {ends}");
     let UnknownReply { status, response } = call.unknown_reply.clone().unwrap_or_default();
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, step, item, message) };
-    let mut conflict = conflict(run, declared, item, CallKind::Do, ConflictKind::OutcomeUnknown, &failure);
+    let mut conflict = conflict(run, declared, item, StepPart::Do, ConflictKind::OutcomeUnknown, &failure);
     conflict.response = response;
     Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None }))
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    ApprovalAbove, CallKind, CallRecord, EffectClass, Failure, Mode, Payload, RouteAbove, SensitivePath, SignalDelivery,
+    ApprovalAbove, CallRecord, EffectClass, Failure, Mode, Payload, RouteAbove, SensitivePath, SignalDelivery, StepPart,
 };
 use crate::expression::SharedJson;
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
@@ -169,8 +169,8 @@ pub struct StepStarted {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// Which of the step's calls.
-    #[serde(default, skip_serializing_if = "CallKind::is_do")]
-    pub part: CallKind,
+    #[serde(default, skip_serializing_if = "StepPart::is_do")]
+    pub part: StepPart,
     /// Its number, from 1.
     pub attempt: u32,
     /// The idempotency key: the same for every attempt, sent as `Idempotency-Key`. Only where the step is private or
@@ -200,8 +200,8 @@ pub struct StepFinished {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// Which of the step's calls.
-    #[serde(default, skip_serializing_if = "CallKind::is_do")]
-    pub part: CallKind,
+    #[serde(default, skip_serializing_if = "StepPart::is_do")]
+    pub part: StepPart,
     /// The attempt that ended it; 0 where none was made.
     pub attempt: u32,
     /// How it ended.
@@ -216,8 +216,8 @@ pub struct RetryScheduled {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// Which of the step's calls.
-    #[serde(default, skip_serializing_if = "CallKind::is_do")]
-    pub part: CallKind,
+    #[serde(default, skip_serializing_if = "StepPart::is_do")]
+    pub part: StepPart,
     /// The attempt that ended.
     pub attempt: u32,
     /// Whether the attempt's effect is unknown; otherwise it certainly did nothing.

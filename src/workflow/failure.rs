@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CallKind, CallRecord};
+use super::{CallRecord, StepPart};
 use crate::names::StepId;
 
 /// Why a run ended early, in a form that becomes the caller's problem document.
@@ -200,8 +200,8 @@ pub struct Conflict {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// Which of the step's calls.
-    #[serde(default, skip_serializing_if = "CallKind::is_do")]
-    pub part: CallKind,
+    #[serde(default, skip_serializing_if = "StepPart::is_do")]
+    pub part: StepPart,
     /// The attempt whose outcome is in question; 0 where none was made.
     pub attempt: u32,
     /// What happened, in a sentence.

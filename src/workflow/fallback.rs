@@ -8,7 +8,7 @@ use super::calls::StepState;
 use super::decision_inputs::call_scope;
 use super::may_begin::skipped_by_needs;
 use super::step_events::failed;
-use super::{CallKind, DecisionInputs, Event, Outcome, Plan, Run, Skipped, Step, StepEvent, StepFinished};
+use super::{DecisionInputs, Event, Outcome, Plan, Run, Skipped, Step, StepEvent, StepFinished, StepPart};
 
 /// The fallback that a step (an item) declares and that can still be taken.
 pub(super) fn available<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) -> Option<&'p Step> {
@@ -35,14 +35,14 @@ pub(super) fn not_run(
     step: &Step,
     item: Option<u32>,
 ) -> Option<Vec<Event>> {
-    if !is_of_items(run, step) || run.call_state(&step.id, item, CallKind::Do).is_some() {
+    if !is_of_items(run, step) || run.call_state(&step.id, item, StepPart::Do).is_some() {
         return None;
     }
     if skipped_by_needs(run, plan, step) {
         return Some(skipped(run, step, item, Skipped::Needs));
     }
     let condition = step.condition.as_ref()?;
-    match condition.holds(&call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do)) {
+    match condition.holds(&call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do)) {
         Ok(true) => None,
         Ok(false) => Some(skipped(run, step, item, Skipped::Condition)),
         Err(error) => Some(vec![failed(run, step, item, condition.reads(), &error)]),
@@ -59,7 +59,7 @@ fn skipped(run: &Run, step: &Step, item: Option<u32>, reason: Skipped) -> Vec<Ev
         events.push(Event::StepFinished(StepFinished {
             step: original.clone(),
             item,
-            part: CallKind::Do,
+            part: StepPart::Do,
             attempt: 0,
             outcome,
         }));

@@ -16,9 +16,9 @@ use super::rules::Busy;
 use super::step_events::{fail_before_call, failed, skipped};
 use super::work_count::count_work;
 use super::{
-    CallKind, CheckpointEvent, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs,
+    CheckpointEvent, ChildEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs,
     EndingEvent, Event, Failure, FailureKind, LockEvent, LockPosition, Mode, Outcome, Run, Skipped, Step, StepEvent,
-    StepFinished,
+    StepFinished, StepPart,
 };
 use crate::names::Seq;
 
@@ -50,7 +50,7 @@ pub(super) fn before_first_attempt(
         Some(_) => return Some(Err(CommandRefusal::NotDue("it stands in a lock's queue"))),
         None => {}
     }
-    let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
+    let scope = call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);
     let name = match key.evaluate_text(&scope) {
         Ok(name) => name,
         Err(error) => return Some(Ok(vec![failed(run, step, item, key.reads(), &error)])),
@@ -96,7 +96,7 @@ pub(super) fn queue_seen(
     }
     let pause = |kind, message: String| {
         let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
-        let conflict = conflict(run, step, item, CallKind::Do, kind, &failure);
+        let conflict = conflict(run, step, item, StepPart::Do, kind, &failure);
         Ok(vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })])
     };
     let name = &entry.name;
@@ -148,7 +148,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
     for event in events {
         let gives_up = |(step, item): &StepItem, taken: bool| match &event {
             Event::StepFinished(finished) => {
-                finished.part == CallKind::Do
+                finished.part == StepPart::Do
                     && finished.step == *step
                     && (finished.item.is_none() || finished.item == *item)
             }
@@ -192,7 +192,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
     }
     if let Some(failed) = failed_by(run, &all) {
         let has_begun = |(step, item): &StepItem| {
-            failed.call_state(step, *item, CallKind::Do).is_some()
+            failed.call_state(step, *item, StepPart::Do).is_some()
                 || failed.interactions.children.contains_key(&(step.clone(), *item))
         };
         let queued = failed.interactions.queue_entries.iter().filter(|(entry, _)| !has_begun(entry));
@@ -223,7 +223,7 @@ fn may_fail(run: &Run, event: &Event) -> bool {
             // A fallback that replaces single items has the `collect` of the step whose items they are.
             let is_collected = item.is_some() && run.open_step(step).is_some_and(|open| open.collect);
             let has_result = matches!(outcome, Outcome::Done { .. } | Outcome::Rehearsed { .. });
-            *part == CallKind::Do && !has_result && !is_collected
+            *part == StepPart::Do && !has_result && !is_collected
         }
         Event::Step(StepEvent::FailReached { .. })
         | Event::Control(ControlEvent::CancelRequested { .. })

@@ -8,8 +8,8 @@ use super::calls::{CallState, Open};
 use super::decision_inputs::deeper_than;
 use super::step_events::{failed, finished, skipped, too_deep};
 use super::{
-    Call, CallKind, CommandRefusal, DecisionInputs, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Plan, Run,
-    Skipped, Step,
+    Call, CommandRefusal, DecisionInputs, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Plan, Run, Skipped,
+    Step, StepPart,
 };
 use crate::expression::{ExpressionError, Scope};
 
@@ -44,20 +44,20 @@ pub(super) fn is_settled_by_repeat(run: &Run, step: &Step) -> bool {
 
 /// Whether an attempt that is recorded as begun and waits for its turn at the service must not be sent any more, where
 /// the run was paused or is ending.
-pub fn is_to_be_withdrawn(run: &Run, step: &Step, item: Option<u32>, part: CallKind) -> bool {
+pub fn is_to_be_withdrawn(run: &Run, step: &Step, item: Option<u32>, part: StepPart) -> bool {
     let call = run.call_state(&step.id, item, part);
     let settles = call.is_some_and(|call| starts_while_ending(run, step, call));
     match part {
-        CallKind::Do if run.is_ending() => !settles,
-        CallKind::Undo if !run.compensates() => true,
-        CallKind::Do | CallKind::Undo => run.is_paused(),
-        CallKind::Probe => false,
+        StepPart::Do if run.is_ending() => !settles,
+        StepPart::Undo if !run.compensates() => true,
+        StepPart::Do | StepPart::Undo => run.is_paused(),
+        StepPart::Probe => false,
     }
 }
 
 /// Whether a person asked for the attempt under way because it is unknown whether an earlier one took effect, and has
 /// not cancelled the run without undoing since.
-pub fn is_requested_repeat(run: &Run, step: &Step, item: Option<u32>, part: CallKind) -> bool {
+pub fn is_requested_repeat(run: &Run, step: &Step, item: Option<u32>, part: StepPart) -> bool {
     let call = run.call_state(&step.id, item, part);
     !run.ends_without_undoing() && call.is_some_and(|call| call.was_requested && call.unknown_effect())
 }

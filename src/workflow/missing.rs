@@ -10,8 +10,8 @@ use std::fmt;
 use super::calls::UnknownReply;
 use super::conflict::conflict;
 use super::{
-    Call, CallBody, CallKind, Conflict, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Plan,
-    Run, Step, StepKind,
+    Call, CallBody, Conflict, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Plan, Run,
+    Step, StepKind, StepPart,
 };
 use crate::expression::ReadPath;
 use crate::names::{ServiceName, StepId, WorkflowName};
@@ -75,9 +75,9 @@ fn of_read(path: &ReadPath, inputs: &DecisionInputs) -> Option<Missing> {
 }
 
 /// The first thing that one of a step's calls, or the run that it begins, needs and the files do not have.
-pub(super) fn of_part(step: &Step, part: CallKind, inputs: &DecisionInputs) -> Option<Missing> {
+pub(super) fn of_part(step: &Step, part: StepPart, inputs: &DecisionInputs) -> Option<Missing> {
     match (&step.kind, part) {
-        (StepKind::Run(child), CallKind::Do) => {
+        (StepKind::Run(child), StepPart::Do) => {
             let known = inputs.workflows.as_ref().is_none_or(|workflows| workflows.contains(&child.workflow));
             (!known).then(|| Missing::Workflow(child.workflow.clone()))
         }
@@ -91,7 +91,7 @@ pub fn all(plan: &Plan, run: Option<&Run>, inputs: &DecisionInputs) -> BTreeSet<
     for step in &plan.steps {
         let to_come = run.is_none_or(|run| !run.has_ended(&step.id) && !run.is_ending());
         let done = run.is_none_or(|run| !run.was_skipped(&step.id));
-        let parts = [(CallKind::Do, to_come), (CallKind::Probe, to_come), (CallKind::Undo, done)];
+        let parts = [(StepPart::Do, to_come), (StepPart::Probe, to_come), (StepPart::Undo, done)];
         for (part, _) in parts.into_iter().filter(|(_, needed)| *needed) {
             all.extend(of_part(step, part, inputs).map(|missing| (step.id.clone(), missing)));
         }
@@ -100,18 +100,18 @@ pub fn all(plan: &Plan, run: Option<&Run>, inputs: &DecisionInputs) -> BTreeSet<
 }
 
 /// Pauses the run until the files have what is missing, or a person decides.
-pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: CallKind, missing: &Missing) -> Event {
+pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: StepPart, missing: &Missing) -> Event {
     let what = match part {
-        CallKind::Undo => format!("what `{}` did cannot be undone", step.id),
-        CallKind::Probe => format!("it is unknown whether `{}` was done, and its probe cannot ask", step.id),
-        CallKind::Do => format!("`{}`", step.id),
+        StepPart::Undo => format!("what `{}` did cannot be undone", step.id),
+        StepPart::Probe => format!("it is unknown whether `{}` was done, and its probe cannot ask", step.id),
+        StepPart::Do => format!("`{}`", step.id),
     };
     let message = format!("{what}: it needs {missing}, {NOTE_PHRASE}");
     let mut failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
-    let reply = run.call_state(&step.id, item, part.asked_about()).and_then(|call| call.unknown_reply.clone());
-    let UnknownReply { status, response } = reply.filter(|_| part == CallKind::Probe).unwrap_or_default();
+    let reply = run.call_state(&step.id, item, part.decided_part()).and_then(|call| call.unknown_reply.clone());
+    let UnknownReply { status, response } = reply.filter(|_| part == StepPart::Probe).unwrap_or_default();
     failure.status = status;
-    let mut conflict = conflict(run, step, item, part.asked_about(), ConflictKind::Missing, &failure);
+    let mut conflict = conflict(run, step, item, part.decided_part(), ConflictKind::Missing, &failure);
     (conflict.part, conflict.response) = (part, response);
     conflict.expected =
         Some(format!("files that have {missing}: the run goes on by itself as soon as they are in force"));

@@ -91,7 +91,7 @@ mod work_count;
 
 pub use approval_above::ApprovalAbove;
 pub use bytes::{BytesMark, describe_bytes};
-pub use call_record::{CallKind, CallRecord};
+pub use call_record::{CallRecord, StepPart};
 pub use calls::InFlight;
 pub use check::DeclaredNames;
 pub use checkpoint::answered_before;
@@ -108,7 +108,7 @@ pub use event::{
     AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Event, LockEvent, StepEvent,
     WaitEvent,
 };
-pub use evolve::{EventMismatch, evolve, fold};
+pub use evolve::{EventMisfit, evolve, fold};
 pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };

@@ -19,9 +19,9 @@ use super::may_begin::is_settled_by_repeat;
 use super::rules::Busy;
 use super::step_events::{kept_output, schema_failure};
 use super::{
-    AttemptResult, Call, CallKind, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
-    FailureKind, Mode, Outcome, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, address,
-    fallback, lock,
+    AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    FailureKind, Mode, Outcome, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, StepPart,
+    address, fallback, lock,
 };
 
 /// An attempt that ended, with the state that decisions about it need.
@@ -31,7 +31,7 @@ pub(super) struct EndedAttempt<'a> {
     pub inputs: &'a DecisionInputs,
     pub step: &'a Step,
     pub item: Option<u32>,
-    pub part: CallKind,
+    pub part: StepPart,
     pub attempt: u32,
     /// It was sent again after a process ended during the first sending.
     pub may_be_repeat: bool,
@@ -112,7 +112,7 @@ impl EndedAttempt<'_> {
     /// Whether the caller waits for this step, and the step declares no `deadline` until which it may wait for the
     /// breaker or the rate of its service.
     fn caller_waits(&self, state: &CallState) -> bool {
-        self.part == CallKind::Do
+        self.part == StepPart::Do
             && state.until.is_none()
             && self.run.mode() == Mode::Real
             && self.run.has_waiting_caller(self.now)
@@ -226,12 +226,12 @@ impl EndedAttempt<'_> {
     fn pause(&self, kind: ConflictKind, failure: &Failure, response: Option<Arc<Value>>) -> Vec<Event> {
         let mut conflict = self.conflict(kind, failure);
         conflict.response = response;
-        conflict.expected = self.step.call(CallKind::Do).map(|call| format!("a status among {}", call.accept));
+        conflict.expected = self.step.call(StepPart::Do).map(|call| format!("a status among {}", call.accept));
         vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })]
     }
 
     fn conflict(&self, kind: ConflictKind, failure: &Failure) -> Conflict {
-        conflict(self.run, self.step, self.item, CallKind::Do, kind, failure)
+        conflict(self.run, self.step, self.item, StepPart::Do, kind, failure)
     }
 
     /// Schedules the next attempt, where one is left and the step's deadline allows it.
@@ -262,12 +262,12 @@ impl EndedAttempt<'_> {
         };
         let not_counted = is_exempt_from_count && !self.every_attempt_counts();
         let stops = match self.part {
-            CallKind::Do => {
+            StepPart::Do => {
                 let settles = unknown && state.effect != EffectClass::Read && is_settled_by_repeat(self.run, self.step);
                 self.run.is_ending() && !settles
             }
-            CallKind::Probe => false,
-            CallKind::Undo => !self.run.compensates(),
+            StepPart::Probe => false,
+            StepPart::Undo => !self.run.compensates(),
         };
         let is_repeatable = state.repeatable && address::allows_repeat(call, self.inputs);
         if stops || (unknown && !is_repeatable) || (!not_counted && state.counted() >= call.retry.attempts) {
@@ -317,7 +317,7 @@ impl EndedAttempt<'_> {
     /// How long after it ended an attempt may still take effect, where the step has a probe.
     fn settles(&self) -> Option<Duration> {
         let probe = self.step.probe.as_ref()?;
-        let timeout = self.step.call(CallKind::Do).and_then(|call| call.timeout).unwrap_or(self.inputs.step_timeout);
+        let timeout = self.step.call(StepPart::Do).and_then(|call| call.timeout).unwrap_or(self.inputs.step_timeout);
         Some(probe.settles.max(timeout))
     }
 

@@ -13,7 +13,7 @@ use super::reply_headers::RecordedHeaders;
 use super::rules::{CheckpointStep, RiskRule, Safeguards, SubRun, Wait};
 use super::schema::Schema;
 use super::statuses::Statuses;
-use super::{CREDENTIALS, CallKind, EffectClass, Sensitive};
+use super::{CREDENTIALS, EffectClass, Sensitive, StepPart};
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
 
@@ -96,12 +96,12 @@ impl Plan {
 
     /// Which headers of the replies to one of a step's calls are recorded. Of a probe's replies all are, for its own
     /// expression; of an undo's none, because nothing reads them.
-    pub fn recorded_headers(&self, step: StepIndex, part: CallKind) -> Arc<RecordedHeaders> {
+    pub fn recorded_headers(&self, step: StepIndex, part: StepPart) -> Arc<RecordedHeaders> {
         let all = || Arc::new(RecordedHeaders::All);
         match part {
-            CallKind::Do => self.reply_headers.get(step.0).cloned().unwrap_or_else(all),
-            CallKind::Probe => all(),
-            CallKind::Undo => Arc::new(RecordedHeaders::Only(BTreeSet::new())),
+            StepPart::Do => self.reply_headers.get(step.0).cloned().unwrap_or_else(all),
+            StepPart::Probe => all(),
+            StepPart::Undo => Arc::new(RecordedHeaders::Only(BTreeSet::new())),
         }
     }
 
@@ -164,12 +164,12 @@ pub struct Step {
 
 impl Step {
     /// One of its calls.
-    pub fn call(&self, part: CallKind) -> Option<&Call> {
+    pub fn call(&self, part: StepPart) -> Option<&Call> {
         match (part, &self.kind) {
-            (CallKind::Do, StepKind::Call(call)) => Some(call),
-            (CallKind::Do, _) => None,
-            (CallKind::Probe, _) => self.probe.as_ref().map(|probe| &probe.call),
-            (CallKind::Undo, _) => self.undo.as_deref(),
+            (StepPart::Do, StepKind::Call(call)) => Some(call),
+            (StepPart::Do, _) => None,
+            (StepPart::Probe, _) => self.probe.as_ref().map(|probe| &probe.call),
+            (StepPart::Undo, _) => self.undo.as_deref(),
         }
     }
 }

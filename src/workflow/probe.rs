@@ -20,8 +20,8 @@ use super::conflict::conflict;
 use super::decision_inputs::call_scope;
 use super::outcome::{EndedAttempt, retry_pause};
 use super::{
-    AttemptResult, CallKind, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
-    FailureKind, Outcome, Probe, Retry, Run, Step, StepEvent, StepStarted, missing,
+    AttemptResult, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    FailureKind, Outcome, Probe, Retry, Run, Step, StepEvent, StepPart, StepStarted, missing,
 };
 
 /// Begins the first or next attempt of a probe.
@@ -33,12 +33,12 @@ pub(super) fn begin(
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
     let probe = step.probe.as_ref().ok_or(CommandRefusal::NotDue("the step has no probe"))?;
-    let state = run.call_state(&step.id, item, CallKind::Do).ok_or(CommandRefusal::NotDue("nothing is unknown"))?;
+    let state = run.call_state(&step.id, item, StepPart::Do).ok_or(CommandRefusal::NotDue("nothing is unknown"))?;
     let started = |attempt, request| {
         Event::StepStarted(StepStarted {
             step: step.id.clone(),
             item,
-            part: CallKind::Probe,
+            part: StepPart::Probe,
             attempt,
             key: None,
             effect: EffectClass::Read,
@@ -53,18 +53,18 @@ pub(super) fn begin(
         let message = format!("it is unknown whether `{}` was done, and its probe cannot ask: {why}", step.id);
         let UnknownReply { status, response } = state.unknown_reply.clone().unwrap_or_default();
         let failure = Failure { status, ..Failure::of_step(FailureKind::Expression, &step.id, item, message) };
-        let mut conflict = conflict(run, step, item, CallKind::Do, ConflictKind::OutcomeUnknown, &failure);
+        let mut conflict = conflict(run, step, item, StepPart::Do, ConflictKind::OutcomeUnknown, &failure);
         conflict.response = response;
         Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
     };
     let may_probe = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::AwaitsDecision);
     if let Some(missing) = missing::of_call(&probe.call, inputs).filter(|_| may_probe) {
-        return Ok(vec![missing::pause(run, step, item, CallKind::Probe, &missing)]);
+        return Ok(vec![missing::pause(run, step, item, StepPart::Probe, &missing)]);
     }
-    let probe_state = run.call_state(&step.id, item, CallKind::Probe);
-    let own_call = (&step.id, item, CallKind::Do);
+    let probe_state = run.call_state(&step.id, item, StepPart::Probe);
+    let own_call = (&step.id, item, StepPart::Do);
     let moved = step
-        .call(CallKind::Do)
+        .call(StepPart::Do)
         .filter(|_| may_probe)
         .and_then(|call| address::address_change(run, inputs, call, own_call, &state.request));
     if let Some(moved) = moved {
@@ -73,12 +73,12 @@ pub(super) fn begin(
             let (step, attempt) = (step.id.clone(), state.attempt);
             events.push(Event::Step(StepEvent::Probed { step, item, attempt, done: None, output: Arc::default() }));
         }
-        events.push(address::pause(run, step, item, CallKind::Do, state, &moved));
+        events.push(address::pause(run, step, item, StepPart::Do, state, &moved));
         return Ok(events);
     }
     match (state.phase, probe_state) {
         (Phase::Probing, Some(probing @ CallState { phase: Phase::Waiting(_), attempt, .. })) => {
-            Ok(vec![match address::next(run, inputs, step, item, CallKind::Probe, (&probe.call, probing)) {
+            Ok(vec![match address::next(run, inputs, step, item, StepPart::Probe, (&probe.call, probing)) {
                 Ok(NextAttempt::Same) => started(attempt + 1, None),
                 Ok(NextAttempt::Rebased(request)) => started(attempt + 1, Some(request)),
                 Ok(NextAttempt::Pause(event)) => event, // does not occur: a probe has no effect
@@ -86,7 +86,7 @@ pub(super) fn begin(
             }])
         }
         (Phase::ToProbe(_) | Phase::Waiting(_), None) if state.unknown_effect() => {
-            Ok(vec![match first_request(run, inputs, &probe.call, step, item, CallKind::Probe) {
+            Ok(vec![match first_request(run, inputs, &probe.call, step, item, StepPart::Probe) {
                 Ok(request) => started(1, Some(Arc::new(request))),
                 Err((_, error)) => cannot_ask(error.to_string()),
             }])
@@ -122,7 +122,7 @@ fn judge(
     headers: Arc<Value>,
     reply: Arc<Value>,
 ) -> Vec<Event> {
-    let mut scope = call_scope(&ended.inputs.plain(ended.run), ended.run, &ended.step.id, ended.item, CallKind::Probe);
+    let mut scope = call_scope(&ended.inputs.plain(ended.run), ended.run, &ended.step.id, ended.item, StepPart::Probe);
     scope.set("output", reply.clone());
     scope.set("status", Arc::new(Value::from(status)));
     scope.set("headers", headers);
@@ -144,7 +144,7 @@ fn judge(
             let mut events = vec![probed(ended, Some(false), reply)];
             let probed_attempt = own_attempt(ended);
             let (call, state) =
-                (ended.step.call(CallKind::Do), ended.run.call_state(&ended.step.id, ended.item, CallKind::Do));
+                (ended.step.call(StepPart::Do), ended.run.call_state(&ended.step.id, ended.item, StepPart::Do));
             let message = format!("`{}`: its probe says that nothing was done", ended.step.id);
             let failure = Failure::of_step(FailureKind::Unavailable, &ended.step.id, ended.item, message);
             let result = AttemptResult::NotSent(String::new());
@@ -162,7 +162,7 @@ fn judge(
 
 /// Schedules the probe again after a "no" that came while the attempt could still take effect.
 fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
-    let attempt = ended.run.call_state(&ended.step.id, ended.item, CallKind::Do)?;
+    let attempt = ended.run.call_state(&ended.step.id, ended.item, StepPart::Do)?;
     // An earlier version recorded no time; where it is missing, it is counted from now.
     let recorded = attempt.may_take_effect_until.or_else(|| ended.may_take_effect_until())?;
     let settled = recorded.max(ended.earlier_attempt_may_take_effect_until().unwrap_or(recorded));
@@ -184,7 +184,7 @@ fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallStat
 /// Ends a probe that cannot tell whether the attempt took effect: a person decides.
 fn inconclusive(ended: &EndedAttempt<'_>, why: &str) -> Vec<Event> {
     let probed_attempt = own_attempt(ended);
-    let state = ended.run.call_state(&ended.step.id, ended.item, CallKind::Do);
+    let state = ended.run.call_state(&ended.step.id, ended.item, StepPart::Do);
     let first = state.and_then(|state| state.why.clone()).unwrap_or_default();
     let message = format!("{first}; its probe could not say: {why}");
     let UnknownReply { status, response } = state.and_then(|state| state.unknown_reply.clone()).unwrap_or_default();
@@ -204,6 +204,6 @@ fn probed(ended: &EndedAttempt<'_>, done: Option<bool>, output: Arc<Value>) -> E
 
 /// The attempt that the probe is about.
 fn own_attempt<'a>(ended: &EndedAttempt<'a>) -> EndedAttempt<'a> {
-    let attempt = ended.run.call_state(&ended.step.id, ended.item, CallKind::Do).map_or(0, |state| state.attempt);
-    EndedAttempt { part: CallKind::Do, attempt, may_be_repeat: false, ..*ended }
+    let attempt = ended.run.call_state(&ended.step.id, ended.item, StepPart::Do).map_or(0, |state| state.attempt);
+    EndedAttempt { part: StepPart::Do, attempt, may_be_repeat: false, ..*ended }
 }

@@ -18,9 +18,9 @@ use super::recorded_input::check_recorded_input;
 use super::respond::ANSWER;
 use super::sensitive::reads_sealed;
 use super::{
-    Action, AnswerEvent, AttemptResult, CallKind, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions,
-    ConflictEvent, DecisionInputs, EndingEvent, Event, EventMismatch, FailureKind, LockEvent, OpenCheckpoint, Outcome,
-    Plan, Run, Skipped, StepEvent, StepFinished, StepKind, WaitEvent, decide, evolve,
+    Action, AnswerEvent, AttemptResult, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
+    DecisionInputs, EndingEvent, Event, EventMisfit, FailureKind, LockEvent, OpenCheckpoint, Outcome, Plan, Run,
+    Skipped, StepEvent, StepFinished, StepKind, StepPart, WaitEvent, decide, evolve,
 };
 use crate::expression::SharedJson;
 use crate::names::{RunId, Seq, StepId};
@@ -90,7 +90,7 @@ pub fn replay_with(
     events: &[(Timestamp, Event)],
     plan: &Plan,
     inputs: &DecisionInputs,
-) -> Result<Vec<Divergence>, EventMismatch> {
+) -> Result<Vec<Divergence>, EventMisfit> {
     let mut run: Option<Run> = None;
     let mut found = Vec::new();
     let mut by_hand = false;
@@ -154,10 +154,10 @@ struct DecisionCheck<'a> {
 impl DecisionCheck<'_> {
     fn check(&self, event: &Event) -> Vec<FoundDivergence> {
         let found = match event {
-            Event::StepStarted(started) if started.part == CallKind::Do && started.request.is_some() => {
+            Event::StepStarted(started) if started.part == StepPart::Do && started.request.is_some() => {
                 self.check_step(event, RunId(uuid::Uuid::nil()))
             }
-            Event::StepFinished(finished) if finished.part == CallKind::Do && finished.attempt == 0 => {
+            Event::StepFinished(finished) if finished.part == StepPart::Do && finished.attempt == 0 => {
                 match &finished.outcome {
                     Outcome::Failed { failure } if is_failure_of_plan(failure.kind) => {
                         self.check_step(event, RunId(uuid::Uuid::nil()))
@@ -165,7 +165,7 @@ impl DecisionCheck<'_> {
                     _ => None, // follows from a person's answer or the end of a child run, which the history gives
                 }
             }
-            Event::StepFinished(StepFinished { outcome: Outcome::Rehearsed { .. }, part: CallKind::Do, .. })
+            Event::StepFinished(StepFinished { outcome: Outcome::Rehearsed { .. }, part: StepPart::Do, .. })
             | Event::Step(StepEvent::Computed { .. })
             | Event::Step(StepEvent::Skipped {
                 reason: Skipped::Condition | Skipped::Needs | Skipped::NotNeeded,
@@ -177,7 +177,7 @@ impl DecisionCheck<'_> {
             | Event::Wait(WaitEvent::Began { .. })
             | Event::Lock(LockEvent::Queued { .. }) => self.check_step(event, RunId(uuid::Uuid::nil())),
             Event::Child(ChildEvent::Started { child, .. }) => self.check_step(event, *child),
-            Event::StepFinished(finished) if finished.part == CallKind::Do => self.check_end(event, finished),
+            Event::StepFinished(finished) if finished.part == StepPart::Do => self.check_end(event, finished),
             Event::Answer(AnswerEvent::Responded { .. }) if self.run.failure().is_none() => self.check_answer(event),
             Event::Ending(EndingEvent::Completed {}) => return self.steps_not_run(),
             _ => None,
@@ -197,7 +197,7 @@ impl DecisionCheck<'_> {
         let item = open.map_or(item, |open| Some(open.next));
         let is_whole_fan_out = item.is_none() && declared.for_each.is_some();
         let begin = match declared.kind {
-            StepKind::Call(_) if !is_whole_fan_out => Command::Begin { step, item, part: CallKind::Do },
+            StepKind::Call(_) if !is_whole_fan_out => Command::Begin { step, item, part: StepPart::Do },
             StepKind::Run(_) if !is_whole_fan_out => Command::BeginChild { step, item, child },
             _ => Command::Advance { step },
         };
@@ -272,7 +272,7 @@ impl DecisionCheck<'_> {
         };
         let (item, attempt) = (finished.item, finished.attempt);
         let command =
-            Command::Record { step, item, part: CallKind::Do, attempt, result, may_be_repeat: false, jitter: 0.5 };
+            Command::Record { step, item, part: StepPart::Do, attempt, result, may_be_repeat: false, jitter: 0.5 };
         let events = decide(self.run, self.plan, self.inputs, command, self.at).ok()?;
         let same = match events.first()? {
             Event::StepFinished(would) => {

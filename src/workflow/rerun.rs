@@ -24,8 +24,8 @@ use super::taken_inputs::taken_inputs;
 use super::undo::undo_groups;
 use super::undo_state::UndoStatus;
 use super::{
-    CallKind, CommandRefusal, ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Plan,
-    ResultTaken, Run, RunStatus, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
+    CommandRefusal, ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Plan, ResultTaken, Run,
+    RunStatus, SignalDelivery, Step, StepEvent, StepIndex, StepPart, Superseded, UnknownBefore, WaitEvent,
 };
 use crate::names::{RunId, StepId};
 
@@ -52,7 +52,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Comman
     };
     let undo_groups = undo_groups(taken.iter().flat_map(|(index, _)| done(&plan.steps[index.0].id)), undoes);
     // In the order in which their calls were done: a compensation undoes the last one first.
-    taken.sort_by_key(|(index, _)| done(&plan.steps[index.0].id).iter().map(|done| done.ended).max());
+    taken.sort_by_key(|(index, _)| done(&plan.steps[index.0].id).iter().map(|done| done.last_seq).max());
     let results = taken.into_iter().map(|(index, skipped)| {
         let step = plan.steps[index.0].id.clone();
         let fields = old.outputs.get(step.as_str()).map_or(Value::Null, |fields| fields.whole().clone());
@@ -147,7 +147,7 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         RunStatus::Abandoned => return not_applicable("legacy has answered its request"),
         status => return not_applicable(format!("the run is {}: pause or cancel it first", status.as_str())),
     }
-    let is_probe = |attempt: &InFlight| attempt.part == CallKind::Probe;
+    let is_probe = |attempt: &InFlight| attempt.part == StepPart::Probe;
     if let Some(attempt) = old.in_flight().iter().find(|attempt| is_probe(attempt)) {
         return not_applicable(format!(
             "the probe of `{}` asks whether it was done: wait for its answer",

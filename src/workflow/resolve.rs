@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::choices::{choices, is_offered, why_not};
 use super::step_events::{check_given_depth, check_given_form};
 use super::{
-    CallKind, Choice, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind,
-    Outcome, Plan, RetryScheduled, Run, Skipped, Step, StepEvent, StepFinished, StepKind, ending, fallback, respond,
+    Choice, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind, Outcome, Plan,
+    RetryScheduled, Run, Skipped, Step, StepEvent, StepFinished, StepKind, StepPart, ending, fallback, respond,
 };
 use crate::names::StepId;
 
@@ -85,13 +85,13 @@ pub(super) fn resolve(
             // Where no call had begun, the step is simply due again.
             if conflict.attempt > 0 {
                 // A probe that gave no answer is sent again; the step's own call is not.
-                let probe = part == CallKind::Probe;
-                let asked_about = run.call_state(step, *item, part.asked_about()).filter(|_| probe);
+                let probe = part == StepPart::Probe;
+                let asked_about = run.call_state(step, *item, part.decided_part()).filter(|_| probe);
                 let why = asked_about.and_then(|call| call.why.clone());
                 events.push(Event::RetryScheduled(RetryScheduled {
                     step: step.clone(),
                     item: *item,
-                    part: part.asked_about(),
+                    part: part.decided_part(),
                     attempt: conflict.attempt,
                     unknown: false,
                     why: why.unwrap_or_else(|| format!("{by} asked for another attempt")),
@@ -105,14 +105,14 @@ pub(super) fn resolve(
                 }));
             }
         }
-        (Choice::Skip, CallKind::Do | CallKind::Probe) => {
+        (Choice::Skip, StepPart::Do | StepPart::Probe) => {
             events.push(Event::Step(StepEvent::Skipped { step: step.clone(), item: *item, reason: Skipped::ByHand }));
         }
-        (Choice::Take { output }, CallKind::Do | CallKind::Probe) => {
+        (Choice::Take { output }, StepPart::Do | StepPart::Probe) => {
             events.push(finish_with(declared, *item, conflict.attempt, output, inputs)?);
         }
         // The `Resolved` event is enough.
-        (Choice::Skip | Choice::Take { .. }, CallKind::Undo) => {}
+        (Choice::Skip | Choice::Take { .. }, StepPart::Undo) => {}
         (Choice::Fallback, _) => {
             let has_ended = || {
                 CommandRefusal::NotApplicable(format!(
@@ -193,7 +193,7 @@ fn finish_with(
         // Only `StepFinished` can hold the output of a single item.
         kind if item.is_some() || (!has_items && matches!(kind, StepKind::Call(_) | StepKind::Run(_))) => {
             let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output: output.into() };
-            Event::StepFinished(StepFinished { step: step_id, item, part: CallKind::Do, attempt, outcome })
+            Event::StepFinished(StepFinished { step: step_id, item, part: StepPart::Do, attempt, outcome })
         }
         _ => Event::Step(StepEvent::Computed { step: step_id, output: output.into() }),
     })

@@ -12,8 +12,8 @@ use super::conflict::pauses;
 use super::sensitive::{AnswerPlace, persons_answer_with_sensitive_parts, with_sensitive_parts};
 use super::step_events::{check_given_depth, failure};
 use super::{
-    AnswerEvent, AnswerRecord, BytesMark, CallKind, CommandRefusal, Conflict, ConflictEvent, ConflictKind, Creates,
-    DecisionInputs, Event, Failure, FailureKind, Payload, Pinned, Plan, Run, StepIndex, wire,
+    AnswerEvent, AnswerRecord, BytesMark, CommandRefusal, Conflict, ConflictEvent, ConflictKind, Creates,
+    DecisionInputs, Event, Failure, FailureKind, Payload, Pinned, Plan, Run, StepIndex, StepPart, wire,
 };
 use crate::expression::{ReadPath, Scope};
 
@@ -58,7 +58,7 @@ fn no_answer(run: &Run, failure: Failure) -> Event {
         kind,
         step: ANSWER.into(),
         item: None,
-        part: CallKind::Do,
+        part: StepPart::Do,
         attempt: 0,
         message: failure.message,
         status: None,

@@ -22,8 +22,8 @@ use super::plan::Step;
 use super::rules::RiskSource;
 use super::step_events::{fail_before_call, failed, failure, finished};
 use super::{
-    Call, CallBody, CallKind, CheckpointEvent, CheckpointKind, ConflictKind, DecisionInputs, EffectClass, Event,
-    Failure, FailureKind, Mode, Outcome, Plan, ReviewItem, Risk, Run, StepKind, fallback, wire,
+    Call, CallBody, CheckpointEvent, CheckpointKind, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    FailureKind, Mode, Outcome, Plan, ReviewItem, Risk, Run, StepKind, StepPart, fallback, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
@@ -119,7 +119,7 @@ pub(super) fn before_first_attempt(
 /// people approved is not sent there: they are asked again.
 fn is_elsewhere(question: &RunQuestion, inputs: &DecisionInputs, step: &Step) -> bool {
     let shown = question.checkpoint.base_url.as_deref();
-    shown.zip(step.call(CallKind::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, inputs))
+    shown.zip(step.call(StepPart::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, inputs))
 }
 
 /// As [`before_first_attempt`], for runs that ask nobody (in shadow and dark): a step that needs an approval is
@@ -147,7 +147,7 @@ fn without_people(
     match (sent, declared) {
         // Its first attempt was sent, because with the input of that attempt it needed no approval: it cannot be
         // rehearsed any more.
-        (true, _) if run.call_state(&step.id, item, CallKind::Do).is_some() => {
+        (true, _) if run.call_state(&step.id, item, StepPart::Do).is_some() => {
             let mode = run.mode().as_str();
             let message = format!("with this input `{}` needs an approval, and a {mode} run asks nobody", step.id);
             let failure = Failure::of_step(FailureKind::NeedsPerson, &step.id, item, message);
@@ -307,7 +307,7 @@ impl RiskCheck<'_> {
         if let (Some(items), None) = (self.items(), self.item) {
             return Ok(items.len() as u64);
         }
-        let scope = call_scope(&self.inputs.plain(self.run), self.run, &self.step.id, self.item, CallKind::Do);
+        let scope = call_scope(&self.inputs.plain(self.run), self.run, &self.step.id, self.item, StepPart::Do);
         let body = body_of(self.run, call, self.step, self.item, &scope);
         let body = body.map_err(|(reads, error)| Box::new(failed(self.run, self.step, self.item, &reads, &error)))?;
         Ok(body_list(&body).map_or(1, |list| list.len() as u64))
@@ -374,10 +374,10 @@ impl RiskCheck<'_> {
                 _ => failed(run, step, item, &reads, &error),
             })
         };
-        let scope = call_scope(&inputs.plain(run), run, &step.id, item, CallKind::Do);
+        let scope = call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);
         match &step.kind {
             StepKind::Call(call) => {
-                let masked = call_scope(&inputs.masked(run), run, &step.id, item, CallKind::Do);
+                let masked = call_scope(&inputs.masked(run), run, &step.id, item, StepPart::Do);
                 let body = body_of(run, call, step, item, &scope).map_err(cannot_show)?;
                 let record = wire::call_record(call, inputs, run, &scope, &masked, Some(&body));
                 let record = record.map_err(cannot_show)?;

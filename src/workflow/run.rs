@@ -21,8 +21,8 @@ use super::tree_effects::LeftByChildren;
 use super::undo_state::Undoing;
 use super::work_count::count_work;
 use super::{
-    AnswerRecord, CallKind, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Pinned, RunStarted,
-    SensitiveSources, Superseded,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Pinned, RunStarted, SensitiveSources,
+    StepPart, Superseded,
 };
 use crate::expression::{StepFields, StepResults};
 use crate::names::{RunId, Seq, StepId};
@@ -39,7 +39,7 @@ pub struct Run {
     pub(super) outputs: Arc<StepResults>,
     /// Probes and undos that have begun and not ended.
     #[serde(with = "pairs")]
-    pub(super) side_calls: BTreeMap<(StepId, Option<u32>, CallKind), CallState>,
+    pub(super) side_calls: BTreeMap<(StepId, Option<u32>, StepPart), CallState>,
     /// Inputs of steps (items) that people gave in place of the plan's.
     #[serde(with = "pairs")]
     pub(super) inputs: BTreeMap<StepItem, Arc<Value>>,
@@ -85,7 +85,7 @@ pub struct Run {
     /// By step: what child runs left behind.
     pub(super) left_by_children: BTreeMap<StepId, LeftByChildren>,
     #[serde(with = "pairs")]
-    pub(super) intents: BTreeMap<(StepId, Option<u32>, CallKind), Arc<CallRecord>>,
+    pub(super) intents: BTreeMap<(StepId, Option<u32>, StepPart), Arc<CallRecord>>,
     /// Sensitive values that the run was handed.
     pub(super) sensitive: SensitiveSources,
     /// Collects the sensitive values that it knows, which only its plan tells.
@@ -264,7 +264,7 @@ impl Run {
             let StepState::Open(open) = state else { continue };
             let under_way = open.calls.iter().filter(|(_, call)| call.phase == Phase::InFlight);
             all.extend(
-                under_way.map(|(slot, call)| call.in_flight(step, open.items.as_ref().map(|_| *slot), CallKind::Do)),
+                under_way.map(|(slot, call)| call.in_flight(step, open.items.as_ref().map(|_| *slot), StepPart::Do)),
             );
         }
         let side_calls = self.side_calls.iter().filter(|(_, call)| call.phase == Phase::InFlight);
@@ -272,7 +272,7 @@ impl Run {
         all
     }
     /// The attempt of one call that is under way.
-    pub fn attempt(&self, step: &StepId, item: Option<u32>, part: CallKind) -> Option<InFlight> {
+    pub fn attempt(&self, step: &StepId, item: Option<u32>, part: StepPart) -> Option<InFlight> {
         let call = self.call_state(step, item, part).filter(|call| call.phase == Phase::InFlight)?;
         Some(call.in_flight(step, item, part))
     }
@@ -285,7 +285,7 @@ impl Run {
     }
     /// The calls that rehearsed steps would have sent, and those that private steps of a dark run did send, by step,
     /// item and part (an `undo` is a part of its own).
-    pub fn intents(&self) -> impl Iterator<Item = (&StepId, Option<u32>, CallKind, &CallRecord)> {
+    pub fn intents(&self) -> impl Iterator<Item = (&StepId, Option<u32>, StepPart, &CallRecord)> {
         self.intents.iter().map(|((step, item, part), record)| (step, *item, *part, &**record))
     }
     /// Whether a compensation has begun.
@@ -305,13 +305,13 @@ impl Run {
         self.interactions.queue_entry(step, item).filter(|entry| entry.taken).map(|entry| entry.name.as_str())
     }
     /// A call that has begun and not ended.
-    pub(super) fn call_state(&self, step: &StepId, item: Option<u32>, part: CallKind) -> Option<&CallState> {
+    pub(super) fn call_state(&self, step: &StepId, item: Option<u32>, part: StepPart) -> Option<&CallState> {
         match part {
-            CallKind::Do => {
+            StepPart::Do => {
                 let open = self.open_step(step).filter(|open| open.items.is_some() == item.is_some())?;
                 open.calls.get(&item.unwrap_or(0))
             }
-            CallKind::Probe | CallKind::Undo => self.side_calls.get(&(step.clone(), item, part)),
+            StepPart::Probe | StepPart::Undo => self.side_calls.get(&(step.clone(), item, part)),
         }
     }
     /// A step whose calls are under way.

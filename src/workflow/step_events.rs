@@ -11,8 +11,8 @@ use super::calls::{Phase, StepState};
 use super::conflict::{conflict, pauses};
 use super::decision_inputs::deeper_than;
 use super::{
-    BytesMark, CallBody, CallKind, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure,
-    FailureKind, Outcome, Run, Skipped, Step, StepEvent, StepFinished, StepKind,
+    BytesMark, CallBody, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind,
+    Outcome, Run, Skipped, Step, StepEvent, StepFinished, StepKind, StepPart,
 };
 use crate::expression::{ExpressionError, ReadPath, SharedJson};
 use crate::names::StepId;
@@ -27,7 +27,7 @@ pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
         && let Some(StepState::Replaced { failure, .. }) = run.steps.get(original)
     {
         let outcome = Outcome::NotDone { failure: (**failure).clone() };
-        let finished = StepFinished { step: original.clone(), item: None, part: CallKind::Do, attempt: 0, outcome };
+        let finished = StepFinished { step: original.clone(), item: None, part: StepPart::Do, attempt: 0, outcome };
         events.push(Event::StepFinished(finished));
     }
     events
@@ -58,7 +58,7 @@ pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPat
 
 /// Handles an error that is not the result of an attempt: the step fails, or a person decides.
 pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
-    let state = run.call_state(&step.id, item, CallKind::Do);
+    let state = run.call_state(&step.id, item, StepPart::Do);
     // Another attempt that was asked for cannot be made: none is under way that could end the step.
     let waits = state.is_some_and(|state| matches!(state.phase, Phase::Waiting(_)));
     let fails = state.is_some()
@@ -69,7 +69,7 @@ pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: Con
         let attempt = state.map_or(0, |state| state.attempt);
         return finished(step, item, attempt, Outcome::Failed { failure });
     }
-    let conflict = conflict(run, step, item, CallKind::Do, kind, &failure);
+    let conflict = conflict(run, step, item, StepPart::Do, kind, &failure);
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }
 
@@ -82,7 +82,7 @@ pub(super) fn fail_before_call(
     kind: ConflictKind,
     failure: Failure,
 ) -> Event {
-    match run.call_state(&step.id, item, CallKind::Do).is_some() {
+    match run.call_state(&step.id, item, StepPart::Do).is_some() {
         true => fail_or_pause(run, step, item, kind, failure),
         false => finished(step, item, 0, Outcome::Failed { failure }),
     }
@@ -118,7 +118,7 @@ pub(super) fn failure(
 }
 
 pub(super) fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Outcome) -> Event {
-    Event::StepFinished(StepFinished { step: step.id.clone(), item, part: CallKind::Do, attempt, outcome })
+    Event::StepFinished(StepFinished { step: step.id.clone(), item, part: StepPart::Do, attempt, outcome })
 }
 
 /// The failure of an output that does not fit the schema that the step declares; `None` where it fits. Bytes fit none:

@@ -182,12 +182,12 @@ impl<'a> Harness<'a> {
         panic!("the run does not come to rest");
     }
     fn reply(&mut self, step: &str, item: Option<u32>, result: AttemptResult) -> Result<usize, CommandRefusal> {
-        let attempt = self.run.attempt(&StepId::from(step), item, super::CallKind::Do).expect("under way").attempt;
+        let attempt = self.run.attempt(&StepId::from(step), item, super::StepPart::Do).expect("under way").attempt;
         let index = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
         self.command(Command::Record {
             step: super::StepIndex(index),
             item,
-            part: super::CallKind::Do,
+            part: super::StepPart::Do,
             attempt,
             result,
             may_be_repeat: false,
@@ -295,10 +295,10 @@ fn an_unknown_attempt_is_repeated_where_that_is_harmless_else_the_run_pauses() {
     harness.settle();
     harness.reply("price", None, ok(json!({"total": 7}))).unwrap();
     harness.settle();
-    let first = harness.run.attempt(&"reserve".into(), Some(0), super::CallKind::Do).unwrap();
+    let first = harness.run.attempt(&"reserve".into(), Some(0), super::StepPart::Do).unwrap();
     harness.reply("reserve", Some(0), AttemptResult::CutOff("x".into())).unwrap();
     harness.settle();
-    let second = harness.run.attempt(&"reserve".into(), Some(0), super::CallKind::Do).unwrap();
+    let second = harness.run.attempt(&"reserve".into(), Some(0), super::StepPart::Do).unwrap();
     assert_eq!((second.attempt, &second.key, &second.request), (2, &first.key, &first.request));
     assert!(second.key.is_some());
     harness.reply("reserve", Some(0), ok(json!({}))).unwrap();

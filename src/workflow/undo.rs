@@ -17,8 +17,8 @@ use super::may_begin::sends;
 use super::outcome::EndedAttempt;
 use super::step_events::failure;
 use super::{
-    AttemptResult, Call, CallKind, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event,
-    Failure, Outcome, Plan, Run, Step, StepFinished, StepStarted, missing,
+    AttemptResult, Call, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
+    Outcome, Plan, Run, Step, StepFinished, StepPart, StepStarted, missing,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::StepId;
@@ -43,13 +43,13 @@ fn overlapping<'a>(done: impl DoubleEndedIterator<Item = &'a DoneCall>) -> Vec<V
             continue;
         }
         match (latest, groups.last_mut()) {
-            (Some(began), Some(group)) if done.ended > began => {
+            (Some(began), Some(group)) if done.last_seq > began => {
                 group.push(done);
-                latest = Some(done.began.max(began));
+                latest = Some(done.first_seq.max(began));
             }
             _ => {
                 groups.push(vec![done]);
-                latest = Some(done.began);
+                latest = Some(done.first_seq);
             }
         }
     }
@@ -65,7 +65,7 @@ pub(super) fn undo_groups<'a>(
 ) -> BTreeMap<(&'a StepId, Option<u32>), u32> {
     let mut done: Vec<&DoneCall> = done.filter(|done| undoes(&done.step)).collect();
     // In the order of completion, as the run has them.
-    done.sort_by_key(|done| done.ended);
+    done.sort_by_key(|done| done.last_seq);
     let groups = overlapping(done.into_iter());
     let numbered = (0u32..).zip(groups.into_iter().rev());
     numbered.flat_map(|(number, group)| group.into_iter().map(move |done| ((&done.step, done.item), number))).collect()
@@ -85,7 +85,7 @@ pub(super) fn begin(
         Event::StepStarted(StepStarted {
             step: step.id.clone(),
             item,
-            part: CallKind::Undo,
+            part: StepPart::Undo,
             attempt,
             key,
             effect: undo.effect,
@@ -96,12 +96,12 @@ pub(super) fn begin(
         })
     };
     let finished = |outcome| {
-        Event::StepFinished(StepFinished { step: step.id.clone(), item, part: CallKind::Undo, attempt: 0, outcome })
+        Event::StepFinished(StepFinished { step: step.id.clone(), item, part: StepPart::Undo, attempt: 0, outcome })
     };
     // The request of the undo cannot be built.
     let cannot_build = |reads: &[ReadPath], error: &ExpressionError| {
         let mut failure = failure(run, Some(&step.id), item, reads, error);
-        let unknown = run.call_state(&step.id, item, CallKind::Undo).is_some_and(CallState::unknown_effect);
+        let unknown = run.call_state(&step.id, item, StepPart::Undo).is_some_and(CallState::unknown_effect);
         let what = match unknown {
             true => undo_unknown(step),
             false => format!("what `{}` did cannot be undone", step.id),
@@ -113,13 +113,13 @@ pub(super) fn begin(
         }
     };
     let missing = missing::of_call(undo, inputs).filter(|_| !done.rehearsed);
-    match run.call_state(&step.id, item, CallKind::Undo) {
+    match run.call_state(&step.id, item, StepPart::Undo) {
         Some(state) if !matches!(state.phase, Phase::InFlight | Phase::AwaitsDecision) && missing.is_some() => {}
         Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
-            if let Some(pause) = address::pause_unrepeatable(run, step, item, CallKind::Undo, inputs, (undo, state)) {
+            if let Some(pause) = address::pause_unrepeatable(run, step, item, StepPart::Undo, inputs, (undo, state)) {
                 return Ok(vec![pause]);
             }
-            let request = match address::next(run, inputs, step, item, CallKind::Undo, (undo, state)) {
+            let request = match address::next(run, inputs, step, item, StepPart::Undo, (undo, state)) {
                 Ok(NextAttempt::Same) => None,
                 Ok(NextAttempt::Rebased(request)) => Some(request),
                 Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
@@ -131,9 +131,9 @@ pub(super) fn begin(
         None => {}
     }
     if let Some(missing) = missing {
-        return Ok(vec![missing::pause(run, step, item, CallKind::Undo, &missing)]);
+        return Ok(vec![missing::pause(run, step, item, StepPart::Undo, &missing)]);
     }
-    let request = match first_request(run, inputs, undo, step, item, CallKind::Undo) {
+    let request = match first_request(run, inputs, undo, step, item, StepPart::Undo) {
         Ok(request) => Arc::new(request),
         Err((reads, error)) => return Ok(vec![cannot_build(&reads, &error)]),
     };
@@ -141,7 +141,7 @@ pub(super) fn begin(
         true => {
             let origin = done.origin.unwrap_or(run.id());
             let key = (undo.effect != EffectClass::Read)
-                .then(|| idempotency_key(inputs, origin, &step.id, item, CallKind::Undo, 0));
+                .then(|| idempotency_key(inputs, origin, &step.id, item, StepPart::Undo, 0));
             started(1, key, Some(request))
         }
         false => finished(Outcome::Rehearsed { intent: request, output: None, note: None }),
@@ -204,8 +204,8 @@ fn pause_over_failure(
     failure: &Failure,
     response: Option<Arc<serde_json::Value>>,
 ) -> Event {
-    let mut conflict = conflict(run, step, item, CallKind::Undo, kind, failure);
+    let mut conflict = conflict(run, step, item, StepPart::Undo, kind, failure);
     conflict.response = response;
-    conflict.expected = step.call(CallKind::Undo).map(|call| format!("a status among {}", call.accept));
+    conflict.expected = step.call(StepPart::Undo).map(|call| format!("a status among {}", call.accept));
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use step::StepView;
 
 use super::{
-    CallKind, Conflict, Event, EventMismatch, Mode, OpenCheckpoint, Outcome, Run, RunStatus, StepStatus, UndoStatus,
+    Conflict, Event, EventMisfit, Mode, OpenCheckpoint, Outcome, Run, RunStatus, StepPart, StepStatus, UndoStatus,
     evolve,
 };
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
@@ -72,7 +72,7 @@ pub struct UndoneView {
 ///
 /// # Errors
 /// There are no events, or one does not fit.
-pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<RunView, EventMismatch> {
+pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<RunView, EventMisfit> {
     view_and_run(events).map(|(view, _)| view)
 }
 
@@ -82,7 +82,7 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
 /// As [`view`].
 pub fn view_and_run<'a>(
     events: impl IntoIterator<Item = (Timestamp, &'a Event)>,
-) -> Result<(RunView, Run), EventMismatch> {
+) -> Result<(RunView, Run), EventMisfit> {
     let mut run: Option<Run> = None;
     let mut steps = Steps::default();
     let mut updated = None;
@@ -93,7 +93,7 @@ pub fn view_and_run<'a>(
         updated = Some(at);
     }
     let (Some(run), Some(updated)) = (run, updated) else {
-        return Err(EventMismatch { seq: Seq(0), kind: "none", why: "there are no events".into() });
+        return Err(EventMisfit { seq: Seq(0), kind: "none", why: "there are no events".into() });
     };
     let started = run.started();
     settled::correct_statuses(&mut steps.list, &run);
@@ -142,25 +142,25 @@ impl Steps {
             Event::StepStarted(started) => {
                 let step = self.step(&started.step, at);
                 match started.part {
-                    CallKind::Do => {
+                    StepPart::Do => {
                         step.status = StepStatus::Running;
                         step.attempts += 1;
                     }
-                    CallKind::Probe => step.status = StepStatus::Unknown,
-                    CallKind::Undo => step.status = StepStatus::Undoing,
+                    StepPart::Probe => step.status = StepStatus::Unknown,
+                    StepPart::Undo => step.status = StepStatus::Undoing,
                 }
             }
             Event::RetryScheduled(retry) => {
                 let step = self.step(&retry.step, at);
                 step.status = match retry.part {
-                    CallKind::Do if retry.probe => StepStatus::Unknown,
-                    CallKind::Do => StepStatus::Retrying,
-                    CallKind::Probe => StepStatus::Unknown,
-                    CallKind::Undo => StepStatus::Undoing,
+                    StepPart::Do if retry.probe => StepStatus::Unknown,
+                    StepPart::Do => StepStatus::Retrying,
+                    StepPart::Probe => StepStatus::Unknown,
+                    StepPart::Undo => StepStatus::Undoing,
                 };
                 step.note = Some(retry.why.clone());
             }
-            Event::StepFinished(finished) if finished.part == CallKind::Undo => {
+            Event::StepFinished(finished) if finished.part == StepPart::Undo => {
                 let step = self.step(&finished.step, at);
                 (step.status, step.note) = match &finished.outcome {
                     Outcome::Done { .. } | Outcome::Rehearsed { .. } => (StepStatus::Undone, None),
@@ -182,7 +182,7 @@ impl Steps {
                         (StepStatus::Unknown, failure.status, Some(failure.message.clone()))
                     }
                 };
-                if finished.part != CallKind::Do {
+                if finished.part != StepPart::Do {
                     step.note = note.or(step.note.take());
                     return;
                 }

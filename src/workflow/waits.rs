@@ -11,7 +11,7 @@ use super::calls::{CallState, Phase, StepItem, StepState};
 use super::due::due;
 use super::span::{ago, ahead};
 use super::{
-    Action, CallKind, Conditions, ConflictKind, ControlEvent, DecisionInputs, Event, Plan, Run, ShownTexts, StepKind,
+    Action, Conditions, ConflictKind, ControlEvent, DecisionInputs, Event, Plan, Run, ShownTexts, StepKind, StepPart,
 };
 use crate::names::{CheckpointId, RunId, ServiceName, StepId};
 
@@ -254,7 +254,7 @@ impl Reasons<'_> {
             let StepState::Open(open) = state else { continue };
             for (slot, call) in &open.calls {
                 let item = open.items.as_ref().map(|_| *slot);
-                self.call(step, item, CallKind::Do, call);
+                self.call(step, item, StepPart::Do, call);
             }
         }
         for ((step, item, part), call) in &run.side_calls {
@@ -262,11 +262,11 @@ impl Reasons<'_> {
         }
     }
 
-    fn call(&mut self, step: &StepId, item: Option<u32>, part: CallKind, call: &CallState) {
+    fn call(&mut self, step: &StepId, item: Option<u32>, part: StepPart, call: &CallState) {
         let prefix = match part {
-            CallKind::Do => "",
-            CallKind::Probe => "the probe of ",
-            CallKind::Undo => "the undo of ",
+            StepPart::Do => "",
+            StepPart::Probe => "the probe of ",
+            StepPart::Undo => "the undo of ",
         };
         let (about, at) = (Some((step, item)), self.since.at(step, item));
         match call.phase {
@@ -288,7 +288,7 @@ impl Reasons<'_> {
                 let open_breaker =
                     service.filter(|service| why.contains(&format!("the breaker of `{service}` is open")));
                 let cause = open_breaker.map_or(Cause::Retry, |service| Cause::Breaker(service.clone()));
-                let tried = if part == CallKind::Probe { "is asked" } else { "is tried" };
+                let tried = if part == StepPart::Probe { "is asked" } else { "is tried" };
                 let what = format!("{prefix}`{step}` {tried} again: {why}");
                 self.attempt(cause, about, next, what, "that time, or retry it now");
             }

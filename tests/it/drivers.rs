@@ -55,7 +55,7 @@ async fn calls(rig: &InProcessEngine, workflow: &WorkflowName) -> (Vec<CallPosit
     let workflow_run = rig.prepare(workflow).await;
     let before = rig.arrived();
     workflow_run.send_and_wait().await;
-    let run = workflow_run.wait_until_at_rest().await.expect("a run");
+    let run = workflow_run.wait_until_ended_or_paused().await.expect("a run");
     assert_eq!(run.status, RunStatus::Completed, "{workflow} is clean: {:?}", run.note);
     assert_eq!(workflow_run.violations(0).await, Vec::<String>::new());
     let after = rig.arrived();
@@ -77,13 +77,13 @@ fn is_repeatable(operation: &str) -> bool {
     matches!(operation, "release" | "budget-back" | "book-back")
 }
 
-/// Waits until a run is at rest and returns its state; records a violation where that is no end.
+/// Waits until a run has ended or is paused, and returns it; records a violation where it is not the end.
 async fn wait_for_end(
     workflow_run: &WorkflowRun<'_>,
     clean: &BTreeMap<String, u64>,
     wrong: &mut Vec<String>,
 ) -> &'static str {
-    let Some(run) = workflow_run.wait_until_at_rest().await else {
+    let Some(run) = workflow_run.wait_until_ended_or_paused().await else {
         if !workflow_run.effects().is_empty() {
             wrong.push(format!("I1: no run is kept, and this was done: {:?}", workflow_run.effects()));
         }
@@ -114,7 +114,8 @@ async fn try_each_choice(
         let workflow_run = rig.prepare(workflow).await;
         inject_fault(rig, position, fault, 1);
         workflow_run.send_and_wait().await;
-        let Some(run) = workflow_run.wait_until_at_rest().await.filter(|run| run.status == RunStatus::Paused) else {
+        let Some(run) = workflow_run.wait_until_ended_or_paused().await.filter(|run| run.status == RunStatus::Paused)
+        else {
             return tried;
         };
         let conflict = workflow_run.state_of(run.run_id).await.conflict().cloned().expect("a conflict");
@@ -139,7 +140,7 @@ async fn try_each_choice(
             wrong.push(format!("{choice} is offered and refused: {why}"));
             continue;
         }
-        let mut end = workflow_run.wait_until_at_rest().await.expect("the run");
+        let mut end = workflow_run.wait_until_ended_or_paused().await.expect("the run");
         if end.status == RunStatus::Paused && matches!(choice.as_str(), "retry_with" | "take" | "skip") {
             // The chosen output, or the skipped step, left a later step or the answer without a value: there is another
             // conflict, which can be resolved.
@@ -147,7 +148,7 @@ async fn try_each_choice(
             let (step, item, choice) = (next.step, next.item, Choice::Cancel { compensate: true });
             let cancel = ControlCommand::Resolve { step, item, choice, reason: None };
             workflow_run.engine().give_command(run.run_id, cancel, "ann".into()).await.expect("it is offered");
-            end = workflow_run.wait_until_at_rest().await.expect("the run");
+            end = workflow_run.wait_until_ended_or_paused().await.expect("the run");
         }
         if !end.status.is_final() {
             wrong.push(format!("after {choice} it is {}: {:?}", end.status.as_str(), end.note));

@@ -45,9 +45,9 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
         assert!(begun.status.is_success(), "{}", begun.json());
     }
     let waits = "SELECT count(*) FROM pointsman.runs WHERE NOT ended AND owner IS NULL AND turn IS NOT NULL";
-    until("the runs to rest", || async {
-        let resting = block_in_place(|| cluster.query(waits)).expect("it answers");
-        (resting.trim() == WAITING.to_string()).then_some(())
+    until("the runs to be suspended", || async {
+        let suspended = block_in_place(|| cluster.query(waits)).expect("it answers");
+        (suspended.trim() == WAITING.to_string()).then_some(())
     })
     .await;
     // The work of starting the runs is over after the second poll from here.

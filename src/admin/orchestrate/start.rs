@@ -63,7 +63,7 @@ pub(in crate::admin) async fn start(
         Some(slot) => {
             let started = engine.start(start).await.map_err(ApiError::not_started)?;
             // `Last-Event-ID` counts only if an earlier request started the run: of a new run the client has no event.
-            let after = if started.fresh { Seq(0) } else { last_event };
+            let after = if started.is_new { Seq(0) } else { last_event };
             let response = follow(&admin, started.run, after, slot).await;
             (started, response)
         }
@@ -86,7 +86,7 @@ pub(in crate::admin) async fn start(
     if let Ok(location) = HeaderValue::from_str(&format!("{}/{}", RUN_PATH, started.run)) {
         headers.insert(header::LOCATION, location);
     }
-    if !started.fresh {
+    if !started.is_new {
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     if let Some(applied) = wait.applied.filter(|_| !streamed).and_then(|text| HeaderValue::from_str(&text).ok()) {
@@ -101,8 +101,9 @@ async fn run_response(state: &ApiState, run: RunId, events: Option<Vec<StoredEve
         Some(events) => RunForDisplay::of_events(state, run, events).await?,
         None => RunForDisplay::load(state, run).await?,
     };
-    let rests = loaded.view.status.has_ended_or_awaits_input() || !loaded.waiting_descendants.is_empty();
-    let status = if rests { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let ended_or_awaits_input =
+        loaded.view.status.has_ended_or_awaits_input() || !loaded.waiting_descendants.is_empty();
+    let status = if ended_or_awaits_input { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(envelope(state, &loaded, Delivery::Sync))).into_response())
 }
 

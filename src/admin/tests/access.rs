@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::test_api::{TestApi, get, post};
-use crate::config::Token;
+use crate::config::{Token, TokenScope};
 use crate::secret::Secret;
 
 const AS: HeaderName = HeaderName::from_static("x-pointsman-as");
@@ -98,14 +98,17 @@ async fn a_name_on_loopback_is_recorded_as_unverified() {
     assert_eq!(api.call(request).await.status, StatusCode::BAD_REQUEST);
 }
 
-fn token(name: &str, secret: &str, may: &[&str]) -> Token {
-    Token { name: name.into(), secret: Secret::new(secret), scopes: may.iter().map(|may| (*may).to_owned()).collect() }
+fn token(name: &str, secret: &str, may: &[TokenScope]) -> Token {
+    Token { name: name.into(), secret: Secret::new(secret), scopes: may.to_vec() }
 }
 
 async fn api_with_tokens() -> TestApi {
     let mut api = TestApi::new().await;
     api.listen = "192.0.2.1:8081".parse().unwrap();
-    api.tokens = vec![token("ops", "s3cret-ops", &["read", "flip"]), token("grafana", "s3cret-read", &["read"])];
+    api.tokens = vec![
+        token("ops", "s3cret-ops", &[TokenScope::Read, TokenScope::Flip]),
+        token("grafana", "s3cret-read", &[TokenScope::Read]),
+    ];
     api
 }
 
@@ -188,14 +191,14 @@ pub const DECIDER: &str = "Bearer decider-0123456789abcdef";
 
 /// The configuration of these three tokens.
 pub fn tokens() -> Vec<Token> {
-    let token = |name: &str, bearer: &str, may: &[&str]| Token {
+    let token = |name: &str, bearer: &str, may: &[TokenScope]| Token {
         name: name.into(),
         secret: Secret::new(bearer.trim_start_matches("Bearer ").to_owned()),
-        scopes: may.iter().map(ToString::to_string).collect(),
+        scopes: may.to_vec(),
     };
     vec![
-        token("runner", RUNNER, &["read", "run"]),
-        token("reader", READER, &["read"]),
-        token("decider", DECIDER, &["decide"]),
+        token("runner", RUNNER, &[TokenScope::Read, TokenScope::Run]),
+        token("reader", READER, &[TokenScope::Read]),
+        token("decider", DECIDER, &[TokenScope::Decide]),
     ]
 }

@@ -21,9 +21,9 @@ pub struct FakeEngine {
     pub refuse: Mutex<Option<CommandError>>,
 }
 
-pub fn started(run: RunId, fresh: bool) -> Started {
+pub fn started(run: RunId, is_new: bool) -> Started {
     let summary = Box::new(crate::store::tests::summary(run, 1));
-    Started { run, job: JobId(run.0), plan: "plan_1".into(), fresh, summary }
+    Started { run, job: JobId(run.0), plan: "plan_1".into(), is_new, summary }
 }
 
 impl FakeEngine {
@@ -67,7 +67,7 @@ impl EngineControl for FakeEngine {
         }
         .boxed()
     }
-    fn wait_until_at_rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
+    fn wait_until_ended_or_awaits_input(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
         async move {
             let summary = self.store.run(run).await.ok().flatten()?;
             if !summary.status.is_final() {

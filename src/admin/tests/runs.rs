@@ -54,7 +54,7 @@ fn call(step: &str) -> Event {
     Event::StepStarted(StepStarted {
         step: step.into(),
         item: None,
-        part: crate::workflow::CallKind::Do,
+        part: crate::workflow::StepPart::Do,
         attempt: 1,
         key: Some("k".into()),
         effect: EffectClass::Shared,
@@ -75,7 +75,7 @@ fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
     Event::StepFinished(StepFinished {
         step: step.into(),
         item,
-        part: crate::workflow::CallKind::Do,
+        part: crate::workflow::StepPart::Do,
         attempt: 1,
         outcome,
     })

@@ -117,8 +117,8 @@ async fn a_start_can_respond_with_a_stream() {
     assert_eq!((answer.status, events(&answer.text).len()), (StatusCode::OK, 7));
 
     // A repeat with the same idempotency key.
-    let after = |fresh: bool, last: &'static str| {
-        *api.engine.start.lock().unwrap() = Some(Ok(super::fake_engine::started(run_id(1), fresh)));
+    let after = |is_new: bool, last: &'static str| {
+        *api.engine.start.lock().unwrap() = Some(Ok(super::fake_engine::started(run_id(1), is_new)));
         let mut again = post("/api/v2/orchestrate/run", &request);
         again.headers_mut().insert("last-event-id", last.parse().unwrap());
         api.call(again)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::names::{PlanId, RouteId, WorkflowName};
-use crate::workflow::{CallKind, CheckpointKind, ConflictKind, FailureKind, Mode, OnTimeout, Risk, RunStatus};
+use crate::workflow::{CheckpointKind, ConflictKind, FailureKind, Mode, OnTimeout, Risk, RunStatus, StepPart};
 
 /// A run, in an envelope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -250,7 +250,7 @@ pub struct OpenConflict {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// Which call of the step: the step itself, its probe or its undo.
-    pub part: CallKind,
+    pub part: StepPart,
     /// The attempt concerned; 0 if there was none.
     pub attempt: u32,
     /// What happened.

@@ -29,12 +29,13 @@ pub struct ReloadResponse {
     pub generation: u64,
     /// The flips that the files made.
     pub flips: Vec<FlipRow>,
-    /// The routes whose effective state changed by this reading without a flip: a gate that held them is open now, or
-    /// something holds them.
+    /// The routes whose effective state changed by this reading without a flip: what the gate allows them, or for how
+    /// long they are held below `live`, has changed.
     #[serde(default)]
     pub moved: Vec<MovedRoute>,
     /// The routes that do not have the state that is requested for them.
-    pub held: Vec<HeldRoute>,
+    #[serde(rename = "held")]
+    pub limited: Vec<LimitedRoute>,
     /// The routes whose workflow, rules, `match` or services were changed while they, or a cohort of them, were in
     /// `live` or above, by these files or by earlier ones. They stay there, and no evidence supports the change.
     #[serde(default)]
@@ -67,7 +68,7 @@ pub struct ChangedRoute {
 
 /// A route that does not have the state that is requested for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct HeldRoute {
+pub struct LimitedRoute {
     /// The route.
     pub route: RouteId,
     /// The state in the file.

@@ -26,18 +26,18 @@ impl Caller {
 /// Whether the engine takes a request.
 fn engine_takes(affinity: &StoreAffinity, keys: RetryKeys, digest: &[u8; 32]) -> bool {
     let none = EarlierKeys::none();
-    if affinity.take_request_for_engine(keys.scoped, digest, &none) != KeyTakeResult::Fresh {
+    if affinity.take_request_for_engine(keys.scoped, digest, &none) != KeyTakeResult::First {
         return false;
     }
     if let Some(key) = keys.unverified_retry {
         let took = affinity.take_for_unverified_retries(&key, key.of_verified_request(digest, &keys.scoped));
-        assert_eq!(took, KeyTakeResult::Fresh, "nobody else has the key of a verified caller's request");
+        assert_eq!(took, KeyTakeResult::First, "nobody else has the key of a verified caller's request");
     }
     let verified_callers = keys.looked_up_verified_callers();
     let take = |key: &RetryKey| {
         affinity.take_for_engine_under_any_credential(key, verified_callers.as_ref(), digest, none.files_version)
     };
-    keys.any_caller.is_none_or(|key| take(&key) == KeyTakeResult::Fresh)
+    keys.any_caller.is_none_or(|key| take(&key) == KeyTakeResult::First)
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
     ]) {
         let take = || now(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)));
         assert_eq!(take(), LegacyTake::FIRST, "{first:?}");
-        assert_eq!(take(), LegacyTake::Taken { noted: true, again: true }, "{first:?}");
+        assert_eq!(take(), LegacyTake::Taken { noted: true, is_repeat: true }, "{first:?}");
         assert_eq!(engine_takes(&affinity, second.keys(n), &digest), engine_may_take, "{first:?}, then {second:?}");
     }
     // Of two callers' first tries with one key, none is a retry of the other.
@@ -76,7 +76,7 @@ async fn verified_callers_reserve_nothing_against_each_other_after_files_that_co
         let none = EarlierKeys { files_version: 1, ..EarlierKeys::none() };
         assert_eq!(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)).await, LegacyTake::FIRST);
         let took = affinity.take_request_for_engine(OtherVerified.keys(n).scoped, &digest, &earlier);
-        assert_eq!(took == KeyTakeResult::Fresh, engine_may_take, "{first:?}: {took:?}");
+        assert_eq!(took == KeyTakeResult::First, engine_may_take, "{first:?}: {took:?}");
     }
 }
 

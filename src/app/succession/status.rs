@@ -9,10 +9,11 @@ use super::message::Party;
 
 /// The successions of one process.
 #[derive(Default)]
-pub(in crate::app) struct SuccessionStatus(Mutex<State>);
+pub(in crate::app) struct SuccessionStatus(Mutex<Sentences>);
 
+/// What `status` says about them.
 #[derive(Default)]
-struct State {
+struct Sentences {
     succeeded: Option<String>,
     hands_over: Option<String>,
 }
@@ -22,14 +23,14 @@ struct State {
 pub(in crate::app) enum HandOverEnd {
     /// The successor has started.
     Done,
-    /// The successor was lost before this process began to let go of the store.
+    /// The successor was lost before this process began to release the store.
     GoesOn,
     /// The successor was lost later: this process starts again.
     StartsAgain,
 }
 
 impl SuccessionStatus {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, Sentences> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::common::{elapsed, path, status_tone};
 use crate::admin::types::{
-    CallKind, EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, RunStatus, StepRow,
+    EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, RunStatus, StepPart, StepRow,
     UndoRow, UndoState,
 };
 use crate::cli::client::{CallError, Client};
@@ -186,12 +186,12 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
         out.push_str(&format!("  sent      {} {}{}\n", request.method, without_ciphertext(&request.url), short(&body)));
     }
     if let Some(key) = idempotency_key {
-        out.push_str(&format!("  under     Idempotency-Key: {}\n", escape_control(key)));
+        out.push_str(&format!("  key       Idempotency-Key: {}\n", escape_control(key)));
     }
     if status.is_some() || !response.is_null() {
         let status = status.map_or(String::new(), |status| format!("{status} "));
         let response = if response.is_null() { String::new() } else { response.to_string() };
-        out.push_str(&format!("  came back {status}{}\n", short(&response)));
+        out.push_str(&format!("  received  {status}{}\n", short(&response)));
     }
     let item = item.map_or(String::new(), |item| format!(" --item {item}"));
     for choice in choices {
@@ -200,7 +200,7 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
             "take" => " --output JSON",
             // An earlier version recorded `cancel` for a run that is being undone, where only a cancel without undo is
             // possible; this version records `cancel_without_undo`.
-            "cancel" if *part == CallKind::Undo => " --no-undo",
+            "cancel" if *part == StepPart::Undo => " --no-undo",
             _ => "",
         };
         let choice = escape_control(&choice.replace('_', "-"));

@@ -38,7 +38,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     // from the run of an earlier try.
     let snapshot = decided_by.clone().unwrap_or_else(|| core.files.snapshot.load_full());
     let run = RunId(core.process.new_id());
-    let request = match with_twin(&core, request, deadline).await {
+    let request = match find_twin(&core, request, deadline).await {
         Ok(request) => request,
         Err(reply) => return *reply,
     };
@@ -145,7 +145,7 @@ fn may_not_begin(
 
 /// Looks up the run that is the instance's twin, for a follow-up that legacy answered. The proxy, which must not wait
 /// for the store, knew only that there may be a twin.
-async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
+async fn find_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
     let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none()) else {
         return Ok(request);
     };
@@ -250,15 +250,15 @@ async fn register(
     let may_be_stored = claim.of_request.is_some_and(|key| core.ports.affinity.engine_may_have_taken(&key));
     let took = core.ports.affinity.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
-        KeyTakeResult::Fresh => {
+        KeyTakeResult::First => {
             registration.reserve(core.ports.affinity.clone(), claim.key);
             if let (Some(unverified_retry), Some(of_request)) = (&keys.unverified_retry, claim.of_request)
-                && core.ports.affinity.take_for_unverified_retries(unverified_retry, of_request) == KeyTakeResult::Fresh
+                && core.ports.affinity.take_for_unverified_retries(unverified_retry, of_request) == KeyTakeResult::First
             {
                 registration.reserve(core.ports.affinity.clone(), of_request);
             }
         }
-        KeyTakeResult::Again => {}
+        KeyTakeResult::Repeat => {}
         KeyTakeResult::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(may_fall_back))),
         KeyTakeResult::UnderOtherFiles => return Err(held_under_other_files()),
         KeyTakeResult::Unknown => return Err(Box::new(first_try_unknown())),
@@ -294,7 +294,7 @@ async fn register(
             Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }
         // An earlier try of this caller has the key, and has claimed the request for any credential too.
-        Ok(Ok(_)) if took == KeyTakeResult::Again => Ok(registration),
+        Ok(Ok(_)) if took == KeyTakeResult::Repeat => Ok(registration),
         // The proxy looked for these keys too, but before the body had arrived.
         Ok(Ok(
             (_, Some(StoredFirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(StoredFirstTry { arm: Arm::Legacy, .. })),
@@ -341,8 +341,8 @@ async fn take_under_any_credential(
     let (affinity, of_request) = (&core.ports.affinity, key.of_request(&claim.request));
     let verified_callers = verified_callers.as_ref();
     match affinity.take_for_engine_under_any_credential(&key, verified_callers, &claim.request, files_version) {
-        KeyTakeResult::Fresh => registration.reserve(affinity.clone(), of_request),
-        KeyTakeResult::Again => return Err(held_under_another_credential()),
+        KeyTakeResult::First => registration.reserve(affinity.clone(), of_request),
+        KeyTakeResult::Repeat => return Err(held_under_another_credential()),
         KeyTakeResult::OtherArmHasIt => {
             registration.give_to_legacy(affinity);
             return Err(Box::new(replies::taken_by_legacy(may_fall_back)));

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::engine::api::prepared::{PreparedRun, Waiter};
-use crate::engine::api::start::{self, Origin};
+use crate::engine::api::start::{self, StartContext};
 use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, SpawnPolicy, StartAnswer};
@@ -209,7 +209,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         sensitive_paths.extend(reads.sensitive.iter().filter(|path| !spec.sensitive_paths.contains(path)).cloned());
         decode::legacy_of_child(legacy, &reads.paths, core.bytes_mark())
     });
-    let origin = Origin {
+    let context = StartContext {
         mode: parent.mode,
         by: parent.by.clone(),
         job: None,
@@ -222,7 +222,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         bytes_mark: core.bytes_mark(),
         sensitive_paths,
     };
-    let started = start::first_event(&plan, spec.child, &spec.input, origin, core.process.clock.now());
+    let started = start::first_event(&plan, spec.child, &spec.input, context, core.process.clock.now());
     PreparedRun::new(plan, started, snapshot).map_err(|misfit| failed(misfit.to_string()))
 }
 

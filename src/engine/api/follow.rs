@@ -1,4 +1,4 @@
-//! Waits until a run rests or has new events.
+//! Waits until a run has ended, awaits input (waits for a person or a signal), or has new events.
 //!
 //! Always true: only durable events are reported. The store is not read while nothing happens, unless another process
 //! may execute the run: then it is polled for as long as somebody waits. A run whose descendant waits for a person or a
@@ -42,10 +42,10 @@ impl Subscription {
         let updates = core.schedule.subscriptions.subscribe(run, woken_by);
         Self { core: core.clone(), run, woken_by, updates }
     }
-    /// Subscribes to a run that has not begun, until it rests; its events are collected.
+    /// Subscribes to a run that has not begun, until it has ended or awaits input; its events are collected.
     pub fn to_new(core: &Arc<Core>, run: RunId) -> Self {
         let updates = core.schedule.subscriptions.subscribe_from_the_first(run);
-        Self { core: core.clone(), run, woken_by: WokenBy::Rest, updates }
+        Self { core: core.clone(), run, woken_by: WokenBy::EndedOrAwaitsInput, updates }
     }
 }
 
@@ -91,19 +91,19 @@ enum WokenUp {
     TimedOut,
 }
 
-/// Waits until the run rests or a descendant waits for a person or a signal, at most `within`; returns the run as it is
-/// then.
-pub(in crate::engine) async fn wait_until_at_rest(
+/// Waits until the run has ended, or it or a descendant waits for a person or a signal, at most `within`; returns the
+/// run as it is then.
+pub(in crate::engine) async fn wait_until_ended_or_awaits_input(
     core: &Arc<Core>,
     run: RunId,
     within: Duration,
 ) -> Option<RunSummary> {
-    wait_for_rest(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
+    wait_for_end_or_input(&mut Subscription::to(core, run, WokenBy::EndedOrAwaitsInput), WokenUp::Poll, within).await
 }
 
-/// As [`wait_until_at_rest`], for a run that was subscribed to before it began: no update was missed, so the store need
-/// not be read. Returns all events of the run; `None` if they were not all collected.
-pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
+/// As [`wait_until_ended_or_awaits_input`], for a run that was subscribed to before it began: no update was missed, so
+/// the store need not be read. Returns all events of the run; `None` if they were not all collected.
+pub(in crate::engine) async fn wait_until_new_run_ended_or_awaits_input(
     mut subscription: Subscription,
     within: Duration,
 ) -> Option<Vec<StoredEvent>> {
@@ -113,11 +113,16 @@ pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
     } else {
         next_wake_up(&mut subscription, until).await
     };
-    let run = wait_for_rest(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
+    let run =
+        wait_for_end_or_input(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
     subscription.core.schedule.subscriptions.events(subscription.run, run.seq)
 }
 
-async fn wait_for_rest(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {
+async fn wait_for_end_or_input(
+    subscription: &mut Subscription,
+    mut woken_up: WokenUp,
+    within: Duration,
+) -> Option<RunSummary> {
     let until = Instant::now() + within;
     let (core, run) = (subscription.core.clone(), subscription.run);
     let (mut last, mut wait_count_seen) = (None, 0);
@@ -128,7 +133,7 @@ async fn wait_for_rest(subscription: &mut Subscription, mut woken_up: WokenUp, w
         let is_current = woken_up == WokenUp::Update && !seen.ended;
         match seen.summary().filter(|_| is_current) {
             Some(summary) => last = Some(summary.clone()),
-            // Another append is in flight, so the run does not rest.
+            // Another append is in flight, so the run has not ended and awaits no input.
             None if is_current && !checks_descendants => {}
             None => {
                 last = stored_summary(&core, run, until).await.or(last);

@@ -36,8 +36,8 @@ impl Engine {
     }
     /// Starts a run. The returned future resolves when the run has ended or waits for a person or a signal, at the
     /// latest after `within`. It returns the run's events if all of them were collected in memory. This is cheaper than
-    /// [`Engine::wait_until_at_rest`] after [`Engine::start`]: a run that this call created is followed without reading
-    /// the store.
+    /// [`Engine::wait_until_ended_or_awaits_input`] after [`Engine::start`]: a run that this call created is followed
+    /// without reading the store.
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -49,11 +49,11 @@ impl Engine {
         let mut subscription = None;
         let started =
             start::start(&self.core, start, |run| subscription = Some(Subscription::to_new(&self.core, run))).await?;
-        let rest = match subscription.filter(|_| started.fresh) {
-            Some(subscription) => follow::wait_until_new_run_is_at_rest(subscription, within).boxed(),
-            None => follow::wait_until_at_rest(&self.core, started.run, within).map(|_| None).boxed(),
+        let ended_or_awaits_input = match subscription.filter(|_| started.is_new) {
+            Some(subscription) => follow::wait_until_new_run_ended_or_awaits_input(subscription, within).boxed(),
+            None => follow::wait_until_ended_or_awaits_input(&self.core, started.run, within).map(|_| None).boxed(),
         };
-        Ok((started, rest))
+        Ok((started, ended_or_awaits_input))
     }
     /// The definition of a plan that is in force.
     pub fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {
@@ -83,8 +83,8 @@ impl Engine {
     }
     /// Waits until the run has ended or waits for a person or a signal, at most `within`. Returns the run as it is
     /// then; `None` where there is no such run.
-    pub async fn wait_until_at_rest(&self, run: RunId, within: Duration) -> Option<RunSummary> {
-        follow::wait_until_at_rest(&self.core, run, within).await
+    pub async fn wait_until_ended_or_awaits_input(&self, run: RunId, within: Duration) -> Option<RunSummary> {
+        follow::wait_until_ended_or_awaits_input(&self.core, run, within).await
     }
     /// Waits until events after `seq` are durable, at most `within`. Returns the sequence number of the last durable
     /// event.

@@ -21,7 +21,7 @@ use crate::engine::scheduler::registry::Registration;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{Fence, Seq};
 use crate::store::Claim;
-use crate::workflow::{Event, EventMismatch, Knowledge, Mode, Plan, Run, RunStarted, evolve};
+use crate::workflow::{Event, EventMisfit, Knowledge, Mode, Plan, Run, RunStarted, evolve};
 
 /// The parts from which the driver of a new run is made.
 pub(in crate::engine) struct PreparedRun {
@@ -60,7 +60,7 @@ impl PreparedRun {
     ///
     /// # Errors
     /// The first event is invalid.
-    pub fn new(plan: Arc<Plan>, started: RunStarted, snapshot: Arc<FilesSnapshot>) -> Result<Self, EventMismatch> {
+    pub fn new(plan: Arc<Plan>, started: RunStarted, snapshot: Arc<FilesSnapshot>) -> Result<Self, EventMisfit> {
         let first = Event::RunStarted(Arc::new(started));
         let mut run = evolve(None, &first)?;
         let knowledge = run.collect_sensitive(&plan, [&first]);

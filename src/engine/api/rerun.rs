@@ -89,7 +89,7 @@ pub(in crate::engine) async fn rerun(
     };
     let new_run = NewRun { plan, started, taken_over, pause, credentials, run_key, claim: Some(claim) };
     match start::create(core, new_run, registration, permit).await {
-        Ok(Started { run, fresh: false, .. }) | Err(StartError::KeyReused(run)) => Err(has_successor(run)),
+        Ok(Started { run, is_new: false, .. }) | Err(StartError::KeyReused(run)) => Err(has_successor(run)),
         Err(StartError::Store { why, .. }) if old.superseded().is_some() => {
             let why = format!("whether the successor {run} was started is unknown: repeat the rerun ({why})");
             Err(StartError::Store { why, unknown: true })

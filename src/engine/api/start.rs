@@ -42,8 +42,8 @@ use crate::workflow::{
 /// The request path that expressions see in a run that was started through the API, not by a route.
 const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
 
-/// The origin of a run that no route started.
-pub(in crate::engine) struct Origin {
+/// What the first event of a run that no route started says, beside its plan and input.
+pub(in crate::engine) struct StartContext {
     pub mode: Mode,
     pub by: Option<String>,
     pub job: Option<JobId>,
@@ -72,10 +72,10 @@ pub(in crate::engine) fn first_event(
     plan: &Plan,
     run: RunId,
     input: &Value,
-    origin: Origin,
+    context: StartContext,
     now: Timestamp,
 ) -> RunStarted {
-    let (body, content_type) = match origin.bytes_mark.bytes(input) {
+    let (body, content_type) = match context.bytes_mark.bytes(input) {
         Some((payload, content_type)) => (payload.bytes(), content_type),
         None => (input.to_string().into_bytes(), Some("application/json".to_owned())),
     };
@@ -93,8 +93,8 @@ pub(in crate::engine) fn first_event(
         body: Bytes::from(body),
         peer: [127, 0, 0, 1].into(),
     };
-    let facts = decode::facts(&request, input, plan, origin.bytes_mark);
-    let Origin {
+    let facts = decode::facts(&request, input, plan, context.bytes_mark);
+    let StartContext {
         mode,
         by,
         job,
@@ -106,7 +106,7 @@ pub(in crate::engine) fn first_event(
         until,
         bytes_mark: _,
         mut sensitive_paths,
-    } = origin;
+    } = context;
     let (kept, legacy_kept) = (&*facts.request, legacy.as_deref());
     let first = FirstValues {
         body: input,
@@ -172,7 +172,7 @@ pub(in crate::engine) async fn start(
     plan.check_input(&input).map_err(StartError::BadInput)?;
     refuse_while_recovering(core)?;
     let permit = acquire_permit(core)?;
-    let origin = Origin {
+    let context = StartContext {
         mode: Mode::Real,
         by: Some(by),
         job: None,
@@ -185,7 +185,7 @@ pub(in crate::engine) async fn start(
         bytes_mark: core.bytes_mark(),
         sensitive_paths: Vec::new(),
     };
-    let started = first_event(&plan, run, &input, origin, core.process.clock.now());
+    let started = first_event(&plan, run, &input, context, core.process.clock.now());
     let (credentials, run_key) = Default::default();
     before_create(run);
     create(
@@ -264,7 +264,7 @@ pub(in crate::engine) async fn create(
     // The run's task goes on after a late answer.
     match timeout_at(until, answer).await.map_err(late)? {
         Ok(StartAnswer::Stored) => {
-            Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true, summary })
+            Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, is_new: true, summary })
         }
         Ok(StartAnswer::OtherRun { run, request: ClaimedRequest::Same }) => earlier_start(core, run).await,
         Ok(StartAnswer::OtherRun { run, request: ClaimedRequest::Other | ClaimedRequest::UnderAnotherCredential }) => {
@@ -354,7 +354,7 @@ async fn earlier_start(core: &Core, run: RunId) -> Result<Started, StartError> {
     match timeout(answer_within(core), stored).await.map_err(|_| key_unknown())? {
         Ok(Some(summary)) => {
             let (id, job, plan) = (summary.run_id, summary.job.unwrap_or(JobId(run.0)), summary.plan_id.clone());
-            Ok(Started { run: id, job, plan, fresh: false, summary: Box::new(summary) })
+            Ok(Started { run: id, job, plan, is_new: false, summary: Box::new(summary) })
         }
         Ok(None) => Err(StartError::Store {
             why: format!("the key belongs to {run}, and the store has no such run"),

@@ -29,7 +29,7 @@ pub struct Started {
     /// Its plan.
     pub plan: PlanId,
     /// Whether this call started it.
-    pub fresh: bool,
+    pub is_new: bool,
     /// The run as it began, or, if this call did not start it, as it was when this was returned.
     pub summary: Box<RunSummary>,
 }

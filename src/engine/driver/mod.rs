@@ -233,7 +233,7 @@ impl Driver {
         self.machine.run().mode()
     }
 
-    /// Drives the run until it has ended, rests, or the process drains.
+    /// Drives the run until it has ended, is suspended, or the process drains.
     pub async fn drive(mut self) -> Run {
         let mut global = GlobalState::of(&self.core);
         let mut inputs = VecDeque::from([Input::Begin { frozen: global.is_frozen, draining: global.is_draining }]);

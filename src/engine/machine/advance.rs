@@ -7,7 +7,7 @@ use super::measure::Measure;
 use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
-    Action, AttemptResult, CallKind, Command, CommandRefusal, Conditions, EffectClass, Event, LockPosition, Mode,
+    Action, AttemptResult, Command, CommandRefusal, Conditions, EffectClass, Event, LockPosition, Mode, StepPart,
     address, decide, due, is_requested_repeat, is_to_be_withdrawn, respond_condition_errors,
 };
 
@@ -138,7 +138,7 @@ impl Machine {
             return false; // the previous process may have sent it: it cannot be recorded as not sent
         }
         let Some(step) = self.plan.steps.get(step.0) else { return false };
-        let is_deferred = self.draining && self.caller.is_none() && part != CallKind::Probe;
+        let is_deferred = self.draining && self.caller.is_none() && part != StepPart::Probe;
         // A repeat that a person asked for settles an unknown outcome: withdrawn, it would leave that outcome unknown.
         !is_requested_repeat(&self.run, step, item, part)
             && (is_deferred || is_to_be_withdrawn(&self.run, step, item, part))

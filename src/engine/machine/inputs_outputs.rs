@@ -15,8 +15,8 @@ use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, ClaimedRequest, CommandRecord};
 use crate::workflow::{
-    ApprovalAbove, AttemptResult, CallKind, CommandRefusal, ControlCommand, FailureKind, InFlight, LockPosition,
-    RouteAbove, Run, RunStatus, RunSummary, SensitivePath, StepIndex, TreeEffects,
+    ApprovalAbove, AttemptResult, CommandRefusal, ControlCommand, FailureKind, InFlight, LockPosition, RouteAbove, Run,
+    RunStatus, RunSummary, SensitivePath, StepIndex, StepPart, TreeEffects,
 };
 
 /// Something that happened.
@@ -146,7 +146,7 @@ pub(in crate::engine) struct CommandId(pub u64);
 pub(in crate::engine) struct CallId {
     pub step: StepIndex,
     pub item: Option<u32>,
-    pub part: CallKind,
+    pub part: StepPart,
     pub attempt: u32,
     /// Whether the previous process may have sent this attempt already.
     pub may_be_repeat: bool,

@@ -2,7 +2,7 @@
 
 use crate::names::StepId;
 use crate::workflow::{
-    AnswerEvent, CallKind, ConflictEvent, Creates, Event, InFlight, Outcome, RetryScheduled, Run, StepFinished,
+    AnswerEvent, ConflictEvent, Creates, Event, InFlight, Outcome, RetryScheduled, Run, StepFinished, StepPart,
     may_create_instance,
 };
 
@@ -36,7 +36,7 @@ pub(in crate::engine) enum Measure {
 pub(in crate::engine) struct Attempt {
     pub step: StepId,
     pub item: Option<u32>,
-    pub part: CallKind,
+    pub part: StepPart,
     /// Its number, from 1.
     pub number: u32,
 }

@@ -8,7 +8,7 @@
 //! Always true: a private or shared call is returned only after the append with its `StepStarted` was acknowledged; the
 //! caller, the starter and the senders of commands are answered only with acknowledged events; from one `read` call to
 //! the next nothing waits for the store; one append is in flight at a time; an append whose outcome is unknown is
-//! retried unchanged before any other; a run that rests names what will wake it.
+//! retried unchanged before any other; a run that is suspended names what will wake it.
 //!
 //! What it leaves to others: `driver` performs the outputs and feeds back their results; `scheduler` decides which run
 //! has a driver; `workflow` decides what a run does next.
@@ -17,11 +17,11 @@ mod advance;
 mod answers;
 mod caller;
 pub(super) mod command_record;
+mod external;
 mod ids;
 mod inputs_outputs;
 mod log;
 mod measure;
-mod outside;
 mod pending_run_record;
 mod query_state;
 pub(super) mod refused_input;
@@ -34,6 +34,8 @@ mod suspend;
 mod tests;
 mod webhook_messages;
 
+#[cfg(test)]
+pub(super) use self::external::open_children;
 pub(super) use self::ids::Ids;
 pub(super) use self::inputs_outputs::{
     Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, CommandAnswer, CommandDelivery,
@@ -41,7 +43,5 @@ pub(super) use self::inputs_outputs::{
 };
 pub(super) use self::log::{AppendHeader, new_pins};
 pub(super) use self::measure::{Attempt, Measure};
-#[cfg(test)]
-pub(super) use self::outside::open_children;
 pub(super) use self::pending_run_record::PendingRunRecord;
 pub(super) use self::state::{CallerTerms, Machine, MachineParts, RecoveryPause};

@@ -8,7 +8,7 @@ use crate::exchange::RunReport;
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
 use crate::workflow::{
-    CallKind, Failure, FailureKind, Lack, Mode, Plan, Redaction, Run, RunStatus, ShownTexts, Step, StepKind, sends,
+    Failure, FailureKind, Lack, Mode, Plan, Redaction, Run, RunStatus, ShownTexts, Step, StepKind, StepPart, sends,
 };
 
 /// What a run did apart from its answer, for comparison and for metrics.
@@ -23,7 +23,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         .into_iter()
         .map(|(step, item, part, record)| Intent {
             // The intent of an `undo` gets a name of its own, so that it is not compared with the intent of the step.
-            step: if part == CallKind::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
+            step: if part == StepPart::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
             item,
             method: record.method.parse().unwrap_or_default(),
             url: record.url.clone(),

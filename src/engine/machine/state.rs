@@ -13,10 +13,10 @@ use super::query_state::QueryState;
 use crate::compare::AwaitedIntents;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
-use crate::workflow::{CallKind, ControlCommand, DecisionInputs, EventMismatch, Plan, Run, StepIndex};
+use crate::workflow::{ControlCommand, DecisionInputs, EventMisfit, Plan, Run, StepIndex, StepPart};
 
 /// Identifies a call of the run: step, item, and part (the step's own call, its probe or its undo).
-pub(super) type CallName = (StepId, Option<u32>, CallKind);
+pub(super) type CallName = (StepId, Option<u32>, StepPart);
 
 /// What a machine is built from.
 pub(in crate::engine) struct MachineParts {
@@ -126,7 +126,7 @@ pub(in crate::engine) struct Machine {
     pub(super) has_frozen_step: bool,
     /// Whether a step or child is not begun because the process drains.
     pub(super) has_deferred_start: bool,
-    /// The mailbox is closed or being closed, to rest for this cause.
+    /// The mailbox is closed or being closed, because the run is to be suspended; this will wake it.
     pub(super) closing: Option<WakeCause>,
     pub(super) mailbox_closed: bool,
     /// Whether the mailbox could not be closed because a message had arrived: closing is not tried again before that
@@ -156,7 +156,7 @@ pub(in crate::engine) struct Machine {
     /// Whether [`Output::End`] was returned.
     pub(super) end_reported: bool,
     /// The event that did not fit the run.
-    pub(super) misfit: Option<EventMismatch>,
+    pub(super) misfit: Option<EventMisfit>,
 }
 
 impl Machine {
@@ -235,7 +235,7 @@ impl Machine {
         &self.plan
     }
     /// The event that did not fit the run, where one did not ([`End::Contradicted`]).
-    pub fn misfit(&self) -> Option<&EventMismatch> {
+    pub fn misfit(&self) -> Option<&EventMisfit> {
         self.misfit.as_ref()
     }
     /// Replaces the values from the files that expressions see, after a reload.

@@ -38,12 +38,12 @@ impl Machine {
             return;
         }
         let status = self.run.status();
-        let is_quiet = self.calls_in_flight == 0 && self.unsent_attempts.is_empty();
+        let has_no_calls = self.calls_in_flight == 0 && self.unsent_attempts.is_empty();
         // A caller is never made to wait for a person.
-        let waits_for_person = status == RunStatus::Paused || (status == RunStatus::WaitingCheckpoint && is_quiet);
+        let waits_for_person = status == RunStatus::Paused || (status == RunStatus::WaitingCheckpoint && has_no_calls);
         if waits_for_person && self.is_unkept_real_run() {
             // The calls in flight end first.
-            if is_quiet {
+            if has_no_calls {
                 self.release_or_discard_paused();
             }
             return;
@@ -56,7 +56,7 @@ impl Machine {
             && match self.run.mode() {
                 Mode::Real => true,
                 // The answer is compared, and the comparison must not hold a slot for as long as the run waits.
-                Mode::Dark => is_quiet && self.only_waits_for_time() && !self.may_record_awaited_intents(),
+                Mode::Dark => has_no_calls && self.only_waits_for_time() && !self.may_record_awaited_intents(),
                 Mode::Rehearse => false,
             };
         if (has_ended || may_answer_early || waits_for_person)
@@ -72,12 +72,12 @@ impl Machine {
             self.require_durable(self.run.seq());
         }
         let is_unanswered = self.caller.is_some() && self.deadline_reply.is_none() && self.decided_reply.is_none();
-        if self.descendant_waits && is_quiet && is_unanswered {
+        if self.descendant_waits && has_no_calls && is_unanswered {
             self.handle_caller_deadline(); // a caller does not wait either while a descendant waits for a person
         }
         let is_answered = self.caller.is_none() || self.decided_reply.is_some();
-        let is_over = has_ended || (waits_for_person && is_quiet && !self.log.is_kept());
-        let is_drained = self.draining && self.caller.is_none() && is_quiet && self.has_deferred_start;
+        let is_over = has_ended || (waits_for_person && has_no_calls && !self.log.is_kept());
+        let is_drained = self.draining && self.caller.is_none() && has_no_calls && self.has_deferred_start;
         if self.end.is_some() {
             // Handling the caller's deadline has discarded the run.
         } else if is_over || is_drained {
@@ -85,11 +85,11 @@ impl Machine {
             if self.log.is_idle() && is_answered {
                 self.end = Some(if is_over { DriverEnd::Ended } else { DriverEnd::Draining });
             }
-        } else if self.has_deferred_commands && is_quiet && self.requests_in_flight == 0 && self.log.is_idle() {
+        } else if self.has_deferred_commands && has_no_calls && self.requests_in_flight == 0 && self.log.is_idle() {
             self.end = Some(DriverEnd::OwnershipUncertain);
         } else if self.mailbox_closed {
             self.finish_suspending();
-        } else if self.closing.is_none() && is_quiet {
+        } else if self.closing.is_none() && has_no_calls {
             // Even a short wait is made durable: after a crash the next process waits only for what is left of it.
             if self.wake_at.is_some() && self.caller.is_none() {
                 self.require_durable(self.run.seq());

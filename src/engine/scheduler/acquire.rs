@@ -24,7 +24,7 @@ use crate::engine::scheduler::mailbox::{CommandReply, Slot};
 use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun};
 use crate::engine::scheduler::unreadable;
 use crate::names::RunId;
-use crate::store::{OwnedRun, StoreError, TakeResult};
+use crate::store::{AcquireResult, OwnedRun, StoreError};
 use crate::workflow::{CommandRefusal, RunSummary};
 
 /// The pause before the next try to load a run, where the store did not answer.
@@ -54,18 +54,19 @@ pub(in crate::engine) fn start_run_task(
 async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, LeaseProof)>) {
     let run = slot.run();
     let (taken, lease_proof) = match owned {
-        Some((owned, lease_proof)) => (Ok(TakeResult::Taken(owned)), lease_proof),
+        Some((owned, lease_proof)) => (Ok(AcquireResult::Acquired(owned)), lease_proof),
         None => {
             let lease_proof = core.schedule.lease.proof();
-            (core.ports.store.take(core.schedule.worker, run).await, lease_proof)
+            (core.ports.store.acquire(core.schedule.worker, run).await, lease_proof)
         }
     };
     let taken = match taken {
-        Ok(TakeResult::Unreadable { fence, why }) => match rebuild_summary(core, run).await {
+        Ok(AcquireResult::Unreadable { fence, why }) => match rebuild_summary(core, run).await {
             Ok(summary) => {
                 tracing::error!(%run, why, "the run's summary cannot be read: it is made from the run's events");
-                Ok(fence
-                    .map_or(TakeResult::Ended(summary.clone()), |fence| TakeResult::Taken(OwnedRun { summary, fence })))
+                Ok(fence.map_or(AcquireResult::Ended(summary.clone()), |fence| {
+                    AcquireResult::Acquired(OwnedRun { summary, fence })
+                }))
             }
             Err(events) => {
                 // No timer is set: neither the summary nor the events become readable by waiting.
@@ -78,21 +79,21 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         taken => taken,
     };
     let owned = match taken {
-        Ok(TakeResult::Taken(owned)) => owned,
-        Ok(TakeResult::Elsewhere { worker, name }) => {
+        Ok(AcquireResult::Acquired(owned)) => owned,
+        Ok(AcquireResult::Elsewhere { worker, name }) => {
             tracing::debug!(%run, %worker, name, "another process executes the run");
             core.schedule.stuck.remove_unless_stuck(run, false); // the other process may be able to read it
             slot.reject_all(|| CommandReply::Elsewhere);
             return;
         }
-        Ok(TakeResult::Ended(summary)) => {
+        Ok(AcquireResult::Ended(summary)) => {
             core.schedule.timers.remove(run);
             core.schedule.stuck.remove_unless_stuck(run, false);
             let refused = || CommandError::Refused { run: Box::new(summary.clone()), refusal: CommandRefusal::Ended };
             slot.reject_all(|| CommandReply::Error(refused()));
             return;
         }
-        Ok(TakeResult::Unknown | TakeResult::Unreadable { .. }) => {
+        Ok(AcquireResult::Unknown | AcquireResult::Unreadable { .. }) => {
             core.schedule.timers.remove(run);
             slot.reject_all(|| CommandReply::Error(CommandError::NoRun));
             return;

@@ -57,7 +57,7 @@ pub(in crate::engine) fn notify_parent(core: &Arc<Core>, run: &Run, plan: &Plan)
     });
 }
 
-/// Sends an order of a parent to its child. A refusal counts as delivered.
+/// Sends a command of a parent to its child. A refusal counts as delivered.
 pub(in crate::engine) async fn send_command(
     core: Arc<Core>,
     child: RunId,

@@ -1,7 +1,7 @@
 //! Sends a command to a run, whichever process executes it.
 //!
-//! Always true: a command is carried out once, and its sender is answered after its events are durable. A resting run
-//! is woken for the command; a run that another process executes gets the command through the store.
+//! Always true: a command is carried out once, and its sender is answered after its events are durable. A suspended
+//! run is woken for the command; a run that another process executes gets the command through the store.
 //!
 //! When the other process does not answer in time, the error says that the outcome is unknown. The command stays in the
 //! store and is carried out when a process executes the run.
@@ -147,7 +147,7 @@ async fn give_command_through_store(
         {
             return result_of(core, run, answer).await;
         }
-        let settled = async {
+        let notified = async {
             loop {
                 match notifications.recv().await {
                     Ok(StoreNotification::Command(command)) if command == id => return,
@@ -158,7 +158,7 @@ async fn give_command_through_store(
             }
         };
         tokio::select! {
-            () = settled => {}
+            () = notified => {}
             () = tokio::time::sleep(ANSWER_POLL_INTERVAL) => {}
             () = tokio::time::sleep_until(until) => {
                 return Err(store_error("the process that executes the run has not answered (command_wait_ms)", true));

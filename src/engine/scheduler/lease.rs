@@ -2,9 +2,8 @@
 //!
 //! Always true: appends are guarded by fencing tokens, and the lease only keeps other processes from taking runs that
 //! this process executes. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only
-//! where
-//! the lease certainly did not run out between the append of its `StepStarted` and the sending. Times are those of the
-//! steady clock, which counts the machine's sleep: the database's clock goes on meanwhile.
+//! where the lease certainly did not run out between the append of its `StepStarted` and the sending. Times are those
+//! of the steady clock, which counts the machine's sleep: the database's clock goes on meanwhile.
 //!
 //! When renewals fail for the duration of the lease, other processes take the runs. Then the store refuses this
 //! process's appends, and this process sends no private or shared call.

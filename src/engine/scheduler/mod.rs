@@ -1,7 +1,7 @@
 //! Decides which runs have a task: mailboxes, timers, acquired runs, leases.
 //!
 //! Always true: a run has at most one task in this process, and a message to a run without a task starts one
-//! (`mailbox`, `deliver`, `acquire`). A resting run is an entry in `timers`; the `supervisor` wakes it. Runs that the
+//! (`mailbox`, `deliver`, `acquire`). A suspended run is an entry in `timers`; the `supervisor` wakes it. Runs that the
 //! last process left are resumed by `recover` and `outbox`. Commands reach a run whichever process executes it
 //! (`commands`). The code that executes and starts runs (`driver`, `api`) is known only as
 //! [`super::context::RunTasks`].

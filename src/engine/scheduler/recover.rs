@@ -108,7 +108,7 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     core.files.reloaded.notify_one(); // the files may differ from those of the last process
     loop {
         let lease_proof = core.schedule.lease.proof();
-        let due = core.ports.store.take_due_except(core.schedule.worker, PAGE, unreadable::excluded(core)).await?;
+        let due = core.ports.store.acquire_due_except(core.schedule.worker, PAGE, unreadable::excluded(core)).await?;
         let full = due.len() == PAGE;
         let resumed = stream::iter(due).map(|owned| resume(core, owned, lease_proof.clone()));
         let outcomes: Vec<ResumeOutcome> = resumed.buffer_unordered(LOADS_MAX).collect().await;
@@ -127,9 +127,9 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
                 "more runs are due than may be executed at the same time: the others are resumed as runs end or \
                  begin to wait"
             );
-            let rest = core.clone();
+            let remaining = core.clone();
             core.spawn_background(async move {
-                if let Err(error) = supervisor::take_due(&rest).await {
+                if let Err(error) = supervisor::acquire_due(&remaining).await {
                     tracing::error!(%error, "not every run that the last process left was resumed");
                 }
             });

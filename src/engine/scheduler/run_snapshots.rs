@@ -56,12 +56,12 @@ pub(in crate::engine) struct RunSnapshots {
     every: u64,
     waiting_max: usize,
     pause: Duration,
-    state: Mutex<State>,
+    state: Mutex<CachedSnapshots>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct CachedSnapshots {
     /// The queued runs, and the time before which each gets no snapshot.
     waiting: HashMap<RunId, Instant>,
     /// Runs that got a snapshot recently, and the time from which each may get another.
@@ -79,7 +79,7 @@ impl RunSnapshots {
             changed: Notify::new(),
         }
     }
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CachedSnapshots> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// The number of events after which a run gets another snapshot.

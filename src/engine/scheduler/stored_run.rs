@@ -11,7 +11,7 @@ use crate::engine::ports::opened_events::{self, OpenedEvents};
 use crate::engine::scheduler::run_snapshots::SnapshotOutcome;
 use crate::names::{RunId, Seq};
 use crate::store::{StoreError, StoredEvent};
-use crate::workflow::{EventMismatch, FOLD, Run, fold};
+use crate::workflow::{EventMisfit, FOLD, Run, fold};
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(in crate::engine) enum ReadError {
     Store(StoreError),
     /// The events contradict each other.
     #[error("its events cannot be read: {0}")]
-    Misfit(EventMismatch),
+    Misfit(EventMisfit),
 }
 
 /// A run folded from the store.
@@ -69,7 +69,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
 }
 
 /// Folds further events onto a run.
-fn fold_onto(mut run: Run, events: &[StoredEvent]) -> Result<Run, EventMismatch> {
+fn fold_onto(mut run: Run, events: &[StoredEvent]) -> Result<Run, EventMisfit> {
     events.iter().try_for_each(|stored| run.evolve_in_place(&stored.event))?;
     Ok(run)
 }

@@ -22,10 +22,10 @@ const PAGE: usize = if cfg!(test) { 2 } else { 500 };
 
 /// The stuck runs, each with its reason.
 #[derive(Default)]
-pub(in crate::engine) struct StuckRuns(Mutex<State>);
+pub(in crate::engine) struct StuckRuns(Mutex<ListedRuns>);
 
 #[derive(Default)]
-struct State {
+struct ListedRuns {
     runs: BTreeMap<RunId, StuckRunEntry>,
     /// The reason of the run that was added last, because the next run often has the same one.
     last_reason: Option<Arc<str>>,
@@ -41,7 +41,7 @@ struct StuckRunEntry {
 }
 
 impl StuckRuns {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ListedRuns> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Adds a run whose last event has this sequence number.
@@ -54,7 +54,7 @@ impl StuckRuns {
     }
     fn insert(&self, run: RunId, workflow: &WorkflowName, seq: Seq, why: &str, contradicts: bool) {
         let mut state = self.state();
-        let State { runs, last_reason } = &mut *state;
+        let ListedRuns { runs, last_reason } = &mut *state;
         if runs.contains_key(&run) {
             return;
         }

@@ -1,7 +1,7 @@
 //! Subscriptions to runs: tells requests that wait for a run which of its events are durable.
 //!
 //! Always true: a run's entry is removed with its last subscriber; while there are no subscribers, an append takes no
-//! lock; a subscriber that waits for the run to rest is not woken before it does. A request that starts a run and waits
+//! lock; a subscriber that waits for the end or for input is not woken before. A request that starts a run and waits
 //! for it can have its events collected in memory, so that its response is built without reading the store. Collected
 //! events are complete from the first on: where one is missing or the bound is exceeded, all of them are dropped.
 
@@ -66,8 +66,9 @@ struct SubscribedRun {
 pub(in crate::engine) enum WokenBy {
     /// Every append.
     Append,
-    /// The append after which the run rests, the end of the run in another process, or a descendant that waits.
-    Rest,
+    /// The append after which the run has ended or waits for a person or a signal, its end in another process, or a
+    /// descendant that waits.
+    EndedOrAwaitsInput,
 }
 
 #[derive(Default)]
@@ -101,7 +102,7 @@ impl RunSubscriptions {
     }
     /// Subscribes to a run that has not begun, and collects its events.
     pub fn subscribe_from_the_first(&self, run: RunId) -> watch::Receiver<DurableState> {
-        self.register(run, WokenBy::Rest, Some(Collected::default()))
+        self.register(run, WokenBy::EndedOrAwaitsInput, Some(Collected::default()))
     }
     fn register(&self, run: RunId, woken_by: WokenBy, collected: Option<Collected>) -> watch::Receiver<DurableState> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -202,20 +203,20 @@ mod tests {
     #[test]
     fn a_subscriber_that_waits_for_rest_is_not_woken_by_every_append() {
         let subscriptions = RunSubscriptions::new(1 << 20);
-        let rest = subscriptions.subscribe(run_id(1), WokenBy::Rest);
+        let end = subscriptions.subscribe(run_id(1), WokenBy::EndedOrAwaitsInput);
         stored(&subscriptions, 1, 1, RunStatus::Running);
-        assert!(!rest.has_changed().unwrap());
+        assert!(!end.has_changed().unwrap());
         let each = subscriptions.subscribe(run_id(1), WokenBy::Append);
         stored(&subscriptions, 1, 2, RunStatus::Running);
         assert!(each.has_changed().unwrap());
         subscriptions.unsubscribe(run_id(1), WokenBy::Append);
-        drop(rest);
-        let rest = subscriptions.subscribe(run_id(1), WokenBy::Rest);
+        drop(end);
+        let end = subscriptions.subscribe(run_id(1), WokenBy::EndedOrAwaitsInput);
         stored(&subscriptions, 1, 3, RunStatus::Running);
-        assert!(!rest.has_changed().unwrap());
+        assert!(!end.has_changed().unwrap());
         stored(&subscriptions, 1, 4, RunStatus::Paused);
-        assert!(rest.has_changed().unwrap());
-        assert_eq!(rest.borrow().summary().map(|summary| summary.status), Some(RunStatus::Paused));
+        assert!(end.has_changed().unwrap());
+        assert_eq!(end.borrow().summary().map(|summary| summary.status), Some(RunStatus::Paused));
     }
 
     #[test]
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(seen(1, &more), None);
         let more = stored(&subscriptions, 2, 2, RunStatus::Running);
         assert_eq!(seen(2, &more), Some(2));
-        (1..=3).for_each(|run| subscriptions.unsubscribe(run_id(run), WokenBy::Rest));
+        (1..=3).for_each(|run| subscriptions.unsubscribe(run_id(run), WokenBy::EndedOrAwaitsInput));
         let left = subscriptions.entries();
         assert_eq!((left.bytes, left.by_run.len()), (0, 0));
     }

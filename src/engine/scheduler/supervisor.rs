@@ -1,4 +1,4 @@
-//! Wakes resting runs when they are due: one task and one timer for all of them.
+//! Wakes suspended runs when they are due: one task and one timer for all of them.
 //!
 //! Always true: where the store is this process's alone, it is not queried while nothing is due; a shared store is
 //! swept every `sweep_ms`, because notifications may be lost. A task is started only with a permit.
@@ -149,7 +149,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
 
 /// Does everything that lost notifications may have required.
 async fn sweep_all(core: &Arc<Core>) -> Result<(), StoreError> {
-    take_due(core).await?;
+    acquire_due(core).await?;
     refill(core).await?;
     for run in core.schedule.timers.watching() {
         core.wake(run);
@@ -158,12 +158,12 @@ async fn sweep_all(core: &Arc<Core>) -> Result<(), StoreError> {
 }
 
 /// Acquires all due runs that no process owns and starts their tasks, each as soon as there is a permit for it.
-pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreError> {
+pub(in crate::engine) async fn acquire_due(core: &Arc<Core>) -> Result<(), StoreError> {
     loop {
         let Some(permit) = wake_permit(core).await else { return Ok(()) };
         let mut permit = Some(permit);
         let lease_proof = core.schedule.lease.proof();
-        let due = core.ports.store.take_due_except(core.schedule.worker, PAGE, unreadable::excluded(core)).await?;
+        let due = core.ports.store.acquire_due_except(core.schedule.worker, PAGE, unreadable::excluded(core)).await?;
         let full = due.len() == PAGE;
         for owned in due {
             let permit = match permit.take() {

@@ -1,7 +1,7 @@
-//! What wakes each resting run of this process: a time, a lock, a child or the end of the freeze.
+//! What wakes each suspended run of this process: a time, a lock, a child or the end of the freeze.
 //!
-//! Always true: a run has at most one timer, for its next wake time. The only thing that memory holds of a resting run
-//! is its entries here. A timer never fires before its time.
+//! Always true: a run has at most one timer, for its next wake time. The only thing that memory holds of a suspended
+//! run is its entries here. A timer never fires before its time.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::names::RunId;
 
-/// The wake-up causes of this process's resting runs.
+/// The wake-up causes of this process's suspended runs.
 #[derive(Default)]
 pub(in crate::engine) struct Timers {
     state: Mutex<TimerState>,

@@ -1,10 +1,10 @@
 //! Checks that every unfinished run has a next wake-up cause.
 //!
 //! Always true: an unfinished run has a task or a timer, waits for a person, a signal, a lock, a child or the end of
-//! the freeze, or belongs to another process. A run without any of these is woken; if it then rests without a cause, it
-//! is stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too. Checks
-//! read the store page by page and are rare (`watchdog_ms`); if one fails for lack of an answer, the next makes up for
-//! it. A run that is stuck here and that another process executes is no longer counted as stuck here.
+//! the freeze, or belongs to another process. A run without any of these is woken; if it is then suspended without a
+//! cause, it is stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too.
+//! Checks read the store page by page and are rare (`watchdog_ms`); if one fails for lack of an answer, the next makes
+//! up for it. A run that is stuck here and that another process executes is no longer counted as stuck here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

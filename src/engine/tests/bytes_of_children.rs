@@ -36,7 +36,7 @@ async fn a_child_s_answer_that_is_bytes_is_the_output_of_its_step() {
     for (content_type, file) in [("image/png", &[137, 80, 78, 71, 255][..]), ("application/octet-stream", b"12")] {
         let harness = harness(content_type, file, json!("${steps.a.output}")).await;
         let run = start(&harness, json!({})).await.run;
-        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
         let seen = harness.step_service.seen();
         let last = seen.iter().find(|call| call.path == "/last").expect("the parent's call");
         assert_eq!((&last.body[..], last.header("content-type")), (file, Some(content_type)));
@@ -47,16 +47,20 @@ async fn a_child_s_answer_that_is_bytes_is_the_output_of_its_step() {
 async fn a_rerun_of_a_child_may_answer_with_bytes_within_another_value_as_the_child_did() {
     let harness = harness("image/png", &[137, 80, 255], json!({ "file": "${steps.a.output}" })).await;
     let parent = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Paused, "it cannot send them within JSON");
+    assert_eq!(
+        harness.wait_until_ended_or_awaits_input(parent).await.status,
+        RunStatus::Paused,
+        "it cannot send them within JSON"
+    );
     let child = harness.runs().await.into_iter().find(|run| run.parent == Some(parent)).unwrap();
     assert_eq!(child.status, RunStatus::Completed);
     let cancel = crate::workflow::ControlCommand::Cancel { compensate: true, reason: None, automatic: false };
     harness.engine.give_command(parent, cancel, "ann".into()).await.unwrap();
-    harness.wait_until_resting(parent).await;
+    harness.wait_until_ended_or_awaits_input(parent).await;
     let mut last = child.run_id;
     for _ in 0..2 {
         last = harness.engine.rerun(last, "a".into(), "ann".into()).await.unwrap().run;
-        assert_eq!(harness.wait_until_resting(last).await.status, RunStatus::Completed);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(last).await.status, RunStatus::Completed);
     }
 }
 
@@ -81,7 +85,7 @@ async fn no_part_of_bytes_in_its_input_can_be_read_by_a_child() {
         harness.load_plans(&[&checked_plan(&child, false)]);
         let parent = start(&harness, json!({})).await.run;
         let child = super::children::wait_for_child(&harness, parent).await;
-        let child = harness.wait_until_resting(child).await;
+        let child = harness.wait_until_ended_or_awaits_input(child).await;
         assert_eq!(child.status, RunStatus::Paused, "{part}");
         let note = child.note.unwrap_or_default();
         assert!(note.contains("`request.body` is bytes, which cannot be read"), "{part}: {note}");
@@ -121,7 +125,7 @@ async fn a_child_sends_its_input_as_it_came_where_that_is_bytes() {
     ] {
         let harness = sending_raw(input).await;
         let run = start(&harness, json!({})).await.run;
-        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
         let seen = harness.step_service.seen();
         let call = seen.iter().find(|call| call.path == "/send").expect("the child's call");
         assert_eq!((&call.body[..], call.header("content-type")), (sent, Some(content_type)));
@@ -133,7 +137,7 @@ async fn a_child_whose_input_contains_bytes_cannot_send_it_as_it_came() {
     let harness = sending_raw(json!({ "file": "${steps.a.output}" })).await;
     let parent = start(&harness, json!({})).await.run;
     let child = super::children::wait_for_child(&harness, parent).await;
-    let child = harness.wait_until_resting(child).await;
+    let child = harness.wait_until_ended_or_awaits_input(child).await;
     let note = child.note.unwrap_or_default();
     assert_eq!(child.status, RunStatus::Paused, "{note}");
     assert!(note.contains("`request.raw` has no value: the input of this run contains bytes"), "{note}");
@@ -167,7 +171,7 @@ async fn the_type_of_a_child_s_answer_does_not_depend_on_what_its_text_reads_lik
     let harness = Harness::new(&step_service, checked_plan(&parent, false)).await;
     harness.load_plans(&[&child("text", "${steps.a.output}"), &child("number", "${int(steps.a.output)}")]);
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
     let seen = harness.step_service.seen();
     let last = seen.iter().find(|call| call.path == "/last").expect("the parent's call");
     let sent: Value = serde_json::from_slice(&last.body).unwrap();

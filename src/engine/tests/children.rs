@@ -75,8 +75,8 @@ async fn a_parent_rests_until_its_child_has_ended() {
     harness.wait_until_idle(run).await;
     assert!(harness.engine.stuck(9).is_empty());
     step_service.open_gate();
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
-    assert_eq!(harness.wait_until_resting(child).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(child).await.status, RunStatus::Completed);
     let events = harness.events(run).await;
     let answered = events
         .iter()
@@ -99,7 +99,7 @@ async fn parent_and_child_are_resumed_by_the_next_process() {
     harness.crash().await;
     harness.load_plans(&[&child()]);
     assert_eq!(harness.recover().await.resumed, 2);
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
     assert_eq!(harness.runs().await.len(), 2, "the child was created once");
 }
 
@@ -127,8 +127,8 @@ async fn pause_and_cancel_reach_the_child() {
         .await
         .unwrap();
     step_service.open_gate();
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
-    assert_eq!(harness.wait_until_resting(child).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(child).await.status, RunStatus::Cancelled);
     assert!(!step_service.paths().contains(&"POST /last".to_owned()));
 }
 
@@ -154,7 +154,7 @@ async fn the_undo_of_a_run_step_undoes_its_completed_child() {
     let harness = Harness::new(&step_service, plan).await;
     harness.load_plans(&[&child()]);
     let run = start(&harness, json!({})).await.run;
-    let ended = harness.wait_until_resting(run).await;
+    let ended = harness.wait_until_ended_or_awaits_input(run).await;
     assert_eq!(ended.status, RunStatus::Failed);
     assert!(ended.note.unwrap().ends_with("; undone: `sub`"));
     assert_eq!(step_service.paths(), ["DELETE /undo/7", "GET /child", "POST /child", "POST /last"]);
@@ -165,7 +165,7 @@ async fn a_parent_pauses_until_the_workflow_of_its_child_exists() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let harness = Harness::new(&step_service, parent()).await; // there is no workflow `child`
     let run = start(&harness, json!({ "n": 1 })).await.run;
-    let paused = harness.wait_until_resting(run).await;
+    let paused = harness.wait_until_ended_or_awaits_input(run).await;
     assert_eq!(paused.status, RunStatus::Paused);
     assert!(paused.note.unwrap().contains("the workflow `child`, which is not in the files"));
     harness.load_plans(&[&child()]);
@@ -188,7 +188,7 @@ async fn nesting_of_runs_is_bounded() {
     let harness =
         Harness::with_store(&step_service, plan, Arc::new(crate::store::MemoryStore::new()), limits, None).await;
     let run = start(&harness, json!({})).await.run;
-    let ended = harness.wait_until_resting(run).await;
+    let ended = harness.wait_until_ended_or_awaits_input(run).await;
     assert_eq!(ended.status, RunStatus::Failed);
     assert!(ended.note.as_ref().unwrap().contains("run_depth_max"), "{ended:?}");
     assert!(harness.runs().await.len() <= 6);
@@ -240,7 +240,7 @@ async fn a_lock_has_one_holder_and_the_waiters_get_it_in_order() {
     assert!(names_holder, "{explained:?}");
     step_service.open_gate();
     for run in &runs {
-        assert_eq!(harness.wait_until_resting(*run).await.status, RunStatus::Completed);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(*run).await.status, RunStatus::Completed);
     }
     let order: Vec<_> = step_service.seen().into_iter().map(|seen| seen.path).collect();
     assert_eq!(order, ["/a/0", "/a/1", "/a/2", "/a/3"]);
@@ -269,8 +269,8 @@ async fn a_wait_for_a_lock_continues_in_the_next_process() {
     harness.wait_until_idle(second).await;
     harness.crash().await;
     harness.recover().await;
-    assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Completed);
-    assert_eq!(harness.wait_until_resting(second).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(first).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(second).await.status, RunStatus::Completed);
     let order: Vec<_> = step_service.seen().into_iter().map(|seen| seen.path).collect();
     assert_eq!(order, ["/a/0", "/a/0", "/a/1"]);
 }
@@ -388,10 +388,10 @@ async fn a_rerun_takes_over_finished_steps() {
     );
     let harness = Harness::new(&step_service, plan).await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Failed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Failed);
     let again = harness.engine.rerun(run, "b".into(), "ann".into()).await.unwrap();
-    assert_eq!((again.job, again.fresh), (JobId(run.0), true));
-    assert_eq!(harness.wait_until_resting(again.run).await.status, RunStatus::Completed);
+    assert_eq!((again.job, again.is_new), (JobId(run.0), true));
+    assert_eq!(harness.wait_until_ended_or_awaits_input(again.run).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /a", "POST /b", "POST /b"]);
     assert!(harness.engine.rerun(run, "nobody".into(), "ann".into()).await.is_err());
 }

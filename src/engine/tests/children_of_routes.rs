@@ -59,13 +59,13 @@ async fn a_refusal_below_a_run_of_a_route_fails_the_tree_and_below_a_run_of_the_
 
     // Nobody waits for the answer of a rerun.
     let again = harness.engine.rerun(all[0].0.run, "sub".into(), "ann".into()).await.unwrap();
-    harness.wait_until_resting(again.run).await;
+    harness.wait_until_ended_or_awaits_input(again.run).await;
     let all = generations(&harness).await;
     assert!(is_paused_below_the_api(&all, 6), "{all:?}");
 
     let harness = three_generations().await;
     let run = start(&harness, json!({})).await.run;
-    harness.wait_until_resting(run).await;
+    harness.wait_until_ended_or_awaits_input(run).await;
     let all = generations(&harness).await;
     assert!(is_paused_below_the_api(&all, 3), "{all:?}");
 }

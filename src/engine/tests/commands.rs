@@ -57,7 +57,7 @@ async fn a_run_waits_for_an_answer_without_a_task_also_across_a_restart() {
     let mut harness = Harness::with_store(&step_service, plan(), store, Limits::default(), None).await;
     for restart in [false, true] {
         let run = start(&harness, json!({})).await.run;
-        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingCheckpoint);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::WaitingCheckpoint);
         harness.wait_until_idle(run).await;
         if restart {
             harness.crash().await;
@@ -69,7 +69,7 @@ async fn a_run_waits_for_an_answer_without_a_task_also_across_a_restart() {
         wait_until_unused(&store_reads).await;
         let after = approve(&harness, run).await.unwrap();
         assert_ne!(after.status, RunStatus::WaitingCheckpoint);
-        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
     }
     assert_eq!(step_service.seen().len(), 2);
     assert!(harness.engine.stuck(9).is_empty());
@@ -80,7 +80,7 @@ async fn of_concurrent_answers_one_is_accepted_and_the_others_are_refused() {
     let step_service = step_service().await;
     let harness = Harness::new(&step_service, plan()).await;
     let run = start(&harness, json!({})).await.run;
-    harness.wait_until_resting(run).await;
+    harness.wait_until_ended_or_awaits_input(run).await;
     let (checkpoint, _) = harness.store.run(run).await.unwrap().unwrap().checkpoint.unwrap();
     let all = futures_util::future::join_all((0..20).map(|_| approve(&harness, run))).await;
     assert_eq!(all.iter().filter(|result| result.is_ok()).count(), 1, "{all:?}");
@@ -89,7 +89,7 @@ async fn of_concurrent_answers_one_is_accepted_and_the_others_are_refused() {
         let CommandError::Refused { refusal, .. } = other else { panic!("{other:?}") };
         assert!(matches!(refusal, CommandRefusal::AnsweredBefore { .. }), "{refusal:?}");
     }
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
     harness.wait_until_idle(run).await;
     let said = CheckpointAnswer { approve: false, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
     let later =
@@ -113,7 +113,7 @@ async fn a_caller_does_not_wait_for_a_person_and_its_retry_gets_the_later_answer
     harness.wait_until_idle(run).await;
     assert_eq!(refused(harness.send(arm_request.clone()).await).0.run, Some(run), "a retry while the run waits");
     approve(&harness, run).await.unwrap();
-    harness.wait_until_resting(run).await;
+    harness.wait_until_ended_or_awaits_input(run).await;
     let (status, body, _) = answer(harness.send(arm_request).await);
     assert_eq!((status, &body["run"]), (201, &json!(run.0.simple().to_string())));
 }
@@ -142,7 +142,7 @@ async fn a_run_is_paused_in_flight_and_goes_on_from_there() {
     harness.crash().await;
     assert_eq!(harness.recover().await.resumed, 0);
     harness.engine.give_command(run, ControlCommand::Resume { reason: None }, "ann".into()).await.unwrap();
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
 }
 
@@ -153,7 +153,7 @@ async fn a_signal_wakes_the_run_that_waits_for_it() {
     let harness =
         Harness::new(&step_service, plan_of(steps, json!({ "status": 200, "body": "${steps.paid.output}" }))).await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingSignal);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::WaitingSignal);
     harness.wait_until_idle(run).await;
     for sum in [1, 7] {
         let command =
@@ -161,7 +161,7 @@ async fn a_signal_wakes_the_run_that_waits_for_it() {
         harness.engine.give_command(run, command, "bank".into()).await.unwrap();
         harness.wait_until_idle(run).await;
     }
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn a_frozen_run_has_no_task_and_is_woken_when_the_freeze_ends() {
     let explained = harness.engine.explain(run).await.unwrap();
     assert!(!explained.stuck && explained.waits.iter().any(|wait| wait.contains("froz")), "{explained:?}");
     harness.engine.freeze(2, Freeze::No).await;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::engine::CommandError;
 use crate::engine::driver::drive_contradicting;
 use crate::engine::scheduler::{acquire, watchdog};
 use crate::names::RunId;
-use crate::store::TakeResult;
+use crate::store::AcquireResult;
 use crate::workflow::{ControlCommand, RunStatus};
 
 async fn harness() -> (Arc<StepService>, Harness) {
@@ -29,11 +29,13 @@ async fn harness() -> (Arc<StepService>, Harness) {
 /// A run that waits for a signal, and whose next event did not fit.
 async fn contradicting(harness: &Harness) -> RunId {
     let run = start(harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingSignal);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::WaitingSignal);
     let core = &harness.engine.core;
     let slot = core.schedule.mailboxes.claim_slot(&core.schedule.timers, run).expect("it is free");
     let lease_proof = core.schedule.lease.proof();
-    let Ok(TakeResult::Taken(owned)) = core.ports.store.take(core.schedule.worker, run).await else { panic!() };
+    let Ok(AcquireResult::Acquired(owned)) = core.ports.store.acquire(core.schedule.worker, run).await else {
+        panic!()
+    };
     let claimed = acquire::load(core, slot, &owned, lease_proof).await.unwrap_or_else(|_| panic!("it is loaded"));
     tokio::time::timeout(super::harness::TIMEOUT, drive_contradicting(core, claimed)).await.expect("its task ends");
     run
@@ -57,9 +59,9 @@ async fn a_run_whose_events_contradict_each_other_is_stuck_until_it_moves() {
     let refused = harness.engine.give_command(run, signal(), "ann".into()).await;
     assert!(matches!(&refused, Err(CommandError::Unreadable(why)) if why.contains("cancel --no-undo")), "{refused:?}");
     harness.wait_until_idle(run).await;
-    assert_eq!(harness.engine.stuck_count(), 0, "it rests again");
+    assert_eq!(harness.engine.stuck_count(), 0, "it is suspended again");
     harness.engine.give_command(run, signal(), "ann".into()).await.unwrap();
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
 }
 
 #[tokio::test]

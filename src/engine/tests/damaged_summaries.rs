@@ -21,7 +21,7 @@ async fn a_run_with_a_damaged_summary_is_cancelled(which: StoreKind) {
     let store = fixture.store.clone();
     let mut harness = Harness::with_store(&step_service, plan, store, Limits::default(), None).await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingSignal);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::WaitingSignal);
     harness.wait_until_idle(run).await;
     harness.crash().await;
     assert!(fixture.damage_summary(run).await);

@@ -49,7 +49,7 @@ async fn approve(harness: &Harness, run: &RunSummary) {
 
 async fn rest_soon(harness: &Harness, run: RunId) -> RunSummary {
     let begun = Instant::now();
-    let summary = harness.wait_until_resting(run).await;
+    let summary = harness.wait_until_ended_or_awaits_input(run).await;
     assert!(begun.elapsed() < Duration::from_secs(5), "waiting ends as soon as the descendant waits for a person");
     summary
 }

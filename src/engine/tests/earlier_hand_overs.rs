@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::harness::{Harness, ServiceReply, StepService, checked_plan, start};
 use crate::engine::StartError;
 use crate::names::RunId;
-use crate::store::{Append, Priority, TakeResult};
+use crate::store::{AcquireResult, Append, Priority};
 use crate::workflow::{Choice, ControlCommand, EndingEvent, Event, RunStatus, Superseded, fold};
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_i
     harness.wait_until(run, |view| view.conflicts.len() == 2).await;
     let skip = ControlCommand::Resolve { step: "send".into(), item: Some(0), choice: Choice::Skip, reason: None };
     harness.engine.give_command(run, skip, "ann".into()).await.unwrap();
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Paused);
     let rerun = async || harness.engine.rerun(run, "address".into(), "ann".into()).await;
     let Err(StartError::Invalid(why)) = rerun().await else { panic!("it would forget a decision") };
     assert!(why.contains("item 0 of `send`"), "{why}");
@@ -41,7 +41,7 @@ async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_i
     let to = RunId(Uuid::now_v7());
     append_hand_over(&harness, run, to).await;
     assert_eq!(rerun().await.unwrap().run, to);
-    assert_eq!(harness.wait_until_resting(to).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(to).await.status, RunStatus::Completed);
     let paths = step_service.paths();
     assert_eq!(paths.iter().filter(|path| *path == "PUT /send/0").count(), 2, "all items are performed: {paths:?}");
 }
@@ -49,7 +49,9 @@ async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_i
 /// Ends the run, which no task executes, as the earlier version did when it was rerun from `address`.
 async fn append_hand_over(harness: &Harness, run: RunId, to: RunId) {
     let worker = harness.engine.core.schedule.worker;
-    let Ok(TakeResult::Taken(owned)) = harness.store.take(worker, run).await else { panic!("no task executes it") };
+    let Ok(AcquireResult::Acquired(owned)) = harness.store.acquire(worker, run).await else {
+        panic!("no task executes it")
+    };
     let superseded = Superseded {
         successor: to,
         from: "address".into(),

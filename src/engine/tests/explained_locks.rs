@@ -36,5 +36,5 @@ async fn the_history_of_a_run_that_holds_a_lock_is_read_once_for_all_items_that_
     let holds = format!("`a` of {holder} has held it for");
     assert_eq!(explained.waits.iter().filter(|wait| wait.contains(&holds)).count(), 6, "{explained:?}");
     step_service.open_gate();
-    harness.wait_until_resting(waiting).await;
+    harness.wait_until_ended_or_awaits_input(waiting).await;
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
 use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
-use crate::workflow::{CallKind, Choice, ConflictEvent, ControlCommand, Event, Mode, RunStatus, RunView, fold};
+use crate::workflow::{Choice, ConflictEvent, ControlCommand, Event, Mode, RunStatus, RunView, StepPart, fold};
 
 fn real() -> ArmRequest {
     request("w", Mode::Real, &json!({"items": ["x", "y"]}))
@@ -182,7 +182,7 @@ async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
     assert!(harness.engine.give_command(run, resolve, "bob".into()).await.is_err(), "the run has ended");
     let events = harness.events(run).await;
     assert!(events.iter().any(
-        |event| matches!(event, Event::Conflict(ConflictEvent::Resolved { by, part: CallKind::Do, .. }) if by == "ann")
+        |event| matches!(event, Event::Conflict(ConflictEvent::Resolved { by, part: StepPart::Do, .. }) if by == "ann")
     ));
 }
 

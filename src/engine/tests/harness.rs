@@ -252,8 +252,8 @@ impl Harness {
         tokio::time::timeout(TIMEOUT, poll).await.expect("a task still executes the run");
     }
     /// Waits until the run has ended, or waits for a person or a signal.
-    pub async fn wait_until_resting(&self, run: RunId) -> crate::workflow::RunSummary {
-        self.engine.wait_until_at_rest(run, TIMEOUT).await.expect("there is such a run")
+    pub async fn wait_until_ended_or_awaits_input(&self, run: RunId) -> crate::workflow::RunSummary {
+        self.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.expect("there is such a run")
     }
 }
 

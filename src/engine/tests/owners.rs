@@ -72,7 +72,7 @@ async fn a_command_reaches_a_run_that_another_process_executes() {
     assert!(matches!(result, Err(CommandError::Refused { .. })), "{result:?}");
     step_service.open_gate();
     // Waiting for the run works at the other process too.
-    assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(other.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     let result = other.engine.give_command(run, retry(), "ann".into()).await;
     assert!(matches!(result, Err(CommandError::Refused { refusal: CommandRefusal::Ended, .. })), "{result:?}");
     let unknown_run = crate::names::RunId(uuid::Uuid::now_v7());
@@ -100,7 +100,7 @@ async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
         ControlCommand::Resolve { step: "a".into(), item: None, choice: crate::workflow::Choice::Skip, reason: None };
     let result = fenced.engine.give_command(run, skip, "ann".into()).await;
     assert!(result.is_ok(), "the owner's copy of the run has a conflict over `a`: {result:?}");
-    assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(other.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
 }
 
 /// The process that owns the run is gone: the command times out with an unknown outcome.
@@ -142,7 +142,7 @@ async fn the_runs_of_a_dead_process_are_taken_over() {
     owner.crash().await;
     store.expire_lease(worker);
     step_service.open_gate();
-    assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(other.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /b", "PUT /a", "PUT /a"]);
 }
 
@@ -163,7 +163,7 @@ async fn the_runs_of_a_drained_process_are_taken_over_at_once() {
         owner.engine.drain(TIMEOUT).await
     };
     assert!(drained.await);
-    assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(other.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
 }
 

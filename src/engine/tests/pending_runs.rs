@@ -18,9 +18,9 @@ use crate::engine::machine;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
-    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore, OwnedRun,
-    PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
-    StoreNotification, StoredEvent, StoredFirstTry, TakeResult, WebhookMessage,
+    AcquireResult, Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore,
+    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoreNotification, StoredEvent, StoredFirstTry, WebhookMessage,
 };
 use crate::workflow::{ControlCommand, Plan, RunStatus, RunSummary};
 
@@ -79,10 +79,10 @@ macro_rules! forward_to_inner {
 }
 
 impl RunCoordination for SlowStore {
-    fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
+    fn acquire(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, AcquireResult> {
         Box::pin(async move {
-            let taken = self.inner.take(worker, run).await?;
-            if taken == TakeResult::Unknown {
+            let taken = self.inner.acquire(worker, run).await?;
+            if taken == AcquireResult::Unknown {
                 self.takes.send_modify(|takes| *takes += 1);
                 let _ = self.takes_answered.subscribe().wait_for(|answers| *answers).await;
             }
@@ -92,7 +92,7 @@ impl RunCoordination for SlowStore {
     forward_to_inner! {
         heartbeat(worker: WorkerId, name: String, lease: Duration) -> Option<jiff::Timestamp>;
         deregister(worker: WorkerId) -> ();
-        take_due(worker: WorkerId, limit: usize) -> Vec<OwnedRun>;
+        acquire_due(worker: WorkerId, limit: usize) -> Vec<OwnedRun>;
         due_times(limit: usize) -> Vec<(jiff::Timestamp, RunId)>;
         put_command(command: CommandRecord) -> ();
         commands(run: RunId) -> Vec<CommandRecord>;
@@ -231,7 +231,7 @@ async fn a_parent_that_ends_creates_no_further_child() {
     store.wait_for_reads(1).await;
     give_command(&harness, run, cancel()).await;
     store.answer_reads(usize::MAX);
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Cancelled);
     harness.wait_until_idle(run).await;
     assert_eq!(harness.runs().await.len(), 1, "no child is created");
     assert!(step_service.seen().is_empty(), "{:?}", step_service.paths());
@@ -249,7 +249,7 @@ async fn the_next_process_does_not_create_the_child_of_an_ending_parent() {
     harness.load_plans(&[&calls()]);
     store.answer_reads(usize::MAX);
     harness.recover().await;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Cancelled);
     assert_eq!((harness.runs().await.len(), step_service.seen().len()), (1, 0));
 }
 
@@ -271,7 +271,7 @@ async fn a_paused_parent_creates_its_child_only_after_resume() {
             harness.recover().await;
         }
         give_command(&harness, run, ControlCommand::Resume { reason: None }).await;
-        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
         assert_eq!((harness.runs().await.len(), step_service.seen().len()), (2, 1));
     }
 }
@@ -299,7 +299,7 @@ async fn a_command_to_a_child_does_not_prevent_its_creation() {
     tokio::task::yield_now().await;
     store.answer_takes();
     assert!(command.await.unwrap().is_err(), "the child does not exist yet");
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
 }
 
 /// A first append that the store refuses is repeated.
@@ -308,7 +308,7 @@ async fn a_child_whose_first_append_is_refused_is_created_later() {
     let store = SlowStore::new(false, false, 3);
     let (step_service, harness) = harness(&store, &calls()).await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /child"]);
     assert_eq!(store.refused.load(Ordering::SeqCst), 0);
 }
@@ -327,7 +327,7 @@ async fn a_child_that_was_decided_before_a_crash_is_created_by_the_next_process(
     harness.load_plans(&[&calls()]);
     store.answer_reads(usize::MAX);
     harness.recover().await;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
     assert_eq!((step_service.paths(), harness.runs().await.len()), (vec!["POST /child".to_owned()], 2));
     assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
 }
@@ -342,13 +342,14 @@ async fn the_outbox_row_of_a_child_that_is_never_created_is_removed() {
     give_command(&harness, run, cancel()).await;
     assert_eq!(store.inner.pending_runs(9).await.unwrap().len(), 1);
     store.answer_reads(usize::MAX);
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Cancelled);
     assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
 }
 
-/// Two lookups find no child. The first creates the child, which rests by the time that the second lookup continues.
+/// Two lookups find no child. The first creates the child, which is suspended by the time that the second lookup
+/// continues.
 #[tokio::test]
-async fn ensuring_a_child_a_second_time_does_not_disturb_the_resting_child() {
+async fn ensuring_a_child_a_second_time_does_not_disturb_the_suspended_child() {
     let store = SlowStore::new(true, false, 0);
     let (_world, harness) = harness(&store, &child(json!({ "a": { "wait": "1h" } }))).await;
     let run = start(&harness, json!({})).await.run;
@@ -362,14 +363,14 @@ async fn ensuring_a_child_a_second_time_does_not_disturb_the_resting_child() {
     let second = tokio::spawn(child::ensure_child(core, started, Arc::default(), spec, 0));
     store.wait_for_reads(2).await;
     store.answer_reads(1);
-    let rests = async {
+    let suspended = async {
         while !harness.engine.core.schedule.timers.will_wake(child)
             || harness.engine.core.schedule.mailboxes.has_task(child)
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(TIMEOUT, rests).await.expect("the timer of the child is set");
+    tokio::time::timeout(TIMEOUT, suspended).await.expect("the timer of the child is set");
     store.answer_reads(usize::MAX);
     let seen = tokio::time::timeout(TIMEOUT, second).await.unwrap().unwrap();
     assert!(matches!(seen, machine::ChildState::Running));
@@ -377,10 +378,10 @@ async fn ensuring_a_child_a_second_time_does_not_disturb_the_resting_child() {
     harness.wait_until_idle(child).await;
     assert!(harness.engine.core.schedule.timers.will_wake(child), "its timer is still set");
     give_command(&harness, run, cancel()).await;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Cancelled);
 }
 
-/// A parent rests and waits for a child that is not stored.
+/// A parent is suspended and waits for a child that is not stored.
 #[tokio::test]
 async fn the_watchdog_wakes_a_parent_whose_child_is_missing() {
     let store = SlowStore::new(false, false, 0);

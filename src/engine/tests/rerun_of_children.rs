@@ -29,7 +29,7 @@ async fn a_child_whose_parent_waits_for_a_decision_over_it_is_not_run_again() {
     let harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
     harness.load_plans(&[&checked_plan(&child, false)]);
     let parent = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(parent).await.status, RunStatus::Paused);
     let child = harness.runs().await.into_iter().find(|run| run.parent == Some(parent)).unwrap();
     assert_eq!(child.status, RunStatus::Failed);
     let rerun = async || harness.engine.rerun(child.run_id, "a".into(), "ann".into()).await;
@@ -37,15 +37,15 @@ async fn a_child_whose_parent_waits_for_a_decision_over_it_is_not_run_again() {
     assert!(why.contains(&format!("{parent} began it, and is paused")), "{why}");
     let cancel = ControlCommand::Cancel { compensate: true, reason: None, automatic: false };
     harness.engine.give_command(parent, cancel, "ann".into()).await.unwrap();
-    assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(parent).await.status, RunStatus::Cancelled);
     let again = rerun().await.unwrap();
-    assert_eq!(harness.wait_until_resting(again.run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(again.run).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /a", "POST /a"]);
 }
 
 /// Answers the question that a run has come to rest with, as the only person who may.
 async fn alice_answers(harness: &Harness, run: RunId, approve: bool) {
-    let summary = harness.wait_until_resting(run).await;
+    let summary = harness.wait_until_ended_or_awaits_input(run).await;
     assert_eq!(summary.status, RunStatus::WaitingCheckpoint);
     let said = CheckpointAnswer { approve, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
     let (checkpoint, _) = summary.checkpoint.unwrap();
@@ -86,12 +86,12 @@ async fn who_approved_a_run_step_is_asked_about_another_input_and_a_rerun_two_ru
     harness.engine.give_command(inner, adjust, "bob".into()).await.unwrap();
     step_service.open_gate();
     alice_answers(&harness, inner, false).await;
-    assert_eq!(harness.wait_until_resting(parent).await.status, RunStatus::Failed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(parent).await.status, RunStatus::Failed);
     let again = harness.engine.rerun(inner, "look".into(), "bob".into()).await.unwrap().run;
     let Event::RunStarted(started) = harness.events(again).await.remove(0) else { panic!("it is the first event") };
     let above = ApprovalAbove { risk: Risk::Medium, who: vec!["alice".to_owned()] };
     assert_eq!(started.approval_above, Some(above));
     alice_answers(&harness, again, true).await;
-    assert_eq!(harness.wait_until_resting(again).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(again).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["GET /look", "GET /look", "POST /send"]);
 }

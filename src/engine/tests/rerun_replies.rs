@@ -35,7 +35,7 @@ async fn a_retry_is_told_that_the_run_before_the_rerun_began_a_shared_step() {
         let (problem, report) = refused(harness.send(arm_request.clone()).await);
         assert_eq!((problem.kind.as_str(), problem.shared_step_begun), ("run-paused", Some(true)));
         let successor = harness.engine.rerun(report.run.unwrap(), from.into(), "ann".into()).await.unwrap().run;
-        assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Failed);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Failed);
         assert_eq!(step_service.paths().iter().filter(|path| *path == "POST /one").count(), 1, "{from}");
         let (problem, _) = refused(harness.send(arm_request).await);
         assert_eq!((problem.run, problem.shared_step_begun), (Some(successor), Some(true)), "{from}");
@@ -75,7 +75,7 @@ async fn an_instance_keeps_its_output_while_the_newest_rerun_has_none() {
         assert_eq!((&body["output"]["n"], &body["status"]), (&json!(n), &json!(status)));
         if status == "completed" {
             run = harness.engine.rerun(run, "make".into(), "ann".into()).await.unwrap().run;
-            harness.wait_until_resting(run).await;
+            harness.wait_until_ended_or_awaits_input(run).await;
         }
     }
 }

@@ -41,7 +41,7 @@ async fn paused(refused: usize) -> (Arc<StepService>, Harness, RunId) {
     .await;
     let harness = Harness::new(&step_service, plan()).await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Paused);
     (step_service, harness, run)
 }
 
@@ -60,7 +60,7 @@ async fn send_command(harness: &Harness, run: RunId, command: ControlCommand) ->
 async fn a_rerun_ends_a_paused_run() {
     let (step_service, harness, run) = paused(1).await;
     let successor = rerun(&harness, run, "two").await.unwrap();
-    assert_eq!(harness.wait_until_resting(successor.run).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(successor.run).await.status, RunStatus::Completed);
     for command in [
         ControlCommand::Resume { reason: None },
         ControlCommand::Cancel { compensate: true, reason: None, automatic: false },
@@ -92,7 +92,7 @@ async fn of_concurrent_reruns_one_wins() {
         let (won, lost): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
         assert_eq!((won.len(), lost.len()), (1, 7), "{lost:?}");
         assert!(lost.iter().all(|lost| matches!(lost, Err(StartError::Invalid(_)))), "{lost:?}");
-        harness.wait_until_resting(won[0].as_ref().unwrap().run).await;
+        harness.wait_until_ended_or_awaits_input(won[0].as_ref().unwrap().run).await;
         assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"]);
         assert_eq!(harness.runs().await.len(), 2);
     }
@@ -105,14 +105,14 @@ async fn steps_that_a_successor_undid_are_not_taken_over_from_its_predecessor() 
         .await
         .unwrap();
     let first = rerun(&harness, run, "two").await.unwrap().run;
-    harness.wait_until_resting(first).await;
+    harness.wait_until_ended_or_awaits_input(first).await;
     send_command(&harness, first, ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
         .await
         .unwrap();
-    assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(first).await.status, RunStatus::Cancelled);
     assert!(matches!(rerun(&harness, run, "two").await, Err(StartError::Invalid(_))));
     let second = rerun(&harness, first, "two").await.unwrap().run;
-    assert_eq!(harness.wait_until_resting(second).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(second).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["DELETE /one", "POST /one", "POST /one", "POST /two", "POST /two", "POST /two"]);
 }
 
@@ -133,7 +133,7 @@ async fn a_successor_that_was_not_created_before_a_crash_is_created_by_the_next_
         }
     };
     tokio::time::timeout(super::harness::TIMEOUT, created).await.expect("it is created");
-    assert_eq!(harness.wait_until_resting(to).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(to).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"], "the successor runs once");
     assert_eq!((harness.store.pending_runs(9).await.unwrap().len(), harness.runs().await.len()), (0, 2));
 }
@@ -153,7 +153,7 @@ async fn a_successor_that_was_not_created_is_created_when_the_rerun_is_repeated(
     let Err(StartError::Invalid(why)) = rerun(&harness, run, "one").await else { panic!() };
     assert!(why.contains("from `two`"), "{why}");
     assert_eq!(rerun(&harness, run, "two").await.unwrap().run, to);
-    assert_eq!(harness.wait_until_resting(to).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(to).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"]);
     assert!(rerun(&harness, run, "two").await.is_err());
 }
@@ -192,7 +192,7 @@ async fn a_successor_has_the_credentials_of_the_caller() {
     let successor = crate::engine::api::rerun::hand_over_for_test(&harness.engine, run, "a").await;
     harness.crash().await;
     assert_eq!(rerun(&harness, run, "a").await.unwrap().run, successor);
-    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Completed);
     assert_eq!(step_service.seen()[1].header("cookie"), Some("sid=1"));
 }
 
@@ -215,7 +215,7 @@ async fn a_successor_is_created_once_its_slot_is_free() {
     .await;
     let harness = Harness::new(&step_service, plan).await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Paused);
     let successor = crate::engine::api::rerun::hand_over_for_test(&harness.engine, run, "a").await;
     let schedule = &harness.engine.core.schedule;
     let slot = schedule.mailboxes.claim_slot(&schedule.timers, successor).expect("it is free");
@@ -235,7 +235,7 @@ async fn a_successor_is_created_once_its_slot_is_free() {
     step_service.wait_for_calls(2).await;
     assert!(schedule.mailboxes.notify(successor), "its task has a mailbox");
     step_service.open_gate();
-    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Completed);
 }
 
 /// An item that is null stays an item when the events are read back: its `undo` names it.
@@ -265,15 +265,15 @@ async fn a_rerun_that_took_over_a_null_item_undoes_it_after_a_restart() {
     let store = Arc::new(SqliteStore::open(&folder.path().join("runs.db"), &limits).await.unwrap());
     let mut harness = Harness::with_store(&step_service, plan, store, limits, None).await;
     let run = start(&harness, json!({ "items": [null, 7] })).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Paused);
     let successor = rerun(&harness, run, "two").await.unwrap().run;
-    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Paused);
     harness.crash().await;
     harness.recover().await;
     send_command(&harness, successor, ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
         .await
         .unwrap();
-    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Cancelled);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Cancelled);
     let undone = step_service.seen().into_iter().filter(|seen| seen.path == "/undone");
     let mut undone: Vec<String> = undone.map(|seen| String::from_utf8(seen.body.to_vec()).unwrap()).collect();
     undone.sort();
@@ -332,7 +332,7 @@ async fn the_successor_of_a_run_that_creates_an_instance_pins_it_and_answers_ret
     let (problem, report) = refused(harness.send(arm_request.clone()).await);
     assert_eq!((problem.status, problem.kind.as_str()), (503, "run-paused"));
     let successor = rerun(&harness, report.run.unwrap(), "two").await.unwrap().run;
-    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Completed);
     let (status, body, report) = answer(harness.send(arm_request.clone()).await);
     assert_eq!((status, report.run), (201, Some(successor)), "a retry gets the answer of the rerun");
     assert_eq!(body["id"], successor.0.simple().to_string());
@@ -341,7 +341,7 @@ async fn the_successor_of_a_run_that_creates_an_instance_pins_it_and_answers_ret
 
     // A caller that was given a success keeps it, whatever a later rerun answers.
     let newest = rerun(&harness, successor, "two").await.unwrap().run;
-    assert_eq!(harness.wait_until_resting(newest).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(newest).await.status, RunStatus::Completed);
     let seen = instance(&harness, &body["id"]).await;
     assert_eq!(seen["output"]["id"], newest.0.simple().to_string(), "the instance shows the newest run");
 }
@@ -364,7 +364,7 @@ async fn an_id_in_a_pending_answer_leads_to_the_successor() {
     assert_eq!((status, &body["id"]), (202, &id));
 
     assert_eq!(rerun(&harness, predecessor, "two").await.unwrap().run, to);
-    assert_eq!(harness.wait_until_resting(to).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(to).await.status, RunStatus::Completed);
     let seen = instance(&harness, &id).await;
     assert_eq!((&seen["id"], &seen["status"]), (&id, &json!("completed")));
     let (status, body, _) = answer(harness.send(arm_request).await);
@@ -380,7 +380,7 @@ async fn an_id_in_a_pending_answer_leads_to_the_successor_after_a_purge() {
     arm_request.retry_keys = None;
     let (_, body, report) = answer(harness.send(arm_request).await);
     let successor = rerun(&harness, report.run.unwrap(), "two").await.unwrap().run;
-    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Completed);
     for status in [RunStatus::Cancelled, RunStatus::Completed] {
         assert_eq!(harness.store.purge(status, jiff::Timestamp::MAX, 99).await.unwrap().pinned, 1);
     }

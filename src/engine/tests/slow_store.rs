@@ -72,7 +72,7 @@ async fn waiting_in_a_step_that_holds_no_lock_is_not_a_deadlock() {
     let go = ControlCommand::Signal { name: "go".into(), payload: Arc::new(json!({})), id: None };
     harness.engine.give_command(second, go, "ann".into()).await.unwrap();
     wait_for("the child of the second run queues for the lock", async || queued(4).await).await;
-    wait_for("all other runs rest", async || {
+    wait_for("all other runs to be suspended", async || {
         harness.runs().await.iter().filter(|run| harness.engine.core.schedule.mailboxes.has_task(run.run_id)).count()
             == 1
     })
@@ -80,7 +80,7 @@ async fn waiting_in_a_step_that_holds_no_lock_is_not_a_deadlock() {
     assert!(harness.runs().await.iter().all(|run| run.status != RunStatus::Paused), "{:#?}", harness.runs().await);
     step_service.open_gate();
     for run in [first, second] {
-        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+        assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
     }
 }
 
@@ -108,12 +108,12 @@ async fn a_paused_run_does_not_queue_for_a_lock() {
     let first = start(&harness, json!({ "n": 1 })).await.run;
     step_service.wait_for_calls(2).await;
     let second = start(&harness, json!({ "n": 2 })).await.run;
-    assert_eq!(harness.wait_until_resting(second).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(second).await.status, RunStatus::Paused);
     let third = start(&harness, json!({ "n": 3 })).await.run;
     harness.wait_until_idle(third).await;
     step_service.open_gate();
-    assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Completed);
-    assert_eq!(harness.wait_until_resting(third).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(first).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(third).await.status, RunStatus::Completed);
     let skip = ControlCommand::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
     harness.engine.give_command(second, skip, "ann".into()).await.unwrap();
     wait_for("the second run gets the lock", async || {
@@ -242,7 +242,7 @@ async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
     let proof = harness.engine.core.schedule.lease.proof();
     wait_for("the lease lapses", async || !proof.is_valid()).await;
     step_service.open_gate();
-    assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(first).await.status, RunStatus::Completed);
     wait_for("the call is withheld", async || {
         harness.events(second).await.iter().any(|event| matches!(event, Event::RetryScheduled(_)))
     })
@@ -250,7 +250,7 @@ async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
     assert_eq!(step_service.paths(), ["POST /a/1"], "the second call was not sent");
     store.heartbeats.pass(1_000);
     assert_eq!(
-        harness.wait_until_resting(second).await.status,
+        harness.wait_until_ended_or_awaits_input(second).await.status,
         RunStatus::Completed,
         "a withheld call does not count as an attempt"
     );
@@ -273,9 +273,13 @@ async fn a_run_that_is_reacquired_is_loaded_again_while_its_old_task_still_waits
     let run = start(&harness, json!({})).await.run;
     step_service.wait_for_calls(1).await;
     store.expire_lease(harness.engine.core.schedule.worker);
-    let taken = store.take(crate::names::WorkerId(uuid::Uuid::from_u128(7)), run).await.unwrap();
-    assert!(matches!(taken, crate::store::TakeResult::Taken(_)), "{taken:?}");
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed, "the first reply never comes");
+    let taken = store.acquire(crate::names::WorkerId(uuid::Uuid::from_u128(7)), run).await.unwrap();
+    assert!(matches!(taken, crate::store::AcquireResult::Acquired(_)), "{taken:?}");
+    assert_eq!(
+        harness.wait_until_ended_or_awaits_input(run).await.status,
+        RunStatus::Completed,
+        "the first reply never comes"
+    );
     assert_eq!(step_service.paths(), ["GET /a", "GET /a"]);
 }
 

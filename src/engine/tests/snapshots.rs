@@ -49,7 +49,7 @@ async fn step_service() -> Arc<StepService> {
 /// A run that waits for its signal and has enough events for a snapshot.
 async fn waiting_run(harness: &Harness) -> RunId {
     let run = start(harness, json!((0..20).collect::<Vec<_>>())).await.run;
-    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingSignal);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::WaitingSignal);
     harness.wait_until_idle(run).await;
     run
 }
@@ -58,7 +58,10 @@ async fn waiting_run(harness: &Harness) -> RunId {
 async fn last_call(harness: &Harness, run: RunId) -> Value {
     let signal = ControlCommand::Signal { name: "go".into(), payload: Arc::new(json!({})), id: None };
     tokio::time::timeout(TIMEOUT, harness.engine.give_command(run, signal, "test".into())).await.unwrap().unwrap();
-    assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(
+        harness.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status,
+        RunStatus::Completed
+    );
     let call = harness.step_service.seen().into_iter().rfind(|seen| seen.path == "/tell").unwrap();
     serde_json::from_slice(&call.body).unwrap()
 }

@@ -43,8 +43,11 @@ async fn a_started_run_is_durable_and_its_output_is_the_value_of_respond() {
     let harness = harness().await;
     let started = start(&harness, json!({ "n": 1 })).await;
     let stored = harness.store.run(started.run).await.unwrap().expect("it is on disk");
-    assert_eq!((stored.route, started.job, started.fresh), (None, JobId(started.run.0), true));
-    assert_eq!(harness.engine.wait_until_at_rest(started.run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!((stored.route, started.job, started.is_new), (None, JobId(started.run.0), true));
+    assert_eq!(
+        harness.engine.wait_until_ended_or_awaits_input(started.run, TIMEOUT).await.unwrap().status,
+        RunStatus::Completed
+    );
     let events = harness.store.events(started.run, Seq::FIRST).await.unwrap();
     let run = crate::workflow::fold(events.iter().map(|stored| &stored.event)).unwrap();
     assert_eq!(run.started().by.as_deref(), Some("test"));
@@ -53,20 +56,20 @@ async fn a_started_run_is_durable_and_its_output_is_the_value_of_respond() {
     let last = harness.engine.wait_for_events_after(started.run, Seq(1), TIMEOUT).await;
     assert_eq!(last, Some(run.seq()));
     assert_eq!(harness.engine.wait_for_events_after(RunId(uuid::Uuid::now_v7()), Seq(1), TIMEOUT).await, None);
-    assert_eq!(harness.engine.wait_until_at_rest(RunId(uuid::Uuid::now_v7()), TIMEOUT).await, None);
+    assert_eq!(harness.engine.wait_until_ended_or_awaits_input(RunId(uuid::Uuid::now_v7()), TIMEOUT).await, None);
 }
 
 #[tokio::test]
 async fn start_watched_returns_the_events_as_they_are_stored() {
     let harness = harness().await;
-    let (started, rest) = harness.engine.start_watched(keyed(1, 1), TIMEOUT).await.unwrap();
-    let collected = rest.await.expect("all events were collected");
+    let (started, ended) = harness.engine.start_watched(keyed(1, 1), TIMEOUT).await.unwrap();
+    let collected = ended.await.expect("all events were collected");
     assert_eq!(collected, harness.store.events(started.run, Seq::FIRST).await.unwrap());
     let run = crate::workflow::fold(collected.iter().map(|stored| &stored.event)).unwrap();
     assert_eq!(run.status(), RunStatus::Completed);
     // The same key returns the existing run; this start collected none of its events.
-    let (again, rest) = harness.engine.start_watched(keyed(1, 1), TIMEOUT).await.unwrap();
-    assert_eq!((again.run, again.fresh, rest.await), (started.run, false, None));
+    let (again, ended) = harness.engine.start_watched(keyed(1, 1), TIMEOUT).await.unwrap();
+    assert_eq!((again.run, again.is_new, ended.await), (started.run, false, None));
 }
 
 #[tokio::test]
@@ -87,7 +90,7 @@ async fn an_invalid_start_is_refused() {
 async fn a_repeated_start_returns_its_run_after_the_workflow_was_changed_or_removed() {
     let harness = harness().await;
     let first = harness.engine.start(keyed(1, 1)).await.unwrap();
-    harness.wait_until_resting(first.run).await;
+    harness.wait_until_ended_or_awaits_input(first.run).await;
     let mut narrowed = definition();
     narrowed["input"]["schema"]["required"] = json!(["n", "more"]);
     let mut other = definition();
@@ -97,7 +100,7 @@ async fn a_repeated_start_returns_its_run_after_the_workflow_was_changed_or_remo
         let plans = [(plan.workflow.clone(), plan.clone())].into();
         harness.engine.reload(0, &plans, &Default::default(), &Default::default());
         let again = harness.engine.start(keyed(1, 1)).await.unwrap();
-        assert_eq!((again.run, again.fresh), (first.run, false));
+        assert_eq!((again.run, again.is_new), (first.run, false));
         let new = Start { key: Some((RetryKey([8; 32]), [1; 32])), ..keyed(1, 1) };
         let refused = harness.engine.start(new).await;
         assert!(
@@ -117,14 +120,14 @@ async fn two_hundred_starts(harness: &Harness) -> Vec<Started> {
 async fn two_hundred_starts_with_one_key_create_one_run_even_across_restarts() {
     let mut harness = harness().await;
     let all = two_hundred_starts(&harness).await;
-    assert_eq!(all.iter().filter(|started| started.fresh).count(), 1);
+    assert_eq!(all.iter().filter(|started| started.is_new).count(), 1);
     assert!(all.iter().all(|started| started.run == all[0].run && started.job == all[0].job));
     let other = harness.engine.start(keyed(2, 2)).await;
     assert_eq!(other, Err(StartError::KeyReused(all[0].run)));
     let run = all[0].run;
     harness.crash().await;
     let again = two_hundred_starts(&harness).await;
-    assert!(again.iter().all(|started| started.run == run && !started.fresh));
+    assert!(again.iter().all(|started| started.run == run && !started.is_new));
     assert_eq!(harness.engine.start(keyed(2, 2)).await, Err(StartError::KeyReused(run)));
     assert_eq!(harness.runs().await.len(), 1);
 }
@@ -133,7 +136,7 @@ async fn two_hundred_starts_with_one_key_create_one_run_even_across_restarts() {
 async fn a_command_to_an_ended_or_unknown_run_is_refused() {
     let harness = harness().await;
     let run = start(&harness, json!({ "n": 1 })).await.run;
-    harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap();
+    harness.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap();
     let command = ControlCommand::Pause { reason: None };
     let result = harness.engine.give_command(run, command.clone(), "ann".into()).await;
     assert!(matches!(result, Err(CommandError::Refused { refusal: CommandRefusal::Ended, .. })), "{result:?}");
@@ -150,7 +153,7 @@ async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
     let (plan, limits) = (checked_plan(&definition(), false), Limits::default());
     let harness = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
     let earlier = harness.engine.start(keyed(1, 1)).await.unwrap();
-    harness.wait_until_resting(earlier.run).await;
+    harness.wait_until_ended_or_awaits_input(earlier.run).await;
     store.heartbeats.shut();
     let while_recovering = async {
         store.heartbeats.wait_for_arrivals(1).await;
@@ -158,7 +161,7 @@ async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
         let Err(StartError::Unavailable(why)) = harness.engine.start(new).await else { panic!("it was started") };
         assert!(why.contains("not resumed yet"), "{why}");
         let again = harness.engine.start(keyed(1, 1)).await.unwrap();
-        assert_eq!((again.run, again.fresh), (earlier.run, false), "a repeated start returns the earlier run");
+        assert_eq!((again.run, again.is_new), (earlier.run, false), "a repeated start returns the earlier run");
         assert!(matches!(
             harness.engine.rerun(earlier.run, "a".into(), "ann".into()).await,
             Err(StartError::Unavailable(_))
@@ -208,14 +211,14 @@ async fn a_repeated_start_returns_the_rerun_of_a_run_that_was_purged() {
     let plan = checked_plan(&definition(), false);
     let harness = Harness::with_store(&step_service, plan, store, Limits::default(), None).await;
     let first = harness.engine.start(keyed(1, 1)).await.unwrap();
-    assert_eq!(harness.wait_until_resting(first.run).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(first.run).await.status, RunStatus::Paused);
     let cancel = ControlCommand::Cancel { compensate: false, reason: None, automatic: false };
     harness.engine.give_command(first.run, cancel, "ann".into()).await.unwrap();
     let rerun = harness.engine.rerun(first.run, "a".into(), "ann".into()).await.unwrap();
-    assert_eq!(harness.wait_until_resting(rerun.run).await.status, RunStatus::Paused);
+    assert_eq!(harness.wait_until_ended_or_awaits_input(rerun.run).await.status, RunStatus::Paused);
     assert_eq!(harness.engine.start(keyed(1, 1)).await.unwrap().run, first.run);
     harness.store.purge(RunStatus::Cancelled, jiff::Timestamp::MAX, 99).await.unwrap();
     assert_eq!(harness.store.run(first.run).await.unwrap(), None, "it is purged");
     let again = harness.engine.start(keyed(1, 1)).await.unwrap();
-    assert_eq!((again.run, again.job, again.fresh), (rerun.run, first.job, false));
+    assert_eq!((again.run, again.job, again.is_new), (rerun.run, first.job, false));
 }

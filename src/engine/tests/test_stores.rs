@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
-    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore, OwnedRun,
-    PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
-    StoreHandle, StoreNotification, StoredEvent, StoredFirstTry, TakeResult, WebhookMessage,
+    AcquireResult, Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore,
+    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoreHandle, StoreNotification, StoredEvent, StoredFirstTry, WebhookMessage,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -169,22 +169,25 @@ impl RunCoordination for TestStore {
         self.expire_lease(worker);
         self.inner.deregister(worker)
     }
-    fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
+    fn acquire(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, AcquireResult> {
         self.count();
         self.takes.fetch_add(1, Ordering::SeqCst);
         if let Some(owner) = self.other_owner(worker, run) {
-            return Box::pin(std::future::ready(Ok(TakeResult::Elsewhere { worker: owner, name: "the other".into() })));
+            return Box::pin(std::future::ready(Ok(AcquireResult::Elsewhere {
+                worker: owner,
+                name: "the other".into(),
+            })));
         }
         Box::pin(async move {
-            let taken = self.inner.take(worker, run).await?;
-            if matches!(taken, TakeResult::Taken(_)) {
+            let taken = self.inner.acquire(worker, run).await?;
+            if matches!(taken, AcquireResult::Acquired(_)) {
                 self.set_owner(Some(worker), run);
             }
             Ok(taken)
         })
     }
-    fn take_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
-        self.take_due_except(worker, limit, Vec::new())
+    fn acquire_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
+        self.acquire_due_except(worker, limit, Vec::new())
     }
     fn give_up(&self, worker: WorkerId, run: RunId, _: Fence) -> StoreReply<'_, ()> {
         if self.shared_state.as_ref().is_some_and(|state| state.lock().unwrap().owners.get(&run) == Some(&worker)) {
@@ -192,11 +195,16 @@ impl RunCoordination for TestStore {
         }
         Box::pin(std::future::ready(Ok(())))
     }
-    fn take_due_except(&self, worker: WorkerId, limit: usize, unreadable: Vec<RunId>) -> StoreReply<'_, Vec<OwnedRun>> {
+    fn acquire_due_except(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        unreadable: Vec<RunId>,
+    ) -> StoreReply<'_, Vec<OwnedRun>> {
         self.count();
         self.sweeps.fetch_add(1, Ordering::SeqCst);
         if self.shared_state.is_none() {
-            return self.inner.take_due(worker, limit);
+            return self.inner.acquire_due(worker, limit);
         }
         Box::pin(async move {
             let all = self.inner.runs(RunFilter { limit: 10_000, ..RunFilter::default() }).await?;
@@ -219,7 +227,7 @@ impl RunCoordination for TestStore {
                 };
                 if is_due
                     && due.len() < limit
-                    && let TakeResult::Taken(owned) = self.take(worker, run.run_id).await?
+                    && let AcquireResult::Acquired(owned) = self.acquire(worker, run.run_id).await?
                 {
                     due.push(owned);
                 }

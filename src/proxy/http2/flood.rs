@@ -41,12 +41,12 @@ impl Budget {
 }
 
 /// The frames of one connection.
-pub(super) struct FloodGuard {
+pub(super) struct FloodLimits {
     resets: Budget,
     control: Budget,
 }
 
-impl FloodGuard {
+impl FloodLimits {
     pub(super) fn new(limits: &Limits) -> Self {
         let budget = |max| Budget { used: 0, max, began: 0 };
         Self { resets: budget(limits.client_http2_resets_max), control: budget(limits.client_http2_control_frames_max) }
@@ -73,31 +73,31 @@ impl FloodGuard {
 mod tests {
     use super::*;
 
-    fn guard() -> FloodGuard {
+    fn limits() -> FloodLimits {
         let limits = Limits { client_http2_resets_max: 3, client_http2_control_frames_max: 4, ..Limits::default() };
-        FloodGuard::new(&limits)
+        FloodLimits::new(&limits)
     }
 
     #[test]
     fn resets_beyond_the_limit_are_refused_unless_they_are_spread_over_time() {
-        let mut guard = guard();
-        assert!((0..3).all(|_| guard.allows_reset(|| 20_000_000)));
-        assert!(guard.allows_reset(|| 20_000_000), "the period began long ago");
-        assert!(guard.allows_reset(|| 21_000_000) && guard.allows_reset(|| 22_000_000));
-        assert!(!guard.allows_reset(|| 23_000_000));
-        assert!(guard.allows_reset(|| 33_000_000));
+        let mut flood = limits();
+        assert!((0..3).all(|_| flood.allows_reset(|| 20_000_000)));
+        assert!(flood.allows_reset(|| 20_000_000), "the period began long ago");
+        assert!(flood.allows_reset(|| 21_000_000) && flood.allows_reset(|| 22_000_000));
+        assert!(!flood.allows_reset(|| 23_000_000));
+        assert!(flood.allows_reset(|| 33_000_000));
     }
 
     #[test]
     fn answers_make_up_for_resets_and_parts_of_messages_for_control_frames() {
-        let mut guard = guard();
+        let mut flood = limits();
         for _ in 0..1_000 {
-            assert!(guard.allows_reset(|| 1));
-            guard.on_answer();
-            assert!((0..3).all(|_| guard.allows_control(|| 1)));
-            guard.on_message_frame();
+            assert!(flood.allows_reset(|| 1));
+            flood.on_answer();
+            assert!((0..3).all(|_| flood.allows_control(|| 1)));
+            flood.on_message_frame();
         }
-        assert!((0..4).all(|_| guard.allows_control(|| 1)));
-        assert!(!guard.allows_control(|| 1));
+        assert!((0..4).all(|_| flood.allows_control(|| 1)));
+        assert!(!flood.allows_control(|| 1));
     }
 }

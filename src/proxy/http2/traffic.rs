@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use h2::Reason;
 use metrics::counter;
 
-use super::flood::FloodGuard;
+use super::flood::FloodLimits;
 use super::frames::{Frame, FrameKind, FrameParser};
 use crate::limits::Limits;
 use crate::proxy::monotonic::now;
@@ -20,10 +20,10 @@ pub(in crate::proxy) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r
 
 /// The frames of one connection.
 pub(super) struct Traffic {
-    state: Mutex<State>,
+    state: Mutex<TrafficState>,
 }
 
-struct State {
+struct TrafficState {
     received: FrameParser,
     has_begun: bool,
     /// Why a frame of the client was refused by its header.
@@ -36,7 +36,7 @@ struct State {
     /// Streams of which the last byte was written, and perhaps not flushed.
     written: Vec<EndedStream>,
     flushed: Vec<EndedStream>,
-    flood: FloodGuard,
+    flood: FloodLimits,
     is_flooded: bool,
     has_failed: bool,
     is_write_blocked: bool,
@@ -69,7 +69,7 @@ pub(super) struct Observed {
 
 impl Traffic {
     pub(super) fn new(limits: &Limits) -> Self {
-        let state = State {
+        let state = TrafficState {
             received: FrameParser::new(PREFACE.len()),
             has_begun: false,
             refused: None,
@@ -78,7 +78,7 @@ impl Traffic {
             ends_with_head: None,
             written: Vec::new(),
             flushed: Vec::new(),
-            flood: FloodGuard::new(limits),
+            flood: FloodLimits::new(limits),
             is_flooded: false,
             has_failed: false,
             is_write_blocked: false,
@@ -86,14 +86,14 @@ impl Traffic {
         Self { state: Mutex::new(state) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TrafficState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes came from the client. Returns how many of them may be read: fewer than all where a frame among them, which
     /// `observe` then tells, ends the connection.
     pub(super) fn on_received(&self, bytes: &[u8]) -> usize {
-        let State { received, has_begun, refused, is_within_head, flood, is_flooded, .. } = &mut *self.state();
+        let TrafficState { received, has_begun, refused, is_within_head, flood, is_flooded, .. } = &mut *self.state();
         if refused.is_some() {
             return 0;
         }
@@ -130,7 +130,7 @@ impl Traffic {
     pub(super) fn on_sent(&self, bufs: &[IoSlice<'_>], mut count: usize) {
         let state = &mut *self.state();
         state.is_write_blocked = false;
-        let State { sent, ends_with_head, written, flood, has_failed, .. } = state;
+        let TrafficState { sent, ends_with_head, written, flood, has_failed, .. } = state;
         for buf in bufs {
             let part = count.min(buf.len());
             sent.feed(&buf[..part], |frame| {
@@ -172,7 +172,7 @@ impl Traffic {
 
     /// The socket has taken all that was written.
     pub(super) fn on_flushed(&self) {
-        let State { written, flushed, is_write_blocked, .. } = &mut *self.state();
+        let TrafficState { written, flushed, is_write_blocked, .. } = &mut *self.state();
         *is_write_blocked = false;
         flushed.append(written);
     }

@@ -9,17 +9,17 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::MemoryStore;
-use super::tables::{Run, Tables};
+use super::tables::{StoredRun, Tables};
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, WorkerId};
 use crate::store::{
-    CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination,
-    RunSnapshot, StoreError, StoreNotification, TakeResult, WebhookMessage, no_such_run, run_has_ended,
+    AcquireResult, CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
+    RunCoordination, RunSnapshot, StoreError, StoreNotification, WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
-impl Run {
+impl StoredRun {
     fn assign_to(&mut self, worker: WorkerId) -> OwnedRun {
         self.owner = Some(worker);
         self.due_at = None;
@@ -37,21 +37,21 @@ impl Tables {
         }
     }
 
-    fn take(&mut self, worker: WorkerId, run: RunId) -> TakeResult {
+    fn acquire(&mut self, worker: WorkerId, run: RunId) -> AcquireResult {
         match self.runs.get_mut(&run) {
-            None => TakeResult::Unknown,
-            Some(run) if run.summary.status.is_final() => TakeResult::Ended(run.summary.clone()),
-            Some(run) => TakeResult::Taken(run.assign_to(worker)),
+            None => AcquireResult::Unknown,
+            Some(run) if run.summary.status.is_final() => AcquireResult::Ended(run.summary.clone()),
+            Some(run) => AcquireResult::Acquired(run.assign_to(worker)),
         }
     }
 
-    fn take_due(&mut self, worker: WorkerId, limit: usize, now: Timestamp) -> Vec<OwnedRun> {
+    fn acquire_due(&mut self, worker: WorkerId, limit: usize, now: Timestamp) -> Vec<OwnedRun> {
         for run in self.runs.values_mut().filter(|run| run.owner.is_some_and(|owner| owner != worker)) {
             run.owner = None;
             run.due_at = Some(Timestamp::UNIX_EPOCH);
         }
         let coordination = &self.coordination;
-        let waiting = |run: &Run| run.owner.is_none() && !run.summary.status.is_final();
+        let waiting = |run: &StoredRun| run.owner.is_none() && !run.summary.status.is_final();
         let due = self.runs.iter_mut().filter(|(id, run)| {
             waiting(run) && (run.due_at.is_some_and(|due_at| due_at <= now) || coordination.has_open_command(**id))
         });
@@ -129,12 +129,12 @@ impl RunCoordination for MemoryStore {
         self.with_notifications(|tables, notifications| tables.deregister(worker, notifications))
     }
 
-    fn take(&self, worker: WorkerId, run: RunId) -> StoreFuture<'_, TakeResult> {
-        self.with(|tables| tables.take(worker, run))
+    fn acquire(&self, worker: WorkerId, run: RunId) -> StoreFuture<'_, AcquireResult> {
+        self.with(|tables| tables.acquire(worker, run))
     }
 
-    fn take_due(&self, worker: WorkerId, limit: usize) -> StoreFuture<'_, Vec<OwnedRun>> {
-        self.with(|tables| tables.take_due(worker, limit, clock::now()))
+    fn acquire_due(&self, worker: WorkerId, limit: usize) -> StoreFuture<'_, Vec<OwnedRun>> {
+        self.with(|tables| tables.acquire_due(worker, limit, clock::now()))
     }
 
     fn due_times(&self, limit: usize) -> StoreFuture<'_, Vec<(Timestamp, RunId)>> {

@@ -21,7 +21,7 @@ use crate::store::{
 };
 use crate::workflow::{RunStatus, RunSummary};
 
-pub(super) struct Run {
+pub(super) struct StoredRun {
     pub(super) summary: RunSummary,
     /// Each with the batch id of its append, in the order of seqs.
     pub(super) events: Vec<(Uuid, StoredEvent)>,
@@ -39,7 +39,7 @@ pub(super) struct Run {
 
 pub(super) struct Tables {
     pub(super) window: SignedDuration,
-    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) runs: BTreeMap<RunId, StoredRun>,
     pub(super) plans: HashMap<PlanId, serde_json::Value>,
     pub(super) run_keys: HashMap<RunId, Vec<u8>>,
     /// In the order in which they were made; the map has the index of each.
@@ -150,7 +150,7 @@ impl Tables {
             }
         }
         self.pending_runs.retain(|pending| pending.run != append.run_id);
-        let run = self.runs.entry(append.run_id).or_insert_with(|| Run {
+        let run = self.runs.entry(append.run_id).or_insert_with(|| StoredRun {
             summary: append.summary.clone(),
             events: Vec::new(),
             owner: None,
@@ -245,8 +245,9 @@ impl Tables {
     /// Whether a run of the job of the key's run is open, or ended less than `ago` ago.
     fn has_run_since(&self, first: &StoredFirstTry, now: Timestamp, ago: SignedDuration) -> bool {
         let Some(of) = first.run else { return false };
-        let of_job = |run: &&Run| run.summary.run_id == of || run.summary.job.is_some_and(|job| job.0 == of.0);
-        let is_recent = |run: &Run| !run.summary.status.is_final() || now.duration_since(run.summary.updated) < ago;
+        let of_job = |run: &&StoredRun| run.summary.run_id == of || run.summary.job.is_some_and(|job| job.0 == of.0);
+        let is_recent =
+            |run: &StoredRun| !run.summary.status.is_final() || now.duration_since(run.summary.updated) < ago;
         self.runs.values().filter(of_job).any(is_recent)
     }
 

@@ -69,17 +69,17 @@ fn id(run: &RunId) -> &[u8] {
 }
 
 /// A run's appends in the batch: the first, the last, and whether any of them has pins.
-struct Run<'a> {
+struct RunRow<'a> {
     first: &'a EncodedAppend,
     last: &'a EncodedAppend,
     pinned: bool,
 }
 
-fn runs<'a>(written: &Written<'a>) -> Option<BTreeMap<RunId, Run<'a>>> {
-    let mut runs: BTreeMap<RunId, Run<'a>> = BTreeMap::new();
+fn runs<'a>(written: &Written<'a>) -> Option<BTreeMap<RunId, RunRow<'a>>> {
+    let mut runs: BTreeMap<RunId, RunRow<'a>> = BTreeMap::new();
     for (append, _) in written {
         let pinned = append.original.is_pinned();
-        let run = runs.entry(append.run_id).or_insert(Run { first: append, last: append, pinned });
+        let run = runs.entry(append.run_id).or_insert(RunRow { first: append, last: append, pinned });
         if !std::ptr::eq(run.last, *append) {
             if append.first != run.last.last() + 1 || append.fence != run.last.fence {
                 return None;
@@ -122,9 +122,13 @@ fn bind_keys<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> Option<BoundQu
     )
 }
 
-fn bind_runs<'q>(query: BoundQuery<'q>, runs: &BTreeMap<RunId, Run<'_>>, summaries: &SummaryCache) -> BoundQuery<'q> {
+fn bind_runs<'q>(
+    query: BoundQuery<'q>,
+    runs: &BTreeMap<RunId, RunRow<'_>>,
+    summaries: &SummaryCache,
+) -> BoundQuery<'q> {
     let last = || runs.values().map(|run| &run.last.run);
-    let summary = |run: &Run<'_>| (!summaries.is_current(run.last)).then(|| run.last.summary().into_owned());
+    let summary = |run: &RunRow<'_>| (!summaries.is_current(run.last)).then(|| run.last.summary().into_owned());
     query
         .bind(runs.keys().map(id).collect::<Vec<_>>())
         .bind(runs.values().map(|run| run.last.fence.0.cast_signed()).collect::<Vec<_>>())

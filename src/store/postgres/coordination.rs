@@ -11,16 +11,16 @@ use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
 
 use super::PostgresStore;
+use super::acquire::WriterRequest;
 use super::columns::{Result, column, escape, json, parse, record, run_id, sql_limit, time, unescape, utf8_text};
 use super::read;
-use super::take::WriterRequest;
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::error::EventsError;
 use crate::store::{
-    CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination,
-    RunSnapshot, StoreError, StoreNotification, StoreTime, TakeResult, WebhookMessage, no_such_run, run_has_ended,
+    AcquireResult, CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
+    RunCoordination, RunSnapshot, StoreError, StoreNotification, StoreTime, WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -226,21 +226,21 @@ impl RunCoordination for PostgresStore {
         self.release_runs(worker).boxed()
     }
 
-    fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<TakeResult>> {
-        self.request_writer(|reply| WriterRequest::Take(worker, run, reply))
+    fn acquire(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<AcquireResult>> {
+        self.request_writer(|reply| WriterRequest::Acquire(worker, run, reply))
     }
 
-    fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>>> {
-        self.take_due_except(worker, limit, Vec::new())
+    fn acquire_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>>> {
+        self.acquire_due_except(worker, limit, Vec::new())
     }
 
-    fn take_due_except(
+    fn acquire_due_except(
         &self,
         worker: WorkerId,
         limit: usize,
         unreadable: Vec<RunId>,
     ) -> BoxFuture<'_, Result<Vec<OwnedRun>>> {
-        self.request_writer(|reply| WriterRequest::TakeDue(worker, limit, unreadable, reply))
+        self.request_writer(|reply| WriterRequest::AcquireDue(worker, limit, unreadable, reply))
     }
 
     fn give_up(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<()>> {

@@ -10,6 +10,7 @@
 //! the limits; [`Store::healthy`] is false, and the writer probes until it is back. An append is never cancelled:
 //! dropping the future only drops the reply.
 
+mod acquire;
 mod address;
 mod batch_statement;
 mod check;
@@ -24,7 +25,6 @@ mod record_writes;
 mod session;
 mod stored_state;
 mod summary_cache;
-mod take;
 mod upgrade;
 mod write_error;
 mod writer;
@@ -42,12 +42,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::acquire::WriterRequest;
 use self::address::Address;
 use self::commit::Committer;
 use self::notifier::Notifier;
 use self::pool::Pool;
 use self::session::Session;
-use self::take::WriterRequest;
 use self::writer::{Writer, WriterQueues};
 use super::codec::INLINE_BYTES_MIN;
 use super::commit_age::{CommitAge, stall_text};

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::acquire::{RunAcquirer, WriterRequest};
 use super::commit::Committer;
-use super::take::{RunTaker, WriterRequest};
 use crate::limits::Limits;
 use crate::store::Priority;
 use crate::store::commit_age::CommitAge;
@@ -36,7 +36,7 @@ pub(super) struct Writer {
     dark: mpsc::Receiver<EncodedAppend>,
     requests: mpsc::Receiver<WriterRequest>,
     committer: Committer,
-    run_taker: RunTaker,
+    run_acquirer: RunAcquirer,
     healthy: Arc<AtomicBool>,
     /// Measures commits and requests; not probes, which run only while the store is not healthy and have a bound of
     /// their own.
@@ -63,7 +63,7 @@ impl Writer {
             dark,
             requests,
             committer,
-            run_taker: RunTaker::default(),
+            run_acquirer: RunAcquirer::default(),
             healthy,
             commit_age,
             batch_events_max: size(limits.append_batch_events_max),
@@ -110,7 +110,7 @@ impl Writer {
                 }
                 Some(request) => {
                     self.commit_age.begin();
-                    self.run_taker.perform(request, &mut self.committer.session).await;
+                    self.run_acquirer.perform(request, &mut self.committer.session).await;
                     self.commit_age.end();
                     self.mark_unhealthy_if_disconnected();
                 }

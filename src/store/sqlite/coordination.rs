@@ -20,8 +20,8 @@ use crate::names::{RunId, Seq, WorkerId};
 use crate::store::bound_keys::page_of;
 use crate::store::error::EventsError;
 use crate::store::{
-    CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination,
-    RunSnapshot, StoreError, StoreNotification, TakeResult, WebhookMessage,
+    AcquireResult, CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
+    RunCoordination, RunSnapshot, StoreError, StoreNotification, WebhookMessage,
 };
 use crate::workflow::RunStatus;
 
@@ -128,14 +128,14 @@ impl RunCoordination for SqliteStore {
         self.write_coordination(CoordinationWrite::ReleaseAll(worker), nothing)
     }
 
-    fn take(&self, worker: WorkerId, run: RunId) -> StoreFuture<'_, TakeResult> {
-        let taken = |result| if let CoordinationResult::Taken(taken) = result { Some(taken) } else { None };
-        self.write_coordination(CoordinationWrite::Take(worker, run), taken)
+    fn acquire(&self, worker: WorkerId, run: RunId) -> StoreFuture<'_, AcquireResult> {
+        let acquired = |result| if let CoordinationResult::Acquired(acquired) = result { Some(acquired) } else { None };
+        self.write_coordination(CoordinationWrite::Acquire(worker, run), acquired)
     }
 
-    fn take_due(&self, worker: WorkerId, limit: usize) -> StoreFuture<'_, Vec<OwnedRun>> {
+    fn acquire_due(&self, worker: WorkerId, limit: usize) -> StoreFuture<'_, Vec<OwnedRun>> {
         let due = |result| if let CoordinationResult::Due(due) = result { Some(due) } else { None };
-        self.write_coordination(CoordinationWrite::TakeDue(worker, read::sql_limit(limit)), due)
+        self.write_coordination(CoordinationWrite::AcquireDue(worker, read::sql_limit(limit)), due)
     }
 
     fn due_times(&self, limit: usize) -> StoreFuture<'_, Vec<(Timestamp, RunId)>> {

@@ -20,7 +20,7 @@ use crate::names::{Fence, RunId, WorkerId};
 use crate::store::bound_keys::is_bound;
 use crate::store::summary::{decode_summary, decoded_or_logged};
 use crate::store::write_error::WriteError;
-use crate::store::{CommandRecord, OwnedRun, StoreError, StoreNotification, TakeResult, no_such_run, run_has_ended};
+use crate::store::{AcquireResult, CommandRecord, OwnedRun, StoreError, StoreNotification, no_such_run, run_has_ended};
 
 /// Rows of appends that one transaction deletes.
 const APPENDS_AT_ONCE: u32 = 200;
@@ -29,8 +29,8 @@ const PAYLOADS_AT_ONCE: u32 = 16;
 
 pub(super) enum CoordinationWrite {
     ReleaseAll(WorkerId),
-    Take(WorkerId, RunId),
-    TakeDue(WorkerId, i64),
+    Acquire(WorkerId, RunId),
+    AcquireDue(WorkerId, i64),
     PutCommand(Box<CommandRecord>),
     AnswerCommand(Uuid, Value),
     DeleteMessage(i64),
@@ -51,7 +51,7 @@ pub(super) enum CoordinationWrite {
 #[derive(Debug)]
 pub(super) enum CoordinationResult {
     Nothing,
-    Taken(TakeResult),
+    Acquired(AcquireResult),
     Due(Vec<OwnedRun>),
     /// The number of runs.
     Marked(u64),
@@ -79,14 +79,14 @@ pub(super) fn write(
             notifications.extend(released.into_iter().filter_map(run_id).map(StoreNotification::Run));
             CoordinationResult::Nothing
         }
-        CoordinationWrite::Take(worker, run) => CoordinationResult::Taken(take(conn, *worker, *run)?),
-        CoordinationWrite::TakeDue(worker, limit) => {
+        CoordinationWrite::Acquire(worker, run) => CoordinationResult::Acquired(acquire(conn, *worker, *run)?),
+        CoordinationWrite::AcquireDue(worker, limit) => {
             if notifier.may_have_other_owners(*worker) {
                 let text = "UPDATE runs SET owner = NULL, turn = 0 \
                             WHERE ended = 0 AND owner IS NOT NULL AND owner <> ?";
                 conn.execute(text, [worker.0.as_bytes().as_slice()])?;
             }
-            CoordinationResult::Due(take_due(conn, *worker, *limit, now.ns)?)
+            CoordinationResult::Due(acquire_due(conn, *worker, *limit, now.ns)?)
         }
         CoordinationWrite::PutCommand(command) => {
             notifications.push(put_command(conn, command)?);
@@ -131,10 +131,10 @@ pub(super) fn notify_committed(
 ) {
     match (request, result) {
         (
-            CoordinationWrite::Take(worker, _),
-            CoordinationResult::Taken(TakeResult::Taken(_) | TakeResult::Unreadable { fence: Some(_), .. }),
+            CoordinationWrite::Acquire(worker, _),
+            CoordinationResult::Acquired(AcquireResult::Acquired(_) | AcquireResult::Unreadable { fence: Some(_), .. }),
         ) => notifier.took_run(*worker),
-        (CoordinationWrite::TakeDue(worker, _), _) => notifier.took_all_due(*worker),
+        (CoordinationWrite::AcquireDue(worker, _), _) => notifier.took_all_due(*worker),
         (CoordinationWrite::PutCommand(command), _) if notifications.contains(&StoreNotification::Run(command.run)) => {
             notifier.command_added(command.run, command.id)
         }
@@ -165,26 +165,28 @@ fn query_rows<T>(
     conn.prepare_cached(text)?.query_map(values, row)?.collect()
 }
 
-fn take(conn: &Connection, worker: WorkerId, run: RunId) -> Result<TakeResult, WriteError> {
+fn acquire(conn: &Connection, worker: WorkerId, run: RunId) -> Result<AcquireResult, WriteError> {
     let run = run.0.as_bytes().as_slice();
     let text = "UPDATE runs SET owner = ?, turn = NULL, fence = fence + 1 WHERE run_id = ? AND ended = 0 \
                 RETURNING fence, summary, seq, updated";
-    let taken = query_rows(conn, text, params![worker.0.as_bytes().as_slice(), run], owned_row)?;
-    if let Some(row) = taken.into_iter().next() {
+    let acquired = query_rows(conn, text, params![worker.0.as_bytes().as_slice(), run], owned_row)?;
+    if let Some(row) = acquired.into_iter().next() {
         let fence = Some(Fence(row.0.cast_unsigned()));
-        return Ok(owned(row).map_or_else(|error| TakeResult::Unreadable { fence, why: error.0 }, TakeResult::Taken));
+        return Ok(
+            owned(row).map_or_else(|error| AcquireResult::Unreadable { fence, why: error.0 }, AcquireResult::Acquired)
+        );
     }
     let text = "SELECT fence, summary, seq, updated FROM runs WHERE run_id = ?";
     match conn.prepare_cached(text)?.query_row([run], owned_row).optional()? {
         Some(row) => Ok(match owned(row) {
-            Ok(owned) => TakeResult::Ended(owned.summary),
-            Err(error) => TakeResult::Unreadable { fence: None, why: error.0 },
+            Ok(owned) => AcquireResult::Ended(owned.summary),
+            Err(error) => AcquireResult::Unreadable { fence: None, why: error.0 },
         }),
-        None => Ok(TakeResult::Unknown),
+        None => Ok(AcquireResult::Unknown),
     }
 }
 
-fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Result<Vec<OwnedRun>, WriteError> {
+fn acquire_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Result<Vec<OwnedRun>, WriteError> {
     let text = "UPDATE runs SET owner = ?1, turn = NULL, fence = fence + 1 WHERE run_id IN ( \
                     SELECT run_id FROM ( \
                         SELECT run_id FROM runs WHERE turn IS NOT NULL AND turn <= ?2 \
@@ -193,22 +195,22 @@ fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Res
                     ) ORDER BY run_id LIMIT ?3 \
                 ) RETURNING fence, summary, seq, updated, run_id";
     let worker = worker.0.as_bytes().as_slice();
-    let mut taken: Vec<OwnedRun> = Vec::new();
+    let mut acquired: Vec<OwnedRun> = Vec::new();
     let mut remaining = limit;
     loop {
         let row = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(4)?, owned_row(row)?));
         let rows = query_rows(conn, text, params![worker, now_ns, remaining], row)?;
-        let (count, before) = (rows.len(), taken.len());
+        let (count, before) = (rows.len(), acquired.len());
         // A run whose summary cannot be read stays with this worker, so that it is not due again at once.
-        taken.extend(rows.into_iter().filter_map(|(run_id, row)| decoded_or_logged(&run_id, owned(row))));
-        let readable = taken.len() - before;
+        acquired.extend(rows.into_iter().filter_map(|(run_id, row)| decoded_or_logged(&run_id, owned(row))));
+        let readable = acquired.len() - before;
         if readable == count || (count as i64) < remaining {
             break;
         }
         remaining -= readable as i64;
     }
-    taken.sort_by_key(|owned| owned.summary.run_id);
-    Ok(taken)
+    acquired.sort_by_key(|owned| owned.summary.run_id);
+    Ok(acquired)
 }
 
 /// Stores a command. It is answered at once if the run has ended or does not exist.

@@ -21,7 +21,7 @@ pub(super) struct Notifier {
     locks: HashMap<RunId, HashSet<String>>,
     /// The unanswered commands to a run: its end answers them.
     commands: HashMap<RunId, HashSet<Uuid>>,
-    /// The worker that called `take_due` last. All other workers are dead.
+    /// The worker that called `acquire_due` last. All other workers are dead.
     last_worker: Option<WorkerId>,
     /// Whether other workers may own runs.
     has_other_owners: bool,

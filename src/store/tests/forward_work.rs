@@ -1,14 +1,14 @@
 //! A macro for test stores that wrap another store and change only some of its calls.
 
-/// Implements [`crate::store::RunCoordination`] by forwarding each call to a field, except `take_due_except` and
+/// Implements [`crate::store::RunCoordination`] by forwarding each call to a field, except `acquire_due_except` and
 /// `give_up`: for them the trait's own versions are used, as in a store of one process.
 macro_rules! forward_work {
     ($store:ty, $field:ident) => {
         $crate::store::tests::forward_work::forward_work!(@each $store, $field,
             heartbeat(worker: $crate::names::WorkerId, name: String, alive_for: std::time::Duration) -> Option<jiff::Timestamp>;
             deregister(worker: $crate::names::WorkerId) -> ();
-            take(worker: $crate::names::WorkerId, run: $crate::names::RunId) -> $crate::store::TakeResult;
-            take_due(worker: $crate::names::WorkerId, limit: usize) -> Vec<$crate::store::OwnedRun>;
+            acquire(worker: $crate::names::WorkerId, run: $crate::names::RunId) -> $crate::store::AcquireResult;
+            acquire_due(worker: $crate::names::WorkerId, limit: usize) -> Vec<$crate::store::OwnedRun>;
             due_times(limit: usize) -> Vec<(jiff::Timestamp, $crate::names::RunId)>;
             put_command(command: $crate::store::CommandRecord) -> ();
             commands(run: $crate::names::RunId) -> Vec<$crate::store::CommandRecord>;

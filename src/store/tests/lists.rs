@@ -32,14 +32,18 @@ async fn a_row_that_cannot_be_read_hides_no_other_run(which: StoreKind) {
     assert_eq!(listed, readable.iter().rev().copied().collect::<Vec<_>>());
     let mut taken = Vec::new();
     loop {
-        let due = fixture.store.take_due(worker(7), 3).await.unwrap();
+        let due = fixture.store.acquire_due(worker(7), 3).await.unwrap();
         taken.extend(due.iter().map(|owned| owned.summary.run_id));
         if due.len() < 3 {
             break;
         }
     }
     assert_eq!(taken, readable);
-    assert_eq!(fixture.store.take_due(worker(7), 9).await.unwrap(), [], "what cannot be read is not due again at once");
+    assert_eq!(
+        fixture.store.acquire_due(worker(7), 9).await.unwrap(),
+        [],
+        "what cannot be read is not due again at once"
+    );
     fixture.store.close().await;
 }
 

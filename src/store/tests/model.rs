@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::names::JobId;
-use crate::store::{Claim, LockChange, LockRow, RunFilter, RunSnapshot, TakeResult, WebhookMessage};
+use crate::store::{AcquireResult, Claim, LockChange, LockRow, RunFilter, RunSnapshot, WebhookMessage};
 
 #[derive(Clone, Debug)]
 struct Operation {
@@ -33,8 +33,8 @@ struct Operation {
 #[derive(Clone, Debug)]
 enum FollowUp {
     Nothing,
-    Take(u64),
-    TakeDue(usize),
+    Acquire(u64),
+    AcquireDue(usize),
     Deregister,
     PutCommand(u8, u64),
     AnswerCommand(u8),
@@ -56,8 +56,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     let locks = proptest::collection::vec((any::<bool>(), 0..3_u8, 0..2_u8), 0..4);
     let follow_up = prop_oneof![
         6 => Just(FollowUp::Nothing),
-        1 => (0..4_u64).prop_map(FollowUp::Take),
-        1 => (1..3_usize).prop_map(FollowUp::TakeDue),
+        1 => (0..4_u64).prop_map(FollowUp::Acquire),
+        1 => (1..3_usize).prop_map(FollowUp::AcquireDue),
         1 => Just(FollowUp::Deregister),
         2 => (0..5_u8, 0..5_u64).prop_map(|(command, run)| FollowUp::PutCommand(command, run)),
         1 => (0..5_u8).prop_map(FollowUp::AnswerCommand),
@@ -191,11 +191,11 @@ async fn contents(store: &StoreHandle) -> String {
 async fn perform(store: &StoreHandle, follow_up: &FollowUp) -> String {
     match follow_up {
         FollowUp::Nothing => String::new(),
-        FollowUp::Take(run) => match store.take(worker(7), run_id(*run)).await.unwrap() {
-            TakeResult::Taken(owned) => format!("{owned:?}"),
+        FollowUp::Acquire(run) => match store.acquire(worker(7), run_id(*run)).await.unwrap() {
+            AcquireResult::Acquired(owned) => format!("{owned:?}"),
             other => format!("{other:?}"),
         },
-        FollowUp::TakeDue(limit) => format!("{:?}", store.take_due(worker(7), *limit).await),
+        FollowUp::AcquireDue(limit) => format!("{:?}", store.acquire_due(worker(7), *limit).await),
         FollowUp::Deregister => format!("{:?}", store.deregister(worker(7)).await),
         FollowUp::PutCommand(command, run) => {
             format!("{:?}", store.put_command(coordination::command_record(u128::from(*command), run_id(*run))).await)

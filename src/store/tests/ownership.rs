@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::{AppendConflict, AppendError, OwnedRun, TakeResult};
+use crate::store::{AcquireResult, AppendConflict, AppendError, OwnedRun};
 
 on_every_store! {
     appends_of_the_former_owner_are_refused_as_fenced,
@@ -25,9 +25,9 @@ fn by(append: Append, n: u128, fence: u64) -> Append {
     Append { worker: worker(n), fence: Fence(fence), ..append }
 }
 
-fn expect_taken(taken: TakeResult) -> OwnedRun {
+fn expect_taken(taken: AcquireResult) -> OwnedRun {
     match taken {
-        TakeResult::Taken(owned) => owned,
+        AcquireResult::Acquired(owned) => owned,
         other => panic!("not taken: {other:?}"),
     }
 }
@@ -61,7 +61,7 @@ async fn appends_of_the_former_owner_are_refused_as_fenced(which: StoreKind) {
     let store = &fixture.store;
     let run = run_id(1);
     store.append(by(append(run, 1, 2), 1, 1).into()).await.unwrap();
-    let taken = expect_taken(store.take(worker(2), run).await.unwrap());
+    let taken = expect_taken(store.acquire(worker(2), run).await.unwrap());
     assert_eq!(taken, OwnedRun { summary: summary(run, 2), fence: Fence(2) });
     let fenced = Err(AppendError::Fenced(run));
     assert_eq!(store.append(by(append(run, 3, 1), 1, 1).into()).await, fenced);
@@ -74,7 +74,7 @@ async fn appends_of_the_former_owner_are_refused_as_fenced(which: StoreKind) {
     let bad = store.append(by(append(run, 4, 1), 1, 1).into());
     assert_eq!(tokio::join!(good, bad), (Ok(()), fenced.clone()), "the other append succeeds");
     assert_eq!(
-        expect_taken(store.take(worker(2), run).await.unwrap()).fence,
+        expect_taken(store.acquire(worker(2), run).await.unwrap()).fence,
         Fence(3),
         "its own run, with a new token"
     );
@@ -88,7 +88,7 @@ async fn a_repeated_batch_is_recognised_before_the_fence_is_checked(which: Store
     let run = run_id(1);
     let first = by(append(run, 1, 2), 1, 1);
     store.append(first.clone().into()).await.unwrap();
-    expect_taken(store.take(worker(2), run).await.unwrap());
+    expect_taken(store.acquire(worker(2), run).await.unwrap());
     store.append(first.clone().into()).await.unwrap();
     store.append(by(append(run, 3, 1), 2, 2).into()).await.unwrap();
     store.append(first.into()).await.unwrap();
@@ -108,13 +108,13 @@ async fn a_run_is_taken_by_one_worker(which: StoreKind) {
         heartbeat(store, n).await;
     }
     store.append(by(released(append(run, 1, 1), RunStatus::Paused, None), 1, 1).into()).await.unwrap();
-    let requests = (2..=9).map(|n| store.take(worker(n), run));
+    let requests = (2..=9).map(|n| store.acquire(worker(n), run));
     let taken = futures_util::future::join_all(requests).await;
     let mut fences = Vec::new();
     for taken in taken {
         match taken.unwrap() {
-            TakeResult::Taken(owned) => fences.push(owned.fence.0),
-            TakeResult::Elsewhere { worker, name } => assert_eq!(name, format!("worker {}", worker.0.as_u128())),
+            AcquireResult::Acquired(owned) => fences.push(owned.fence.0),
+            AcquireResult::Elsewhere { worker, name } => assert_eq!(name, format!("worker {}", worker.0.as_u128())),
             other => panic!("{other:?}"),
         }
     }
@@ -130,9 +130,9 @@ async fn an_ended_or_unknown_run_is_not_taken(which: StoreKind) {
     let run = run_id(1);
     let last = with_status(append(run, 1, 1), RunStatus::Completed);
     store.append(last.clone().into()).await.unwrap();
-    assert_eq!(store.take(worker(2), run).await.unwrap(), TakeResult::Ended(last.summary));
-    assert_eq!(store.take(worker(2), run_id(2)).await.unwrap(), TakeResult::Unknown);
-    assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
+    assert_eq!(store.acquire(worker(2), run).await.unwrap(), AcquireResult::Ended(last.summary));
+    assert_eq!(store.acquire(worker(2), run_id(2)).await.unwrap(), AcquireResult::Unknown);
+    assert_eq!(store.acquire_due(worker(2), 9).await.unwrap(), []);
     assert_eq!(store.due_times(9).await.unwrap(), []);
 }
 
@@ -141,14 +141,14 @@ async fn the_run_of_a_dead_owner_is_taken(which: StoreKind) {
     let store = &fixture.store;
     // Its owner has never sent a heartbeat.
     store.append(by(append(run_id(1), 1, 1), 1, 1).into()).await.unwrap();
-    assert_eq!(expect_taken(store.take(worker(2), run_id(1)).await.unwrap()).fence, Fence(2));
+    assert_eq!(expect_taken(store.acquire(worker(2), run_id(1)).await.unwrap()).fence, Fence(2));
     // The lease of its owner has expired.
     store.heartbeat(worker(3), "three".into(), Duration::from_millis(1)).await.unwrap();
     store.append(by(append(run_id(2), 1, 1), 3, 1).into()).await.unwrap();
     heartbeat(store, 2).await;
     let taken = async {
         loop {
-            let taken = store.take_due(worker(2), 9).await.unwrap();
+            let taken = store.acquire_due(worker(2), 9).await.unwrap();
             if !taken.is_empty() {
                 break taken;
             }
@@ -156,7 +156,7 @@ async fn the_run_of_a_dead_owner_is_taken(which: StoreKind) {
     };
     let taken = tokio::time::timeout(Duration::from_secs(20), taken).await.unwrap();
     assert_eq!((ids(&taken), taken[0].fence), (vec![run_id(2)], Fence(2)));
-    assert_eq!(store.take_due(worker(2), 9).await.unwrap(), [], "its own runs are not due");
+    assert_eq!(store.acquire_due(worker(2), 9).await.unwrap(), [], "its own runs are not due");
 }
 
 async fn a_released_run_is_due_at_its_wake_time(which: StoreKind) {
@@ -174,11 +174,11 @@ async fn a_released_run_is_due_at_its_wake_time(which: StoreKind) {
     let wakes = [(epoch, run_id(7)), (future(1).unwrap(), run_id(2)), (future(2).unwrap(), run_id(1))];
     assert_eq!(store.due_times(9).await.unwrap(), wakes);
     assert_eq!(store.due_times(1).await.unwrap(), wakes[..1]);
-    let taken = store.take_due(worker(1), 9).await.unwrap();
+    let taken = store.acquire_due(worker(1), 9).await.unwrap();
     assert_eq!((ids(&taken), taken[0].fence), (vec![run_id(7)], Fence(2)));
     assert_eq!(store.due_times(9).await.unwrap(), wakes[1..], "a run that is taken is not due");
     // An explicit `take` takes it before its time.
-    assert_eq!(expect_taken(store.take(worker(1), run_id(2)).await.unwrap()).fence, Fence(2));
+    assert_eq!(expect_taken(store.acquire(worker(1), run_id(2)).await.unwrap()).fence, Fence(2));
     assert_eq!(store.due_times(9).await.unwrap(), wakes[2..]);
     // The token of the worker that released it is still valid: an append without a release makes it the owner again.
     store.append(by(append(run_id(1), 2, 1), 1, 1).into()).await.unwrap();
@@ -192,12 +192,12 @@ async fn due_runs_are_taken_once_oldest_first(which: StoreKind) {
         let wait = released(append(run_id(n.into()), 1, 1), RunStatus::Running, past(9 - i64::from(n)));
         store.append(by(wait, 1, 1).into()).await.unwrap();
     }
-    let first = store.take_due(worker(2), 2).await.unwrap();
+    let first = store.acquire_due(worker(2), 2).await.unwrap();
     assert_eq!(ids(&first), [run_id(1), run_id(2)]);
     let owned = OwnedRun { summary: RunSummary { wake: past(8), ..summary(run_id(1), 1) }, fence: Fence(2) };
     assert_eq!(first[0], owned);
-    assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(3), run_id(4), run_id(5)]);
-    assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
+    assert_eq!(ids(&store.acquire_due(worker(2), 9).await.unwrap()), [run_id(3), run_id(4), run_id(5)]);
+    assert_eq!(store.acquire_due(worker(2), 9).await.unwrap(), []);
     store.append(by(append(run_id(1), 2, 1), 2, 2).into()).await.unwrap();
     assert_eq!(store.append(by(append(run_id(2), 2, 1), 1, 1).into()).await, Err(AppendError::Fenced(run_id(2))));
 }
@@ -216,7 +216,7 @@ async fn concurrent_workers_share_the_due_runs(which: StoreKind) {
     let requests: Vec<_> = (0..24)
         .map(|n| {
             let store = store.clone();
-            tokio::spawn(async move { store.take_due(worker(1 + n % workers), 5).await.unwrap() })
+            tokio::spawn(async move { store.acquire_due(worker(1 + n % workers), 5).await.unwrap() })
         })
         .collect();
     let mut taken = Vec::new();
@@ -227,7 +227,7 @@ async fn concurrent_workers_share_the_due_runs(which: StoreKind) {
     }
     // A worker skips runs that another one is just taking: the rest is left for the next call.
     loop {
-        let rest = store.take_due(worker(1), 5).await.unwrap();
+        let rest = store.acquire_due(worker(1), 5).await.unwrap();
         if rest.is_empty() {
             break;
         }
@@ -250,7 +250,7 @@ async fn the_runs_of_a_deregistered_worker_are_due_at_once(which: StoreKind) {
     store.deregister(worker(1)).await.unwrap();
     let wakes = store.due_times(9).await.unwrap();
     assert_eq!(wakes, [1, 2, 3].map(|n| (Timestamp::UNIX_EPOCH, run_id(n))));
-    assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [1, 2, 3].map(run_id));
+    assert_eq!(ids(&store.acquire_due(worker(2), 9).await.unwrap()), [1, 2, 3].map(run_id));
 }
 
 async fn an_order_makes_a_released_run_due(which: StoreKind) {
@@ -259,32 +259,32 @@ async fn an_order_makes_a_released_run_due(which: StoreKind) {
     for n in 1..=3 {
         store.append(by(released(append(run_id(n), 1, 1), RunStatus::Paused, None), 1, 1).into()).await.unwrap();
     }
-    assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
+    assert_eq!(store.acquire_due(worker(2), 9).await.unwrap(), []);
     store.put_command(coordination::command_record(1, run_id(2))).await.unwrap();
     store.put_command(coordination::command_record(2, run_id(2))).await.unwrap();
-    assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(2)]);
-    assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
+    assert_eq!(ids(&store.acquire_due(worker(2), 9).await.unwrap()), [run_id(2)]);
+    assert_eq!(store.acquire_due(worker(2), 9).await.unwrap(), []);
     store.answer_command(Uuid::from_u128(1), json!("done")).await.unwrap();
     let paused = released(append(run_id(2), 2, 1), RunStatus::Paused, None);
     store.append(by(paused, 2, 2).into()).await.unwrap();
-    assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(2)], "one command is still open");
+    assert_eq!(ids(&store.acquire_due(worker(2), 9).await.unwrap()), [run_id(2)], "one command is still open");
     store.answer_command(Uuid::from_u128(2), json!("done")).await.unwrap();
     let paused = released(append(run_id(2), 3, 1), RunStatus::Paused, None);
     store.append(by(paused, 2, 3).into()).await.unwrap();
-    assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
+    assert_eq!(store.acquire_due(worker(2), 9).await.unwrap(), []);
 }
 
 async fn ownership_survives_a_restart(which: StoreKind) {
     let mut fixture = StoreFixture::new(which).await;
     fixture.store.append(by(append(run_id(1), 1, 1), 1, 1).into()).await.unwrap();
-    expect_taken(fixture.store.take(worker(1), run_id(1)).await.unwrap());
+    expect_taken(fixture.store.acquire(worker(1), run_id(1)).await.unwrap());
     let wait = released(append(run_id(2), 1, 1), RunStatus::Running, future(1));
     fixture.store.append(by(wait, 1, 1).into()).await.unwrap();
     fixture.reopen().await;
     let store = &fixture.store;
     assert_eq!(store.append(by(append(run_id(1), 2, 1), 1, 1).into()).await, Err(AppendError::Fenced(run_id(1))));
     assert_eq!(store.due_times(9).await.unwrap(), [(future(1).unwrap(), run_id(2))]);
-    let taken = store.take_due(worker(2), 9).await.unwrap();
+    let taken = store.acquire_due(worker(2), 9).await.unwrap();
     assert_eq!((ids(&taken), taken[0].fence), (vec![run_id(1)], Fence(3)));
 }
 
@@ -302,22 +302,22 @@ async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
     store.give_up(worker(2), run, Fence(1)).await.unwrap();
     store.give_up(worker(1), run, Fence(2)).await.unwrap();
     assert!(
-        store.take_due(worker(2), 9).await.unwrap().is_empty(),
+        store.acquire_due(worker(2), 9).await.unwrap().is_empty(),
         "one caller was not the owner, the other had a wrong token"
     );
     store.give_up(worker(1), run, Fence(1)).await.unwrap();
     assert_eq!(store.due_times(9).await.unwrap(), []);
     assert!(
-        store.take_due_except(worker(1), 9, vec![run_id(7), run]).await.unwrap().is_empty(),
+        store.acquire_due_except(worker(1), 9, vec![run_id(7), run]).await.unwrap().is_empty(),
         "worker 1 cannot read the run"
     );
-    assert_eq!(ids(&store.take_due_except(worker(2), 9, vec![run_id(7)]).await.unwrap()), [run]);
+    assert_eq!(ids(&store.acquire_due_except(worker(2), 9, vec![run_id(7)]).await.unwrap()), [run]);
     let fenced = Err(AppendError::Fenced(run));
     assert_eq!(store.append(by(append(run, 2, 1), 1, 1).into()).await, fenced);
     // The run is given up again. With a command for it, also a worker that cannot read it takes it.
     store.give_up(worker(2), run, Fence(2)).await.unwrap();
     store.put_command(coordination::command_record(1, run)).await.unwrap();
-    assert_eq!(ids(&store.take_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);
+    assert_eq!(ids(&store.acquire_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);
     store.give_up(worker(1), run, Fence(3)).await.unwrap();
-    assert_eq!(expect_taken(store.take(worker(3), run).await.unwrap()).fence, Fence(4));
+    assert_eq!(expect_taken(store.acquire(worker(3), run).await.unwrap()).fence, Fence(4));
 }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::cluster::{Database, shared};
 use super::*;
-use crate::store::{AppendError, LockChange, OwnedRun, RunFilter, StoreError, StoreNotification, TakeResult};
+use crate::store::{AcquireResult, AppendError, LockChange, OwnedRun, RunFilter, StoreError, StoreNotification};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -43,16 +43,16 @@ async fn a_run_is_taken_from_a_process_whose_lease_expired_and_that_process_is_f
     one.heartbeat(worker(1), "one".into(), Duration::from_secs(600)).await.unwrap();
     two.heartbeat(worker(2), "two".into(), Duration::from_secs(600)).await.unwrap();
     one.append(by(append(run_id(1), 1, 1), 1, 1).into()).await.unwrap();
-    let elsewhere = TakeResult::Elsewhere { worker: worker(1), name: "one".into() };
-    assert_eq!(two.take(worker(2), run_id(1)).await.unwrap(), elsewhere);
+    let elsewhere = AcquireResult::Elsewhere { worker: worker(1), name: "one".into() };
+    assert_eq!(two.acquire(worker(2), run_id(1)).await.unwrap(), elsewhere);
     assert_eq!(two.owner(run_id(1)).await.unwrap().as_deref(), Some("one"));
     assert_eq!(two.owner(run_id(2)).await.unwrap(), None);
-    assert_eq!(two.take_due(worker(2), 9).await.unwrap(), []);
+    assert_eq!(two.acquire_due(worker(2), 9).await.unwrap(), []);
 
     // The lease of the first process expires, by the server's clock.
     one.heartbeat(worker(1), "one".into(), Duration::ZERO).await.unwrap();
     assert_eq!(two.owner(run_id(1)).await.unwrap(), None);
-    let taken = two.take_due(worker(2), 9).await.unwrap();
+    let taken = two.acquire_due(worker(2), 9).await.unwrap();
     assert_eq!(taken, [OwnedRun { summary: summary(run_id(1), 1), fence: Fence(2) }]);
     two.append(by(append(run_id(1), 2, 1), 2, 2).into()).await.unwrap();
     assert_eq!(one.append(by(append(run_id(1), 2, 1), 1, 1).into()).await, Err(AppendError::Fenced(run_id(1))));

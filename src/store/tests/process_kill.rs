@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::store::{LockChange, RunCoordination, RunFilter, Store, TakeResult};
+use crate::store::{AcquireResult, LockChange, RunCoordination, RunFilter, Store};
 
 const DATABASE: &str = "POINTSMAN_TEST_KILL_DATABASE";
 const CALLERS: u64 = 8;
@@ -41,7 +41,7 @@ async fn child() {
                 let append = Append { events, summary, locks, fence, ..append(run, skip as u64 + 1, 1) };
                 store.append(append.into()).await.unwrap();
                 writeln!(std::io::stdout().lock(), "ack {run} {}", all.len()).unwrap();
-                if let TakeResult::Taken(owned) = store.take(worker(1), run).await.unwrap() {
+                if let AcquireResult::Acquired(owned) = store.acquire(worker(1), run).await.unwrap() {
                     fence = owned.fence;
                 }
                 store

@@ -141,8 +141,8 @@ async fn a_hundred_thousand_runs_that_ended() {
     println!("open: {:?}", began.elapsed());
     assert!(super::lists::slowest_listing(&store).await < Duration::from_millis(50));
     let began = Instant::now();
-    let taken = store.take_due(worker(9), 50).await.unwrap().len();
-    println!("take_due: {taken} in {:?}", began.elapsed());
+    let taken = store.acquire_due(worker(9), 50).await.unwrap().len();
+    println!("acquire_due: {taken} in {:?}", began.elapsed());
     let began = Instant::now();
     println!("due_times: {} in {:?}", store.due_times(50).await.unwrap().len(), began.elapsed());
     let began = Instant::now();

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::store::{AppendError, RunFilter, Store, StoreTime};
-use crate::workflow::{CallKind, CallRecord, Outcome, StepFinished};
+use crate::workflow::{CallRecord, Outcome, StepFinished, StepPart};
 
 async fn open(dir: &tempfile::TempDir) -> Result<SqliteStore, crate::store::StoreError> {
     SqliteStore::open(dir.path().join("test.db"), &Limits::default()).await
@@ -175,7 +175,7 @@ async fn a_null_output_is_read_back_as_null_and_a_missing_one_as_missing() {
         CallRecord { method: "POST".into(), url: "http://h/".into(), headers: Vec::new(), body: Payload::Empty };
     let rehearsed = |output: Option<Value>| {
         let outcome = Outcome::Rehearsed { intent: intent.clone().into(), output: output.map(Into::into), note: None };
-        let (step, part) = ("a".into(), CallKind::Do);
+        let (step, part) = ("a".into(), StepPart::Do);
         Event::StepFinished(StepFinished { step, item: None, part, attempt: 1, outcome })
     };
     let all = [rehearsed(None), rehearsed(Some(Value::Null)), rehearsed(Some(json!(7)))];

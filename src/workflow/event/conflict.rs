@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{CallKind, Choice, Conflict, Outcome};
+use super::super::{Choice, Conflict, Outcome, StepPart};
 use super::group::{Subject, kinds};
 use crate::names::StepId;
 
@@ -25,8 +25,8 @@ pub enum ConflictEvent {
         /// The item of a `for_each`.
         item: Option<u32>,
         /// Which of the step's calls.
-        #[serde(default, skip_serializing_if = "CallKind::is_do")]
-        part: CallKind,
+        #[serde(default, skip_serializing_if = "StepPart::is_do")]
+        part: StepPart,
         /// The choice.
         choice: Choice,
         /// Who chose.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::workflow::{CallKind, ConflictKind};
+use crate::workflow::{ConflictKind, StepPart};
 
 const UNGROUPED: [&str; 4] = ["run_started", "step_started", "step_finished", "retry_scheduled"];
 
@@ -60,7 +60,7 @@ fn numbers_keep_their_digits_within_a_group() {
     let read: Event = serde_json::from_str(written).unwrap();
     assert_eq!(serde_json::to_string(&read).unwrap(), written);
     let resolved = r#"{"resolved":{"step":"s","item":2,"choice":"skip","by":"ann","reason":null}}"#;
-    let Event::Conflict(ConflictEvent::Resolved { item: Some(2), part: CallKind::Do, .. }) =
+    let Event::Conflict(ConflictEvent::Resolved { item: Some(2), part: StepPart::Do, .. }) =
         serde_json::from_str(resolved).unwrap()
     else {
         panic!("it is a resolution of item 2");

@@ -11,7 +11,7 @@ use crate::names::{Seq, StepId};
 use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState, UnknownReply};
 use crate::workflow::run::UNKNOWN;
 use crate::workflow::{
-    CallKind, CallRecord, EffectClass, Mode, Outcome, RetryScheduled, Run, Skipped, StepFinished, StepStarted,
+    CallRecord, EffectClass, Mode, Outcome, RetryScheduled, Run, Skipped, StepFinished, StepPart, StepStarted,
 };
 
 impl Run {
@@ -19,7 +19,7 @@ impl Run {
         let StepStarted { step, item, part, effect, request, .. } = started;
         let seq = self.seq.next();
         match part {
-            CallKind::Do => {
+            StepPart::Do => {
                 if !self.steps.contains_key(step) {
                     if item.is_some() {
                         return Err(format!("the fan-out of `{step}` has not opened"));
@@ -39,11 +39,11 @@ impl Run {
                 // In shadow and dark the request of a private step is recorded as an intent, whether it was sent or
                 // not, because it may be compared.
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
-                    self.intents.insert((step.clone(), *item, CallKind::Do), request.clone());
+                    self.intents.insert((step.clone(), *item, StepPart::Do), request.clone());
                 }
             }
-            CallKind::Probe => {
-                let probing = self.side_calls.contains_key(&(step.clone(), *item, CallKind::Probe));
+            StepPart::Probe => {
+                let probing = self.side_calls.contains_key(&(step.clone(), *item, StepPart::Probe));
                 let call = self.do_call(step, *item)?;
                 match call.phase {
                     Phase::Probing if probing => {}
@@ -52,12 +52,12 @@ impl Run {
                 }
                 self.next_side_call_attempt(started, seq)?;
             }
-            CallKind::Undo => {
+            StepPart::Undo => {
                 self.check_undo_is_due(step, *item)?;
                 self.next_side_call_attempt(started, seq)?;
                 self.advance_undo();
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
-                    self.intents.insert((step.clone(), *item, CallKind::Undo), request.clone());
+                    self.intents.insert((step.clone(), *item, StepPart::Undo), request.clone());
                 }
             }
         }
@@ -90,8 +90,8 @@ impl Run {
             withdrawn,
         } = retry;
         let call = match part {
-            CallKind::Do => self.do_call(step, *item)?,
-            CallKind::Probe | CallKind::Undo => self.side_call(step, *item, *part)?,
+            StepPart::Do => self.do_call(step, *item)?,
+            StepPart::Probe | StepPart::Undo => self.side_call(step, *item, *part)?,
         };
         if call.attempt != *attempt || matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) {
             return Err(format!("attempt {attempt} of `{step}` is not under way"));
@@ -110,7 +110,7 @@ impl Run {
         if phase_before == Phase::InFlight {
             self.in_flight -= 1;
         }
-        if settled.is_some() && *part != CallKind::Undo {
+        if settled.is_some() && *part != StepPart::Undo {
             let asked_about = self.do_call(step, *item)?;
             asked_about.may_take_effect_until = asked_about.may_take_effect_until.max(*settled);
         }
@@ -120,9 +120,9 @@ impl Run {
     pub(super) fn step_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
         let StepFinished { step, item, part, attempt, outcome } = finished;
         match part {
-            CallKind::Do => {}
-            CallKind::Probe => return Err("a probe ends with `probed`".into()),
-            CallKind::Undo => return self.undo_finished(finished),
+            StepPart::Do => {}
+            StepPart::Probe => return Err("a probe ends with `probed`".into()),
+            StepPart::Undo => return self.undo_finished(finished),
         }
         let result = match outcome {
             Outcome::Done { status, headers, output } => CallResult {
@@ -210,17 +210,17 @@ impl Run {
         if let Some(call) = call.filter(|_| !rehearsed) {
             self.note_effect(call.effect);
         }
-        let ended = self.seq.next();
+        let last_seq = self.seq.next();
         let value = item.and_then(|item| self.item(step, item));
-        let began = call.map_or(ended, |call| call.began);
+        let first_seq = call.map_or(last_seq, |call| call.began);
         let step = step.clone();
         let (origin, group_before, child, harmless) = (None, None, None, false);
         let done = DoneCall {
             step,
             item,
             value,
-            began,
-            ended,
+            first_seq,
+            last_seq,
             status,
             output,
             rehearsed,
@@ -233,7 +233,7 @@ impl Run {
     }
 
     fn record_intent(&mut self, step: &StepId, item: Option<u32>, intent: &Arc<CallRecord>) {
-        self.intents.insert((step.clone(), item, CallKind::Do), intent.clone());
+        self.intents.insert((step.clone(), item, StepPart::Do), intent.clone());
     }
 
     pub(super) fn item_skipped(&mut self, step: &StepId, item: Option<u32>, reason: Skipped) -> Result<(), String> {
@@ -267,7 +267,7 @@ impl Run {
         attempt: u32,
         done: Option<bool>,
     ) -> Result<(), String> {
-        let probe = self.side_calls.remove(&(step.clone(), item, CallKind::Probe));
+        let probe = self.side_calls.remove(&(step.clone(), item, StepPart::Probe));
         let probe = probe.ok_or_else(|| format!("no probe of `{step}` is under way"))?;
         if probe.phase == Phase::InFlight {
             self.in_flight -= 1;
@@ -333,7 +333,7 @@ impl Run {
         &mut self,
         step: &StepId,
         item: Option<u32>,
-        part: CallKind,
+        part: StepPart,
     ) -> Result<&mut CallState, String> {
         let call = self.side_calls.get_mut(&(step.clone(), item, part));
         call.ok_or_else(|| format!("no probe or undo of `{step}` is under way"))

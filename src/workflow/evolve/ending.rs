@@ -4,7 +4,7 @@ use crate::names::StepId;
 use crate::workflow::calls::{CallResult, CallState, Phase, StepItem, StepState, UnknownEffect};
 use crate::workflow::missing::RELOAD;
 use crate::workflow::run::{Cancel, End, UNDO_UNKNOWN, UNKNOWN};
-use crate::workflow::{CallKind, Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Run};
+use crate::workflow::{Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Run, StepPart};
 
 /// The note of a run that was cancelled.
 pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
@@ -23,7 +23,7 @@ impl Run {
         self.failing = Some(failure);
         let conflicts = std::mem::take(&mut self.conflicts);
         for conflict in conflicts {
-            match self.call_state(&conflict.step, conflict.item, conflict.part.asked_about()) {
+            match self.call_state(&conflict.step, conflict.item, conflict.part.decided_part()) {
                 Some(call) if call.unknown_effect() => {
                     // Whether the call took effect still has to be found out. The choices by which the step would go on
                     // are withdrawn.
@@ -40,7 +40,7 @@ impl Run {
     /// been done as unknown.
     fn close_conflict(&mut self, conflict: &Conflict) {
         let Conflict { step, item, part, .. } = conflict;
-        if *part == CallKind::Undo {
+        if *part == StepPart::Undo {
             let is_unknown = self.is_undo_unknown(step, *item, conflict.kind);
             let why = if is_unknown { UNDO_UNKNOWN } else { "it could not be undone" };
             self.leave_undo(step, *item, is_unknown, why.into());
@@ -70,17 +70,17 @@ impl Run {
         let call = match (part, attempt) {
             // No call has begun: the conflict is over an expression, a lock or another run.
             (_, 0) => None,
-            (CallKind::Do, _) => Some(self.do_call(step, *item)?),
+            (StepPart::Do, _) => Some(self.do_call(step, *item)?),
             // The probe cannot be sent. A person decides about the attempt that it was to ask about; after that it may
             // be sent again.
-            (CallKind::Probe, _) if conflict.kind == ConflictKind::Missing => {
-                let probe = self.side_calls.remove(&(step.clone(), *item, CallKind::Probe));
+            (StepPart::Probe, _) if conflict.kind == ConflictKind::Missing => {
+                let probe = self.side_calls.remove(&(step.clone(), *item, StepPart::Probe));
                 if probe.is_some_and(|probe| probe.phase == Phase::InFlight) {
                     return Err(format!("the probe of `{step}` is under way"));
                 }
                 Some(self.do_call(step, *item)?)
             }
-            (CallKind::Probe | CallKind::Undo, _) => Some(self.side_call(step, *item, *part)?),
+            (StepPart::Probe | StepPart::Undo, _) => Some(self.side_call(step, *item, *part)?),
         };
         let mut rejected = None;
         if let Some(call) = call {
@@ -131,7 +131,7 @@ impl Run {
         &mut self,
         step: &StepId,
         item: Option<u32>,
-        part: CallKind,
+        part: StepPart,
         choice: &Choice,
         by: &str,
     ) -> Result<(), String> {
@@ -145,7 +145,7 @@ impl Run {
         self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
         if kind == ConflictKind::Missing
             && conflict.attempt == 0
-            && part == CallKind::Do
+            && part == StepPart::Do
             && item.is_some()
             && matches!(choice, Choice::Skip | Choice::Take { .. } | Choice::Fallback)
         {
@@ -160,8 +160,8 @@ impl Run {
                 self.interactions.changed.insert((step.clone(), item));
             }
         }
-        let asked_about = part.asked_about();
-        let unknown = asked_about == CallKind::Do
+        let asked_about = part.decided_part();
+        let unknown = asked_about == StepPart::Do
             && self.call_state(step, item, asked_about).is_some_and(CallState::unknown_effect);
         match choice {
             Choice::Skip if unknown => self.note_unknown(step, item, format!("{UNKNOWN}: {by} skipped it")),
@@ -172,7 +172,7 @@ impl Run {
             }
             _ => {}
         }
-        if part == CallKind::Undo {
+        if part == StepPart::Undo {
             match choice {
                 Choice::Skip => {
                     let is_unknown = self.is_undo_unknown(step, item, kind);
@@ -191,8 +191,8 @@ impl Run {
             self.note_done(step, item, Some(&call), unfit.status, unfit.output.unwrap_or_default(), false);
         }
         let call = match part {
-            CallKind::Do => self.do_call(step, item).ok(),
-            CallKind::Probe | CallKind::Undo => self.side_call(step, item, part).ok(),
+            StepPart::Do => self.do_call(step, item).ok(),
+            StepPart::Probe | StepPart::Undo => self.side_call(step, item, part).ok(),
         };
         if let (Some(call), Choice::Retry | Choice::RetryWith { .. }) = (call, choice) {
             call.retry_chosen(choice, &conflict, by == RELOAD, input_before);
@@ -202,7 +202,7 @@ impl Run {
 
     /// Lists a call that may have taken place and will not be repeated.
     pub(super) fn note_unknown(&mut self, step: &StepId, item: Option<u32>, why: String) {
-        if let Some(effect) = self.call_state(step, item, CallKind::Do).map(|call| call.effect) {
+        if let Some(effect) = self.call_state(step, item, StepPart::Do).map(|call| call.effect) {
             self.note_effect(effect);
         }
         if !self.may_have_happened(step, item) {
@@ -274,7 +274,7 @@ impl Run {
         for (step, item) in left {
             self.note_unknown(&step, item, UNKNOWN.into());
         }
-        let undos = self.side_calls.keys().filter(|(.., part)| *part == CallKind::Undo).cloned();
+        let undos = self.side_calls.keys().filter(|(.., part)| *part == StepPart::Undo).cloned();
         for (step, item, _) in undos.collect::<Vec<_>>() {
             self.leave_undo(&step, item, true, "it is unknown whether it was undone".into());
         }

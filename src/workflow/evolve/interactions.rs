@@ -12,7 +12,7 @@ use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepS
 use crate::workflow::interactions::{Child, OpenWait, QuestionState, QueueEntry, RunQuestion, Signal};
 use crate::workflow::run::Pause;
 use crate::workflow::{
-    CallKind, CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, ResultTaken, Run, RunStatus,
+    CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, ResultTaken, Run, RunStatus, StepPart,
     TreeEffects,
 };
 
@@ -86,10 +86,10 @@ impl Run {
 
     pub(super) fn retried_now(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
         // Of the calls of a step (an item) at most one waits for its next attempt.
-        for part in [CallKind::Do, CallKind::Probe, CallKind::Undo] {
+        for part in [StepPart::Do, StepPart::Probe, StepPart::Undo] {
             let call = match part {
-                CallKind::Do => self.do_call(step, item),
-                CallKind::Probe | CallKind::Undo => self.side_call(step, item, part),
+                StepPart::Do => self.do_call(step, item),
+                StepPart::Probe | StepPart::Undo => self.side_call(step, item, part),
             };
             if let Ok(CallState { phase: Phase::Waiting(at) | Phase::ToProbe(at), .. }) = call {
                 *at = Timestamp::UNIX_EPOCH;
@@ -345,8 +345,8 @@ impl Run {
             step: step.clone(),
             item,
             value,
-            began: known.began,
-            ended,
+            first_seq: known.began,
+            last_seq: ended,
             status: None,
             output: output.clone(),
             rehearsed: false,
@@ -377,8 +377,8 @@ impl Run {
                 step: step.clone(),
                 item: before.item,
                 value: before.value.clone(),
-                began: seq,
-                ended: seq,
+                first_seq: seq,
+                last_seq: seq,
                 status: before.status,
                 output: before.output.clone(),
                 rehearsed: false,

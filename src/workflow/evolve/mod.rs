@@ -25,7 +25,7 @@ use crate::names::{Seq, StepId};
 /// An event that does not fit the events before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq} (`{kind}`) does not fit: {why}")]
-pub struct EventMismatch {
+pub struct EventMisfit {
     /// Its sequence number.
     pub seq: Seq,
     /// The name of its kind.
@@ -38,15 +38,13 @@ pub struct EventMismatch {
 ///
 /// # Errors
 /// The event does not fit.
-pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, EventMismatch> {
+pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, EventMisfit> {
     let Some(mut run) = run else {
         return match event {
             Event::RunStarted(started) => Ok(run_of_start(started)),
-            _ => Err(EventMismatch {
-                seq: Seq::FIRST,
-                kind: event.kind(),
-                why: "a run begins with `run_started`".into(),
-            }),
+            _ => {
+                Err(EventMisfit { seq: Seq::FIRST, kind: event.kind(), why: "a run begins with `run_started`".into() })
+            }
         };
     };
     run.evolve_in_place(event)?;
@@ -57,12 +55,12 @@ pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, EventMismatch> {
 ///
 /// # Errors
 /// There are no events, or one of them does not fit.
-pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Run, EventMismatch> {
+pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Run, EventMisfit> {
     let mut run = None;
     for event in events {
         run = Some(evolve(run, event)?);
     }
-    run.ok_or_else(|| EventMismatch { seq: Seq(0), kind: "none", why: "there are no events".into() })
+    run.ok_or_else(|| EventMisfit { seq: Seq(0), kind: "none", why: "there are no events".into() })
 }
 
 fn run_of_start(started: &Arc<RunStarted>) -> Run {
@@ -111,13 +109,13 @@ impl Run {
     ///
     /// # Errors
     /// The event does not fit.
-    pub fn evolve_in_place(&mut self, event: &Event) -> Result<(), EventMismatch> {
+    pub fn evolve_in_place(&mut self, event: &Event) -> Result<(), EventMisfit> {
         let seq = self.seq.next();
         let applied = match self.end {
             Some(_) => Err("the run has ended".into()),
             None => self.apply(event),
         };
-        applied.map_err(|why| EventMismatch { seq, kind: event.kind(), why })?;
+        applied.map_err(|why| EventMisfit { seq, kind: event.kind(), why })?;
         self.seq = seq;
         self.sensitive.learn(event);
         self.collector.learn(event);

@@ -10,7 +10,7 @@ use crate::names::StepId;
 use crate::workflow::calls::{CallState, Phase, StepItem};
 use crate::workflow::run::UNDO_UNKNOWN;
 use crate::workflow::undo_state::{UndoCall, UndoProgress, UndoStatus, Undoing};
-use crate::workflow::{CallKind, ConflictKind, Outcome, Run, StepFinished};
+use crate::workflow::{ConflictKind, Outcome, Run, StepFinished, StepPart};
 
 impl Run {
     pub(super) fn compensation_began(&mut self, undo: &[Vec<StepItem>]) -> Result<(), String> {
@@ -60,7 +60,7 @@ impl Run {
         let Some(undoing) = &mut self.undoing else { return };
         let group = undoing.groups.get(undoing.at).map_or(&[][..], Vec::as_slice);
         while let Some((step, item)) = group.get(undoing.next)
-            && (self.side_calls.contains_key(&(step.clone(), *item, CallKind::Undo))
+            && (self.side_calls.contains_key(&(step.clone(), *item, StepPart::Undo))
                 || undoing.calls.get(&(step.clone(), *item)).is_none_or(|call| call.undone != UndoStatus::NotYet))
         {
             undoing.next += 1;
@@ -70,7 +70,7 @@ impl Run {
     pub(super) fn undo_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
         let StepFinished { step, item, part: _, attempt, outcome } = finished;
         self.check_undo_is_due(step, *item)?;
-        let name = (step.clone(), *item, CallKind::Undo);
+        let name = (step.clone(), *item, StepPart::Undo);
         match self.side_calls.get(&name) {
             Some(call) if call.attempt == *attempt && call.phase == Phase::InFlight => {
                 self.side_calls.remove(&name);
@@ -82,7 +82,7 @@ impl Run {
         match outcome {
             Outcome::Done { .. } => self.undo_ended(step, *item, UndoStatus::Undone),
             Outcome::Rehearsed { intent, .. } => {
-                self.intents.insert((step.clone(), *item, CallKind::Undo), Arc::clone(intent));
+                self.intents.insert((step.clone(), *item, StepPart::Undo), Arc::clone(intent));
                 self.undo_ended(step, *item, UndoStatus::Rehearsed);
             }
             Outcome::Unknown { .. } => self.leave_undo(step, *item, true, UNDO_UNKNOWN.into()),
@@ -96,18 +96,18 @@ impl Run {
     /// Whether the undo over which such a conflict is open may have taken effect.
     pub(super) fn is_undo_unknown(&self, step: &StepId, item: Option<u32>, kind: ConflictKind) -> bool {
         kind == ConflictKind::UndoUnknown
-            || self.call_state(step, item, CallKind::Undo).is_some_and(CallState::unknown_effect)
+            || self.call_state(step, item, StepPart::Undo).is_some_and(CallState::unknown_effect)
     }
 
     /// A person undid it.
     pub(super) fn undone_by_hand(&mut self, step: &StepId, item: Option<u32>) {
-        self.side_calls.remove(&(step.clone(), item, CallKind::Undo));
+        self.side_calls.remove(&(step.clone(), item, StepPart::Undo));
         self.undo_ended(step, item, UndoStatus::Undone);
     }
 
     /// What a call did is left as it is, for this reason.
     pub(super) fn leave_undo(&mut self, step: &StepId, item: Option<u32>, is_unknown: bool, why: String) {
-        self.side_calls.remove(&(step.clone(), item, CallKind::Undo));
+        self.side_calls.remove(&(step.clone(), item, StepPart::Undo));
         if let Some(call) = self.undoing.as_mut().and_then(|undoing| undoing.calls.get_mut(&(step.clone(), item))) {
             call.is_unknown = is_unknown;
         }
@@ -117,7 +117,7 @@ impl Run {
     /// Leaves undos with unknown effect that wait for another attempt, because none will come.
     pub(super) fn give_up_unknown_undos(&mut self) {
         let waits = |call: &CallState| call.unknown_effect() && matches!(call.phase, Phase::Waiting(_));
-        let undos = self.side_calls.iter().filter(|((.., part), call)| *part == CallKind::Undo && waits(call));
+        let undos = self.side_calls.iter().filter(|((.., part), call)| *part == StepPart::Undo && waits(call));
         let undos: Vec<StepItem> = undos.map(|((step, item, _), _)| (step.clone(), *item)).collect();
         for (step, item) in undos {
             self.leave_undo(&step, item, true, UNDO_UNKNOWN.into());

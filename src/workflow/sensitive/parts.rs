@@ -8,9 +8,9 @@ use super::taint::{CallTaint, StepTaint, Taint};
 use crate::names::{CheckpointId, StepId};
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{
-    AnswerEvent, AnswerRecord, CallKind, CallRecord, CheckpointEvent, CheckpointKind, ChildEvent, Choice, Conflict,
+    AnswerEvent, AnswerRecord, CallRecord, CheckpointEvent, CheckpointKind, ChildEvent, Choice, Conflict,
     ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, LockEvent, OpenCheckpoint, Outcome,
-    Payload, StepEvent, WaitEvent,
+    Payload, StepEvent, StepPart, WaitEvent,
 };
 
 /// A sensitive part of an event.
@@ -224,7 +224,7 @@ impl<'a> PartCollector<'a> {
         }
     }
 
-    fn outcome(&mut self, at: &SensitivePath, step: &StepId, part: CallKind, outcome: &Outcome) {
+    fn outcome(&mut self, at: &SensitivePath, step: &StepId, part: StepPart, outcome: &Outcome) {
         let headers = self.taint.headers.clone();
         match outcome {
             Outcome::Done { .. } => {

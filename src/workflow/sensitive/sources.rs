@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::path::SensitivePath;
 use crate::names::StepId;
 use crate::workflow::{
-    CallKind, ChildEvent, Choice, ConflictEvent, ControlEvent, Event, RunStarted, StepEvent, WaitEvent,
+    ChildEvent, Choice, ConflictEvent, ControlEvent, Event, RunStarted, StepEvent, StepPart, WaitEvent,
 };
 
 /// The sensitive values that a run got from others, and the steps for which people entered values.
@@ -60,7 +60,7 @@ impl SensitiveSources {
             }
             Event::Conflict(ConflictEvent::Resolved {
                 step,
-                part: CallKind::Do | CallKind::Probe,
+                part: StepPart::Do | StepPart::Probe,
                 choice: Choice::Take { .. },
                 ..
             }) => self.entered_outputs.insert(step.clone()),

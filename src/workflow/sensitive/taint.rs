@@ -7,7 +7,7 @@ use super::propagation::Propagation;
 use super::sources::SensitiveSources;
 use crate::expression::Template;
 use crate::names::StepId;
-use crate::workflow::{Call, CallBody, CallKind, Plan, Run, Step, StepKind, Until};
+use crate::workflow::{Call, CallBody, Plan, Run, Step, StepKind, StepPart, Until};
 
 /// The sensitive parts of a run's events, by step.
 pub struct Taint {
@@ -74,11 +74,11 @@ impl StepTaint {
     pub fn hides_entered_values(&self) -> bool {
         self.reads_sensitive || self.takes_over_sensitive_input || !self.output.is_empty()
     }
-    pub fn of_part(&self, part: CallKind) -> &CallTaint {
+    pub fn of_part(&self, part: StepPart) -> &CallTaint {
         match part {
-            CallKind::Do => &self.call,
-            CallKind::Probe => &self.probe,
-            CallKind::Undo => &self.undo,
+            StepPart::Do => &self.call,
+            StepPart::Probe => &self.probe,
+            StepPart::Undo => &self.undo,
         }
     }
 }

@@ -6,8 +6,8 @@ use super::*;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::workflow::{
-    AnswerRecord, CallKind, CheckpointEvent, Choice, ConflictEvent, ControlEvent, DeclaredNames, EndingEvent, Event,
-    Failure, FailureKind, LockEvent, Payload, Plan, StepEvent,
+    AnswerRecord, CheckpointEvent, Choice, ConflictEvent, ControlEvent, DeclaredNames, EndingEvent, Event, Failure,
+    FailureKind, LockEvent, Payload, Plan, StepEvent, StepPart,
 };
 
 fn plan(yaml: &str) -> Plan {
@@ -124,19 +124,19 @@ respond: { status: 200, body: { b: "${steps.two.output}" } }
 #[test]
 fn an_output_that_a_person_gives_is_sensitive_as_a_whole_where_the_step_reads_or_gives_something_sensitive() {
     let plan = plan(PLAN);
-    let resolved = |step: &str, part: CallKind| {
+    let resolved = |step: &str, part: StepPart| {
         let choice = Choice::Take { output: std::sync::Arc::new(json!({ "typed": 1 })) };
         let by = "ann".to_owned();
         Event::Conflict(ConflictEvent::Resolved { step: step.into(), item: None, part, choice, by, reason: None })
     };
     let mut sources = SensitiveSources::default();
-    assert!(sources.learn(&resolved("each", CallKind::Do)) && sources.learn(&resolved("plain", CallKind::Do)));
-    assert!(!sources.learn(&resolved("use", CallKind::Undo)), "an undo gives no output");
+    assert!(sources.learn(&resolved("each", StepPart::Do)) && sources.learn(&resolved("plain", StepPart::Do)));
+    assert!(!sources.learn(&resolved("use", StepPart::Undo)), "an undo gives no output");
     let taint = Taint::new(&plan, &sources);
     let is_whole = |taint: &Taint, step: &str| taint.steps[step].output.contains(&SensitivePath::whole());
     assert!(is_whole(&taint, "each") && !is_whole(&taint, "plain") && !is_whole(&taint, "use"));
     let typed = |step: &str| {
-        let parts = parts(&taint, &resolved(step, CallKind::Do), &BTreeMap::new());
+        let parts = parts(&taint, &resolved(step, StepPart::Do), &BTreeMap::new());
         shown(&parts.into_iter().map(|part| part.at).collect::<Vec<_>>())
     };
     for step in ["each", "ask", "other"] {
@@ -144,7 +144,7 @@ fn an_output_that_a_person_gives_is_sensitive_as_a_whole_where_the_step_reads_or
     }
     assert_eq!(typed("plain"), Vec::<String>::new());
     // A step that reads such an output is sensitive, too.
-    sources.learn(&resolved("token", CallKind::Do));
+    sources.learn(&resolved("token", StepPart::Do));
     let taint = Taint::new(&plan, &sources);
     assert!(is_whole(&taint, "token") && is_whole(&taint, "plain"));
 }
@@ -334,7 +334,7 @@ fn texts_that_are_made_from_sensitive_values_are_shown_as_stars() {
     assert_eq!((&*texts.failure(&failure("a")), &*texts.failure(&failure("b"))), ("`a` (expression): ***", "7"));
     assert_eq!(&*texts.failure(&cancelled("`a`")), "`a` cancelled it: ***");
     assert_eq!(&*texts.failure(&cancelled("ann")), "ann cancelled it: 7");
-    let url = |step: &str| texts.url(&step.into(), CallKind::Do, "u/7").into_owned();
+    let url = |step: &str| texts.url(&step.into(), StepPart::Do, "u/7").into_owned();
     assert_eq!((url("a"), url("b")), ("***".to_owned(), "u/7".to_owned()));
 }
 

@@ -10,7 +10,7 @@ use super::known::KnownValues;
 use super::quotes::{cancelled_over_sensitive_lock, conflict_quotes, failure_quotes, question_quotes};
 use super::taint::Taint;
 use crate::names::StepId;
-use crate::workflow::{CallKind, Conflict, Failure, FailureKind, OpenCheckpoint, Plan, Run, STARS};
+use crate::workflow::{Conflict, Failure, FailureKind, OpenCheckpoint, Plan, Run, STARS, StepPart};
 
 /// The texts about one run.
 pub struct ShownTexts {
@@ -81,7 +81,7 @@ impl ShownTexts {
         if question == STARS { format!("`{}`: {STARS}", asked.step).into() } else { question }
     }
     /// The URL of a call.
-    pub fn url<'a>(&self, step: &StepId, part: CallKind, url: &'a str) -> Cow<'a, str> {
+    pub fn url<'a>(&self, step: &StepId, part: StepPart, url: &'a str) -> Cow<'a, str> {
         let step = self.taint.as_ref().and_then(|taint| taint.steps.get(step));
         if step.is_some_and(|step| step.of_part(part).url) { STARS.into() } else { self.text(url) }
     }

@@ -5,7 +5,7 @@ use super::harness::timed_out;
 use super::*;
 use crate::limits::Limits;
 use crate::workflow::address::moved_calls;
-use crate::workflow::{CallKind, CallRecord, Choice, ConflictKind, DeclaredNames};
+use crate::workflow::{CallRecord, Choice, ConflictKind, DeclaredNames, StepPart};
 
 /// Steps that call a service which honours keys, without and with a secret in a header or the URL.
 const CALLS: [&str; 4] = [
@@ -49,7 +49,7 @@ fn charging(plan: &Plan) -> Harness<'_> {
 }
 
 fn attempt(harness: &Harness<'_>) -> (u32, Arc<CallRecord>, String) {
-    let attempt = harness.run.attempt(&"charge".into(), None, CallKind::Do).expect("it is under way");
+    let attempt = harness.run.attempt(&"charge".into(), None, StepPart::Do).expect("it is under way");
     (attempt.attempt, attempt.request, attempt.key.expect("a shared step has a key"))
 }
 
@@ -63,7 +63,7 @@ fn moved(record: &CallRecord, to: &str) -> CallRecord {
 fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
     let (index, number) = (harness.plan.step(&"charge".into()).unwrap().0, attempt(harness).0);
     let result = if is_crash { AttemptResult::Missing("x".into()) } else { timed_out() };
-    let (item, part) = (None, CallKind::Do);
+    let (item, part) = (None, StepPart::Do);
     harness
         .command(Command::Record {
             step: index,
@@ -274,7 +274,7 @@ fn a_probe_is_sent_only_to_the_address_of_the_attempt() {
             harness.settle();
             assert_eq!(harness.in_flight_names(), ["probe charge"]);
             let no = ok(json!({"found": false}));
-            let (index, part) = (plan.step(&"charge".into()).unwrap().0, CallKind::Probe);
+            let (index, part) = (plan.step(&"charge".into()).unwrap().0, StepPart::Probe);
             let record = Command::Record {
                 step: index,
                 item: None,
@@ -289,11 +289,11 @@ fn a_probe_is_sent_only_to_the_address_of_the_attempt() {
         set_base_url(&mut harness, "stock", "http://new");
         harness.settle();
         assert_paused(&harness);
-        let sent = |part: CallKind| {
+        let sent = |part: StepPart| {
             let of = |event: &&Event| matches!(event, Event::StepStarted(s) if s.step.as_str() == "charge" && s.part == part);
             harness.events.iter().filter(of).count()
         };
-        assert_eq!((sent(CallKind::Do), sent(CallKind::Probe)), (3, usize::from(asked)));
+        assert_eq!((sent(StepPart::Do), sent(StepPart::Probe)), (3, usize::from(asked)));
     }
 }
 
@@ -304,9 +304,9 @@ fn an_unknown_undo_is_repeated_only_at_the_address_that_it_went_to() {
         let mut harness = charging(&plan);
         harness.call("charge", status(400));
         assert_eq!(harness.in_flight_names(), ["undo first"]);
-        let undo = |harness: &Harness<'_>| harness.run.attempt(&"first".into(), None, CallKind::Undo).unwrap();
+        let undo = |harness: &Harness<'_>| harness.run.attempt(&"first".into(), None, StepPart::Undo).unwrap();
         let first = undo(&harness);
-        let (index, item, part) = (plan.step(&"first".into()).unwrap().0, None, CallKind::Undo);
+        let (index, item, part) = (plan.step(&"first".into()).unwrap().0, None, StepPart::Undo);
         let result = if is_unknown { timed_out() } else { status(429) };
         harness
             .command(Command::Record { step: index, item, part, attempt: 1, result, may_be_repeat: false, jitter: 0.5 })
@@ -315,7 +315,7 @@ fn an_unknown_undo_is_repeated_only_at_the_address_that_it_went_to() {
         harness.settle();
         if is_unknown {
             let conflict = harness.run.conflict().unwrap();
-            assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, CallKind::Undo));
+            assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, StepPart::Undo));
             assert!(conflict.message.contains("http://bank/first"), "{}", conflict.message);
             assert!(conflict.message.contains("`bank` is at http://new now"), "{}", conflict.message);
             harness.choose("first", None, Choice::Retry).unwrap();
@@ -335,6 +335,6 @@ fn a_read_is_repeated_at_the_present_address() {
     harness.reply("charge", None, timed_out()).unwrap();
     set_base_url(&mut harness, "stock", "http://new");
     harness.settle();
-    let read = harness.run.attempt(&"charge".into(), None, CallKind::Do).unwrap();
+    let read = harness.run.attempt(&"charge".into(), None, StepPart::Do).unwrap();
     assert_eq!((read.attempt, read.request.url.as_str()), (2, "http://new/prices"));
 }

@@ -4,7 +4,7 @@
 use super::harness::{plan, take_output};
 use super::people_harness::{no, review, yes};
 use super::*;
-use crate::workflow::{CallKind, CheckpointKind, Choice, ConflictKind, ControlCommand, Risk};
+use crate::workflow::{CheckpointKind, Choice, ConflictKind, ControlCommand, Risk, StepPart};
 
 fn retry_with(input: Value) -> Choice {
     Choice::RetryWith { input: Arc::new(input) }
@@ -194,7 +194,7 @@ fn a_retry_after_a_rejected_input_sends_the_earlier_bytes_under_the_earlier_key(
     let mut harness = of_items(&plan, json!([1]));
     harness.perform_due();
     harness.answers("alice", yes()).unwrap();
-    let attempt = |harness: &Harness<'_>| harness.run.attempt(&"pay".into(), Some(0), CallKind::Do).unwrap();
+    let attempt = |harness: &Harness<'_>| harness.run.attempt(&"pay".into(), Some(0), StepPart::Do).unwrap();
     let first = attempt(&harness);
     harness.replies("pay", Some(0), status(409));
     choose(&mut harness, Some(0), retry_with(json!({"amount": 5})));

@@ -38,7 +38,7 @@ fn echo(plan: &Plan, sent: &Value, answered: &Value, marked: bool) -> (Payload, 
         (started.request, started.bytes_marked) = (Arc::new(json!({ "body": sent })), marked);
     });
     harness.settle();
-    let got = harness.run.attempt(&"echo".into(), None, crate::workflow::CallKind::Do).unwrap().request.body.clone();
+    let got = harness.run.attempt(&"echo".into(), None, crate::workflow::StepPart::Do).unwrap().request.body.clone();
     harness.call("echo", ok(answered.clone()));
     (got, harness.run.answer().unwrap().body.clone())
 }
@@ -168,7 +168,7 @@ fn send_raw(input: &Value, change: impl FnOnce(&mut RunStarted)) -> Sent {
         change(first);
     });
     harness.settle();
-    let sent = harness.run.attempt(&"send".into(), None, crate::workflow::CallKind::Do);
+    let sent = harness.run.attempt(&"send".into(), None, crate::workflow::StepPart::Do);
     sent.map(|sent| (sent.request.body.bytes(), sent.request.headers.clone()))
 }
 

@@ -4,7 +4,7 @@ use super::harness::{breaker_open, plan, take_output};
 use super::*;
 use crate::workflow::CommandRefusal::NotApplicable;
 use crate::workflow::{
-    CallKind, ChildEvent, Choice, ConflictKind, ControlCommand, Parent, RouteAbove, TreeEffects, UndoStatus, rerun,
+    ChildEvent, Choice, ConflictKind, ControlCommand, Parent, RouteAbove, StepPart, TreeEffects, UndoStatus, rerun,
     route_above_child, view,
 };
 
@@ -40,10 +40,10 @@ fn a_completed_child_is_undone_by_its_step_s_undo_or_reported_as_not_undone() {
     );
     let mut keys = BTreeSet::new();
     for (item, id) in [(1, 8), (0, 7)] {
-        let undo = harness.run.attempt(&"sub".into(), Some(item), CallKind::Undo).unwrap();
+        let undo = harness.run.attempt(&"sub".into(), Some(item), StepPart::Undo).unwrap();
         assert_eq!((undo.request.url.clone(), undo.request.body.value()), (format!("/credits/{id}"), json!(item + 1)));
         keys.insert(undo.key);
-        harness.record_result("sub", Some(item), CallKind::Undo, ok(json!({})));
+        harness.record_result("sub", Some(item), StepPart::Undo, ok(json!({})));
     }
     assert_eq!((harness.status(), keys.len()), (RunStatus::Failed, 2));
     let why = format!("{plain} `audit`: completed, and its step declares no `undo`");
@@ -88,7 +88,7 @@ fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
             _ => {
                 harness.replies("last", None, status(404));
                 assert_eq!(harness.in_flight_names(), ["undo sub"]);
-                let undo = harness.run.attempt(&"sub".into(), None, CallKind::Undo).unwrap();
+                let undo = harness.run.attempt(&"sub".into(), None, StepPart::Undo).unwrap();
                 assert_eq!(
                     undo.request.url, "/invoices/x",
                     "the undo reads the output that the child gave, not the one that the person gave"

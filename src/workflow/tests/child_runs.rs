@@ -4,7 +4,7 @@ use super::harness::plan;
 use super::people_harness::yes;
 use super::*;
 use crate::workflow::{
-    CallKind, Choice, ConflictKind, ControlCommand, DivergenceKind, Parent, StepEvent, TreeEffects, UndoStatus,
+    Choice, ConflictKind, ControlCommand, DivergenceKind, Parent, StepEvent, StepPart, TreeEffects, UndoStatus,
     replay_with, rerun,
 };
 
@@ -172,14 +172,14 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
     again.replies("b", None, status(404));
     again.perform_due();
     // What the first run did is undone under the first run's key.
-    let undo = again.run.attempt(&"a".into(), None, CallKind::Undo).unwrap();
+    let undo = again.run.attempt(&"a".into(), None, StepPart::Undo).unwrap();
     assert_eq!(undo.request.url, "/a/7");
     let mut failed = Harness::of_api(&plan);
     failed.perform_due();
     failed.replies("a", None, ok(json!({"id": 7})));
     failed.answers("ann", yes()).unwrap();
     failed.replies("b", None, status(404));
-    assert_eq!(failed.run.attempt(&"a".into(), None, CallKind::Undo).unwrap().key, undo.key);
+    assert_eq!(failed.run.attempt(&"a".into(), None, StepPart::Undo).unwrap().key, undo.key);
     failed.undo("a", ok(json!({})));
     assert_eq!(failed.status(), RunStatus::Failed);
     let names: Vec<_> = rerun(&failed.run, &plan, &"c".into())
@@ -386,7 +386,7 @@ respond: { status: 200 }
             assert_eq!(harness.in_flight_names(), ["undo a"]);
             harness.command(Command::PauseCopied { by: pauser.to_owned(), reason: "a copy".into() }).unwrap();
             let attempt = harness.run.in_flight()[0].attempt;
-            let (step, item, part) = (plan.step(&"a".into()).unwrap().0, None, CallKind::Undo);
+            let (step, item, part) = (plan.step(&"a".into()).unwrap().0, None, StepPart::Undo);
             let result = AttemptResult::NotSent("refused".into());
             let command = Command::Record { step, item, part, attempt, result, may_be_repeat: false, jitter: 0.5 };
             harness.command(command).unwrap();

@@ -26,7 +26,7 @@ fn events_that_do_not_fit_are_errors() {
     let finished = Event::StepFinished(crate::workflow::StepFinished {
         step: "price".into(),
         item: None,
-        part: crate::workflow::CallKind::Do,
+        part: crate::workflow::StepPart::Do,
         attempt: 1,
         outcome: Outcome::Done { status: 200, headers: BTreeMap::new(), output: Value::Null.into() },
     });

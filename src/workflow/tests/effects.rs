@@ -2,7 +2,7 @@
 
 use super::harness::{breaker_open, plan, timed_out};
 use super::*;
-use crate::workflow::{CallKind, ChildEvent, EndingEvent, TreeEffects};
+use crate::workflow::{ChildEvent, EndingEvent, StepPart, TreeEffects};
 
 const TWO: &str = "
 workflow: w
@@ -27,14 +27,14 @@ fn an_effect_that_was_certainly_not_done_does_not_count() {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         assert_eq!(counts(&mut harness), (true, false, false), "the attempt may be sent at any moment");
-        let attempt = harness.run.attempt(&"draft".into(), None, CallKind::Do).unwrap().attempt;
+        let attempt = harness.run.attempt(&"draft".into(), None, StepPart::Do).unwrap().attempt;
         let index = plan.step(&"draft".into()).unwrap().0;
         let item = None;
         harness
             .command(Command::Record {
                 step: index,
                 item,
-                part: CallKind::Do,
+                part: StepPart::Do,
                 attempt,
                 result,
                 may_be_repeat: false,

@@ -2,7 +2,7 @@
 
 use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, Payload, Skipped, StepEvent};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, Payload, Skipped, StepEvent, StepPart};
 
 const CHARGE: &str = "
 workflow: w
@@ -199,19 +199,19 @@ fn a_resolved_conflict_goes_on_where_the_run_paused() {
     assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp);
     assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"]);
     harness.choose("look", None, Choice::Retry).unwrap();
-    assert_eq!(harness.run.attempt(&"look".into(), None, CallKind::Do).unwrap().attempt, 2);
+    assert_eq!(harness.run.attempt(&"look".into(), None, StepPart::Do).unwrap().attempt, 2);
     harness.call("look", ok(json!({})));
     // The value that the expression reads is not there.
     assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::Expression);
     harness.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 1})) }).unwrap();
-    let first = harness.run.attempt(&"put".into(), None, CallKind::Do).unwrap();
+    let first = harness.run.attempt(&"put".into(), None, StepPart::Do).unwrap();
     assert_eq!(first.request.body, Payload::Text(r#"{"n":1}"#.into()));
     harness.call("put", status(409));
     let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.status), (ConflictKind::Refused, Some(409)));
     assert!(conflict.request.is_some() && conflict.expected.as_deref() == Some("a status among 200–299"));
     harness.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 2})) }).unwrap();
-    let second = harness.run.attempt(&"put".into(), None, CallKind::Do).unwrap();
+    let second = harness.run.attempt(&"put".into(), None, StepPart::Do).unwrap();
     assert_eq!((second.attempt, second.request.body.clone()), (2, Payload::Text(r#"{"n":2}"#.into())));
     assert_ne!(second.key, first.key);
     harness.call("put", ok(json!({"other": 1, "password": "x"})));

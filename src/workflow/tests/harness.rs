@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{CallKind, Choice, ControlCommand, DeclaredNames};
+use crate::workflow::{Choice, ControlCommand, DeclaredNames, StepPart};
 
 /// A plan as the files' check makes it: `bank` honours no keys, `stock` does.
 pub(super) fn plan(yaml: &str) -> Plan {
@@ -32,7 +32,7 @@ impl<'a> Harness<'a> {
         Self::of_first_event(plan, Event::RunStarted(Arc::new(first)))
     }
     /// Records the result of a call's attempt, and performs all actions that need no reply.
-    pub fn record_result(&mut self, step: &str, item: Option<u32>, part: CallKind, result: AttemptResult) {
+    pub fn record_result(&mut self, step: &str, item: Option<u32>, part: StepPart, result: AttemptResult) {
         let attempt = self.run.attempt(&step.into(), item, part);
         let attempt = attempt.unwrap_or_else(|| panic!("`{step}` is not under way: {:#?}", self.kinds())).attempt;
         let index = self.plan.step(&step.into()).unwrap().0;
@@ -41,13 +41,13 @@ impl<'a> Harness<'a> {
         self.settle();
     }
     pub fn call(&mut self, step: &str, result: AttemptResult) {
-        self.record_result(step, None, CallKind::Do, result);
+        self.record_result(step, None, StepPart::Do, result);
     }
     pub fn item(&mut self, step: &str, item: u32, result: AttemptResult) {
-        self.record_result(step, Some(item), CallKind::Do, result);
+        self.record_result(step, Some(item), StepPart::Do, result);
     }
     pub fn undo(&mut self, step: &str, result: AttemptResult) {
-        self.record_result(step, None, CallKind::Undo, result);
+        self.record_result(step, None, StepPart::Undo, result);
     }
     pub fn give_command(&mut self, command: ControlCommand) -> Result<usize, CommandRefusal> {
         let done = self.command(Command::Control { command, by: "ann".into() });
@@ -65,9 +65,9 @@ impl<'a> Harness<'a> {
         let name = |call: &crate::workflow::InFlight| {
             let item = call.item.map_or(String::new(), |item| format!("[{item}]"));
             match call.part {
-                CallKind::Do => format!("{}{item}", call.step),
-                CallKind::Probe => format!("probe {}{item}", call.step),
-                CallKind::Undo => format!("undo {}{item}", call.step),
+                StepPart::Do => format!("{}{item}", call.step),
+                StepPart::Probe => format!("probe {}{item}", call.step),
+                StepPart::Undo => format!("undo {}{item}", call.step),
             }
         };
         self.run.in_flight().iter().map(name).collect()

@@ -4,7 +4,7 @@ use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::people_harness::yes;
 use super::*;
 use crate::workflow::{
-    CallKind, CheckpointKind, Choice, ConflictKind, ControlCommand, DivergenceKind, Mode, StepEvent, StepStatus,
+    CheckpointKind, Choice, ConflictKind, ControlCommand, DivergenceKind, Mode, StepEvent, StepPart, StepStatus,
     UndoStatus, replay_with, rerun,
 };
 
@@ -33,7 +33,7 @@ respond: { status: 200, body: '${[steps.mail.output, steps.mail.by]}' }
 
 fn first_requests(harness: &Harness<'_>, step: &str) -> Vec<(Option<u32>, String, Option<String>)> {
     let started = harness.events.iter().filter_map(|event| match event {
-        Event::StepStarted(started) if started.step.as_str() == step && started.part == CallKind::Do => Some(started),
+        Event::StepStarted(started) if started.step.as_str() == step && started.part == StepPart::Do => Some(started),
         _ => None,
     });
     let first = started.filter_map(|started| {
@@ -110,7 +110,7 @@ fn items_and_their_fallbacks_undo_only_their_own_effects() {
     let mut undone = Vec::new();
     while let Some(call) = harness.run.in_flight().first().cloned() {
         undone.push(call.request.url.clone());
-        harness.record_result(call.step.as_str(), call.item, CallKind::Undo, ok(json!({})));
+        harness.record_result(call.step.as_str(), call.item, StepPart::Undo, ok(json!({})));
     }
     undone.sort();
     assert_eq!(undone, ["/letters/2/11", "/mails/10", "/mails/12"]);
@@ -180,7 +180,7 @@ fn an_unused_item_fallback_is_skipped_and_accepts_no_commands_before_it_is_taken
     assert!(harness.give_command(skip()).unwrap_err().to_string().contains("items of `mail`"));
     harness.give_command(adjust(Some(1))).unwrap();
     harness.item("mail", 1, status(429));
-    let body = harness.run.attempt(&"letter".into(), Some(1), CallKind::Do).unwrap().request.body.value();
+    let body = harness.run.attempt(&"letter".into(), Some(1), StepPart::Do).unwrap().request.body.value();
     assert_eq!(body, json!({"nth": 9}));
 
     let mut harness = Harness::of_api(&plan);
@@ -306,7 +306,7 @@ fn a_rerun_takes_over_results_of_items_and_their_fallbacks_and_a_replay_finds_di
     let mut undone = Vec::new();
     while let Some(call) = harness.run.in_flight().first().cloned() {
         undone.push(call.request.url.clone());
-        harness.record_result(call.step.as_str(), call.item, CallKind::Undo, ok(json!({})));
+        harness.record_result(call.step.as_str(), call.item, StepPart::Undo, ok(json!({})));
     }
     undone.sort();
     assert_eq!(undone, ["/letters/2/11", "/mails/10", "/mails/12"]);

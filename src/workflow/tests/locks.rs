@@ -4,7 +4,7 @@ use super::harness::plan;
 use super::people_harness::review;
 use super::*;
 use crate::workflow::ControlCommand::{Adjust, Resolve};
-use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, LockPosition, StepStatus, WaitLink};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, LockPosition, StepPart, StepStatus, WaitLink};
 
 fn locked(busy: &str) -> Plan {
     plan(&format!(
@@ -388,7 +388,7 @@ respond: {{ status: 200 }}
         harness.perform_due();
         harness.see_lock("take", Some(0), LockPosition::First).unwrap();
         let step = plan.step(&"take".into()).unwrap().0;
-        let (item, part, result) = (Some(0), CallKind::Do, status(404));
+        let (item, part, result) = (Some(0), StepPart::Do, status(404));
         let command = Command::Record { step, item, part, attempt: 1, result, may_be_repeat: false, jitter: 0.5 };
         super::super::work_count::take_work();
         decide(&harness.run, &plan, &harness.inputs, command, harness.now).unwrap();

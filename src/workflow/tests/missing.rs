@@ -3,7 +3,7 @@
 use super::harness::{plan, timed_out};
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{CallKind, Choice, ConflictKind, Missing, is_requested_repeat, missing};
+use crate::workflow::{Choice, ConflictKind, Missing, StepPart, is_requested_repeat, missing};
 
 const CHARGE: &str = "
 workflow: w
@@ -35,7 +35,7 @@ fn with_gone(harness: &mut Harness<'_>) {
 fn a_stored_plan_is_not_checked_against_the_current_files() {
     let plan = stored_plan();
     assert_eq!(plan.steps.len(), 4, "nor against today's limits");
-    assert!(!plan.step(&"charge".into()).unwrap().1.call(CallKind::Do).unwrap().keyed);
+    assert!(!plan.step(&"charge".into()).unwrap().1.call(StepPart::Do).unwrap().keyed);
     let inputs = inputs().with_workflows([]);
     let all: Vec<String> =
         missing::all(&plan, None, &inputs).into_iter().map(|(step, missing)| format!("{step}: {missing}")).collect();
@@ -59,7 +59,7 @@ fn a_run_pauses_over_a_missing_service_and_goes_on_after_a_reload() {
     assert!(harness.run.misses_something(), "it is still missing");
     with_gone(&mut harness);
     assert_eq!(harness.in_flight_names(), ["charge"]);
-    let attempt = harness.run.attempt(&"charge".into(), None, CallKind::Do).unwrap();
+    let attempt = harness.run.attempt(&"charge".into(), None, StepPart::Do).unwrap();
     assert_eq!((attempt.attempt, attempt.request.url.as_str()), (1, "http://gone/charges"));
 }
 
@@ -86,7 +86,7 @@ fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
     let record = Command::Record {
         step: index,
         item: None,
-        part: CallKind::Do,
+        part: StepPart::Do,
         attempt: 1,
         result,
         may_be_repeat: true,
@@ -99,7 +99,7 @@ fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
     assert!(!conflict.choices.contains(&"fallback".to_owned()), "it may have been sent before");
     harness.plan = &keyed;
     with_gone(&mut harness);
-    assert_eq!(harness.run.attempt(&"charge".into(), None, CallKind::Do).unwrap().attempt, 2);
+    assert_eq!(harness.run.attempt(&"charge".into(), None, StepPart::Do).unwrap().attempt, 2);
 }
 
 /// A call that waits for its turn at the service is withdrawn when the run is paused, but not a repeat that a person
@@ -117,7 +117,7 @@ respond: { status: 200 }
     );
     let is_asked_for = |harness: &Harness<'_>, step: &str| {
         let (_, step) = plan.step(&step.into()).unwrap();
-        is_requested_repeat(&harness.run, step, None, CallKind::Do)
+        is_requested_repeat(&harness.run, step, None, StepPart::Do)
     };
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -128,11 +128,11 @@ respond: { status: 200 }
     assert!(harness.run.misses_something());
     harness.inputs = inputs();
     harness.settle();
-    assert_eq!(harness.run.attempt(&"a".into(), None, CallKind::Do).unwrap().attempt, 2);
+    assert_eq!(harness.run.attempt(&"a".into(), None, StepPart::Do).unwrap().attempt, 2);
     assert!(!is_asked_for(&harness, "a"), "a reload began it");
     harness.call("b", timed_out());
     harness.choose("b", None, Choice::Retry).unwrap();
-    assert_eq!(harness.run.attempt(&"b".into(), None, CallKind::Do).unwrap().attempt, 2);
+    assert_eq!(harness.run.attempt(&"b".into(), None, StepPart::Do).unwrap().attempt, 2);
     assert!(is_asked_for(&harness, "b"));
     harness.cancel(false).unwrap();
     assert!(!is_asked_for(&harness, "b"), "it was called off");
@@ -152,7 +152,7 @@ respond: { status: 200 }
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     for attempt in 1..=3 {
-        let in_flight = harness.run.attempt(&"a".into(), None, CallKind::Do).unwrap();
+        let in_flight = harness.run.attempt(&"a".into(), None, StepPart::Do).unwrap();
         let until = harness.now + SignedDuration::from_mins(1);
         assert_eq!((in_flight.attempt, in_flight.until), (attempt, Some(until)));
         Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("stock");
@@ -191,7 +191,7 @@ fn an_undo_whose_service_is_missing_waits_for_it() {
     let conflict = harness.run.conflict().unwrap();
     assert_eq!(
         (conflict.kind, conflict.part, conflict.step.as_str()),
-        (ConflictKind::Missing, CallKind::Undo, "first")
+        (ConflictKind::Missing, StepPart::Undo, "first")
     );
     with_gone(&mut harness);
     assert_eq!(harness.in_flight_names(), ["undo first"]);
@@ -288,7 +288,7 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
     };
     let assert_waits = |harness: &Harness<'_>| {
         let conflict = harness.run.conflict().unwrap().clone();
-        assert_eq!((conflict.kind, conflict.part), (ConflictKind::Missing, CallKind::Probe));
+        assert_eq!((conflict.kind, conflict.part), (ConflictKind::Missing, StepPart::Probe));
         assert!(conflict.message.contains("its probe cannot ask: it needs the service `gone`"), "{}", conflict.message);
         assert!(conflict.key.is_some() && conflict.request.is_some(), "with them a person can ask the service");
         assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"], "no fallback: it may have been done");
@@ -303,12 +303,12 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
     assert_eq!(harness.in_flight_names(), ["probe charge"], "the step itself is not sent again");
     // The service is removed once more between two of the probe's attempts.
     harness.inputs = inputs();
-    harness.record_result("charge", None, CallKind::Probe, status(503));
+    harness.record_result("charge", None, StepPart::Probe, status(503));
     assert_waits(&harness);
     with_gone(&mut harness);
-    harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": true})));
+    harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": true})));
     assert_eq!(harness.run.status(), RunStatus::Completed);
-    let sent = harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == CallKind::Do));
+    let sent = harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == StepPart::Do));
     assert_eq!(sent.count(), 1);
 
     // A person decides instead: the charge may have been done, and stays listed where it is not taken.

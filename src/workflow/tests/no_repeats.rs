@@ -4,7 +4,7 @@ use super::harness::{plan, take_output, timed_out};
 use super::people_harness::{review, yes};
 use super::*;
 use crate::workflow::{
-    CallKind, Cause, Choice, ConflictKind, ControlCommand, OnTimeout, StepEvent, StepStatus, UndoStatus, replay_with,
+    Cause, Choice, ConflictKind, ControlCommand, OnTimeout, StepEvent, StepPart, StepStatus, UndoStatus, replay_with,
     rerun,
 };
 
@@ -314,7 +314,7 @@ respond: { status: 200 }
     );
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    let key = harness.run.attempt(&"charge".into(), None, CallKind::Do).unwrap().key;
+    let key = harness.run.attempt(&"charge".into(), None, StepPart::Do).unwrap().key;
     harness.replies("charge", None, {
         let AttemptResult::Reply { headers, retry_after_ms, .. } = status(500) else { panic!() };
         AttemptResult::Reply {
@@ -328,7 +328,7 @@ respond: { status: 200 }
     assert!(reasons[0].sentence.contains("its probe asks, and nothing is sent again"), "{}", reasons[0].sentence);
     assert!(matches!(reasons[0].cause, Cause::Retry));
     harness.advance_seconds(5);
-    harness.record_result("charge", None, CallKind::Probe, status(404));
+    harness.record_result("charge", None, StepPart::Probe, status(404));
     let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.status), (ConflictKind::OutcomeUnknown, Some(500)));
     assert_eq!(conflict.response.as_deref(), Some(&json!({"error": "db", "token": "***"})));

@@ -255,7 +255,7 @@ respond: { status: 200, body: done }
     assert!(matches!(refused, Err(NotApplicable(_))), "{refused:?}");
     harness.give_command_by("ann", adjust("form", json!({ "a": 2 }))).unwrap();
     harness.answers("ann", yes()).unwrap();
-    let sent = harness.run.attempt(&"form".into(), None, crate::workflow::CallKind::Do).unwrap();
+    let sent = harness.run.attempt(&"form".into(), None, crate::workflow::StepPart::Do).unwrap();
     assert_eq!(sent.request.body, crate::workflow::Payload::Text("a=2".into()));
 }
 

@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{CallKind, ConflictKind, ControlCommand, rerun};
+use crate::workflow::{ConflictKind, ControlCommand, StepPart, rerun};
 
 const PROBED: &str = "
 workflow: w
@@ -25,25 +25,25 @@ fn a_probe_tells_whether_an_attempt_with_unknown_outcome_took_effect() {
     let probing = || {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
-        let key = harness.run.attempt(&"charge".into(), None, CallKind::Do).unwrap().key.unwrap();
+        let key = harness.run.attempt(&"charge".into(), None, StepPart::Do).unwrap().key.unwrap();
         harness.call("charge", timed_out());
         assert_eq!(
             (harness.in_flight_names(), harness.run.status()),
             (vec!["probe charge".to_owned()], RunStatus::Running)
         );
-        let probe = harness.run.attempt(&"charge".into(), None, CallKind::Probe).unwrap();
+        let probe = harness.run.attempt(&"charge".into(), None, StepPart::Probe).unwrap();
         assert!(probe.request.url.ends_with(&format!("?key={key}")), "{}", probe.request.url);
         harness
     };
     let mut yes = probing();
-    yes.record_result("charge", None, CallKind::Probe, ok(json!({"found": true, "charge": {"id": 3}})));
+    yes.record_result("charge", None, StepPart::Probe, ok(json!({"found": true, "charge": {"id": 3}})));
     assert_eq!(yes.run.answer().unwrap().body.value(), json!({"id": 3}));
     let mut no = probing();
-    no.record_result("charge", None, CallKind::Probe, status(429));
+    no.record_result("charge", None, StepPart::Probe, status(429));
     let left = no.now;
     while no.in_flight_names() == ["probe charge"] {
         let asked = no.now;
-        no.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
+        no.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
         assert!(no.in_flight_names() == ["charge"] || no.now > asked, "asked again, and later each time");
     }
     assert_eq!(no.in_flight_names(), ["charge"], "the attempt counts as not done, and another is left");
@@ -54,7 +54,7 @@ fn a_probe_tells_whether_an_attempt_with_unknown_outcome_took_effect() {
     no.call("charge", status(429));
     assert_eq!(no.run.failure().unwrap().kind, FailureKind::Unavailable);
     let mut unsure = probing();
-    unsure.record_result("charge", None, CallKind::Probe, ok(json!({})));
+    unsure.record_result("charge", None, StepPart::Probe, ok(json!({})));
     let conflict = unsure.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
     assert!(conflict.message.contains("could not say"), "{}", conflict.message);
@@ -82,7 +82,7 @@ fn a_probe_finds_a_header_in_any_case_of_its_name() {
             output: Arc::default(),
             retry_after_ms: None,
         };
-        harness.record_result("charge", None, CallKind::Probe, reply);
+        harness.record_result("charge", None, StepPart::Probe, reply);
         assert_eq!(harness.run.status(), RunStatus::Completed, "{done}: {:?}", harness.run.note());
         assert_eq!(harness.run.answer().unwrap().body.value(), json!({"id": "c7"}));
         let sent = harness.sent.iter().filter(|(.., effect)| *effect == EffectClass::Shared).count();
@@ -106,7 +106,7 @@ fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
             asked += 1;
             let committed = harness.now.duration_since(sent).as_secs() >= commits_after;
             let said = if committed { json!({"found": true, "charge": {"id": 3}}) } else { json!({"found": false}) };
-            harness.record_result("charge", None, CallKind::Probe, ok(said));
+            harness.record_result("charge", None, StepPart::Probe, ok(said));
         }
         assert!((2..=12).contains(&asked), "with back-off: {asked}");
         assert_eq!(
@@ -116,7 +116,7 @@ fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
             harness.kinds()
         );
         let attempts =
-            harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == CallKind::Do));
+            harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == StepPart::Do));
         assert_eq!(attempts.count(), 1, "charged once");
     }
 }
@@ -128,12 +128,12 @@ fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too(
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.call("charge", timed_out());
-    harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
+    harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
     harness.now += SignedDuration::from_secs(3600);
     let restarted = harness.now;
     harness.inputs = harness.inputs.clone().with_start(restarted);
     while harness.in_flight_names() == ["probe charge"] {
-        harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
+        harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
     }
     assert_eq!(harness.in_flight_names(), ["charge"], "sent again");
     assert_eq!(harness.now.duration_since(restarted).as_secs(), 30);
@@ -147,10 +147,10 @@ fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.call("charge", timed_out());
-    harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
+    harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
     let again = crate::workflow::fold(&harness.events).unwrap();
     let settled =
-        |run: &Run| run.call_state(&"charge".into(), None, CallKind::Do).and_then(|call| call.may_take_effect_until);
+        |run: &Run| run.call_state(&"charge".into(), None, StepPart::Do).and_then(|call| call.may_take_effect_until);
     assert_eq!(settled(&again), Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(30)));
     let mut older = harness.events.clone();
     older.truncate(older.iter().position(|event| event.kind() == "retry_scheduled").unwrap() + 1);
@@ -160,7 +160,7 @@ fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     harness.events = older;
     harness.settle();
     let asked = harness.now;
-    harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
+    harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
     assert_eq!(settled(&harness.run), Some(asked + SignedDuration::from_secs(30)));
 }
 
@@ -192,7 +192,7 @@ respond: { status: 200 }
     harness.settle();
     harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     refused(&harness); // the probe is under way
-    harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
+    harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
     assert!(harness.run.in_flight().is_empty() && harness.run.is_paused());
     refused(&harness); // the probe is due again, because the "no" came too early
     let hand_over =
@@ -201,7 +201,7 @@ respond: { status: 200 }
     harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     while harness.run.failure().is_none() {
         harness.settle();
-        harness.record_result("charge", None, CallKind::Probe, ok(json!({"found": false})));
+        harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
     }
     assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "nothing was done, for certain");
 }
@@ -213,9 +213,9 @@ fn a_retry_sends_a_probe_that_waits_at_once() {
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.call("charge", timed_out());
-    let attempt = harness.run.attempt(&"charge".into(), None, CallKind::Probe).unwrap().attempt;
+    let attempt = harness.run.attempt(&"charge".into(), None, StepPart::Probe).unwrap().attempt;
     let step = plan.step(&"charge".into()).unwrap().0;
-    let (result, part) = (status(429), CallKind::Probe);
+    let (result, part) = (status(429), StepPart::Probe);
     harness
         .command(Command::Record { step, item: None, part, attempt, result, may_be_repeat: false, jitter: 1.0 })
         .unwrap();

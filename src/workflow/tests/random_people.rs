@@ -6,7 +6,7 @@ use super::locks::wait_link;
 use super::people_harness::{no, review, yes, yes_with};
 use super::*;
 use crate::workflow::{
-    CallKind, CheckpointEvent, CheckpointKind, ChildEvent, Choice, ControlCommand, LockEvent, LockPosition,
+    CheckpointEvent, CheckpointKind, ChildEvent, Choice, ControlCommand, LockEvent, LockPosition, StepPart,
     TreeEffects, replay_with,
 };
 
@@ -261,7 +261,7 @@ fn check_invariants(harness: &Harness<'_>) {
                 assert!(queued.remove(&(step.clone(), *item)), "it stood in a queue");
                 held.remove(&(step.clone(), *item));
             }
-            Event::StepStarted(started) if started.part == CallKind::Do => {
+            Event::StepStarted(started) if started.part == StepPart::Do => {
                 check_begin(harness, &approved, &held, &started.step, started.item);
             }
             Event::Child(ChildEvent::Started { step, item, .. }) => check_begin(harness, &approved, &held, step, *item),

@@ -4,7 +4,7 @@
 use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;
 use crate::workflow::{
-    CallKind, Choice, ConflictEvent, ConflictKind, ControlCommand, ControlEvent, StepEvent, UndoStatus,
+    Choice, ConflictEvent, ConflictKind, ControlCommand, ControlEvent, StepEvent, StepPart, UndoStatus,
 };
 
 #[derive(Clone, Debug)]
@@ -128,7 +128,9 @@ fn drive<'a>(plan: &'a Plan, api: bool, replies: &[u8], picks: &[u8], cancel_at:
         let pick = picks[round % picks.len()];
         let in_flight = harness.run.in_flight();
         if in_flight.is_empty() {
-            let Some(conflict) = harness.run.conflict().cloned() else { panic!("at rest: {:?}", harness.kinds()) };
+            let Some(conflict) = harness.run.conflict().cloned() else {
+                panic!("nothing is due: {:?}", harness.kinds())
+            };
             let choice = choice(&conflict.choices, pick, round > 80);
             if let Err(refusal) = harness.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
                 // A choice is refused only if it was made before.
@@ -153,19 +155,19 @@ fn check_invariants(harness: &Harness<'_>) {
             Event::StepStarted(started) => {
                 let call = (started.step.clone(), started.item);
                 match started.part {
-                    CallKind::Do => {
+                    StepPart::Do => {
                         let may = started.effect == EffectClass::Read || !cancelled || asked.remove(&call);
                         assert!(may, "`{}` began after the cancel", started.step);
                     }
-                    CallKind::Undo if started.attempt == 1 => assert!(undos.insert(call), "undone twice"),
-                    CallKind::Undo | CallKind::Probe => {}
+                    StepPart::Undo if started.attempt == 1 => assert!(undos.insert(call), "undone twice"),
+                    StepPart::Undo | StepPart::Probe => {}
                 }
             }
             Event::StepFinished(finished) => {
                 let call = (finished.step.clone(), finished.item, finished.part);
                 assert!(ended.insert(call), "two outcomes of `{}`", finished.step);
             }
-            Event::RetryScheduled(retry) if retry.part == CallKind::Do && retry.unknown => {
+            Event::RetryScheduled(retry) if retry.part == StepPart::Do && retry.unknown => {
                 unknown.insert((retry.step.clone(), retry.item));
             }
             Event::Conflict(ConflictEvent::Paused { conflict, .. })
@@ -181,7 +183,7 @@ fn check_invariants(harness: &Harness<'_>) {
             // A read has no effect, however it ended.
             Event::Step(StepEvent::FallbackTaken { step, item, .. }) => {
                 let (_, of) = harness.plan.step(step).unwrap();
-                let read = of.call(CallKind::Do).is_some_and(|call| call.effect == EffectClass::Read);
+                let read = of.call(StepPart::Do).is_some_and(|call| call.effect == EffectClass::Read);
                 assert!(read || !unknown.contains(&(step.clone(), *item)), "`{step}` may have been done");
             }
             Event::Control(ControlEvent::CancelRequested { .. }) => cancelled = true,

@@ -2,7 +2,7 @@
 
 use super::harness::{plan, timed_out};
 use super::*;
-use crate::workflow::{CallKind, ConflictKind};
+use crate::workflow::{ConflictKind, StepPart};
 
 /// `bad` fails the run beside a call of `method` at `service`.
 fn beside(method: &str, service: &str, undo: &str) -> Plan {
@@ -27,11 +27,11 @@ fn a_harmless_repeat_settles_an_unknown_outcome_before_it_is_undone() {
             let plan = beside(method, service, UNDO);
             let mut harness = Harness::of_route(&plan);
             harness.settle();
-            let first = harness.run.attempt(&"put".into(), None, CallKind::Do).unwrap();
+            let first = harness.run.attempt(&"put".into(), None, StepPart::Do).unwrap();
             for step in if fails_first { ["bad", "put"] } else { ["put", "bad"] } {
                 harness.call(step, if step == "bad" { status(404) } else { timed_out() });
             }
-            let again = harness.run.attempt(&"put".into(), None, CallKind::Do).expect("it is repeated");
+            let again = harness.run.attempt(&"put".into(), None, StepPart::Do).expect("it is repeated");
             assert_eq!((again.attempt, &again.key, &again.request), (2, &first.key, &first.request), "{method}");
             harness.call("put", ok(json!({})));
             assert_eq!(harness.in_flight_names(), ["undo put"], "{method} {fails_first}");

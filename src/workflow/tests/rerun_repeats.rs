@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::rerun_decisions::successor;
 use super::*;
-use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, StepEvent, rerun};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, StepEvent, StepPart, rerun};
 
 const ITEMS: &str = "
 workflow: w
@@ -115,7 +115,7 @@ fn items_whose_undo_was_left_are_repeated_only_from_their_step() {
         harness.call("mail", status(400));
         for item in [2, 1, 0] {
             let reply = if leaves_one && item == 2 { status(400) } else { ok(json!({})) };
-            harness.record_result("charge", Some(item), CallKind::Undo, reply);
+            harness.record_result("charge", Some(item), StepPart::Undo, reply);
             if leaves_one && item == 2 {
                 harness.choose("charge", Some(item), Choice::Skip).unwrap();
             }
@@ -222,7 +222,7 @@ respond: { status: 200 }
         while harness.status() == RunStatus::Compensating {
             groups.push(harness.in_flight_names());
             for undo in harness.run.in_flight() {
-                harness.record_result(undo.step.as_str(), undo.item, CallKind::Undo, ok(json!({})));
+                harness.record_result(undo.step.as_str(), undo.item, StepPart::Undo, ok(json!({})));
             }
         }
         let together = ["undo hotel", "undo seats[0]", "undo seats[1]", "undo seats[2]"];

@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::people_harness::{no, review, yes};
 use super::*;
-use crate::workflow::{CallKind, CheckpointKind, Choice, ConflictKind, ControlCommand, OnTimeout};
+use crate::workflow::{CheckpointKind, Choice, ConflictKind, ControlCommand, OnTimeout, StepPart};
 
 fn mails(risk: &str, more: &str) -> Plan {
     plan(&format!(
@@ -237,7 +237,7 @@ respond: { status: 200 }
     let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Expression, 1), "{}", conflict.message);
     harness.choose("pay", None, retry_with(2)).unwrap();
-    assert_eq!(harness.run.attempt(&"pay".into(), None, CallKind::Do).map(|attempt| attempt.attempt), Some(2));
+    assert_eq!(harness.run.attempt(&"pay".into(), None, StepPart::Do).map(|attempt| attempt.attempt), Some(2));
     harness.call("pay", ok(json!({})));
     assert_eq!(harness.status(), RunStatus::Completed);
 }

@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{CallKind, Choice, ConflictKind, UndoStatus};
+use crate::workflow::{Choice, ConflictKind, StepPart, UndoStatus};
 
 const TRIP: &str = "
 workflow: w
@@ -38,7 +38,7 @@ fn steps_are_undone_in_reverse_order_and_concurrently_where_they_overlapped() {
     harness.call("last", status(404));
     assert_eq!(harness.run.status(), RunStatus::Compensating);
     assert_eq!(harness.in_flight_names(), ["undo flight", "undo hotel"]);
-    let hotel = harness.run.attempt(&"hotel".into(), None, CallKind::Undo).unwrap();
+    let hotel = harness.run.attempt(&"hotel".into(), None, StepPart::Undo).unwrap();
     assert_eq!(hotel.request.url, "/hotels/7/cancel");
     harness.undo("flight", status(404)); // a DELETE that finds nothing counts as undone
     assert_eq!(harness.in_flight_names(), ["undo hotel"]);
@@ -46,12 +46,12 @@ fn steps_are_undone_in_reverse_order_and_concurrently_where_they_overlapped() {
     let keys: BTreeSet<_> = (0..3u32)
         .rev()
         .map(|item| {
-            let undo = harness.run.attempt(&"reserve".into(), Some(item), CallKind::Undo).unwrap();
+            let undo = harness.run.attempt(&"reserve".into(), Some(item), StepPart::Undo).unwrap();
             assert_eq!(undo.request.url, format!("/reservations/{}?item={}", item + 10, item + 1));
-            harness.record_result("reserve", Some(item), CallKind::Undo, timed_out());
-            let again = harness.run.attempt(&"reserve".into(), Some(item), CallKind::Undo).unwrap();
+            harness.record_result("reserve", Some(item), StepPart::Undo, timed_out());
+            let again = harness.run.attempt(&"reserve".into(), Some(item), StepPart::Undo).unwrap();
             assert_eq!((again.attempt, &again.key), (2, &undo.key), "a DELETE is repeated, under its own key");
-            harness.record_result("reserve", Some(item), CallKind::Undo, ok(json!({})));
+            harness.record_result("reserve", Some(item), StepPart::Undo, ok(json!({})));
             undo.key.unwrap()
         })
         .collect();
@@ -70,14 +70,14 @@ fn a_failed_undo_waits_for_a_person() {
         harness.undo("flight", ok(json!({})));
         harness.undo("hotel", status(400));
         let conflict = harness.run.conflict().unwrap();
-        assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoFailed, CallKind::Undo));
+        assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoFailed, StepPart::Undo));
         assert!(conflict.message.starts_with("what `hotel` did could not be undone: "), "{}", conflict.message);
         assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel_without_undo"]);
         harness
     };
     let end = |harness: &mut Harness<'_>| {
         for item in (0..3).rev() {
-            harness.record_result("reserve", Some(item), CallKind::Undo, ok(json!({})));
+            harness.record_result("reserve", Some(item), StepPart::Undo, ok(json!({})));
         }
         let hotel: StepId = "hotel".into();
         harness.run.undone().into_iter().find(|(step, ..)| **step == hotel).map(|(.., undone)| undone)
@@ -117,7 +117,7 @@ fn an_undo_with_unknown_outcome_is_not_shown_as_a_refusal() {
         harness.undo("hotel", result);
         let assert_unknown = |harness: &Harness<'_>| {
             let conflict = harness.run.conflict().unwrap();
-            assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, CallKind::Undo));
+            assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, StepPart::Undo));
             assert!(
                 conflict.message.starts_with("it is unknown whether what `hotel` did was undone: "),
                 "{conflict:?}"
@@ -149,8 +149,8 @@ fn a_cancelled_run_ends_what_is_under_way_and_undoes_it_or_not() {
     assert!(harness.cancel(true).is_err());
     harness.item("reserve", 1, ok(json!({"id": 2})));
     assert_eq!(harness.in_flight_names(), ["undo reserve[1]"]);
-    harness.record_result("reserve", Some(1), CallKind::Undo, ok(json!({})));
-    harness.record_result("reserve", Some(0), CallKind::Undo, ok(json!({})));
+    harness.record_result("reserve", Some(1), StepPart::Undo, ok(json!({})));
+    harness.record_result("reserve", Some(0), StepPart::Undo, ok(json!({})));
     assert_eq!(harness.run.status(), RunStatus::Cancelled);
     assert!(harness.run.note().unwrap().starts_with("ann cancelled it: why not"));
 
@@ -248,7 +248,7 @@ respond: { status: 200 }
     assert_eq!(harness.run.status(), RunStatus::Completed, "as its workflow declares");
     let intents: Vec<_> =
         harness.run.intents().map(|(step, _, part, record)| (step.as_str(), part, record.url.as_str())).collect();
-    assert_eq!(intents, [("a", CallKind::Do, "/a"), ("a", CallKind::Undo, "/a/1"), ("b", CallKind::Do, "/b")]);
+    assert_eq!(intents, [("a", StepPart::Do, "/a"), ("a", StepPart::Undo, "/a/1"), ("b", StepPart::Do, "/b")]);
     assert!(harness.sent.is_empty());
 }
 
@@ -275,7 +275,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
                 commands.push(Command::Record {
                     step: super::super::StepIndex(0),
                     item: call.item,
-                    part: CallKind::Do,
+                    part: StepPart::Do,
                     attempt: 1,
                     result: if call.item == Some(u32::try_from(count - 1).unwrap()) {
                         status(404)
@@ -285,7 +285,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
                     may_be_repeat: false,
                     jitter: 0.5,
                 });
-                if call.part == CallKind::Undo {
+                if call.part == StepPart::Undo {
                     break;
                 }
             }
@@ -385,7 +385,7 @@ fn the_view_shows_the_status_of_each_step() {
     assert_eq!(seen(&harness), (Undone, Conflict, Done, (Some(3), 3)));
     harness.choose("hotel", None, Choice::Skip).unwrap();
     for item in (0..3).rev() {
-        harness.record_result("reserve", Some(item), CallKind::Undo, ok(json!({})));
+        harness.record_result("reserve", Some(item), StepPart::Undo, ok(json!({})));
     }
     assert_eq!(seen(&harness), (Undone, Done, Done, (Some(3), 3)), "the attempts of an undo do not count");
 }

@@ -3,7 +3,7 @@
 use super::harness::timed_out;
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, DeclaredNames};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, DeclaredNames, StepPart};
 
 fn plan_of(is_keyed: bool) -> Plan {
     let source: Value = serde_saphyr::from_str(
@@ -29,7 +29,7 @@ respond: { status: 200 }
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
-fn end_attempt(harness: &mut Harness<'_>, step: &str, part: CallKind, result: AttemptResult) {
+fn end_attempt(harness: &mut Harness<'_>, step: &str, part: StepPart, result: AttemptResult) {
     let attempt = harness.run.attempt(&step.into(), None, part).expect("it is under way").attempt;
     let step = harness.plan.step(&step.into()).unwrap().0;
     harness
@@ -48,13 +48,13 @@ fn an_unknown_attempt_is_not_repeated_by_files_that_say_its_service_is_not_keyed
             harness.settle();
             for step in ["charge", "put"] {
                 if ends_before {
-                    end_attempt(&mut harness, step, CallKind::Do, result.clone());
+                    end_attempt(&mut harness, step, StepPart::Do, result.clone());
                 }
             }
             harness.plan = plan;
             for step in ["charge", "put"] {
                 if !ends_before {
-                    end_attempt(&mut harness, step, CallKind::Do, result.clone());
+                    end_attempt(&mut harness, step, StepPart::Do, result.clone());
                 }
             }
             harness.settle();
@@ -83,15 +83,15 @@ fn an_unknown_undo_is_not_repeated_by_files_that_say_its_service_is_not_keyed() 
         harness.call("put", status(400));
         assert_eq!(harness.in_flight_names(), ["undo charge"]);
         if ends_before {
-            end_attempt(&mut harness, "charge", CallKind::Undo, result.clone());
+            end_attempt(&mut harness, "charge", StepPart::Undo, result.clone());
         }
         harness.plan = &unkeyed;
         if !ends_before {
-            end_attempt(&mut harness, "charge", CallKind::Undo, result);
+            end_attempt(&mut harness, "charge", StepPart::Undo, result);
         }
         harness.settle();
         let conflict = harness.run.conflict().expect("a person decides");
-        assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, CallKind::Undo));
+        assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, StepPart::Undo));
         assert!(harness.in_flight_names().is_empty());
         harness.choose("charge", None, Choice::Retry).unwrap();
         assert_eq!(harness.in_flight_names(), ["undo charge"]);
@@ -105,7 +105,7 @@ fn an_unknown_attempt_is_not_repeated_when_its_service_comes_back_without_keys()
     let mut harness = Harness::of_api(&keyed);
     harness.settle();
     harness.call("put", ok(json!({})));
-    end_attempt(&mut harness, "charge", CallKind::Do, timed_out());
+    end_attempt(&mut harness, "charge", StepPart::Do, timed_out());
     let all = harness.inputs.services.clone();
     Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("stock");
     harness.settle();

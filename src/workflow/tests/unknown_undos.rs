@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{CallKind, Choice, ConflictKind, ControlCommand, UndoStatus, rerun};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, StepPart, UndoStatus, rerun};
 
 const ORDER_PLAN: &str = "
 workflow: w
@@ -28,10 +28,10 @@ fn undoing(plan: &Plan) -> Harness<'_> {
 
 /// Records how the undo's attempt ended, without advancing the clock.
 fn undo_ends(harness: &mut Harness<'_>, result: AttemptResult) {
-    let attempt = harness.run.attempt(&"reserve".into(), None, CallKind::Undo).unwrap().attempt;
+    let attempt = harness.run.attempt(&"reserve".into(), None, StepPart::Undo).unwrap().attempt;
     let step = harness.plan.step(&"reserve".into()).unwrap().0;
     let command =
-        Command::Record { step, item: None, part: CallKind::Undo, attempt, result, may_be_repeat: false, jitter: 1.0 };
+        Command::Record { step, item: None, part: StepPart::Undo, attempt, result, may_be_repeat: false, jitter: 1.0 };
     harness.command(command).unwrap();
     harness.perform_due();
 }
@@ -181,7 +181,7 @@ respond: { status: 200 }
     for _ in 0..2 {
         let attempt = harness.run.in_flight()[0].clone();
         let (step, _) = plan.step(&attempt.step).unwrap();
-        let (part, attempt_number, result) = (CallKind::Undo, attempt.attempt, timed_out());
+        let (part, attempt_number, result) = (StepPart::Undo, attempt.attempt, timed_out());
         let attempt_ends = Command::Record {
             step,
             item: None,

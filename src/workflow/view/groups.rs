@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::{Steps, signal_note};
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{
-    CallKind, CheckpointEvent, ChildEvent, Choice, ConflictEvent, ConflictKind, LockEvent, Run, RunStatus, Skipped,
-    StepEvent, StepStatus, WaitEvent,
+    CheckpointEvent, ChildEvent, Choice, ConflictEvent, ConflictKind, LockEvent, Run, RunStatus, Skipped, StepEvent,
+    StepPart, StepStatus, WaitEvent,
 };
 
 impl Steps {
@@ -136,10 +136,10 @@ impl Steps {
             ConflictEvent::Resolved { step, part, choice, by, .. } => {
                 let step = self.step(step, at);
                 step.status = match (part, choice) {
-                    (CallKind::Undo, Choice::Take { .. }) => StepStatus::Undone,
-                    (CallKind::Undo, Choice::Skip) => StepStatus::Done,
-                    (CallKind::Undo, _) => StepStatus::Undoing,
-                    (CallKind::Do | CallKind::Probe, _) => StepStatus::Running,
+                    (StepPart::Undo, Choice::Take { .. }) => StepStatus::Undone,
+                    (StepPart::Undo, Choice::Skip) => StepStatus::Done,
+                    (StepPart::Undo, _) => StepStatus::Undoing,
+                    (StepPart::Do | StepPart::Probe, _) => StepStatus::Running,
                 };
                 step.note = Some(format!("{by} chose `{}`", choice.name()));
             }

@@ -5,7 +5,7 @@
 
 use super::step::StepView;
 use crate::workflow::calls::StepState;
-use crate::workflow::{CallKind, ConflictKind, Run, StepStatus, child};
+use crate::workflow::{ConflictKind, Run, StepPart, StepStatus, child};
 
 /// Sets the status of steps that ended without an event of their own, and of steps with an open conflict.
 pub(super) fn correct_statuses(steps: &mut [StepView], run: &Run) {
@@ -55,7 +55,7 @@ pub(super) fn correct_statuses(steps: &mut [StepView], run: &Run) {
     }
     // This comes last, because it replaces a note that may be about another item of a fan-out.
     for view in steps {
-        let mut conflicts = run.conflicts().iter().filter(|open| open.step == view.step && open.part != CallKind::Undo);
+        let mut conflicts = run.conflicts().iter().filter(|open| open.step == view.step && open.part != StepPart::Undo);
         let Some(open) = conflicts.next() else { continue };
         view.status = match open.kind {
             ConflictKind::OutcomeUnknown => StepStatus::Unknown,

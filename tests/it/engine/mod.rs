@@ -128,7 +128,7 @@ impl EngineTest {
         assert!(problem["run_status"].is_string() && problem["detail"].is_string(), "{problem}");
         problem
     }
-    /// Starts a run and waits until it rests; `data` of the envelope.
+    /// Starts a run and waits until it has ended or awaits input; `data` of the envelope.
     async fn run(&self, workflow: &str, input: Value) -> Value {
         let (status, envelope) = self.post(RUN, json!({ "workflow": workflow, "input": input })).await;
         assert_eq!(status, 200, "{workflow}: {envelope}\n{}", self.pointsman.log());

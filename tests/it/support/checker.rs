@@ -19,7 +19,7 @@ use pointsman::limits::Limits;
 use pointsman::names::Seq;
 use pointsman::secret::Secret;
 use pointsman::store::{PostgresStore, RunFilter, SqliteStore, StoreHandle, StoredEvent};
-use pointsman::workflow::{CallKind, Event, Mode, RunSummary, StepEvent, fold};
+use pointsman::workflow::{Event, Mode, RunSummary, StepEvent, StepPart, fold};
 use serde_json::Value;
 
 use super::Metrics;
@@ -161,7 +161,7 @@ pub fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<Strin
     let mut outcomes = BTreeSet::new();
     for event in events {
         let named = match &event.event {
-            Event::StepFinished(done) if done.part == CallKind::Do => Some((done.step.to_string(), done.item)),
+            Event::StepFinished(done) if done.part == StepPart::Do => Some((done.step.to_string(), done.item)),
             Event::Step(StepEvent::Computed { step, .. }) | Event::Step(StepEvent::Skipped { step, .. }) => {
                 Some((step.to_string(), None))
             }

@@ -132,7 +132,8 @@ impl WorkflowRun<'_> {
         let id = body["id"].as_str().expect("an id").into();
         InstanceId { key: InstanceKey { family: RouteId::from("orders.create").into(), id }, run: answer.report.run }
     }
-    /// Sends the request and awaits the answer; starts a workflow without a route, and waits until the run rests.
+    /// Sends the request and awaits the answer; starts a workflow without a route, and waits until the run has ended or
+    /// is paused.
     pub async fn send_and_wait(&self) {
         let routes = &self.rig.setup.routes;
         if routes.iter().any(|route| route.workflow.as_ref() == Some(&self.workflow)) {
@@ -142,7 +143,7 @@ impl WorkflowRun<'_> {
         let input = request_body(self.workflow.as_str());
         let start = Start { workflow: self.workflow.clone(), input, by: "ann".into(), key: None };
         self.engine().start(start).await.expect("it starts");
-        self.wait_until_at_rest().await;
+        self.wait_until_ended_or_paused().await;
     }
     async fn request_answered(&self, workflow: &WorkflowName, instance: Option<InstanceId>) -> ArmReply {
         let route = self.rig.setup.routes.iter().find(|route| route.workflow.as_ref() == Some(workflow));
@@ -201,8 +202,8 @@ impl WorkflowRun<'_> {
         runs.into_iter().next()
     }
     /// Waits until the run has ended or waits for a person to resolve a conflict. Approves every checkpoint.
-    pub async fn wait_until_at_rest(&self) -> Option<RunSummary> {
-        let resting = until("the run to come to rest", || async {
+    pub async fn wait_until_ended_or_paused(&self) -> Option<RunSummary> {
+        let ended_or_paused = until("the run to end or to be paused", || async {
             let run = self.run().await;
             if let Some(waiting) = run.as_ref().filter(|run| run.checkpoint.is_some()) {
                 let run = waiting.run_id;
@@ -214,10 +215,10 @@ impl WorkflowRun<'_> {
                 let _earlier_answer =
                     self.engine().give_command(run, ControlCommand::Answer { checkpoint, answer }, "ann".into()).await;
             }
-            let rests = run.as_ref().is_none_or(|run| run.status.is_final() || run.status == RunStatus::Paused);
-            (rests && self.engine().runs_in_flight() == 0).then_some(run)
+            let is_over = run.as_ref().is_none_or(|run| run.status.is_final() || run.status == RunStatus::Paused);
+            (is_over && self.engine().runs_in_flight() == 0).then_some(run)
         });
-        match tokio::time::timeout(Duration::from_secs(30), resting).await {
+        match tokio::time::timeout(Duration::from_secs(30), ended_or_paused).await {
             Ok(run) => run,
             Err(_) => {
                 let run = self.run().await.expect("a run");

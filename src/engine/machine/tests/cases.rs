@@ -12,7 +12,7 @@ use super::rig::{Pending, Rig, plan};
 use crate::engine::machine::{CallerAnswer, CommandAnswer, CommandId, DriverEnd, Input, Output, WakeCause};
 use crate::exchange::ArmReply;
 use crate::store::AppendError;
-use crate::workflow::{CallKind, Choice, ControlCommand, Event, RunStatus};
+use crate::workflow::{Choice, ControlCommand, Event, RunStatus, StepPart};
 
 fn rig(name: &str) -> Rig {
     let (_, plan) = plans().into_iter().find(|(known, _)| *known == name).unwrap();
@@ -183,7 +183,7 @@ fn a_command_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
     let right = plan_with(json!({ "call": "POST ${services.bank}/pay", "on_conflict": "pause" }));
     let mut rig = Rig::new(&right);
     rig.begin();
-    move_to_call(&mut rig, "pay", CallKind::Do);
+    move_to_call(&mut rig, "pay", StepPart::Do);
     let Some(Pending::Call(pay)) = rig.pending.pop_front() else { panic!("the call is under way") };
     rig.step(Input::CallFinished { call: pay.id, result: reply(409, json!({})) });
     let before = rig.machine.run().clone();
@@ -216,7 +216,7 @@ fn answered_beside_another() -> Rig {
     }));
     let mut rig = Rig::new(&plan);
     rig.begin();
-    move_to_call(&mut rig, "a", CallKind::Do);
+    move_to_call(&mut rig, "a", StepPart::Do);
     let Some(Pending::Call(call)) = rig.pending.pop_front() else { panic!("a call is under way") };
     rig.step(Input::CallFinished { call: call.id, result: reply(200, json!({})) });
     assert!(matches!(rig.pending.make_contiguous(), [Pending::Call(_)]), "nothing waits for the result of `a`");

@@ -6,10 +6,10 @@ use super::faults::reply;
 use super::plans;
 use super::rig::{Pending, Rig, plan};
 use crate::engine::machine::{CallRequest, Input};
-use crate::workflow::{CallKind, Event, RunStatus, StepStarted};
+use crate::workflow::{Event, RunStatus, StepPart, StepStarted};
 
 /// Answers pending requests until the next one is a call of this part of this step.
-pub(super) fn move_to_call(rig: &mut Rig, step: &str, part: CallKind) {
+pub(super) fn move_to_call(rig: &mut Rig, step: &str, part: StepPart) {
     loop {
         match rig.pending.front().expect("something is under way") {
             Pending::Call(call) if call.attempt.step.as_str() == step && call.attempt.part == part => return,
@@ -25,7 +25,7 @@ pub(super) fn pending_calls(rig: &Rig) -> Vec<&CallRequest> {
     rig.pending.iter().filter_map(|pending| if let Pending::Call(call) = pending { Some(call) } else { None }).collect()
 }
 
-fn starts(rig: &Rig, part: CallKind) -> Vec<&StepStarted> {
+fn starts(rig: &Rig, part: StepPart) -> Vec<&StepStarted> {
     let starts = rig.stored.iter().filter_map(|(_, event)| match event {
         Event::StepStarted(start) if start.part == part => Some(start),
         _ => None,
@@ -45,12 +45,12 @@ fn a_call_that_a_copy_interrupted_costs_no_attempt() {
     }));
     let mut rig = Rig::new(&plan);
     rig.begin();
-    move_to_call(&mut rig, "take", CallKind::Do);
+    move_to_call(&mut rig, "take", StepPart::Do);
     rig.recover_copy();
     assert!(pending_calls(&rig).is_empty(), "nothing is sent before a person resumes the run");
     rig.finish(); // a person resumes it
     let keys: Vec<_> =
-        starts(&rig, CallKind::Do).iter().filter(|s| s.step.as_str() == "take").map(|s| &s.key).collect();
+        starts(&rig, StepPart::Do).iter().filter(|s| s.step.as_str() == "take").map(|s| &s.key).collect();
     assert!(keys.len() == 2 && keys[0] == keys[1] && keys[0].is_some(), "it is sent again with its key: {keys:?}");
     assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
 }
@@ -62,7 +62,7 @@ fn a_copied_run_that_a_person_had_paused_sends_nothing_before_it_is_resumed() {
     let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();
     let mut rig = Rig::new(&plan);
     rig.begin();
-    move_to_call(&mut rig, "take", CallKind::Do);
+    move_to_call(&mut rig, "take", StepPart::Do);
     let pause = rig.pause();
     let call = rig.pending.pop_front();
     rig.step(pause);
@@ -82,14 +82,14 @@ fn a_copied_run_that_is_ending_undoes_nothing_before_it_is_resumed() {
     let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();
     let mut rig = Rig::new(&plan);
     rig.begin();
-    move_to_call(&mut rig, "pay", CallKind::Do);
+    move_to_call(&mut rig, "pay", StepPart::Do);
     let Some(Pending::Call(pay)) = rig.pending.pop_front() else { panic!("the call of `pay` is under way") };
     rig.step(Input::CallFinished { call: pay.id, result: reply(400, json!({})) });
-    move_to_call(&mut rig, "take", CallKind::Undo);
+    move_to_call(&mut rig, "take", StepPart::Undo);
     rig.recover_copy();
     assert!(pending_calls(&rig).is_empty(), "nothing is sent before a person resumes the run");
     rig.finish(); // a person resumes it
-    let keys: Vec<_> = starts(&rig, CallKind::Undo).iter().map(|start| &start.key).collect();
+    let keys: Vec<_> = starts(&rig, StepPart::Undo).iter().map(|start| &start.key).collect();
     assert!(keys.len() == 2 && keys[0] == keys[1], "the undo is sent again with its key: {keys:?}");
     assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Failed), Vec::<String>::new()));
 }

@@ -6,7 +6,7 @@ use super::copies::{move_to_call, pending_calls};
 use super::plans;
 use super::rig::{self, Crash, Pending, Rig};
 use crate::engine::machine::Input;
-use crate::workflow::{CallKind, RunStatus};
+use crate::workflow::{RunStatus, StepPart};
 
 /// The next input: the result of the oldest pending request, or the timer; `None` where nothing is pending or the run
 /// has ended.
@@ -103,7 +103,7 @@ fn the_next_process_sends_no_call_again_of_a_run_that_was_cancelled_without_undo
     for (command, sent_again, end) in commands {
         let mut rig = Rig::new(&plan);
         rig.begin();
-        move_to_call(&mut rig, "take", CallKind::Do);
+        move_to_call(&mut rig, "take", StepPart::Do);
         rig.pending.pop_front();
         let input = command(&mut rig);
         rig.step(input);

@@ -16,7 +16,7 @@ use crate::engine::machine::{
 use crate::names::{RunId, Seq};
 use crate::store::{Append, AppendError};
 use crate::workflow::{
-    AttemptResult, CallKind, CheckpointAnswer, ControlCommand, EffectClass, Event, LockPosition, RunStatus, fold,
+    AttemptResult, CheckpointAnswer, ControlCommand, EffectClass, Event, LockPosition, RunStatus, StepPart, fold,
 };
 
 impl Rig {
@@ -189,7 +189,7 @@ impl Rig {
     }
 
     /// Moves the run to its end: answers pending requests in order, lets time pass, lifts the freeze, acts for people,
-    /// and wakes the run where it rests.
+    /// and wakes the run where it is suspended.
     pub fn finish(&mut self) {
         for _ in 0..400 {
             match self.end {
@@ -255,7 +255,7 @@ impl Rig {
         for event in &events {
             match event {
                 Event::StepFinished(done)
-                    if done.part == CallKind::Do && !outcomes.insert((done.step.clone(), done.item)) =>
+                    if done.part == StepPart::Do && !outcomes.insert((done.step.clone(), done.item)) =>
                 {
                     self.report(format!("I2: `{}` has two outcomes", done.step));
                 }

@@ -79,7 +79,7 @@ fn feed(rig: &mut Rig, input: TestInput) {
 }
 
 /// Moves the run to a position: that many inputs, pending requests being answered in the order in which they were made.
-/// Returns false if the run has ended or rests before.
+/// Returns false if the run has ended or is suspended before.
 fn move_to(rig: &mut Rig, position: usize) -> bool {
     rig.begin();
     for _ in 0..position {

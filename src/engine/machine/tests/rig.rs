@@ -243,7 +243,7 @@ impl Rig {
             }
             Output::End(end) => {
                 if let DriverEnd::Suspended { cause: WakeCause::Nothing, .. } = end {
-                    self.report("the run rests, and nothing will wake it");
+                    self.report("the run is suspended, and nothing will wake it");
                 }
                 self.end = Some(end);
             }

@@ -26,7 +26,7 @@ use window::Window;
 #[derive(Clone, Debug)]
 pub(crate) struct Breaker {
     rule: Rule,
-    state: State,
+    state: BreakerPhase,
     since: Duration,
     window: Window,
     /// The number of the present period: each change of state begins a new one.
@@ -36,7 +36,7 @@ pub(crate) struct Breaker {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum BreakerPhase {
     Closed,
     Open { until: Duration },
     HalfOpen { in_flight: u32, succeeded: u32 },
@@ -103,23 +103,23 @@ impl Breaker {
     /// A closed breaker.
     pub fn new(rule: Rule) -> Self {
         let window = Window::new(rule.over);
-        Self { rule, state: State::Closed, since: Duration::ZERO, window, period: 0, openings: 0 }
+        Self { rule, state: BreakerPhase::Closed, since: Duration::ZERO, window, period: 0, openings: 0 }
     }
 
     /// Admits or rejects a call. An open breaker whose time is over becomes half-open.
     pub fn admit(&mut self, now: Duration) -> (Result<Admission, Rejected>, Option<Change>) {
         let mut change = None;
-        if matches!(self.state, State::Open { until } if until <= now) {
-            change = Some(self.enter(State::HalfOpen { in_flight: 0, succeeded: 0 }, now));
+        if matches!(self.state, BreakerPhase::Open { until } if until <= now) {
+            change = Some(self.enter(BreakerPhase::HalfOpen { in_flight: 0, succeeded: 0 }, now));
         }
         let admitted = match &mut self.state {
-            State::Closed => Ok(Admission { period: self.period }),
-            State::Open { until } => Err(Rejected { retry_at: *until }),
-            State::HalfOpen { in_flight, succeeded } if *in_flight + *succeeded < self.rule.probes.max(1) => {
+            BreakerPhase::Closed => Ok(Admission { period: self.period }),
+            BreakerPhase::Open { until } => Err(Rejected { retry_at: *until }),
+            BreakerPhase::HalfOpen { in_flight, succeeded } if *in_flight + *succeeded < self.rule.probes.max(1) => {
                 *in_flight += 1;
                 Ok(Admission { period: self.period })
             }
-            State::HalfOpen { .. } => Err(Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) }),
+            BreakerPhase::HalfOpen { .. } => Err(Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) }),
         };
         (admitted, change)
     }
@@ -131,28 +131,28 @@ impl Breaker {
             return None;
         }
         match (&mut self.state, outcome) {
-            (State::Closed, CallOutcome::Inconclusive) | (State::Open { .. }, _) => None,
-            (State::Closed, CallOutcome::Succeeded) => {
+            (BreakerPhase::Closed, CallOutcome::Inconclusive) | (BreakerPhase::Open { .. }, _) => None,
+            (BreakerPhase::Closed, CallOutcome::Succeeded) => {
                 self.window.count(false, now);
                 None
             }
-            (State::Closed, CallOutcome::Failed) => {
+            (BreakerPhase::Closed, CallOutcome::Failed) => {
                 self.window.count(true, now);
                 let counts = self.window.counts(now);
                 let enough = counts.calls >= u64::from(self.rule.min.max(1));
                 (enough && counts.failed as f64 >= self.rule.failures * counts.calls as f64).then(|| self.open(now))
             }
-            (State::HalfOpen { in_flight, .. }, CallOutcome::Inconclusive) => {
+            (BreakerPhase::HalfOpen { in_flight, .. }, CallOutcome::Inconclusive) => {
                 *in_flight = in_flight.saturating_sub(1);
                 None
             }
-            (State::HalfOpen { .. }, CallOutcome::Failed) => Some(self.open(now)),
-            (State::HalfOpen { in_flight, succeeded }, CallOutcome::Succeeded) => {
+            (BreakerPhase::HalfOpen { .. }, CallOutcome::Failed) => Some(self.open(now)),
+            (BreakerPhase::HalfOpen { in_flight, succeeded }, CallOutcome::Succeeded) => {
                 *in_flight = in_flight.saturating_sub(1);
                 *succeeded += 1;
                 (*succeeded >= self.rule.probes.max(1)).then(|| {
                     self.openings = 0;
-                    self.enter(State::Closed, now)
+                    self.enter(BreakerPhase::Closed, now)
                 })
             }
         }
@@ -165,11 +165,11 @@ impl Breaker {
     /// The call is rejected.
     pub fn check_secondary(&self, now: Duration) -> Result<(), Rejected> {
         match self.state {
-            State::Closed => Ok(()),
-            State::Open { until } if now < until => Err(Rejected { retry_at: until }),
-            State::Open { until } if now >= until.saturating_add(self.rule.open_max) => Ok(()),
-            State::HalfOpen { .. } if now >= self.since.saturating_add(self.rule.open_max) => Ok(()),
-            State::Open { .. } | State::HalfOpen { .. } => {
+            BreakerPhase::Closed => Ok(()),
+            BreakerPhase::Open { until } if now < until => Err(Rejected { retry_at: until }),
+            BreakerPhase::Open { until } if now >= until.saturating_add(self.rule.open_max) => Ok(()),
+            BreakerPhase::HalfOpen { .. } if now >= self.since.saturating_add(self.rule.open_max) => Ok(()),
+            BreakerPhase::Open { .. } | BreakerPhase::HalfOpen { .. } => {
                 Err(Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) })
             }
         }
@@ -178,9 +178,9 @@ impl Breaker {
     /// Whether a call of a real run would be rejected now; changes nothing.
     pub fn would_reject(&self, now: Duration) -> Option<Rejected> {
         match self.state {
-            State::Closed => None,
-            State::Open { until } => (now < until).then_some(Rejected { retry_at: until }),
-            State::HalfOpen { in_flight, succeeded } => (in_flight + succeeded >= self.rule.probes.max(1))
+            BreakerPhase::Closed => None,
+            BreakerPhase::Open { until } => (now < until).then_some(Rejected { retry_at: until }),
+            BreakerPhase::HalfOpen { in_flight, succeeded } => (in_flight + succeeded >= self.rule.probes.max(1))
                 .then(|| Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) }),
         }
     }
@@ -188,9 +188,9 @@ impl Breaker {
     /// The present state.
     pub fn state(&self) -> BreakerState {
         match self.state {
-            State::Closed => BreakerState::Closed,
-            State::Open { .. } => BreakerState::Open,
-            State::HalfOpen { .. } => BreakerState::HalfOpen,
+            BreakerPhase::Closed => BreakerState::Closed,
+            BreakerPhase::Open { .. } => BreakerState::Open,
+            BreakerPhase::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
     /// When it entered this state.
@@ -200,8 +200,8 @@ impl Breaker {
     /// Until when it is open; `None` where it is not.
     pub fn open_until(&self) -> Option<Duration> {
         match self.state {
-            State::Open { until } => Some(until),
-            State::Closed | State::HalfOpen { .. } => None,
+            BreakerPhase::Open { until } => Some(until),
+            BreakerPhase::Closed | BreakerPhase::HalfOpen { .. } => None,
         }
     }
     /// The counts of the present window.
@@ -224,11 +224,11 @@ impl Breaker {
         let open_for = doubled.min(self.rule.open_max).max(self.rule.open);
         self.openings = self.openings.saturating_add(1);
         let counts = self.window.counts(now);
-        let change = self.enter(State::Open { until: now.saturating_add(open_for) }, now);
+        let change = self.enter(BreakerPhase::Open { until: now.saturating_add(open_for) }, now);
         Change { counts, open_for: Some(open_for), ..change }
     }
 
-    fn enter(&mut self, state: State, now: Duration) -> Change {
+    fn enter(&mut self, state: BreakerPhase, now: Duration) -> Change {
         let from = self.state();
         self.state = state;
         self.since = now;

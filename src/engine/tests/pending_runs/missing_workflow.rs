@@ -25,7 +25,7 @@ async fn a_parent_waits_for_the_workflow_of_a_child_that_it_has_decided_on() {
         if restart {
             harness.recover().await;
         }
-        let paused = harness.wait_until_resting(run).await;
+        let paused = harness.wait_until_ended_or_awaits_input(run).await;
         assert_eq!(paused.status, RunStatus::Paused, "the parent has not failed: {paused:?}");
         let note = harness.view(run).await.note.unwrap_or_default();
         assert!(note.contains("the workflow `child`, which is not in the files in force"), "{note}");

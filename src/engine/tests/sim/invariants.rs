@@ -9,7 +9,7 @@ use super::store::SimStore;
 use crate::names::{Seq, WorkflowName};
 use crate::store::{RunCoordination, Store, StoredEvent};
 use crate::workflow::{
-    CallKind, CheckpointEvent, EndingEvent, Event, LockEvent, Plan, Run, RunSummary, WaitEvent, fold,
+    CheckpointEvent, EndingEvent, Event, LockEvent, Plan, Run, RunSummary, StepPart, WaitEvent, fold,
 };
 
 /// Checks the invariants, also those of times, locks and answers; returns the number of events. I1: nothing
@@ -91,7 +91,7 @@ fn check_run(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut 
         last = Some(stored.at);
         match &stored.event {
             Event::StepFinished(done)
-                if done.part == CallKind::Do && !outcomes.insert((done.step.clone(), done.item)) =>
+                if done.part == StepPart::Do && !outcomes.insert((done.step.clone(), done.item)) =>
             {
                 wrong.push(format!("I2: {id} has two outcomes of {} {:?}", done.step, done.item));
             }

@@ -23,9 +23,9 @@ pub(super) use self::shared::Shared;
 use crate::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
-    Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore, OwnedRun,
-    PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
-    StoreNotification, StoredEvent, StoredFirstTry, TakeResult, WebhookMessage,
+    AcquireResult, Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore,
+    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoreNotification, StoredEvent, StoredFirstTry, WebhookMessage,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -68,7 +68,7 @@ struct State {
     /// Workers whose heartbeats do not reach the store.
     blocked: HashSet<WorkerId>,
     takes: HashMap<RunId, u64>,
-    /// Due runs that were acquired for a worker whose reply was lost; the next `take_due` returns them.
+    /// Due runs that were acquired for a worker whose reply was lost; the next `acquire_due` returns them.
     unreported: HashMap<WorkerId, Vec<OwnedRun>>,
     /// Events that were appended with a time in the future.
     events_in_the_future: Vec<String>,
@@ -203,12 +203,12 @@ impl SimStore {
             None => drop(state.owners.remove(&run)),
         }
     }
-    async fn take_for(&self, worker: WorkerId, run: RunId) -> Result<TakeResult, StoreError> {
+    async fn take_for(&self, worker: WorkerId, run: RunId) -> Result<AcquireResult, StoreError> {
         if let Some(worker) = self.other_owner(worker, run) {
-            return Ok(TakeResult::Elsewhere { worker, name: "the other".into() });
+            return Ok(AcquireResult::Elsewhere { worker, name: "the other".into() });
         }
-        let taken = self.inner.take(worker, run).await?;
-        if let TakeResult::Taken(owned) = &taken {
+        let taken = self.inner.acquire(worker, run).await?;
+        if let AcquireResult::Acquired(owned) = &taken {
             let mut state = self.state.lock().unwrap();
             state.fences.insert(run, owned.fence);
             state.owners.insert(run, worker);
@@ -223,7 +223,7 @@ impl SimStore {
         for owned in unreported {
             let run = owned.summary.run_id;
             let is_still_owned = self.state.lock().unwrap().fences.get(&run) == Some(&owned.fence);
-            if is_still_owned && let TakeResult::Taken(owned) = self.take_for(worker, run).await? {
+            if is_still_owned && let AcquireResult::Acquired(owned) = self.take_for(worker, run).await? {
                 due.push(owned);
             }
         }
@@ -239,7 +239,7 @@ impl SimStore {
             };
             if is_due
                 && due.len() < limit
-                && let TakeResult::Taken(owned) = self.take_for(worker, run.run_id).await?
+                && let AcquireResult::Acquired(owned) = self.take_for(worker, run.run_id).await?
             {
                 due.push(owned);
             }

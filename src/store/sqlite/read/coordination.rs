@@ -17,7 +17,7 @@ pub(in crate::store::sqlite) async fn due_times(readers: &Readers, limit: usize)
     let text = "SELECT turn, run_id FROM runs WHERE turn IS NOT NULL ORDER BY turn, run_id LIMIT ?";
     let found: Vec<(i64, Vec<u8>)> =
         sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(readers.pool()?).await.map_err(read_error)?;
-    found.into_iter().map(|(turn, run)| Ok((time(turn)?, known_run(run)?))).collect()
+    found.into_iter().map(|(turn, run)| Ok((time(turn)?, parse_run_id(run)?))).collect()
 }
 
 type CommandRow = (Vec<u8>, Option<Vec<u8>>);
@@ -65,7 +65,7 @@ pub(in crate::store::sqlite) async fn locks(
         Ok(LockRow {
             name,
             place: place.cast_unsigned(),
-            run: known_run(run)?,
+            run: parse_run_id(run)?,
             step: StepId::new(step),
             item: u32::try_from(item).ok(),
             since: time(since)?,
@@ -97,8 +97,8 @@ pub(in crate::store::sqlite) async fn pending_runs(readers: &Readers, limit: usi
     let found: Vec<Row> =
         sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(readers.pool()?).await.map_err(read_error)?;
     let pending_run = |(run, parent, at, record): Row| {
-        let parent = parent.map(known_run).transpose()?;
-        Ok(PendingRun { run: known_run(run)?, parent, record: parse(&record)?, at: time(at)? })
+        let parent = parent.map(parse_run_id).transpose()?;
+        Ok(PendingRun { run: parse_run_id(run)?, parent, record: parse(&record)?, at: time(at)? })
     };
     found.into_iter().map(pending_run).collect()
 }
@@ -129,7 +129,7 @@ pub(in crate::store::sqlite) async fn purgeable_runs(
         .fetch_all(readers.pool()?)
         .await
         .map_err(read_error)?;
-    found.into_iter().map(|(run, pinned)| Ok((known_run(run)?, pinned))).collect()
+    found.into_iter().map(|(run, pinned)| Ok((parse_run_id(run)?, pinned))).collect()
 }
 
 /// Whether rows of purged runs are left.
@@ -148,6 +148,6 @@ pub(in crate::store::sqlite) async fn purged_run_bodies(readers: &Readers, run: 
     Ok(found.map(|(remains,)| parse(&remains)).transpose()?.flatten())
 }
 
-fn known_run(bytes: Vec<u8>) -> Result<RunId> {
+fn parse_run_id(bytes: Vec<u8>) -> Result<RunId> {
     run_id(bytes).ok_or_else(|| StoreError("a stored record has an id that is no run's".into()))
 }

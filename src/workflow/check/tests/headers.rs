@@ -1,7 +1,7 @@
 use super::*;
-use crate::workflow::{CallKind, RecordedHeaders};
+use crate::workflow::{RecordedHeaders, StepPart};
 
-fn recorded(plan: &Plan, step: &str, part: CallKind) -> Option<Vec<String>> {
+fn recorded(plan: &Plan, step: &str, part: StepPart) -> Option<Vec<String>> {
     let (index, _) = plan.step(&StepId::from(step)).unwrap();
     match &*plan.recorded_headers(index, part) {
         RecordedHeaders::All => None,
@@ -32,7 +32,7 @@ respond: { status: 200, body: '${steps.unread.output}' }
 "#,
     );
     let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
-    let of = |step: &str| recorded(&plan, step, CallKind::Do);
+    let of = |step: &str| recorded(&plan, step, StepPart::Do);
     let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
     assert_eq!(
         of("unread"),
@@ -44,7 +44,7 @@ respond: { status: 200, body: '${steps.unread.output}' }
     assert_eq!(of("second"), of("first"), "it may run in place of `first`");
     assert_eq!(of("any"), None, "the name of the header is computed when the step runs");
     assert_eq!(
-        (recorded(&plan, "named", CallKind::Undo), recorded(&plan, "named", CallKind::Probe)),
+        (recorded(&plan, "named", StepPart::Undo), recorded(&plan, "named", StepPart::Probe)),
         (names(&[]), None)
     );
 }

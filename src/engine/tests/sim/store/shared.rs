@@ -48,14 +48,14 @@ impl RunCoordination for Shared {
         self.0.state.lock().unwrap().alive.remove(&worker);
         self.0.inner.deregister(worker)
     }
-    fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
+    fn acquire(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, AcquireResult> {
         let store = self.0.clone();
         Box::pin(detached(async move {
             let backend = store.clone();
             store.with_fault(async { backend.take_for(worker, run).await }).await
         }))
     }
-    fn take_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
+    fn acquire_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
         let store = self.0.clone();
         Box::pin(detached(async move {
             let (backend, taken) = (store.clone(), Mutex::new(Vec::new()));

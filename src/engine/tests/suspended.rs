@@ -42,7 +42,7 @@ async fn a_run_that_waits_has_no_task_and_is_not_woken_early() {
     assert_eq!(harness.engine.runs_in_flight(), 0);
     let summary = harness.store.run(run).await.unwrap().unwrap();
     assert!(summary.wake.is_some(), "the wake time is stored");
-    let ended = harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap();
+    let ended = harness.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap();
     assert_eq!((ended.status, ended.wake), (RunStatus::Completed, None));
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(step_service.paths(), ["GET /a", "GET /a"]);
@@ -62,7 +62,10 @@ async fn the_next_process_wakes_a_waiting_run_in_time_and_does_not_load_it_befor
     assert!(
         !harness.engine.core.schedule.mailboxes.has_task(run) && harness.engine.core.schedule.timers.will_wake(run)
     );
-    assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(
+        harness.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status,
+        RunStatus::Completed
+    );
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(step_service.seen().len(), 2);
 }
@@ -79,7 +82,10 @@ async fn a_run_that_is_due_at_the_start_of_a_process_is_resumed_at_once() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert_eq!(harness.recover().await.resumed, 1);
-    assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(
+        harness.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status,
+        RunStatus::Completed
+    );
 }
 
 /// The answer does not wait for a step that is retried later.
@@ -124,7 +130,7 @@ async fn a_thousand_waiting_runs_use_no_task_and_no_store_access() {
     );
 }
 
-/// Runs are woken and get commands at random moments while they come to rest; each of them still ends, and each
+/// Runs are woken and get commands at random moments while they are being suspended; each of them still ends, and each
 /// command is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_wake_up_is_lost() {
@@ -175,7 +181,7 @@ async fn no_wake_up_is_lost() {
             // The last of the concurrent pauses and resumes may have been a pause.
             let _ = harness.engine.give_command(*run, ControlCommand::Resume { reason: None }, "test".into()).await;
         }
-        let ended = harness.engine.wait_until_at_rest(*run, TIMEOUT).await.unwrap();
+        let ended = harness.engine.wait_until_ended_or_awaits_input(*run, TIMEOUT).await.unwrap();
         assert!(ended.status.is_final(), "SEED={seed}: {run} is left {:?}", ended.status);
     }
     assert!(harness.engine.stuck(9).is_empty());
@@ -187,7 +193,7 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
     let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&step_service, plan).await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
+    assert_eq!(harness.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
     harness.crash().await;
     let recovered = harness.recover().await;
     assert_eq!((recovered.resumed, recovered.paused, recovered.waiting), (0, 1, 0));
@@ -205,7 +211,10 @@ async fn a_reload_wakes_every_stuck_run() {
     let mut harness = Harness::new(&step_service, plan.clone()).await;
     for _ in 0..5 {
         let run = start(&harness, json!({})).await.run;
-        assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
+        assert_eq!(
+            harness.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status,
+            RunStatus::Paused
+        );
     }
     harness.plan = PlanBuilder::new().respond(200, json!({})).build("other");
     harness.crash().await;

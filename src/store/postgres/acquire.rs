@@ -18,13 +18,13 @@ use super::session::Session;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::summary::decoded_or_logged;
 use crate::store::write_error::WriteError;
-use crate::store::{OwnedRun, StoreError, TakeResult};
+use crate::store::{AcquireResult, OwnedRun, StoreError};
 
 /// What the writer does between two batches.
 pub(super) enum WriterRequest {
-    Take(WorkerId, RunId, oneshot::Sender<Result<TakeResult, StoreError>>),
-    /// The worker, how many runs it takes at most, and the runs that it cannot read.
-    TakeDue(WorkerId, usize, Vec<RunId>, oneshot::Sender<Result<Vec<OwnedRun>, StoreError>>),
+    Acquire(WorkerId, RunId, oneshot::Sender<Result<AcquireResult, StoreError>>),
+    /// The worker, how many runs it acquires at most, and the runs that it cannot read.
+    AcquireDue(WorkerId, usize, Vec<RunId>, oneshot::Sender<Result<Vec<OwnedRun>, StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -32,14 +32,14 @@ pub(super) enum WriterRequest {
 const ATTEMPTS_MAX: u32 = 3;
 const RECONNECT_WITHIN: Duration = Duration::from_secs(1);
 
-const TAKE: &str = "UPDATE runs SET owner = $1, fence = fence + 1, turn = NULL, taken = NULL \
+const ACQUIRE: &str = "UPDATE runs SET owner = $1, fence = fence + 1, turn = NULL, taken = NULL \
     WHERE run_id = $2 AND NOT ended AND (owner IS NULL OR owner = $1 OR NOT EXISTS \
         (SELECT FROM workers WHERE worker = runs.owner AND alive_until > statement_timestamp())) \
     RETURNING fence, summary, seq, last_at";
 const OWNER: &str = "SELECT r.ended, r.summary, r.seq, r.last_at, w.worker, w.name FROM runs r \
     LEFT JOIN workers w ON w.worker = r.owner WHERE r.run_id = $1";
-/// A run that another worker took since `due` was read has another fencing token and is skipped.
-const TAKE_DUE: &str = "WITH due AS ( \
+/// A run that another worker acquired since `due` was read has another fencing token and is skipped.
+const ACQUIRE_DUE: &str = "WITH due AS ( \
         (SELECT run_id, fence FROM runs WHERE NOT ended AND owner IS NULL AND turn <= now_ns() ORDER BY run_id LIMIT $3) \
         UNION (SELECT r.run_id, r.fence FROM runs r WHERE NOT r.ended AND r.owner IS NULL \
             AND r.run_id IN (SELECT o.run_id FROM orders o WHERE o.answer IS NULL) ORDER BY r.run_id LIMIT $3) \
@@ -55,38 +55,38 @@ const TAKE_DUE: &str = "WITH due AS ( \
       FROM free WHERE runs.run_id = free.run_id \
       RETURNING runs.fence, runs.summary, runs.seq, runs.last_at, runs.run_id";
 
-/// Takes runs for this process's worker.
+/// Acquires runs for this process's worker.
 #[derive(Default)]
-pub(super) struct RunTaker {
+pub(super) struct RunAcquirer {
     /// The id of the request for due runs whose reply has not arrived.
     request: Option<Uuid>,
 }
 
-impl RunTaker {
+impl RunAcquirer {
     pub(super) async fn perform(&mut self, request: WriterRequest, session: &mut Session) {
         match request {
-            WriterRequest::Take(worker, run, reply) => {
-                let mut taken = take(session, worker, run).await;
+            WriterRequest::Acquire(worker, run, reply) => {
+                let mut acquired = acquire(session, worker, run).await;
                 for _ in 1..ATTEMPTS_MAX {
-                    if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
+                    if acquired.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
                         break;
                     }
-                    taken = take(session, worker, run).await;
+                    acquired = acquire(session, worker, run).await;
                 }
-                let _ = reply.send(taken.map_err(no_answer));
+                let _ = reply.send(acquired.map_err(no_answer));
             }
-            WriterRequest::TakeDue(worker, limit, unreadable, reply) => {
+            WriterRequest::AcquireDue(worker, limit, unreadable, reply) => {
                 let unreadable: Vec<Vec<u8>> = unreadable.iter().map(|run| run.0.as_bytes().to_vec()).collect();
-                let (mut taken, mut has_all_replies) =
-                    (self.take_due_page(session, worker, limit, &unreadable).await, true);
-                while let Ok(page) = &mut taken
+                let (mut acquired, mut has_all_replies) =
+                    (self.acquire_due_page(session, worker, limit, &unreadable).await, true);
+                while let Ok(page) = &mut acquired
                     && page.needs_another
                 {
                     // The runs of the last page are known, so the next page is a request with a new id. If its reply is
                     // lost, the next call asks with the same id and gets these runs.
                     self.request = None;
                     let rest = limit.saturating_sub(page.runs.len());
-                    match self.take_due_page(session, worker, rest, &unreadable).await {
+                    match self.acquire_due_page(session, worker, rest, &unreadable).await {
                         Ok(more) => {
                             page.runs.extend(more.runs);
                             page.needs_another = more.needs_another;
@@ -94,12 +94,12 @@ impl RunTaker {
                         Err(_) => (page.needs_another, has_all_replies) = (false, false),
                     }
                 }
-                has_all_replies &= taken.is_ok();
-                let taken = taken.map(|DuePage { mut runs, .. }| {
+                has_all_replies &= acquired.is_ok();
+                let acquired = acquired.map(|DuePage { mut runs, .. }| {
                     runs.sort_by_key(|owned| owned.summary.run_id);
                     runs
                 });
-                if reply.send(taken.map_err(no_answer)).is_ok() && has_all_replies {
+                if reply.send(acquired.map_err(no_answer)).is_ok() && has_all_replies {
                     self.request = None;
                 }
             }
@@ -110,7 +110,7 @@ impl RunTaker {
     }
 }
 
-/// Due runs that were taken by one statement.
+/// Due runs that were acquired by one statement.
 struct DuePage {
     runs: Vec<OwnedRun>,
     /// The page is shorter than the limit because runs whose summaries cannot be read were left out, and more runs may
@@ -118,8 +118,8 @@ struct DuePage {
     needs_another: bool,
 }
 
-impl RunTaker {
-    async fn take_due_page(
+impl RunAcquirer {
+    async fn acquire_due_page(
         &mut self,
         session: &mut Session,
         worker: WorkerId,
@@ -127,14 +127,14 @@ impl RunTaker {
         unreadable: &[Vec<u8>],
     ) -> Result<DuePage, WriteError> {
         let request = *self.request.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
-        let mut taken = take_due(session, worker, request, limit, unreadable).await;
+        let mut acquired = acquire_due(session, worker, request, limit, unreadable).await;
         for _ in 1..ATTEMPTS_MAX {
-            if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
+            if acquired.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
                 break;
             }
-            taken = take_due(session, worker, request, limit, unreadable).await;
+            acquired = acquire_due(session, worker, request, limit, unreadable).await;
         }
-        taken
+        acquired
     }
 }
 
@@ -142,29 +142,29 @@ fn no_answer(error: WriteError) -> StoreError {
     StoreError(format!("the store did not answer: {}", error.text()))
 }
 
-async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<TakeResult, WriteError> {
+async fn acquire(session: &mut Session, worker: WorkerId, run: RunId) -> Result<AcquireResult, WriteError> {
     let (me, id) = (worker.0.as_bytes().as_slice(), run.0.as_bytes().as_slice());
     let mut attempts = ATTEMPTS_MAX;
     loop {
         attempts -= 1;
-        if let Some(row) = session.query(sqlx::query(TAKE).bind(me).bind(id)).await?.first() {
+        if let Some(row) = session.query(sqlx::query(ACQUIRE).bind(me).bind(id)).await?.first() {
             let fence = Fence(row.try_get::<i64, _>(0)?.cast_unsigned());
             return Ok(match summary(row, 1) {
-                Ok(summary) => TakeResult::Taken(OwnedRun { summary, fence }),
-                Err(error) => TakeResult::Unreadable { fence: Some(fence), why: error.0 },
+                Ok(summary) => AcquireResult::Acquired(OwnedRun { summary, fence }),
+                Err(error) => AcquireResult::Unreadable { fence: Some(fence), why: error.0 },
             });
         }
         let owner = session.query(sqlx::query(OWNER).bind(id)).await?;
-        let Some(row) = owner.first() else { return Ok(TakeResult::Unknown) };
+        let Some(row) = owner.first() else { return Ok(AcquireResult::Unknown) };
         if row.try_get(0)? {
             return Ok(match summary(row, 1) {
-                Ok(summary) => TakeResult::Ended(summary),
-                Err(error) => TakeResult::Unreadable { fence: None, why: error.0 },
+                Ok(summary) => AcquireResult::Ended(summary),
+                Err(error) => AcquireResult::Unreadable { fence: None, why: error.0 },
             });
         }
         match row.try_get::<Option<&[u8]>, _>(4)? {
             Some(other) => {
-                return Ok(TakeResult::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(5)? });
+                return Ok(AcquireResult::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(5)? });
             }
             // The owner left, or the run was released, between the two statements.
             None if attempts > 0 => {}
@@ -173,14 +173,14 @@ async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Tak
     }
 }
 
-async fn take_due(
+async fn acquire_due(
     session: &mut Session,
     worker: WorkerId,
     request: Uuid,
     limit: usize,
     unreadable: &[Vec<u8>],
 ) -> Result<DuePage, WriteError> {
-    let query = sqlx::query(TAKE_DUE).bind(worker.0.as_bytes().as_slice()).bind(request.as_bytes().as_slice());
+    let query = sqlx::query(ACQUIRE_DUE).bind(worker.0.as_bytes().as_slice()).bind(request.as_bytes().as_slice());
     let found = session.query(query.bind(sql_limit(limit)).bind(unreadable)).await?;
     let mut runs = Vec::with_capacity(found.len());
     for row in &found {

@@ -211,3 +211,56 @@ async fn a_key_that_another_process_took_is_known_below_live() {
     wrong.extend(two.finish(0).await);
     report_violations("two_processes::a_key_that_another_process_took_is_known_below_live", seed(), "1 order", &wrong);
 }
+
+/// Nothing of a run is stored while it only reads. It is given back to legacy at its deadline; meanwhile the other process
+/// has performed the same request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_another_process_performed_is_not_given_back_to_legacy() {
+    const ORDERS: u64 = 3;
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    two.flags.edit("routes/orders.yaml", |text| {
+        text.replacen("    workflow: create-order\n", "    workflow: create-order\n    deadline: 1500ms\n", 1)
+    });
+    for process in &two.processes {
+        assert!(process.cli(&["reload"]).await.status.success());
+        for rung in ["shadow", "dark", "live"] {
+            for route in FAMILY {
+                let flip = json!({ "to": rung, "force": true, "reason": "the test climbs" });
+                let reply = process.api(Method::POST, &format!("/api/v2/routes/{route}/flip"), flip).await;
+                assert!(reply.status.is_success(), "{}", reply.json());
+            }
+        }
+    }
+    let client = Client::new(support::PATIENCE);
+    let mut wrong = Vec::new();
+    for number in 0..ORDERS {
+        let key = format!("key-{number}");
+        let send = async |at: usize| {
+            let url = format!("{}/orders", two.processes[at].url());
+            let headers = [("idempotency-key", key.as_str()), ("x-tenant", "tenant")];
+            let reply = client.json(Method::POST, &url, &headers, &some_order(number)).await.expect("an answer");
+            (reply.status.as_u16(), reply.json())
+        };
+        let quotes = two.world.arrived("quote");
+        two.world.fault("quote", Fault::Delay(Duration::from_millis(1_900)), 1);
+        let second = async {
+            until_true("the first try to read", || two.world.arrived("quote") > quotes).await;
+            send(1).await
+        };
+        let (first, second) = tokio::join!(send(0), second);
+        let charges = two.world.ledger().balance().total("charge");
+        if charges != number + 1 {
+            wrong.push(format!("order {number}: {charges} charges after the answers {first:?} and {second:?}"));
+        }
+        if second.0 != 201 || !second.1["id"].is_string() {
+            wrong.push(format!("order {number}: the other process answered {second:?}"));
+        }
+    }
+    wrong.extend(two.finish(0).await);
+    report_violations(
+        "two_processes::a_request_that_another_process_performed_is_not_given_back_to_legacy",
+        seed(),
+        &format!("{ORDERS} requests, each tried at both processes"),
+        &wrong,
+    );
+}

@@ -169,8 +169,8 @@ impl Driver {
             let (may_fall_back, answer_by) = (*may_fall_back, clock.at(*answer_by));
             CallerTerms { may_fall_back, answer_by, awaited_intents: awaited_intents.clone() }
         });
-        let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
-        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared);
+        let shared_runs = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
+        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared_runs.clone());
         let machine = Machine::new(MachineParts {
             run,
             plan,
@@ -178,6 +178,7 @@ impl Driver {
             durable_seq,
             append_header,
             claim,
+            is_store_shared: shared_runs.is_some(),
             caller: terms,
             has_starter: starter.is_some(),
             seed: fastrand::u64(..),

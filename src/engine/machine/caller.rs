@@ -59,7 +59,7 @@ impl Machine {
 
     /// Gives the request back to legacy; false where that is no longer allowed, where `respond.pending` was recorded,
     /// or where a person or the plan has decided against the request. A run of which nothing was submitted to the
-    /// writer is dropped without an event.
+    /// writer is dropped without an event, unless its retry key is to be claimed on a store of several processes.
     pub(super) fn release_request(&mut self, reason: &'static str) -> bool {
         let may_fall_back =
             self.run.mode() == Mode::Real && self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
@@ -69,7 +69,9 @@ impl Machine {
         if self.run.pending().is_some() || self.run.is_decided_against() {
             return false;
         }
-        if self.log.is_unsubmitted() {
+        // On a store of several processes another one may have performed the request meanwhile: the append that claims
+        // the retry key tells.
+        if self.log.is_unsubmitted() && !self.claims_on_shared_store {
             self.discard(ArmReply::Abandoned(Abandoned { reason, run: None }));
             return true;
         }

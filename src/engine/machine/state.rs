@@ -29,6 +29,8 @@ pub(in crate::engine) struct MachineParts {
     pub append_header: Option<AppendHeader>,
     /// The retry key that the first append claims.
     pub claim: Option<Claim>,
+    /// Whether other processes append to the store.
+    pub is_store_shared: bool,
     /// The caller that waits for the run's answer.
     pub caller: Option<CallerTerms>,
     /// Whether somebody waits for the run's first append.
@@ -142,6 +144,8 @@ pub(in crate::engine) struct Machine {
     /// Whether the decided reply was announced to the requests with the same retry key.
     pub(super) announced: bool,
     /// Why the run was abandoned to legacy.
+    /// Whether the first append claims a retry key that another process may have claimed.
+    pub(super) claims_on_shared_store: bool,
     pub(super) abandon_reason: Option<&'static str>,
     /// The reply to the caller because its deadline has come.
     pub(super) deadline_reply: Option<DecidedReply>,
@@ -168,6 +172,7 @@ impl Machine {
             durable_seq,
             append_header,
             claim,
+            is_store_shared,
             caller,
             has_starter,
             seed,
@@ -176,6 +181,7 @@ impl Machine {
         let step_indexes = plan.steps.iter().enumerate().map(|(index, step)| (step.id.clone(), StepIndex(index)));
         Self {
             step_indexes: step_indexes.collect(),
+            claims_on_shared_store: is_store_shared && claim.is_some(),
             log: Log::new(append_header, claim, durable_seq),
             ids: Ids::new(seed),
             run,

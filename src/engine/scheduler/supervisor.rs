@@ -61,7 +61,9 @@ async fn supervise(core: &Arc<Core>) {
     let mut notifications = core.ports.store.notifications();
     let mut draining = core.process.draining.subscribe();
     let shared = core.ports.store.is_shared();
-    let every = Limits::ms(core.files.limits.sweep_ms.max(1));
+    // Runs of a process that died are taken over once its lease is over.
+    let limits = &core.files.limits;
+    let every = Limits::ms(limits.sweep_ms.min(limits.lease_ms).max(1));
     let mut sweep = tokio::time::interval_at(Instant::now() + every, every);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep_at: Option<Instant> = None;

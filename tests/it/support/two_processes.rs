@@ -56,7 +56,8 @@ pub struct TwoProcesses {
     pub processes: [Pointsman; 2],
     cluster: Cluster,
     _legacy: Legacy,
-    _flags: FlagsDir,
+    /// The flag files of both.
+    pub flags: FlagsDir,
     _dir: TempDir,
 }
 
@@ -91,7 +92,7 @@ impl TwoProcesses {
         };
         let first = Pointsman::start(&start(through, "first", &[])).await;
         let second = Pointsman::start(&start(direct, "second", second)).await;
-        Some(Self { world, link, processes: [first, second], cluster, _legacy: legacy, _flags: flags, _dir: dir })
+        Some(Self { world, link, processes: [first, second], cluster, _legacy: legacy, flags, _dir: dir })
     }
     /// Starts a run of `relay` at one of them; does not wait for it.
     pub async fn start_run(&self, at: usize, pause: &str) -> String {

@@ -342,6 +342,7 @@ pub(super) fn machine(
         durable_seq: Seq(durable_seq),
         append_header: Some(append_header),
         claim: None,
+        is_store_shared: false,
         caller,
         has_starter: false,
         seed: fence,

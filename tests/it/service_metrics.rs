@@ -48,7 +48,7 @@ async fn refused_streams_are_counted_and_a_removed_service_has_no_addresses() {
     let labels = [("service", "shop"), ("reason", "refused")];
     let is = |value: f64, wanted: f64| (value - wanted).abs() < 0.5;
     assert!(is(metrics.sum("pointsman_service_not_processed_total", &labels), 3.0), "it was sent three times");
-    let addresses = |metrics: &Metrics, service| metrics.sum("pointsman_legacy_addresses", &[("service", service)]);
+    let addresses = |metrics: &Metrics, service| metrics.sum("pointsman_service_addresses", &[("service", service)]);
     assert!(is(addresses(&metrics, "shop"), 1.0));
     flags.edit("pointsman.yaml", |text| text.replace("default_legacy: shop", "default_legacy: other"));
     let is_replaced = |metrics: &Metrics| is(addresses(metrics, "other"), 1.0) && is(addresses(metrics, "shop"), 0.0);

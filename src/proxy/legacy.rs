@@ -74,12 +74,13 @@ pub(super) enum CallError {
     Invalid(hyper::Error),
 }
 
-/// Sends a request to legacy and awaits the head of the reply.
+/// Sends a request to legacy and awaits the head of the reply. `passes_interim`: its client gets interim replies.
 pub(super) async fn call(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
     wait: &ConnectionWait,
     own: &Arc<OwnConnections>,
+    passes_interim: bool,
 ) -> Result<(Response<Incoming>, LegacyConnection), CallError> {
     let service = &upstream.service.name;
     let mut owner = own.owner_for(service, request.headers());
@@ -148,6 +149,9 @@ pub(super) async fn call(
         match &mut connection {
             Connection::Http1(connection) => {
                 (again, copy) = (None, may_repeat.then(|| KeptHead::of(&request)));
+                if !passes_interim {
+                    connection.received.count_interim_replies();
+                }
                 sending = connection.sender.try_send_request(request).await.map_err(SendError::from);
             }
             Connection::Http2(stream) => {

@@ -190,7 +190,8 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_interim_replies_total",
-        "Interim replies (1xx) of legacy for clients of HTTP/2, by outcome (passed, dropped: too many at once).",
+        "Interim replies (1xx, without 100 and 101) of legacy over HTTP/1.1, by outcome (passed: to a client of HTTP/2; \
+         dropped: too many at once for it; consumed: a client of HTTP/1.1 gets only the final reply).",
     ),
     (
         "pointsman_unverified_callers_total",

@@ -25,6 +25,7 @@ mod http2_body;
 mod http2_connection;
 mod http2_io;
 mod http2_stream;
+mod interim_scanner;
 mod resolver;
 mod stream;
 mod target;

@@ -67,6 +67,8 @@ pub const PARSED_BY_CALLER_BYTES_MAX: usize = 64 << 10;
 pub const COMPRESSED_BYTES_MIN: usize = 256;
 /// Interim replies (1xx) of legacy that wait until the client of one exchange gets them; more are dropped.
 pub const INTERIM_REPLIES_MAX: usize = 8;
+/// Bytes of an answer of ours that are handed to a client's connection at a time.
+pub const REPLY_PIECE_BYTES_MAX: usize = 64 << 10;
 /// How often one request is sent, if each time the service refuses it unprocessed: it may be overloaded.
 pub const NOT_PROCESSED_MAX: usize = 3;
 /// How often one request is sent, if each time its connection ends before it was processed: many requests may meet on

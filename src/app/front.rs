@@ -22,6 +22,7 @@ use crate::flag::{FlagSet, RouteMatch};
 use crate::limits::Limits;
 use crate::listener::Forwarding;
 use crate::proxy::{Drained, Proxy, ProxyListener, ProxyParts};
+use crate::transport::AddressRegistry;
 
 /// See the module.
 pub(super) struct Front {
@@ -30,6 +31,8 @@ pub(super) struct Front {
     pub sockets: Sockets,
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub forwarding: Arc<ArcSwap<Forwarding>>,
+    /// The addresses of services, which proxy and engine share.
+    pub addresses: Arc<AddressRegistry>,
     pub tls: TlsInForce,
     pub access_log: Option<Arc<AccessLog>>,
     /// Held by whoever puts new files in force, and while a successor takes over: it knows the files that were in force
@@ -74,9 +77,11 @@ impl Front {
         let late = Arc::new(late_parts.clone());
         let workers = proxy_workers().context("starting the threads that serve clients")?;
         let worker_runtimes = workers.runtimes();
+        let addresses = AddressRegistry::new();
         let proxy = Proxy::new(ProxyParts {
             flags: flags.clone(),
             limits,
+            addresses: addresses.clone(),
             forwarding: forwarding.clone(),
             identity_headers: setup.settings.identity_headers.clone(),
             engine: late_parts.engine(),
@@ -93,6 +98,7 @@ impl Front {
             sockets,
             flags,
             forwarding,
+            addresses,
             tls,
             access_log,
             reload_lock: Arc::default(),

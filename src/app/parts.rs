@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle};
+use crate::transport::AddressRegistry;
 
 /// A set of files must not be put in force, whatever the store answers ([`FilesError::Refused`]).
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +126,12 @@ impl Parts {
     ///
     /// # Errors
     /// The files are refused, the store does not answer, or threads cannot be started.
-    pub async fn start(opened: OpenedStore, setup: &Setup, flags: Arc<ArcSwap<FlagSet>>) -> anyhow::Result<Self> {
+    pub async fn start(
+        opened: OpenedStore,
+        setup: &Setup,
+        flags: Arc<ArcSwap<FlagSet>>,
+        addresses: Arc<AddressRegistry>,
+    ) -> anyhow::Result<Self> {
         let OpenedStore { store, evidence, affinity, secret } = opened;
         let limits = setup.limits.clone();
         let ladder = LadderParts {
@@ -148,6 +154,7 @@ impl Parts {
             store_key: setup.settings.store_key.clone(),
             key_secret: secret,
             limits: limits.clone(),
+            addresses,
             affinity: affinity.clone(),
             clock: clock::process().clone(),
         }));

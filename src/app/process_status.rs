@@ -7,8 +7,8 @@ use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
 use crate::affinity::RequestsWithUnknownKeys;
 use crate::config::ReloadStatus;
-use crate::proxy::Proxy;
 use crate::store::Restored;
+use crate::transport::AddressRegistry;
 
 /// The most stuck runs that `status` lists.
 const STUCK_SHOWN: usize = 20;
@@ -16,7 +16,7 @@ const STUCK_SHOWN: usize = 20;
 /// The state now.
 pub(super) fn of(
     parts: &Parts,
-    proxy: &Proxy,
+    addresses: &AddressRegistry,
     reload_status: &ReloadStatus,
     succession: &SuccessionStatus,
     stopping: bool,
@@ -32,7 +32,7 @@ pub(super) fn of(
         store_trouble: parts.store.write_failure(),
         recovery_trouble: parts.engine.why_unresumed(),
         clock_trouble: time::clock_disagreement(),
-        legacy_trouble: without_address(proxy),
+        legacy_trouble: without_address(addresses),
         retry_keys_trouble: missing_retry_keys(parts),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck_more: parts.engine.stuck_count().saturating_sub(stuck.len()) as u64,
@@ -45,10 +45,10 @@ pub(super) fn of(
 }
 
 /// The names of services without an address, as text; `None` if there is none.
-fn without_address(proxy: &Proxy) -> Option<String> {
-    let names = proxy.names_without_address();
+fn without_address(addresses: &AddressRegistry) -> Option<String> {
+    let names = addresses.names_without_address();
     let names: Vec<_> = names.iter().map(|(service, name)| format!("`{name}` of service `{service}`")).collect();
-    let requests = "requests for it get 502, and the name is looked up again every `service_resolve_ms`";
+    let requests = "requests and calls to it fail, and the name is looked up again every `service_resolve_ms`";
     (!names.is_empty()).then(|| format!("no address is known for {}: {requests}", names.join(", ")))
 }
 

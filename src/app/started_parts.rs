@@ -75,9 +75,9 @@ impl StartingParts<'_> {
             .context("watching the flag files")?;
         watch.reload_on_hangup(signals.hangups);
         let parts = {
-            let (setup, flags) = (setup.clone(), front.flags.clone());
+            let (setup, flags, addresses) = (setup.clone(), front.flags.clone(), front.addresses.clone());
             let locked = opened.locked_files();
-            match engine.spawn(async move { Parts::start(opened, &setup, flags).await }).await? {
+            match engine.spawn(async move { Parts::start(opened, &setup, flags, addresses).await }).await? {
                 Ok(parts) => parts,
                 Err(error) => {
                     locked.release(&limits).await;
@@ -127,8 +127,10 @@ impl StartingParts<'_> {
             limits: limits.clone(),
             process_status: {
                 let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
-                let (proxy, succession) = (front.proxy.clone(), succession.clone());
-                Arc::new(move || process_status::of(&parts, &proxy, &reload_status, &succession, stop.is_cancelled()))
+                let (addresses, succession) = (front.addresses.clone(), succession.clone());
+                Arc::new(move || {
+                    process_status::of(&parts, &addresses, &reload_status, &succession, stop.is_cancelled())
+                })
             },
             reload: {
                 let requests = reload_requests.clone();

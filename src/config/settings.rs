@@ -216,7 +216,9 @@ pub(crate) fn check(
     let access_log = draft.access_log.as_ref();
     let access_log = access_log.and_then(|draft| access_log::check(draft, dir, &access_log_site, problems));
     let traces_site = site.key("traces");
-    let traces = draft.traces.as_ref().and_then(|draft| traces::check(draft, &traces_site, problems));
+    let secrets_read = traces::Secrets { named: &draft.secrets, values: &secrets };
+    let traces = draft.traces.as_ref();
+    let traces = traces.and_then(|draft| traces::check(draft, &secrets_read, &traces_site, &mut context, problems));
     let forwarding = forwarding::check(&draft.trust_forwarded, draft.forwarded, site, problems);
     limits_check::check(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);

@@ -43,6 +43,7 @@ use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
+use crate::transport::AddressRegistry;
 use crate::workflow::{BytesMark, Mode, Plan, Run, RunStarted, RunStatus};
 
 /// The interface through which scheduler and drivers reach the code that executes runs, so that their files need not
@@ -92,6 +93,8 @@ pub(super) struct Files {
     pub earlier: ArcSwap<Vec<Arc<FilesSnapshot>>>,
     pub key_secret: [u8; 32],
     pub limits: Arc<Limits>,
+    /// The addresses of services, which the proxy shares.
+    pub addresses: Arc<AddressRegistry>,
     /// When the process started.
     pub started: Timestamp,
     /// Notified after a reload.

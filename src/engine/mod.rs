@@ -67,6 +67,7 @@ use crate::limits::Limits;
 use crate::names::{RunId, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
 use crate::store::StoreHandle;
+use crate::transport::AddressRegistry;
 use crate::workflow::{Mode, Plan};
 
 pub use api::types::{Explanation, Start, StartError, Started};
@@ -94,6 +95,8 @@ pub struct EngineParts {
     pub key_secret: [u8; 32],
     /// The limits in force.
     pub limits: Arc<Limits>,
+    /// The addresses of services, which the proxy shares.
+    pub addresses: Arc<AddressRegistry>,
     /// Learns new pins before the answer is sent.
     pub affinity: Arc<StoreAffinity>,
     /// The process's clock, which follows the time of a shared store.
@@ -120,9 +123,10 @@ impl Engine {
     /// # Panics
     /// If called outside a Tokio runtime.
     pub fn new(parts: EngineParts) -> Self {
-        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, affinity, clock } = parts;
+        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, addresses, affinity, clock } =
+            parts;
         let (started, copy_started) = (clock.now(), affinity.copy_started());
-        let process = ProcessConstants { key_secret, limits: &limits, started };
+        let process = ProcessConstants { key_secret, limits: &limits, addresses: &addresses, started };
         let snapshot = FilesSnapshot::new(0, &plans, &services, &secrets, process, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
         let dark_max = runs_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100;
@@ -132,6 +136,7 @@ impl Engine {
             earlier: ArcSwap::default(),
             key_secret,
             limits: limits.clone(),
+            addresses,
             started,
             reloaded: Notify::new(),
             reloaded_for_webhooks: Notify::new(),
@@ -204,8 +209,8 @@ impl Engine {
         secrets: &BTreeMap<String, Secret>,
     ) {
         let before = self.core.files.snapshot.load_full();
-        let Files { key_secret, limits, started, .. } = &self.core.files;
-        let process = ProcessConstants { key_secret: *key_secret, limits, started: *started };
+        let Files { key_secret, limits, addresses, started, .. } = &self.core.files;
+        let process = ProcessConstants { key_secret: *key_secret, limits, addresses, started: *started };
         let newest = FilesSnapshot::new(files_version, plans, services, secrets, process, Some(&before));
         if before.files_version != files_version {
             let earlier = self.core.files.earlier.load();

@@ -16,6 +16,7 @@ use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::secret::Secret;
+use crate::transport::AddressRegistry;
 use crate::workflow::{DecisionInputs, Plan};
 
 /// Plans, services and secrets in force together.
@@ -36,6 +37,8 @@ pub(super) struct FilesSnapshot {
 pub(super) struct ProcessConstants<'a> {
     pub key_secret: [u8; 32],
     pub limits: &'a Limits,
+    /// The addresses of services, which the proxy shares.
+    pub addresses: &'a AddressRegistry,
     /// When the process started.
     pub started: Timestamp,
 }
@@ -57,7 +60,7 @@ impl FilesSnapshot {
             .iter()
             .map(|(name, service)| {
                 let known = before.and_then(|before| before.services.get(name));
-                (name.clone(), ServiceLimits::of(service, limits).or_existing(known))
+                (name.clone(), ServiceLimits::of(service, limits, process.addresses).or_existing(known))
             })
             .collect();
         let removed =

@@ -9,6 +9,7 @@
 //! expression reads. [`file`] checks the files from which routes are built.
 
 mod caller;
+mod canonical;
 mod conventions;
 mod decide;
 mod decision;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::canonical::is_canonical;
 use super::path::{Dotless, PathRefusal, Unusual, resolve_dots, resolve_dots_behind_parameters, unusual};
 use super::readings::TooManyReadings;
 use super::route_groups::{PathForms, RouteHit};
@@ -46,7 +47,8 @@ impl<'set> ResolvedPath<'set, '_> {
 impl FlagSet {
     /// Resolves a raw path (without query).
     ///
-    /// An unusual path is refused if a server may find a route with strict paths in it. It is also refused if a server
+    /// A path that matches a route with strict paths is refused unless it is in the canonical spelling. An unusual path
+    /// is refused if a server may find a route with strict paths in it. It is also refused if a server
     /// may find a route with a workflow in it, unless the path as written matches that route. Even then it is refused
     /// in two cases: the route follows up instances, because a server may find another instance id; or the route is
     /// above `off`, and slashes may shift its parameters.
@@ -67,7 +69,11 @@ impl FlagSet {
         let unusual = unusual(raw);
         if unusual.is_plain() {
             let resolved = self.matched(method, host, PathForms::plain(raw), &now_s);
-            let found = resolved.found.as_ref().map(|found| &found.flag.route.matches);
+            let found = resolved.found.as_ref().map(|found| &found.flag.route);
+            if found.is_some_and(|route| route.strict_paths && !is_canonical(raw, &route.matches.path)) {
+                return Err(PathRefusal::Strict);
+            }
+            let found = found.map(|route| &route.matches);
             if self.groups.is_near_strict(method, host, raw, found) {
                 return Err(PathRefusal::Strict);
             }

@@ -33,7 +33,7 @@ pub struct Service {
     pub breaker: Option<BreakerSettings>,
     /// The highest rate at which calls of steps may begin.
     pub rate: Option<Rate>,
-    /// When an address gets no forwarded requests for a while; `None` means `eject: off`.
+    /// When an address gets no requests for a while; `None` means `eject: off`.
     pub eject: Option<Eject>,
     /// How its addresses are checked between requests; `None`: they are not.
     pub health: Option<HealthCheck>,
@@ -115,7 +115,7 @@ impl From<http::Uri> for BaseUrl {
     }
 }
 
-/// When an address of a service gets no forwarded requests for a while: at once when it accepts no connection, or when
+/// When an address of a service gets no requests for a while: at once when it accepts no connection, or when
 /// several requests in a row got no answer. Concerns services with more than one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Eject {

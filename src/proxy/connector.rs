@@ -1,77 +1,22 @@
-//! Opens connections to the addresses of a service.
+//! Opens connections over which requests are forwarded.
 //!
 //! Always true: a connection is open, with all handshakes, within the service's `connect` time, or there is none and
 //! nothing of a request was sent.
 
-use std::fmt;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::monotonic::{NEVER, now};
 use super::pool::Http1Connection;
 use super::request_body::RequestBody;
-use super::target::Target;
-use crate::flag::{HttpVersion, Service, ServiceTls};
+use crate::flag::{HttpVersion, Service};
 use crate::limits::Limits;
-use crate::names::ServiceName;
 use crate::transport::{
-    ConnectionProtocol, Http2Bounds, Http2Connection, Http2Error, SecuredPeer, ServiceStream, TlsError,
+    Address, ConnectError, ConnectionProtocol, Dialer, Http2Bounds, Http2Connection, ServiceStream,
 };
-
-/// Why there is no connection: nothing was sent.
-#[derive(Debug)]
-pub(super) enum ConnectError {
-    /// The service's name has no address now.
-    Unresolved(std::io::Error),
-    Refused(std::io::Error),
-    TimedOut,
-    /// The TLS handshake failed.
-    Tls(String),
-    /// HTTP cannot be spoken over the connection.
-    Handshake(String),
-}
-
-impl ConnectError {
-    /// The same, for a request that waited for the same connection.
-    pub(super) fn copy(&self) -> Self {
-        let copy = |error: &std::io::Error| std::io::Error::new(error.kind(), error.to_string());
-        match self {
-            Self::Unresolved(error) => Self::Unresolved(copy(error)),
-            Self::Refused(error) => Self::Refused(copy(error)),
-            Self::TimedOut => Self::TimedOut,
-            Self::Tls(why) => Self::Tls(why.clone()),
-            Self::Handshake(why) => Self::Handshake(why.clone()),
-        }
-    }
-}
-
-impl From<TlsError> for ConnectError {
-    fn from(error: TlsError) -> Self {
-        Self::Tls(error.to_string())
-    }
-}
-
-impl From<Http2Error> for ConnectError {
-    fn from(error: Http2Error) -> Self {
-        Self::Handshake(error.to_string())
-    }
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unresolved(error) => write!(f, "its name cannot be looked up: {error}"),
-            Self::Refused(error) => write!(f, "{error}"),
-            Self::TimedOut => f.write_str("no connection in time"),
-            Self::Tls(why) => write!(f, "the TLS handshake failed: {why}"),
-            Self::Handshake(why) => f.write_str(why),
-        }
-    }
-}
 
 /// A connection that was opened.
 pub(super) enum Opened {
@@ -81,23 +26,16 @@ pub(super) enum Opened {
 
 /// How a service is connected to.
 pub(super) struct Connector {
-    /// The longest time to open a connection.
-    pub connect: Duration,
-    pub http: HttpVersion,
-    service: ServiceName,
-    tls: Option<ServiceTls>,
+    pub dialer: Arc<Dialer>,
     age_micros: u64,
     head_bytes_max: usize,
     preserve_header_case: bool,
 }
 
 impl Connector {
-    pub(super) fn new(service: &Service, limits: &Limits) -> Self {
+    pub(super) fn new(service: &Service, dialer: Arc<Dialer>, limits: &Limits) -> Self {
         Self {
-            connect: service.connect.unwrap_or(Limits::ms(limits.connect_ms)),
-            http: service.http,
-            service: service.name.clone(),
-            tls: service.tls.clone(),
+            dialer,
             age_micros: limits.service_connection_age_ms.saturating_mul(1_000),
             head_bytes_max: usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10),
             preserve_header_case: service.preserve_header_case,
@@ -105,32 +43,14 @@ impl Connector {
     }
 
     /// Opens a connection.
-    pub(super) async fn open(
-        &self,
-        socket: SocketAddr,
-        target: &Target,
-        http: HttpVersion,
-    ) -> Result<Opened, ConnectError> {
+    pub(super) async fn open(&self, address: &Address, http: HttpVersion) -> Result<Opened, ConnectError> {
         let opening = async {
-            match self.stream(socket, target, http).await? {
+            match self.dialer.stream(address.socket, &address.target, http).await? {
                 (stream, ConnectionProtocol::Http1) => self.http1(stream).await.map(Opened::Http1),
                 (stream, ConnectionProtocol::Http2) => self.http2(stream).await.map(Opened::Http2),
             }
         };
-        timeout(self.connect, opening).await.unwrap_or(Err(ConnectError::TimedOut))
-    }
-
-    /// A connection over which nothing of HTTP was sent.
-    pub(super) async fn stream(
-        &self,
-        socket: SocketAddr,
-        target: &Target,
-        http: HttpVersion,
-    ) -> Result<(ServiceStream, ConnectionProtocol), ConnectError> {
-        let socket = TcpStream::connect(socket).await.map_err(ConnectError::Refused)?;
-        let secured = |tls| SecuredPeer { service: &self.service, tls, host: &target.host };
-        let tls = self.tls.as_ref().filter(|_| target.is_https).map(secured);
-        Ok(ServiceStream::open(socket, tls, http).await?)
+        timeout(self.dialer.connect, opening).await.unwrap_or(Err(ConnectError::TimedOut))
     }
 
     async fn http1(&self, stream: ServiceStream) -> Result<Http1Connection, ConnectError> {

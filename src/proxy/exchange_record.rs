@@ -68,12 +68,13 @@ impl CurrentRecord {
         self.log.is_some() || self.traces.is_some()
     }
 
-    /// An exchange begins. `x-forwarded-for` is recorded where it is trusted.
+    /// An exchange begins. `trust`: what the peer says is believed.
     pub(super) fn begin<B>(&self, client: IpAddr, trust: bool, request: &Request<B>, began: u64) {
         if !self.is_on() {
             return;
         }
-        let spans = self.traces.and_then(|traces| ExchangeSpans::begin(traces, trace_context(request.headers())));
+        let caller = || trace_context(request.headers());
+        let spans = self.traces.and_then(|traces| ExchangeSpans::begin(traces, caller(), trust));
         if self.log.is_none() && spans.is_none() {
             return;
         }
@@ -92,11 +93,22 @@ impl CurrentRecord {
     }
 
     /// To be called once the request has a valid `traceparent`. If the client sent none and the trace is recorded,
-    /// replaces it by the exchange's own. One that the client sent is kept: expressions may read it.
+    /// replaces it by the exchange's own. One that the client sent is kept: expressions may read it. Only where it asks
+    /// for a record that is not made, as that of a stranger may, this is taken out, so that neither the engine nor
+    /// legacy is made to record either.
     pub(super) fn set_trace(&self, headers: &mut HeaderMap) {
-        if self.is_on()
-            && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()
+        if !self.is_on() {
+            return;
+        }
+        let mut current = self.lock();
+        let is_recorded = current.as_ref().is_some_and(|current| current.spans.is_some());
+        if self.traces.is_some()
+            && !is_recorded
+            && let Some(asked) = trace_context(headers).filter(|context| context.is_sampled)
         {
+            set_trace_context(headers, TraceContext { is_sampled: false, ..asked });
+        }
+        if let Some(ExchangeRecord { record, spans, .. }) = &mut *current {
             if let Some(begun) = spans.as_ref().and_then(|spans| spans.begun_trace()) {
                 set_trace_context(headers, begun);
             }

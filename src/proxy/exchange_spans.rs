@@ -31,8 +31,8 @@ struct LegacyCall {
 
 impl ExchangeSpans {
     /// An exchange begins. `None` if its trace is not recorded.
-    pub(super) fn begin(traces: &'static Traces, caller: Option<TraceContext>) -> Option<Self> {
-        let context = traces.begin(caller);
+    pub(super) fn begin(traces: &'static Traces, caller: Option<TraceContext>, is_peer_trusted: bool) -> Option<Self> {
+        let context = traces.begin(caller, is_peer_trusted);
         let parent = caller.map(|caller| caller.span_id);
         context.is_sampled.then(|| Self { traces, context, parent, began: clock::now(), template: None, legacy: None })
     }
@@ -54,7 +54,7 @@ impl ExchangeSpans {
 
     /// Legacy is called. Returns the span of that call.
     pub(super) fn begin_legacy_call(&mut self, service: &Service) -> TraceContext {
-        let context = self.traces.begin(Some(self.context));
+        let context = Traces::child(self.context);
         let mut attributes = Attributes::new();
         attributes.add("pointsman.service", Some(service.name.as_str()));
         // Of several URLs it is not known here which one is called.

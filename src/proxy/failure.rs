@@ -7,13 +7,13 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
-use super::connector::ConnectError;
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
 use super::wait::Overdue;
 use super::workflow_gate::NoStore;
 use crate::exchange::{ProblemDocument, Source};
 use crate::flag::PathRefusal;
+use crate::transport::ConnectError;
 
 /// Why a request has no answer from an arm.
 #[derive(Debug)]

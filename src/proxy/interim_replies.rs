@@ -1,7 +1,7 @@
 //! Interim replies (1xx) of legacy on their way to a client of HTTP/2, such as 103 Early Hints.
 //!
-//! Always true: a client of HTTP/1.1 gets none but `100 Continue`, which hyper sends by itself; those that wait for one
-//! exchange are bounded, and more are dropped and counted.
+//! Always true: those that wait for one exchange are bounded, and more are dropped and counted. A client of HTTP/1.1
+//! gets none but `100 Continue`, which hyper sends by itself; hyper consumes the others, and `transport` counts them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

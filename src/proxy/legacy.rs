@@ -16,7 +16,6 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::address::{Address, InFlight};
-use super::connector::ConnectError;
 use super::kept_head::KeptHead;
 use super::monotonic::now;
 use super::own_connections::{ConnectionOwner, OwnConnections};
@@ -27,7 +26,7 @@ use super::upstream::Upstream;
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::flag::HttpVersion;
 use crate::limits::{CONNECTION_ENDED_MAX, NOT_PROCESSED_MAX};
-use crate::transport::{Http2Connection, NotProcessed, SendError, is_http2_violation};
+use crate::transport::{ConnectError, Http2Connection, NotProcessed, SendError, is_http2_violation};
 
 /// A connection to legacy that one exchange holds.
 pub(super) struct LegacyConnection {
@@ -75,12 +74,13 @@ pub(super) enum CallError {
     Invalid(hyper::Error),
 }
 
-/// Sends a request to legacy and awaits the head of the reply.
+/// Sends a request to legacy and awaits the head of the reply. `passes_interim`: its client gets interim replies.
 pub(super) async fn call(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
     wait: &ConnectionWait,
     own: &Arc<OwnConnections>,
+    passes_interim: bool,
 ) -> Result<(Response<Incoming>, LegacyConnection), CallError> {
     let service = &upstream.service.name;
     let mut owner = own.owner_for(service, request.headers());
@@ -114,7 +114,7 @@ pub(super) async fn call(
             Some((connection, in_flight)) => Ok((Connection::Http1(connection), in_flight, true)),
             None => {
                 let is_own = owner.is_some();
-                upstream.connection(&mut tried, must_be_new || is_own, only_http1 || is_own, asked_at).await
+                upstream.connection(&mut tried, must_be_new || is_own, only_http1 || is_own).await
             }
         };
         let (mut connection, in_flight, reused) = match (connected, first_error.take()) {
@@ -126,7 +126,7 @@ pub(super) async fn call(
             (Err(_), None) if refused + ended > 0 => return Err(CallError::NotProcessed),
             (Err(why), None) => return Err(CallError::Unreachable(why)),
         };
-        let target = &in_flight.address.target;
+        let target = &in_flight.address.state.target;
         match target.uri(&origin) {
             Some(uri) => *request.uri_mut() = uri,
             // It may have the base path of another one.
@@ -149,6 +149,9 @@ pub(super) async fn call(
         match &mut connection {
             Connection::Http1(connection) => {
                 (resend, copy) = (None, may_repeat.then(|| KeptHead::of(&request)));
+                if !passes_interim {
+                    connection.received.count_interim_replies();
+                }
                 sending = connection.sender.try_send_request(request).await.map_err(SendError::from);
             }
             Connection::Http2(stream) => {
@@ -162,7 +165,7 @@ pub(super) async fn call(
         drop(awaited);
         let mut failed = match sending {
             Ok(response) => {
-                in_flight.address.answered();
+                in_flight.address.state.answered();
                 let connecting = sent.saturating_sub(asked_at);
                 let owner = own.owner_after(service, response.status(), response.headers()).or(owner.take());
                 let (turn, reusable) = (turn.take(), true);
@@ -227,7 +230,7 @@ pub(super) async fn call(
         }
         // A service may refuse a body before all of it has come, and close.
         if wait.is_request_done() {
-            in_flight.address.unanswered();
+            in_flight.address.state.unanswered();
         }
         if let Some(copy) = repeat.filter(|_| may_go_elsewhere && is_silent)
             && upstream.retry_budget.take()
@@ -265,7 +268,7 @@ impl Drop for Awaited<'_> {
         // A service may be slow to take a body because its client is slow to send it.
         let is_late = matches!(self.wait.overdue_reported(), Some(Overdue::FirstByte | Overdue::Total));
         if is_late && self.wait.is_request_done() {
-            self.address.unanswered();
+            self.address.state.unanswered();
             // Nothing at all has come over it: the service may be gone, and no request would learn that for long.
             if let Some((connection, received)) = &self.multiplexed
                 && connection.received().count() == *received

@@ -24,7 +24,6 @@
 mod address;
 mod admission;
 mod answered_exchange;
-mod balance;
 mod capture;
 mod client_addresses;
 mod client_body;
@@ -37,14 +36,12 @@ mod connector;
 mod cut;
 mod drain;
 mod edge;
-mod ejection;
 mod endpoint;
 mod engine;
 mod exchange_record;
 mod exchange_spans;
 mod failure;
 mod headers;
-mod health_check;
 mod http2;
 mod hygiene;
 mod interim_replies;
@@ -70,7 +67,6 @@ mod relay;
 mod reply_body;
 mod request_body;
 mod request_buffer;
-mod resolver;
 mod respond;
 mod retry_budget;
 mod retry_keys;
@@ -80,7 +76,6 @@ mod shared;
 mod socket;
 mod switch;
 mod table;
-mod target;
 mod tls_handshake;
 mod tls_stream;
 mod tunnel;
@@ -112,7 +107,8 @@ use crate::exchange::{Affinity, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
-use crate::names::{RouteId, ServiceName};
+use crate::names::RouteId;
+use crate::transport::AddressRegistry;
 use admission::RequestsInFlight;
 use client_addresses::ClientAddresses;
 pub use endpoint::ProxyListener;
@@ -127,6 +123,8 @@ pub struct ProxyParts {
     pub flags: Arc<ArcSwap<FlagSet>>,
     /// The bounds.
     pub limits: Arc<Limits>,
+    /// The addresses of services, which the engine's calls share.
+    pub addresses: Arc<AddressRegistry>,
     /// What legacy is told about clients, and whose word is taken for it; new connections use what is in force.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
     /// The header fields for clients' certificates, of all listeners.
@@ -160,6 +158,7 @@ impl Proxy {
         let ProxyParts {
             flags,
             limits,
+            addresses,
             forwarding,
             identity_headers,
             engine,
@@ -170,7 +169,7 @@ impl Proxy {
             takes_over,
             workers,
         } = parts;
-        let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
+        let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, &addresses, None));
         let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
         let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
         let workflow_gate = workflow_gate::WorkflowGate::new(takes_over, &limits);
@@ -182,6 +181,7 @@ impl Proxy {
             wait_limits: wait_limits::WaitLimits::new(&limits),
             request_buffers: Arc::new(request_buffer::RequestBuffers::new(limits.request_buffers_bytes_max)),
             limits,
+            addresses,
             forwarding,
             engine,
             affinity,
@@ -211,11 +211,6 @@ impl Proxy {
     /// microseconds.
     pub fn traffic_counts(&self, route: &RouteId) -> (u64, Option<f64>) {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
-    }
-
-    /// The names of services that have no address, each behind its service.
-    pub fn names_without_address(&self) -> Vec<(ServiceName, String)> {
-        self.shared.table().names_without_address()
     }
 
     /// Serves listeners until `shutdown`, then drains: nothing new is accepted, requests in flight finish within

@@ -111,6 +111,7 @@ pub(super) async fn answer_from_legacy(
         // hyper keeps the case of names there.
         *request.extensions_mut() = head.extensions;
     }
+    let passes_interim = interim.is_some();
     if let Some(interim) = interim {
         interim.listen(&mut request, wait);
     }
@@ -121,7 +122,7 @@ pub(super) async fn answer_from_legacy(
         .note(|record| (record.rung, record.service) = (Some(rung), Some(entry.upstream.service.name.clone())));
     let called = {
         // Pinned here: a future that is handed over by value has room in two places.
-        let call = pin!(legacy::call(&entry.upstream, request, wait, &client.own_connections));
+        let call = pin!(legacy::call(&entry.upstream, request, wait, &client.own_connections, passes_interim));
         wait.or_overdue(call).await
     };
     let failure = match called {

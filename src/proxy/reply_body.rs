@@ -1,9 +1,10 @@
 //! The body of a reply to the client.
 //!
-//! Always true: frames are passed on as they come; an error on legacy's side becomes an error on the client's, so that
-//! a truncated reply is never completed. When hyper, or `http2::stream`, drops the body it has the last frame: then
-//! legacy's connection returns to the pool, and what remains to be done waits in `completion` until the socket has
-//! taken the last byte.
+//! Always true: frames are passed on as they come, and a body of ours (a problem, the engine's answer) leaves in
+//! bounded pieces, each when the socket has taken those before it, so that no protocol copies or buffers all of it; an
+//! error on legacy's side becomes an error on the client's, so that a truncated reply is never completed. When hyper,
+//! or `http2::stream`, drops the body it has the last frame: then legacy's connection returns to the pool, and what
+//! remains to be done waits in `completion` until the socket has taken the last byte.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,10 +26,12 @@ use super::legacy::LegacyConnection;
 use super::route_metrics::AnsweredBy;
 use super::wait::ConnectionWait;
 use super::workflow_gate::InProgress;
+use crate::limits::REPLY_PIECE_BYTES_MAX;
 
 enum Reply {
     Legacy(Incoming),
-    Full(Option<Bytes>),
+    /// What is left of a body that is known.
+    Full(Bytes),
     /// The engine's answer, compressed.
     Compressed(CompressedBody),
     /// Empty, but of unknown length: hyper drops the `content-length` of a 304 whose body it knows to be empty. Holds
@@ -51,15 +54,7 @@ pub(super) struct ReplyBody {
 impl ReplyBody {
     /// The proxy's problem document, or the engine's answer.
     pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, answered: Option<AnsweredExchange>) -> Self {
-        Self {
-            reply: Reply::Full(Some(bytes)),
-            connection: None,
-            capture: None,
-            answered,
-            wait,
-            bytes: 0,
-            ended: false,
-        }
+        Self { reply: Reply::Full(bytes), connection: None, capture: None, answered, wait, bytes: 0, ended: false }
     }
     /// Legacy's reply, streamed.
     pub(super) fn legacy(
@@ -82,7 +77,7 @@ impl ReplyBody {
     /// The same body, compressed while it is sent.
     pub(super) fn compressed(mut self) -> Self {
         if let Reply::Full(bytes) = &mut self.reply {
-            self.reply = Reply::Compressed(CompressedBody::new(bytes.take().unwrap_or_default()));
+            self.reply = Reply::Compressed(CompressedBody::new(std::mem::take(bytes)));
         }
         self
     }
@@ -127,9 +122,10 @@ impl Body for ReplyBody {
         let this = &mut *self;
         match &mut this.reply {
             Reply::Full(bytes) => {
-                this.ended = true;
-                this.bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-                Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
+                let piece = bytes.split_to(bytes.len().min(REPLY_PIECE_BYTES_MAX));
+                this.ended = bytes.is_empty();
+                this.bytes += piece.len() as u64;
+                Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
             }
             Reply::Compressed(body) => {
                 let piece = body.next();
@@ -178,7 +174,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.reply {
             Reply::Legacy(body) => body.is_end_stream(),
-            Reply::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Reply::Full(bytes) => bytes.is_empty(),
             Reply::Compressed(body) => body.is_at_end(),
             Reply::Unmodified(polled) => *polled,
         }
@@ -186,7 +182,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.reply {
             Reply::Legacy(body) => body.size_hint(),
-            Reply::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Reply::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Reply::Compressed(_) | Reply::Unmodified(_) => SizeHint::default(),
         }
     }
@@ -209,5 +205,27 @@ impl Drop for ReplyBody {
         let captured = self.capture.take().filter(|_| whole).map(CapturedReply::ended);
         let completion = Completion::new(self.wait.exchange_count(), captured, self.answered.take());
         self.wait.unflushed.push(completion);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_ours_leaves_in_bounded_pieces_of_the_same_memory() {
+        let whole = Bytes::from(vec![7; 3 * REPLY_PIECE_BYTES_MAX + 1]);
+        let mut body = ReplyBody::full(whole.clone(), Arc::new(ConnectionWait::new()), None);
+        assert_eq!(body.size_hint().exact(), Some(whole.len() as u64));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut sent = 0;
+        while let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut cx) {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert_eq!(piece.as_ptr(), whole[sent..].as_ptr(), "not copied");
+            sent += piece.len();
+            assert!(piece.len() <= REPLY_PIECE_BYTES_MAX && body.bytes == sent as u64);
+            assert_eq!((body.is_end_stream(), body.is_whole()), (sent == whole.len(), sent == whole.len()));
+        }
+        assert_eq!(sent, whole.len());
     }
 }

@@ -29,6 +29,7 @@ use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
+use crate::transport::AddressRegistry;
 
 /// The engine, as the proxy knows it.
 pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub table: ArcSwap<Table>,
     pub limits: Arc<Limits>,
+    /// The addresses of services, which calls of steps share.
+    pub addresses: Arc<AddressRegistry>,
     pub wait_limits: WaitLimits,
     pub forwarding: Arc<ArcSwap<Forwarding>>,
     pub engine: EngineArm,
@@ -129,7 +132,7 @@ impl Shared {
             return table;
         }
         // The first request after a swap builds the table. Two threads may build it at once; then the later one stays.
-        let fresh = Arc::new(Table::new(flags.clone(), &self.limits, Some(&table)));
+        let fresh = Arc::new(Table::new(flags.clone(), &self.limits, &self.addresses, Some(&table)));
         self.table.store(fresh.clone());
         fresh
     }

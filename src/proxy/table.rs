@@ -17,6 +17,7 @@ use super::wait_limits::ExchangeLimits;
 use crate::flag::{Compress, FlagSet, RelaySettings, Route, RouteFlag, Service, State};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
+use crate::transport::AddressRegistry;
 
 /// The label of requests that no route matches.
 const DEFAULT: &str = "default";
@@ -75,14 +76,14 @@ pub(super) struct Table {
 
 impl Table {
     /// Builds the table of a set; reuses the handles and connections of the one before.
-    pub(super) fn new(set: Arc<FlagSet>, limits: &Limits, before: Option<&Table>) -> Self {
+    pub(super) fn new(set: Arc<FlagSet>, limits: &Limits, registry: &AddressRegistry, before: Option<&Table>) -> Self {
         let mut all_metrics = HashMap::new();
         let mut upstreams = HashMap::new();
         let mut upstream = |service: &Arc<Service>| {
             let known = before.and_then(|b| b.upstreams.get(&service.name));
             let made = || match known.filter(|known| *known.service == **service) {
                 Some(same) => same.clone(),
-                None => Arc::new(Upstream::new(service.clone(), limits, known.map(|known| &**known))),
+                None => Arc::new(Upstream::new(service.clone(), limits, registry)),
             };
             upstreams.entry(service.name.clone()).or_insert_with(made).clone()
         };
@@ -124,7 +125,7 @@ impl Table {
         for (name, old) in before.iter().flat_map(|before| &before.upstreams) {
             match upstreams.get(name) {
                 Some(new) if Arc::ptr_eq(new, old) => {}
-                new => old.replaced(new.is_none()),
+                _ => old.replaced(),
             }
         }
         Self { set, entries, default, route_metrics: all_metrics, turns: all_turns, upstreams }
@@ -143,13 +144,6 @@ impl Table {
     /// The metrics of a route.
     pub(super) fn route_metrics(&self, route: &RouteId) -> Option<&Arc<RouteMetrics>> {
         self.route_metrics.get(route)
-    }
-
-    /// The names of services that have no address, each behind its service.
-    pub(super) fn names_without_address(&self) -> Vec<(ServiceName, String)> {
-        let mut names: Vec<_> = self.upstreams.values().flat_map(|upstream| upstream.names_without_address()).collect();
-        names.sort();
-        names
     }
 
     /// Closes connections to services that have been idle for too long. Starts the lookups and health checks of

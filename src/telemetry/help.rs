@@ -171,12 +171,15 @@ const COUNTERS: MetricDescriptions = &[
          protocol: no version of TLS or HTTP in common, or not TLS; refused: the service refused ours; closed; unfinished: \
          not within `connect`, or nobody waited any longer).",
     ),
-    ("pointsman_legacy_connect_failures_total", "Connections to legacy that could not be made."),
     (
-        "pointsman_legacy_ejections_total",
+        "pointsman_service_connect_failures_total",
+        "Connections to an address of a service that could not be made, for forwarded requests and calls of real runs.",
+    ),
+    (
+        "pointsman_service_ejections_total",
         "Times that an address of a service was ejected, by reason (no_connection, no_answer).",
     ),
-    ("pointsman_legacy_lookup_failures_total", "Lookups of a service's name that found no address."),
+    ("pointsman_service_lookup_failures_total", "Lookups of a service's name that found no address."),
     (
         "pointsman_legacy_retries_total",
         "Requests that were sent to a second address because their connection ended without an answer.",
@@ -187,7 +190,8 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_interim_replies_total",
-        "Interim replies (1xx) of legacy for clients of HTTP/2, by outcome (passed, dropped: too many at once).",
+        "Interim replies (1xx, without 100 and 101) of legacy over HTTP/1.1, by outcome (passed: to a client of HTTP/2; \
+         dropped: too many at once for it; consumed: a client of HTTP/1.1 gets only the final reply).",
     ),
     (
         "pointsman_unverified_callers_total",
@@ -216,12 +220,9 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_client_connections", "Open client connections."),
     ("pointsman_client_connections_parked", "Those that are idle and keep only their sockets (`client_park_ms`)."),
     ("pointsman_client_streams", "Requests of clients over HTTP/2 that have not ended."),
-    (
-        "pointsman_legacy_addresses",
-        "Addresses of a service that gets forwarded requests; 0 once the files in force have it no longer.",
-    ),
-    ("pointsman_legacy_addresses_ejected", "Those that get no requests for a while (`eject`)."),
-    ("pointsman_legacy_addresses_unhealthy", "Those that fail their health checks (`health`)."),
+    ("pointsman_service_addresses", "Addresses of a service; 0 once the files in force have it no longer."),
+    ("pointsman_service_addresses_ejected", "Those that get no requests for a while (`eject`)."),
+    ("pointsman_service_addresses_unhealthy", "Those that fail their health checks (`health`)."),
     (
         "pointsman_certificate_expires_seconds",
         "Seconds until the first of a listener's certificates expires; negative once it has.",

@@ -14,13 +14,13 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use metrics::{Counter, counter};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::collector::Connector;
 use super::otlp::export_request;
 use super::settings::TracesSettings;
 use super::span::Span;
@@ -42,7 +42,8 @@ pub struct Exporter {
     spans: mpsc::Receiver<Span>,
     target: Uri,
     service_name: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    headers: HeaderMap,
+    client: Client<Connector, Full<Bytes>>,
     exported: Counter,
     given_up: Counter,
     /// When the last warning was logged.
@@ -69,13 +70,25 @@ impl Exporter {
         stop: CancellationToken,
         ended: DropGuard,
     ) -> Self {
-        let TracesSettings { otlp, sample: _, service_name } = settings;
+        let TracesSettings { otlp, tls, headers, sample: _, trust_sampled: _, service_name } = settings;
         let exported = counter!("pointsman_spans_exported_total");
         exported.absolute(0);
         given_up.absolute(0);
-        let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        let client = Client::builder(TokioExecutor::new()).build(Connector::new(tls));
         let (target, warned, is_failing) = (target(&otlp), None, false);
-        Self { spans, target, service_name, client, exported, given_up, warned, is_failing, stop, _ended: ended }
+        Self {
+            spans,
+            target,
+            service_name,
+            headers,
+            client,
+            exported,
+            given_up,
+            warned,
+            is_failing,
+            stop,
+            _ended: ended,
+        }
     }
 
     /// Sends spans until the process stops, and then those that wait, for a bounded time.
@@ -159,9 +172,11 @@ impl Exporter {
     async fn post(&self, body: Bytes) -> Result<(), Refusal> {
         let request = Request::builder().method(Method::POST).uri(&self.target);
         let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(body));
-        let request = request.map_err(|error| Refusal { why: error.to_string(), may_repeat: false, pause: None })?;
+        let request = request.map_err(|error| Refusal { why: error.to_string(), may_repeat: false, pause: None });
+        let mut request = request?;
+        request.headers_mut().extend(self.headers.clone());
         let answered = async {
-            let response = self.client.request(request).await.map_err(|error| error.to_string())?;
+            let response = self.client.request(request).await.map_err(|error| with_source(&error))?;
             let (head, body) = response.into_parts();
             // Read, so that the connection can be used again.
             let _ = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
@@ -182,6 +197,14 @@ impl Exporter {
                 | StatusCode::GATEWAY_TIMEOUT
         );
         Err(Refusal { why: format!("it answers {status}"), may_repeat, pause: retry_after(&head.headers) })
+    }
+}
+
+/// The error with the one that it comes from: why there is no connection.
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 

@@ -6,12 +6,13 @@
 //!
 //! Always true: handing a span over never waits and never sends. A task (`exporter`) sends them in batches as OTLP/HTTP
 //! with JSON (`otlp`); at most `spans_waiting_max` wait for it, and one that finds no room is dropped and counted. A
-//! trace is recorded if the caller's `traceparent` says so, and if it begins here, by the share in the files; that is
+//! trace is recorded if the `traceparent` of a trusted caller says so, and otherwise by the share in the files; that is
 //! decided once, and the flag in `traceparent` passes it on. Spans have no bytes of bodies, queries or headers. Without
 //! `traces:` in the files nothing is recorded, which costs a branch.
 //!
 //! When the collector is slow or gone, batches are given up after some tries, and counted; requests and runs go on.
 
+mod collector;
 mod context;
 mod exporter;
 mod otlp;
@@ -29,7 +30,7 @@ use crate::limits::{LAST_SPANS_WAIT_MAX, Limits};
 use crate::names::RunId;
 pub use context::TraceContext;
 pub use exporter::Exporter;
-pub use settings::TracesSettings;
+pub use settings::{TracesSettings, TrustSampled};
 pub use span::{Attribute, Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind};
 
 static INSTALLED: OnceLock<Traces> = OnceLock::new();
@@ -38,6 +39,7 @@ static INSTALLED: OnceLock<Traces> = OnceLock::new();
 pub struct Traces {
     spans: mpsc::Sender<Span>,
     sample: f64,
+    trust_sampled: TrustSampled,
     /// Spans that found no room.
     dropped: Counter,
     /// Makes the exporter send what waits, and end.
@@ -74,17 +76,28 @@ impl Traces {
             ["queue", "export"].map(|reason| counter!("pointsman_spans_dropped_total", "reason" => reason));
         dropped.absolute(0);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
-        let sample = settings.sample;
+        let (sample, trust_sampled) = (settings.sample, settings.trust_sampled);
         let exporter = Exporter::new(settings, received, given_up, stop.clone(), ended.clone().drop_guard());
-        (Self { spans, sample, dropped, stop, ended }, exporter)
+        (Self { spans, sample, trust_sampled, dropped, stop, ended }, exporter)
     }
 
-    /// The context of a span that begins: a child of `caller`, or the first of a new trace.
-    pub fn begin(&self, caller: Option<TraceContext>) -> TraceContext {
+    /// The context of the span of an exchange: a child of `caller`, or the first of a new trace. Whether the trace is
+    /// recorded is decided here: by the caller, if it is believed.
+    pub fn begin(&self, caller: Option<TraceContext>, is_peer_trusted: bool) -> TraceContext {
         match caller {
-            Some(caller) => TraceContext { span_id: context::random_span_id(), ..caller },
-            None => TraceContext::random(fastrand::f64() < self.sample),
+            Some(caller) if self.trust_sampled.trusts(is_peer_trusted) => Self::child(caller),
+            Some(caller) => TraceContext { is_sampled: self.is_drawn(), ..Self::child(caller) },
+            None => TraceContext::random(self.is_drawn()),
         }
+    }
+
+    /// The context of a span that is a child of another one of ours.
+    pub fn child(parent: TraceContext) -> TraceContext {
+        TraceContext { span_id: context::random_span_id(), ..parent }
+    }
+
+    fn is_drawn(&self) -> bool {
+        fastrand::f64() < self.sample
     }
 
     /// The context of a run's span, and the span that it is a child of. `begun_by` is the `traceparent` in the run's

@@ -1,14 +1,45 @@
 //! What `traces:` in the files asks for.
 
-use http::Uri;
+use http::{HeaderMap, Uri};
+
+use crate::flag::ServiceTls;
 
 /// What `traces:` in the files asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracesSettings {
-    /// The collector: a plain HTTP base; spans are posted to `/v1/traces` below it.
+    /// The collector's base; spans are posted to `/v1/traces` below it.
     pub otlp: Uri,
+    /// What TLS handshakes with it need; `None` for a base of plain HTTP.
+    pub tls: Option<ServiceTls>,
+    /// Header fields that it gets. Their values may be credentials, and are marked as sensitive.
+    pub headers: HeaderMap,
     /// The share of traces that begin here and are recorded, from 0 to 1.
     pub sample: f64,
+    /// Whose word is taken for whether a trace is recorded.
+    pub trust_sampled: TrustSampled,
     /// The attribute `service.name`.
     pub service_name: String,
+}
+
+/// Whose `traceparent` decides whether the trace is recorded. Of others only its ids are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrustSampled {
+    /// Nobody's.
+    Never,
+    /// That of peers whose `X-Forwarded-*` are believed too.
+    #[default]
+    Peers,
+    /// Everybody's: whoever may send requests may have them recorded.
+    Always,
+}
+
+impl TrustSampled {
+    /// Whether a peer's flag decides.
+    pub(super) fn trusts(self, is_peer_trusted: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Peers => is_peer_trusted,
+            Self::Always => true,
+        }
+    }
 }

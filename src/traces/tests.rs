@@ -12,7 +12,14 @@ use super::*;
 const RUN: RunId = RunId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_002a));
 
 fn settings(otlp: &str, sample: f64) -> TracesSettings {
-    TracesSettings { otlp: otlp.parse().unwrap(), sample, service_name: "shop-proxy".to_owned() }
+    TracesSettings {
+        otlp: otlp.parse().unwrap(),
+        tls: None,
+        headers: http::HeaderMap::from_iter([(http::header::AUTHORIZATION, "Bearer s3cret".parse().unwrap())]),
+        sample,
+        trust_sampled: TrustSampled::Peers,
+        service_name: "shop-proxy".to_owned(),
+    }
 }
 
 fn span(name: &str) -> Span {
@@ -127,21 +134,24 @@ fn a_long_text_is_cut_between_characters() {
 }
 
 #[test]
-fn a_callers_decision_is_kept_and_a_new_trace_is_drawn() {
+fn the_decision_of_a_trusted_caller_is_kept_and_other_traces_are_drawn() {
     let limits = Limits::default();
     for (sample, is_recorded) in [(0.0, false), (1.0, true)] {
         let (traces, _) = Traces::new(settings("http://c", sample), &limits);
-        assert_eq!(traces.begin(None).is_sampled, is_recorded);
+        assert_eq!(traces.begin(None, false).is_sampled, is_recorded);
         assert_eq!(traces.of_run(RUN, None, None).0.is_sampled, is_recorded);
         for is_sampled in [false, true] {
             let caller = TraceContext { trace_id: 1, span_id: 2, is_sampled };
-            let begun = traces.begin(Some(caller));
+            let begun = traces.begin(Some(caller), true);
             assert_eq!((begun.trace_id, begun.is_sampled), (1, is_sampled));
+            let begun = traces.begin(Some(caller), false);
+            assert_eq!((begun.trace_id, begun.is_sampled), (1, is_recorded), "a stranger's flag decides nothing");
+            assert_eq!(Traces::child(caller).is_sampled, is_sampled);
             assert_eq!(traces.of_run(RUN, Some(caller), None).0.is_sampled, is_sampled);
         }
     }
     let (half, _) = Traces::new(settings("http://c", 0.5), &limits);
-    let drawn = (0..1_000).filter(|_| half.begin(None).is_sampled).count();
+    let drawn = (0..1_000).filter(|_| half.begin(None, true).is_sampled).count();
     assert!((300..700).contains(&drawn), "{drawn}");
 }
 
@@ -187,6 +197,7 @@ async fn what_waits_is_sent_in_one_request_and_again_where_the_collector_asks_fo
     let [(head, first), (_, second), (_, third)] = &received[..] else { panic!("{received:?}") };
     assert!(head.starts_with("post /base/v1/traces http/1.1\r\n"), "{head}");
     assert!(head.contains("content-type: application/json\r\n"), "{head}");
+    assert!(head.contains("authorization: bearer s3cret\r\n"), "{head}");
     assert!(first == second && second == third, "the same batch");
     let spans = first["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
     assert_eq!(spans.iter().map(|span| &span["name"]).collect::<Vec<_>>(), ["0", "1", "2"]);

@@ -2,7 +2,9 @@
 //!
 //! The question it answers: "is there a connection to this service, and what happened on it?" `stream` has the bytes,
 //! plain or over TLS (`tls`), and counts them; `http2` has connections that many requests share, and `http2_stream` one
-//! request on them. Which address gets a request, and whether it may be sent again, is decided by `proxy` and `engine`.
+//! request on them. `addresses` are those of a service, `address` and `balance` say which one gets a request,
+//! `ejection` and `health_check` which ones get none. Whether a request may be sent again is decided by `proxy` and
+//! `engine`.
 //!
 //! Always true: nothing of a request is sent over a connection whose handshake has not ended; bytes of a service that
 //! its HTTP has read, or could have read when it gave up, are counted in [`Received`].
@@ -10,21 +12,36 @@
 //! When a service is slow, whoever opens a connection bounds the time for it; when it is gone, requests on their way
 //! fail, and [`SendError::not_processed`] tells those that it has certainly not processed.
 
+mod address;
+mod address_registry;
+mod addresses;
+mod balance;
+mod dialer;
+mod ejection;
 mod handshake_counts;
+mod health_check;
 mod http2;
 mod http2_body;
 mod http2_connection;
 mod http2_io;
 mod http2_stream;
+mod interim_scanner;
+mod resolver;
 mod stream;
+mod target;
 mod tls;
 
 #[cfg(test)]
 #[path = "tests/ending_origin.rs"]
 pub(crate) mod ending_origin;
 
+pub use address::{Address, InFlight, Traffic, choose_address};
+pub use address_registry::AddressRegistry;
+pub use addresses::{InForce, ServiceAddresses};
+pub use dialer::{ConnectError, Dialer};
 pub use http2::Multiplexer;
 pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error};
 pub use http2_stream::{NotProcessed, SendError, Stream, is_http2_violation};
 pub use stream::{Received, SecuredPeer, ServiceStream};
+pub use target::Target;
 pub use tls::{ClientTls, ConnectionProtocol, TlsError, platform_certificates};

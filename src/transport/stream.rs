@@ -3,37 +3,55 @@
 //! Always true: whoever learns from HTTP that a connection has failed, and finds that [`Received::count`] has not
 //! changed since a request was handed over, knows that not one byte of an answer came. HTTP alone does not tell that:
 //! a connection that ends after half a head, or after an interim reply, fails as one that ends without a byte. Over TLS
-//! the decrypted bytes count: an alert or a ticket is no part of an answer. Costs an addition for each read.
+//! the decrypted bytes count: an alert or a ticket is no part of an answer. Costs an addition for each read. On request
+//! it also counts the interim replies to a request of HTTP/1.1 ([`Received::count_interim_replies`]).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
+use metrics::counter;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::handshake_counts::CountedHandshake;
+use super::interim_scanner::InterimScanner;
 use super::tls::{self, ConnectionProtocol, TlsError};
 use crate::flag::{HttpVersion, ServiceTls};
 use crate::names::ServiceName;
 
 /// How many bytes have come over a connection.
 #[derive(Clone, Debug, Default)]
-pub struct Received(Arc<AtomicU64>);
+pub struct Received(Arc<ReceivedState>);
+
+#[derive(Debug, Default)]
+struct ReceivedState {
+    bytes: AtomicU64,
+    /// Whether a request is sent whose interim replies are counted.
+    counts_interim: AtomicBool,
+}
 
 impl Received {
     /// The number so far.
     pub fn count(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.bytes.load(Relaxed)
+    }
+    /// A request is sent over HTTP/1.1, whose interim replies its client does not get: they are counted as consumed.
+    pub fn count_interim_replies(&self) {
+        self.0.counts_interim.store(true, Relaxed);
     }
     /// Only the connection's own task adds.
     fn add(&self, bytes: usize) {
-        self.0.store(self.count().wrapping_add(bytes as u64), Relaxed);
+        self.0.bytes.store(self.count().wrapping_add(bytes as u64), Relaxed);
+    }
+    /// Whether a request was sent since the last time.
+    fn take_counts_interim(&self) -> bool {
+        self.0.counts_interim.load(Relaxed) && self.0.counts_interim.swap(false, Relaxed)
     }
 }
 
@@ -52,6 +70,7 @@ pub struct SecuredPeer<'a> {
 pub struct ServiceStream {
     carrier: Carrier,
     received: Received,
+    interim: InterimScanner,
 }
 
 enum Carrier {
@@ -80,7 +99,7 @@ impl ServiceStream {
                 (Carrier::Tls(Box::new(stream)), spoken)
             }
         };
-        Ok((Self { carrier, received: Received::default() }, spoken))
+        Ok((Self { carrier, received: Received::default(), interim: InterimScanner::default() }, spoken))
     }
 
     fn socket(&self) -> &TcpStream {
@@ -93,6 +112,19 @@ impl ServiceStream {
     /// The count of its bytes.
     pub fn received(&self) -> Received {
         self.received.clone()
+    }
+
+    /// Counts the interim replies in what has come, if a request asks for that.
+    fn count_interim(&mut self, bytes: &[u8]) {
+        if self.received.take_counts_interim() {
+            self.interim = InterimScanner::begin();
+        }
+        if self.interim != InterimScanner::Done {
+            let found = self.interim.scan(bytes);
+            if found > 0 {
+                counter!("pointsman_interim_replies_total", "outcome" => "consumed").increment(found);
+            }
+        }
     }
 
     /// After a failed write HTTP gives up, and reads no more: bytes that wait in the socket count as received.
@@ -122,6 +154,7 @@ impl AsyncRead for ServiceStream {
         };
         if buf.filled().len() > before {
             self.received.add(buf.filled().len() - before);
+            self.count_interim(buf.filled().get(before..).unwrap_or_default());
         }
         read
     }

@@ -24,7 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("slot_file", &[]),
     ("listener", &[]),
     ("transport", &["flag"]),
-    ("traces", &[]),
+    ("traces", &["flag", "transport"]),
     ("flag", &[]),
     ("workflow", &[]),
     ("compare", &[]),

@@ -325,7 +325,7 @@ async fn a_name_that_does_not_resolve_is_a_502_and_counted_while_others_go_on() 
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Nothing was sent")), "{problem}");
     assert_eq!(ask("/good").await.status, 200, "others go on");
     let labels = [("service", "shop")];
-    let counted = |metrics: &crate::support::Metrics| metrics.sum("pointsman_legacy_lookup_failures_total", &labels);
+    let counted = |metrics: &crate::support::Metrics| metrics.sum("pointsman_service_lookup_failures_total", &labels);
     pointsman.until_metric("the failed look-up to be counted", |metrics| counted(metrics) >= 1.0).await;
     let shown = until("the status to say so", || async {
         let shown = output_text(&pointsman.cli(&["status"]).await);

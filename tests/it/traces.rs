@@ -1,14 +1,20 @@
 //! Spans of the real binary in a real OpenTelemetry collector: one trace for a request, both arms, the run and its
 //! steps.
 
+use std::sync::{Arc, Mutex};
+
 use http::Method;
 use pointsman::demo::http::Client;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
+use crate::support::certificates::{Authority, Subject};
 use crate::support::collector::{Collector, ReceivedSpan};
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::step_service::{ScriptedReply, StepService};
+use crate::support::tls_front::TlsFront;
 use crate::support::{FlagsDir, Metrics, PATIENCE, Pointsman, until};
 
 const WORKFLOW: &str = "workflow: create-order
@@ -118,7 +124,7 @@ fn spans_of_calls(steps: &StepService, endpoint: &str) -> Vec<(String, String)> 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_has_the_exchange_both_arms_the_run_and_its_steps() {
     let collector = Collector::start().await;
-    let mut system = Traced::start(&settings(&collector, "")).await;
+    let mut system = Traced::start(&settings(&collector, ", trust_sampled: always")).await;
     system.steps.script("POST /quotes", ScriptedReply::Refuse(503), 1);
     assert_eq!(system.send(Method::POST, "/dark", &[]).await, Some(200));
     let compared = |metrics: &Metrics| metrics.sum("pointsman_comparisons_total", &[("route", "dark")]) == 1.0;
@@ -223,7 +229,7 @@ fn spans_of_calls_with_flag(steps: &StepService, endpoint: &str) -> Vec<(String,
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_the_next_process_resumes_stays_in_its_trace() {
     let collector = Collector::start().await;
-    let mut system = Traced::start(&settings(&collector, "")).await;
+    let mut system = Traced::start(&settings(&collector, ", trust_sampled: always")).await;
     system.steps.hold("POST /charges");
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let traceparent = format!("00-{trace}-b7ad6b7169203331-01");
@@ -255,7 +261,7 @@ async fn a_run_that_the_next_process_resumes_stays_in_its_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_the_traces_that_begin_here_is_recorded() {
     let collector = Collector::start().await;
-    let mut system = Traced::start(&settings(&collector, ", sample: 0")).await;
+    let mut system = Traced::start(&settings(&collector, ", sample: 0, trust_sampled: always")).await;
     assert_eq!(system.send(Method::POST, "/live", &[]).await, Some(200));
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert_eq!(system.send(Method::GET, "/plain/1", &[("traceparent", traceparent)]).await, Some(200));
@@ -264,6 +270,114 @@ async fn a_share_of_the_traces_that_begin_here_is_recorded() {
     assert!(spans.iter().all(|span| span.trace == "0af7651916cd43dd8448eb211c80319c"), "{spans:#?}");
     let [(_, _, flags)] = &spans_of_calls_with_flag(&system.steps, "POST /charges")[..] else { panic!("one call") };
     assert_eq!(flags, "00", "the services are told that nobody records it");
+}
+
+/// Whoever may send requests must not decide what is recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_flag_of_a_trusted_peer_makes_a_trace_recorded() {
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (settings, is_recorded) in [
+        ("", false),
+        (", trust_sampled: never", false),
+        (", trust_sampled: always", true),
+        (", trust_sampled: peers", false),
+    ] {
+        // As a stranger, and then as a peer whose word is taken for who its clients are.
+        for trust_forwarded in ["false", "[127.0.0.0/8]"] {
+            let is_peer = trust_forwarded != "false" && !settings.contains("never");
+            let collector = Collector::start().await;
+            let more = format!("trust_forwarded: {trust_forwarded}\n");
+            let mut system =
+                Traced::start(&(self::settings(&collector, &format!(", sample: 0{settings}")) + &more)).await;
+            assert_eq!(system.send(Method::GET, "/plain/1", &[("traceparent", traceparent)]).await, Some(200));
+            assert_eq!(system.send(Method::POST, "/live", &[("traceparent", traceparent)]).await, Some(200));
+            let expected = if is_recorded || is_peer { "01" } else { "00" };
+            let legacy = system.origin.seen()[0].header("traceparent").expect("a traceparent").to_owned();
+            assert!(legacy.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{legacy}: the trace stays");
+            assert!(legacy.ends_with(expected), "{settings} {trust_forwarded}: {legacy}");
+            let [(trace, _, flags)] = &spans_of_calls_with_flag(&system.steps, "POST /charges")[..] else {
+                panic!("one call")
+            };
+            assert_eq!((&**trace, &**flags), ("0af7651916cd43dd8448eb211c80319c", expected));
+            let exported = system.pointsman.metrics().await.sum("pointsman_spans_dropped_total", &[]);
+            assert_eq!(exported, 0.0);
+            system.stop().await;
+            let spans = collector.spans(if expected == "01" { 2 } else { 0 }).await;
+            assert_eq!(!spans.is_empty(), expected == "01", "{settings} {trust_forwarded}: {spans:#?}");
+        }
+    }
+}
+
+/// Answers each request for spans, and keeps the heads.
+async fn keeping_heads() -> (String, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind(crate::support::LOCAL).await.expect("a port");
+    let (address, heads) = (listener.local_addr().expect("an address"), Arc::<Mutex<String>>::default());
+    let kept = heads.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                let mut part = [0; 65_536];
+                while let Ok(read @ 1..) = stream.read(&mut part).await {
+                    kept.lock().expect("unpoisoned").push_str(&String::from_utf8_lossy(&part[..read]));
+                    // The whole of a small batch comes at once.
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                    if stream.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (format!("http://{address}"), heads)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_is_reached_over_https_with_credentials_if_its_certificate_is_trusted() {
+    let (collector, authority, other) = (Collector::start().await, Authority::new("Test"), Authority::new("Other"));
+    let issued = authority.issue(&Subject { names: &["127.0.0.1"], ..Subject::default() });
+    let front = TlsFront::start(&issued).await;
+    front.lead_to(&collector.url());
+    let port = front.address().port();
+    let certificates = tempfile::tempdir().expect("a directory");
+    for (name, authority) in [("ca.pem", &authority), ("other.pem", &other)] {
+        std::fs::write(certificates.path().join(name), authority.pem()).expect("a file");
+    }
+    let settings = |ca: &str| {
+        let ca = certificates.path().join(ca).display().to_string();
+        format!("traces: {{ otlp: 'https://127.0.0.1:{port}', tls: {{ ca: '{ca}' }} }}\n")
+    };
+    let mut system = Traced::start(&settings("ca.pem")).await;
+    assert_eq!(system.send(Method::GET, "/plain/5", &[]).await, Some(200));
+    system.stop().await;
+    assert_eq!(collector.spans(2).await.len(), 2);
+
+    let mut system = Traced::start(&settings("other.pem")).await;
+    assert_eq!(system.send(Method::GET, "/plain/5", &[]).await, Some(200));
+    let failed = [("service", "traces.otlp"), ("reason", "certificate")];
+    let is_refused = |metrics: &Metrics| metrics.sum("pointsman_service_handshake_failures_total", &failed) > 0.0;
+    system.pointsman.until_metric("a handshake that failed", is_refused).await;
+    system.stop().await;
+    assert_eq!(collector.spans(2).await.len(), 2, "nothing was sent");
+
+    // What the collector gets is seen without TLS.
+    let (url, heads) = keeping_heads().await;
+    let secret = certificates.path().join("secret");
+    std::fs::write(&secret, "c0llector-key\n").expect("a file");
+    let settings = format!(
+        "secrets: {{ otlp: {{ file: '{}' }} }}\ntraces:\n  otlp: '{url}'\n  headers: {{ authorization: 'Bearer \
+         ${{secrets.otlp}}', x-scope: shop }}\n",
+        secret.display()
+    );
+    let mut system = Traced::start(&settings).await;
+    assert_eq!(system.send(Method::GET, "/plain/5", &[]).await, Some(200));
+    system.stop().await;
+    let heads = heads.lock().expect("unpoisoned").to_lowercase();
+    assert!(
+        heads.contains("authorization: bearer c0llector-key\r\n") && heads.contains("x-scope: shop\r\n"),
+        "{heads}"
+    );
+    assert!(!system.pointsman.log().contains("c0llector-key"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ impl ArmSpan {
         let traces = traces::installed()?;
         let caller = request.request.caller_trace().and_then(|value| TraceContext::parse(value.as_bytes()));
         let caller = caller.filter(|caller| caller.is_sampled)?;
-        let context = traces.begin(Some(caller));
+        let context = Traces::child(caller);
         request.request = Arc::new(RequestCopy { traceparent: traceparent(context), ..(*request.request).clone() });
         let mut attributes = Attributes::new();
         attributes.add("pointsman.route", Some(request.route.as_str()));

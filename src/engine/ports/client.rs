@@ -2,11 +2,12 @@
 //!
 //! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which can only be made of a `read`;
 //! a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not followed, a reply's
-//! body is bounded, each attempt ends within its timeout, which begins anew at each URL.
+//! body is bounded, each attempt ends within its timeout, which begins anew at each address.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
-//! was never sent. If one of several URLs of a service accepts no connection, the same attempt goes to the next one; it
-//! counts as not sent only if none accepts one. In three more cases a call is not sent: it gets no permit in time
+//! was never sent. If an address of a service accepts no connection, the same attempt goes to another one; it counts as
+//! not sent only if none accepts one. What was handed to a connection is never sent to another address. In three more
+//! cases a call is not sent: it gets no permit in time
 //! (concurrency limit, rate, open breaker: `service`); while it waited, another process may have acquired its run
 //! (`lease`); or it is an effect, and effects are frozen (`kill_switch`). A call that must not be repeated goes over a
 //! new connection, or over one that was used just before (`connections`): a pooled connection that the server has
@@ -30,27 +31,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::kill_switch::{KillSwitch, Operation};
+use crate::engine::ports::address_choice::AddressChoice;
 use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
 use crate::engine::ports::decode;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
-use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, to_origin_form};
+use crate::engine::ports::head_time::HeadTime;
+use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged};
 use crate::engine::ports::service::{CallBounds, CallPermit, ServiceLimits};
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::{CONNECTION_ENDED_MAX, Limits, NOT_PROCESSED_MAX};
 use crate::names::RunId;
-use crate::transport::NotProcessed;
+use crate::transport::{ConnectError, NotProcessed};
 use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A request that is ready to be sent.
 pub(in crate::engine) struct Outgoing {
     pub method: Method,
-    pub uri: Uri,
-    /// The same request at the service's other URLs, for when `uri` accepts no connection. Each is tried at most once.
-    pub other_uris: Vec<Uri>,
+    /// Its target at each of the service's base URLs, in their order.
+    pub uris: Vec<Uri>,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// How long the attempt may take from its permit to the last byte of the reply, anew at each URL; also the longest
-    /// wait for the permit.
+    /// How long the attempt may take from its permit to the last byte of the reply, anew at each address; also the
+    /// longest wait for the permit.
     pub timeout: Duration,
     /// The time that the step's deadline leaves for both.
     pub left: Option<Duration>,
@@ -204,15 +206,14 @@ impl Transport {
     ) -> AttemptResult {
         let Outgoing {
             method,
-            mut uri,
-            other_uris,
+            uris,
             headers,
             body,
             timeout: _,
             left: _,
             reserved: _,
             repeatable,
-            mode: _,
+            mode,
             run: _,
             upstream,
             lease_proof,
@@ -224,37 +225,39 @@ impl Transport {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.headers_mut() = headers;
-        let head_bounds = |permit: &CallPermit| {
-            let first_byte = upstream.first_byte_timeout();
-            match first_byte.filter(|first_byte| Instant::now() + *first_byte < permit.deadline()) {
-                Some(first_byte) => (Instant::now() + first_byte, first_byte),
-                None => (permit.deadline(), permit.span()),
-            }
+        let mut time = HeadTime::new(&upstream, call_permit);
+        let mut choice = match AddressChoice::begin(&upstream, mode, time.deadline).await {
+            Ok(choice) => choice,
+            Err(why) => return AttemptResult::NotSent(why),
         };
-        let (mut head_deadline, mut within) = head_bounds(call_permit);
-        *request.uri_mut() = uri.clone();
-        to_origin_form(&mut request, upstream.protocol());
-        let mut other_uris = other_uris.into_iter();
+        choice.put_into(&mut request, &uris, names_host);
         let usual = if repeatable { ReusePolicy::Any } else { ReusePolicy::Recent };
         let (mut reuse, mut refused, mut ended) = (usual, 0, 0);
         let (connection, exchanged) = loop {
-            let taking = self.pool.take(upstream.protocol(), &uri, reuse, upstream.connect_timeout());
-            let taken = timeout_at(head_deadline, taking).await;
-            // Without a connection no byte was sent.
-            let taken = taken.unwrap_or_else(|_| Err(format!("no connection within {} ms", within.as_millis())));
+            let destination = choice.destination(&uris);
+            let taken = match timeout_at(time.deadline, self.pool.take(&destination, reuse)).await {
+                Ok(taken) => taken,
+                Err(_) => {
+                    if call_permit.is_whole() {
+                        choice.in_flight.unanswered();
+                    }
+                    Err(ConnectError::TimedOut)
+                }
+            };
             let mut connection = match taken {
                 Ok(connection) => connection,
-                Err(why) => {
-                    let Some(other_uri) = other_uris.next().filter(|_| call_permit.begin_anew()) else {
-                        return AttemptResult::NotSent(why);
-                    };
-                    uri = other_uri;
-                    if !names_host {
-                        request.headers_mut().remove(HOST);
+                // Without a connection no byte was sent.
+                Err(error) => {
+                    if !(choice.try_another(&error) && call_permit.begin_anew()) {
+                        return AttemptResult::NotSent(match error {
+                            ConnectError::TimedOut => {
+                                format!("no connection within {} ms", time.connect(&upstream).as_millis())
+                            }
+                            error => error.to_string(),
+                        });
                     }
-                    *request.uri_mut() = uri.clone();
-                    to_origin_form(&mut request, upstream.protocol());
-                    (head_deadline, within) = head_bounds(call_permit);
+                    choice.put_into(&mut request, &uris, names_host);
+                    time = HeadTime::new(&upstream, call_permit);
                     continue;
                 }
             };
@@ -271,7 +274,7 @@ impl Transport {
             };
             let exchanged = {
                 let mut exchange =
-                    pin!(connection.exchange(request, self.bounds.bytes, head_deadline, call_permit.deadline()));
+                    pin!(connection.exchange(request, self.bounds.bytes, time.deadline, call_permit.deadline()));
                 // The first poll hands the request to the connection: from then on the call has begun.
                 let first = poll!(exchange.as_mut());
                 drop(permit);
@@ -305,12 +308,26 @@ impl Transport {
                 Err((ExchangeError::NotSent(why) | ExchangeError::NotProcessed(_, why), _)) => {
                     return AttemptResult::NotSent(why);
                 }
-                Err((ExchangeError::CutOff(why), _)) => return AttemptResult::CutOff(why),
+                Err((ExchangeError::CutOff(why), _)) => {
+                    match connection.is_answered {
+                        true => choice.in_flight.answered(),
+                        false => choice.in_flight.unanswered(),
+                    }
+                    return AttemptResult::CutOff(why);
+                }
             }
         };
+        match &exchanged {
+            Exchanged::Whole(_) | Exchanged::BodyTimedOut => choice.in_flight.answered(),
+            // With less time than the step gives it, the address might have answered.
+            Exchanged::HeadTimedOut if call_permit.is_whole() => choice.in_flight.unanswered(),
+            Exchanged::HeadTimedOut => {}
+        }
         let (head, body) = match exchanged {
             Exchanged::Whole(reply) => reply,
-            Exchanged::HeadTimedOut => return AttemptResult::TimedOut(format!("within {} ms", within.as_millis())),
+            Exchanged::HeadTimedOut => {
+                return AttemptResult::TimedOut(format!("within {} ms", time.within.as_millis()));
+            }
             Exchanged::BodyTimedOut => {
                 return AttemptResult::TimedOut(format!(
                     "its body did not end within {} ms",

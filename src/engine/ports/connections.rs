@@ -1,4 +1,4 @@
-//! The pool of connections to services.
+//! The pool of connections to addresses of services.
 //!
 //! Always true: an HTTP/1.1 connection belongs to one call at a time, and returns to the pool only after request and
 //! reply are complete; idle connections are bounded in number and age; none is given another request after
@@ -24,18 +24,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
 use http_body_util::Full;
 use tokio::time::Instant;
 
+use super::destination::Destination;
 use super::pooled_connection::PooledConnection;
-use super::protocol::{Endpoint, Protocol};
+use super::protocol::Endpoint;
 use crate::flag::HttpVersion;
 use crate::limits::Limits;
-use crate::transport::{ConnectionProtocol, Http2Bounds, Http2Connection, Multiplexer, ServiceStream};
+use crate::transport::{ConnectError, ConnectionProtocol, Http2Bounds, Http2Connection, Multiplexer};
 
 /// The HTTP/2 connections to one endpoint.
-type Multiplexed = Multiplexer<Full<Bytes>, String>;
+type Multiplexed = Multiplexer<Full<Bytes>, ConnectError>;
 
 /// Connections, by the endpoint that they lead to.
 pub(in crate::engine) struct ConnectionPool {
@@ -117,14 +117,13 @@ impl ConnectionPool {
     /// No connection could be opened; nothing was sent.
     pub async fn take(
         self: &Arc<Self>,
-        protocol: &Protocol,
-        uri: &Uri,
+        destination: &Destination<'_>,
         reuse: ReusePolicy,
-        connect: Duration,
-    ) -> Result<PooledConnection, String> {
+    ) -> Result<PooledConnection, ConnectError> {
         let (is_new, repeatable) = (reuse == ReusePolicy::None, reuse == ReusePolicy::Any);
-        let endpoint = protocol.endpoint(uri).ok_or("its URL names no host")?;
-        let multiplexed = (protocol.http != HttpVersion::Http1).then(|| self.multiplexed(&endpoint));
+        let endpoint = destination.endpoint()?;
+        let http = destination.protocol.http;
+        let multiplexed = (http != HttpVersion::Http1).then(|| self.multiplexed(&endpoint));
         // One that has been idle for longer may be closed at this moment.
         let may_carry = |connection: &Http2Connection<_>| {
             !is_new && (repeatable || connection.idle_for().is_none_or(|idle| idle < self.unrepeatable_idle))
@@ -136,20 +135,22 @@ impl ConnectionPool {
             return Ok(connection);
         }
         let Some(multiplexed) = multiplexed else {
-            let (stream, _) = protocol.connect(uri, HttpVersion::Http1, connect).await?;
+            let (stream, _) = destination.connect(HttpVersion::Http1).await?;
             return PooledConnection::http1(stream, endpoint, self.age).await;
         };
         let mut http1 = None;
         let opening = multiplexed.open(
-            async || match protocol.connect(uri, protocol.http, connect).await? {
+            async || match destination.connect(http).await? {
                 (stream, ConnectionProtocol::Http1) => {
                     http1 = Some(stream);
                     Ok(None)
                 }
-                (stream, ConnectionProtocol::Http2) => self.open_http2(stream, connect).await.map(Some),
+                (stream, ConnectionProtocol::Http2) => {
+                    destination.connect_http2(stream, self.http2_bounds()).await.map(Some)
+                }
             },
             may_carry,
-            String::clone,
+            ConnectError::copy,
         );
         match opening.await? {
             Some(stream) => Ok(PooledConnection::http2(stream, endpoint, false)),
@@ -157,24 +158,18 @@ impl ConnectionPool {
                 let stream = match http1 {
                     Some(stream) => stream,
                     // Another call has found that the service chooses HTTP/1.1.
-                    None => protocol.connect(uri, HttpVersion::Http1, connect).await?.0,
+                    None => destination.connect(HttpVersion::Http1).await?.0,
                 };
                 PooledConnection::http1(stream, endpoint, self.age).await
             }
         }
     }
 
-    async fn open_http2(
-        &self,
-        stream: ServiceStream,
-        within: Duration,
-    ) -> Result<Http2Connection<Full<Bytes>>, String> {
+    /// The bounds of a new HTTP/2 connection.
+    fn http2_bounds(&self) -> Http2Bounds {
         let age = self.age.mul_f64(1.0 - fastrand::f64() / 10.0);
         let retires = (!self.age.is_zero()).then(|| std::time::Instant::now() + age);
-        let bounds = Http2Bounds { head_bytes_max: self.head_bytes_max, retires };
-        let opened = tokio::time::timeout(within, Http2Connection::open(stream, bounds)).await;
-        let opened = opened.map_err(|_| format!("no HTTP/2 settings within {} ms", within.as_millis()))?;
-        opened.map_err(|error| error.to_string())
+        Http2Bounds { head_bytes_max: self.head_bytes_max, retires }
     }
 
     /// The HTTP/2 connections to an endpoint.

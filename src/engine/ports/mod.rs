@@ -4,13 +4,16 @@
 //! limit) and the `client`. An append goes through the `writer`, which first stores the run's plan and key if the store
 //! does not have them. A message to a webhook is sent by `webhooks` after it is in the store.
 
+mod address_choice;
 pub(super) mod breaker;
 pub(super) mod client;
 pub(super) mod command_sealer;
 pub(super) mod connections;
 pub(super) mod decode;
+pub(super) mod destination;
 pub(super) mod echoed_secrets;
 pub(super) mod event_sealer;
+mod head_time;
 pub(super) mod locks;
 pub(super) mod opened_events;
 pub(super) mod outgoing;

@@ -78,11 +78,9 @@ fn build(
     let revealed = revealed.transpose().map_err(|_| "its URL or a header has no value now".to_owned())?;
     let revealed = revealed.unwrap_or_default();
     let path = revealed.path.as_deref().unwrap_or(path);
-    let mut uris = upstream
-        .urls_in_turn()
-        .map(|base| format!("{base}{path}").parse::<Uri>().map_err(|error| format!("its URL is invalid: {error}")));
-    let uri = uris.next().ok_or("the service has no URL")??;
-    let other_uris = uris.collect::<Result<_, _>>()?;
+    let at =
+        |base: &String| format!("{base}{path}").parse::<Uri>().map_err(|error| format!("its URL is invalid: {error}"));
+    let uris = upstream.urls().iter().map(at).collect::<Result<_, _>>()?;
 
     let mut headers = HeaderMap::new();
     for (name, value) in record.headers.iter().chain(&revealed.headers) {
@@ -101,8 +99,7 @@ fn build(
     let timeout = call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms));
     Ok(Outgoing {
         method: record.method.parse::<Method>().map_err(|error| error.to_string())?,
-        uri,
-        other_uris,
+        uris,
         headers,
         body: Bytes::from(record.body.bytes()),
         timeout,

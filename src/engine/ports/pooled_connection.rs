@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
 use super::protocol::{Endpoint, Protocol, with_sources};
-use crate::transport::{NotProcessed, SendError, ServiceStream, Stream};
+use crate::transport::{ConnectError, NotProcessed, SendError, ServiceStream, Stream};
 
 /// A reply's head and its body. `Err` holds the first bytes of a body that is larger than the bound.
 pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
@@ -50,6 +50,8 @@ pub(in crate::engine) struct PooledConnection {
     carrier: Carrier,
     /// Whether it was taken from the pool.
     pub reused: bool,
+    /// Whether the head of a reply to the last request has come.
+    pub is_answered: bool,
     /// When it is to be replaced by a new one; `None` if never.
     retires: Option<Instant>,
     /// Where it leads to.
@@ -68,18 +70,18 @@ enum Carrier {
 
 impl PooledConnection {
     /// A new HTTP/1.1 connection.
-    pub async fn http1(stream: ServiceStream, endpoint: Endpoint, age: Duration) -> Result<Self, String> {
+    pub async fn http1(stream: ServiceStream, endpoint: Endpoint, age: Duration) -> Result<Self, ConnectError> {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| with_sources(&error))?;
+        let (sender, connection) = handshake.map_err(|error| ConnectError::Handshake(with_sources(&error)))?;
         // Spread, so that connections that were opened together do not end together.
         let retires = (!age.is_zero()).then(|| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 10.0));
         let carrier = Carrier::Http1 { sender, connection: Some(connection) };
-        Ok(Self { carrier, reused: false, retires, endpoint })
+        Ok(Self { carrier, reused: false, is_answered: false, retires, endpoint })
     }
 
     /// The place of one request on an HTTP/2 connection.
     pub fn http2(stream: Stream<Full<Bytes>>, endpoint: Endpoint, reused: bool) -> Self {
-        Self { carrier: Carrier::Http2(stream), reused, retires: None, endpoint }
+        Self { carrier: Carrier::Http2(stream), reused, is_answered: false, retires: None, endpoint }
     }
 
     /// Whether it was used for long enough.
@@ -99,6 +101,7 @@ impl PooledConnection {
         head_deadline: Instant,
         deadline: Instant,
     ) -> Result<Exchanged, (ExchangeError, Option<Request<Full<Bytes>>>)> {
+        self.is_answered = false;
         let (reply, copy) = match &mut self.carrier {
             Carrier::Http1 { sender, connection } => {
                 let mut send = pin!(sender.try_send_request(request));
@@ -123,6 +126,7 @@ impl PooledConnection {
             Ok(Ok(reply)) => reply.into_parts(),
             Ok(Err(error)) => return Err(not_replied(error, copy)),
         };
+        self.is_answered = true;
         let whole = timeout_at(deadline, self.read_whole(&mut body, body_bytes_max));
         match whole.await {
             Ok(Ok(body)) => Ok(Exchanged::Whole((head, body))),

@@ -2,6 +2,7 @@
 //!
 //! Always true: a connection is open, with its TLS handshake, within the time that is given, or nothing was sent.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::uri::Authority;
@@ -26,6 +27,7 @@ pub(in crate::engine) struct Protocol {
 /// What of a [`Protocol`] a connection depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::engine) struct Endpoint {
+    socket: SocketAddr,
     pub is_https: bool,
     pub authority: Authority,
     tls: Option<[u8; 32]>,
@@ -42,9 +44,10 @@ impl Protocol {
         Self { tls, http: service.http, host }
     }
 
-    /// The endpoint that a URL leads to; `None` if it names no host.
-    pub fn endpoint(&self, uri: &Uri) -> Option<Endpoint> {
+    /// The endpoint at this address that a URL leads to; `None` if it names no host.
+    pub fn endpoint(&self, uri: &Uri, socket: SocketAddr) -> Option<Endpoint> {
         Some(Endpoint {
+            socket,
             is_https: is_https(uri),
             authority: uri.authority()?.clone(),
             tls: self.tls.as_ref().map(|(_, tls)| *tls.digest()),
@@ -63,7 +66,7 @@ impl Protocol {
         host.ok()
     }
 
-    /// A connection over which nothing of HTTP was sent.
+    /// A connection for a message to a webhook, over which nothing of HTTP was sent.
     ///
     /// # Errors
     /// There is none within that time.

@@ -11,9 +11,12 @@ use tokio::time::{Instant, timeout};
 
 use super::harness::TIMEOUT;
 use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
+use crate::engine::ports::destination::Destination;
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, PooledConnection, to_origin_form};
 use crate::engine::ports::protocol::Protocol;
+use crate::flag::Service;
 use crate::limits::Limits;
+use crate::transport::{AddressRegistry, ConnectError, ServiceAddresses, Traffic};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -32,6 +35,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
 
 struct TestClient {
     uri: Uri,
+    addresses: std::sync::Arc<ServiceAddresses>,
     pool: std::sync::Arc<ConnectionPool>,
 }
 
@@ -47,11 +51,18 @@ impl TestClient {
         Self::with_limits(listener, &limits)
     }
     fn with_limits(listener: &TcpListener, limits: &Limits) -> Self {
-        let uri = format!("http://{}/a/b?c=d", listener.local_addr().unwrap()).parse().unwrap();
-        Self { uri, pool: ConnectionPool::new(limits) }
+        let uri: Uri = format!("http://{}/a/b?c=d", listener.local_addr().unwrap()).parse().unwrap();
+        let addresses = AddressRegistry::new().of(&Service::at("bank", [uri.clone()]), limits);
+        Self { uri, addresses, pool: ConnectionPool::new(limits) }
     }
     async fn take(&self) -> PooledConnection {
-        self.pool.take(&Protocol::default(), &self.uri, ReusePolicy::Any, TIMEOUT).await.unwrap()
+        self.take_for(ReusePolicy::Any).await.unwrap()
+    }
+    async fn take_for(&self, reuse: ReusePolicy) -> Result<PooledConnection, ConnectError> {
+        let in_flight = self.addresses.choose(&[], true, Traffic::Real).unwrap();
+        let (protocol, dialer) = (&Protocol::default(), &**self.addresses.dialer());
+        let destination = Destination { protocol, dialer, in_flight: &in_flight, uri: &self.uri };
+        self.pool.take(&destination, reuse).await
     }
     async fn exchange(
         &self,
@@ -213,8 +224,7 @@ async fn serve(listener: TcpListener, each: usize) -> usize {
 
 /// Sends a call that must not be repeated; returns whether its connection was reused.
 async fn unrepeatable_call(client: &TestClient) -> bool {
-    let mut connection =
-        client.pool.take(&Protocol::default(), &client.uri, ReusePolicy::Recent, TIMEOUT).await.unwrap();
+    let mut connection = client.take_for(ReusePolicy::Recent).await.unwrap();
     let reused = connection.reused;
     let Ok(Exchanged::Whole(_)) = client.exchange(&mut connection, 99, TIMEOUT).await else { panic!("no whole reply") };
     client.pool.give_back(connection).await;
@@ -324,6 +334,6 @@ async fn nothing_is_sent_where_no_server_listens() {
     let listener = listener().await;
     let client = TestClient::of(&listener, 9, TIMEOUT).await;
     drop(listener);
-    let refused = client.pool.take(&Protocol::default(), &client.uri, ReusePolicy::Any, TIMEOUT).await.err().unwrap();
+    let refused = client.take_for(ReusePolicy::Any).await.err().unwrap().to_string();
     assert!(refused.contains("refused"), "{refused}");
 }

@@ -16,6 +16,7 @@ use crate::engine::ports::service::ServiceLimits;
 use crate::flag::{HttpVersion, Service};
 use crate::limits::Limits;
 use crate::names::RunId;
+use crate::transport::AddressRegistry;
 use crate::transport::ending_origin::EndingOrigin;
 use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
@@ -27,8 +28,7 @@ async fn call(client: &SendingClient, upstream: &Arc<ServiceLimits>, number: usi
     let uri: Uri = format!("{}/pay", upstream.first_url()).parse().unwrap();
     let call = Outgoing {
         method: Method::POST,
-        uri,
-        other_uris: Vec::new(),
+        uris: vec![uri],
         headers: HeaderMap::new(),
         body: Bytes::from(number.to_string()),
         timeout: TIMEOUT,
@@ -52,7 +52,7 @@ async fn each_call_is_done_once() {
         let origin = EndingOrigin::start(requests, streams).await;
         let url: Uri = format!("http://{}", origin.address).parse().unwrap();
         let service = Service { http: HttpVersion::Http2, ..Service::at("bank", [url]) };
-        let upstream = ServiceLimits::of(&service, &Limits::default()).or_existing(None);
+        let upstream = ServiceLimits::of(&service, &Limits::default(), &AddressRegistry::new()).or_existing(None);
         let client = SendingClient::new(&Limits::default(), &[7; 32], Mode::Real, KillSwitch::new());
         let caller = |caller: usize| {
             let (client, upstream) = (client.clone(), upstream.clone());

@@ -29,6 +29,7 @@ use crate::limits::Limits;
 use crate::names::{RouteId, RunId, Seq, ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::store::{MemoryStore, StoreHandle};
+use crate::transport::AddressRegistry;
 use crate::workflow::{DeclaredNames, Event, Mode, Plan, RunView, view};
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -272,6 +273,7 @@ async fn engine(
         store_key: key.clone(),
         key_secret: [1; 32],
         limits: Arc::new(limits.clone()),
+        addresses: AddressRegistry::new(),
         affinity: StoreAffinity::load(store.clone(), limits).await.unwrap(),
         clock: clock::process().clone(),
     })

@@ -20,13 +20,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::harness::TIMEOUT;
 use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
+use crate::engine::ports::destination::Destination;
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, PooledConnection, to_origin_form};
 use crate::engine::ports::protocol::Protocol;
 use crate::flag::{HttpVersion, Service, ServiceTls};
 use crate::limits::Limits;
 use crate::listener::test_certificates::{Authority, Subject};
 use crate::listener::{Certificate, ServerTls, TlsParts, crypto};
-use crate::transport::ClientTls;
+use crate::transport::{AddressRegistry, ClientTls, ServiceAddresses, Traffic};
 
 fn trusting(issuer: &Authority) -> ServiceTls {
     let trusted = vec![CertificateDer::from_pem_slice(issuer.pem().as_bytes()).unwrap()];
@@ -66,6 +67,7 @@ async fn serve(issuer: &Authority) -> (SocketAddr, Arc<Mutex<Vec<String>>>, Arc<
 struct TestClient {
     protocol: Protocol,
     uri: Uri,
+    addresses: Arc<ServiceAddresses>,
     pool: Arc<ConnectionPool>,
 }
 
@@ -73,11 +75,17 @@ impl TestClient {
     fn new(url: String, http: HttpVersion, tls: Option<ServiceTls>) -> Self {
         let service = Service { tls, http, ..Service::at("bank", [url.parse().unwrap()]) };
         let uri = format!("{url}/pay?a=1").parse().unwrap();
-        Self { protocol: Protocol::of(&service), uri, pool: ConnectionPool::new(&Limits::default()) }
+        let limits = Limits { connect_ms: TIMEOUT.as_millis() as u64, ..Limits::default() };
+        let addresses = AddressRegistry::new().of(&service, &limits);
+        Self { protocol: Protocol::of(&service), uri, addresses, pool: ConnectionPool::new(&limits) }
     }
     /// A connection for a request that must not be repeated.
     async fn take(&self) -> Result<PooledConnection, String> {
-        timeout(TIMEOUT, self.pool.take(&self.protocol, &self.uri, ReusePolicy::Recent, TIMEOUT)).await.unwrap()
+        let in_flight = self.addresses.choose(&[], true, Traffic::Real).unwrap();
+        let (protocol, dialer) = (&self.protocol, &**self.addresses.dialer());
+        let destination = Destination { protocol, dialer, in_flight: &in_flight, uri: &self.uri };
+        let taken = timeout(TIMEOUT, self.pool.take(&destination, ReusePolicy::Recent)).await.unwrap();
+        taken.map_err(|error| error.to_string())
     }
     async fn exchange(
         &self,

@@ -144,3 +144,23 @@ async fn answers_are_not_compressed_where_legacy_does_not_or_somebody_forbids_it
     let reply = rig(true, &[("cache-control", "no-transform")]).await.ask(&gzip).await;
     assert_eq!((reply.field("content-encoding"), reply.text()), (None, page()));
 }
+
+#[tokio::test]
+async fn a_large_answer_arrives_whole_over_both_protocols() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup { state: State::Live, ..Setup::default() }).await;
+    let whole: String = (0..200_000).map(|number| format!("{number:06}\n")).collect();
+    for _ in 0..3 {
+        let (headers, report) = (HeaderMap::new(), RunReport::default());
+        let answer = ArmAnswer { status: StatusCode::OK, headers, body: whole.clone().into(), report };
+        rig.fakes.answers.lock().unwrap().push_back(ArmReply::Answer(answer));
+    }
+    let mut client = rig.connect().await;
+    for _ in 0..2 {
+        let reply = client.ask(&ask("GET", "")).await;
+        assert_eq!(reply.field("content-length"), Some(whole.len().to_string().as_str()));
+        assert!(reply.text() == whole, "{} bytes", reply.text().len());
+    }
+    let reply = Http2Client::new(&rig).await.get("/plain").await;
+    assert!(reply.text() == whole, "{} bytes", reply.text().len());
+}

@@ -1,7 +1,8 @@
-//! Interim replies of legacy: they pass to clients of HTTP/2, and others get the final reply only.
+//! Interim replies of legacy: they pass to clients of HTTP/2; others get the final reply only, and they are counted.
 
 use super::http2_client::Http2Client;
 use super::rig::{OK, Origin, Rig, Setup, get};
+use crate::flag::{HttpVersion, Service};
 use crate::limits::INTERIM_REPLIES_MAX;
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n";
@@ -38,4 +39,37 @@ async fn many_of_them_at_once_are_dropped_and_the_reply_is_not() {
     let mut client = Http2Client::new(&rig).await;
     assert_eq!(client.get("/page").await.status, 200);
     assert_eq!(client.get("/page").await.status, 200);
+}
+
+/// hyper's client of HTTP/2 does not show them.
+#[tokio::test]
+async fn those_of_a_legacy_that_speaks_http2_do_not_disturb_the_reply() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    for status in [102, 103, 103] {
+                        let interim = http::Response::builder().status(status).body(()).unwrap();
+                        respond.send_informational(interim).unwrap();
+                    }
+                    let reply = http::Response::builder().header("x-last", "yes").body(()).unwrap();
+                    respond.send_response(reply, false).unwrap().send_data("whole".into(), true).unwrap();
+                }
+            });
+        }
+    });
+    let service =
+        Service { http: HttpVersion::Http2, ..Service::at("shop", [format!("http://{address}").parse().unwrap()]) };
+    let unused = Origin::always_answers(OK).await;
+    let rig = Rig::new(&unused, Setup { service: Some(service), ..Setup::default() }).await;
+    let (mut http1, mut http2) = (rig.connect().await, Http2Client::new(&rig).await);
+    for _ in 0..2 {
+        let reply = http1.ask(&get("/page")).await;
+        assert_eq!((reply.status(), reply.field("x-last"), reply.text().as_str()), (200, Some("yes"), "whole"));
+        let reply = http2.get("/page").await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, "whole"));
+    }
 }

@@ -30,6 +30,7 @@ use crate::flag::{
 use crate::limits::Limits;
 use crate::listener::{Forwarding, Listener};
 use crate::names::{RouteId, RunId};
+use crate::transport::AddressRegistry;
 
 /// Fakes behind the proxy's traits, which record their calls.
 #[derive(Default)]
@@ -323,6 +324,7 @@ impl Rig {
             takes_over: setup.takes_over,
             flags: flags.clone(),
             limits: Arc::new(setup.limits),
+            addresses: AddressRegistry::new(),
             forwarding: forwarding.clone(),
             identity_headers: setup.identity_headers,
             engine: BoxCloneSyncService::new(engine),

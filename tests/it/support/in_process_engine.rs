@@ -94,6 +94,7 @@ impl InProcessEngine {
             store_key: None,
             key_secret: [7; 32],
             limits: self.setup.limits.clone(),
+            addresses: pointsman::transport::AddressRegistry::new(),
             affinity: StoreAffinity::load(store.clone(), &self.setup.limits).await.expect("pins"),
             clock: pointsman::clock::process().clone(),
         });

@@ -1,4 +1,4 @@
-//! A service that steps call: its URLs, concurrency limits, breaker and rate.
+//! A service that steps call: its addresses, concurrency limits, breaker and rate.
 //!
 //! The question it answers: "may this call be sent, and when?" It checks the breaker, waits for a permit of the
 //! concurrency limit and for the rate, checks the breaker again, and returns a [`CallPermit`], to which the call's
@@ -16,6 +16,7 @@
 //! queue must not open the breaker. When the service is unreachable, the breaker opens and calls are refused at once.
 
 mod call_bounds;
+mod call_count;
 mod metrics;
 mod outcome;
 mod rate;
@@ -25,7 +26,7 @@ mod tests;
 mod view;
 mod waiting;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,7 +42,9 @@ use crate::engine::ports::protocol::Protocol;
 use crate::flag::{BreakerSettings as Rule, Rate, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
+use crate::transport::{AddressRegistry, InForce, ServiceAddresses};
 use crate::workflow::{AttemptResult, Mode};
+use call_count::{CallCount, CountedCall};
 use metrics::{RefusedBy, ServiceMetrics};
 use outcome::Times;
 use rate_queue::RateQueue;
@@ -51,7 +54,10 @@ use waiting::WaitingCalls;
 pub(in crate::engine) struct ServiceLimits {
     name: ServiceName,
     config: Config,
-    next_url: AtomicUsize,
+    /// Its addresses, which forwarded requests share.
+    addresses: Arc<ServiceAddresses>,
+    /// Until newer files have replaced it.
+    addresses_in_force: Mutex<Option<InForce>>,
     /// Permits for calls of real runs.
     real_permits: Arc<Semaphore>,
     /// Permits for calls of rehearsed and dark runs.
@@ -75,7 +81,6 @@ struct Config {
     protocol: Protocol,
     calls_max: usize,
     secondary_max: usize,
-    connect: Duration,
     first_byte: Option<Duration>,
     breaker: Option<Rule>,
     rate: Option<Rate>,
@@ -83,14 +88,14 @@ struct Config {
 
 impl ServiceLimits {
     /// A service that the files name.
-    pub fn of(service: &Service, limits: &Limits) -> Self {
+    pub fn of(service: &Service, limits: &Limits, registry: &AddressRegistry) -> Self {
+        let addresses = registry.of(service, limits);
         let calls_max = permits(service.calls_max.unwrap_or(limits.service_calls_max));
         let config = Config {
             urls: service.urls.iter().map(|url| url.uri.to_string().trim_end_matches('/').to_owned()).collect(),
             protocol: Protocol::of(service),
             calls_max,
             secondary_max: secondary_share(calls_max, limits),
-            connect: service.connect.unwrap_or_else(|| Limits::ms(limits.connect_ms)),
             first_byte: service.relay.first_byte,
             breaker: service.breaker,
             rate: service.rate,
@@ -100,7 +105,8 @@ impl ServiceLimits {
         let share = limits.shadow_service_share_percent;
         Self {
             name,
-            next_url: AtomicUsize::new(0),
+            addresses_in_force: Mutex::new(Some(addresses.in_force())),
+            addresses,
             real_permits: Arc::new(Semaphore::new(config.calls_max)),
             secondary_permits: Arc::new(Semaphore::new(config.secondary_max)),
             started: Instant::now(),
@@ -118,7 +124,9 @@ impl ServiceLimits {
     /// Returns the existing upstream if it has the same configuration; else retires it and returns this one.
     pub fn or_existing(self, existing: Option<&Arc<ServiceLimits>>) -> Arc<ServiceLimits> {
         match existing {
-            Some(existing) if existing.config == self.config => existing.clone(),
+            Some(existing) if existing.config == self.config && Arc::ptr_eq(&existing.addresses, &self.addresses) => {
+                existing.clone()
+            }
             existing => {
                 if let Some(existing) = existing {
                     existing.retire();
@@ -134,6 +142,7 @@ impl ServiceLimits {
     /// metrics no longer show it.
     pub fn retire(&self) {
         self.in_force.store(false, Ordering::Relaxed);
+        *self.addresses_in_force.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.metrics.set_state(BreakerState::Closed);
     }
 
@@ -141,12 +150,13 @@ impl ServiceLimits {
     pub fn first_url(&self) -> &str {
         self.config.urls.first().map_or("", |url| url)
     }
-    /// Its URLs for the next call, in round-robin order: the later ones are for when the earlier ones do not accept
-    /// connections.
-    pub fn urls_in_turn(&self) -> impl Iterator<Item = &str> {
-        let start = self.next_url.fetch_add(1, Ordering::Relaxed);
-        let count = self.config.urls.len();
-        (0..count).map(move |index| &*self.config.urls[start.wrapping_add(index) % count])
+    /// Its base URLs, in the order of the files.
+    pub fn urls(&self) -> &[String] {
+        &self.config.urls
+    }
+    /// Its addresses.
+    pub fn addresses(&self) -> &Arc<ServiceAddresses> {
+        &self.addresses
     }
     /// Its name.
     pub fn name(&self) -> &ServiceName {
@@ -155,10 +165,6 @@ impl ServiceLimits {
     /// How it is spoken to.
     pub fn protocol(&self) -> &Protocol {
         &self.config.protocol
-    }
-    /// The timeout for connecting.
-    pub fn connect_timeout(&self) -> Duration {
-        self.config.connect
     }
     /// The timeout for the head of a reply, where one is configured.
     pub fn first_byte_timeout(&self) -> Option<Duration> {
@@ -301,7 +307,7 @@ pub(in crate::engine) struct CallPermit {
     granted_at: Duration,
     /// How long the call may take.
     span: Duration,
-    /// How long it could take at its first URL.
+    /// How long it could take at its first address.
     first_span: Duration,
     bounds: CallBounds,
     _in_flight: CountedCall,
@@ -317,8 +323,12 @@ impl CallPermit {
     pub fn span(&self) -> Duration {
         self.span
     }
-    /// Restarts the call at another URL, because it got no connection. It has its whole timeout again, and the time so
-    /// far does not count for the breaker either. Returns false, and changes nothing, if the step's deadline leaves
+    /// Whether the call has had all of its timeout: its step's deadline did not shorten it.
+    pub fn is_whole(&self) -> bool {
+        self.span >= self.bounds.timeout
+    }
+    /// Restarts the call at another address, because it got no connection. It has its whole timeout again, and the time
+    /// so far does not count for the breaker either. Returns false, and changes nothing, if the step's deadline leaves
     /// less than half of the timeout: the call might time out, with an unknown outcome, although the service answers in
     /// time.
     pub fn begin_anew(&mut self) -> bool {
@@ -354,32 +364,6 @@ impl Drop for CallPermit {
         if let Some(admission) = self.admission.take() {
             self.upstream.settle(admission, CallOutcome::Inconclusive);
         }
-    }
-}
-
-/// How many calls are in flight.
-#[derive(Default)]
-struct CallCount(AtomicUsize);
-
-impl CallCount {
-    fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts one call until it is dropped.
-struct CountedCall(Arc<CallCount>);
-
-impl CountedCall {
-    fn new(count: &Arc<CallCount>) -> Self {
-        count.0.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for CountedCall {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

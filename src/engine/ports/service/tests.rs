@@ -8,6 +8,7 @@ use crate::engine::ports::breaker::BreakerState;
 use crate::flag::{BreakerSettings, Rate, Service};
 use crate::limits::Limits;
 use crate::names::RunId;
+use crate::transport::AddressRegistry;
 use crate::workflow::{AttemptResult, Mode};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -22,8 +23,12 @@ fn service() -> Service {
     }
 }
 
+thread_local! {
+    static REGISTRY: Arc<AddressRegistry> = AddressRegistry::new();
+}
+
 fn upstream(service: &Service, existing: Option<&Arc<ServiceLimits>>) -> Arc<ServiceLimits> {
-    ServiceLimits::of(service, &Limits::default()).or_existing(existing)
+    REGISTRY.with(|registry| ServiceLimits::of(service, &Limits::default(), registry).or_existing(existing))
 }
 
 async fn acquire(upstream: &Arc<ServiceLimits>, mode: Mode, within: Duration) -> Result<CallPermit, AttemptResult> {
@@ -298,16 +303,10 @@ async fn an_unchanged_service_keeps_its_upstream() {
     assert!(Arc::ptr_eq(&first, &same), "`keyed` is not part of the upstream's configuration");
     let other = upstream(&Service { calls_max: Some(3), ..service() }, Some(&same));
     assert_eq!((shown(&same).0, shown(&other).0), (OPEN, CLOSED));
-    let off = upstream(&Service { breaker: None, ..service() }, Some(&other));
+    let slow_start = Some(SHORT);
+    let ramped = upstream(&Service { slow_start, calls_max: Some(3), ..service() }, Some(&other));
+    assert!(!Arc::ptr_eq(&ramped, &other), "its addresses are chosen in another way");
+    let off = upstream(&Service { breaker: None, ..service() }, Some(&ramped));
     acquire(&off, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
     assert_eq!(shown(&off), (None, 0, 0, 0));
-}
-
-#[test]
-fn urls_are_used_in_rotation() {
-    let upstream = upstream(&service(), None);
-    for urls in [["http://a:1", "http://b:2"], ["http://b:2", "http://a:1"], ["http://a:1", "http://b:2"]] {
-        assert_eq!(upstream.urls_in_turn().collect::<Vec<_>>(), urls);
-    }
-    assert_eq!(upstream.first_url(), "http://a:1");
 }

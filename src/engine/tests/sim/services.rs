@@ -97,7 +97,7 @@ impl SimServices {
     }
     fn note(&self, call: &Outgoing, what: &str) {
         let key = call.headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or("-");
-        let line = format!("{} {} {} {key}: {what}", clock::now(), call.method, call.uri);
+        let line = format!("{} {} {} {key}: {what}", clock::now(), call.method, call.uris[0]);
         self.0.lock().unwrap().log.push(line);
     }
 
@@ -133,8 +133,8 @@ impl SimServices {
             state.keyless += 1;
             return answer;
         };
-        let line = format!("{} {}", call.method, call.uri);
-        let honours = call.uri.host() == Some("stock") || matches!(call.method, Method::PUT | Method::DELETE);
+        let line = format!("{} {}", call.method, call.uris[0]);
+        let honours = call.uris[0].host() == Some("stock") || matches!(call.method, Method::PUT | Method::DELETE);
         let known = state.keys.entry(key.to_owned()).or_default();
         known.arrived += 1;
         if known.effects > 0 {
@@ -158,7 +158,7 @@ impl SimServices {
 
 /// `GET /charges/KEY` says whether a charge with this key took place.
 fn read(state: &State, call: &Outgoing) -> Option<Value> {
-    let key = call.uri.path().strip_prefix("/charges/")?;
+    let key = call.uris[0].path().strip_prefix("/charges/")?;
     let known = state.keys.get(key).filter(|known| known.effects > 0);
     Some(json!({ "found": known.is_some(), "charge": known.map(|known| known.answer.clone()) }))
 }

@@ -20,6 +20,7 @@ use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkflowName};
 use crate::store::{MemoryStore, RunCoordination, RunFilter, Store, StoreHandle};
+use crate::transport::AddressRegistry;
 use crate::workflow::{
     CheckpointAnswer, Choice, Conflict, ConflictKind, ControlCommand, OpenCheckpoint, Plan, Run, RunStatus, RunSummary,
     fold,
@@ -187,6 +188,7 @@ impl Simulation {
             store_key: None,
             key_secret: [9; 32],
             limits: Arc::new(limits),
+            addresses: AddressRegistry::new(),
             affinity,
             clock,
         });

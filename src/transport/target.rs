@@ -10,8 +10,12 @@ use http::{HeaderValue, Request, Uri, Version};
 use crate::flag::{BaseUrl, SentHost};
 
 /// One base URL of a service.
-pub(super) struct Target {
+pub struct Target {
+    /// Its place among the service's URLs.
+    pub index: usize,
+    /// Its host.
     pub host: String,
+    /// Its port.
     pub port: u16,
     /// Whether requests go to it over TLS.
     pub is_https: bool,
@@ -23,11 +27,12 @@ pub(super) struct Target {
     url_authority: Option<Authority>,
     /// The base path in front of each path; usually empty.
     pub base: String,
+    /// Its share of the requests.
     pub weight: u64,
 }
 
 impl Target {
-    pub(super) fn new(url: &BaseUrl, host: &SentHost) -> Self {
+    pub(super) fn new(index: usize, url: &BaseUrl, host: &SentHost) -> Self {
         let BaseUrl { uri, weight } = url;
         let field = |authority: Option<&Authority>| {
             let text = authority.map_or("", Authority::as_str);
@@ -40,6 +45,7 @@ impl Target {
             SentHost::Fixed(name) => Some(field(Some(name))),
         };
         Self {
+            index,
             host: uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: url.port(),
             is_https: url.is_https(),
@@ -52,7 +58,7 @@ impl Target {
     }
 
     /// The target of a request below the base path; `None` where there is no base path.
-    pub(super) fn uri(&self, origin: &Uri) -> Option<Uri> {
+    pub fn uri(&self, origin: &Uri) -> Option<Uri> {
         if self.base.is_empty() {
             return None;
         }
@@ -61,7 +67,7 @@ impl Target {
     }
 
     /// The `Host` field that a request gets instead of its own.
-    pub(super) fn host(&self, has_own: bool) -> Option<&HeaderValue> {
+    pub fn host(&self, has_own: bool) -> Option<&HeaderValue> {
         match &self.fixed_host {
             Some(fixed) => Some(fixed),
             None if has_own => None,
@@ -70,7 +76,7 @@ impl Target {
     }
 
     /// Brings a request into the form of HTTP/2.
-    pub(super) fn to_http2<B>(&self, request: &mut Request<B>) {
+    pub fn to_http2<B>(&self, request: &mut Request<B>) {
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(HOST);
         let named = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
@@ -101,14 +107,14 @@ mod tests {
             assert!(!request.headers().contains_key(HOST));
             request.uri().to_string()
         };
-        let of_client = Target::new(&url, &SentHost::Client);
+        let of_client = Target::new(0, &url, &SentHost::Client);
         assert_eq!(sent(&of_client, Some("a.test"), "/a//b;c?d=%2F"), "https://a.test/a//b;c?d=%2F");
         assert_eq!(sent(&of_client, None, "/"), "https://shop.internal:8443/");
         assert_eq!(sent(&of_client, Some("a b"), "/"), "https://shop.internal:8443/");
-        assert_eq!(sent(&Target::new(&url, &SentHost::Url), Some("a.test"), "/"), "https://shop.internal:8443/");
+        assert_eq!(sent(&Target::new(0, &url, &SentHost::Url), Some("a.test"), "/"), "https://shop.internal:8443/");
         let fixed = SentHost::Fixed(Authority::from_static("b.test:1"));
-        assert_eq!(sent(&Target::new(&url, &fixed), Some("a.test"), "/x"), "https://b.test:1/x");
+        assert_eq!(sent(&Target::new(0, &url, &fixed), Some("a.test"), "/x"), "https://b.test:1/x");
         let plain = BaseUrl::from(Uri::from_static("http://shop.internal"));
-        assert_eq!(sent(&Target::new(&plain, &SentHost::Client), Some("a.test"), "/x"), "http://a.test/x");
+        assert_eq!(sent(&Target::new(0, &plain, &SentHost::Client), Some("a.test"), "/x"), "http://a.test/x");
     }
 }

@@ -75,7 +75,7 @@ pub(super) struct Ejection {
 #[derive(Debug, Default)]
 struct Past {
     time: Option<Duration>,
-    /// When it got requests again, in microseconds of `monotonic::now`.
+    /// When it got requests again, in microseconds of `Common::now`.
     readmitted_at: u64,
 }
 

@@ -18,15 +18,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{sleep, timeout};
 
 use super::address::Address;
+use super::tls::ConnectionProtocol;
 use crate::flag::HealthCheck;
-use crate::transport::ConnectionProtocol;
 
 /// Starts the checks of an address, if its service declares them and they are not running.
 pub(super) fn start(address: &Arc<Address>) {
     if let Some(check) = &address.common.health
         && !address.is_checked.swap(true, Relaxed)
     {
-        tokio::spawn(check_repeatedly(Arc::downgrade(address), check.clone()));
+        address.common.spawn(check_repeatedly(Arc::downgrade(address), check.clone()));
     }
 }
 
@@ -57,8 +57,8 @@ fn spread(every: Duration) -> Duration {
 
 /// Whether a `GET` is answered with 2xx or 3xx.
 async fn passes(address: &Address, path: &str) -> bool {
-    let connector = &address.common.connector;
-    let opened = connector.stream(address.socket, &address.target, connector.http).await;
+    let dialer = &address.common.dialer;
+    let opened = dialer.stream(address.socket, &address.target, dialer.http).await;
     let Ok((stream, spoken)) = opened else { return false };
     let target = format!("{}{path}", address.target.base);
     let Ok(mut request) = Request::get(target).body(Empty::<Bytes>::new()) else { return false };

@@ -1,0 +1,331 @@
+//! One address of a service: how many requests are in flight to it, and whether it gets more.
+//!
+//! Always true: forwarded requests and calls of steps share this state, each with connections of its own; requests of
+//! rehearsed and dark runs ([`Traffic::Secondary`]) see it and never change it: what they learn ejects no address, and
+//! readmits none. An ejected address is tried again by a task of its own, and no request waits for that; the task ends
+//! when the address is no longer one of its service.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+
+use super::balance::{Candidate, choose};
+use super::dialer::Dialer;
+use super::ejection::{EjectedCount, Ejection, Why};
+use super::target::Target;
+use crate::flag::{Eject, HealthCheck, Service};
+use crate::limits::Limits;
+use crate::names::ServiceName;
+
+/// Whose requests go to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Forwarded requests, and calls of real runs.
+    Real,
+    /// Calls of rehearsed and dark runs.
+    Secondary,
+}
+
+/// What the addresses of one service have in common.
+pub(super) struct Common {
+    pub service: ServiceName,
+    pub dialer: Arc<Dialer>,
+    pub health: Option<HealthCheck>,
+    eject: Option<Eject>,
+    /// In microseconds; 0: none.
+    slow_start: u64,
+    pub ejected_count: EjectedCount,
+    started: Instant,
+    /// Where tasks of addresses run. `None` only in tests without a runtime.
+    runtime: Option<Handle>,
+    ejected_gauge: Gauge,
+    unhealthy_gauge: Gauge,
+    connect_failures: Counter,
+}
+
+impl Common {
+    pub(super) fn new(service: &Service, limits: &Limits, runtime: Option<Handle>) -> Self {
+        let name = || service.name.to_string();
+        Self {
+            service: service.name.clone(),
+            dialer: Arc::new(Dialer::new(service, limits)),
+            health: service.health.clone(),
+            eject: service.eject,
+            slow_start: service.slow_start.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            ejected_count: EjectedCount::default(),
+            started: Instant::now(),
+            runtime,
+            ejected_gauge: gauge!("pointsman_service_addresses_ejected", "service" => name()),
+            unhealthy_gauge: gauge!("pointsman_service_addresses_unhealthy", "service" => name()),
+            connect_failures: counter!("pointsman_service_connect_failures_total", "service" => name()),
+        }
+    }
+
+    /// Microseconds since the service was first used.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Runs a task for as long as the process lives, whichever runtime asks for it: that of rehearsals and dark runs
+    /// has a low priority and ends earlier.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // There is no runtime only while the process ends.
+        if let Some(runtime) = self.runtime.clone().or_else(|| Handle::try_current().ok()) {
+            runtime.spawn(task);
+        }
+    }
+}
+
+/// One address of a service.
+pub struct Address {
+    /// Where it is.
+    pub socket: SocketAddr,
+    /// The base URL whose host has this address.
+    pub target: Arc<Target>,
+    pub(super) common: Arc<Common>,
+    in_flight: AtomicU64,
+    secondary_in_flight: AtomicU64,
+    ejection: Ejection,
+    /// Since when it gets requests, in microseconds of `Common::now`.
+    used_since: AtomicU64,
+    /// Whether a task checks its health.
+    pub(super) is_checked: AtomicBool,
+    /// Whether its service no longer has this address. A long request may still hold it then.
+    is_removed: AtomicBool,
+}
+
+impl Address {
+    pub(super) fn new(socket: SocketAddr, target: Arc<Target>, common: Arc<Common>, used_since: u64) -> Self {
+        Self {
+            socket,
+            target,
+            common,
+            in_flight: AtomicU64::new(0),
+            secondary_in_flight: AtomicU64::new(0),
+            ejection: Ejection::default(),
+            used_since: AtomicU64::new(used_since),
+            is_checked: AtomicBool::new(false),
+            is_removed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it is no address of its service any more.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed.load(Relaxed)
+    }
+    /// It is no address of its service any more: ends its tasks and counts.
+    pub(super) fn remove(&self) {
+        if self.is_removed.swap(true, Relaxed) {
+            return;
+        }
+        let Common { ejected_count, ejected_gauge, unhealthy_gauge, .. } = &*self.common;
+        let (is_ejected, is_unhealthy) = self.ejection.leave(ejected_count);
+        if is_ejected {
+            ejected_gauge.decrement(1.0);
+        }
+        if is_unhealthy {
+            unhealthy_gauge.decrement(1.0);
+        }
+    }
+
+    /// Whether it is neither ejected nor unhealthy.
+    pub fn is_available(&self) -> bool {
+        self.ejection.is_available()
+    }
+    /// One more request is in flight.
+    pub fn begin(&self, traffic: Traffic) {
+        self.count_of(traffic).fetch_add(1, Relaxed);
+    }
+    /// One less.
+    pub fn end(&self, traffic: Traffic) {
+        self.count_of(traffic).fetch_sub(1, Relaxed);
+    }
+    fn count_of(&self, traffic: Traffic) -> &AtomicU64 {
+        match traffic {
+            Traffic::Real => &self.in_flight,
+            Traffic::Secondary => &self.secondary_in_flight,
+        }
+    }
+    /// Requests in flight, as the choice of an address sees them: rehearsed and dark runs divert no real request.
+    pub fn in_flight(&self, traffic: Traffic) -> u64 {
+        let real = self.in_flight.load(Relaxed);
+        match traffic {
+            Traffic::Real => real,
+            Traffic::Secondary => real + self.secondary_in_flight.load(Relaxed),
+        }
+    }
+    /// Its weight in hundredths, less while it has been used only for a short time.
+    fn weight(&self, at: u64) -> u64 {
+        let (slow_start, full) = (self.common.slow_start, self.target.weight * 100);
+        if slow_start == 0 {
+            return full;
+        }
+        let used_for = at.saturating_sub(self.used_since.load(Relaxed)).min(slow_start);
+        let share = u128::from(full) * u128::from(used_for) / u128::from(slow_start);
+        // Without any request it could not show that it serves.
+        u64::try_from(share).unwrap_or(full).max(full / 10)
+    }
+
+    /// A real request got an answer.
+    pub fn answered(&self) {
+        self.ejection.answered();
+        // It was tried although it is ejected.
+        if self.ejection.is_ejected() {
+            self.readmit();
+        }
+    }
+    /// A real request was sent to it and got no answer: not in time, or the connection ended.
+    pub fn unanswered(self: &Arc<Self>) {
+        let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
+        let Common { ejected_count, .. } = &*self.common;
+        if let Some(time) = self.ejection.unanswered(settings, ejected_count, self.common.now()) {
+            self.ejected(Why::NoAnswer, time);
+        }
+    }
+    /// A real request got no connection.
+    pub fn connect_failed(self: &Arc<Self>) {
+        self.common.connect_failures.increment(1);
+        let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
+        let Common { ejected_count, .. } = &*self.common;
+        if let Some(time) = self.ejection.eject(Why::NoConnection, settings, ejected_count, self.common.now()) {
+            self.ejected(Why::NoConnection, time);
+        }
+    }
+
+    fn ejected(self: &Arc<Self>, why: Why, time: Duration) {
+        let Common { service, ejected_gauge, .. } = &*self.common;
+        ejected_gauge.increment(1.0);
+        counter!("pointsman_service_ejections_total", "service" => service.to_string(), "reason" => why.label())
+            .increment(1);
+        tracing::warn!(
+            service = service.as_str(), address = %self.socket, reason = why.label(), ms = time.as_millis(),
+            "an address of a service gets no requests for a while"
+        );
+        self.common.spawn(readmit(Arc::downgrade(self), time));
+    }
+
+    /// It gets requests again, if it was ejected.
+    fn readmit(&self) {
+        let Common { service, eject: Some(settings), ejected_count, ejected_gauge, .. } = &*self.common else { return };
+        let now = self.common.now();
+        if self.ejection.readmit(settings, ejected_count, now) {
+            self.used_since.store(now, Relaxed);
+            ejected_gauge.decrement(1.0);
+            let (service, address) = (service.as_str(), self.socket);
+            tracing::info!(service, %address, "an address of a service gets requests again");
+        }
+    }
+
+    /// Records what the health checks found.
+    pub(super) fn set_healthy(&self, is_healthy: bool) {
+        if self.is_removed() || !self.ejection.set_healthy(is_healthy) {
+            return;
+        }
+        let Common { service, unhealthy_gauge, .. } = &*self.common;
+        let (service, address) = (service.as_str(), self.socket);
+        if is_healthy {
+            unhealthy_gauge.decrement(1.0);
+            self.used_since.store(self.common.now(), Relaxed);
+            tracing::info!(service, %address, "an address of a service passes its health checks again");
+        } else {
+            unhealthy_gauge.increment(1.0);
+            tracing::warn!(service, %address, "an address of a service fails its health checks and gets no requests");
+        }
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// Waits until an ejected address accepts a connection again.
+async fn readmit(address: Weak<Address>, mut time: Duration) {
+    loop {
+        sleep(time).await;
+        let Some(address) = address.upgrade().filter(|address| address.ejection.is_ejected()) else { return };
+        let Some(settings) = &address.common.eject else { return };
+        match address.common.dialer.try_to_connect(address.socket, &address.target).await {
+            Ok(()) => return address.readmit(),
+            Err(error) => {
+                time = address.ejection.stay_ejected(settings);
+                tracing::debug!(%error, address = %address.socket, ms = time.as_millis(), "it still accepts no connection");
+            }
+        }
+    }
+}
+
+/// The index of the address that gets a request, of those that are not `tried`. One that gets no requests is chosen
+/// only if there is no other one, and if `may_be_ejected`.
+pub fn choose_address<'a>(
+    count: usize,
+    address: impl Fn(usize) -> &'a Address,
+    is_tried: impl Fn(usize) -> bool,
+    may_be_ejected: bool,
+    traffic: Traffic,
+) -> Option<usize> {
+    if count == 0 {
+        return None;
+    }
+    let common = &address(0).common;
+    let at = if common.slow_start == 0 { 0 } else { common.now() };
+    let candidate = |must_be_available: bool, index: usize| {
+        let address = address(index);
+        let may_be = !is_tried(index) && (address.is_available() || !must_be_available);
+        let weight = if may_be { address.weight(at) } else { 0 };
+        Candidate { weight, in_flight: address.in_flight(traffic) }
+    };
+    let random = |below: u64| fastrand::u64(..below);
+    let available = choose(count, |index| candidate(true, index), random);
+    match available {
+        None if may_be_ejected => choose(count, |index| candidate(false, index), random),
+        available => available,
+    }
+}
+
+/// One request in flight to an address, until it is dropped. What it learns counts only if it is a real one.
+pub struct InFlight {
+    address: Arc<Address>,
+    traffic: Traffic,
+}
+
+impl InFlight {
+    pub(super) fn new(address: Arc<Address>, traffic: Traffic) -> Self {
+        address.begin(traffic);
+        Self { address, traffic }
+    }
+    /// Where it goes.
+    pub fn address(&self) -> &Arc<Address> {
+        &self.address
+    }
+    /// It got an answer.
+    pub fn answered(&self) {
+        self.if_real(|address| address.answered());
+    }
+    /// It was sent and got no answer.
+    pub fn unanswered(&self) {
+        self.if_real(|address| address.unanswered());
+    }
+    /// It got no connection.
+    pub fn connect_failed(&self) {
+        self.if_real(Address::connect_failed);
+    }
+    fn if_real(&self, change: impl FnOnce(&Arc<Address>)) {
+        match self.traffic {
+            Traffic::Real => change(&self.address),
+            Traffic::Secondary => {}
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.address.end(self.traffic);
+    }
+}

@@ -1,0 +1,355 @@
+//! The addresses of a service: its URLs, and what their names are looked up to.
+//!
+//! Always true: the addresses of names are looked up again from time to time (`resolver`), and earlier if one accepts
+//! no connection; an address that stays keeps its state; a name that cannot be looked up keeps the addresses that it
+//! had. Lookups run on the process's own runtime: a rehearsal, whose threads have a low priority, never holds up one
+//! that a caller waits for.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::address::{Address, Common, InFlight, Traffic, choose_address};
+use super::dialer::{ConnectError, Dialer};
+use super::health_check;
+use super::resolver::Resolver;
+use super::target::Target;
+use crate::flag::{BaseUrl, Eject, HealthCheck, HttpVersion, SentHost, Service, ServiceTls};
+use crate::limits::Limits;
+
+/// The shortest pause between two lookups of a service's names.
+const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
+const TOO_SLOW: &str = "the lookup of the service's name takes too long";
+
+/// What of a service its addresses depend on. A reload that does not change it keeps them, with their state.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    urls: Vec<BaseUrl>,
+    host: SentHost,
+    http: HttpVersion,
+    tls: Option<ServiceTls>,
+    connect: Option<Duration>,
+    eject: Option<Eject>,
+    health: Option<HealthCheck>,
+    slow_start: Option<Duration>,
+}
+
+impl Settings {
+    pub(super) fn of(service: &Service) -> Self {
+        Self {
+            urls: service.urls.clone(),
+            host: service.host.clone(),
+            http: service.http,
+            tls: service.tls.clone(),
+            connect: service.connect,
+            eject: service.eject,
+            health: service.health.clone(),
+            slow_start: service.slow_start,
+        }
+    }
+}
+
+/// The addresses of a service, which forwarded requests and calls of steps share.
+pub struct ServiceAddresses {
+    pub(super) settings: Settings,
+    common: Arc<Common>,
+    targets: Vec<Arc<Target>>,
+    list: ArcSwap<Vec<Arc<Address>>>,
+    /// Counts the replacements of the list.
+    version: AtomicU64,
+    resolver: Resolver,
+    lookup_period: Duration,
+    /// Asks for a lookup before its time.
+    look_up: Arc<Notify>,
+    is_started: AtomicBool,
+    /// Whether it has addresses and a lookup of its names has ended, so that requests do not wait for one.
+    is_looked_up: AtomicBool,
+    /// One lookup at a time; why the last one found nothing, and when, in microseconds of `Common::now`.
+    lookup: tokio::sync::Mutex<Option<(u64, String)>>,
+    /// Held while the addresses are replaced.
+    shown: Mutex<Shown>,
+    addresses_gauge: Gauge,
+    lookup_failures: Counter,
+}
+
+/// What the gauge of addresses shows of a service.
+#[derive(Default)]
+struct Shown {
+    /// How many parts of the process have the service in force.
+    users: usize,
+    /// Whether newer files have other addresses for it.
+    is_replaced: bool,
+    addresses: usize,
+}
+
+impl Shown {
+    fn show(&mut self, gauge: &Gauge, addresses: usize) {
+        let addresses = if self.users > 0 && !self.is_replaced { addresses } else { 0 };
+        gauge.increment(addresses as f64 - self.addresses as f64);
+        self.addresses = addresses;
+    }
+}
+
+impl ServiceAddresses {
+    /// `before` are those of earlier files: until the names are looked up again, they have the addresses that they had.
+    pub(super) fn new(
+        service: &Service,
+        limits: &Limits,
+        resolver: Resolver,
+        runtime: Option<Handle>,
+        before: Option<&ServiceAddresses>,
+    ) -> Self {
+        let target = |(index, url)| Arc::new(Target::new(index, url, &service.host));
+        let targets: Vec<_> = service.urls.iter().enumerate().map(target).collect();
+        let name = || service.name.to_string();
+        let addresses = Self {
+            settings: Settings::of(service),
+            common: Arc::new(Common::new(service, limits, runtime)),
+            list: ArcSwap::default(),
+            version: AtomicU64::new(0),
+            resolver,
+            lookup_period: Limits::ms(limits.service_resolve_ms),
+            look_up: Arc::default(),
+            is_started: AtomicBool::new(false),
+            is_looked_up: AtomicBool::new(targets.iter().all(|target| target.host.parse::<IpAddr>().is_ok())),
+            lookup: tokio::sync::Mutex::default(),
+            shown: Mutex::default(),
+            addresses_gauge: gauge!("pointsman_service_addresses", "service" => name()),
+            lookup_failures: counter!("pointsman_service_lookup_failures_total", "service" => name()),
+            targets,
+        };
+        let literal = |target: &Arc<Target>| target.host.parse().ok().map(|ip: IpAddr| (target.clone(), ip));
+        let literals: Vec<_> = addresses.targets.iter().filter_map(literal).collect();
+        addresses
+            .replace(|_| false, literals.into_iter().map(|(target, ip)| (SocketAddr::new(ip, target.port), target)));
+        if let Some(before) = before {
+            addresses.take_addresses(before);
+        }
+        addresses
+    }
+
+    fn take_addresses(&self, before: &ServiceAddresses) {
+        let known = before.list.load();
+        let is_same = |a: &Target, b: &Target| (&a.host, a.port) == (&b.host, b.port);
+        let mut has_all = true;
+        for target in self.names() {
+            let of_target = known.iter().filter(|address| is_same(&address.target, target));
+            let found: Vec<_> = of_target.map(|address| (address.socket, target.clone())).collect();
+            has_all &= !found.is_empty();
+            self.replace(|address| Arc::ptr_eq(&address.target, target), found.into_iter());
+        }
+        self.is_looked_up.store(has_all, Relaxed);
+    }
+
+    fn names(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err())
+    }
+
+    /// How they are connected to.
+    pub fn dialer(&self) -> &Arc<Dialer> {
+        &self.common.dialer
+    }
+
+    /// Those that it has now.
+    pub fn list(&self) -> Arc<Vec<Arc<Address>>> {
+        self.list.load_full()
+    }
+
+    /// Changes when the list has changed.
+    pub fn version(&self) -> u64 {
+        self.version.load(Acquire)
+    }
+
+    /// An address for a request, which is not among `tried`. One that gets no requests is chosen only if there is no
+    /// other one, and if `may_be_ejected`.
+    pub fn choose(&self, tried: &[Arc<Address>], may_be_ejected: bool, traffic: Traffic) -> Option<InFlight> {
+        let list = self.list.load();
+        let is_tried = |index: usize| tried.iter().any(|one| Arc::ptr_eq(one, &list[index]));
+        let chosen = choose_address(list.len(), |index| &list[index], is_tried, may_be_ejected, traffic);
+        chosen.map(|index| InFlight::new(list[index].clone(), traffic))
+    }
+
+    /// Its names that have no address. Empty before they are first looked up, and where the files in force do not have
+    /// the service.
+    pub(super) fn names_without_address(&self) -> Vec<String> {
+        let is_in_force = {
+            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.users > 0 && !shown.is_replaced
+        };
+        let known = self.list.load();
+        let has_none = |target: &&Arc<Target>| !known.iter().any(|address| Arc::ptr_eq(&address.target, target));
+        let names = self.targets.iter().filter(|_| is_in_force && self.is_started.load(Relaxed)).filter(has_none);
+        names.map(|target| target.host.clone()).collect()
+    }
+
+    /// Starts what is done beside the requests: lookups and health checks. Does nothing the second time.
+    pub fn start(self: &Arc<Self>) {
+        if self.is_started.load(Relaxed) || self.is_started.swap(true, Relaxed) {
+            return;
+        }
+        self.list.load().iter().for_each(health_check::start);
+        if self.names().next().is_some() {
+            self.common.spawn(keep_looking_up(Arc::downgrade(self), self.look_up.clone(), self.lookup_period));
+        }
+    }
+
+    /// Asks for a lookup of its names before its time: an address accepts no connection.
+    pub fn request_lookup(&self) {
+        self.look_up.notify_one();
+    }
+
+    /// Whether requests need not wait for a lookup.
+    pub fn is_ready(&self) -> bool {
+        self.is_looked_up.load(Relaxed)
+    }
+
+    /// Waits for the first addresses.
+    ///
+    /// # Errors
+    /// No name has an address.
+    pub async fn ready(self: &Arc<Self>) -> Result<(), ConnectError> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        let unresolved = |why: &str| ConnectError::Unresolved(std::io::Error::other(why.to_owned()));
+        let (done, found) = oneshot::channel();
+        let addresses = self.clone();
+        self.common.spawn(async move { drop(done.send(addresses.first_lookup().await)) });
+        // Each lookup has that time, and another request may have to wait for it first.
+        match timeout(self.common.dialer.connect * 2, found).await {
+            Ok(Ok(found)) => found.map_err(|why| unresolved(&why)),
+            Ok(Err(_)) => Err(unresolved("the process ends")),
+            Err(_) => Err(unresolved(TOO_SLOW)),
+        }
+    }
+
+    async fn first_lookup(&self) -> Result<(), String> {
+        let mut failed = self.lookup.lock().await;
+        if self.is_looked_up.load(Relaxed) {
+            return Ok(());
+        }
+        let pause = u64::try_from(LOOKUP_PAUSE.as_micros()).unwrap_or(u64::MAX);
+        if let Some((_, why)) = failed.as_ref().filter(|(at, _)| self.common.now().saturating_sub(*at) < pause) {
+            return Err(why.clone());
+        }
+        *failed = self.look_up_all().await.map(|why| (self.common.now(), why));
+        if self.list.load().is_empty() {
+            let why = failed.as_ref().map_or("the service's name has no address", |(_, why)| why);
+            return Err(why.to_owned());
+        }
+        self.is_looked_up.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Looks up all names. Returns why one could not be looked up.
+    async fn look_up_all(&self) -> Option<String> {
+        let within = self.common.dialer.connect;
+        let look_up = async |target: &Arc<Target>| {
+            let found = timeout(within, self.resolver.look_up(&target.host, target.port)).await;
+            let too_slow = |_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, TOO_SLOW));
+            (target.clone(), found.unwrap_or_else(too_slow))
+        };
+        let mut failure = None;
+        for (target, found) in join_all(self.names().map(look_up)).await {
+            match found {
+                Ok(sockets) => {
+                    let found = sockets.into_iter().map(|socket| (socket, target.clone()));
+                    self.replace(|address| Arc::ptr_eq(&address.target, &target), found);
+                }
+                Err(error) => {
+                    self.lookup_failures.increment(1);
+                    let (service, name) = (self.common.service.as_str(), target.host.as_str());
+                    tracing::warn!(service, name, %error, "a service's name has no address now");
+                    failure = Some(error.to_string());
+                }
+            }
+        }
+        failure
+    }
+
+    /// Replaces the addresses for which `are_old` holds by these. One that is among both stays as it is.
+    fn replace(&self, are_old: impl Fn(&Address) -> bool, found: impl Iterator<Item = (SocketAddr, Arc<Target>)>) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.list.load();
+        let (old, others): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|address| are_old(address));
+        // At the start all of them begin together.
+        let used_since = if before.is_empty() { 0 } else { self.common.now() };
+        let mut after = others;
+        for (socket, target) in found {
+            if after.iter().any(|address| address.socket == socket && Arc::ptr_eq(&address.target, &target)) {
+                continue;
+            }
+            let stays = old.iter().find(|address| address.socket == socket);
+            let made = || Arc::new(Address::new(socket, target, self.common.clone(), used_since));
+            after.push(stays.cloned().unwrap_or_else(made));
+        }
+        let is_gone = |address: &&Arc<Address>| !after.iter().any(|kept| Arc::ptr_eq(kept, address));
+        old.iter().filter(is_gone).for_each(|address| address.remove());
+        if self.is_started.load(Relaxed) {
+            after.iter().for_each(health_check::start);
+        }
+        self.common.ejected_count.set_addresses(after.len());
+        shown.show(&self.addresses_gauge, after.len());
+        self.list.store(Arc::new(after));
+        self.version.fetch_add(1, Release);
+    }
+
+    /// A part of the process has the service in force until the guard is dropped.
+    pub fn in_force(self: &Arc<Self>) -> InForce {
+        self.change_shown(|shown| shown.users += 1);
+        InForce(self.clone())
+    }
+
+    /// Newer files have other addresses for the service. Requests under way may still hold these.
+    pub(super) fn replaced(&self) {
+        self.change_shown(|shown| shown.is_replaced = true);
+    }
+
+    fn change_shown(&self, change: impl FnOnce(&mut Shown)) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut shown);
+        let addresses = self.list.load().len();
+        shown.show(&self.addresses_gauge, addresses);
+    }
+}
+
+/// A part of the process has a service in force.
+pub struct InForce(Arc<ServiceAddresses>);
+
+impl Drop for InForce {
+    fn drop(&mut self) {
+        self.0.change_shown(|shown| shown.users = shown.users.saturating_sub(1));
+    }
+}
+
+impl Drop for ServiceAddresses {
+    fn drop(&mut self) {
+        self.list.load().iter().for_each(|address| address.remove());
+    }
+}
+
+/// Looks up the names of a service in a period, and earlier if an address accepts no connection.
+async fn keep_looking_up(addresses: Weak<ServiceAddresses>, asked: Arc<Notify>, period: Duration) {
+    loop {
+        sleep(LOOKUP_PAUSE.min(period)).await;
+        // Ends when a request asks for a look-up or when the period is over, whichever is first: both begin the next
+        // one.
+        let _ = timeout(period.saturating_sub(LOOKUP_PAUSE), asked.notified()).await;
+        let Some(addresses) = addresses.upgrade() else { return };
+        let mut failed = addresses.lookup.lock().await;
+        *failed = addresses.look_up_all().await.map(|why| (addresses.common.now(), why));
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/addresses.rs"]
+mod tests;

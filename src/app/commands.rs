@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::activation;
+use super::memory;
 use super::process::{App, StartOptions};
 use super::running::{Ended, RemainingConnections};
 use super::runtimes::{admin_runtime, engine_runtime, runtime};
@@ -62,6 +63,7 @@ pub fn serve(flags: PathBuf, overrides: Overrides, succeeds: bool) -> anyhow::Re
         let start = options(given, succeeds, None, RemainingConnections::default());
         let mut app = App::start(start, signals, engine.handle(), admin.handle()).await?;
         print_addresses(&app);
+        tokio::spawn(memory::unmap_program_after_start());
         loop {
             let files = app.files();
             match app.wait_until_ended().await {

@@ -32,7 +32,7 @@ use super::endpoint::{Endpoint, Protocol};
 use super::exchange_record::CurrentRecord;
 use super::headers::Forwarder;
 use super::http2;
-use super::monotonic::{NEVER, instant, now};
+use super::monotonic::{ConnectionPoll, NEVER, instant, now};
 use super::open_connections::OpenCount;
 use super::parking::{ParkedConnection, ParkedTls};
 use super::preamble::{self, Secured};
@@ -265,6 +265,7 @@ where
     let mut drain_since = None;
     let mut next_look = 0;
     poll_fn(|cx: &mut Context<'_>| {
+        let _poll = ConnectionPoll::begin();
         // Registered before the drain's state is read: the drain writes the state and then wakes.
         wait.waker.register(cx.waker());
         loop {

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 
 use super::address::{Address, InFlight};
 use super::kept_head::KeptHead;
-use super::monotonic::now;
+use super::monotonic::{now, recent};
 use super::own_connections::{ConnectionOwner, OwnConnections};
 use super::pool::Connection;
 use super::request_body::{KeptBody, RequestBody};
@@ -140,7 +140,7 @@ pub(super) async fn call(
         let is_first = first_error.is_none();
         let may_go_elsewhere = is_first && !reused && request.method().is_safe() && upstream.has_another(&tried);
         let may_repeat = is_first && (reused || may_go_elsewhere) && is_repeatable(&request);
-        let sent = now();
+        let sent = recent();
         wait.start_sending(sent);
         let received = connection.received().count();
         let awaited = Awaited { address: &in_flight.address, wait, multiplexed: multiplexed(&connection) };

@@ -15,7 +15,7 @@ use std::time::Duration;
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::timeout;
 
-use super::monotonic::now;
+use super::monotonic::{now, recent};
 use super::request_body::RequestBody;
 use crate::flag::Service;
 use crate::limits::Limits;
@@ -109,7 +109,7 @@ impl IdleConnections {
         let home = SHARD.with(Cell::get);
         for step in 0..self.lists_to_try() {
             while let Some(Idle { mut connection, since }) = self.pop((home + step) % SHARDS) {
-                let at = now();
+                let at = recent();
                 let is_fresh = at.saturating_sub(since) < self.bounds.micros_max && at < connection.retires;
                 let sender = &mut connection.sender;
                 // A connection returns to the pool when its reply ends, possibly before its own task has noticed that
@@ -145,7 +145,7 @@ impl IdleConnections {
 
     /// Keeps a connection for the next request, unless too many are kept or it was used for long enough.
     pub(super) fn put(&self, connection: Http1Connection) {
-        let since = now();
+        let since = recent();
         let is_full = self.bounds.count.load(Relaxed) >= self.bounds.count_max;
         if is_full || connection.sender.is_closed() || connection.retires <= since {
             return;

@@ -14,7 +14,7 @@ use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 
 use super::completion::Unflushed;
-use super::monotonic::{NEVER, now};
+use super::monotonic::{NEVER, now, recent};
 use super::rate::Rates;
 use super::settler::Settler;
 use super::wait_limits::{ExchangeLimits, WaitLimits};
@@ -158,7 +158,7 @@ impl ConnectionWait {
         Phase::ALL[usize::from(self.phase.load(Relaxed)).min(Phase::ALL.len() - 1)]
     }
     pub(super) fn enter(&self, phase: Phase) {
-        self.enter_at(phase, now());
+        self.enter_at(phase, recent());
     }
     /// A phase begins at this time, which is now.
     pub(super) fn enter_at(&self, phase: Phase, at: u64) {
@@ -167,7 +167,7 @@ impl ConnectionWait {
     }
     /// Restarts the limit of the current phase: bytes moved.
     pub(super) fn progress(&self) {
-        self.since.store(now(), Relaxed);
+        self.since.store(recent(), Relaxed);
     }
     /// Bytes arrived from the client; `ends_message` is whether a head or a chunked body may end with them.
     pub(super) fn on_client_bytes(&self, ends_message: bool) {
@@ -183,7 +183,7 @@ impl ConnectionWait {
     }
     /// A request's head is complete. Returns the exchange's number and when it began.
     pub(super) fn begin(&self, limits: ExchangeLimits, no_body: bool) -> (u32, u64) {
-        let at = now();
+        let at = recent();
         let exchange_number = self.exchange_number.load(Relaxed).wrapping_add(1);
         self.exchange_number.store(exchange_number, Relaxed);
         self.began.store(at, Relaxed);

@@ -1,6 +1,7 @@
 //! Calls to a service with several addresses, of which some accept no connection or give no answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -153,21 +154,14 @@ async fn a_call_with_an_unknown_outcome_goes_to_no_other_address_and_the_address
     let alive = alive().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let cutting = tokio::spawn(async move {
-        let mut requests = 0;
+    let cut = Arc::new(AtomicUsize::new(0));
+    let counted = cut.clone();
+    tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut buffer = [0; 1024];
-            while tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await.unwrap_or(0) > 0 {
-                if buffer.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
-                    requests += 1;
-                    break;
-                }
-            }
-            if requests == 3 {
-                break;
-            }
+            let read = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await.unwrap_or(0);
+            counted.fetch_add(usize::from(read > 0), Relaxed);
         }
-        requests
     });
     let upstream = upstream(&service(&[&silent, &url(&alive)]));
     let client = client();
@@ -179,7 +173,7 @@ async fn a_call_with_an_unknown_outcome_goes_to_no_other_address_and_the_address
         }
     }
     assert_eq!((unknown, alive.seen().len()), (3, 37), "each went to one address, and it was ejected after three");
-    assert_eq!(cutting.await.unwrap(), 3);
+    assert_eq!(cut.load(Relaxed), 3);
 }
 
 #[tokio::test]
@@ -242,9 +236,10 @@ async fn rehearsals_and_dark_runs_never_eject_an_address_and_see_what_real_calls
         assert!(is_reply(&sent) && is_reply(&read), "{sent:?} {read:?}");
     }
     assert!(list.iter().all(|address| address.is_available()), "20 calls, and none of them moved it");
-    while list[0].is_available() {
+    for _ in 0..100 {
         assert!(is_reply(&call(&client(), &upstream, HeaderMap::new()).await));
     }
+    assert!(!list[0].is_available());
     for _ in 0..20 {
         assert!(
             upstream

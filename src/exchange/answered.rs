@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::KeysOfLegacy;
 use crate::compare::Observation;
-use crate::flag::{FlagSet, InstanceId, RouteFlag, spelling_key};
+use crate::flag::{FlagSet, InstanceId, RouteFlag};
 use crate::workflow::Mode;
 
 /// A request as the engine sees it: read whole, the path resolved.
@@ -40,17 +40,20 @@ impl RequestCopy {
     }
     /// The digest of the request: requests with equal digests count as the same request.
     pub fn digest(&self) -> [u8; 32] {
-        request_digest(&self.method, &self.path, self.query.as_deref(), &self.body)
+        self.digest_with(&self.path)
+    }
+    /// The digest that it had with this path.
+    pub fn digest_with(&self, path: &str) -> [u8; 32] {
+        request_digest(&self.method, path, self.query.as_deref(), &self.body)
     }
 }
 
-/// The digest of a request. Of requests with one retry key, those with equal digests count as the same request. The
-/// spellings of a path that some service takes for one have one digest, so that a retry is recognised after `paths:` or
-/// the template has changed, by which its path is spelled when it is forwarded.
+/// The digest of a request. Of requests with one retry key, those with equal digests count as the same request. If the
+/// files change how paths are spelled when they are forwarded, a retry has the path of the earlier files in one of
+/// [`EarlierKeys::paths`](super::EarlierKeys::paths).
 pub fn request_digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8; 32] {
-    let path = spelling_key(path);
     let mut hasher = blake3::Hasher::new();
-    for part in [method.as_str(), &*path, query.unwrap_or("")] {
+    for part in [method.as_str(), path, query.unwrap_or("")] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }

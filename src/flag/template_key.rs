@@ -62,22 +62,6 @@ impl<'p> PathKey<'p> {
     }
 }
 
-/// Equal for all spellings of a path that [`respell`] may make one: decoded once, in lower case, without a slash at the
-/// end.
-pub fn spelling_key(path: &str) -> Cow<'_, str> {
-    let without_slash = |path: &str| path.strip_suffix('/').map_or(path.len(), str::len);
-    match match_key(path) {
-        Cow::Borrowed(path) if !path.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-            Cow::Borrowed(&path[..without_slash(path)])
-        }
-        path => {
-            let mut key = path.to_lowercase();
-            key.truncate(without_slash(&key));
-            Cow::Owned(key)
-        }
-    }
-}
-
 /// The form in which keys are compared.
 pub fn lower_case<'k>(key: &'k str, conventions: &PathConventions) -> Cow<'k, str> {
     match conventions.ignores_case() && key.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) {

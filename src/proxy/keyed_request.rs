@@ -172,9 +172,14 @@ impl KeyedRequest<'_> {
         // Reading may have taken long.
         first_try.look_up_again(&*shared.affinity).await;
         let body = upload.whole().map_err(|()| self.refused(rung, Failure::Body))?;
-        let digest = body.map(|body| request_digest(&head.method, facts.path, head.uri.query(), body));
-        let held = match &digest {
-            Some(digest) => retry_keys::engine_holds(&*shared.affinity, first_try, digest).await,
+        let digests: Option<Vec<_>> = body.map(|body| {
+            let digest = |path: &str| request_digest(&head.method, path, head.uri.query(), body);
+            let mut digests = vec![digest(facts.path)];
+            digests.extend(first_try.earlier_paths.iter().map(|path| digest(path)));
+            digests
+        });
+        let held = match &digests {
+            Some(digests) => retry_keys::engine_holds(&*shared.affinity, first_try, digests).await,
             // An earlier process may have taken larger bodies.
             None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
         };
@@ -189,6 +194,7 @@ impl KeyedRequest<'_> {
                     retry_keys::this_engine_may_hold(&*shared.affinity, &first_try.any_caller);
             }
         }
+        let digest = digests.and_then(|digests| digests.into_iter().next());
         Ok(digest.map_or(KnownBody::TooLarge, KnownBody::Digest))
     }
 

@@ -11,6 +11,15 @@ use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, 
 use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, Route, RouteFlag};
 use crate::names::RouteId;
 
+/// The retry keys of a request.
+pub(super) struct KeysOfRequest {
+    pub present: Option<RetryKeys>,
+    /// Those by the scopes of earlier files.
+    pub earlier: Vec<RetryKeys>,
+    /// See [`EarlierKeys::paths`].
+    pub earlier_paths: Vec<String>,
+}
+
 /// The retry keys of a request: the present ones, and those by the scopes of earlier files. A request without present
 /// keys may be the retry of one that came under earlier files and is in flight, so its newest earlier keys serve as the
 /// present ones for as long as such a first try may come. After that it is only looked up under them: the scope may
@@ -22,8 +31,9 @@ pub(super) fn keys_of_request(
     set: &FlagSet,
     flag: &RouteFlag,
     facts: &RequestFacts<'_>,
-) -> Result<(Option<RetryKeys>, Vec<RetryKeys>), AmbiguousKey> {
-    let EarlierRetryKeys { keys: mut earlier, of_first_tries } = set.earlier_retry_keys(flag, facts);
+) -> Result<KeysOfRequest, AmbiguousKey> {
+    let EarlierRetryKeys { keys: mut earlier, of_first_tries, paths: earlier_paths } =
+        set.earlier_retry_keys(flag, facts);
     let present = match flag.route.workflow {
         Some(_) => set.retry_keys(flag, facts)?,
         None => None,
@@ -35,7 +45,7 @@ pub(super) fn keys_of_request(
         earlier.iter_mut().for_each(|keys| keys.verified_callers = None);
     }
     earlier.retain(|keys| Some(*keys) != present);
-    Ok((present, earlier))
+    Ok(KeysOfRequest { present, earlier, earlier_paths })
 }
 
 /// Takes a request for legacy, unless the engine has it.
@@ -100,12 +110,14 @@ pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryK
 pub(super) async fn engine_holds(
     affinity: &dyn Affinity,
     first_try: &KnownFirstTry,
-    digest: &[u8; 32],
+    digests: &[[u8; 32]],
 ) -> Result<bool, ArmUnknown> {
     let is_verified = first_try.present.is_some_and(|keys| keys.is_verified());
     for key in &first_try.any_caller {
-        if affinity.engine_took_any(key, key.range_of_request(digest, is_verified)).await? {
-            return Ok(true);
+        for digest in digests {
+            if affinity.engine_took_any(key, key.range_of_request(digest, is_verified)).await? {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
@@ -152,6 +164,8 @@ pub(super) struct KnownFirstTry {
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
+    /// See [`EarlierKeys::paths`].
+    pub earlier_paths: Vec<String>,
     /// Those of the present and earlier keys that are for any caller.
     pub any_caller: Vec<RetryKey>,
     /// Keys that the engine did not take. Only the store knows whether legacy took them before this process started.
@@ -168,7 +182,7 @@ impl KnownFirstTry {
     /// engine took counts: under earlier files the workflow may have done more than read.
     pub(super) async fn look_up(
         affinity: &dyn Affinity,
-        (present, earlier): (Option<RetryKeys>, Vec<RetryKeys>),
+        KeysOfRequest { present, earlier, earlier_paths }: KeysOfRequest,
         reads_only: bool,
     ) -> Self {
         let mut found = Self {
@@ -182,6 +196,7 @@ impl KnownFirstTry {
             is_contradictory: false,
             present,
             earlier,
+            earlier_paths,
             any_caller: Vec::new(),
             not_in_engine: Vec::new(),
             reads_only,
@@ -294,7 +309,7 @@ impl KnownFirstTry {
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
-        EarlierKeys { keys, files_version }
+        EarlierKeys { keys, paths: self.earlier_paths.clone(), files_version }
     }
 
     /// The first one that is found counts: the present keys come first, then those of the newest files.

@@ -200,7 +200,7 @@ async fn decide_flagged<'a>(
         let failure = Failure::Head(HeadRefusal::Ambiguous(ambiguous.as_str()));
         proxied.refused(flag.effective.state, failure)
     })?;
-    if flag.route.caller.token.is_some() && keys.0.is_some_and(|keys| !keys.is_verified()) {
+    if flag.route.caller.token.is_some() && keys.present.is_some_and(|keys| !keys.is_verified()) {
         proxied.entry.route_metrics.count_unverified_caller();
     }
     let mut instance = None;

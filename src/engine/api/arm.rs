@@ -201,6 +201,12 @@ async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Insta
     Err(Box::new(reply))
 }
 
+/// Whether the request with this digest is the same one, which may have come under earlier files.
+fn is_same(request: &ArmRequest, digest: [u8; 32]) -> bool {
+    let earlier = request.earlier.paths.iter().map(|path| request.request.digest_with(path));
+    digest == request.request.digest() || earlier.into_iter().any(|earlier| earlier == digest)
+}
+
 /// The claim of the retry key that the run's first append makes.
 fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
@@ -231,7 +237,9 @@ async fn register(
     let mut registration = loop {
         match core.schedule.registry.register(run, claim) {
             Ok(registration) => break registration,
-            Err(KeyTaken { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
+            Err(KeyTaken { run, request: taken, .. }) if !is_same(request, taken) => {
+                return Err(Box::new(replies::other_request(run)));
+            }
             Err(KeyTaken { run, announcement: announced, .. }) => {
                 // The other run ended without events and has released the key: register again.
                 if let Some(reply) = attach(core, snapshot, run, announced, may_fall_back, deadline).await {
@@ -274,8 +282,8 @@ async fn register(
     match timeout_at(deadline, stored).await {
         // The keys that this retry took in memory are released when `registration` is dropped. Otherwise memory would
         // keep them for a whole retry window from now on, longer than the store keeps the key of the first try.
-        Ok(Ok((Some(StoredFirstTry { run: Some(run), request, .. }), ..))) => {
-            if request.is_some_and(|request| request != claim.request) {
+        Ok(Ok((Some(StoredFirstTry { run: Some(run), request: stored, .. }), ..))) => {
+            if stored.is_some_and(|stored| !is_same(request, stored)) {
                 return Err(Box::new(replies::other_request(run)));
             }
             let announced = core.schedule.registry.announcement(run);
@@ -369,10 +377,19 @@ async fn refuse_if_held_under_earlier_keys(
     claim: Claim,
     request: &ArmRequest,
 ) -> Result<(), Box<ArmReply>> {
-    let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
     let present = request.retry_keys;
-    for key in earlier.filter(|key| Some(*key) != present.and_then(|keys| keys.any_caller)) {
-        let range = key.range_of_request(&claim.request, present.is_some_and(|keys| keys.is_verified()));
+    let is_verified = present.is_some_and(|keys| keys.is_verified());
+    let present_key = present.and_then(|keys| keys.any_caller);
+    let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
+    let mut keys: Vec<RetryKey> = earlier.filter(|key| Some(*key) != present_key).collect();
+    let mut looked_up: Vec<(RetryKey, [u8; 32])> = keys.iter().map(|key| (*key, claim.request)).collect();
+    keys.extend(present_key);
+    for path in &request.earlier.paths {
+        let digest = request.request.digest_with(path);
+        looked_up.extend(keys.iter().map(|key| (*key, digest)));
+    }
+    for (key, digest) in looked_up {
+        let range = key.range_of_request(&digest, is_verified);
         match core.ports.affinity.engine_took_any(&key, range).await {
             Ok(true) => return Err(held_under_another_credential()),
             Ok(false) => {}

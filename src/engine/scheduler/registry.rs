@@ -38,6 +38,8 @@ struct KeyHolder {
 pub(in crate::engine) struct KeyTaken {
     pub run: RunId,
     pub same_request: bool,
+    /// The digest of that run's request.
+    pub request: [u8; 32],
     pub announcement: Option<AnnouncementReceiver>,
     /// Whether that run's first event is durable; closed if its task ended before.
     pub durable: watch::Receiver<bool>,
@@ -71,7 +73,7 @@ impl Registry {
         if let Some(KeyHolder { run, request, durable }) = holder {
             let same_request = claim.is_some_and(|claim| claim.request == request);
             let announcement = registrations.runs.get(&run).cloned();
-            return Err(KeyTaken { run, same_request, announcement, durable });
+            return Err(KeyTaken { run, same_request, request, announcement, durable });
         }
         let durable = watch::Sender::new(false);
         if let Some(claim) = claim {

@@ -10,6 +10,7 @@ mod arm;
 mod arm_span;
 mod attach;
 pub(super) mod child;
+mod claim;
 pub(super) mod explain;
 pub(super) mod follow;
 pub(super) mod large_bodies;

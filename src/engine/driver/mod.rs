@@ -164,13 +164,12 @@ impl Driver {
             depth,
         } = parts;
         let (writer, append_header) = writer.unzip();
-        let terms = caller.as_ref().map(|caller| {
-            let Caller { may_fall_back, answer_by, awaited_intents, .. } = caller;
+        let terms = caller.as_ref().map(|Caller { may_fall_back, answer_by, awaited_intents, .. }| {
             let (may_fall_back, answer_by) = (*may_fall_back, clock.at(*answer_by));
             CallerTerms { may_fall_back, answer_by, awaited_intents: awaited_intents.clone() }
         });
-        let shared_runs = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
-        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared_runs.clone());
+        let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
+        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared);
         let machine = Machine::new(MachineParts {
             run,
             plan,
@@ -178,7 +177,7 @@ impl Driver {
             durable_seq,
             append_header,
             claim,
-            is_store_shared: shared_runs.is_some(),
+            is_store_shared: core.ports.store.is_shared(),
             caller: terms,
             has_starter: starter.is_some(),
             seed: fastrand::u64(..),

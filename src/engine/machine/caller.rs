@@ -61,8 +61,8 @@ impl Machine {
     /// or where a person or the plan has decided against the request. A run of which nothing was submitted to the
     /// writer is dropped without an event, unless its retry key is to be claimed on a store of several processes.
     pub(super) fn release_request(&mut self, reason: &'static str) -> bool {
-        let may_fall_back =
-            self.run.mode() == Mode::Real && self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
+        let caller_may = self.caller.as_ref().map_or(self.gone_caller_may_fall_back, |caller| caller.may_fall_back);
+        let may_fall_back = self.run.mode() == Mode::Real && caller_may;
         if !may_fall_back || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
             return false;
         }

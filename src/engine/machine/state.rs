@@ -100,6 +100,8 @@ pub(in crate::engine) struct Machine {
     pub(super) draining: bool,
     pub(super) caller: Option<CallerTerms>,
     pub(super) caller_gone: bool,
+    /// Whether the request of a caller that went away while the process drained may fall back to legacy, at its retry.
+    pub(super) gone_caller_may_fall_back: bool,
     pub(super) has_starter: bool,
     pub(super) step_indexes: HashMap<StepId, StepIndex>,
     pub(super) calls_in_flight: usize,
@@ -194,6 +196,7 @@ impl Machine {
             draining: false,
             caller,
             caller_gone: false,
+            gone_caller_may_fall_back: false,
             has_starter,
             calls_in_flight: 0,
             unsent_attempts: Vec::new(),

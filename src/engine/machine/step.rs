@@ -71,16 +71,15 @@ impl Machine {
     }
 
     /// Handles that the caller has stopped waiting. A run that is not stored is discarded, since nothing else uses its
-    /// result; so is one of a draining process of which nothing was submitted, so that its retry begins anew in the next
-    /// process. A draining process may leave a stored run without waiting for its answer.
+    /// result. A draining process may leave a stored run without waiting for its answer.
     fn handle_caller_gone(&mut self) {
         if !self.caller_gone || self.caller.is_none() {
             return;
         }
-        if !self.log.is_kept() || (self.draining && self.log.is_unsubmitted()) {
+        if !self.log.is_kept() {
             self.end = self.end.or(Some(DriverEnd::Discarded));
         } else if self.draining {
-            self.caller = None;
+            self.gone_caller_may_fall_back = self.caller.take().is_some_and(|caller| caller.may_fall_back);
         }
     }
 

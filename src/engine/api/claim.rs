@@ -1,0 +1,229 @@
+//! Takes a request for the engine by its retry key, in this process and in the store.
+//!
+//! Always true: a run claims the key that its request has now; a run or a first try of the same request is found under
+//! any of its keys, credentials and paths, also those of earlier files.
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::affinity::KeyTakeResult;
+use crate::engine::api::attach::{STORE_READ_TIME, attach, unknown_outcome};
+use crate::engine::context::Core;
+use crate::engine::machine::{Announcement, replies};
+use crate::engine::scheduler::registry::{KeyTaken, Registration};
+use crate::engine::snapshot::FilesSnapshot;
+use crate::exchange::{Affinity as _, ArmReply, ArmRequest, ProblemDocument};
+use crate::flag::{Arm, RetryKey};
+use crate::names::RunId;
+use crate::store::{Claim, StoredFirstTry};
+use crate::workflow::Mode;
+
+/// Whether the request with this digest is the same one, which may have come under earlier files.
+fn is_same(request: &ArmRequest, digest: [u8; 32]) -> bool {
+    let earlier = request.earlier.paths.iter().map(|path| request.request.digest_with(path));
+    digest == request.request.digest() || earlier.into_iter().any(|earlier| earlier == digest)
+}
+
+/// The claim of the retry key that the run's first append makes.
+pub(super) fn claim(request: &ArmRequest) -> Option<Claim> {
+    match request.mode {
+        Mode::Real if request.keep => request.retry_keys.map(|keys| {
+            let digest = request.request.digest();
+            let of_verified = || Some(keys.unverified_retry?.of_verified_request(&digest, &keys.scoped));
+            let of_request = keys.any_caller.map(|any| any.of_request(&digest)).or_else(of_verified);
+            Claim { key: keys.scoped, request: digest, of_request }
+        }),
+        Mode::Real | Mode::Rehearse | Mode::Dark => None,
+    }
+}
+
+/// Registers the run and its retry key, after checking in this process and in the store that neither another run nor
+/// legacy has the key. Only after that may a failure give the request to legacy.
+///
+/// # Errors
+/// Another run or legacy holds the key, or it is unknown whether one does: the reply to the caller.
+pub(super) async fn register(
+    core: &Core,
+    snapshot: &FilesSnapshot,
+    run: RunId,
+    claim: Option<Claim>,
+    request: &ArmRequest,
+    may_fall_back: bool,
+    deadline: Instant,
+) -> Result<Registration, Box<ArmReply>> {
+    let mut registration = loop {
+        match core.schedule.registry.register(run, claim) {
+            Ok(registration) => break registration,
+            Err(KeyTaken { run, request: taken, .. }) if !is_same(request, taken) => {
+                return Err(Box::new(replies::other_request(run)));
+            }
+            Err(KeyTaken { run, announcement: announced, .. }) => {
+                // The other run ended without events and has released the key: register again.
+                if let Some(reply) = attach(core, snapshot, run, announced, may_fall_back, deadline).await {
+                    return Err(Box::new(reply));
+                }
+                if Instant::now() >= deadline {
+                    return Err(Box::new(unknown_outcome(run, "the run had no answer in time")));
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let (Some(claim), Some(keys)) = (claim, request.retry_keys) else { return Ok(registration) };
+    registration.set_retry_keys(keys);
+    // Read before this request takes its keys, because taking them adds them to the set that is read here.
+    let may_be_stored = claim.of_request.is_some_and(|key| core.ports.affinity.engine_may_have_taken(&key));
+    let took = core.ports.affinity.take_request_for_engine(claim.key, &claim.request, &request.earlier);
+    match took {
+        KeyTakeResult::First => {
+            registration.reserve(core.ports.affinity.clone(), claim.key);
+            if let (Some(unverified_retry), Some(of_request)) = (&keys.unverified_retry, claim.of_request)
+                && core.ports.affinity.take_for_unverified_retries(unverified_retry, of_request) == KeyTakeResult::First
+            {
+                registration.reserve(core.ports.affinity.clone(), of_request);
+            }
+        }
+        KeyTakeResult::Repeat => {}
+        KeyTakeResult::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(may_fall_back))),
+        KeyTakeResult::UnderOtherFiles => return Err(held_under_other_files()),
+        KeyTakeResult::Unknown => return Err(Box::new(first_try_unknown())),
+    }
+    let stored_for = async |key: Option<RetryKey>| match key {
+        Some(key) => core.ports.store.first_try(key).await,
+        None => Ok(None),
+    };
+    let for_any_caller = stored_for(keys.any_caller);
+    let for_verified_callers = stored_for(keys.looked_up_verified_callers());
+    let stored =
+        async { tokio::try_join!(core.ports.store.first_try(claim.key), for_any_caller, for_verified_callers) };
+    match timeout_at(deadline, stored).await {
+        // The keys that this retry took in memory are released when `registration` is dropped. Otherwise memory would
+        // keep them for a whole retry window from now on, longer than the store keeps the key of the first try.
+        Ok(Ok((Some(StoredFirstTry { run: Some(run), request: stored, .. }), ..))) => {
+            if stored.is_some_and(|stored| !is_same(request, stored)) {
+                return Err(Box::new(replies::other_request(run)));
+            }
+            let announced = core.schedule.registry.announcement(run);
+            let reply = attach(core, snapshot, run, announced, true, deadline).await;
+            let reply =
+                reply.unwrap_or_else(|| unknown_outcome(run, "the other run with the same retry key has no events"));
+            // Simultaneous tries wait for this registration. Without the announcement each of them would read the run
+            // too, one after the other, while the rest look for it again and again.
+            if Instant::now() + STORE_READ_TIME < deadline {
+                registration.announce(|| Announcement::Reply(Box::new(reply.clone())));
+            }
+            Err(Box::new(replies::shared_reply(reply, may_fall_back)))
+        }
+        Ok(Ok((Some(StoredFirstTry { arm: Arm::Legacy, .. }), ..))) => {
+            registration.give_to_legacy(&core.ports.affinity);
+            Err(Box::new(replies::taken_by_legacy(may_fall_back)))
+        }
+        // An earlier try of this caller has the key, and has claimed the request for any credential too.
+        Ok(Ok(_)) if took == KeyTakeResult::Repeat => Ok(registration),
+        // The proxy looked for these keys too, but before the body had arrived.
+        Ok(Ok(
+            (_, Some(StoredFirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(StoredFirstTry { arm: Arm::Legacy, .. })),
+        )) => {
+            registration.give_to_legacy(&core.ports.affinity);
+            Err(Box::new(replies::taken_by_legacy(may_fall_back)))
+        }
+        Ok(Ok(_)) => {
+            let Some(key) = keys.any_caller else { return Ok(registration) };
+            let verified_callers = keys.looked_up_verified_callers();
+            let files_version = request.earlier.files_version;
+            let any_caller = AnyCaller { key, verified_callers, may_be_stored, files_version };
+            take_under_any_credential(core, claim, any_caller, registration, may_fall_back, deadline).await
+        }
+        Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
+    }
+}
+
+/// A request's retry key for any caller.
+struct AnyCaller {
+    key: RetryKey,
+    /// See [`RetryKeys::verified_callers`](crate::flag::RetryKeys::verified_callers).
+    verified_callers: Option<RetryKey>,
+    /// Whether the store may have a run of the same request.
+    may_be_stored: bool,
+    /// The version of the files that the request was decided by.
+    files_version: u64,
+}
+
+/// Takes for the engine, under any credential, a request whose credential is not verified. Retries under other
+/// credentials find it.
+///
+/// # Errors
+/// The same request came under another credential before, or legacy has the key for any caller.
+async fn take_under_any_credential(
+    core: &Core,
+    claim: Claim,
+    any_caller: AnyCaller,
+    mut registration: Registration,
+    may_fall_back: bool,
+    deadline: Instant,
+) -> Result<Registration, Box<ArmReply>> {
+    let AnyCaller { key, verified_callers, may_be_stored, files_version } = any_caller;
+    let (affinity, of_request) = (&core.ports.affinity, key.of_request(&claim.request));
+    let verified_callers = verified_callers.as_ref();
+    match affinity.take_for_engine_under_any_credential(&key, verified_callers, &claim.request, files_version) {
+        KeyTakeResult::First => registration.reserve(affinity.clone(), of_request),
+        KeyTakeResult::Repeat => return Err(held_under_another_credential()),
+        KeyTakeResult::OtherArmHasIt => {
+            registration.give_to_legacy(affinity);
+            return Err(Box::new(replies::taken_by_legacy(may_fall_back)));
+        }
+        KeyTakeResult::UnderOtherFiles => return Err(held_under_other_files()),
+        KeyTakeResult::Unknown => return Err(Box::new(first_try_unknown())),
+    }
+    if !may_be_stored {
+        return Ok(registration);
+    }
+    // A verified caller's run has claimed another key in this range.
+    let range = key.range_of_request(&claim.request, false);
+    match timeout_at(deadline, core.ports.store.engine_took_any(range)).await {
+        Ok(Ok(true)) => Err(held_under_another_credential()),
+        Ok(Ok(false)) => Ok(registration),
+        Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
+    }
+}
+
+/// Refuses a request that the engine took under another credential. Looks it up under the keys that it would have had
+/// by earlier files.
+pub(super) async fn refuse_if_held_under_earlier_keys(
+    core: &Core,
+    claim: Claim,
+    request: &ArmRequest,
+) -> Result<(), Box<ArmReply>> {
+    let present = request.retry_keys;
+    let is_verified = present.is_some_and(|keys| keys.is_verified());
+    let present_key = present.and_then(|keys| keys.any_caller);
+    let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
+    let mut keys: Vec<RetryKey> = earlier.filter(|key| Some(*key) != present_key).collect();
+    let mut looked_up: Vec<(RetryKey, [u8; 32])> = keys.iter().map(|key| (*key, claim.request)).collect();
+    keys.extend(present_key);
+    for path in &request.earlier.paths {
+        let digest = request.request.digest_with(path);
+        looked_up.extend(keys.iter().map(|key| (*key, digest)));
+    }
+    for (key, digest) in looked_up {
+        let range = key.range_of_request(&digest, is_verified);
+        match core.ports.affinity.engine_took_any(&key, range).await {
+            Ok(true) => return Err(held_under_another_credential()),
+            Ok(false) => {}
+            Err(_) => return Err(Box::new(first_try_unknown())),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn held_under_another_credential() -> Box<ArmReply> {
+    Box::new(ArmReply::Refused(ProblemDocument::held_under_another_credential(), Default::default()))
+}
+
+fn held_under_other_files() -> Box<ArmReply> {
+    Box::new(ArmReply::Refused(ProblemDocument::held_under_other_files(), Default::default()))
+}
+
+pub(super) fn first_try_unknown() -> ArmReply {
+    let why = "the store does not say whether an earlier try was taken";
+    ArmReply::Refused(replies::unknown_of(None, why, None), Default::default())
+}

@@ -338,12 +338,8 @@ impl Affinity for StoreAffinity {
         self.look_ups.first_try(&self.store, *key, LOOK_UP_MAX).boxed()
     }
 
-    fn engine_took_any<'a>(
-        &'a self,
-        any_caller: &'a RetryKey,
-        range: RangeInclusive<RetryKey>,
-    ) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
-        self.has_engine_taken_any(any_caller, range).boxed()
+    fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, ArmUnknown>> {
+        self.has_engine_taken_any(range).boxed()
     }
 
     fn take_for_legacy<'a>(

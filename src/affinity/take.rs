@@ -111,8 +111,9 @@ impl StoreAffinity {
             (FoundMark::Legacy, _) => KeyTakeResult::OtherArmHasIt,
             (FoundMark::Unknown, _) => KeyTakeResult::Unknown,
             (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
-            _ if self.legacy_has(any_caller) => KeyTakeResult::OtherArmHasIt,
+            // First: what legacy has for any caller may be another caller's request.
             _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Repeat,
+            _ if self.legacy_has(any_caller) => KeyTakeResult::OtherArmHasIt,
             _ if verified_callers.filter(of_verified).is_some() => KeyTakeResult::OtherArmHasIt,
             _ => self.take_for_engine(of_request),
         }
@@ -131,11 +132,7 @@ impl StoreAffinity {
     }
 
     /// As [`Affinity::engine_took_any`] says.
-    pub(super) async fn has_engine_taken_any(
-        &self,
-        any_caller: &RetryKey,
-        range: RangeInclusive<RetryKey>,
-    ) -> Result<bool, ArmUnknown> {
+    pub(super) async fn has_engine_taken_any(&self, range: RangeInclusive<RetryKey>) -> Result<bool, ArmUnknown> {
         // The keys in the range share the first half, and the set in memory has a part of that.
         if self.remembered(range.start()) == Remembered::NotEngine {
             return Ok(false);
@@ -145,8 +142,7 @@ impl StoreAffinity {
             let is_remembered = self.tries.engine_has_any(range.clone(), Instant::now());
             Ok(is_remembered || self.look_ups.engine_took_any(&self.store, range, LOOK_UP_MAX).await?)
         };
-        let (first, took_any) = tokio::join!(self.first_try(any_caller), took_any);
-        Ok(first? != Some(Arm::Legacy) && took_any?)
+        took_any.await
     }
 
     /// Whether legacy took this first try, as far as this process knows.
@@ -229,11 +225,8 @@ impl StoreAffinity {
             return Err(LegacyTake::HeldByEngine);
         }
         if arm.is_none() {
-            // If legacy has the key for any caller, the engine's keys are not checked: the engine may still have keys
-            // of a request that it gave back to legacy.
-            if !any_caller.is_some_and(|key| self.legacy_has(&key))
-                && let Some(held) = self.why_legacy_cannot_take(&newer_files, keys, earlier, body)
-            {
+            // Also if legacy has the key for any caller: that may be because of another caller's request.
+            if let Some(held) = self.why_legacy_cannot_take(&newer_files, keys, earlier, body) {
                 return Err(held);
             }
             newer_files.mark_taken_by_legacy(earlier);

@@ -86,13 +86,9 @@ impl Affinity for LateParts {
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
         self.affinity().map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.first_try(key))
     }
-    fn engine_took_any<'a>(
-        &'a self,
-        any_caller: &'a RetryKey,
-        range: RangeInclusive<RetryKey>,
-    ) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
+    fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, ArmUnknown>> {
         let affinity = self.affinity();
-        affinity.map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.engine_took_any(any_caller, range))
+        affinity.map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.engine_took_any(range))
     }
     fn take_for_legacy<'a>(
         &'a self,

@@ -116,13 +116,9 @@ pub trait Affinity: Send + Sync {
     /// Which arm took the first try; `None` if none is recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>>;
     /// Whether the engine took a request under any of the keys in `range`: [`RetryKey::range`] or
-    /// [`RetryKey::range_of_request`] of this key for any caller ([`RetryKeys::any_caller`]). `false` if legacy took a
-    /// request with the key for any caller: then the request stays with legacy.
-    fn engine_took_any<'a>(
-        &'a self,
-        any_caller: &'a RetryKey,
-        range: RangeInclusive<RetryKey>,
-    ) -> BoxFuture<'a, Result<bool, ArmUnknown>>;
+    /// [`RetryKey::range_of_request`] of a key for any caller ([`RetryKeys::any_caller`]). A request that the engine
+    /// gave back to legacy does not count.
+    fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, ArmUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. If the
     /// result says `noted`, the keys are in a file (or in the store) when this returns; they are written to the store
     /// in the background. If the disk hangs, this waits for a bounded time.

@@ -62,7 +62,7 @@ impl KeyedRequest<'_> {
         // The engine may have a request with this key under another credential. Only the body tells whether it is this
         // one.
         let mut body = KnownBody::Unread;
-        let may_be_engines = first_try.arm.is_none() || first_try.may_be_of_another_caller;
+        let may_be_engines = !first_try.is_certain();
         if let (Decision::Legacy { rung, .. }, true, false) =
             (self.decision(first_try), may_be_engines, first_try.is_unknown)
             && retry_keys::engine_may_hold(affinity, &first_try.any_caller)
@@ -180,6 +180,7 @@ impl KeyedRequest<'_> {
         });
         let held = match &digests {
             Some(digests) => retry_keys::engine_holds(&*shared.affinity, first_try, digests).await,
+            None if first_try.arm == Some(Arm::Legacy) => Ok(false),
             // An earlier process may have taken larger bodies.
             None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
         };

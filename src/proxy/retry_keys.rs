@@ -115,7 +115,7 @@ pub(super) async fn engine_holds(
     let is_verified = first_try.present.is_some_and(|keys| keys.is_verified());
     for key in &first_try.any_caller {
         for digest in digests {
-            if affinity.engine_took_any(key, key.range_of_request(digest, is_verified)).await? {
+            if affinity.engine_took_any(key.range_of_request(digest, is_verified)).await? {
                 return Ok(true);
             }
         }
@@ -127,7 +127,7 @@ pub(super) async fn engine_holds(
 /// whose body is too large to compare.
 pub(super) async fn engine_holds_any(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> Result<bool, ArmUnknown> {
     for key in any_caller {
-        if affinity.engine_took_any(key, key.range()).await? {
+        if affinity.engine_took_any(key.range()).await? {
             return Ok(true);
         }
     }
@@ -225,6 +225,12 @@ impl KnownFirstTry {
         }
         found.ask_store(affinity, perhaps_in_engine).await;
         found
+    }
+
+    /// Whether the arm is known from a key of this very caller. If legacy is known only from a key of several callers,
+    /// the engine may have this request, and legacy that of another caller.
+    pub(super) fn is_certain(&self) -> bool {
+        self.arm.is_some() && self.is_exact
     }
 
     /// Its present keys, and those by earlier scopes.

@@ -46,6 +46,7 @@ mod overload;
 mod postgres;
 mod random_operations;
 mod raw_corpus;
+mod refreshed_credentials;
 mod reload;
 mod reload_command;
 mod reload_mutations;

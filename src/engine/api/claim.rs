@@ -123,6 +123,10 @@ pub(super) async fn register(
         Ok(Ok(
             (_, Some(StoredFirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(StoredFirstTry { arm: Arm::Legacy, .. })),
         )) => {
+            // Legacy may have another caller's request.
+            if let Some(key) = keys.any_caller.filter(|_| may_be_stored) {
+                refuse_if_held(core, claim, key, deadline).await?;
+            }
             registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }
@@ -177,11 +181,22 @@ async fn take_under_any_credential(
     if !may_be_stored {
         return Ok(registration);
     }
+    refuse_if_held(core, claim, key, deadline).await?;
+    Ok(registration)
+}
+
+/// Refuses a request that the engine has under another credential, according to the store.
+async fn refuse_if_held(
+    core: &Core,
+    claim: Claim,
+    any_caller: RetryKey,
+    deadline: Instant,
+) -> Result<(), Box<ArmReply>> {
     // A verified caller's run has claimed another key in this range.
-    let range = key.range_of_request(&claim.request, false);
+    let range = any_caller.range_of_request(&claim.request, false);
     match timeout_at(deadline, core.ports.store.engine_took_any(range)).await {
         Ok(Ok(true)) => Err(held_under_another_credential()),
-        Ok(Ok(false)) => Ok(registration),
+        Ok(Ok(false)) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
 }
@@ -206,7 +221,7 @@ pub(super) async fn refuse_if_held_under_earlier_keys(
     }
     for (key, digest) in looked_up {
         let range = key.range_of_request(&digest, is_verified);
-        match core.ports.affinity.engine_took_any(&key, range).await {
+        match core.ports.affinity.engine_took_any(range).await {
             Ok(true) => return Err(held_under_another_credential()),
             Ok(false) => {}
             Err(_) => return Err(Box::new(first_try_unknown())),

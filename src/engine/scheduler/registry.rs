@@ -57,6 +57,8 @@ pub(in crate::engine) struct Registration {
     /// Keys that were taken for the engine by this run's request, to be released if certainly nothing of the run is
     /// stored.
     reserved: Vec<(Arc<StoreAffinity>, RetryKey)>,
+    /// Keys that were reserved and stay with the engine, unless the request goes back to legacy.
+    retained: Vec<(Arc<StoreAffinity>, RetryKey)>,
 }
 
 impl Registry {
@@ -90,6 +92,7 @@ impl Registry {
             announcement,
             durable,
             reserved: Vec::new(),
+            retained: Vec::new(),
         })
     }
     /// The result of a run in flight; `None` where no task executes the run here.
@@ -122,6 +125,7 @@ impl Registration {
     pub fn retain_keys(&mut self) {
         for (affinity, key) in self.reserved.drain(..) {
             affinity.allow_eviction(key);
+            self.retained.push((affinity, key));
         }
     }
     /// Gives the request and its keys to legacy. To be called before the caller is answered, so that no further request
@@ -133,7 +137,8 @@ impl Registration {
         }
         // The other keys are released only after legacy has the key for any caller, because otherwise a request under
         // another credential could take them.
-        for (affinity, key) in self.reserved.drain(..).filter(|(_, key)| Some(*key) != self.key) {
+        let all = self.reserved.drain(..).chain(self.retained.drain(..));
+        for (affinity, key) in all.filter(|(_, key)| Some(*key) != self.key) {
             affinity.release(&key);
         }
     }

@@ -281,7 +281,10 @@ impl Tables {
     }
 
     pub(super) fn engine_took_any(&self, range: &RangeInclusive<RetryKey>, now: Timestamp) -> bool {
-        let mut claimed = self.retry_keys.iter().filter(|(key, first)| first.run.is_some() && range.contains(*key));
+        let is_abandoned =
+            |run: &RunId| self.runs.get(run).is_some_and(|stored| stored.summary.status == RunStatus::Abandoned);
+        let is_claimed = |first: &StoredFirstTry| first.run.is_some_and(|run| !is_abandoned(&run));
+        let mut claimed = self.retry_keys.iter().filter(|(key, first)| range.contains(*key) && is_claimed(first));
         claimed.any(|(key, _)| self.first_try(key, now).is_some())
     }
 

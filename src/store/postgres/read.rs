@@ -262,7 +262,7 @@ pub(super) async fn engine_took_any(
     const TEXT: &str = concat!(
         "SELECT 1 FROM retry_keys WHERE key BETWEEN $1 AND $2 AND run_id IS NOT NULL AND ",
         is_bound!("retry_keys", "(now_ns() - $3)"),
-        " LIMIT 1"
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = retry_keys.run_id AND runs.status = 'abandoned') LIMIT 1"
     );
     let (least, greatest) = (range.start().0, range.end().0);
     let query = || sqlx::query(TEXT).bind(least.as_slice()).bind(greatest.as_slice()).bind(retry_window_ns);

@@ -114,7 +114,7 @@ pub(in crate::store::sqlite) async fn engine_took_any(
     const TEXT: &str = concat!(
         "SELECT EXISTS (SELECT 1 FROM retry_keys WHERE key BETWEEN ?1 AND ?2 AND run_id IS NOT NULL AND ",
         is_bound!("retry_keys", "?3"),
-        ")"
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = retry_keys.run_id AND runs.status = 'abandoned'))"
     );
     sqlx::query_scalar(TEXT)
         .bind(range.start().0.as_slice())

@@ -156,7 +156,7 @@ pub struct Limits {
     /// How long a connection to a service is used, within a tenth; then a new one replaces it.
     /// 0: as long as it lasts.
     pub service_connection_age_ms: u64,
-    /// How often the addresses of services' names are looked up, for requests that are forwarded to them.
+    /// How often the addresses of services' names are looked up, for forwarded requests and calls of steps.
     pub service_resolve_ms: u64,
     /// A call that must not be repeated is not sent over a connection that was idle for longer than this; 0: each such
     /// call opens a new connection.

@@ -1,5 +1,5 @@
-//! What the proxy uses of the engine and of what is around it, for as long as those do not exist: a process that takes
-//! over from another one serves routes without a workflow before it has the store.
+//! Stands in for engine, affinity and shadow executor until they are started: a process that takes over from another
+//! one serves routes without a workflow before it has the store.
 //!
 //! Always true: before [`LateParts::set`], every question is answered as if the store did not answer, and nothing is
 //! taken, begun or compared. The proxy asks none of them then: requests of routes with a workflow wait.

@@ -98,7 +98,8 @@ impl ComparisonTicket {
     pub fn record_twin_made(&mut self) {
         self.twin_missing = false;
     }
-    /// The engine has refused the request and created no run, as legacy has: nothing could be followed up.
+    /// Legacy and the engine both refused the request and the engine created no run: no instance exists, so no twin is
+    /// missing.
     pub fn expect_no_twin(&mut self) {
         self.twin_missing = false;
     }

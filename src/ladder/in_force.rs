@@ -40,7 +40,7 @@ pub(super) struct Inputs {
     pub positions: Positions,
     /// The flips down that the store does not have yet, in the order in which they were made.
     pub unrecorded: Vec<UnrecordedFlip>,
-    /// Increases with each change of the two.
+    /// Increases with each change of `positions` or `unrecorded`.
     pub moves: u64,
     /// Which routes persons have lowered, or left where they are, since the start: a flip up that was asked for before
     /// that does not raise them.

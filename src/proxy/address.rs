@@ -39,7 +39,7 @@ static FAILED_HANDSHAKES: LineLimit = LineLimit::new();
 
 /// One address of a service.
 pub(super) struct Address {
-    /// Whether it gets requests; shared with calls of steps.
+    /// The state that calls of steps share: load, ejection, health.
     pub state: Arc<transport::Address>,
     common: Arc<Common>,
     /// HTTP/1.1 connections that carry no request.
@@ -123,7 +123,7 @@ impl Address {
         }
     }
 
-    /// The place of the first request on a connection.
+    /// The new connection, or its first stream (HTTP/2), for the request that opened it.
     fn use_first(&self, opened: Opened) -> Connection {
         match opened {
             Opened::Http1(connection) => Connection::Http1(connection),

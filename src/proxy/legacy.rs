@@ -129,7 +129,7 @@ pub(super) async fn call(
         let target = &in_flight.address.state.target;
         match target.uri(&origin) {
             Some(uri) => *request.uri_mut() = uri,
-            // It may have the base path of another one.
+            // The URI may still have the base path of the address tried before.
             None if was_sent => *request.uri_mut() = origin.clone(),
             None => {}
         }

@@ -39,9 +39,9 @@ pub(super) fn keep_connections_on_this_thread() {
 
 /// A connection to a service, for one request.
 pub(super) enum Connection {
-    /// Of its own.
+    /// An HTTP/1.1 connection that no other request uses.
     Http1(Http1Connection),
-    /// One of those on a shared connection.
+    /// A stream of a shared HTTP/2 connection.
     Http2(Stream<RequestBody>),
 }
 

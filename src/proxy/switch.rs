@@ -162,9 +162,9 @@ async fn answer(
     Ok(response)
 }
 
-/// What became of a decision.
+/// Who answers: legacy is still to be called, or the engine has answered.
 enum Carried<'a> {
-    /// Legacy is to answer.
+    /// Legacy is still to be called.
     Forward(Forwarded<'a>),
     /// The engine has answered.
     Answered(Response<ReplyBody>),

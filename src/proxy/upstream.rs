@@ -29,7 +29,7 @@ pub(super) struct Upstream {
     pub retry_budget: RetryBudget,
     common: Arc<Common>,
     shared: Arc<ServiceAddresses>,
-    /// The same, with their connections.
+    /// The addresses in `shared`, each with the proxy's connections to it.
     addresses: ArcSwap<Vec<Arc<Address>>>,
     /// The version of the list in `shared` that `addresses` follows.
     version: AtomicU64,
@@ -56,7 +56,7 @@ impl Upstream {
         }
     }
 
-    /// Starts what is done for it beside the requests: lookups and health checks. Does nothing the second time.
+    /// Starts the background tasks: lookups and health checks. Further calls do nothing.
     pub(super) fn start(&self) {
         self.shared.start();
     }
@@ -128,8 +128,8 @@ impl Upstream {
             && addresses.iter().any(|address| address.state.is_available() && is_untried(address, tried))
     }
 
-    /// An address that is not among `tried`. One that gets no requests is chosen only if there is no other one, and if
-    /// `may_be_ejected` or none has been tried.
+    /// An address that is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only if there is no
+    /// other one, and if `may_be_ejected` or none has been tried.
     fn choose(&self, tried: &[Arc<Address>], may_be_ejected: bool) -> Option<Arc<Address>> {
         let addresses = self.addresses();
         if let [only] = &addresses[..] {

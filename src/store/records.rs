@@ -301,7 +301,7 @@ pub struct FlipRecord {
     pub evidence: Value,
 }
 
-/// Of the gates below a state that were overridden by force, the lowest one that was still shut when it was flipped.
+/// The lowest gate, up to the flip's new state, that force overrides: it was shut when the flip was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overridden {
     /// The rung below the gate.

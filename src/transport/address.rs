@@ -118,7 +118,7 @@ impl Address {
     pub fn is_removed(&self) -> bool {
         self.is_removed.load(Relaxed)
     }
-    /// It is no address of its service any more: ends its tasks and counts.
+    /// Marks it as removed from its service, so that its tasks end, and takes it out of the counts and gauges.
     pub(super) fn remove(&self) {
         if self.is_removed.swap(true, Relaxed) {
             return;
@@ -261,8 +261,8 @@ async fn readmit(address: Weak<Address>, mut time: Duration) {
     }
 }
 
-/// The index of the address that gets a request, of those that are not `tried`. One that gets no requests is chosen
-/// only if there is no other one, and if `may_be_ejected`.
+/// The index of the address that gets a request, of those that are not `tried`. An unavailable one (ejected or
+/// unhealthy) is chosen only if there is no other one, and if `may_be_ejected`.
 pub fn choose_address<'a>(
     count: usize,
     address: impl Fn(usize) -> &'a Address,

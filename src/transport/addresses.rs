@@ -169,8 +169,8 @@ impl ServiceAddresses {
         self.version.load(Acquire)
     }
 
-    /// An address for a request, which is not among `tried`. One that gets no requests is chosen only if there is no
-    /// other one, and if `may_be_ejected`.
+    /// An address for a request, which is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only
+    /// if there is no other one, and if `may_be_ejected`.
     pub fn choose(&self, tried: &[Arc<Address>], may_be_ejected: bool, traffic: Traffic) -> Option<InFlight> {
         let list = self.list.load();
         let is_tried = |index: usize| tried.iter().any(|one| Arc::ptr_eq(one, &list[index]));
@@ -191,7 +191,7 @@ impl ServiceAddresses {
         names.map(|target| target.host.clone()).collect()
     }
 
-    /// Starts what is done beside the requests: lookups and health checks. Does nothing the second time.
+    /// Starts the background tasks: lookups and health checks. Further calls do nothing.
     pub fn start(self: &Arc<Self>) {
         if self.is_started.load(Relaxed) || self.is_started.swap(true, Relaxed) {
             return;

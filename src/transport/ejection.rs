@@ -23,7 +23,8 @@ impl EjectedCount {
     pub(super) fn set_addresses(&self, addresses: usize) {
         self.addresses.store(addresses, Relaxed);
     }
-    /// Counts one more, unless that would leave fewer than the share that must stay.
+    /// Counts one more ejected address. Refused for the only address of a service. For `NoAnswer` also refused if half
+    /// of the addresses are ejected already, for either reason; for `NoConnection` all may be ejected.
     fn add(&self, why: Why) -> bool {
         let addresses = self.addresses.load(Relaxed);
         let most = match why {
@@ -108,7 +109,8 @@ impl Ejection {
             return None;
         }
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that served for as long as its last ejection took begins anew.
+        // The time doubles only if the address was used for less time than its last ejection lasted; otherwise it
+        // starts at `settings.time`.
         let used_for = Duration::from_micros(at.saturating_sub(past.readmitted_at));
         let last = past.time.filter(|time| used_for < *time);
         let time = last.map_or(settings.time, |time| time.saturating_mul(2)).min(settings.time_max);

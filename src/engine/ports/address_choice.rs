@@ -1,8 +1,8 @@
 //! Which address of its service a call goes to.
 //!
 //! Always true: each address is tried at most once for one attempt; another one is tried only while nothing of the
-//! request has left, because the connection failed. Where that cost time at [`SLOW_CONNECTS_MAX`] addresses, or at one
-//! of those that get no requests, no further one is tried.
+//! request has left, because the connection failed. No further address is tried after [`SLOW_CONNECTS_MAX`] failures
+//! other than an immediate refusal; after one such failure, unavailable addresses (ejected or unhealthy) are not tried.
 
 use std::sync::Arc;
 

@@ -79,7 +79,7 @@ impl PooledConnection {
         Ok(Self { carrier, reused: false, is_answered: false, retires, endpoint })
     }
 
-    /// The place of one request on an HTTP/2 connection.
+    /// One stream of an HTTP/2 connection, for one request.
     pub fn http2(stream: Stream<Full<Bytes>>, endpoint: Endpoint, reused: bool) -> Self {
         Self { carrier: Carrier::Http2(stream), reused, is_answered: false, retires: None, endpoint }
     }

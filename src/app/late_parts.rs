@@ -13,7 +13,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
-    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Settle, Source,
+    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -152,6 +152,6 @@ impl ServedObserver for LateParts {
 /// Counts nothing: nothing is offered before there is evidence.
 struct Uncounted;
 
-impl Settle for Uncounted {
+impl TicketCounter for Uncounted {
     fn settle(&self, _route: &RouteId, _files_version: u64, _outcome: ComparisonOutcome) {}
 }

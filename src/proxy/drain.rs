@@ -19,7 +19,7 @@ use super::wait::{ConnectionWait, Phase};
 use crate::limits::Limits;
 
 /// The phase of a drain: none has begun, requests are served normally.
-pub(super) const NO: u8 = 0;
+pub(super) const NOT_DRAINING: u8 = 0;
 /// The phase of a drain: finishing requests in flight.
 pub(super) const FINISH: u8 = 1;
 /// The phase of a drain: cutting connections.
@@ -85,7 +85,7 @@ pub(super) fn begin_hand_over(shared: &Shared) {
 
 /// See [`super::Proxy::end_hand_over`].
 pub(super) fn end_hand_over(shared: &Shared) {
-    shared.drain.store(NO, Release);
+    shared.drain.store(NOT_DRAINING, Release);
     shared.cuts_workflows.store(false, Release);
     shared.workflow_gate.open();
     shared.parking.go_on();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::destination::{Destination, traffic};
 use super::pooled_connection::to_origin_form;
 use super::service::ServiceLimits;
-use crate::transport::{Address, ConnectError, InFlight, Traffic};
+use crate::transport::{Address, ConnectError, InFlight, TrafficClass};
 use crate::workflow::Mode;
 
 /// The most addresses at which one attempt waits for a connection in vain.
@@ -24,7 +24,7 @@ const SLOW_CONNECTS_MAX: usize = 3;
 /// The address of an attempt.
 pub(super) struct AddressChoice<'a> {
     upstream: &'a ServiceLimits,
-    traffic: Traffic,
+    traffic: TrafficClass,
     tried: Vec<Arc<Address>>,
     slow_connects: usize,
     /// The call, as the address counts it.
@@ -52,7 +52,7 @@ impl<'a> AddressChoice<'a> {
     /// The connection to this one has failed: chooses another one. `false` if none is left.
     pub(super) fn try_another(&mut self, error: &ConnectError) -> bool {
         let addresses = self.upstream.addresses();
-        if self.traffic == Traffic::Real {
+        if self.traffic == TrafficClass::Real {
             // The name may lead elsewhere by now.
             addresses.request_lookup();
         }

@@ -26,7 +26,7 @@ pub const EARLIER_IDS_MAX: usize = 16;
 pub const EARLIER_SCOPES_MAX: usize = 8;
 /// Earlier `match`es of one route, each with the scope that its retry keys had. The requests that they matched may
 /// belong to another route now, where a retry is looked up under these scopes too.
-pub const MOVED_REQUESTS_MAX: usize = 32;
+pub const REASSIGNED_MATCHES_MAX: usize = 32;
 /// Reasons under `force` of one route's cohorts that its files do not have any more. They are remembered, so that one
 /// that comes back does not count as new.
 pub const COHORT_REASONS_MAX: usize = 32;
@@ -156,7 +156,7 @@ pub struct Limits {
     /// How long a connection to a service is used, within a tenth; then a new one replaces it.
     /// 0: as long as it lasts.
     pub service_connection_age_ms: u64,
-    /// How often the addresses of services' names are looked up, for requests that are forwarded to them.
+    /// How often the addresses of services' names are looked up, for forwarded requests and calls of steps.
     pub service_resolve_ms: u64,
     /// A call that must not be repeated is not sent over a connection that was idle for longer than this; 0: each such
     /// call opens a new connection.

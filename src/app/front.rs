@@ -35,8 +35,8 @@ pub(super) struct Front {
     pub addresses: Arc<AddressRegistry>,
     pub tls: TlsInForce,
     pub access_log: Option<Arc<AccessLog>>,
-    /// Held by whoever puts new files in force, and while a successor takes over: it knows the files that were in force
-    /// when that began, and would serve the requests of newer routes without their states.
+    /// Held while new files are put in force, and while a successor takes over: the successor knows only the files that
+    /// were in force when the hand-over began, and would serve requests of newer routes without their states.
     pub reload_lock: Arc<tokio::sync::Mutex<()>>,
     /// The addresses of the proxy.
     pub listen: Vec<SocketAddr>,

@@ -1,5 +1,5 @@
-//! What the proxy uses of the engine and of what is around it, for as long as those do not exist: a process that takes
-//! over from another one serves routes without a workflow before it has the store.
+//! Stands in for engine, affinity and shadow executor until they are started: a process that takes over from another
+//! one serves routes without a workflow before it has the store.
 //!
 //! Always true: before [`LateParts::set`], every question is answered as if the store did not answer, and nothing is
 //! taken, begun or compared. The proxy asks none of them then: requests of routes with a workflow wait.
@@ -13,7 +13,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
-    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Settle, Source,
+    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -148,6 +148,6 @@ impl ServedObserver for LateParts {
 /// Counts nothing: nothing is offered before there is evidence.
 struct Uncounted;
 
-impl Settle for Uncounted {
+impl TicketCounter for Uncounted {
     fn settle(&self, _route: &RouteId, _files_version: u64, _outcome: ComparisonOutcome) {}
 }

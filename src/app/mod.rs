@@ -6,9 +6,9 @@
 //! queue, the engine's runs, buffered evidence and retry keys, the admin listener, the store; each within a bound.
 //! A process that takes over from another one (`succession`) accepts before it has the store.
 //!
-//! There are three thread pools (`runtimes`): one executes runs, one serves the admin listener, one serves what the
-//! proxy does beside its connections; those have a thread for each core (`proxy::Workers`). Responses for people are
-//! read and rendered on the second, so that a large response never delays a run.
+//! `runtimes` makes three thread pools: one executes runs, one serves the admin listener, one does everything else.
+//! Client connections have one thread for each core (`proxy::Workers`), and the shadow executor has threads of its own.
+//! Responses for people are read and rendered on the second pool, so that a large response never delays a run.
 //!
 //! `parts` and `started_parts` build what lives as long as the process, `parts` puts new files in force, `process`
 //! starts it, `running` stops it, `background` reloads files and watches the store's health.

@@ -138,8 +138,8 @@ impl Running {
         Ended::Stopped
     }
 
-    /// Lets the successor accept alone, and waits until nothing that it does not see needs the store. Returns the
-    /// successor, as an error if it is lost: then all is as before.
+    /// Lets only the successor accept, and waits until no request of this process needs the store. `Err`: the successor
+    /// was lost, and this process accepts again.
     async fn prepare_hand_over(&self, mut successor: Successor) -> Result<Successor, Successor> {
         self.succession.note_hand_over(&successor.party);
         let proxy = &self.front.proxy;

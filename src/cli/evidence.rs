@@ -24,7 +24,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         number("differ", evidence.mismatched, alarm(evidence.mismatched)),
         number("dark requests without a twin", evidence.dark_without_twin, Tone::Plain),
         number("answers of the engine in a row without an error", evidence.engine_answers, Tone::Plain),
-        number("  of these, with 4xx", evidence.engine_refusals, Tone::Plain),
+        number("  of these, with 4xx", evidence.engine_answers_4xx, Tone::Plain),
         number("errors, fallbacks, unknown outcomes", evidence.engine_errors, alarm(evidence.engine_errors)),
     ];
     for (title, map) in [("skipped", &evidence.skipped), ("failed", &evidence.failed)] {

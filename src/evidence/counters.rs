@@ -144,7 +144,7 @@ impl Counters {
             dark_with_twin: before.dark_with_twin,
             dark_without_twin: before.dark_without_twin,
             engine_answers: 0,
-            engine_refusals: 0,
+            engine_answers_4xx: 0,
             engine_errors: before.engine_errors,
             lost_differences: Some(now),
             rule_hits: BTreeMap::new(),
@@ -230,10 +230,10 @@ impl Counters {
             Served::Answered => self.evidence.engine_answers += 1,
             Served::CallerError => {
                 self.evidence.engine_answers += 1;
-                self.evidence.engine_refusals += 1;
+                self.evidence.engine_answers_4xx += 1;
             }
             Served::FellBack | Served::Error | Served::Unknown => {
-                (self.evidence.engine_answers, self.evidence.engine_refusals) = (0, 0);
+                (self.evidence.engine_answers, self.evidence.engine_answers_4xx) = (0, 0);
                 self.evidence.engine_errors += 1;
             }
         }

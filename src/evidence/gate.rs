@@ -51,7 +51,7 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
                     counted_since(evidence, "answers"),
                 ));
             }
-            if answers > 0 && evidence.engine_refusals == answers {
+            if answers > 0 && evidence.engine_answers_4xx == answers {
                 missing.push(format!(
                     "needs an answer of the engine below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
                 ));
@@ -223,10 +223,10 @@ mod tests {
         let why = missing(&e, State::Live, State::Only, false);
         assert_eq!(why.len(), 2, "{why:?}");
         assert!(why[1].contains("needs 1 more answer of the engine"), "{why:?}");
-        (e.engine_answers, e.engine_refusals) = (50, 50);
+        (e.engine_answers, e.engine_answers_4xx) = (50, 50);
         let why = missing(&e, State::Live, State::Only, true);
         assert!(why.len() == 1 && why[0].contains("all 50 with 4xx"), "{why:?}");
-        e.engine_refusals = 49;
+        e.engine_answers_4xx = 49;
         assert!(missing(&e, State::Live, State::Only, true).is_empty());
     }
 

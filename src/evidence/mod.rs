@@ -52,7 +52,7 @@ use samples::PendingSamples;
 
 use crate::clock;
 use crate::compare::{Comparison, Observation, Verdict};
-use crate::exchange::{ComparisonOutcome, Served, ServedObserver, Settle};
+use crate::exchange::{ComparisonOutcome, Served, ServedObserver, TicketCounter};
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -366,7 +366,7 @@ impl Evidence {
     }
 }
 
-impl Settle for Evidence {
+impl TicketCounter for Evidence {
     fn settle(&self, route: &RouteId, files_version: u64, outcome: ComparisonOutcome) {
         let shared = self.counters(route);
         let failed = matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(files_version);

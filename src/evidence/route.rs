@@ -39,7 +39,8 @@ pub struct RouteEvidence {
     /// in every state where the engine owns the instance.
     pub engine_answers: u64,
     /// Of these answers, those with a 4xx status.
-    pub engine_refusals: u64,
+    #[serde(rename = "engine_refusals")]
+    pub engine_answers_4xx: u64,
     /// Errors, unknown outcomes and fallbacks of the engine where it answered callers, since the last change.
     pub engine_errors: u64,
     /// When the pairs were counted from zero because differences or failures were lost: a process ended before it had

@@ -101,7 +101,8 @@ impl LegacyTake {
     }
 }
 
-/// Looks up owners of instances and of retry keys. The proxy asks before it decides.
+/// Looks up and records which arm owns an instance and which took a first try. The look-ups come before the decision;
+/// `take_for_legacy` comes before legacy is called.
 pub trait Affinity: Send + Sync {
     /// The owner of an instance. Answers at once, without the store, unless the engine may own it. If legacy
     /// owns it with a twin and no run id is returned, it is not certain that the twin exists: a caller that needs the

@@ -15,4 +15,4 @@ pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
     MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
-pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, Settle};
+pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};

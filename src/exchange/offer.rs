@@ -49,7 +49,7 @@ impl ComparisonOutcome {
 }
 
 /// Counts tickets: `offered` and the outcome together, so that their sums agree at every scrape.
-pub trait Settle: Send + Sync {
+pub trait TicketCounter: Send + Sync {
     /// One request of `route`, decided by this version of the files, has ended as `outcome`. Called exactly once for
     /// each ticket.
     fn settle(&self, route: &RouteId, files_version: u64, outcome: ComparisonOutcome);
@@ -64,7 +64,7 @@ pub trait Settle: Send + Sync {
 pub struct ComparisonTicket {
     route: RouteId,
     files_version: u64,
-    settler: Option<Arc<dyn Settle>>,
+    counter: Option<Arc<dyn TicketCounter>>,
     on_drop: ComparisonOutcome,
     twin_missing: bool,
 }
@@ -72,11 +72,11 @@ pub struct ComparisonTicket {
 impl ComparisonTicket {
     /// Opens a ticket. Dropping it settles it as "client went away", unless
     /// [`ComparisonTicket::set_outcome_on_drop`] says otherwise.
-    pub fn new(route: RouteId, files_version: u64, settler: Arc<dyn Settle>) -> Self {
+    pub fn new(route: RouteId, files_version: u64, counter: Arc<dyn TicketCounter>) -> Self {
         Self {
             route,
             files_version,
-            settler: Some(settler),
+            counter: Some(counter),
             on_drop: ComparisonOutcome::Skipped(SkipReason::ClientWentAway),
             twin_missing: false,
         }
@@ -98,7 +98,8 @@ impl ComparisonTicket {
     pub fn record_twin_made(&mut self) {
         self.twin_missing = false;
     }
-    /// The engine has refused the request and created no run, as legacy has: nothing could be followed up.
+    /// Legacy and the engine both refused the request and the engine created no run: no instance exists, so no twin is
+    /// missing.
     pub fn expect_no_twin(&mut self) {
         self.twin_missing = false;
     }
@@ -107,11 +108,11 @@ impl ComparisonTicket {
         self.end(outcome);
     }
     fn end(&mut self, outcome: ComparisonOutcome) {
-        if let Some(settler) = self.settler.take() {
+        if let Some(counter) = self.counter.take() {
             if self.twin_missing && outcome.counts_as_without_twin() {
-                settler.count_without_twin(&self.route, self.files_version);
+                counter.count_without_twin(&self.route, self.files_version);
             }
-            settler.settle(&self.route, self.files_version, outcome);
+            counter.settle(&self.route, self.files_version, outcome);
         }
     }
     /// Settles it as skipped.

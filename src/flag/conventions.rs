@@ -57,7 +57,7 @@ pub struct PathConventions {
     pub strict: bool,
 }
 
-/// The conventions of a framework, as it comes.
+/// The conventions of a framework with its default settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Framework {
@@ -82,7 +82,7 @@ pub enum Framework {
 }
 
 impl PathConventions {
-    /// Those of a framework, as it comes.
+    /// The defaults of a framework.
     pub fn of(framework: Framework) -> Self {
         use Addition::{Keep, Strip};
         use Spelling::{Different, Same};

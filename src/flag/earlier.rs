@@ -77,7 +77,7 @@ impl EarlierScopes {
         own.chain(self.reassigned.iter().map(|moved| &moved.scope)).any(|scope| scope.depends_on_header(name))
     }
 
-    /// The first of the moved requests to which a request belongs, as an index, and the parameters of its path.
+    /// The first of the reassigned requests to which a request belongs, as an index, and the parameters of its path.
     pub(super) fn find_reassigned(
         &self,
         method: &Method,

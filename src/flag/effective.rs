@@ -25,7 +25,7 @@ pub enum EffectiveReason {
     Unproven,
     /// The gate allows less than what was requested, or a route in `live` is held at `dark` for a time.
     Gate,
-    /// The guard lowered it.
+    /// The guard lowered it. Does not occur in this version: `guard:` is checked and not acted on.
     Guard,
     /// The engine is not healthy.
     Health,

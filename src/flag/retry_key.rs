@@ -60,12 +60,12 @@ pub struct RetryKeys {
     /// Scoped by the route alone, where the caller's scope is a credential that nobody verified: the same caller's next
     /// try may carry another one.
     pub any_caller: Option<RetryKey>,
-    /// The key for any caller that the next try of a verified caller has if its token cannot be verified: an issuer may
-    /// sign with a new key before the files have it. Nothing is recorded under this key itself, but under two that are
-    /// derived from it: [`RetryKeys::verified_callers`] if legacy takes the request, [`RetryKey::of_verified_request`]
-    /// if the engine does. For a verified request, neither this key nor the two are looked up under the files in force:
-    /// otherwise a caller whom nobody verified could reserve keys against a verified one. Under earlier files that
-    /// could not verify its token, `any_caller` is looked up.
+    /// Set for a verified caller: the `any_caller` key that its next try would have if that try's token could not be
+    /// verified (an issuer may sign with a new key before the files have it). Nothing is recorded under this key
+    /// itself, but under two that are derived from it: [`RetryKeys::verified_callers`] if legacy takes the request,
+    /// [`RetryKey::of_verified_request`] if the engine does. For a verified request, neither this key nor the two are
+    /// looked up under the files in force: otherwise a caller whom nobody verified could reserve keys against a
+    /// verified one. Under earlier files that could not verify its token, `any_caller` is looked up.
     pub unverified_retry: Option<RetryKey>,
     /// Where the files verify tokens: one key for all verified callers with the same value of `retry_key`. It records
     /// that legacy took a request of one of them. Looked up for requests whose tokens cannot be verified, and for no

@@ -58,7 +58,8 @@ impl<'a> ServiceMatch<'a> {
     }
 
     /// Whether both match the same requests in different spellings and neither is more specific, so that only their
-    /// order would decide. Of an exact match and another one the exact one gets what it matches.
+    /// order would decide. Never if one of the services takes no other spelling for the same (`is_exact`): its route
+    /// gets its one spelling.
     pub fn collides_with(&self, other: &ServiceMatch<'_>) -> bool {
         let is_exact = self.paths.is_exact() || other.paths.is_exact();
         // A service that ignores suffixes still finds the template that has one first.
@@ -129,7 +130,7 @@ mod tests {
     }
 
     proptest! {
-        /// What both find in a path they share; and the one that the other does not win over may get it.
+        /// If both match one path, they overlap, and at least one of them may win over the other.
         #[test]
         fn what_two_services_find_in_one_path_overlaps(
             (first, second) in (some_template(), some_template()),

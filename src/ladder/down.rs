@@ -84,7 +84,7 @@ impl Mover {
                 }
                 // A pending move up, which was asked for before this, must not raise the route after it.
                 let unchanged = Lowering { at: asked, to, by: by.clone() };
-                if self.in_force().note_unchanged(route, unchanged, inputs.moves) {
+                if self.in_force().note_unchanged(route, unchanged, inputs.positions_version) {
                     return Ok(Some(FlipDownOutcome::Unchanged(self.unchanged(position, by.clone()))));
                 }
                 continue;
@@ -115,7 +115,7 @@ impl Mover {
             let made = Move { route: route.clone(), from, to, shares, reason, overridden };
             let flip = self.flip_record(before, made, by.clone());
             let (sender, recorded) = watch::channel(None);
-            let (id, restart_state) = (inputs.moves + 1, position.highest());
+            let (id, restart_state) = (inputs.positions_version + 1, position.highest());
             let mut lowered =
                 UnrecordedFlip { id, asked: Some(asked), flip, percent, restart_state, recorded: Arc::new(sender) };
             let (mut positions, mut unrecorded) = (before.clone(), inputs.unrecorded.clone());
@@ -134,7 +134,7 @@ impl Mover {
             let of_larger = |percent| LargerShare { route: route.clone(), to, percent, by: by.clone() };
             let larger_share = larger.map(|percent| self.larger_shares.add(of_larger(percent)));
             // A flip down puts no route in `only`, so a freeze overtakes none.
-            if self.set_positions(positions, unrecorded, inputs.moves).is_some() {
+            if self.set_positions(positions, unrecorded, inputs.positions_version).is_some() {
                 break (inputs.positions, from, flip, id, recorded, larger_share);
             }
         };

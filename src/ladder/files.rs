@@ -52,7 +52,8 @@ pub(super) fn adopt(
     let (now, has_served) = (clock::now(), reading.has_served());
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, now, gate.retry_window);
     if matches!(reading, ReadKind::Start { .. }) {
-        // A reason that was written while no process ran may be older than the loss of keys that a start found.
+        // A cohort's `force` reason that is new in the files may have been written before this start found that keys
+        // are lost. It is dated back, so that it does not override the hold because of them.
         let may_repeat = |at: &&RoutePosition| gate.may_repeat_unknown(&after, at);
         let may_repeat: Vec<RouteId> =
             after.routes.values().filter(may_repeat).map(|position| position.route.id.clone()).collect();

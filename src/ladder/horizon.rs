@@ -69,7 +69,7 @@ impl Mover {
     pub(super) async fn horizon_if_readable(&self, positions: &Positions, route: &RouteId) -> Vec<String> {
         let read = tokio::time::timeout(READ_WITHIN, self.read_horizon(positions, route)).await;
         read.unwrap_or_else(|_| Err(StoreError("it does not answer".into()))).unwrap_or_else(|error| {
-            let unknown = "it is not known now how many instances the engine owns that legacy does not know";
+            let unknown = "the number of instances that only the engine has is unknown now";
             vec![format!("{unknown} ({error}); they stay with the engine, whatever the flag says")]
         })
     }

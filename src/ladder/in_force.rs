@@ -40,8 +40,8 @@ pub(super) struct Inputs {
     pub positions: Positions,
     /// The flips down that the store does not have yet, in the order in which they were made.
     pub unrecorded: Vec<UnrecordedFlip>,
-    /// Increases with each change of the two.
-    pub moves: u64,
+    /// Increases with each change of `positions` or `unrecorded`.
+    pub positions_version: u64,
     /// Which routes persons have lowered, or left where they are, since the start: a flip up that was asked for before
     /// that does not raise them.
     pub lowered: LoweredRoutes,
@@ -114,7 +114,7 @@ impl InForce {
         let inputs = Inputs {
             positions,
             unrecorded,
-            moves: 0,
+            positions_version: 0,
             lowered,
             is_recording,
             is_ending,
@@ -162,7 +162,7 @@ impl InForce {
     ) -> Option<Vec<RouteId>> {
         let mut overtaken = None;
         self.change(|inputs| {
-            if inputs.moves != computed_from {
+            if inputs.positions_version != computed_from {
                 return false;
             }
             // The first set of a process has what was in force before its start.
@@ -173,7 +173,8 @@ impl InForce {
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));
             let is_new = |unrecorded: &&UnrecordedFlip| unrecorded.id > computed_from;
             unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.note(unrecorded));
-            inputs.moves = unrecorded.iter().map(|unrecorded| unrecorded.id).fold(computed_from + 1, u64::max);
+            inputs.positions_version =
+                unrecorded.iter().map(|unrecorded| unrecorded.id).fold(computed_from + 1, u64::max);
             (inputs.positions, inputs.unrecorded) = (positions, unrecorded);
             inputs.has_files = true;
             true
@@ -181,12 +182,12 @@ impl InForce {
         overtaken
     }
 
-    /// Notes that a person flipped a route to the state that it has. `found_at` is [`Inputs::moves`] when that was
+    /// Notes that a person flipped a route to the state that it has. `found_at` is [`Inputs::positions_version`] when that was
     /// found. Returns whether it is noted: not if a route has moved since.
     #[must_use]
     pub fn note_unchanged(&self, route: &RouteId, unchanged: Lowering, found_at: u64) -> bool {
         let mut inputs = self.lock();
-        let is_newest = inputs.moves == found_at;
+        let is_newest = inputs.positions_version == found_at;
         if is_newest {
             inputs.lowered.add(route, unchanged);
         }
@@ -218,7 +219,7 @@ impl InForce {
                     newer.flip.from = flip.to;
                 }
             }
-            inputs.moves += 1;
+            inputs.positions_version += 1;
             true
         });
     }
@@ -252,7 +253,7 @@ impl InForce {
         let mut inputs = self.lock();
         inputs.is_ending = true;
         // Positions that were computed before this are not set.
-        inputs.moves += 1;
+        inputs.positions_version += 1;
     }
 
     /// How many flips are in force that the store does not have.

@@ -354,7 +354,8 @@ impl Ladder {
         }
     }
 
-    /// Sets the highest state that the guard allows a route, as a check found it; `None` if it limits nothing.
+    /// Sets the highest state that the guard allows a route, as a check found it; `None` if it limits nothing. Not
+    /// called yet: `guard:` is checked and not acted on.
     pub fn set_guard(&self, CheckNumber(version): CheckNumber, route: &RouteId, limit: Option<State>) {
         if self.mover.in_force().set_guard(route, version, limit) {
             match limit {

@@ -288,10 +288,10 @@ impl Mover {
     pub(super) fn put_in_force(&self, mut positions: Positions) -> Vec<RouteId> {
         positions.routes.values_mut().for_each(|position| position.inputs.returns_at_restart = false);
         loop {
-            let Inputs { mut unrecorded, moves, .. } = self.in_force.inputs();
+            let Inputs { mut unrecorded, positions_version, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();
             unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, &self.gate));
-            if let Some(overtaken) = self.set_positions(lowered, unrecorded, moves) {
+            if let Some(overtaken) = self.set_positions(lowered, unrecorded, positions_version) {
                 // What was written is in the positions now.
                 self.in_force.set_outstanding(OutstandingWrite::default());
                 return overtaken;

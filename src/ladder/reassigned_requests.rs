@@ -12,7 +12,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::flag::{EarlierTimes, PathConventions, ReassignedRequests, Route, RouteMatch, ServiceMatch};
-use crate::limits::MOVED_REQUESTS_MAX;
+use crate::limits::REASSIGNED_MATCHES_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedMatch, ReplacedScope, RetryScopes};
 
@@ -48,9 +48,9 @@ pub(super) fn add(
             scope,
             at,
         }));
-        if stored.reassigned.len() > MOVED_REQUESTS_MAX {
+        if stored.reassigned.len() > REASSIGNED_MATCHES_MAX {
             tracing::warn!(
-                route = %id, kept = MOVED_REQUESTS_MAX,
+                route = %id, kept = REASSIGNED_MATCHES_MAX,
                 "its `match` or the scope of its retry keys changed more often than is remembered: requests from before the \
                  oldest changes that now go to another route are no longer recognised when they are retried"
             );
@@ -74,7 +74,7 @@ pub(super) fn prune(reassigned: &mut Vec<ReplacedMatch>, may_come: impl Fn(Times
             remaining.push(replaced);
         }
     }
-    remaining.truncate(MOVED_REQUESTS_MAX);
+    remaining.truncate(REASSIGNED_MATCHES_MAX);
     *reassigned = remaining;
 }
 

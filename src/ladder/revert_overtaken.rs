@@ -27,7 +27,7 @@ impl Mover {
     /// task that records them later. The caller holds the lock of moves.
     pub(super) async fn revert_overtaken(&self, overtaken: &[RouteId], before: &Positions) {
         loop {
-            let Inputs { mut positions, mut unrecorded, moves, .. } = self.in_force().inputs();
+            let Inputs { mut positions, mut unrecorded, positions_version, .. } = self.in_force().inputs();
             for id in overtaken {
                 // No longer needed: the unrecorded flip below, whose `restart_state` is `only`, implies it from here
                 // on.
@@ -44,10 +44,10 @@ impl Mover {
                     &mut positions,
                     id,
                     before,
-                    moves + 1 + unrecorded.len() as u64,
+                    positions_version + 1 + unrecorded.len() as u64,
                 ));
             }
-            let _already_capped = match self.set_positions(positions, unrecorded, moves) {
+            let _already_capped = match self.set_positions(positions, unrecorded, positions_version) {
                 Some(capped) => capped,
                 None => continue,
             };

@@ -16,16 +16,16 @@ use super::request_body::RequestBody;
 use crate::flag::{HttpVersion, Service};
 use crate::limits::Limits;
 use crate::names::ServiceName;
-use crate::transport::{self, ConnectError, Dialer, Multiplexer, Traffic};
+use crate::transport::{self, ConnectError, Dialer, Multiplexer, TrafficClass};
 
 /// What the addresses of one service have in common.
-pub(super) struct Common {
+pub(super) struct UpstreamShared {
     pub service: ServiceName,
     pub connector: Connector,
     pub idle: Arc<IdleBounds>,
 }
 
-impl Common {
+impl UpstreamShared {
     pub(super) fn new(service: &Service, dialer: Arc<Dialer>, limits: &Limits) -> Self {
         Self {
             service: service.name.clone(),
@@ -39,9 +39,9 @@ static FAILED_HANDSHAKES: LineLimit = LineLimit::new();
 
 /// One address of a service.
 pub(super) struct Address {
-    /// Whether it gets requests; shared with calls of steps.
-    pub state: Arc<transport::Address>,
-    common: Arc<Common>,
+    /// The state that calls of steps share: load, ejection, health.
+    pub shared: Arc<transport::Address>,
+    common: Arc<UpstreamShared>,
     /// HTTP/1.1 connections that carry no request.
     idle: IdleConnections,
     /// HTTP/2 connections.
@@ -53,9 +53,9 @@ pub(super) struct Address {
 }
 
 impl Address {
-    pub(super) fn new(state: Arc<transport::Address>, common: Arc<Common>) -> Self {
+    pub(super) fn new(shared: Arc<transport::Address>, common: Arc<UpstreamShared>) -> Self {
         Self {
-            state,
+            shared,
             idle: IdleConnections::new(common.idle.clone()),
             multiplexed: Multiplexer::default(),
             chose_http1: AtomicBool::new(false),
@@ -119,12 +119,12 @@ impl Address {
         };
         match may_be_http2 {
             true => self.stream(must_be_new).await,
-            false => self.connect(http).await.map(|opened| self.use_first(opened)),
+            false => self.connect(http).await.map(|opened| self.for_first_request(opened)),
         }
     }
 
-    /// The place of the first request on a connection.
-    fn use_first(&self, opened: Opened) -> Connection {
+    /// The new connection, or its first stream (HTTP/2), for the request that opened it.
+    fn for_first_request(&self, opened: Opened) -> Connection {
         match opened {
             Opened::Http1(connection) => Connection::Http1(connection),
             Opened::Http2(connection) => Connection::Http2(self.multiplexed.add(connection)),
@@ -152,13 +152,13 @@ impl Address {
             (Some(stream), _) => Ok(Connection::Http2(stream)),
             (None, Some(connection)) => Ok(Connection::Http1(connection)),
             // Another request has found that HTTP/1.1 is chosen.
-            (None, None) => self.connect(HttpVersion::Http1).await.map(|opened| self.use_first(opened)),
+            (None, None) => self.connect(HttpVersion::Http1).await.map(|opened| self.for_first_request(opened)),
         }
     }
 
     /// A new connection. An address that accepts none is ejected.
     async fn connect(self: &Arc<Self>, http: HttpVersion) -> Result<Opened, ConnectError> {
-        let opened = self.common.connector.open(&self.state, http).await;
+        let opened = self.common.connector.open(&self.shared, http).await;
         if http == HttpVersion::Negotiated
             && let Ok(opened) = &opened
         {
@@ -168,10 +168,10 @@ impl Address {
             if matches!(error, ConnectError::Tls(_) | ConnectError::Handshake(_))
                 && let Some(left_out) = FAILED_HANDSHAKES.next_line(now() / 1_000_000)
             {
-                let (service, address) = (self.common.service.as_str(), self.state.socket);
+                let (service, address) = (self.common.service.as_str(), self.shared.socket);
                 tracing::warn!(service, %address, %error, left_out, "no connection to a service: nothing was sent");
             }
-            self.state.connect_failed();
+            self.shared.connect_failed();
         }
         opened
     }
@@ -184,19 +184,19 @@ impl Drop for Address {
 }
 
 /// One request in flight to an address, until it is dropped.
-pub(super) struct InFlight {
+pub(super) struct ForwardedInFlight {
     pub address: Arc<Address>,
 }
 
-impl InFlight {
+impl ForwardedInFlight {
     pub(super) fn new(address: Arc<Address>) -> Self {
-        address.state.begin(Traffic::Real);
+        address.shared.begin(TrafficClass::Real);
         Self { address }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for ForwardedInFlight {
     fn drop(&mut self) {
-        self.address.state.end(Traffic::Real);
+        self.address.shared.end(TrafficClass::Real);
     }
 }

@@ -270,7 +270,7 @@ where
         wait.waker.register(cx.waker());
         loop {
             let drain = shared.drain.load(Acquire);
-            if drain == drain::NO {
+            if drain == drain::NOT_DRAINING {
                 drain_since = None;
             } else if drain == drain::CUT || (shared.cuts_workflows.load(Acquire) && wait.uses_workflow()) {
                 return Poll::Ready(Ended::Cut(Cut::Drain));
@@ -307,7 +307,7 @@ where
             }
             if let Some(since) = wait.takes_parking_request(wait_limits)
                 && !closing
-                && drain == drain::NO
+                && drain == drain::NOT_DRAINING
                 && transport.is_at_rest()
             {
                 // A service that knows the client by the connection would not know it afterwards.
@@ -317,7 +317,7 @@ where
                 }
             }
             // The poll began a request during a drain: loop, so that the connection closes after this request.
-            if drain != drain::NO && !closing && wait.exchange_count() > exchange_count {
+            if drain != drain::NOT_DRAINING && !closing && wait.exchange_count() > exchange_count {
                 continue;
             }
             // hyper does not read the socket while a request is in flight.

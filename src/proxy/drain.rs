@@ -18,23 +18,23 @@ use super::socket::Transport;
 use super::wait::{ConnectionWait, Phase};
 use crate::limits::Limits;
 
-/// The state of a drain: serving normally.
-pub(super) const NO: u8 = 0;
-/// The state of a drain: finishing requests in flight.
+/// The phase of a drain: none has begun, requests are served normally.
+pub(super) const NOT_DRAINING: u8 = 0;
+/// The phase of a drain: finishing requests in flight.
 pub(super) const FINISH: u8 = 1;
-/// The state of a drain: cutting connections.
+/// The phase of a drain: cutting connections.
 pub(super) const CUT: u8 = 2;
-/// The state of a drain: as [`FINISH`], while a successor accepts.
+/// The phase of a drain: as [`FINISH`], while a successor accepts.
 pub(super) const HAND_OVER: u8 = 3;
 
 /// After a drain begins: how long a new connection may take to send its first request. The connection waited in
 /// the kernel's queue, so its request has usually arrived already.
 pub(super) const FIRST_REQUEST_MICROS: u64 = 250_000;
-/// A connection that is to close while the next request comes: how long until that is looked at again.
+/// How long until a connection that is to close, and on which the next request has begun to arrive, is checked again.
 const LOOK_AGAIN_MICROS: u64 = 5_000;
 /// After the time in which idle clients may send one more request: how long their connections take to close.
 const AFTER_IDLE: Duration = Duration::from_millis(20);
-/// How much longer they may take.
+/// How much longer than [`AFTER_IDLE`] connections without a whole request may take to close before a warning.
 const LATE_CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How often it is looked whether they are closed.
 const IDLE_LOOK: Duration = Duration::from_millis(10);
@@ -85,7 +85,7 @@ pub(super) fn begin_hand_over(shared: &Shared) {
 
 /// See [`super::Proxy::end_hand_over`].
 pub(super) fn end_hand_over(shared: &Shared) {
-    shared.drain.store(NO, Release);
+    shared.drain.store(NOT_DRAINING, Release);
     shared.cuts_workflows.store(false, Release);
     shared.workflow_gate.open();
     shared.parking.go_on();

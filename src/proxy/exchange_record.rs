@@ -93,9 +93,9 @@ impl CurrentRecord {
     }
 
     /// To be called once the request has a valid `traceparent`. If the client sent none and the trace is recorded,
-    /// replaces it by the exchange's own. One that the client sent is kept: expressions may read it. Only where it asks
-    /// for a record that is not made, as that of a stranger may, this is taken out, so that neither the engine nor
-    /// legacy is made to record either.
+    /// replaces it by the exchange's own. One that the client sent is kept: expressions may read it. Exception: if its
+    /// sampled flag is set and the trace is not recorded here (the peer is not believed), the flag is cleared, so that
+    /// neither the engine nor legacy records it.
     pub(super) fn set_trace(&self, headers: &mut HeaderMap) {
         if !self.is_on() {
             return;

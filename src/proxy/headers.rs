@@ -109,7 +109,7 @@ impl Forwarder {
         }
     }
 
-    /// Removes hop-by-hop fields from a request, and adds a `traceparent` where it has none.
+    /// Removes hop-by-hop fields from a request, and adds a `traceparent` where it has no valid one.
     pub(super) fn strip_request(&self, headers: &mut HeaderMap, upgrade: bool) {
         let for_proxy = has_any(headers, &FOR_PROXY);
         let wants_trailers =
@@ -124,7 +124,8 @@ impl Forwarder {
             headers.insert(TE, TRAILERS);
         }
         if trace_context(headers).is_none() {
-            // If spans are taken, those of an exchange whose trace is not recorded are not taken by others either.
+            // With `traces:` in the files, an unrecorded exchange is passed on with the flag `00`, so that services
+            // behind do not record it either.
             set_trace_context(headers, TraceContext::random(traces::installed().is_none()));
         }
     }

@@ -15,7 +15,7 @@ use http::header::{HOST, UPGRADE};
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
-use super::address::{Address, InFlight};
+use super::address::{Address, ForwardedInFlight};
 use super::kept_head::KeptHead;
 use super::monotonic::{now, recent};
 use super::own_connections::{ConnectionOwner, OwnConnections};
@@ -31,7 +31,7 @@ use crate::transport::{ConnectError, Http2Connection, NotProcessed, SendError, i
 /// A connection to legacy that one exchange holds.
 pub(super) struct LegacyConnection {
     connection: Connection,
-    in_flight: InFlight,
+    in_flight: ForwardedInFlight,
     /// Microseconds that it took to get a connection.
     pub connecting: u64,
     /// When the request was handed to the connection.
@@ -126,10 +126,10 @@ pub(super) async fn call(
             (Err(_), None) if refused + ended > 0 => return Err(CallError::NotProcessed),
             (Err(why), None) => return Err(CallError::Unreachable(why)),
         };
-        let target = &in_flight.address.state.target;
+        let target = &in_flight.address.shared.target;
         match target.uri(&origin) {
             Some(uri) => *request.uri_mut() = uri,
-            // It may have the base path of another one.
+            // The URI may still have the base path of the address tried before.
             None if was_sent => *request.uri_mut() = origin.clone(),
             None => {}
         }
@@ -165,7 +165,7 @@ pub(super) async fn call(
         drop(awaited);
         let mut failed = match sending {
             Ok(response) => {
-                in_flight.address.state.answered();
+                in_flight.address.shared.answered();
                 let connecting = sent.saturating_sub(asked_at);
                 let owner = own.owner_after(service, response.status(), response.headers()).or(owner.take());
                 let (turn, reusable) = (turn.take(), true);
@@ -230,7 +230,7 @@ pub(super) async fn call(
         }
         // A service may refuse a body before all of it has come, and close.
         if wait.is_request_done() {
-            in_flight.address.state.unanswered();
+            in_flight.address.shared.unanswered();
         }
         if let Some(copy) = repeat.filter(|_| may_go_elsewhere && is_silent)
             && upstream.retry_budget.take()
@@ -268,7 +268,7 @@ impl Drop for Awaited<'_> {
         // A service may be slow to take a body because its client is slow to send it.
         let is_late = matches!(self.wait.overdue_reported(), Some(Overdue::FirstByte | Overdue::Total));
         if is_late && self.wait.is_request_done() {
-            self.address.state.unanswered();
+            self.address.shared.unanswered();
             // Nothing at all has come over it: the service may be gone, and no request would learn that for long.
             if let Some((connection, received)) = &self.multiplexed
                 && connection.received().count() == *received

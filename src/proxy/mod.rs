@@ -198,7 +198,7 @@ impl Proxy {
             workers,
             tasks: TaskTracker::new(),
             noted_look_ups: Arc::new(Semaphore::new(retry_keys::NOTED_LOOK_UPS_MAX)),
-            drain: AtomicU8::new(drain::NO),
+            drain: AtomicU8::new(drain::NOT_DRAINING),
             cuts_workflows: AtomicBool::new(false),
             accepting: watch::Sender::new(Accepting::Yes),
             workflow_gate,

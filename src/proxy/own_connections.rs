@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::address::{Address, InFlight};
+use super::address::{Address, ForwardedInFlight};
 use super::pool::Http1Connection;
 use crate::names::ServiceName;
 
@@ -68,13 +68,13 @@ impl OwnConnections {
     }
 
     /// The connection that is kept for the client.
-    pub(super) async fn take(&self, service: &ServiceName) -> Option<(Http1Connection, InFlight)> {
+    pub(super) async fn take(&self, service: &ServiceName) -> Option<(Http1Connection, ForwardedInFlight)> {
         let kept = self.lock().iter_mut().find(|bound| bound.service == *service).and_then(|bound| bound.idle.take());
         let (mut connection, address) = kept?;
         let sender = &mut connection.sender;
         // As in `pool`: its task may not have noticed yet that its reply has ended.
         let is_good = !sender.is_closed() && (sender.is_ready() || sender.ready().await.is_ok());
-        is_good.then(|| (connection, InFlight::new(address)))
+        is_good.then(|| (connection, ForwardedInFlight::new(address)))
     }
 
     /// Whether a service knows the client by the connection, or knew it.

@@ -39,9 +39,9 @@ pub(super) fn keep_connections_on_this_thread() {
 
 /// A connection to a service, for one request.
 pub(super) enum Connection {
-    /// Of its own.
+    /// An HTTP/1.1 connection that no other request uses.
     Http1(Http1Connection),
-    /// One of those on a shared connection.
+    /// A stream of a shared HTTP/2 connection.
     Http2(Stream<RequestBody>),
 }
 
@@ -75,7 +75,7 @@ pub(super) struct IdleBounds {
     count_max: usize,
     micros_max: u64,
     /// Whether the service gets a bounded number of requests at the same time.
-    is_scarce: bool,
+    has_requests_max: bool,
 }
 
 impl IdleBounds {
@@ -84,7 +84,7 @@ impl IdleBounds {
             count: AtomicUsize::new(0),
             count_max: usize::try_from(limits.service_idle_connections_max).unwrap_or(usize::MAX),
             micros_max: limits.service_idle_ms.saturating_mul(1_000),
-            is_scarce: service.requests_max.is_some(),
+            has_requests_max: service.requests_max.is_some(),
         }
     }
     /// How long a connection may be idle.
@@ -126,7 +126,8 @@ impl IdleConnections {
         let bounds = &self.bounds;
         // A service with `requests_max` may dedicate a worker to each connection, idle ones too. And where no more
         // connections may be idle, those of other threads must be used: a new one could not be kept.
-        let may_take_others = !KEEPS_OWN.get() || bounds.is_scarce || bounds.count.load(Relaxed) >= bounds.count_max;
+        let may_take_others =
+            !KEEPS_OWN.get() || bounds.has_requests_max || bounds.count.load(Relaxed) >= bounds.count_max;
         if may_take_others { SHARDS } else { 1 }
     }
 

@@ -1,7 +1,7 @@
 //! How fast a client sends and reads, and legacy replies, while nothing else is waited for.
 //!
 //! Always true: only the time counts in which one side is waited for, so that nobody is blamed for another one's pause;
-//! without a limit nothing is measured. Bodies that come as they arise (events, gRPC, tunnels) have no minimum.
+//! without a limit nothing is measured. Streamed bodies (events, gRPC, tunnels) have no minimum.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -99,7 +99,7 @@ pub(super) struct Rates {
     client_send: Meter,
     client_read: Meter,
     legacy_send: Meter,
-    /// The request's, or the reply's, body comes as it arises.
+    /// Whether the body of the request or of the reply is streamed: then there is no minimum rate.
     is_streaming: AtomicBool,
     /// What the socket, or the stream's window, may hold of an answer without its client having read it.
     unseen: AtomicU64,

@@ -141,7 +141,7 @@ async fn answer(
         return Ok(options::answer(&proxied, &methods));
     }
     let mut in_progress = None;
-    let carried = match found {
+    let outcome = match found {
         Some(found) => {
             let entered = client.shared.workflow_gate.enter();
             let entered = entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
@@ -150,11 +150,11 @@ async fn answer(
             // Boxed: the future is large, and without the box that of every request would have room for it.
             Box::pin(decide_flagged(proxied, found, respelled_from, head, upload)).await?
         }
-        None => Carried::Forward(Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off }),
+        None => DecisionOutcome::Forward(Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off }),
     };
-    let mut response = match carried {
-        Carried::Forward(forwarded) => forward(forwarded).await?,
-        Carried::Answered(response) => response,
+    let mut response = match outcome {
+        DecisionOutcome::Forward(forwarded) => forward(forwarded).await?,
+        DecisionOutcome::Answered(response) => response,
     };
     if let Some(in_progress) = in_progress {
         response.body_mut().set_in_progress(in_progress);
@@ -162,9 +162,9 @@ async fn answer(
     Ok(response)
 }
 
-/// What became of a decision.
-enum Carried<'a> {
-    /// Legacy is to answer.
+/// Who answers: legacy is still to be called, or the engine has answered.
+enum DecisionOutcome<'a> {
+    /// Legacy is still to be called.
     Forward(Forwarded<'a>),
     /// The engine has answered.
     Answered(Response<ReplyBody>),
@@ -177,7 +177,7 @@ async fn decide_flagged<'a>(
     respelled_from: Option<String>,
     head: request::Parts,
     mut upload: Upload,
-) -> Result<Carried<'a>, Box<Refused>> {
+) -> Result<DecisionOutcome<'a>, Box<Refused>> {
     let client = proxied.client;
     let (shared, table) = (&client.shared, proxied.table);
     let FoundRoute { flag, params } = found;
@@ -233,11 +233,11 @@ async fn decide_flagged<'a>(
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
             let capture = plan_capture(&proxied, &flagged, &head, &upload, rung, engine_work);
-            Ok(Carried::Forward(Forwarded { proxied, head, upload, capture, rung }))
+            Ok(DecisionOutcome::Forward(Forwarded { proxied, head, upload, capture, rung }))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
             let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);
-            Box::pin(answered).await.map(Carried::Answered)
+            Box::pin(answered).await.map(DecisionOutcome::Answered)
         }
         Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::Nobody(why))),
     }

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 use metrics::{Counter, counter};
 
-use super::address::{Address, Common, InFlight};
+use super::address::{Address, ForwardedInFlight, UpstreamShared};
 use super::pool::Connection;
 use super::retry_budget::RetryBudget;
 use super::turns::Turns;
 use crate::flag::Service;
 use crate::limits::Limits;
-use crate::transport::{AddressRegistry, ConnectError, InForce, ServiceAddresses, Traffic, choose_address};
+use crate::transport::{AddressRegistry, ConnectError, ServiceAddresses, ServiceInUse, TrafficClass, choose_address};
 
 /// The most addresses that one request tries to connect to.
 const CONNECTS_MAX: usize = 3;
@@ -27,14 +27,14 @@ pub(super) struct Upstream {
     /// `None` if it gets any number of requests at the same time.
     pub turns: Option<Turns>,
     pub retry_budget: RetryBudget,
-    common: Arc<Common>,
+    common: Arc<UpstreamShared>,
     shared: Arc<ServiceAddresses>,
-    /// The same, with their connections.
+    /// The addresses in `shared`, each with the proxy's connections to it.
     addresses: ArcSwap<Vec<Arc<Address>>>,
     /// The version of the list in `shared` that `addresses` follows.
     version: AtomicU64,
     /// Until newer files have replaced this service. Held while the addresses follow.
-    in_force: Mutex<Option<InForce>>,
+    in_force: Mutex<Option<ServiceInUse>>,
     /// Requests that were sent to a second address because the first one gave no answer.
     pub retries: Counter,
 }
@@ -46,7 +46,7 @@ impl Upstream {
         Self {
             turns: Turns::of(&service, limits),
             retry_budget: RetryBudget::default(),
-            common: Arc::new(Common::new(&service, shared.dialer().clone(), limits)),
+            common: Arc::new(UpstreamShared::new(&service, shared.dialer().clone(), limits)),
             addresses: ArcSwap::default(),
             version: AtomicU64::new(0),
             in_force: Mutex::new(Some(shared.in_force())),
@@ -56,7 +56,7 @@ impl Upstream {
         }
     }
 
-    /// Starts what is done for it beside the requests: lookups and health checks. Does nothing the second time.
+    /// Starts the background tasks: lookups and health checks. Further calls do nothing.
     pub(super) fn start(&self) {
         self.shared.start();
     }
@@ -74,7 +74,7 @@ impl Upstream {
         // Before the list: if that is replaced meanwhile, the next request takes it over again.
         let version = self.shared.version();
         let before = self.addresses.load();
-        let known = |state| before.iter().find(|address| Arc::ptr_eq(&address.state, state)).cloned();
+        let known = |state| before.iter().find(|address| Arc::ptr_eq(&address.shared, state)).cloned();
         let list = self.shared.list();
         let with_connections = list
             .iter()
@@ -93,7 +93,7 @@ impl Upstream {
         tried: &mut Vec<Arc<Address>>,
         must_be_new: bool,
         only_http1: bool,
-    ) -> Result<(Connection, InFlight, bool), ConnectError> {
+    ) -> Result<(Connection, ForwardedInFlight, bool), ConnectError> {
         if !self.shared.is_ready() {
             // In a box, so that other requests have smaller futures.
             Box::pin(self.shared.ready()).await?;
@@ -104,7 +104,7 @@ impl Upstream {
         for _ in 0..CONNECTS_MAX {
             let Some(address) = self.choose(tried, costs_nothing) else { break };
             // In flight already while connecting, so that others choose less often an address that connects slowly.
-            let in_flight = InFlight::new(address);
+            let in_flight = ForwardedInFlight::new(address);
             let address = &in_flight.address;
             match address.connection(must_be_new, only_http1).await {
                 Ok((connection, reused)) => return Ok((connection, in_flight, reused)),
@@ -125,20 +125,20 @@ impl Upstream {
     pub(super) fn has_another(&self, tried: &[Arc<Address>]) -> bool {
         let addresses = self.addresses();
         addresses.len() > 1
-            && addresses.iter().any(|address| address.state.is_available() && is_untried(address, tried))
+            && addresses.iter().any(|address| address.shared.is_available() && is_untried(address, tried))
     }
 
-    /// An address that is not among `tried`. One that gets no requests is chosen only if there is no other one, and if
-    /// `may_be_ejected` or none has been tried.
-    fn choose(&self, tried: &[Arc<Address>], may_be_ejected: bool) -> Option<Arc<Address>> {
+    /// An address that is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only if there is no
+    /// other one, and if `may_be_unavailable` or none has been tried.
+    fn choose(&self, tried: &[Arc<Address>], may_be_unavailable: bool) -> Option<Arc<Address>> {
         let addresses = self.addresses();
         if let [only] = &addresses[..] {
             return tried.is_empty().then(|| only.clone());
         }
-        let state = |index: usize| &*addresses[index].state;
+        let state = |index: usize| &*addresses[index].shared;
         let is_tried = |index: usize| !is_untried(&addresses[index], tried);
-        let may_be_ejected = may_be_ejected || tried.is_empty();
-        let chosen = choose_address(addresses.len(), state, is_tried, may_be_ejected, Traffic::Real);
+        let may_be_unavailable = may_be_unavailable || tried.is_empty();
+        let chosen = choose_address(addresses.len(), state, is_tried, may_be_unavailable, TrafficClass::Real);
         chosen.map(|index| addresses[index].clone())
     }
 
@@ -150,7 +150,7 @@ impl Upstream {
     /// Requests that are in flight to its addresses.
     #[cfg(test)]
     pub(super) fn in_flight(&self) -> u64 {
-        self.addresses.load().iter().map(|address| address.state.in_flight(Traffic::Real)).sum()
+        self.addresses.load().iter().map(|address| address.shared.in_flight(TrafficClass::Real)).sum()
     }
 
     /// Closes connections that have been idle for too long.
@@ -183,7 +183,7 @@ mod tests {
         let upstream = Upstream::new(Arc::new(Service::at("shop", urls)), &Limits::default(), &registry);
         for _ in 0..10 {
             let connected = upstream.connection(&mut Vec::new(), true, false).await;
-            assert!(connected.is_ok_and(|(_, in_flight, _)| in_flight.address.state.socket == socket));
+            assert!(connected.is_ok_and(|(_, in_flight, _)| in_flight.address.shared.socket == socket));
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) async fn table_with_store(
     head: &request::Parts,
 ) -> Result<(Arc<Table>, u64), Box<Refused>> {
     let shared = &client.shared;
-    // The table is taken after the look at the gate: one that was in force before the gate opened knows no state.
+    // Load the table only after the gate was checked: a table loaded before the gate opened has no states of routes.
     if !shared.workflow_gate.is_pending() {
         return Ok((shared.table(), 0));
     }

@@ -25,7 +25,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Append, CommandRecord, LockRow, PendingRun, RetryKeyPage, RetryKeyPosition, RunSnapshot, StoreError, WebhookMessage,
+    Append, CommandRecord, LockRow, OutboxRow, RetryKeyPage, RetryKeyPosition, RunSnapshot, StoreError, WebhookMessage,
 };
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
@@ -210,7 +210,7 @@ pub trait RunCoordination: Send + Sync + 'static {
     fn remove_webhook_message(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// At most `limit` runs that are to begin and have no event yet, oldest row first.
-    fn pending_runs(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PendingRun>, StoreError>>;
+    fn pending_runs(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>, StoreError>>;
     /// Removes the row of a run that is not to begin any more. Durable before it returns; no effect without such a row.
     fn remove_pending_run(&self, run: RunId) -> BoxFuture<'_, Result<(), StoreError>>;
 
@@ -224,7 +224,7 @@ pub trait RunCoordination: Send + Sync + 'static {
     /// with their events and commands. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
     /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), while an
     /// earlier run of its job is kept (that run has at most one successor, and has to know it), and while it has a
-    /// [`PendingRun`] row. A pinned run whose events cannot be read is left out until the next process.
+    /// [`OutboxRow`] row. A pinned run whose events cannot be read is left out until the next process.
     /// As long as runs are left to remove, it removes at least one. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,

@@ -46,7 +46,7 @@ pub(super) struct EncodedAppend {
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
 }
 
-/// An encoded [`PendingRun`](crate::store::PendingRun).
+/// An encoded [`OutboxRow`](crate::store::OutboxRow).
 pub(super) struct PendingRunRow {
     pub(super) run: RunId,
     pub(super) parent: Option<RunId>,

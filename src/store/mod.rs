@@ -63,8 +63,8 @@ pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use postgres::PostgresStore;
 pub use put_flips::PutFlips;
 pub use records::{
-    Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, Overridden,
-    PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
+    Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, OutboxRow,
+    Overridden, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
 };
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes};

@@ -53,7 +53,7 @@ pub async fn families_of_open_runs(
             }
             match created_by(store, run.run_id).await {
                 Some((created, _)) => found.families.extend(created.map(|family| (family, None))),
-                // It counts for its route.
+                // Its events cannot be read: it counts as a run that may create an instance of its route.
                 None => match &run.route {
                     Some(id) => {
                         for id in [id].into_iter().chain(oldest_ids.get(id)) {

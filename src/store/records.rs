@@ -46,7 +46,7 @@ pub struct Append {
     /// Commands to the run that these events carry out or refuse, each with its answer.
     pub answered_commands: Vec<(Uuid, Value)>,
     /// Runs that these events begin.
-    pub pending_runs: Vec<PendingRun>,
+    pub pending_runs: Vec<OutboxRow>,
     /// How large its events are.
     pub size: EventsSize,
 }
@@ -75,7 +75,7 @@ impl Append {
 /// something else that follows from an append: then `run` is an id that no run has, and the task that has done it
 /// removes the row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PendingRun {
+pub struct OutboxRow {
     /// The run that is to begin. A second row for the same run is ignored, and so is one for a run that has events.
     pub run: RunId,
     /// The run whose event began it; `None` if no run did. That run is not purged while this row exists.
@@ -301,7 +301,7 @@ pub struct FlipRecord {
     pub evidence: Value,
 }
 
-/// Of the gates below a state that were overridden by force, the lowest one that was still shut when it was flipped.
+/// The lowest gate, up to the flip's new state, that force overrides: it was shut when the flip was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overridden {
     /// The rung below the gate.

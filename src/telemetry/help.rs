@@ -218,11 +218,14 @@ const GAUGES: MetricDescriptions = &[
         "How long this process waited until it had the store of the one before it and had started.",
     ),
     ("pointsman_client_connections", "Open client connections."),
-    ("pointsman_client_connections_parked", "Those that are idle and keep only their sockets (`client_park_ms`)."),
+    (
+        "pointsman_client_connections_parked",
+        "Idle client connections of which only the sockets are kept (`client_park_ms`).",
+    ),
     ("pointsman_client_streams", "Requests of clients over HTTP/2 that have not ended."),
     ("pointsman_service_addresses", "Addresses of a service; 0 once the files in force have it no longer."),
-    ("pointsman_service_addresses_ejected", "Those that get no requests for a while (`eject`)."),
-    ("pointsman_service_addresses_unhealthy", "Those that fail their health checks (`health`)."),
+    ("pointsman_service_addresses_ejected", "Addresses of a service that get no requests for a while (`eject`)."),
+    ("pointsman_service_addresses_unhealthy", "Addresses of a service that fail their health checks (`health`)."),
     (
         "pointsman_certificate_expires_seconds",
         "Seconds until the first of a listener's certificates expires; negative once it has.",
@@ -235,8 +238,11 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_client_connections_per_address_max",
         "The most connections of one client address (`client_connections_per_address_max`).",
     ),
-    ("pointsman_requests_in_flight", "Requests that the process has now, where they are limited."),
-    ("pointsman_requests_in_flight_max", "The most requests that it may have (`requests_in_flight_max`)."),
+    ("pointsman_requests_in_flight", "Requests that the process is answering now, where they are limited."),
+    (
+        "pointsman_requests_in_flight_max",
+        "The most requests that the process answers at the same time (`requests_in_flight_max`).",
+    ),
     ("pointsman_route_requests_max", "The most requests that a route may have at the same time (`requests_max`)."),
     ("pointsman_route_requests_in_flight", "Requests that a route with `requests_max` has now."),
     ("pointsman_route_requests_waiting", "Requests that wait for their turn at a route with `requests_max`."),
@@ -244,7 +250,10 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_legacy_requests_in_flight", "Requests that a service with `requests_max` has now."),
     ("pointsman_legacy_requests_waiting", "Requests that wait for their turn at a service with `requests_max`."),
     ("pointsman_request_buffers_bytes", "Bytes of request bodies that are buffered now (`buffer_request`)."),
-    ("pointsman_request_buffers_bytes_max", "The most bytes of them (`request_buffers_bytes_max`)."),
+    (
+        "pointsman_request_buffers_bytes_max",
+        "The most bytes of request bodies that may be buffered (`request_buffers_bytes_max`).",
+    ),
     ("pointsman_client_connections_max", "The most client connections that may be open (`client_connections_max`)."),
     (
         "pointsman_freeze_unrecorded",
@@ -284,11 +293,11 @@ const GAUGES: MetricDescriptions = &[
     ),
     (
         "pointsman_affinity_set_bytes_max",
-        "The most memory that each of these sets may take; when one is full, every look-up goes to the store.",
+        "The most memory that each set of retry keys and pins may take; when one is full, its look-ups all go to the store.",
     ),
     (
         "pointsman_affinity_set_entries",
-        "Entries of these sets: keys that the engine took, instances that it owns, twins.",
+        "Entries of the sets of retry keys and pins: keys that the engine took, instances that it owns, twins.",
     ),
     ("pointsman_retry_keys_waiting", "Retry keys that legacy took and that the store does not have yet."),
     ("pointsman_retry_keys_room", "The most retry keys that may wait for the store; a further key cannot be noted."),

@@ -91,7 +91,7 @@ impl Traces {
         }
     }
 
-    /// The context of a span that is a child of another one of ours.
+    /// A context with a new span id in the trace of `parent`.
     pub fn child(parent: TraceContext) -> TraceContext {
         TraceContext { span_id: context::random_span_id(), ..parent }
     }
@@ -113,7 +113,7 @@ impl Traces {
         let own = TraceContext::of_run(run, is_drawn);
         let Some(TraceContext { trace_id, span_id, is_sampled }) = begun_by else { return (own, None) };
         let above = parent.map_or(span_id, context::run_span_id);
-        // A run that begins a trace names itself.
+        // The `traceparent` of a run that begins a trace names the run's own span: then there is no parent.
         (TraceContext { trace_id, is_sampled, ..own }, (above != own.span_id).then_some(above))
     }
 

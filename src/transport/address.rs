@@ -1,7 +1,7 @@
 //! One address of a service: how many requests are in flight to it, and whether it gets more.
 //!
 //! Always true: forwarded requests and calls of steps share this state, each with connections of its own; requests of
-//! rehearsed and dark runs ([`Traffic::Secondary`]) see it and never change it: what they learn ejects no address, and
+//! rehearsed and dark runs ([`TrafficClass::Secondary`]) see it and never change it: what they learn ejects no address, and
 //! readmits none. An ejected address is tried again by a task of its own, and no request waits for that; the task ends
 //! when the address is no longer one of its service.
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::balance::{Candidate, choose};
 use super::dialer::Dialer;
-use super::ejection::{EjectedCount, Ejection, Why};
+use super::ejection::{Availability, EjectedCount, Why};
 use super::target::Target;
 use crate::flag::{Eject, HealthCheck, Service};
 use crate::limits::Limits;
@@ -24,7 +24,7 @@ use crate::names::ServiceName;
 
 /// Whose requests go to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Traffic {
+pub enum TrafficClass {
     /// Forwarded requests, and calls of real runs.
     Real,
     /// Calls of rehearsed and dark runs.
@@ -32,7 +32,7 @@ pub enum Traffic {
 }
 
 /// What the addresses of one service have in common.
-pub(super) struct Common {
+pub(super) struct ServiceState {
     pub service: ServiceName,
     pub dialer: Arc<Dialer>,
     pub health: Option<HealthCheck>,
@@ -48,7 +48,7 @@ pub(super) struct Common {
     connect_failures: Counter,
 }
 
-impl Common {
+impl ServiceState {
     pub(super) fn new(service: &Service, limits: &Limits, runtime: Option<Handle>) -> Self {
         let name = || service.name.to_string();
         Self {
@@ -87,11 +87,11 @@ pub struct Address {
     pub socket: SocketAddr,
     /// The base URL whose host has this address.
     pub target: Arc<Target>,
-    pub(super) common: Arc<Common>,
+    pub(super) common: Arc<ServiceState>,
     in_flight: AtomicU64,
     secondary_in_flight: AtomicU64,
-    ejection: Ejection,
-    /// Since when it gets requests, in microseconds of `Common::now`.
+    availability: Availability,
+    /// Since when it gets requests, in microseconds of `ServiceState::now`.
     used_since: AtomicU64,
     /// Whether a task checks its health.
     pub(super) is_checked: AtomicBool,
@@ -100,14 +100,14 @@ pub struct Address {
 }
 
 impl Address {
-    pub(super) fn new(socket: SocketAddr, target: Arc<Target>, common: Arc<Common>, used_since: u64) -> Self {
+    pub(super) fn new(socket: SocketAddr, target: Arc<Target>, common: Arc<ServiceState>, used_since: u64) -> Self {
         Self {
             socket,
             target,
             common,
             in_flight: AtomicU64::new(0),
             secondary_in_flight: AtomicU64::new(0),
-            ejection: Ejection::default(),
+            availability: Availability::default(),
             used_since: AtomicU64::new(used_since),
             is_checked: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
@@ -118,13 +118,13 @@ impl Address {
     pub fn is_removed(&self) -> bool {
         self.is_removed.load(Relaxed)
     }
-    /// It is no address of its service any more: ends its tasks and counts.
+    /// Marks it as removed from its service, so that its tasks end, and takes it out of the counts and gauges.
     pub(super) fn remove(&self) {
         if self.is_removed.swap(true, Relaxed) {
             return;
         }
-        let Common { ejected_count, ejected_gauge, unhealthy_gauge, .. } = &*self.common;
-        let (is_ejected, is_unhealthy) = self.ejection.leave(ejected_count);
+        let ServiceState { ejected_count, ejected_gauge, unhealthy_gauge, .. } = &*self.common;
+        let (is_ejected, is_unhealthy) = self.availability.leave(ejected_count);
         if is_ejected {
             ejected_gauge.decrement(1.0);
         }
@@ -135,28 +135,28 @@ impl Address {
 
     /// Whether it is neither ejected nor unhealthy.
     pub fn is_available(&self) -> bool {
-        self.ejection.is_available()
+        self.availability.is_available()
     }
     /// One more request is in flight.
-    pub fn begin(&self, traffic: Traffic) {
+    pub fn begin(&self, traffic: TrafficClass) {
         self.count_of(traffic).fetch_add(1, Relaxed);
     }
     /// One less.
-    pub fn end(&self, traffic: Traffic) {
+    pub fn end(&self, traffic: TrafficClass) {
         self.count_of(traffic).fetch_sub(1, Relaxed);
     }
-    fn count_of(&self, traffic: Traffic) -> &AtomicU64 {
+    fn count_of(&self, traffic: TrafficClass) -> &AtomicU64 {
         match traffic {
-            Traffic::Real => &self.in_flight,
-            Traffic::Secondary => &self.secondary_in_flight,
+            TrafficClass::Real => &self.in_flight,
+            TrafficClass::Secondary => &self.secondary_in_flight,
         }
     }
     /// Requests in flight, as the choice of an address sees them: rehearsed and dark runs divert no real request.
-    pub fn in_flight(&self, traffic: Traffic) -> u64 {
+    pub fn in_flight(&self, traffic: TrafficClass) -> u64 {
         let real = self.in_flight.load(Relaxed);
         match traffic {
-            Traffic::Real => real,
-            Traffic::Secondary => real + self.secondary_in_flight.load(Relaxed),
+            TrafficClass::Real => real,
+            TrafficClass::Secondary => real + self.secondary_in_flight.load(Relaxed),
         }
     }
     /// Its weight in hundredths, less while it has been used only for a short time.
@@ -173,17 +173,17 @@ impl Address {
 
     /// A real request got an answer.
     pub fn answered(&self) {
-        self.ejection.answered();
+        self.availability.answered();
         // It was tried although it is ejected.
-        if self.ejection.is_ejected() {
+        if self.availability.is_ejected() {
             self.readmit();
         }
     }
     /// A real request was sent to it and got no answer: not in time, or the connection ended.
     pub fn unanswered(self: &Arc<Self>) {
         let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
-        let Common { ejected_count, .. } = &*self.common;
-        if let Some(time) = self.ejection.unanswered(settings, ejected_count, self.common.now()) {
+        let ServiceState { ejected_count, .. } = &*self.common;
+        if let Some(time) = self.availability.unanswered(settings, ejected_count, self.common.now()) {
             self.ejected(Why::NoAnswer, time);
         }
     }
@@ -191,14 +191,14 @@ impl Address {
     pub fn connect_failed(self: &Arc<Self>) {
         self.common.connect_failures.increment(1);
         let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
-        let Common { ejected_count, .. } = &*self.common;
-        if let Some(time) = self.ejection.eject(Why::NoConnection, settings, ejected_count, self.common.now()) {
+        let ServiceState { ejected_count, .. } = &*self.common;
+        if let Some(time) = self.availability.eject(Why::NoConnection, settings, ejected_count, self.common.now()) {
             self.ejected(Why::NoConnection, time);
         }
     }
 
     fn ejected(self: &Arc<Self>, why: Why, time: Duration) {
-        let Common { service, ejected_gauge, .. } = &*self.common;
+        let ServiceState { service, ejected_gauge, .. } = &*self.common;
         ejected_gauge.increment(1.0);
         counter!("pointsman_service_ejections_total", "service" => service.to_string(), "reason" => why.label())
             .increment(1);
@@ -206,14 +206,16 @@ impl Address {
             service = service.as_str(), address = %self.socket, reason = why.label(), ms = time.as_millis(),
             "an address of a service gets no requests for a while"
         );
-        self.common.spawn(readmit(Arc::downgrade(self), time));
+        self.common.spawn(readmit_when_it_accepts(Arc::downgrade(self), time));
     }
 
     /// It gets requests again, if it was ejected.
     fn readmit(&self) {
-        let Common { service, eject: Some(settings), ejected_count, ejected_gauge, .. } = &*self.common else { return };
+        let ServiceState { service, eject: Some(settings), ejected_count, ejected_gauge, .. } = &*self.common else {
+            return;
+        };
         let now = self.common.now();
-        if self.ejection.readmit(settings, ejected_count, now) {
+        if self.availability.readmit(settings, ejected_count, now) {
             self.used_since.store(now, Relaxed);
             ejected_gauge.decrement(1.0);
             let (service, address) = (service.as_str(), self.socket);
@@ -223,10 +225,10 @@ impl Address {
 
     /// Records what the health checks found.
     pub(super) fn set_healthy(&self, is_healthy: bool) {
-        if self.is_removed() || !self.ejection.set_healthy(is_healthy) {
+        if self.is_removed() || !self.availability.set_healthy(is_healthy) {
             return;
         }
-        let Common { service, unhealthy_gauge, .. } = &*self.common;
+        let ServiceState { service, unhealthy_gauge, .. } = &*self.common;
         let (service, address) = (service.as_str(), self.socket);
         if is_healthy {
             unhealthy_gauge.decrement(1.0);
@@ -246,29 +248,29 @@ impl Drop for Address {
 }
 
 /// Waits until an ejected address accepts a connection again.
-async fn readmit(address: Weak<Address>, mut time: Duration) {
+async fn readmit_when_it_accepts(address: Weak<Address>, mut time: Duration) {
     loop {
         sleep(time).await;
-        let Some(address) = address.upgrade().filter(|address| address.ejection.is_ejected()) else { return };
+        let Some(address) = address.upgrade().filter(|address| address.availability.is_ejected()) else { return };
         let Some(settings) = &address.common.eject else { return };
         match address.common.dialer.try_to_connect(address.socket, &address.target).await {
             Ok(()) => return address.readmit(),
             Err(error) => {
-                time = address.ejection.stay_ejected(settings);
+                time = address.availability.stay_ejected(settings);
                 tracing::debug!(%error, address = %address.socket, ms = time.as_millis(), "it still accepts no connection");
             }
         }
     }
 }
 
-/// The index of the address that gets a request, of those that are not `tried`. One that gets no requests is chosen
-/// only if there is no other one, and if `may_be_ejected`.
+/// The index of the address that gets a request, of those that are not `tried`. An unavailable one (ejected or
+/// unhealthy) is chosen only if there is no other one, and if `may_be_unavailable`.
 pub fn choose_address<'a>(
     count: usize,
     address: impl Fn(usize) -> &'a Address,
     is_tried: impl Fn(usize) -> bool,
-    may_be_ejected: bool,
-    traffic: Traffic,
+    may_be_unavailable: bool,
+    traffic: TrafficClass,
 ) -> Option<usize> {
     if count == 0 {
         return None;
@@ -284,7 +286,7 @@ pub fn choose_address<'a>(
     let random = |below: u64| fastrand::u64(..below);
     let available = choose(count, |index| candidate(true, index), random);
     match available {
-        None if may_be_ejected => choose(count, |index| candidate(false, index), random),
+        None if may_be_unavailable => choose(count, |index| candidate(false, index), random),
         available => available,
     }
 }
@@ -292,11 +294,11 @@ pub fn choose_address<'a>(
 /// One request in flight to an address, until it is dropped. What it learns counts only if it is a real one.
 pub struct InFlight {
     address: Arc<Address>,
-    traffic: Traffic,
+    traffic: TrafficClass,
 }
 
 impl InFlight {
-    pub(super) fn new(address: Arc<Address>, traffic: Traffic) -> Self {
+    pub(super) fn new(address: Arc<Address>, traffic: TrafficClass) -> Self {
         address.begin(traffic);
         Self { address, traffic }
     }
@@ -318,8 +320,8 @@ impl InFlight {
     }
     fn if_real(&self, change: impl FnOnce(&Arc<Address>)) {
         match self.traffic {
-            Traffic::Real => change(&self.address),
-            Traffic::Secondary => {}
+            TrafficClass::Real => change(&self.address),
+            TrafficClass::Secondary => {}
         }
     }
 }

@@ -45,7 +45,7 @@ impl AddressRegistry {
         let (resolver, runtime) = (self.resolver.clone(), self.runtime.clone());
         let addresses = Arc::new(ServiceAddresses::new(service, limits, resolver, runtime, known.as_deref()));
         if let Some(known) = known {
-            known.replaced();
+            known.mark_replaced();
         }
         by_service.insert(service.name.clone(), Arc::downgrade(&addresses));
         addresses

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::address::{Address, Common, InFlight, Traffic, choose_address};
+use super::address::{Address, InFlight, ServiceState, TrafficClass, choose_address};
 use super::dialer::{ConnectError, Dialer};
 use super::health_check;
 use super::resolver::Resolver;
@@ -61,7 +61,7 @@ impl Settings {
 /// The addresses of a service, which forwarded requests and calls of steps share.
 pub struct ServiceAddresses {
     pub(super) settings: Settings,
-    common: Arc<Common>,
+    common: Arc<ServiceState>,
     targets: Vec<Arc<Target>>,
     list: ArcSwap<Vec<Arc<Address>>>,
     /// Counts the replacements of the list.
@@ -73,7 +73,7 @@ pub struct ServiceAddresses {
     is_started: AtomicBool,
     /// Whether it has addresses and a lookup of its names has ended, so that requests do not wait for one.
     is_looked_up: AtomicBool,
-    /// One lookup at a time; why the last one found nothing, and when, in microseconds of `Common::now`.
+    /// One lookup at a time; why the last one found nothing, and when, in microseconds of `ServiceState::now`.
     lookup: tokio::sync::Mutex<Option<(u64, String)>>,
     /// Held while the addresses are replaced.
     shown: Mutex<Shown>,
@@ -113,7 +113,7 @@ impl ServiceAddresses {
         let name = || service.name.to_string();
         let addresses = Self {
             settings: Settings::of(service),
-            common: Arc::new(Common::new(service, limits, runtime)),
+            common: Arc::new(ServiceState::new(service, limits, runtime)),
             list: ArcSwap::default(),
             version: AtomicU64::new(0),
             resolver,
@@ -169,12 +169,12 @@ impl ServiceAddresses {
         self.version.load(Acquire)
     }
 
-    /// An address for a request, which is not among `tried`. One that gets no requests is chosen only if there is no
-    /// other one, and if `may_be_ejected`.
-    pub fn choose(&self, tried: &[Arc<Address>], may_be_ejected: bool, traffic: Traffic) -> Option<InFlight> {
+    /// An address for a request, which is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only
+    /// if there is no other one, and if `may_be_unavailable`.
+    pub fn choose(&self, tried: &[Arc<Address>], may_be_unavailable: bool, traffic: TrafficClass) -> Option<InFlight> {
         let list = self.list.load();
         let is_tried = |index: usize| tried.iter().any(|one| Arc::ptr_eq(one, &list[index]));
-        let chosen = choose_address(list.len(), |index| &list[index], is_tried, may_be_ejected, traffic);
+        let chosen = choose_address(list.len(), |index| &list[index], is_tried, may_be_unavailable, traffic);
         chosen.map(|index| InFlight::new(list[index].clone(), traffic))
     }
 
@@ -191,7 +191,7 @@ impl ServiceAddresses {
         names.map(|target| target.host.clone()).collect()
     }
 
-    /// Starts what is done beside the requests: lookups and health checks. Does nothing the second time.
+    /// Starts the background tasks: lookups and health checks. Further calls do nothing.
     pub fn start(self: &Arc<Self>) {
         if self.is_started.load(Relaxed) || self.is_started.swap(true, Relaxed) {
             return;
@@ -304,13 +304,13 @@ impl ServiceAddresses {
     }
 
     /// A part of the process has the service in force until the guard is dropped.
-    pub fn in_force(self: &Arc<Self>) -> InForce {
+    pub fn in_force(self: &Arc<Self>) -> ServiceInUse {
         self.change_shown(|shown| shown.users += 1);
-        InForce(self.clone())
+        ServiceInUse(self.clone())
     }
 
     /// Newer files have other addresses for the service. Requests under way may still hold these.
-    pub(super) fn replaced(&self) {
+    pub(super) fn mark_replaced(&self) {
         self.change_shown(|shown| shown.is_replaced = true);
     }
 
@@ -323,9 +323,9 @@ impl ServiceAddresses {
 }
 
 /// A part of the process has a service in force.
-pub struct InForce(Arc<ServiceAddresses>);
+pub struct ServiceInUse(Arc<ServiceAddresses>);
 
-impl Drop for InForce {
+impl Drop for ServiceInUse {
     fn drop(&mut self) {
         self.0.change_shown(|shown| shown.users = shown.users.saturating_sub(1));
     }

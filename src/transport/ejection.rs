@@ -23,7 +23,8 @@ impl EjectedCount {
     pub(super) fn set_addresses(&self, addresses: usize) {
         self.addresses.store(addresses, Relaxed);
     }
-    /// Counts one more, unless that would leave fewer than the share that must stay.
+    /// Counts one more ejected address. Refused for the only address of a service. For `NoAnswer` also refused if half
+    /// of the addresses are ejected already, for either reason; for `NoConnection` all may be ejected.
     fn add(&self, why: Why) -> bool {
         let addresses = self.addresses.load(Relaxed);
         let most = match why {
@@ -63,7 +64,7 @@ impl Why {
 
 /// Whether one address gets requests.
 #[derive(Debug, Default)]
-pub(super) struct Ejection {
+pub(super) struct Availability {
     ejected: AtomicBool,
     unhealthy: AtomicBool,
     /// Requests in a row that got no answer.
@@ -75,11 +76,11 @@ pub(super) struct Ejection {
 #[derive(Debug, Default)]
 struct Past {
     time: Option<Duration>,
-    /// When it got requests again, in microseconds of `Common::now`.
+    /// When it got requests again, in microseconds of `ServiceState::now`.
     readmitted_at: u64,
 }
 
-impl Ejection {
+impl Availability {
     /// Whether it is neither ejected nor unhealthy.
     pub(super) fn is_available(&self) -> bool {
         !self.ejected.load(Relaxed) && !self.unhealthy.load(Relaxed)
@@ -108,7 +109,8 @@ impl Ejection {
             return None;
         }
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that served for as long as its last ejection took begins anew.
+        // The time doubles only if the address was used for less time than its last ejection lasted; otherwise it
+        // starts at `settings.time`.
         let used_for = Duration::from_micros(at.saturating_sub(past.readmitted_at));
         let last = past.time.filter(|time| used_for < *time);
         let time = last.map_or(settings.time, |time| time.saturating_mul(2)).min(settings.time_max);
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn three_requests_in_a_row_without_an_answer_eject() {
-        let (address, count) = (Ejection::default(), of(2));
+        let (address, count) = (Availability::default(), of(2));
         for _ in 0..5 {
             assert_eq!(address.unanswered(&SETTINGS, &count, 0), None);
             assert_eq!(address.unanswered(&SETTINGS, &count, 0), None);
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_time_doubles_up_to_its_maximum_and_begins_anew_after_good_service() {
-        let (address, count) = (Ejection::default(), of(2));
+        let (address, count) = (Availability::default(), of(2));
         let eject = |at| address.eject(Why::NoConnection, &SETTINGS, &count, at).map(|time| time.as_secs());
         assert_eq!((eject(0), eject(0)), (Some(10), None), "it is ejected once");
         assert_eq!(address.stay_ejected(&SETTINGS).as_secs(), 20);
@@ -201,8 +203,9 @@ mod tests {
 
     #[test]
     fn at_most_half_are_ejected_for_want_of_answers_and_the_only_one_never() {
-        let eject = |address: &Ejection, why, count: &EjectedCount| address.eject(why, &SETTINGS, count, 0).is_some();
-        let (addresses, count) = ([(); 3].map(|()| Ejection::default()), of(3));
+        let eject =
+            |address: &Availability, why, count: &EjectedCount| address.eject(why, &SETTINGS, count, 0).is_some();
+        let (addresses, count) = ([(); 3].map(|()| Availability::default()), of(3));
         let ejected = addresses.each_ref().map(|address| eject(address, Why::NoAnswer, &count));
         assert_eq!((ejected, count.ejected()), ([true, false, false], 1));
         let ejected = addresses.each_ref().map(|address| eject(address, Why::NoConnection, &count));
@@ -210,13 +213,13 @@ mod tests {
         addresses.iter().for_each(|address| assert_eq!(address.leave(&count), (true, false)));
         assert_eq!(count.ejected(), 0);
         for why in [Why::NoAnswer, Why::NoConnection] {
-            assert!(!eject(&Ejection::default(), why, &of(1)));
+            assert!(!eject(&Availability::default(), why, &of(1)));
         }
     }
 
     #[test]
     fn an_unhealthy_address_is_not_available() {
-        let address = Ejection::default();
+        let address = Availability::default();
         assert!(!address.set_healthy(true) && address.set_healthy(false) && !address.is_available());
         assert!(!address.set_healthy(false) && address.set_healthy(true) && address.is_available());
     }

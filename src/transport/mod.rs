@@ -35,9 +35,9 @@ mod tls;
 #[path = "tests/ending_origin.rs"]
 pub(crate) mod ending_origin;
 
-pub use address::{Address, InFlight, Traffic, choose_address};
+pub use address::{Address, InFlight, TrafficClass, choose_address};
 pub use address_registry::AddressRegistry;
-pub use addresses::{InForce, ServiceAddresses};
+pub use addresses::{ServiceAddresses, ServiceInUse};
 pub use dialer::{ConnectError, Dialer};
 pub use http2::Multiplexer;
 pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error};

@@ -1,11 +1,11 @@
 //! The approval that a step (an item) needs at least, whatever its `risk:` says, because people approved something else
 //! than what it would send.
 //!
-//! Always true: another input for a step about which people were asked, in this run or in an earlier one of its job, is
-//! asked about at no lower risk. The approval of a `run` step covers the input of the child, and what the child's
-//! workflow computes from it: a private or shared call of the child, or a run below it, is asked about at no lower risk
-//! and by the same people if a person gave it another input. So is each of them in a rerun of the child, which nobody
-//! has approved. A time-out never approves such a question.
+//! Always true: if a step about which people were asked, in this run or in an earlier one of its job, gets another
+//! input, they are asked about that input at no lower risk. The approval of a `run` step covers the input of the child,
+//! and what the child's workflow computes from it: a private or shared call of the child, or a run below it, is asked
+//! about at no lower risk and by the same people if a person gave it another input. So is each of them in a rerun of
+//! the child, which nobody has approved. A time-out never approves such a question.
 
 use std::collections::BTreeSet;
 

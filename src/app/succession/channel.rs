@@ -45,7 +45,7 @@ impl Channel {
     /// The next message.
     ///
     /// # Errors
-    /// The other process is gone, or speaks another language.
+    /// The other process is gone, or sent something that is not a message of this protocol.
     pub(super) async fn receive(&mut self) -> io::Result<Message> {
         read(&mut self.0).await
     }

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{RunId, StepId};
-use crate::store::PendingRun;
+use crate::store::OutboxRow;
 use crate::workflow::{ChildEvent, EndingEvent, Event};
 
-/// What has to be done for a row. The details are in the events of the row's parent ([`PendingRun::parent`]), the run
+/// What has to be done for a row. The details are in the events of the row's parent ([`OutboxRow::parent`]), the run
 /// that decided on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -25,7 +25,7 @@ pub(in crate::engine) enum PendingRunRecord {
 }
 
 /// The outbox row of an event that begins a run; `None` for all other events.
-pub(super) fn pending_run_of(run: RunId, at: Timestamp, event: &Event) -> Option<PendingRun> {
+pub(super) fn pending_run_of(run: RunId, at: Timestamp, event: &Event) -> Option<OutboxRow> {
     let (new_run, record) = match event {
         Event::Child(ChildEvent::Started { child, .. }) => (*child, PendingRunRecord::Child),
         Event::Ending(EndingEvent::Superseded(superseded)) => {
@@ -35,5 +35,5 @@ pub(super) fn pending_run_of(run: RunId, at: Timestamp, event: &Event) -> Option
     };
     // Serializing it cannot fail: it holds only strings.
     let record = serde_json::to_value(&record).unwrap_or_default();
-    Some(PendingRun { run: new_run, parent: Some(run), record, at })
+    Some(OutboxRow { run: new_run, parent: Some(run), record, at })
 }

@@ -1,8 +1,8 @@
 //! Which address of its service a call goes to.
 //!
 //! Always true: each address is tried at most once for one attempt; another one is tried only while nothing of the
-//! request has left, because the connection failed. Where that cost time at [`SLOW_CONNECTS_MAX`] addresses, or at one
-//! of those that get no requests, no further one is tried.
+//! request has left, because the connection failed. No further address is tried after [`SLOW_CONNECTS_MAX`] failures
+//! other than an immediate refusal; after one such failure, unavailable addresses (ejected or unhealthy) are not tried.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::destination::{Destination, traffic};
 use super::pooled_connection::to_origin_form;
 use super::service::ServiceLimits;
-use crate::transport::{Address, ConnectError, InFlight, Traffic};
+use crate::transport::{Address, ConnectError, InFlight, TrafficClass};
 use crate::workflow::Mode;
 
 /// The most addresses at which one attempt waits for a connection in vain.
@@ -24,7 +24,7 @@ const SLOW_CONNECTS_MAX: usize = 3;
 /// The address of an attempt.
 pub(super) struct AddressChoice<'a> {
     upstream: &'a ServiceLimits,
-    traffic: Traffic,
+    traffic: TrafficClass,
     tried: Vec<Arc<Address>>,
     slow_connects: usize,
     /// The call, as the address counts it.
@@ -52,7 +52,7 @@ impl<'a> AddressChoice<'a> {
     /// The connection to this one has failed: chooses another one. `false` if none is left.
     pub(super) fn try_another(&mut self, error: &ConnectError) -> bool {
         let addresses = self.upstream.addresses();
-        if self.traffic == Traffic::Real {
+        if self.traffic == TrafficClass::Real {
             // The name may lead elsewhere by now.
             addresses.request_lookup();
         }

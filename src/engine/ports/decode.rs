@@ -135,7 +135,7 @@ pub(in crate::engine) fn headers_of<'a>(
 }
 
 /// The parts of a request that a plan reads: those to store, and the credentials to seal.
-pub(in crate::engine) struct Facts {
+pub(in crate::engine) struct PlanInputs {
     /// The parts without credentials.
     pub request: Arc<Value>,
     /// The credentials that the plan reads.
@@ -207,7 +207,7 @@ fn reads_member(read_paths: &[&[Arc<str>]], part: &str, member: &str) -> bool {
 
 /// Selects the parts of a request that a plan reads. Parts that are not UTF-8 are left out. A request with such a part
 /// begins no run, but the plan's `respond` may still answer it (`input_error`).
-pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, bytes_mark: BytesMark) -> Facts {
+pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, bytes_mark: BytesMark) -> PlanInputs {
     let raw =
         plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
     let read_paths = request_paths(plan);
@@ -251,7 +251,7 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
     // A body or header that no expression names is not stored.
     let mut whole = Value::Object(parts);
     prune(&mut whole, &read_paths, raw, bytes_mark);
-    Facts { request: Arc::new(whole), credentials }
+    PlanInputs { request: Arc::new(whole), credentials }
 }
 
 /// Removes the parts of a value that no path reads; with `raw`, its member `raw` stays. Bytes of which only parts are

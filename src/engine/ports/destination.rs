@@ -11,15 +11,15 @@ use tokio::time::timeout;
 use super::protocol::{Endpoint, Protocol};
 use crate::flag::HttpVersion;
 use crate::transport::{
-    ConnectError, ConnectionProtocol, Dialer, Http2Bounds, Http2Connection, InFlight, ServiceStream, Traffic,
+    ConnectError, ConnectionProtocol, Dialer, Http2Bounds, Http2Connection, InFlight, ServiceStream, TrafficClass,
 };
 use crate::workflow::Mode;
 
 /// Whose call it is, for the address that it goes to.
-pub(in crate::engine) fn traffic(mode: Mode) -> Traffic {
+pub(in crate::engine) fn traffic(mode: Mode) -> TrafficClass {
     match mode {
-        Mode::Real => Traffic::Real,
-        Mode::Rehearse | Mode::Dark => Traffic::Secondary,
+        Mode::Real => TrafficClass::Real,
+        Mode::Rehearse | Mode::Dark => TrafficClass::Secondary,
     }
 }
 

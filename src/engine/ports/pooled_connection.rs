@@ -47,7 +47,7 @@ pub(in crate::engine) enum Exchanged {
 
 /// One connection.
 pub(in crate::engine) struct PooledConnection {
-    carrier: Carrier,
+    connection: ProtocolConnection,
     /// Whether it was taken from the pool.
     pub reused: bool,
     /// Whether the head of a reply to the last request has come.
@@ -59,7 +59,7 @@ pub(in crate::engine) struct PooledConnection {
 }
 
 #[allow(clippy::large_enum_variant)] // a box would cost each call of the usual kind an allocation
-enum Carrier {
+enum ProtocolConnection {
     Http1 {
         sender: SendRequest<Full<Bytes>>,
         /// `None` once it is closed.
@@ -75,13 +75,13 @@ impl PooledConnection {
         let (sender, connection) = handshake.map_err(|error| ConnectError::Handshake(with_sources(&error)))?;
         // Spread, so that connections that were opened together do not end together.
         let retires = (!age.is_zero()).then(|| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 10.0));
-        let carrier = Carrier::Http1 { sender, connection: Some(connection) };
-        Ok(Self { carrier, reused: false, is_answered: false, retires, endpoint })
+        let connection = ProtocolConnection::Http1 { sender, connection: Some(connection) };
+        Ok(Self { connection, reused: false, is_answered: false, retires, endpoint })
     }
 
-    /// The place of one request on an HTTP/2 connection.
+    /// One stream of an HTTP/2 connection, for one request.
     pub fn http2(stream: Stream<Full<Bytes>>, endpoint: Endpoint, reused: bool) -> Self {
-        Self { carrier: Carrier::Http2(stream), reused, is_answered: false, retires: None, endpoint }
+        Self { connection: ProtocolConnection::Http2(stream), reused, is_answered: false, retires: None, endpoint }
     }
 
     /// Whether it was used for long enough.
@@ -102,8 +102,8 @@ impl PooledConnection {
         deadline: Instant,
     ) -> Result<Exchanged, (ExchangeError, Option<Request<Full<Bytes>>>)> {
         self.is_answered = false;
-        let (reply, copy) = match &mut self.carrier {
-            Carrier::Http1 { sender, connection } => {
+        let (reply, copy) = match &mut self.connection {
+            ProtocolConnection::Http1 { sender, connection } => {
                 let mut send = pin!(sender.try_send_request(request));
                 let sent = poll_fn(|cx| {
                     drive(connection, cx);
@@ -111,7 +111,7 @@ impl PooledConnection {
                 });
                 (timeout_at(head_deadline, sent).await.map(|reply| reply.map_err(SendError::from)), None)
             }
-            Carrier::Http2(stream) => {
+            ProtocolConnection::Http2(stream) => {
                 let (copy, received) = (request.clone(), stream.received().count());
                 let reply = timeout_at(head_deadline, stream.send(to_http2(request, &self.endpoint))).await;
                 if reply.is_err() && stream.received().count() == received {
@@ -143,7 +143,7 @@ impl PooledConnection {
                 // Polling the body registers its demand, driving the connection reads, and the second poll takes the
                 // data.
                 let first = Pin::new(&mut *body).poll_frame(cx);
-                let Carrier::Http1 { connection, .. } = &mut self.carrier else { return first };
+                let ProtocolConnection::Http1 { connection, .. } = &mut self.connection else { return first };
                 if first.is_ready() {
                     return first;
                 }
@@ -165,12 +165,12 @@ impl PooledConnection {
     /// it as reused: only connections that have carried a request are asked.
     pub fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
         self.reused = true;
-        match &mut self.carrier {
-            Carrier::Http1 { sender, connection } => {
+        match &mut self.connection {
+            ProtocolConnection::Http1 { sender, connection } => {
                 drive(connection, cx);
                 connection.is_some() && sender.is_ready()
             }
-            Carrier::Http2(_) => false,
+            ProtocolConnection::Http2(_) => false,
         }
     }
 }

@@ -116,7 +116,7 @@ impl Writer {
         let append = self.appending.take();
         if result.is_ok() {
             if let Some(append) = append.as_ref().filter(|_| !self.parts.sealer.is_active()) {
-                self.parts.snapshots.stored(append);
+                self.parts.snapshots.request_if_due(append);
             }
             self.stored = append;
             if let Some(lease_proof) = self.next_lease_proof.take() {

@@ -17,7 +17,7 @@ use crate::engine::context::Core;
 use crate::engine::machine::{CommandDelivery, PendingRunRecord};
 use crate::engine::scheduler::children;
 use crate::names::RunId;
-use crate::store::{PendingRun, RunFilter, StoreError};
+use crate::store::{OutboxRow, RunFilter, StoreError};
 use crate::workflow::{ControlCommand, RunStatus};
 
 /// How many runs one request reads.
@@ -26,10 +26,10 @@ const PAGE: usize = 500;
 const COMMANDS_MAX: usize = 16;
 
 /// The outbox row by which the children of a run that ends now are ended. The row's id belongs to no run.
-pub(in crate::engine) fn outbox_row(core: &Core, parent: RunId, at: Timestamp) -> PendingRun {
+pub(in crate::engine) fn outbox_row(core: &Core, parent: RunId, at: Timestamp) -> OutboxRow {
     // Serializing it cannot fail: it is a string.
     let record = serde_json::to_value(PendingRunRecord::EndChildren).unwrap_or_default();
-    PendingRun { run: RunId(core.process.new_id()), parent: Some(parent), record, at }
+    OutboxRow { run: RunId(core.process.new_id()), parent: Some(parent), record, at }
 }
 
 /// Sends the open children of an ended run the command to cancel without undoing; removes the row once each of them has

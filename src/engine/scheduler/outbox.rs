@@ -28,7 +28,7 @@ use crate::engine::machine::PendingRunRecord;
 use crate::engine::scheduler::end_children;
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::store::{PendingRun, StoreError, StoreNotification};
+use crate::store::{OutboxRow, StoreError, StoreNotification};
 
 /// How many rows one query reads.
 const ROWS_MAX: usize = 10_000;
@@ -159,7 +159,7 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
 }
 
 /// Delivers a row. Returns the task that delivers it, if a task was started for that.
-async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<Option<JoinHandle<()>>, StoreError> {
+async fn deliver_one(core: &Arc<Core>, row: &OutboxRow) -> Result<Option<JoinHandle<()>>, StoreError> {
     let run = row.run;
     let (record, parent) = match (serde_json::from_value::<PendingRunRecord>(row.record.clone()), row.parent) {
         (Ok(record), Some(parent)) => (record, parent),

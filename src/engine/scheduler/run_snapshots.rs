@@ -56,12 +56,12 @@ pub(in crate::engine) struct RunSnapshots {
     every: u64,
     waiting_max: usize,
     pause: Duration,
-    state: Mutex<CachedSnapshots>,
+    state: Mutex<SnapshotQueueState>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct CachedSnapshots {
+struct SnapshotQueueState {
     /// The queued runs, and the time before which each gets no snapshot.
     waiting: HashMap<RunId, Instant>,
     /// Runs that got a snapshot recently, and the time from which each may get another.
@@ -79,7 +79,7 @@ impl RunSnapshots {
             changed: Notify::new(),
         }
     }
-    fn state(&self) -> MutexGuard<'_, CachedSnapshots> {
+    fn state(&self) -> MutexGuard<'_, SnapshotQueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// The number of events after which a run gets another snapshot.
@@ -87,7 +87,7 @@ impl RunSnapshots {
         self.every
     }
     /// Called after each append: queues the run where its sequence number has passed a multiple of `every`.
-    pub fn stored(&self, append: &Append) {
+    pub fn request_if_due(&self, append: &Append) {
         let before = append.first.0.saturating_sub(1);
         let last = before.saturating_add(append.events.len() as u64);
         if last / self.every > before / self.every && !append.summary.status.is_final() {

@@ -16,7 +16,7 @@ use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged, PooledCo
 use crate::engine::ports::protocol::Protocol;
 use crate::flag::Service;
 use crate::limits::Limits;
-use crate::transport::{AddressRegistry, ConnectError, ServiceAddresses, Traffic};
+use crate::transport::{AddressRegistry, ConnectError, ServiceAddresses, TrafficClass};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -59,7 +59,7 @@ impl TestClient {
         self.take_for(ReusePolicy::Any).await.unwrap()
     }
     async fn take_for(&self, reuse: ReusePolicy) -> Result<PooledConnection, ConnectError> {
-        let in_flight = self.addresses.choose(&[], true, Traffic::Real).unwrap();
+        let in_flight = self.addresses.choose(&[], true, TrafficClass::Real).unwrap();
         let (protocol, dialer) = (&Protocol::default(), &**self.addresses.dialer());
         let destination = Destination { protocol, dialer, in_flight: &in_flight, uri: &self.uri };
         self.pool.take(&destination, reuse).await

@@ -27,7 +27,7 @@ use crate::flag::{HttpVersion, Service, ServiceTls};
 use crate::limits::Limits;
 use crate::listener::test_certificates::{Authority, Subject};
 use crate::listener::{Certificate, ServerTls, TlsParts, crypto};
-use crate::transport::{AddressRegistry, ClientTls, ServiceAddresses, Traffic};
+use crate::transport::{AddressRegistry, ClientTls, ServiceAddresses, TrafficClass};
 
 fn trusting(issuer: &Authority) -> ServiceTls {
     let trusted = vec![CertificateDer::from_pem_slice(issuer.pem().as_bytes()).unwrap()];
@@ -81,7 +81,7 @@ impl TestClient {
     }
     /// A connection for a request that must not be repeated.
     async fn take(&self) -> Result<PooledConnection, String> {
-        let in_flight = self.addresses.choose(&[], true, Traffic::Real).unwrap();
+        let in_flight = self.addresses.choose(&[], true, TrafficClass::Real).unwrap();
         let (protocol, dialer) = (&self.protocol, &**self.addresses.dialer());
         let destination = Destination { protocol, dialer, in_flight: &in_flight, uri: &self.uri };
         let taken = timeout(TIMEOUT, self.pool.take(&destination, ReusePolicy::Recent)).await.unwrap();

@@ -19,7 +19,7 @@ use crate::engine::ports::service::ServiceLimits;
 use crate::flag::{BaseUrl, BreakerSettings, Eject, HealthCheck, Service};
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::transport::{AddressRegistry, Traffic};
+use crate::transport::{AddressRegistry, TrafficClass};
 use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A service with these URLs.
@@ -241,11 +241,7 @@ async fn rehearsals_and_dark_runs_never_eject_an_address_and_see_what_real_calls
     }
     assert!(!list[0].is_available());
     for _ in 0..20 {
-        assert!(
-            upstream
-                .addresses()
-                .choose(&[], false, Traffic::Secondary)
-                .is_some_and(|it| it.address().target.index == 1)
-        );
+        let chosen = upstream.addresses().choose(&[], false, TrafficClass::Secondary);
+        assert!(chosen.is_some_and(|it| it.address().target.index == 1));
     }
 }

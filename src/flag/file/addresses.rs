@@ -72,7 +72,7 @@ pub enum EjectDraft {
     Map(EjectMapDraft),
 }
 
-/// When an address gets no forwarded requests for a while. Settings that are left out have their defaults.
+/// When an address gets no requests for a while. Settings that are left out have their defaults.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EjectMapDraft {
@@ -102,7 +102,7 @@ impl JsonSchema for EjectDraft {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = EjectMapDraft::json_schema(generator);
         schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
-        let text = "When an address gets no forwarded requests for a while: a map of settings, or `off` (never).";
+        let text = "When an address gets no requests for a while: a map of settings, or `off` (never).";
         schema.insert("description".to_owned(), text.into());
         schema
     }

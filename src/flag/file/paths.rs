@@ -15,7 +15,7 @@ const NAMES: [&str; 6] = ["tomcat", "spring", "express", "rails", "iis", "strict
 /// How a service reads paths: the name of a framework, or a map.
 #[derive(Clone, Debug)]
 pub enum ServicePathsDraft {
-    /// As the framework of this name comes.
+    /// The defaults of the framework of this name.
     Named(String),
     /// Setting by setting.
     Map(ServicePathsMapDraft),

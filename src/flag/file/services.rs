@@ -59,11 +59,13 @@ pub struct ServiceMapDraft {
     pub rate: Option<String>,
     /// How many of them may begin at once after a pause.
     pub burst: Option<u64>,
-    /// When an address gets no forwarded requests for a while; on by default, `off` switches it off.
+    /// When an address gets no requests (forwarded ones and calls of steps) for a while; on by default, `off` switches
+    /// it off.
     pub eject: Option<EjectDraft>,
-    /// A request that is sent to each address again and again; an address that fails it gets no forwarded requests.
+    /// A request that is sent to each address again and again; an address that fails it gets neither forwarded requests
+    /// nor calls of steps.
     pub health: Option<HealthDraft>,
-    /// The time over which an address that gets forwarded requests again gets its full share of them: `30s`.
+    /// The time over which an address that is new or gets requests again gets its full share of them: `30s`.
     pub slow_start: Option<String>,
     /// The TLS of `https://` URLs; without it this machine's trusted certificates count.
     pub tls: Option<ServiceTlsDraft>,

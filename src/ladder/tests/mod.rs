@@ -36,7 +36,7 @@ use self::failing_store::FailingStore;
 use super::*;
 use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::evidence::Evidence;
-use crate::exchange::{ComparisonOutcome, Served, ServedObserver, Settle as _};
+use crate::exchange::{ComparisonOutcome, Served, ServedObserver, TicketCounter as _};
 use crate::expression::Template;
 use crate::flag::{Effective, EffectiveReason, Instance, Percent, Route, RouteMatch, Service, Shares};
 use crate::store::StoreHandle;

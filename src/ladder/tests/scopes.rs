@@ -4,7 +4,7 @@ use super::*;
 use crate::expression::Template;
 use crate::flag::ByteForm;
 use crate::ladder::scopes::{self, Scopes, before_recorded, dropped_scope};
-use crate::limits::{EARLIER_SCOPES_MAX, MOVED_REQUESTS_MAX};
+use crate::limits::{EARLIER_SCOPES_MAX, REASSIGNED_MATCHES_MAX};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -387,7 +387,7 @@ fn requests_that_files_take_from_a_route_are_looked_up_until_no_retry_may_come()
 #[test]
 fn the_number_of_moved_requests_is_bounded() {
     let mut scopes = after_first_files(&routes(&[("pay", "POST /0", Some("k"))]));
-    for n in 1..=MOVED_REQUESTS_MAX + 2 {
+    for n in 1..=REASSIGNED_MATCHES_MAX + 2 {
         scopes = after_files(&scopes, &routes(&[("pay", &format!("POST /{n}"), Some("k"))]), at(1), 24 * HOUR);
         let all = scopes.values_mut().flat_map(|scopes| &mut scopes.reassigned);
         all.for_each(|moved| moved.at -= Duration::from_secs(1));
@@ -395,6 +395,6 @@ fn the_number_of_moved_requests_is_bounded() {
     let remaining = moved(&scopes);
     assert_eq!(
         (remaining.len(), remaining[0].as_str()),
-        (MOVED_REQUESTS_MAX, format!("pay POST /{}", MOVED_REQUESTS_MAX + 1).as_str())
+        (REASSIGNED_MATCHES_MAX, format!("pay POST /{}", REASSIGNED_MATCHES_MAX + 1).as_str())
     );
 }

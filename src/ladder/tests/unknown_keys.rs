@@ -65,12 +65,15 @@ async fn a_route_goes_down_while_the_horizon_cannot_be_read() {
     }
     fixture.store.fail_pin_counts.store(true, Ordering::SeqCst);
     let refused = fixture.refusal("create", to(State::Off)).await;
-    assert!(refused.contains("acknowledgement") && refused.contains("it is not known now how many"), "{refused}");
+    assert!(
+        refused.contains("acknowledgement") && refused.contains("that only the engine has is unknown now"),
+        "{refused}"
+    );
     let acknowledged = MoveRequest { acknowledge: true, ..to(State::Live) };
     for down in [acknowledged, to(State::Off)] {
         let flipped = fixture.flip("create", down).await.unwrap();
         assert!(
-            flipped.horizon.len() == 1 && flipped.horizon[0].contains("it is not known now how many"),
+            flipped.horizon.len() == 1 && flipped.horizon[0].contains("that only the engine has is unknown now"),
             "{flipped:?}"
         );
     }

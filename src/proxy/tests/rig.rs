@@ -20,8 +20,8 @@ pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
     Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket,
-    EarlierKeys, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Settle,
-    Source,
+    EarlierKeys, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source,
+    TicketCounter,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Owner, RetryKey, RetryKeys, Route, RouteMatch, Service, State,
@@ -83,7 +83,7 @@ impl Fakes {
     }
 }
 
-impl Settle for Fakes {
+impl TicketCounter for Fakes {
     fn settle(&self, _route: &RouteId, _files_version: u64, outcome: ComparisonOutcome) {
         self.outcomes.lock().unwrap().push(outcome);
         self.changed.notify_waiters();

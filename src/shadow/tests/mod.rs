@@ -22,7 +22,7 @@ use super::*;
 use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{RouteEvidence, testing};
 use crate::exchange::{
-    ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, ProblemDocument, RequestCopy, RunReport, Settle, Source,
+    ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, ProblemDocument, RequestCopy, RunReport, Source, TicketCounter,
 };
 use crate::flag::{FlagSet, Freeze, Instance, Route, RouteFlag, RouteMatch, Service, State};
 use crate::limits::Limits;

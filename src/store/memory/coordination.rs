@@ -14,7 +14,7 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, WorkerId};
 use crate::store::{
-    AcquireResult, CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
+    AcquireResult, CommandRecord, LockRow, OutboxRow, OwnedRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
     RunCoordination, RunSnapshot, StoreError, StoreNotification, WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
@@ -169,7 +169,7 @@ impl RunCoordination for MemoryStore {
         self.with(|tables| tables.coordination.remove_webhook_message(number))
     }
 
-    fn pending_runs(&self, limit: usize) -> StoreFuture<'_, Vec<PendingRun>> {
+    fn pending_runs(&self, limit: usize) -> StoreFuture<'_, Vec<OutboxRow>> {
         self.with(|tables| tables.pending_runs.iter().take(limit).cloned().collect())
     }
 

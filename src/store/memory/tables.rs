@@ -15,9 +15,9 @@ use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::bound_keys::{OldKey, page_of};
 use crate::store::coordination::due_at_of;
 use crate::store::{
-    Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PendingRun,
-    PinCount, PinRecord, PlacedPin, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord,
-    StoreError, StoreNotification, StoredEvent, StoredFirstTry,
+    Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, OutboxRow, PinCount,
+    PinRecord, PlacedPin, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord, StoreError,
+    StoreNotification, StoredEvent, StoredFirstTry,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -56,7 +56,7 @@ pub(super) struct Tables {
     pub(super) key_files: BTreeMap<Uuid, KeyFileRecord>,
     pub(super) coordination: CoordinationTables,
     /// Runs that are to begin, oldest row first.
-    pub(super) pending_runs: Vec<PendingRun>,
+    pub(super) pending_runs: Vec<OutboxRow>,
 }
 
 impl Tables {

@@ -19,7 +19,7 @@ use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::error::EventsError;
 use crate::store::{
-    AcquireResult, CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
+    AcquireResult, CommandRecord, LockRow, OutboxRow, OwnedRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
     RunCoordination, RunSnapshot, StoreError, StoreNotification, StoreTime, WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
@@ -295,14 +295,14 @@ impl RunCoordination for PostgresStore {
         .boxed()
     }
 
-    fn pending_runs(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PendingRun>>> {
+    fn pending_runs(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxRow>>> {
         async move {
             // The table `births` holds the pending runs.
             let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT $1";
             let found = self.pool.query(|| sqlx::query(text).bind(sql_limit(limit))).await?;
             let pending_run = |row: &PgRow| {
                 let parent = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
-                Ok(PendingRun {
+                Ok(OutboxRow {
                     run: run_id(column(row, 0)?)?,
                     parent,
                     at: time(column(row, 2)?)?,

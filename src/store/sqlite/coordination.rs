@@ -20,7 +20,7 @@ use crate::names::{RunId, Seq, WorkerId};
 use crate::store::bound_keys::page_of;
 use crate::store::error::EventsError;
 use crate::store::{
-    AcquireResult, CommandRecord, LockRow, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
+    AcquireResult, CommandRecord, LockRow, OutboxRow, OwnedRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
     RunCoordination, RunSnapshot, StoreError, StoreNotification, WebhookMessage,
 };
 use crate::workflow::RunStatus;
@@ -170,7 +170,7 @@ impl RunCoordination for SqliteStore {
         self.write_coordination(CoordinationWrite::DeleteMessage(number.cast_signed()), nothing)
     }
 
-    fn pending_runs(&self, limit: usize) -> StoreFuture<'_, Vec<PendingRun>> {
+    fn pending_runs(&self, limit: usize) -> StoreFuture<'_, Vec<OutboxRow>> {
         read::pending_runs(&self.readers, limit).boxed()
     }
 

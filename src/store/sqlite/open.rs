@@ -29,14 +29,14 @@ use crate::workflow::Event;
 pub(super) struct Opened {
     pub(super) file_lock: FileLock,
     pub(super) writer: rusqlite::Connection,
-    /// On a file system with small blocks.
+    /// Space reserved for `-shm`; `None` unless the file system has blocks of less than 4 KiB.
     pub(super) room: Option<IndexRoom>,
     pub(super) files: Arc<OpenFiles>,
     pub(super) readers: Readers,
     pub(super) constants: Constants,
 }
 
-/// The same without the lock.
+/// The parts of [`Opened`] without the file lock.
 struct OpenedToWrite {
     writer: rusqlite::Connection,
     room: Option<IndexRoom>,

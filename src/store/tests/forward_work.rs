@@ -17,7 +17,7 @@ macro_rules! forward_work {
             locks(names: Option<Vec<String>>, limit: usize) -> Vec<$crate::store::LockRow>;
             webhook_messages(after: u64, limit: usize) -> Vec<$crate::store::WebhookMessage>;
             remove_webhook_message(number: u64) -> ();
-            pending_runs(limit: usize) -> Vec<$crate::store::PendingRun>;
+            pending_runs(limit: usize) -> Vec<$crate::store::OutboxRow>;
             remove_pending_run(run: $crate::names::RunId) -> ();
             purge(
                 status: $crate::workflow::RunStatus,

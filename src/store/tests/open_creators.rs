@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::names::JobId;
-use crate::store::{PendingRun, families_of_open_runs};
+use crate::store::{OutboxRow, families_of_open_runs};
 use crate::workflow::{Creates, Superseded};
 
 on_every_store! {
@@ -81,7 +81,7 @@ async fn a_rerun_that_is_to_begin_may_create_an_instance(which: StoreKind) {
             Superseded { successor: by, from, handed_over_steps: Vec::new(), sealed: None, requested_by: "ann".into() };
         Event::Ending(EndingEvent::Superseded(Box::new(superseded)))
     };
-    let row = |run: u64, parent: u64| PendingRun {
+    let row = |run: u64, parent: u64| OutboxRow {
         run: run_id(run),
         parent: Some(run_id(parent)),
         record: json!({ "kind": "any" }),

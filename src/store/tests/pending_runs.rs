@@ -1,7 +1,7 @@
 //! Tests of the outbox: the runs that are to be created.
 
 use super::*;
-use crate::store::{PendingRun, StoreNotification};
+use crate::store::{OutboxRow, StoreNotification};
 
 on_every_store! {
     a_pending_run_is_listed_until_its_run_has_an_event,
@@ -11,12 +11,12 @@ on_every_store! {
     subscribers_are_notified_of_a_pending_run,
 }
 
-pub(super) fn pending_run(run: u64, parent: Option<u64>) -> PendingRun {
-    PendingRun { run: run_id(run), parent: parent.map(run_id), record: json!({ "n": 1.50, "run": run }), at: at(7) }
+pub(super) fn pending_run(run: u64, parent: Option<u64>) -> OutboxRow {
+    OutboxRow { run: run_id(run), parent: parent.map(run_id), record: json!({ "n": 1.50, "run": run }), at: at(7) }
 }
 
 /// The same append with runs that it puts into the outbox.
-fn with_pending_runs(append: Append, pending_runs: Vec<PendingRun>) -> Arc<Append> {
+fn with_pending_runs(append: Append, pending_runs: Vec<OutboxRow>) -> Arc<Append> {
     Arc::new(Append { pending_runs, ..append })
 }
 
@@ -31,7 +31,7 @@ async fn a_pending_run_is_listed_until_its_run_has_an_event(which: StoreKind) {
     assert_eq!(waiting().await, [pending_run(3, Some(1)), pending_run(2, Some(1)), pending_run(4, None)]);
     assert_eq!(store.pending_runs(2).await.unwrap(), waiting().await[..2]);
     // A later row of the same run is ignored; a refused append adds none.
-    let again = PendingRun { record: json!("another"), ..pending_run(2, None) };
+    let again = OutboxRow { record: json!("another"), ..pending_run(2, None) };
     store.append(with_pending_runs(append(run_id(1), 3, 1), vec![again, pending_run(2, None)])).await.unwrap();
     store.append(with_pending_runs(append(run_id(1), 2, 1), vec![pending_run(5, Some(1))])).await.unwrap_err();
     store.append(with_pending_runs(append(run_id(9), 2, 1), vec![pending_run(5, Some(9))])).await.unwrap_err();

@@ -27,7 +27,7 @@ async fn the_first_request_waits_for_the_addresses_of_the_names_and_others_share
         Box::pin(async { Ok(resolved(&["127.0.0.1:1"])) })
     });
     let addresses = made(&Service::at("shop", ["http://shop.test:9000".parse().unwrap()]), resolver);
-    assert!(addresses.choose(&[], true, Traffic::Real).is_none());
+    assert!(addresses.choose(&[], true, TrafficClass::Real).is_none());
     let (a, b) = tokio::join!(addresses.ready(), addresses.ready());
     assert!(a.is_ok() && b.is_ok());
     assert_eq!((sockets(&addresses), lookups.load(Relaxed)), (vec!["127.0.0.1:1".to_owned()], 1));
@@ -104,18 +104,18 @@ async fn rehearsals_and_dark_runs_see_the_state_of_addresses_and_never_change_it
     let [first, second] = [0, 1].map(|index| addresses.list()[index].clone());
     for tried in [&first, &second] {
         let others = [if Arc::ptr_eq(tried, &first) { second.clone() } else { first.clone() }];
-        let secondary = addresses.choose(&others, true, Traffic::Secondary).unwrap();
+        let secondary = addresses.choose(&others, true, TrafficClass::Secondary).unwrap();
         secondary.connect_failed();
         (0..9).for_each(|_| secondary.unanswered());
         assert!(tried.is_available());
-        assert_eq!((tried.in_flight(Traffic::Real), tried.in_flight(Traffic::Secondary)), (0, 1));
+        assert_eq!((tried.in_flight(TrafficClass::Real), tried.in_flight(TrafficClass::Secondary)), (0, 1));
     }
     first.connect_failed();
     for _ in 0..20 {
-        let secondary = addresses.choose(&[], false, Traffic::Secondary).unwrap();
+        let secondary = addresses.choose(&[], false, TrafficClass::Secondary).unwrap();
         assert!(Arc::ptr_eq(secondary.address(), &second), "it sees the ejection");
     }
-    let secondary = addresses.choose(&[second], true, Traffic::Secondary).unwrap();
+    let secondary = addresses.choose(&[second], true, TrafficClass::Secondary).unwrap();
     secondary.answered();
     assert!(Arc::ptr_eq(secondary.address(), &first) && !first.is_available(), "and does not end it");
 }

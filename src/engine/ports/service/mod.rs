@@ -42,7 +42,7 @@ use crate::engine::ports::protocol::Protocol;
 use crate::flag::{BreakerSettings as Rule, Rate, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
-use crate::transport::{AddressRegistry, InForce, ServiceAddresses};
+use crate::transport::{AddressRegistry, ServiceAddresses, ServiceInUse};
 use crate::workflow::{AttemptResult, Mode};
 use call_count::{CallCount, CountedCall};
 use metrics::{RefusedBy, ServiceMetrics};
@@ -57,7 +57,7 @@ pub(in crate::engine) struct ServiceLimits {
     /// Its addresses, which forwarded requests share.
     addresses: Arc<ServiceAddresses>,
     /// Until newer files have replaced it.
-    addresses_in_force: Mutex<Option<InForce>>,
+    addresses_in_force: Mutex<Option<ServiceInUse>>,
     /// Permits for calls of real runs.
     real_permits: Arc<Semaphore>,
     /// Permits for calls of rehearsed and dark runs.

@@ -1,14 +1,14 @@
 //! A row of the outbox that cannot be delivered.
 
 use super::*;
-use crate::store::PendingRun;
+use crate::store::OutboxRow;
 use crate::store::tests::{at, completed_run, run_id};
 
 /// The outbox row of a run whose summary is damaged does not keep the rows after it from being delivered.
 #[tokio::test]
 async fn a_row_of_the_outbox_that_cannot_be_delivered_does_not_delay_the_others() {
     let store = SlowStore::new(false, false, 0);
-    let row = |child, parent| PendingRun {
+    let row = |child, parent| OutboxRow {
         run: run_id(child),
         parent: Some(run_id(parent)),
         record: json!({ "kind": "child" }),

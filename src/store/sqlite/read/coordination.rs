@@ -10,7 +10,7 @@ use super::super::readers::Readers;
 use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::names::{RunId, StepId};
-use crate::store::{CommandRecord, LockRow, PendingRun, RunBodies, StoreError, WebhookMessage};
+use crate::store::{CommandRecord, LockRow, OutboxRow, RunBodies, StoreError, WebhookMessage};
 use crate::workflow::RunStatus;
 
 pub(in crate::store::sqlite) async fn due_times(readers: &Readers, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
@@ -91,14 +91,14 @@ pub(in crate::store::sqlite) async fn webhook_messages(
     found.iter().map(message).collect()
 }
 
-pub(in crate::store::sqlite) async fn pending_runs(readers: &Readers, limit: usize) -> Result<Vec<PendingRun>> {
+pub(in crate::store::sqlite) async fn pending_runs(readers: &Readers, limit: usize) -> Result<Vec<OutboxRow>> {
     type Row = (Vec<u8>, Option<Vec<u8>>, i64, Vec<u8>);
     let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT ?";
     let found: Vec<Row> =
         sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(readers.pool()?).await.map_err(read_error)?;
     let pending_run = |(run, parent, at, record): Row| {
         let parent = parent.map(parse_run_id).transpose()?;
-        Ok(PendingRun { run: parse_run_id(run)?, parent, record: parse(&record)?, at: time(at)? })
+        Ok(OutboxRow { run: parse_run_id(run)?, parent, record: parse(&record)?, at: time(at)? })
     };
     found.into_iter().map(pending_run).collect()
 }

@@ -81,7 +81,7 @@ impl RunCoordination for Shared {
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
         webhook_messages(after: u64, limit: usize) -> Vec<WebhookMessage>;
         remove_webhook_message(number: u64) -> ();
-        pending_runs(limit: usize) -> Vec<crate::store::PendingRun>;
+        pending_runs(limit: usize) -> Vec<crate::store::OutboxRow>;
         remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         prune_retry_keys(

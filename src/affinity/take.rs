@@ -108,11 +108,11 @@ impl StoreAffinity {
         let find = |key: &RetryKey| newer_files.find(key, files_version, KnownBody::Digest(*digest));
         let of_verified = |key: &&RetryKey| find(key) == FoundMark::Legacy || self.legacy_has(key);
         match (find(any_caller), find(&of_request)) {
+            // First: what legacy has for any caller may be another caller's request.
+            (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
+            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Repeat,
             (FoundMark::Legacy, _) => KeyTakeResult::OtherArmHasIt,
             (FoundMark::Unknown, _) => KeyTakeResult::Unknown,
-            (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
-            // First: what legacy has for any caller may be another caller's request.
-            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Repeat,
             _ if self.legacy_has(any_caller) => KeyTakeResult::OtherArmHasIt,
             _ if verified_callers.filter(of_verified).is_some() => KeyTakeResult::OtherArmHasIt,
             _ => self.take_for_engine(of_request),

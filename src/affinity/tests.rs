@@ -43,7 +43,6 @@ impl Store for CountingStore {
         plan(id: crate::names::PlanId) -> Stored<Option<serde_json::Value>>;
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> Stored<()>;
         run_key(run: RunId) -> Stored<Option<Vec<u8>>>;
-        engine_took_any(range: std::ops::RangeInclusive<RetryKey>) -> Stored<bool>;
         engine_tries(after: Option<RetryKey>, limit: usize) -> Stored<Vec<(RetryKey, Timestamp)>>;
         pinned(after: u64, limit: usize) -> Stored<Vec<(u64, PinKey, Arm)>>;
         pin_counts() -> Stored<Vec<crate::store::PinCount>>;
@@ -61,6 +60,9 @@ impl Store for CountingStore {
         key_files() -> Stored<Vec<crate::store::KeyFileRecord>>;
         put_key_files(put: Vec<crate::store::KeyFileRecord>, remove: Vec<uuid::Uuid>) -> Stored<()>;
         close() -> ();
+    }
+    fn engine_took_any(&self, range: std::ops::RangeInclusive<RetryKey>) -> BoxFuture<'_, Stored<bool>> {
+        self.unless_gone(self.inner.engine_took_any(range))
     }
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Stored<Option<PinRecord>>> {
         self.look_ups.fetch_add(1, Ordering::Relaxed);

@@ -182,8 +182,8 @@ impl InForce {
         overtaken
     }
 
-    /// Notes that a person flipped a route to the state that it has. `found_at` is [`Inputs::positions_version`] when that was
-    /// found. Returns whether it is noted: not if a route has moved since.
+    /// Notes that a person flipped a route to the state that it has. `found_at` is [`Inputs::positions_version`] when
+    /// that was found. Returns whether it is noted: not if a route has moved since.
     #[must_use]
     pub fn note_unchanged(&self, route: &RouteId, unchanged: Lowering, found_at: u64) -> bool {
         let mut inputs = self.lock();

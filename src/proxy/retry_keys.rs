@@ -299,7 +299,9 @@ impl KnownFirstTry {
                     // noted again.
                     let legacy_keys = [Some(keys.scoped), keys.any_caller].into_iter().flatten();
                     let is_remembered = |key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy);
-                    self.is_stored = arm == Arm::Legacy && !legacy_keys.into_iter().any(is_remembered);
+                    // A key of several callers expires with what another caller sent: this caller's own key is noted
+                    // too.
+                    self.is_stored = is_exact && arm == Arm::Legacy && !legacy_keys.into_iter().any(is_remembered);
                 }
                 Ok(FoundTry { arm: None, .. }) => {}
                 Err(ArmUnknown) => self.is_unknown = true,

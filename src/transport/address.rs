@@ -1,8 +1,8 @@
 //! One address of a service: how many requests are in flight to it, and whether it gets more.
 //!
 //! Always true: forwarded requests and calls of steps share this state, each with connections of its own; requests of
-//! rehearsed and dark runs ([`TrafficClass::Secondary`]) see it and never change it: what they learn ejects no address, and
-//! readmits none. An ejected address is tried again by a task of its own, and no request waits for that; the task ends
+//! rehearsed and dark runs ([`TrafficClass::Secondary`]) see it and never change it: what they learn ejects no address,
+//! and readmits none. An ejected address is tried again by a task of its own, and no request waits for that; the task ends
 //! when the address is no longer one of its service.
 
 use std::net::SocketAddr;

@@ -83,7 +83,10 @@ pub(super) async fn register(
             }
         }
         KeyTakeResult::Repeat => {}
-        KeyTakeResult::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(may_fall_back))),
+        KeyTakeResult::OtherArmHasIt => {
+            refuse_if_held(core, claim, request).await?;
+            return Err(Box::new(replies::taken_by_legacy(may_fall_back)));
+        }
         KeyTakeResult::UnderOtherFiles => return Err(held_under_other_files()),
         KeyTakeResult::Unknown => return Err(Box::new(first_try_unknown())),
     }
@@ -124,9 +127,7 @@ pub(super) async fn register(
             (_, Some(StoredFirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(StoredFirstTry { arm: Arm::Legacy, .. })),
         )) => {
             // Legacy may have another caller's request.
-            if let Some(key) = keys.any_caller.filter(|_| may_be_stored) {
-                refuse_if_held(core, claim, key, deadline).await?;
-            }
+            refuse_if_held(core, claim, request).await?;
             registration.give_to_legacy(&core.ports.affinity);
             Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }
@@ -135,7 +136,7 @@ pub(super) async fn register(
             let verified_callers = keys.looked_up_verified_callers();
             let files_version = request.earlier.files_version;
             let any_caller = AnyCaller { key, verified_callers, may_be_stored, files_version };
-            take_under_any_credential(core, claim, any_caller, registration, may_fall_back, deadline).await
+            take_under_any_credential(core, claim, any_caller, registration, (request, may_fall_back), deadline).await
         }
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
@@ -162,7 +163,7 @@ async fn take_under_any_credential(
     claim: Claim,
     any_caller: AnyCaller,
     mut registration: Registration,
-    may_fall_back: bool,
+    (request, may_fall_back): (&ArmRequest, bool),
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
     let AnyCaller { key, verified_callers, may_be_stored, files_version } = any_caller;
@@ -172,6 +173,8 @@ async fn take_under_any_credential(
         KeyTakeResult::First => registration.reserve(affinity.clone(), of_request),
         KeyTakeResult::Repeat => return Err(held_under_another_credential()),
         KeyTakeResult::OtherArmHasIt => {
+            // Legacy may have another caller's request, and the engine of an earlier process this one.
+            refuse_if_held(core, claim, request).await?;
             registration.give_to_legacy(affinity);
             return Err(Box::new(replies::taken_by_legacy(may_fall_back)));
         }
@@ -181,53 +184,66 @@ async fn take_under_any_credential(
     if !may_be_stored {
         return Ok(registration);
     }
-    refuse_if_held(core, claim, key, deadline).await?;
-    Ok(registration)
-}
-
-/// Refuses a request that the engine has under another credential, according to the store.
-async fn refuse_if_held(
-    core: &Core,
-    claim: Claim,
-    any_caller: RetryKey,
-    deadline: Instant,
-) -> Result<(), Box<ArmReply>> {
-    // A verified caller's run has claimed another key in this range.
-    let range = any_caller.range_of_request(&claim.request, false);
+    // A verified caller's run has claimed another key in this range. Memory has this request's own.
+    let range = key.range_of_request(&claim.request, false);
     match timeout_at(deadline, core.ports.store.engine_took_any(range)).await {
         Ok(Ok(true)) => Err(held_under_another_credential()),
-        Ok(Ok(false)) => Ok(()),
+        Ok(Ok(false)) => Ok(registration),
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
 }
 
-/// Refuses a request that the engine took under another credential. Looks it up under the keys that it would have had
-/// by earlier files.
+/// Refuses a request that the engine took under another credential. Looks it up under the keys and the paths that it
+/// would have had by earlier files. Not under its present ones, under which it has been taken by now.
 pub(super) async fn refuse_if_held_under_earlier_keys(
     core: &Core,
     claim: Claim,
     request: &ArmRequest,
 ) -> Result<(), Box<ArmReply>> {
-    let present = request.retry_keys;
-    let is_verified = present.is_some_and(|keys| keys.is_verified());
-    let present_key = present.and_then(|keys| keys.any_caller);
-    let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
-    let mut keys: Vec<RetryKey> = earlier.filter(|key| Some(*key) != present_key).collect();
-    let mut looked_up: Vec<(RetryKey, [u8; 32])> = keys.iter().map(|key| (*key, claim.request)).collect();
-    keys.extend(present_key);
-    for path in &request.earlier.paths {
-        let digest = request.request.digest_with(path);
-        looked_up.extend(keys.iter().map(|key| (*key, digest)));
-    }
-    for (key, digest) in looked_up {
-        let range = key.range_of_request(&digest, is_verified);
-        match core.ports.affinity.engine_took_any(range).await {
-            Ok(true) => return Err(held_under_another_credential()),
-            Ok(false) => {}
-            Err(_) => return Err(Box::new(first_try_unknown())),
+    let present = request.retry_keys.and_then(|keys| keys.any_caller).map(|key| (key, claim.request));
+    for (key, digest) in all_keys(claim, request) {
+        if Some((key, digest)) != present {
+            refuse_if_taken(core, key, &digest, request).await?;
         }
     }
     Ok(())
+}
+
+/// As [`refuse_if_held_under_earlier_keys`], and under its present keys: before it is given to legacy because of a key
+/// of several callers, under which legacy may have another caller's request.
+async fn refuse_if_held(core: &Core, claim: Claim, request: &ArmRequest) -> Result<(), Box<ArmReply>> {
+    for (key, digest) in all_keys(claim, request) {
+        refuse_if_taken(core, key, &digest, request).await?;
+    }
+    Ok(())
+}
+
+/// The keys for any caller that a request has now and had by earlier files, each with its digests under its paths now
+/// and then.
+fn all_keys(claim: Claim, request: &ArmRequest) -> Vec<(RetryKey, [u8; 32])> {
+    let mut digests = vec![claim.request];
+    digests.extend(request.earlier.paths.iter().map(|path| request.request.digest_with(path)));
+    let mut all = Vec::new();
+    for key in request.retry_keys.iter().chain(&request.earlier.keys).filter_map(|keys| keys.any_caller) {
+        all.extend(digests.iter().map(|digest| (key, *digest)));
+    }
+    all
+}
+
+/// Refuses a request that the engine took under this key for any caller, as far as this process or the store knows. To
+/// be called before the request itself takes such a key.
+async fn refuse_if_taken(
+    core: &Core,
+    any_caller: RetryKey,
+    digest: &[u8; 32],
+    request: &ArmRequest,
+) -> Result<(), Box<ArmReply>> {
+    let is_verified = request.retry_keys.is_some_and(|keys| keys.is_verified());
+    match core.ports.affinity.engine_took_any(any_caller.range_of_request(digest, is_verified)).await {
+        Ok(true) => Err(held_under_another_credential()),
+        Ok(false) => Ok(()),
+        Err(_) => Err(Box::new(first_try_unknown())),
+    }
 }
 
 pub(super) fn held_under_another_credential() -> Box<ArmReply> {

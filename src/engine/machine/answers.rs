@@ -110,9 +110,11 @@ impl Machine {
     /// Handles the result of the append in flight.
     pub(super) fn handle_append_result(&mut self, result: Result<(), AppendError>) {
         let Some(outcome) = self.log.complete(result) else { return };
-        if !matches!(outcome, AppendOutcome::NothingStored(_) | AppendOutcome::KeyTakenByLegacy)
-            && !std::mem::replace(&mut self.retry_key_retained, true)
-        {
+        let stores_nothing = matches!(
+            outcome,
+            AppendOutcome::NothingStored(_) | AppendOutcome::KeyTakenByLegacy | AppendOutcome::KeyTaken { .. }
+        );
+        if !stores_nothing && !std::mem::replace(&mut self.retry_key_retained, true) {
             self.out.push(Output::RetainRetryKey);
         }
         match outcome {

@@ -2,8 +2,8 @@
 //!
 //! Always true: forwarded requests and calls of steps share this state, each with connections of its own; requests of
 //! rehearsed and dark runs ([`TrafficClass::Secondary`]) see it and never change it: what they learn ejects no address,
-//! and readmits none. An ejected address is tried again by a task of its own, and no request waits for that; the task ends
-//! when the address is no longer one of its service.
+//! and readmits none. An ejected address is tried again by a task of its own, and no request waits for that; the task
+//! ends when the address is no longer one of its service.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

@@ -37,7 +37,7 @@ pub(super) fn recent() -> u64 {
     }
 }
 
-/// A poll of a connection, until it is dropped.
+/// One poll of a connection. While this exists, [`recent`] returns the last time that was read in it.
 pub(super) struct ConnectionPoll(());
 
 impl ConnectionPoll {

@@ -105,8 +105,8 @@ pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryK
     any_caller.iter().any(here)
 }
 
-/// Whether the engine has this exact request under another credential of the same caller, who may be verified. `false`
-/// if legacy has the key: then the request stays with legacy.
+/// Whether the engine has this exact request under another credential of the same caller, who may be verified. What it
+/// gave back to legacy does not count.
 pub(super) async fn engine_holds(
     affinity: &dyn Affinity,
     first_try: &KnownFirstTry,

@@ -313,7 +313,9 @@ async fn claim_key(core: &Arc<Core>, run: RunId, claim: Option<Claim>) -> Result
     loop {
         let registration = match core.schedule.registry.register(run, claim) {
             Ok(registration) => registration,
-            Err(KeyTaken { run, same_request: false, .. }) => return Err(StartError::KeyReused(run)),
+            Err(KeyTaken { run, request, .. }) if claim.is_some_and(|claim| claim.request != request) => {
+                return Err(StartError::KeyReused(run));
+            }
             Err(KeyTaken { run, mut durable, .. }) => {
                 if durable.wait_for(|durable| *durable).await.is_ok() {
                     return Ok(KeyOwner::Earlier(run));

@@ -32,7 +32,7 @@ pub(super) struct AddressChoice<'a> {
 }
 
 impl<'a> AddressChoice<'a> {
-    /// Chooses the first one. Waits for the first lookup of the service's names.
+    /// Chooses the address that is tried first. Waits until the service's names were looked up once.
     ///
     /// # Errors
     /// There is none: nothing is sent.

@@ -37,7 +37,6 @@ struct KeyHolder {
 /// Another run in flight has the retry key.
 pub(in crate::engine) struct KeyTaken {
     pub run: RunId,
-    pub same_request: bool,
     /// The digest of that run's request.
     pub request: [u8; 32],
     pub announcement: Option<AnnouncementReceiver>,
@@ -73,9 +72,8 @@ impl Registry {
         let mut registrations = self.registrations();
         let holder = claim.and_then(|claim| registrations.keys.get(&claim.key)).cloned();
         if let Some(KeyHolder { run, request, durable }) = holder {
-            let same_request = claim.is_some_and(|claim| claim.request == request);
             let announcement = registrations.runs.get(&run).cloned();
-            return Err(KeyTaken { run, same_request, request, announcement, durable });
+            return Err(KeyTaken { run, request, announcement, durable });
         }
         let durable = watch::Sender::new(false);
         if let Some(claim) = claim {

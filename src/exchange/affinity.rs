@@ -55,8 +55,6 @@ pub enum LegacyTake {
 pub struct EarlierKeys {
     /// The keys that differ from its present ones; nearly always none.
     pub keys: Vec<RetryKeys>,
-    /// The other paths under which its first try may have come: as earlier files spelled it. Nearly always none.
-    pub paths: Vec<String>,
     /// The version of the files by which the request is decided.
     pub files_version: u64,
 }
@@ -64,7 +62,7 @@ pub struct EarlierKeys {
 impl EarlierKeys {
     /// The keys of a request that is not looked up under earlier scopes: none.
     pub fn none() -> Self {
-        Self { keys: Vec::new(), paths: Vec::new(), files_version: u64::MAX }
+        Self { keys: Vec::new(), files_version: u64::MAX }
     }
 }
 

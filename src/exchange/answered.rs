@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::KeysOfLegacy;
 use crate::compare::Observation;
-use crate::flag::{FlagSet, InstanceId, RouteFlag};
+use crate::flag::{FlagSet, InstanceId, RouteFlag, loosest_spelling};
 use crate::workflow::Mode;
 
 /// A request as the engine sees it: read whole, the path resolved.
@@ -38,20 +38,38 @@ impl RequestCopy {
     pub fn caller_trace(&self) -> Option<&HeaderValue> {
         self.traceparent.as_ref().or_else(|| self.headers.get("traceparent"))
     }
-    /// The digest of the request: requests with equal digests count as the same request.
-    pub fn digest(&self) -> [u8; 32] {
-        self.digest_with(&self.path)
-    }
-    /// The digest that it had with this path.
-    pub fn digest_with(&self, path: &str) -> [u8; 32] {
-        request_digest(&self.method, path, self.query.as_deref(), &self.body)
+    /// Its digests.
+    pub fn digests(&self) -> RequestDigests {
+        RequestDigests::of(&self.method, &self.path, self.query.as_deref(), &self.body)
     }
 }
 
-/// The digest of a request. Of requests with one retry key, those with equal digests count as the same request. If the
-/// files change how paths are spelled when they are forwarded, a retry has the path of the earlier files in one of
-/// [`EarlierKeys::paths`](super::EarlierKeys::paths).
-pub fn request_digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8; 32] {
+/// The digests of a request. Of requests with one retry key, those with equal digests count as the same request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestDigests {
+    /// The one under which it is recorded. Spellings of a path that some service may take for the same have the same
+    /// digest, so it does not change if the files change how paths are read while a retry is on its way.
+    pub present: [u8; 32],
+    /// The one under which earlier versions recorded it, if that is another one: of the path as it is forwarded.
+    pub of_earlier_versions: Option<[u8; 32]>,
+}
+
+impl RequestDigests {
+    /// Those of a request with this resolved path.
+    pub fn of(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> Self {
+        let spelling = loosest_spelling(path);
+        Self {
+            present: digest(method, &spelling, query, body),
+            of_earlier_versions: (spelling != path).then(|| digest(method, path, query, body)),
+        }
+    }
+    /// Both.
+    pub fn all(&self) -> impl Iterator<Item = [u8; 32]> + use<> {
+        [self.present].into_iter().chain(self.of_earlier_versions)
+    }
+}
+
+fn digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for part in [method.as_str(), path, query.unwrap_or("")] {
         hasher.update(&(part.len() as u64).to_le_bytes());
@@ -89,5 +107,41 @@ impl Answered {
             crate::compare::Body::TooLarge => 0,
         };
         self.request.body.len() + body + 2_048
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_that_some_service_takes_for_the_same_are_one_request() {
+        let digests = |path: &str| RequestDigests::of(&Method::POST, path, Some("a=1"), b"{}");
+        let canonical = digests("/orders/17/cancel");
+        assert_eq!(canonical.of_earlier_versions, None);
+        for path in [
+            "/Orders/17/CANCEL",
+            "/orders/17/cancel/",
+            "/orders/17/cancel.json",
+            "/orders/17/cancel.v1.json",
+            "/orders/17/cancel;jsessionid=1",
+            "/orders;v=1/17/cancel",
+            "/%6Frders/17/cancel",
+        ] {
+            let digests = digests(path);
+            assert_eq!(digests.present, canonical.present, "{path}");
+            assert!(digests.of_earlier_versions.is_some_and(|earlier| earlier != digests.present), "{path}");
+        }
+        for path in ["/orders/18/cancel", "/orders/17", "/orders/17/cancel/x", "/orders17/cancel"] {
+            assert_ne!(digests(path).present, canonical.present, "{path}");
+        }
+        let others = [
+            RequestDigests::of(&Method::PUT, "/orders/17/cancel", Some("a=1"), b"{}"),
+            RequestDigests::of(&Method::POST, "/orders/17/cancel", Some("A=1"), b"{}"),
+            RequestDigests::of(&Method::POST, "/orders/17/cancel", Some("a=1"), b"{} "),
+        ];
+        for other in others {
+            assert_ne!(other.present, canonical.present);
+        }
     }
 }

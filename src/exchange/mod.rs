@@ -10,7 +10,7 @@ mod arm;
 mod offer;
 
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
-pub use answered::{Answered, RequestCopy, request_digest};
+pub use answered::{Answered, RequestCopy, RequestDigests};
 pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
     MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,

@@ -35,8 +35,6 @@ pub struct EarlierRetryKeys {
     pub keys: Vec<RetryKeys>,
     /// The newest of those under which a first try may still come: one that was in flight when the files changed.
     pub of_first_tries: Option<RetryKeys>,
-    /// Its path as earlier files spelled it, where that is not the present path.
-    pub paths: Vec<String>,
 }
 
 impl EarlierScopes {
@@ -54,13 +52,9 @@ impl EarlierScopes {
             let path = respell(facts.matched_path, &moved.matches.path, &moved.paths);
             let facts = RequestFacts { params: &params, path: &path, ..*facts };
             let keys = salts.earlier_retry_keys(&moved.scope, &facts)?;
-            Some((moved.scope.times, keys, path.into_owned()))
+            Some((moved.scope.times, keys))
         });
-        let own = own.map(|(times, keys)| (times, keys, facts.path.to_owned()));
-        for (times, keys, path) in own.chain(moved) {
-            if path != facts.path && !all.paths.contains(&path) {
-                all.paths.push(path);
-            }
+        for (times, keys) in own.chain(moved) {
             if facts.now_s < times.first_tries_until_s {
                 all.of_first_tries.get_or_insert(keys);
             }

@@ -68,3 +68,4 @@ pub use service_match::ServiceMatch;
 pub use service_tls::ServiceTls;
 pub use set::{FlagSet, FoundRoute, RouteFlag};
 pub use state::{Freeze, Percent, Shares, State};
+pub use template_key::loosest_spelling;

@@ -62,6 +62,15 @@ impl<'p> PathKey<'p> {
     }
 }
 
+/// One spelling for all that some service may take for the same path without dot segments: decoded once, in lower case,
+/// without parameters, a suffix or a slash at the end. It depends on no file. Different resources may share one.
+pub fn loosest_spelling(path: &str) -> String {
+    let conventions = PathConventions::loosest();
+    let key = PathKey::new(path, &conventions);
+    let shortest = key.without_suffix().last().unwrap_or(&key.as_written);
+    lower_case(shortest, &conventions).into_owned()
+}
+
 /// The form in which keys are compared.
 pub fn lower_case<'k>(key: &'k str, conventions: &PathConventions) -> Cow<'k, str> {
     match conventions.ignores_case() && key.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) {

@@ -13,7 +13,7 @@ use super::respond::Refused;
 use super::retry_keys::{self, KnownFirstTry};
 use super::upload::Upload;
 use super::wait::Phase;
-use crate::exchange::{KnownBody, LegacyTake, ProblemDocument, request_digest};
+use crate::exchange::{KnownBody, LegacyTake, ProblemDocument, RequestDigests};
 use crate::flag::{Arm, Decision, EngineReason, EngineWork, RequestFacts, RouteFlag, SkipReason, State, could_be_live};
 
 /// A request of a route with a workflow, of which no arm has begun anything.
@@ -172,12 +172,7 @@ impl KeyedRequest<'_> {
         // Reading may have taken long.
         first_try.look_up_again(&*shared.affinity).await;
         let body = upload.whole().map_err(|()| self.refused(rung, Failure::Body))?;
-        let digests: Option<Vec<_>> = body.map(|body| {
-            let digest = |path: &str| request_digest(&head.method, path, head.uri.query(), body);
-            let mut digests = vec![digest(facts.path)];
-            digests.extend(first_try.earlier_paths.iter().map(|path| digest(path)));
-            digests
-        });
+        let digests = body.map(|body| RequestDigests::of(&head.method, facts.path, head.uri.query(), body));
         let held = match &digests {
             Some(digests) => retry_keys::engine_holds(&*shared.affinity, first_try, digests).await,
             None if first_try.arm == Some(Arm::Legacy) => Ok(false),
@@ -195,8 +190,7 @@ impl KeyedRequest<'_> {
                     retry_keys::this_engine_may_hold(&*shared.affinity, &first_try.any_caller);
             }
         }
-        let digest = digests.and_then(|digests| digests.into_iter().next());
-        Ok(digest.map_or(KnownBody::TooLarge, KnownBody::Digest))
+        Ok(digests.map_or(KnownBody::TooLarge, |digests| KnownBody::Digest(digests.present)))
     }
 
     fn refused_as_held(&self, rung: State, problem: ProblemDocument) -> Box<Refused> {

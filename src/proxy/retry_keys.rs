@@ -7,7 +7,7 @@
 use futures_util::future::join_all;
 
 use super::Shared;
-use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
+use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered, RequestDigests};
 use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, Route, RouteFlag};
 use crate::names::RouteId;
 
@@ -16,8 +16,6 @@ pub(super) struct KeysOfRequest {
     pub present: Option<RetryKeys>,
     /// Those by the scopes of earlier files.
     pub earlier: Vec<RetryKeys>,
-    /// See [`EarlierKeys::paths`].
-    pub earlier_paths: Vec<String>,
 }
 
 /// The retry keys of a request: the present ones, and those by the scopes of earlier files. A request without present
@@ -32,8 +30,7 @@ pub(super) fn keys_of_request(
     flag: &RouteFlag,
     facts: &RequestFacts<'_>,
 ) -> Result<KeysOfRequest, AmbiguousKey> {
-    let EarlierRetryKeys { keys: mut earlier, of_first_tries, paths: earlier_paths } =
-        set.earlier_retry_keys(flag, facts);
+    let EarlierRetryKeys { keys: mut earlier, of_first_tries } = set.earlier_retry_keys(flag, facts);
     let present = match flag.route.workflow {
         Some(_) => set.retry_keys(flag, facts)?,
         None => None,
@@ -45,7 +42,7 @@ pub(super) fn keys_of_request(
         earlier.iter_mut().for_each(|keys| keys.verified_callers = None);
     }
     earlier.retain(|keys| Some(*keys) != present);
-    Ok(KeysOfRequest { present, earlier, earlier_paths })
+    Ok(KeysOfRequest { present, earlier })
 }
 
 /// Takes a request for legacy, unless the engine has it.
@@ -110,12 +107,12 @@ pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryK
 pub(super) async fn engine_holds(
     affinity: &dyn Affinity,
     first_try: &KnownFirstTry,
-    digests: &[[u8; 32]],
+    digests: &RequestDigests,
 ) -> Result<bool, ArmUnknown> {
     let is_verified = first_try.present.is_some_and(|keys| keys.is_verified());
     for key in &first_try.any_caller {
-        for digest in digests {
-            if affinity.engine_took_any(key.range_of_request(digest, is_verified)).await? {
+        for digest in digests.all() {
+            if affinity.engine_took_any(key.range_of_request(&digest, is_verified)).await? {
                 return Ok(true);
             }
         }
@@ -151,21 +148,18 @@ pub(super) struct KnownFirstTry {
     /// While `is_unknown`: whether the engine of this process may have taken it, not only the engine of another
     /// process.
     pub this_engine_may_have_it: bool,
-    /// Legacy took it, and that is recorded: in the store, or in the file of retry keys, from which it goes there.
+    /// Legacy took it, and that is recorded under its own key: in the store, or in the file of retry keys, from which it
+    /// goes there. A key of several callers is no such record: it expires with what another caller sent.
     pub is_stored: bool,
-    /// That legacy took it is known only from the key that all verified callers share. So what legacy took may be a
-    /// request of another caller, and the engine may have this one.
-    pub may_be_of_another_caller: bool,
-    /// The arm is known from a key of this very caller, not from one that several callers share.
-    is_exact: bool,
+    /// The arm is known from a key of this very caller, not from one that several callers share. What legacy took under
+    /// a shared key may be a request of another caller, and the engine may have this one.
+    is_own: bool,
     /// Under one of its keys legacy took a request, and under another one the engine did: files made one route of
     /// several, or exchanged their requests, and which of the two was its first try is not known.
     pub is_contradictory: bool,
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
-    /// See [`EarlierKeys::paths`].
-    pub earlier_paths: Vec<String>,
     /// Those of the present and earlier keys that are for any caller.
     pub any_caller: Vec<RetryKey>,
     /// Keys that the engine did not take. Only the store knows whether legacy took them before this process started.
@@ -182,7 +176,7 @@ impl KnownFirstTry {
     /// engine took counts: under earlier files the workflow may have done more than read.
     pub(super) async fn look_up(
         affinity: &dyn Affinity,
-        KeysOfRequest { present, earlier, earlier_paths }: KeysOfRequest,
+        KeysOfRequest { present, earlier }: KeysOfRequest,
         reads_only: bool,
     ) -> Self {
         let mut found = Self {
@@ -191,12 +185,10 @@ impl KnownFirstTry {
             is_unknown: false,
             this_engine_may_have_it: false,
             is_stored: false,
-            may_be_of_another_caller: false,
-            is_exact: false,
+            is_own: false,
             is_contradictory: false,
             present,
             earlier,
-            earlier_paths,
             any_caller: Vec::new(),
             not_in_engine: Vec::new(),
             reads_only,
@@ -212,7 +204,7 @@ impl KnownFirstTry {
             match affinity.remembered(&keys.scoped) {
                 Remembered::TakenBy(arm) => {
                     found.set_taken(keys, arm);
-                    found.is_exact = true;
+                    found.is_own = true;
                 }
                 Remembered::Unknown => {
                     found.this_engine_may_have_it = true;
@@ -227,10 +219,9 @@ impl KnownFirstTry {
         found
     }
 
-    /// Whether the arm is known from a key of this very caller. If legacy is known only from a key of several callers,
-    /// the engine may have this request, and legacy that of another caller.
+    /// Whether it is known which arm took it, also if other callers sent requests with the same key.
     pub(super) fn is_certain(&self) -> bool {
-        self.arm.is_some() && self.is_exact
+        self.arm.is_some() && self.is_own
     }
 
     /// Its present keys, and those by earlier scopes.
@@ -273,23 +264,17 @@ impl KnownFirstTry {
         let found = join_all(keys.iter().map(|keys| first_try(affinity, keys))).await;
         for (keys, found) in keys.into_iter().zip(found) {
             match found {
-                // The keys by earlier files may tell more.
-                Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: true, .. }) => {
+                // What another caller may have sent contradicts nothing that is known of this one.
+                Ok(FoundTry { arm: Some(arm), is_own: false }) => {
                     if self.arm.is_none() {
                         self.set_taken(keys, arm);
-                        self.may_be_of_another_caller = true;
                     }
                 }
-                Ok(FoundTry { arm: Some(arm), may_be_of_another_caller: false, is_exact }) => {
-                    // What another caller may have sent contradicts nothing that is known of this one.
-                    if self.arm.is_some_and(|other| other != arm) && self.is_exact && !is_exact {
-                        continue;
-                    }
-                    if std::mem::take(&mut self.may_be_of_another_caller) || (is_exact && !self.is_exact) {
-                        self.arm = None; // what is known now is certain
+                Ok(FoundTry { arm: Some(arm), is_own: true }) => {
+                    if !std::mem::replace(&mut self.is_own, true) {
+                        self.arm = None; // what was known may have been another caller's
                     }
                     let is_first = self.arm.is_none();
-                    self.is_exact |= is_exact;
                     self.set_taken(keys, arm);
                     if !is_first {
                         continue;
@@ -299,17 +284,13 @@ impl KnownFirstTry {
                     // noted again.
                     let legacy_keys = [Some(keys.scoped), keys.any_caller].into_iter().flatten();
                     let is_remembered = |key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy);
-                    // A key of several callers expires with what another caller sent: this caller's own key is noted
-                    // too.
-                    self.is_stored = is_exact && arm == Arm::Legacy && !legacy_keys.into_iter().any(is_remembered);
+                    self.is_stored = arm == Arm::Legacy && !legacy_keys.into_iter().any(is_remembered);
                 }
                 Ok(FoundTry { arm: None, .. }) => {}
                 Err(ArmUnknown) => self.is_unknown = true,
             }
         }
-        if self.arm.is_some() && !self.may_be_of_another_caller {
-            self.is_unknown = false;
-        }
+        self.is_unknown = self.is_unknown && !self.is_certain();
     }
 
     /// The other keys of the request, beside `keys`. `files_version` is the version of the files by which it was
@@ -317,7 +298,7 @@ impl KnownFirstTry {
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
-        EarlierKeys { keys, paths: self.earlier_paths.clone(), files_version }
+        EarlierKeys { keys, files_version }
     }
 
     /// The first one that is found counts: the present keys come first, then those of the newest files.
@@ -333,10 +314,8 @@ impl KnownFirstTry {
 /// A first try, as the store knows it.
 struct FoundTry {
     arm: Option<Arm>,
-    /// See [`KnownFirstTry::may_be_of_another_caller`].
-    may_be_of_another_caller: bool,
-    /// See [`KnownFirstTry::is_exact`].
-    is_exact: bool,
+    /// See [`KnownFirstTry::is_own`].
+    is_own: bool,
 }
 
 /// Which arm took the first try, according to the store. A try under another credential counts only if legacy
@@ -360,6 +339,5 @@ async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<FoundTry
         Some(_) => None,
         None => verified_callers?.filter(|arm| *arm == Arm::Legacy),
     };
-    let may_be_of_another_caller = of_verified.is_some();
-    Ok(FoundTry { arm: found.or(of_verified), may_be_of_another_caller, is_exact: scoped.is_some() })
+    Ok(FoundTry { arm: found.or(of_verified), is_own: scoped.is_some() })
 }

@@ -186,7 +186,9 @@ async fn start(shop: SocketAddr, good: &Origin) -> (FlagsDir, tempfile::TempDir,
     let good = good.url();
     let text = format!("services:\n  shop: http://{shop}\n  good: {good}\ndefault_legacy: shop\n{LIMITS}");
     flags.write("pointsman.yaml", &text);
-    let route = "routes:\n  - { id: good, match: { method: GET, path: /good }, legacy: good, state: off }\n";
+    // The short time-outs are for the service that lies: on a busy machine the other one needs more.
+    let route = "routes:\n  - id: good\n    match: { method: GET, path: /good }\n    legacy: good\n    state: off\n    \
+         timeouts: { first_byte: 30s, idle: 30s, total: 30s }\n";
     flags.write("routes/good.yaml", route);
     let dir = tempfile::tempdir().expect("a directory");
     let start =

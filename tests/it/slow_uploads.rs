@@ -9,6 +9,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::block_in_place;
 
 use crate::support::postgres_server::Cluster;
+use crate::support::process::output_text;
 use crate::support::raw_connection::{RawConnection, RawReply};
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{FAMILY, TestSystem, some_order};
@@ -229,4 +230,42 @@ async fn a_retry_after_a_change_of_caller_is_found() {
     let test = "slow_uploads::a_retry_after_a_change_of_caller_is_found";
     let new = [("idempotency-key", "k"), ("authorization", "Bearer t"), ("x-customer", "d")];
     retry_over_a_reload(test, change, &new).await;
+}
+
+/// The template is spelled in another way while the first try is being uploaded, and its retry has another token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_with_another_token_after_a_change_of_spelling_is_found() {
+    let mut system = TestSystem::with(|flags| {
+        flags.edit("pointsman.yaml", |text| {
+            assert!(text.contains("case: different"), "{text}");
+            text.replacen("case: different", "case: same", 1)
+        });
+    })
+    .await;
+    system.allowed.unacknowledged = true;
+    force_live(&system).await;
+    let (before, body) = (charges(&system), some_order(1));
+    let token = |token: &'static str| [("idempotency-key", "k"), ("authorization", token)];
+    let first = SlowOrder::begin(&system, &token("Bearer t"), &body).await;
+    system.flags.edit(ORDERS, |text| {
+        let (path, key) = ("path: /orders }", "    retry_key: ");
+        assert!(text.contains(path) && text.contains(key), "the example's family");
+        let forced = text.replacen(path, "path: /Orders }", 1);
+        forced.replacen(key, &format!("    force: {{ reason: only the spelling }}\n{key}"), 1)
+    });
+    let reload = system.pointsman.cli(&["reload"]).await;
+    assert!(reload.status.success(), "{}", output_text(&reload));
+    let retry = order(&system, &token("Bearer u"), &body).await;
+    let late = first.end().await;
+    let answers = [(retry.status.as_u16(), retry.json()), (late.status, json(&late))];
+    let placed = answers.iter().filter(|(status, answer)| *status == 201 && answer["id"].is_string()).count();
+    let held = answers.iter().filter(|(status, _)| *status == 409).count();
+    assert_eq!((placed, held), (1, 1), "{answers:?}");
+    assert_eq!(charges(&system), before + 1, "once");
+    for (_, answer) in answers.into_iter().filter(|(status, _)| *status == 201) {
+        system.record_order(answer);
+    }
+    system.finish().await;
+    let test = "slow_uploads::a_retry_with_another_token_after_a_change_of_spelling_is_found";
+    report_violations(test, seed(), "1 order, 2 tokens, 1 change of the files", &[]);
 }

@@ -74,7 +74,6 @@ async fn verified_callers_reserve_nothing_against_each_other_after_files_that_co
         let earlier = EarlierKeys {
             keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }],
             files_version: 1,
-            ..EarlierKeys::none()
         };
         let none = EarlierKeys { files_version: 1, ..EarlierKeys::none() };
         assert_eq!(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)).await, LegacyTake::FIRST);

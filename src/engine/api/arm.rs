@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::api::attach::{attach, unknown_outcome};
+use crate::engine::api::attach::{attach, given_back, unknown_outcome};
 use crate::engine::api::claim::{
     claim, first_try_unknown, held_under_another_credential, refuse_if_held_under_earlier_keys, register,
 };
@@ -52,7 +52,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Err(reply) => return *reply,
     };
     if let Some(claim) = claim
-        && let Err(reply) = refuse_if_held_under_earlier_keys(&core, claim, &request).await
+        && let Err(reply) = refuse_if_held_under_earlier_keys(&core, claim, &request, deadline).await
     {
         return *reply;
     }
@@ -109,8 +109,10 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     match timeout_at(deadline, answer).await {
         Ok(Ok(CallerAnswer::Reply(reply))) => *reply,
         Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::Other })) => replies::other_request(run),
-        Ok(Ok(CallerAnswer::OtherRun { request: ClaimedRequest::UnderAnotherCredential, .. })) => {
-            *held_under_another_credential()
+        Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::UnderAnotherCredential })) => {
+            // What it gave back to legacy is not the engine's, although its claim stays in the store.
+            let abandoned = given_back(&core, &snapshot, run, may_fall_back, deadline).await;
+            abandoned.unwrap_or_else(|| *held_under_another_credential())
         }
         Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::Same })) => {
             let announced = core.schedule.registry.announcement(run);

@@ -19,7 +19,7 @@ use crate::engine::scheduler::successors;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::ArmReply;
 use crate::names::RunId;
-use crate::workflow::{Plan, Run, fold};
+use crate::workflow::{Plan, Run, RunStatus, fold};
 
 /// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
 pub(super) const STORE_READ_TIME: Duration = Duration::from_millis(50);
@@ -66,6 +66,22 @@ pub(super) async fn attach(
         Ok(reply) => reply,
         Err(_) => Some(unknown_outcome(id, "the store does not answer")),
     }
+}
+
+/// The reply to a request that another run has, where that run has given it back to legacy; `None` where it has not.
+pub(super) async fn given_back(
+    core: &Core,
+    snapshot: &FilesSnapshot,
+    id: RunId,
+    may_fall_back: bool,
+    deadline: Instant,
+) -> Option<ArmReply> {
+    let run = match timeout_at(deadline, stored_run(core, id)).await {
+        Ok(Ok(run)) => run.filter(|run| run.status() == RunStatus::Abandoned)?,
+        Ok(Err(reply)) => return Some(*reply),
+        Err(_) => return Some(unknown_outcome(id, "the store does not answer")),
+    };
+    replies::of_run(&run, None, &snapshot.decision_inputs, may_fall_back)
 }
 
 /// The reply of a stored run that has a retry key. If a rerun supersedes the run, and its caller was given no success

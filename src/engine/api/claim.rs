@@ -1,8 +1,11 @@
 //! Takes a request for the engine by its retry key, in this process and in the store.
 //!
 //! Always true: a run claims the key that its request has now; a run or a first try of the same request is found under
-//! any of its keys, credentials and paths, also those of earlier files.
+//! any of its keys and credentials, also by those of earlier files.
 
+use std::ops::RangeInclusive;
+
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout_at};
 
 use crate::affinity::KeyTakeResult;
@@ -17,17 +20,16 @@ use crate::names::RunId;
 use crate::store::{Claim, StoredFirstTry};
 use crate::workflow::Mode;
 
-/// Whether the request with this digest is the same one, which may have come under earlier files.
+/// Whether the request with this digest is the same one.
 fn is_same(request: &ArmRequest, digest: [u8; 32]) -> bool {
-    let earlier = request.earlier.paths.iter().map(|path| request.request.digest_with(path));
-    digest == request.request.digest() || earlier.into_iter().any(|earlier| earlier == digest)
+    request.request.digests().all().any(|own| own == digest)
 }
 
 /// The claim of the retry key that the run's first append makes.
 pub(super) fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
         Mode::Real if request.keep => request.retry_keys.map(|keys| {
-            let digest = request.request.digest();
+            let digest = request.request.digests().present;
             let of_verified = || Some(keys.unverified_retry?.of_verified_request(&digest, &keys.scoped));
             let of_request = keys.any_caller.map(|any| any.of_request(&digest)).or_else(of_verified);
             Claim { key: keys.scoped, request: digest, of_request }
@@ -84,8 +86,7 @@ pub(super) async fn register(
         }
         KeyTakeResult::Repeat => {}
         KeyTakeResult::OtherArmHasIt => {
-            refuse_if_held(core, claim, request).await?;
-            return Err(Box::new(replies::taken_by_legacy(may_fall_back)));
+            return Err(give_to_legacy_unless_held(core, claim, registration, (request, may_fall_back), deadline).await);
         }
         KeyTakeResult::UnderOtherFiles => return Err(held_under_other_files()),
         KeyTakeResult::Unknown => return Err(Box::new(first_try_unknown())),
@@ -125,12 +126,7 @@ pub(super) async fn register(
         // The proxy looked for these keys too, but before the body had arrived.
         Ok(Ok(
             (_, Some(StoredFirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(StoredFirstTry { arm: Arm::Legacy, .. })),
-        )) => {
-            // Legacy may have another caller's request.
-            refuse_if_held(core, claim, request).await?;
-            registration.give_to_legacy(&core.ports.affinity);
-            Err(Box::new(replies::taken_by_legacy(may_fall_back)))
-        }
+        )) => Err(give_to_legacy_unless_held(core, claim, registration, (request, may_fall_back), deadline).await),
         Ok(Ok(_)) => {
             let Some(key) = keys.any_caller else { return Ok(registration) };
             let verified_callers = keys.looked_up_verified_callers();
@@ -173,10 +169,7 @@ async fn take_under_any_credential(
         KeyTakeResult::First => registration.reserve(affinity.clone(), of_request),
         KeyTakeResult::Repeat => return Err(held_under_another_credential()),
         KeyTakeResult::OtherArmHasIt => {
-            // Legacy may have another caller's request, and the engine of an earlier process this one.
-            refuse_if_held(core, claim, request).await?;
-            registration.give_to_legacy(affinity);
-            return Err(Box::new(replies::taken_by_legacy(may_fall_back)));
+            return Err(give_to_legacy_unless_held(core, claim, registration, (request, may_fall_back), deadline).await);
         }
         KeyTakeResult::UnderOtherFiles => return Err(held_under_other_files()),
         KeyTakeResult::Unknown => return Err(Box::new(first_try_unknown())),
@@ -193,56 +186,69 @@ async fn take_under_any_credential(
     }
 }
 
-/// Refuses a request that the engine took under another credential. Looks it up under the keys and the paths that it
-/// would have had by earlier files. Not under its present ones, under which it has been taken by now.
+/// Refuses a request that the engine took under another credential. Looks it up under the keys that it would have had
+/// by earlier files, and under its digest of earlier versions. Not under its present ones, under which it has been taken
+/// by now.
 pub(super) async fn refuse_if_held_under_earlier_keys(
     core: &Core,
     claim: Claim,
     request: &ArmRequest,
+    deadline: Instant,
 ) -> Result<(), Box<ArmReply>> {
     let present = request.retry_keys.and_then(|keys| keys.any_caller).map(|key| (key, claim.request));
-    for (key, digest) in all_keys(claim, request) {
-        if Some((key, digest)) != present {
-            refuse_if_taken(core, key, &digest, request).await?;
-        }
-    }
-    Ok(())
+    let others = all_keys(claim, request).into_iter().filter(|key| Some(*key) != present);
+    refuse_if_taken(core, others, request, deadline).await
 }
 
-/// As [`refuse_if_held_under_earlier_keys`], and under its present keys: before it is given to legacy because of a key
-/// of several callers, under which legacy may have another caller's request.
-async fn refuse_if_held(core: &Core, claim: Claim, request: &ArmRequest) -> Result<(), Box<ArmReply>> {
-    for (key, digest) in all_keys(claim, request) {
-        refuse_if_taken(core, key, &digest, request).await?;
+/// The reply to a request that goes to legacy because of a key of several callers. Legacy may have another caller's
+/// request under it, and the engine this one, perhaps of an earlier process: then it is refused.
+async fn give_to_legacy_unless_held(
+    core: &Core,
+    claim: Claim,
+    mut registration: Registration,
+    (request, may_fall_back): (&ArmRequest, bool),
+    deadline: Instant,
+) -> Box<ArmReply> {
+    let all = all_keys(claim, request);
+    if let Err(refused) = refuse_if_taken(core, all.iter().copied(), request, deadline).await {
+        return refused;
     }
-    Ok(())
+    // Meanwhile the engine may have taken it.
+    let held: Vec<_> = all.into_iter().map(|(key, digest)| range_of_others(key, &digest, request)).collect();
+    match registration.give_to_legacy_unless_held(&core.ports.affinity, &held) {
+        true => Box::new(replies::taken_by_legacy(may_fall_back)),
+        false => held_under_another_credential(),
+    }
 }
 
-/// The keys for any caller that a request has now and had by earlier files, each with its digests under its paths now
-/// and then.
+/// The keys for any caller that a request has now and had by earlier files, each with its digests.
 fn all_keys(claim: Claim, request: &ArmRequest) -> Vec<(RetryKey, [u8; 32])> {
-    let mut digests = vec![claim.request];
-    digests.extend(request.earlier.paths.iter().map(|path| request.request.digest_with(path)));
-    let mut all = Vec::new();
-    for key in request.retry_keys.iter().chain(&request.earlier.keys).filter_map(|keys| keys.any_caller) {
-        all.extend(digests.iter().map(|digest| (key, *digest)));
-    }
-    all
+    let digests = [claim.request].into_iter().chain(request.request.digests().of_earlier_versions);
+    let keys = request.retry_keys.iter().chain(&request.earlier.keys).filter_map(|keys| keys.any_caller);
+    keys.flat_map(|key| digests.clone().map(move |digest| (key, digest))).collect()
 }
 
-/// Refuses a request that the engine took under this key for any caller, as far as this process or the store knows. To
-/// be called before the request itself takes such a key.
+/// The keys under which the engine has a request with this digest if another try of it had this key for any caller.
+fn range_of_others(any_caller: RetryKey, digest: &[u8; 32], request: &ArmRequest) -> RangeInclusive<RetryKey> {
+    any_caller.range_of_request(digest, request.retry_keys.is_some_and(|keys| keys.is_verified()))
+}
+
+/// Refuses a request that the engine took under one of these keys for any caller and digests, as far as this process or
+/// the store knows. To be called before the request itself takes such a key.
 async fn refuse_if_taken(
     core: &Core,
-    any_caller: RetryKey,
-    digest: &[u8; 32],
+    keys: impl Iterator<Item = (RetryKey, [u8; 32])>,
     request: &ArmRequest,
+    deadline: Instant,
 ) -> Result<(), Box<ArmReply>> {
-    let is_verified = request.retry_keys.is_some_and(|keys| keys.is_verified());
-    match core.ports.affinity.engine_took_any(any_caller.range_of_request(digest, is_verified)).await {
-        Ok(true) => Err(held_under_another_credential()),
-        Ok(false) => Ok(()),
-        Err(_) => Err(Box::new(first_try_unknown())),
+    let look_ups = keys.map(|(key, digest)| {
+        let range = range_of_others(key, &digest, request);
+        core.ports.affinity.engine_took_any(range)
+    });
+    match timeout_at(deadline, try_join_all(look_ups)).await {
+        Ok(Ok(taken)) if !taken.contains(&true) => Ok(()),
+        Ok(Ok(_)) => Err(held_under_another_credential()),
+        Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
 }
 

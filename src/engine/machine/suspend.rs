@@ -80,6 +80,10 @@ impl Machine {
         let is_drained = self.draining && self.caller.is_none() && has_no_calls && self.has_deferred_start;
         if self.end.is_some() {
             // Handling the caller's deadline has discarded the run.
+        } else if is_drained && self.gone_caller_may_fall_back && self.log.is_unsubmitted() {
+            // The next process would not know that the request may go to legacy, and would fail it for good. Nothing of
+            // it is stored, and nobody was answered: a retry begins anew.
+            self.end = Some(DriverEnd::Discarded);
         } else if is_over || is_drained {
             self.require_durable(self.run.seq());
             if self.log.is_idle() && is_answered {

@@ -5,6 +5,7 @@
 //! its run's task.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -133,6 +134,18 @@ impl Registration {
             // A failure is detected when the proxy records all keys again before it calls legacy.
             affinity.assign_to_legacy(keys);
         }
+        self.release_other_keys();
+    }
+    /// As [`Self::give_to_legacy`], unless the engine took one of the keys in these ranges for another run: `false` then.
+    #[must_use]
+    pub fn give_to_legacy_unless_held(&mut self, affinity: &StoreAffinity, held: &[RangeInclusive<RetryKey>]) -> bool {
+        let is_given = self.retry_keys.is_none_or(|keys| affinity.assign_to_legacy_unless_held(keys, held));
+        if is_given {
+            self.release_other_keys();
+        }
+        is_given
+    }
+    fn release_other_keys(&mut self) {
         // The other keys are released only after legacy has the key for any caller, because otherwise a request under
         // another credential could take them.
         let all = self.reserved.drain(..).chain(self.retained.drain(..));

@@ -10,9 +10,9 @@ use crate::exchange::{
 };
 use crate::flag::{Arm, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
-use crate::names::RouteId;
-use crate::store::MemoryStore;
-use crate::store::tests::taken_now;
+use crate::names::{RouteId, Seq};
+use crate::store::tests::{completed_run, taken_now};
+use crate::store::{Append, Claim, MemoryStore, Store as _};
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, Plan, RunStatus};
 
@@ -297,6 +297,62 @@ async fn a_drain_does_not_wait_for_the_answer_of_a_caller_that_is_gone() {
     assert!(rested);
     assert_eq!(step_service.paths(), ["GET /price"], "the charge is left to the next process");
     assert_eq!(harness.runs().await[0].status, RunStatus::Running);
+}
+
+/// The next process would not know that legacy may have the request.
+#[tokio::test]
+async fn a_drain_leaves_nothing_of_a_run_that_might_fall_back_and_whose_caller_is_gone() {
+    let script = |_: &_, before: usize| {
+        if before == 0 { ServiceReply::Gated(200, json!({})) } else { ServiceReply::Json(200, json!({})) }
+    };
+    let step_service = StepService::new(script).await;
+    let mut harness = Harness::new(&step_service, plan()).await;
+    {
+        let mut arm_request = Box::pin(harness.send(keyed()));
+        assert!(futures_util::poll!(&mut arm_request).is_pending());
+        step_service.wait_for_calls(1).await;
+    }
+    let open = async {
+        tokio::task::yield_now().await;
+        step_service.open_gate();
+    };
+    let (rested, ()) = tokio::join!(harness.engine.drain(super::harness::TIMEOUT), open);
+    assert!(rested && harness.runs().await.is_empty());
+    harness.crash().await;
+    harness.recover().await;
+    assert_eq!(answer(harness.send(keyed()).await).0, 201, "a retry begins anew");
+    assert_eq!(step_service.paths(), ["GET /price", "GET /price", "POST /charges"]);
+}
+
+/// The process ended after the event was stored, and before the keys of the request were noted for legacy.
+#[tokio::test]
+async fn a_request_that_was_given_back_is_given_back_under_another_credential_too() {
+    let step_service = StepService::new(|_, _| ServiceReply::RetryAfter(429, "0")).await;
+    let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).respond(200, json!({})).build("w");
+    let ended = Harness::new(&step_service, plan.clone()).await;
+    let of = |key: u8| {
+        let keys = RetryKeys { any_caller: Some(RetryKey([7; 32])), ..RetryKey([key; 32]).into() };
+        ArmRequest { retry_keys: Some(keys), ..keyed() }
+    };
+    let run = abandoned(ended.send(of(1)).await).run.unwrap();
+    ended.wait_until(run, |view| view.status == RunStatus::Abandoned).await;
+    let events = ended.store.events(run, Seq::FIRST).await.unwrap();
+    let request = of(1).request.digests().present;
+    let of_request = Some(RetryKey([7; 32]).of_request(&request));
+    let append = Append {
+        run_id: run,
+        first: Seq::FIRST,
+        summary: ended.runs().await.swap_remove(0),
+        events: events.into_iter().map(|stored| (stored.at, stored.event)).collect(),
+        claim: Some(Claim { key: RetryKey([1; 32]), request, of_request }),
+        ..completed_run(run, jiff::Timestamp::UNIX_EPOCH)
+    };
+    let store = Arc::new(MemoryStore::new());
+    store.append(append.into()).await.unwrap();
+    let harness = Harness::with_store(&step_service, plan, store, Limits::default(), None).await;
+    assert_eq!(abandoned(harness.send(of(2)).await).run, Some(run));
+    let only = ArmRequest { may_fall_back: false, ..of(3) };
+    assert_eq!(refused(harness.send(only).await).0.status, 503);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn first_tries_come_under_an_earlier_scope_for_ten_minutes() {
             owner: Owner::Nobody,
             now_s: edited_at + after_s,
         };
-        let EarlierRetryKeys { keys, of_first_tries, paths: _ } =
+        let EarlierRetryKeys { keys, of_first_tries } =
             set.earlier_retry_keys(set.route(&"bare".into()).unwrap(), &facts);
         (keys.len(), of_first_tries.is_some())
     };

@@ -87,7 +87,7 @@ pub struct StoreAffinity {
     store: StoreHandle,
     families: Arc<PinCountsById>,
     cache: Cache,
-    tries: Tries,
+    tries: Arc<Tries>,
     request_locks: RequestLocks,
     look_ups: LookUps,
     newer_files: NewerFilesMarks,
@@ -115,13 +115,13 @@ impl StoreAffinity {
     pub async fn open(store: StoreHandle, limits: &Limits, keys: Arc<KeyLog>) -> Result<Arc<Self>, StoreError> {
         let families = Arc::new(PinCountsById::new(store.pin_counts().await?));
         let collision_checks = CollisionChecks::start(store.clone(), families.clone());
-        let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);
+        let tries = Arc::new(Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max));
         for (key, at) in keys.waiting() {
             tries.record_taken_by_legacy(key, Instant::now(), clock::passed(at));
         }
         tokio::spawn(keys.clone().move_to_store(store.clone()));
         let sets = Arc::new(Sets::new(limits, Instant::now()));
-        let maintenance = tokio::spawn(sets.clone().maintain(store.clone())).abort_handle();
+        let maintenance = tokio::spawn(sets.clone().maintain(store.clone(), tries.clone())).abort_handle();
         Ok(Arc::new(Self {
             store,
             families,

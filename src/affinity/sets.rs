@@ -19,6 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::filter::{LastingSet, Size, WindowSet};
+use super::tries::Tries;
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -114,9 +115,12 @@ impl Sets {
         gauges.show(set.size(), had_room);
     }
 
-    /// Inserts the keys again that would expire soon, or have expired, although their run is still open. `began` is
-    /// when this renewal began.
-    async fn renew_keys(&self, store: &StoreHandle, began: Instant) -> Result<(), StoreError> {
+    /// Inserts the keys again that would expire soon, or have expired, although their run is still open: `pending`, and
+    /// those of runs in the store. `began` is when this renewal began.
+    async fn renew_keys(&self, store: &StoreHandle, pending: Vec<RetryKey>, began: Instant) -> Result<(), StoreError> {
+        for key in &pending {
+            self.insert_engine_key(key, began, Duration::ZERO);
+        }
         let interval = self.renewal_interval;
         let mut after = None;
         loop {
@@ -137,12 +141,13 @@ impl Sets {
         Ok(())
     }
 
-    /// Builds the sets, then renews keys at intervals; never returns.
-    pub(super) async fn maintain(self: Arc<Self>, store: StoreHandle) {
+    /// Builds the sets, then renews keys at intervals; never returns. `tries` has the keys of runs that are not stored
+    /// yet.
+    pub(super) async fn maintain(self: Arc<Self>, store: StoreHandle, tries: Arc<Tries>) {
         self.build(&store).await;
         loop {
             tokio::time::sleep(self.renewal_interval).await;
-            while let Err(error) = self.renew_keys(&store, Instant::now()).await {
+            while let Err(error) = self.renew_keys(&store, tries.pending(), Instant::now()).await {
                 tracing::warn!(%error, "the keys of open runs were not inserted again into the set of retry keys, because the store did not answer");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -165,7 +170,7 @@ impl Sets {
                 _ => break,
             }
         }
-        while page_or_pause(self.renew_keys(store, Instant::now()).await).await.is_none() {}
+        while page_or_pause(self.renew_keys(store, Vec::new(), Instant::now()).await).await.is_none() {}
         let mut after = 0;
         loop {
             let Some(page) = page_or_pause(store.pinned(after, PAGE).await).await else { continue };
@@ -253,7 +258,7 @@ mod tests {
         // In this store the window after a first try is over at once, as in the set after a day.
         let store = Arc::new(MemoryStore::with_limits(&Limits { retry_window_s: 0, ..Limits::default() }));
         let (key, other) = (RetryKey([1; 32]), RetryKey([2; 32]));
-        let claim = Some(Claim { key, request: [0; 32], of_request: None });
+        let claim = Some(Claim::new(key, [0; 32]));
         store.append(Append { claim, ..append(run_id(1), 1, 1) }.into()).await.unwrap();
         let (store, sets): (StoreHandle, _) = (store, Sets::new(&limits, begin));
         sets.build(&store).await;
@@ -261,8 +266,10 @@ mod tests {
         assert!(!sets.engine_may_have_taken(&other, begin + HOUR));
         let later = begin + 30 * HOUR;
         assert!(sets.engine_may_have_taken(&other, later), "not renewed for a day: the store is asked");
-        sets.renew_keys(&store, later).await.unwrap();
+        let pending = RetryKey([3; 32]);
+        sets.renew_keys(&store, vec![pending], later).await.unwrap();
         assert!(sets.engine_may_have_taken(&key, later + HOUR));
+        assert!(sets.engine_may_have_taken(&pending, later + HOUR));
         assert!(!sets.engine_may_have_taken(&other, later + HOUR));
         assert!(sets.engine_may_have_taken(&other, later + 2 * HOUR));
     }

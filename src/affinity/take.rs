@@ -133,16 +133,15 @@ impl StoreAffinity {
 
     /// As [`Affinity::engine_took_any`] says.
     pub(super) async fn has_engine_taken_any(&self, range: RangeInclusive<RetryKey>) -> Result<bool, ArmUnknown> {
+        // Its run may not be stored yet.
+        if self.tries.engine_has_any(range.clone(), Instant::now()) {
+            return Ok(true);
+        }
         // The keys in the range share the first half, and the set in memory has a part of that.
         if self.remembered(range.start()) == Remembered::NotEngine {
             return Ok(false);
         }
-        let took_any = async {
-            // Its run may not be stored yet.
-            let is_remembered = self.tries.engine_has_any(range.clone(), Instant::now());
-            Ok(is_remembered || self.look_ups.engine_took_any(&self.store, range, LOOK_UP_MAX).await?)
-        };
-        took_any.await
+        self.look_ups.engine_took_any(&self.store, range, LOOK_UP_MAX).await
     }
 
     /// Whether legacy took this first try, as far as this process knows.
@@ -210,8 +209,8 @@ impl StoreAffinity {
         let _noted_meanwhile = self.give_request_to_legacy(keys);
     }
 
-    /// As [`Self::assign_to_legacy`], unless the engine took one of the keys in these ranges: `false` then. For a request
-    /// that goes to legacy because of a key of several callers.
+    /// As [`Self::assign_to_legacy`], unless the engine took one of the keys in these ranges: `false` then. For a
+    /// request that goes to legacy because of a key of several callers.
     pub fn assign_to_legacy_unless_held(&self, keys: RetryKeys, held: &[RangeInclusive<RetryKey>]) -> bool {
         let _lock = keys.any_caller.or(keys.unverified_retry).as_ref().map(|key| self.request_locks.of(key));
         let now = Instant::now();

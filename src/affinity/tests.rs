@@ -1,4 +1,5 @@
 mod collisions;
+mod given_back;
 mod key_files;
 mod older_copies;
 mod unnoted;
@@ -179,7 +180,7 @@ async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or
     let affinity = affinity_with_built_sets(&store).await;
     create(&store, &affinity, 1, pin("1", Arm::Legacy)).await;
     create(&store, &affinity, 3, pin("3", Arm::Engine)).await;
-    let claim = Some(crate::store::Claim { key: RetryKey([1; 32]), request: [0; 32], of_request: None });
+    let claim = Some(crate::store::Claim::new(RetryKey([1; 32]), [0; 32]));
     store.append(Arc::new(Append { claim, ..append(run_id(9), 1, 1) })).await.unwrap();
 
     let affinity = affinity_with_built_sets(&store).await;
@@ -225,7 +226,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let store = CountingStore::new();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let (engine_key, legacy_key) = (RetryKey([1; 32]), RetryKey([2; 32]));
-    let claim = Some(crate::store::Claim { key: engine_key, request: [0; 32], of_request: None });
+    let claim = Some(crate::store::Claim::new(engine_key, [0; 32]));
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(
         affinity.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread).await,
@@ -557,31 +558,6 @@ async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
     }
 }
 
-/// One credential's request goes back to legacy because of what another process noted, while the engine takes it under
-/// another one.
-#[tokio::test]
-async fn a_request_is_given_back_or_taken_by_the_engine_under_another_credential() {
-    const ROUNDS: u32 = 2_000;
-    let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
-    for n in 0..ROUNDS {
-        let any_caller = numbered(n);
-        let keys = RetryKeys { any_caller: Some(any_caller), ..numbered(1_000_000 + n).into() };
-        let range = [any_caller.range_of_request(&[8; 32], false)];
-        let together = std::sync::Barrier::new(2);
-        let (is_given, took) = std::thread::scope(|scope| {
-            let given = scope.spawn(|| {
-                together.wait();
-                affinity.assign_to_legacy_unless_held(keys, &range)
-            });
-            together.wait();
-            let took = affinity.take_for_engine_under_any_credential(&any_caller, None, &[8; 32], 1);
-            (given.join().unwrap(), took)
-        });
-        assert_eq!(is_given, took == KeyTakeResult::OtherArmHasIt, "{n}: {took:?}");
-        assert!(is_given || took == KeyTakeResult::First, "{n}: {took:?}");
-    }
-}
-
 /// A thousand tries of one key do not ask the store a thousand times: the last of them would wait past their timeout.
 #[tokio::test]
 async fn simultaneous_tries_of_one_key_share_a_look_up() {
@@ -595,7 +571,7 @@ async fn simultaneous_tries_of_one_key_share_a_look_up() {
     assert_eq!(store.look_ups(), 2, "one that had begun before the second try came, and one for all others");
     assert!(affinity.look_ups.is_empty());
     // Who calls after a look-up has begun gets a later one: what was stored meanwhile is found.
-    let claim = Some(crate::store::Claim { key, request: [0; 32], of_request: None });
+    let claim = Some(crate::store::Claim::new(key, [0; 32]));
     let permit = store.may_answer.acquire().await.unwrap();
     let mut earlier = affinity.first_try(&key);
     assert!((&mut earlier).now_or_never().is_none());

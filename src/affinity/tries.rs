@@ -49,6 +49,8 @@ struct Taken {
     arm: Arm,
     /// Whether this process has noted it for legacy, or found it noted in the file.
     was_noted: bool,
+    /// The engine took it and nothing of its run can be in the store yet. So it stays after its window.
+    is_pending: bool,
 }
 
 /// The result of taking a key for an arm.
@@ -92,7 +94,17 @@ impl Tries {
     /// Whether the engine took a key in this range within the window. Keys in a range share the first half.
     pub(super) fn engine_has_any(&self, range: RangeInclusive<RetryKey>, now: Instant) -> bool {
         let shard = self.shard(range.start());
-        shard.taken.range(range).any(|(_, taken)| taken.arm == Arm::Engine && now < taken.until)
+        shard.taken.range(range).any(|(_, taken)| taken.arm == Arm::Engine && taken.counts(now))
+    }
+
+    /// The engine's keys of runs that the store cannot have yet.
+    pub(super) fn pending(&self) -> Vec<RetryKey> {
+        let all = self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+        let pending = all.map(|shard| {
+            let pending = shard.taken.iter().filter(|(_, taken)| taken.is_pending);
+            pending.map(|(key, _)| *key).collect::<Vec<_>>()
+        });
+        pending.flatten().collect()
     }
 
     /// Takes a key for legacy; `None` if it is the engine's. A retry does not extend the window. `note` begins to note
@@ -127,7 +139,7 @@ impl Tries {
 
     /// Records that legacy took this key `ago`; the file has it.
     pub(super) fn record_taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
-        let taken = Taken { until: self.until(now, ago), arm: Arm::Legacy, was_noted: true };
+        let taken = Taken { until: self.until(now, ago), arm: Arm::Legacy, was_noted: true, is_pending: false };
         self.insert_legacy(&mut self.shard(&key), key, taken, now);
     }
 
@@ -140,7 +152,8 @@ impl Tries {
         let is_repeat = shard.arm(&key, now) == Some(Arm::Legacy);
         let note = note();
         if !is_repeat {
-            let taken = Taken { until: self.until(now, Duration::ZERO), arm: Arm::Legacy, was_noted: false };
+            let taken =
+                Taken { until: self.until(now, Duration::ZERO), arm: Arm::Legacy, was_noted: false, is_pending: false };
             self.insert_legacy(shard, key, taken, now);
         }
         (is_repeat, note)
@@ -173,16 +186,16 @@ impl Tries {
             None => {}
         }
         let until = self.until(now, Duration::ZERO);
-        shard.taken.insert(key, Taken { until, arm: Arm::Engine, was_noted: false });
+        shard.taken.insert(key, Taken { until, arm: Arm::Engine, was_noted: false, is_pending: true });
         KeyTakeResult::First
     }
 
     /// Lets a key of the engine be removed once there are too many, because the store has its run, or may have it.
     pub(super) fn allow_eviction(&self, key: RetryKey, now: Instant) {
         let mut shard = self.shard(&key);
-        let Some(until) = shard.taken.get(&key).filter(|taken| !taken.is_of_legacy()).map(|taken| taken.until) else {
-            return;
-        };
+        let Some(taken) = shard.taken.get_mut(&key).filter(|taken| !taken.is_of_legacy()) else { return };
+        taken.is_pending = false;
+        let until = taken.until;
         let keys_max = self.shard_keys_max.max(SHARD_ENGINE_MIN);
         while let Some((until, oldest)) = shard.engine_by_age.front().copied()
             && (now >= until || shard.engine_by_age.len() >= keys_max)
@@ -207,13 +220,16 @@ impl Tries {
 
 impl Shard {
     fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
-        self.taken.get(key).filter(|taken| now < taken.until).map(|taken| taken.arm)
+        self.taken.get(key).filter(|taken| taken.counts(now)).map(|taken| taken.arm)
     }
 }
 
 impl Taken {
     fn is_of_legacy(&self) -> bool {
         self.arm == Arm::Legacy
+    }
+    fn counts(&self, now: Instant) -> bool {
+        now < self.until || self.is_pending
     }
 }
 
@@ -307,7 +323,11 @@ mod tests {
             }
         }
         assert_eq!(tries.arm(&key(0), now), Some(Arm::Engine));
+        let later = now + Duration::from_secs(2_000);
+        assert_eq!((tries.arm(&key(0), later), tries.pending()), (Some(Arm::Engine), vec![key(0)]), "after its window");
+        assert!(tries.engine_has_any(key(0)..=key(0), later));
         tries.allow_eviction(key(0), now);
         assert_eq!(tries.arm(&key(0), now), Some(Arm::Engine), "the newest of those that may be removed");
+        assert_eq!((tries.arm(&key(0), later), tries.pending()), (None, vec![]));
     }
 }

@@ -71,12 +71,21 @@ impl From<Vec<HeaderName>> for CallerScope {
     }
 }
 
+fn is_credential(name: &HeaderName) -> bool {
+    [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name)
+}
+
 impl CallerScope {
     /// Whether the same caller may send other header values in its next try, because a credential was refreshed.
     ///
     /// `check` refuses `proxy-authorization`, but stored scopes of earlier versions may have it.
     pub fn is_refreshable(&self) -> bool {
-        self.headers.iter().any(|name| [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name))
+        self.headers.iter().any(is_credential)
+    }
+
+    /// The headers in which the next try of the same caller has the same values: those that are no credentials.
+    pub(super) fn lasting_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.iter().filter(|name| !is_credential(name))
     }
 
     /// Whether the scope of a request may depend on this header.

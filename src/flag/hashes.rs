@@ -72,6 +72,9 @@ impl HashKeys {
         parts.add(key);
         let mut any_caller = parts.clone();
         any_caller.add(b"\0any caller");
+        if form == KeyForm::LastingHeaders {
+            add_headers(&mut any_caller, caller.lasting_headers(), facts);
+        }
         let any_caller = caller.is_refreshable().then(|| any_caller.key());
         let verified_callers =
             any_caller.filter(|_| caller.token.is_some()).map(|any_caller| any_caller.of_verified_callers());
@@ -84,17 +87,21 @@ impl HashKeys {
             parts.add(b"\0verified");
             return RetryKeys { scoped: parts.key(), any_caller: None, unverified_retry: any_caller, verified_callers };
         }
-        for name in &caller.headers {
-            for value in values_once(facts.headers, name) {
-                parts.add(value.as_bytes());
-            }
-            parts.add(name.as_str().as_bytes());
-        }
-        let scoped = match (form, &any_caller) {
-            (KeyForm::SharedHalf, Some(any_caller)) => any_caller.of_caller(parts.key()),
-            (KeyForm::SharedHalf | KeyForm::Whole, _) => parts.key(),
+        add_headers(&mut parts, caller.headers.iter(), facts);
+        let scoped = match &any_caller {
+            Some(any_caller) if form != KeyForm::Whole => any_caller.of_caller(parts.key()),
+            _ => parts.key(),
         };
         RetryKeys { scoped, any_caller, unverified_retry: None, verified_callers }
+    }
+}
+
+fn add_headers<'n>(parts: &mut KeyHasher, names: impl Iterator<Item = &'n http::HeaderName>, facts: &RequestFacts<'_>) {
+    for name in names {
+        for value in values_once(facts.headers, name) {
+            parts.add(value.as_bytes());
+        }
+        parts.add(name.as_str().as_bytes());
     }
 }
 

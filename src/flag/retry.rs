@@ -44,11 +44,18 @@ pub enum KeyForm {
     /// Its first half is derived from the key that does not depend on the caller, as are the first halves of the keys
     /// of single requests.
     SharedHalf,
+    /// As `SharedHalf`; and the key that does not depend on the credential depends on the headers that are none, which
+    /// separate callers too.
+    LastingHeaders,
 }
 
 impl KeyForm {
     pub(super) fn of(caller: &CallerScope) -> Self {
-        if caller.is_refreshable() { KeyForm::SharedHalf } else { KeyForm::Whole }
+        match caller.is_refreshable() {
+            true if caller.lasting_headers().next().is_some() => KeyForm::LastingHeaders,
+            true => KeyForm::SharedHalf,
+            false => KeyForm::Whole,
+        }
     }
     fn is_whole(&self) -> bool {
         *self == KeyForm::Whole
@@ -219,6 +226,42 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         let before = keys(&set_of(unverified).with_earlier_scopes(Arc::new(earlier)), 1).1;
         assert_eq!((before.len(), before[0].any_caller), (1, any_caller));
         assert_ne!(before[0].scoped.0[..16], scoped.0[..16]);
+    }
+
+    /// A credential may be refreshed, a tenant is not: what one tenant sent reserves nothing against another one.
+    #[test]
+    fn headers_that_are_no_credentials_separate_callers() {
+        let caller =
+            |names: &[&str]| CallerScope::from(names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>());
+        let any_caller = |names: &[&str], tenant: &str, token: &str| {
+            let set = set_of(Route { caller: caller(names), ..route("a", Method::POST, "/orders") });
+            let headers = [("idempotency-key", "k"), ("x-tenant", tenant), ("authorization", token)];
+            let headers: HeaderMap =
+                headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            let facts = RequestFacts {
+                method: &Method::POST,
+                path: "/orders",
+                matched_path: "/orders",
+                query: None,
+                headers: &headers,
+                peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                params: &[],
+                random: 0,
+                owner: Owner::Nobody,
+                now_s: 1,
+            };
+            set.retry_keys(&set.routes[0], &facts).unwrap().unwrap().any_caller
+        };
+        let both = ["x-tenant", "authorization"];
+        assert_eq!(any_caller(&both, "t1", "a"), any_caller(&both, "t1", "b"));
+        assert_ne!(any_caller(&both, "t1", "a"), any_caller(&both, "t2", "a"));
+        assert_eq!(any_caller(&["authorization"], "t1", "a"), any_caller(&["authorization"], "t2", "b"));
+        assert_eq!(any_caller(&["x-tenant"], "t1", "a"), None, "nothing of it is refreshed");
+        // An earlier version stored such a scope in the earlier form: it is looked up as another one.
+        let scope = RetryScope::of(&Route { caller: caller(&both), ..route("a", Method::POST, "/orders") });
+        assert_eq!(scope.form, KeyForm::LastingHeaders);
+        let stored = serde_json::to_value(RetryScope { form: KeyForm::SharedHalf, ..scope.clone() }).unwrap();
+        assert_ne!(serde_json::from_value::<RetryScope>(stored).unwrap(), scope);
     }
 
     /// Older versions replaced the bytes that are not UTF-8, and stored their scopes without `bytes`.

@@ -175,7 +175,7 @@ impl KeyedRequest<'_> {
         let digests = body.map(|body| RequestDigests::of(&head.method, facts.path, head.uri.query(), body));
         let held = match &digests {
             Some(digests) => retry_keys::engine_holds(&*shared.affinity, first_try, digests).await,
-            None if first_try.arm == Some(Arm::Legacy) => Ok(false),
+            None if first_try.is_certain() => Ok(false),
             // An earlier process may have taken larger bodies.
             None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
         };

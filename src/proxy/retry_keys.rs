@@ -148,8 +148,8 @@ pub(super) struct KnownFirstTry {
     /// While `is_unknown`: whether the engine of this process may have taken it, not only the engine of another
     /// process.
     pub this_engine_may_have_it: bool,
-    /// Legacy took it, and that is recorded under its own key: in the store, or in the file of retry keys, from which it
-    /// goes there. A key of several callers is no such record: it expires with what another caller sent.
+    /// Legacy took it, and that is recorded under its own key: in the store, or in the file of retry keys, from which
+    /// it goes there. A key of several callers is no such record: it expires with what another caller sent.
     pub is_stored: bool,
     /// The arm is known from a key of this very caller, not from one that several callers share. What legacy took under
     /// a shared key may be a request of another caller, and the engine may have this one.
@@ -264,10 +264,11 @@ impl KnownFirstTry {
         let found = join_all(keys.iter().map(|keys| first_try(affinity, keys))).await;
         for (keys, found) in keys.into_iter().zip(found) {
             match found {
-                // What another caller may have sent contradicts nothing that is known of this one.
+                // What another caller may have sent contradicts nothing that is known of this one. The request is taken
+                // under its own present keys then, whose window begins now.
                 Ok(FoundTry { arm: Some(arm), is_own: false }) => {
                     if self.arm.is_none() {
-                        self.set_taken(keys, arm);
+                        self.set_taken(self.present.unwrap_or(keys), arm);
                     }
                 }
                 Ok(FoundTry { arm: Some(arm), is_own: true }) => {

@@ -114,12 +114,24 @@ pub struct Claim {
     /// The key under which retries with another credential find this very request: [`RetryKey::of_request`] where the
     /// caller's credential was not verified, else [`RetryKey::of_verified_request`]. The run claims it too.
     pub of_request: Option<RetryKey>,
+    /// Keys that it does not claim, and that legacy must not have: under them legacy may have taken a try of the same
+    /// request with another credential. Given where another process may have passed that try to legacy meanwhile; what
+    /// this process passed to it is known before.
+    pub legacy_keys: [Option<RetryKey>; 2],
 }
 
 impl Claim {
+    /// The claim of one key.
+    pub fn new(key: RetryKey, request: [u8; 32]) -> Self {
+        Self { key, request, of_request: None, legacy_keys: [None; 2] }
+    }
     /// All keys that it claims.
     pub fn keys(&self) -> impl Iterator<Item = RetryKey> + use<> {
         std::iter::once(self.key).chain(self.of_request)
+    }
+    /// All keys that decide whether it is refused.
+    pub(super) fn looked_up_keys(&self) -> impl Iterator<Item = RetryKey> + use<> {
+        self.keys().chain(self.legacy_keys.into_iter().flatten())
     }
 
     /// How the request of the run that has one of these keys compares with this one; `held` is its hash, if it is

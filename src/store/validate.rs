@@ -74,6 +74,10 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendDecis
             Some(FirstTryHolder::Run(..)) | None => {}
         }
     }
+    let legacy_keys = append.claim.iter().flat_map(|claim| claim.legacy_keys).flatten();
+    if legacy_keys.into_iter().any(|key| stored.claims.get(&key) == Some(&FirstTryHolder::Legacy)) {
+        return AppendDecision::Reject(AppendError::Conflict(AppendConflict::LegacyClaim));
+    }
     let mut new_pins: HashMap<PinKey, Arm> = HashMap::new();
     for pin in &append.original.pins {
         let other = match stored.pins.get(&pin.key) {

@@ -71,10 +71,8 @@ async fn verified_callers_reserve_nothing_against_each_other_after_files_that_co
     let affinity = affinity_with_built_sets(&CountingStore::new()).await;
     let digest = [3; 32];
     for (n, (first, engine_may_take)) in (1..).zip([(Verified, true), (OtherVerified, false), (Unverified, false)]) {
-        let earlier = EarlierKeys {
-            keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }],
-            files_version: 1,
-        };
+        let earlier =
+            EarlierKeys { keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }], files_version: 1 };
         let none = EarlierKeys { files_version: 1, ..EarlierKeys::none() };
         assert_eq!(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)).await, LegacyTake::FIRST);
         let took = affinity.take_request_for_engine(OtherVerified.keys(n).scoped, &digest, &earlier);
@@ -148,7 +146,7 @@ async fn what_an_earlier_process_took_is_found_while_tokens_cannot_be_verified()
     let RetryKeys { scoped, unverified_retry, .. } = Verified.keys(1);
     let (any_caller, other) = (unverified_retry.unwrap(), Unverified.keys(2).any_caller.unwrap());
     let of_request = Some(any_caller.of_verified_request(&digest, &scoped));
-    let claim = Some(crate::store::Claim { key: scoped, request: digest, of_request });
+    let claim = Some(crate::store::Claim { key: scoped, request: digest, of_request, legacy_keys: [None; 2] });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     let affinity = affinity_with_built_sets(&store).await;
     let took = async |range| affinity.engine_took_any(range).await;

@@ -81,7 +81,7 @@ async fn the_retry_key_of_a_run_is_deleted_before_the_run() {
     };
     let store = open(0).await;
     let key = RetryKey([1; 32]);
-    let claim = Some(Claim { key, request: [1; 32], of_request: None });
+    let claim = Some(Claim::new(key, [1; 32]));
     store.append(Append { claim, ..ended(1, RunStatus::Completed, 7_200) }.into()).await.unwrap();
     let (retention, mut all) = (Retention::all(Some(Duration::from_secs(3_600))), Purged::default());
     purge(&store, &retention, Duration::ZERO, &mut all, &metrics::Counter::noop()).await.unwrap();

@@ -44,6 +44,14 @@ impl Watched {
     }
 }
 
+/// Writes a file so that nobody reads it half: beside the directory of the files, and then renamed.
+fn write_whole(set: &Set, name: &str, text: String) {
+    let (temporary, at) = (set.dir().with_file_name("written"), set.dir().join(name));
+    write(&temporary, text);
+    std::fs::create_dir_all(at.parent().expect("a directory")).expect("a directory");
+    std::fs::rename(&temporary, &at).expect("renamed");
+}
+
 fn routes(state: &str) -> String {
     ROUTES.replace("state: shadow", &format!("state: {state}"))
 }
@@ -64,11 +72,10 @@ async fn an_editors_rename_is_one_change() {
 async fn an_invalid_set_is_refused_and_a_corrected_one_accepted() {
     let set = Set::valid();
     let mut watched = Watched::new(&set.dir(), BY_EVENT);
-    let at = set.dir().join("routes/orders.yaml");
-    write(&at, routes("shaddow"));
+    write_whole(&set, "routes/orders.yaml", routes("shaddow"));
     let refused = watched.state().await.expect_err("refused");
     assert!(refused.contains("routes/orders.yaml:6:12") && refused.contains("did you mean `shadow`?"), "{refused}");
-    write(&at, routes("shadow"));
+    write_whole(&set, "routes/orders.yaml", routes("shadow"));
     assert_eq!(watched.state().await, Ok(State::Shadow));
 }
 
@@ -77,9 +84,9 @@ async fn a_new_directory_and_a_new_file_are_seen() {
     let set = Set::valid().remove("routes/orders.yaml");
     std::fs::remove_dir(set.dir().join("routes")).expect("removed");
     let mut watched = Watched::new(&set.dir(), BY_EVENT);
-    write(&set.dir().join("routes/new.yaml"), routes("off"));
+    write_whole(&set, "routes/new.yaml", routes("off"));
     assert_eq!(watched.state().await, Ok(State::Off));
-    write(&set.dir().join("routes/new.yaml"), routes("shadow"));
+    write_whole(&set, "routes/new.yaml", routes("shadow"));
     assert_eq!(watched.state().await, Ok(State::Shadow));
 }
 

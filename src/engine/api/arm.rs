@@ -44,7 +44,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     if let Err(reply) = refuse_retry_in_dark(&core, &request, deadline).await {
         return *reply;
     }
-    let claim = claim(&request);
+    let claim = claim(&request, core.ports.store.is_shared());
     // The retry key is registered before any check that may refuse a new run: such a refusal must not send a retry of
     // an earlier request to legacy.
     let mut registration = match register(&core, &snapshot, run, claim, &request, may_fall_back, deadline).await {

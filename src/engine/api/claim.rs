@@ -25,14 +25,21 @@ fn is_same(request: &ArmRequest, digest: [u8; 32]) -> bool {
     request.request.digests().all().any(|own| own == digest)
 }
 
-/// The claim of the retry key that the run's first append makes.
-pub(super) fn claim(request: &ArmRequest) -> Option<Claim> {
+/// The claim of the retry key that the run's first append makes, in a store that other processes share or do not.
+pub(super) fn claim(request: &ArmRequest, is_store_shared: bool) -> Option<Claim> {
     match request.mode {
         Mode::Real if request.keep => request.retry_keys.map(|keys| {
             let digest = request.request.digests().present;
             let of_verified = || Some(keys.unverified_retry?.of_verified_request(&digest, &keys.scoped));
             let of_request = keys.any_caller.map(|any| any.of_request(&digest)).or_else(of_verified);
-            Claim { key: keys.scoped, request: digest, of_request }
+            let mut legacy_keys = [None; 2];
+            if is_store_shared {
+                legacy_keys
+                    .iter_mut()
+                    .zip(keys.of_legacy_under_other_credentials())
+                    .for_each(|(at, key)| *at = Some(key));
+            }
+            Claim { key: keys.scoped, request: digest, of_request, legacy_keys }
         }),
         Mode::Real | Mode::Rehearse | Mode::Dark => None,
     }
@@ -187,8 +194,8 @@ async fn take_under_any_credential(
 }
 
 /// Refuses a request that the engine took under another credential. Looks it up under the keys that it would have had
-/// by earlier files, and under its digest of earlier versions. Not under its present ones, under which it has been taken
-/// by now.
+/// by earlier files, and under its digest of earlier versions. Not under its present ones, under which it has been
+/// taken by now.
 pub(super) async fn refuse_if_held_under_earlier_keys(
     core: &Core,
     claim: Claim,

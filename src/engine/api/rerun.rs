@@ -140,7 +140,7 @@ async fn read(core: &Core, of: RunId) -> Result<LoadedRun, StartError> {
 fn claim(of: RunId) -> Claim {
     // Stored claims depend on this text.
     let key = blake3::derive_key("pointsman 1 takes the place of a run", of.0.as_bytes());
-    Claim { key: RetryKey(key), request: [0; 32], of_request: None }
+    Claim::new(RetryKey(key), [0; 32])
 }
 
 /// `id` if it sorts after the predecessor's id, else an id whose time is one second after the predecessor's. The newest

@@ -158,7 +158,7 @@ pub(in crate::engine) async fn start(
     before_create: impl FnOnce(RunId) + Send,
 ) -> Result<Started, StartError> {
     let Start { workflow, input, by, key } = start;
-    let claim = key.map(|(key, request)| Claim { key, request, of_request: None });
+    let claim = key.map(|(key, request)| Claim::new(key, request));
     let run = RunId(core.process.new_id());
     let registration = match register(core, run, claim).await? {
         KeyOwner::New(registration) => registration,

@@ -136,7 +136,8 @@ impl Registration {
         }
         self.release_other_keys();
     }
-    /// As [`Self::give_to_legacy`], unless the engine took one of the keys in these ranges for another run: `false` then.
+    /// As [`Self::give_to_legacy`], unless the engine took one of the keys in these ranges for another run: `false`
+    /// then.
     #[must_use]
     pub fn give_to_legacy_unless_held(&mut self, affinity: &StoreAffinity, held: &[RangeInclusive<RetryKey>]) -> bool {
         let is_given = self.retry_keys.is_none_or(|keys| affinity.assign_to_legacy_unless_held(keys, held));

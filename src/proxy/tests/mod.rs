@@ -10,6 +10,7 @@ mod corpus;
 mod created_ids;
 mod deadlines;
 mod drains;
+mod earlier_keys;
 mod engine_answers;
 mod fuzzed_proxy_headers;
 mod grpc;

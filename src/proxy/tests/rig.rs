@@ -1,6 +1,6 @@
 //! A test rig: a proxy on real sockets, with a scripted origin and fakes for everything else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -43,6 +43,8 @@ pub struct Fakes {
     pub answers: Mutex<VecDeque<ArmReply>>,
     pub owner: Mutex<Option<Owner>>,
     pub first_try: Mutex<Option<Result<Option<Arm>, ArmUnknown>>>,
+    /// What the store knows of single keys.
+    pub first_tries: Mutex<HashMap<RetryKey, Arm>>,
     /// What is remembered of the next keys that are looked up, before `first_try` counts.
     pub remembered_next: Mutex<VecDeque<Remembered>>,
     pub keys_of_legacy: Mutex<Vec<RetryKey>>,
@@ -121,8 +123,9 @@ impl Affinity for Fakes {
         let owner = *self.owner.lock().unwrap();
         Box::pin(async move { owner.map(|owner| (owner, None)).ok_or(ArmUnknown) })
     }
-    fn first_try<'a>(&'a self, _key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
-        let arm = *self.first_try.lock().unwrap();
+    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
+        let of_key = self.first_tries.lock().unwrap().get(key).copied();
+        let arm = of_key.map(|arm| Ok(Some(arm))).or(*self.first_try.lock().unwrap());
         Box::pin(async move { arm.unwrap_or(Ok(None)) })
     }
     fn engine_owns_any(&self, _family: &Family) -> bool {

@@ -116,6 +116,10 @@ impl Tables {
                 Some(StoredFirstTry { run: Some(_), .. }) | None => {}
             }
         }
+        let legacy_keys = append.claim.iter().flat_map(|claim| claim.legacy_keys).flatten();
+        if legacy_keys.into_iter().any(|key| self.first_try(&key, now).is_some_and(|first| first.run.is_none())) {
+            return Err(AppendError::Conflict(AppendConflict::LegacyClaim));
+        }
         for (index, pin) in append.pins.iter().enumerate() {
             let taken = self.pin(&pin.key).filter(|p| p.arm != pin.arm || p.run != Some(append.run_id)).map(|p| p.arm);
             let twice = || append.pins[..index].iter().find(|p| p.key == pin.key && p.arm != pin.arm).map(|p| p.arm);

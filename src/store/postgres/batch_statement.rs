@@ -29,13 +29,18 @@ pub(super) struct BatchStatement {
     run_has_ended: Vec<u8>,
 }
 
-/// The number of the statement's parameters.
+/// The number of the parameters of `append_batch`.
 const PARAMETERS: usize = 53;
 
 impl BatchStatement {
     pub(super) fn new(origin: &str, retry_window_ns: i64) -> Self {
         let values: Vec<String> = (1..=PARAMETERS).map(|n| format!("${n}")).collect();
-        let text = AssertSqlSafe(format!("SELECT append_batch({})", values.join(", "))).into_sql_str();
+        let text = format!(
+            "WITH checked AS MATERIALIZED (SELECT refuse_legacy_keys(${}, $2)) SELECT append_batch({}) FROM checked",
+            PARAMETERS + 1,
+            values.join(", ")
+        );
+        let text = AssertSqlSafe(text).into_sql_str();
         Self {
             text,
             origin: origin.to_owned(),
@@ -58,7 +63,11 @@ impl BatchStatement {
         let query = sqlx::query(self.text.clone()).bind(&self.origin).bind(retry_window_ns);
         let query = bind_keys(bind_pins(query, written), written)?;
         let query = bind_payloads(bind_appends(bind_runs(query, &runs, summaries), written), written);
-        Some(bind_pending_runs(bind_rest(query, written).bind(&self.run_has_ended), written))
+        let query = bind_pending_runs(bind_rest(query, written).bind(&self.run_has_ended), written);
+        let claims = written.iter().filter_map(|(append, _)| append.claim);
+        let legacy_keys: Vec<[u8; 32]> =
+            claims.flat_map(|claim| claim.legacy_keys).flatten().map(|key| key.0).collect();
+        Some(query.bind(legacy_keys))
     }
 }
 

@@ -51,7 +51,8 @@ pub(super) async fn read_stored_state(
         stored.batches.insert(run_and_seq, uuid(row.try_get(2)?)?);
     }
 
-    let keys: Vec<RetryKey> = appends.iter().filter_map(|append| append.claim.as_ref()).flat_map(Claim::keys).collect();
+    let claims = appends.iter().filter_map(|append| append.claim.as_ref());
+    let keys: Vec<RetryKey> = claims.flat_map(Claim::looked_up_keys).collect();
     if !keys.is_empty() {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.0.as_slice()).collect();
         for row in session.query(sqlx::query(CLAIMS).bind(&keys).bind(retry_window_ns)).await? {

@@ -176,6 +176,7 @@ fn migrations(last: i64) -> Migrator {
     let moved = include_str!("../schema/0008_events_moved.sql").into_sql_str();
     let run_snapshots = include_str!("../schema/0009_run_snapshots.sql").into_sql_str();
     let event_version_3 = include_str!("../schema/0010_event_version_3.sql").into_sql_str();
+    let request_digests = include_str!("../schema/0011_request_digests.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
@@ -186,7 +187,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(CREATES_APPENDS, "appends".into(), MigrationType::Simple, appends, false),
         Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
         Migration::new(9, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
-        Migration::new(NEWEST_VERSION, "event version 3".into(), MigrationType::Simple, event_version_3, false),
+        Migration::new(10, "event version 3".into(), MigrationType::Simple, event_version_3, false),
+        Migration::new(NEWEST_VERSION, "request digests".into(), MigrationType::Simple, request_digests, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)
@@ -195,7 +197,7 @@ fn migrations(last: i64) -> Migrator {
 /// The migration that creates the table of appends. The events of an older file are moved after it.
 const CREATES_APPENDS: i64 = 7;
 /// The last migration.
-pub(in crate::store) const NEWEST_VERSION: i64 = 10;
+pub(in crate::store) const NEWEST_VERSION: i64 = 11;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(

@@ -295,7 +295,7 @@ mod tests {
         let path = dir.path().join("test.db");
         let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
         for n in 1..=open_runs {
-            let claim = Claim { key: RetryKey([n as u8; 32]), request: [0; 32], of_request: None };
+            let claim = Claim::new(RetryKey([n as u8; 32]), [0; 32]);
             store.append(Append { claim: Some(claim), ..append(run_id(n), 1, 1) }.into()).await.unwrap();
         }
         store.close().await;

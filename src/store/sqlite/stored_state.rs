@@ -46,7 +46,7 @@ pub(super) fn read_stored_state(
         }
     }
     stored.heads = Some(heads);
-    for key in append.claim.iter().flat_map(Claim::keys) {
+    for key in append.claim.iter().flat_map(Claim::looked_up_keys) {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let found: Option<ClaimRow> =
             conn.prepare_cached(CLAIM)?.query_row(params![key.0.as_slice(), since], row).optional()?;

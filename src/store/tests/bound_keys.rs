@@ -14,6 +14,7 @@ on_every_store! {
     a_retry_key_is_bound_for_the_window_after_the_end_of_its_run,
     a_page_of_old_keys_examines_no_more_than_its_limit,
     a_retry_key_of_legacy_is_bound_from_its_first_try,
+    a_run_is_refused_while_legacy_has_a_key_that_it_does_not_claim,
 }
 
 const KEY: RetryKey = RetryKey([1; 32]);
@@ -23,7 +24,7 @@ fn claiming(append: Append) -> Append {
 }
 
 fn claiming_key(append: Append, key: RetryKey) -> Append {
-    Append { claim: Some(Claim { key, request: [1; 32], of_request: None }), ..append }
+    Append { claim: Some(Claim::new(key, [1; 32])), ..append }
 }
 
 async fn long_bound(store: &StoreHandle) -> Vec<RetryKey> {
@@ -151,4 +152,26 @@ async fn a_backup_after_a_long_stop_has_the_keys_that_wait_beside_the_store() {
         let checked = SqliteStore::check_copy(&copy, DAY).await.unwrap();
         assert!(checked.findings.iter().all(|finding| finding.what.contains("plan")), "{:?}", checked.findings);
     }
+}
+
+/// Legacy took a try of the same request with another credential, in another process.
+async fn a_run_is_refused_while_legacy_has_a_key_that_it_does_not_claim(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let [legacys, engines, nobodys] = [2, 3, 4].map(|n| RetryKey([n; 32]));
+    store.note_legacy_tries(taken_now(vec![legacys])).await.unwrap();
+    store.append(claiming_key(append(run_id(1), 1, 1), engines).into()).await.unwrap();
+    let beside = |other: RetryKey| {
+        let claim = Claim { key: KEY, request: [1; 32], of_request: None, legacy_keys: [Some(nobodys), Some(other)] };
+        Append { claim: Some(claim), ..append(run_id(9), 1, 1) }
+    };
+    // Alone, and in a batch with another run.
+    let other = store.append(claiming_key(append(run_id(2), 1, 1), RetryKey([5; 32])).into());
+    let (refused, other) = tokio::join!(store.append(beside(legacys).into()), other);
+    assert_eq!((refused, other), (Err(AppendError::Conflict(AppendConflict::LegacyClaim)), Ok(())));
+    assert_eq!(store.first_try(KEY).await.unwrap(), None, "the refused append stored nothing");
+    store.append(beside(engines).into()).await.unwrap();
+    let [found, unclaimed] = [KEY, nobodys].map(|key| store.first_try(key));
+    assert_eq!(found.await.unwrap().and_then(|first| first.run), Some(run_id(9)));
+    assert_eq!(unclaimed.await.unwrap(), None);
 }

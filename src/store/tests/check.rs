@@ -55,7 +55,7 @@ async fn fill(store: &impl Store) {
 }
 
 fn claim(n: u8) -> Option<Claim> {
-    Some(Claim { key: RetryKey([n; 32]), request: [n; 32], of_request: None })
+    Some(Claim::new(RetryKey([n; 32]), [n; 32]))
 }
 
 /// Splits an append into three: the first event, the second, and the rest.

@@ -57,7 +57,7 @@ async fn a_repeated_batch_is_recognised(which: StoreKind) {
     let run = run_id(1);
     let mut first = append(run, 1, 2);
     first.pins = vec![pin("17", Arm::Engine)];
-    first.claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], of_request: None });
+    first.claim = Some(Claim::new(RetryKey([1; 32]), [2; 32]));
     fixture.store.append(first.clone().into()).await.unwrap();
     fixture.store.append(first.clone().into()).await.unwrap();
     fixture.store.append(append(run, 3, 1).into()).await.unwrap();
@@ -233,8 +233,7 @@ async fn an_instance_has_one_owner(which: StoreKind) {
 async fn a_retry_key_has_one_run(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
-    let claim =
-        |key: u8, request: u8| Some(Claim { key: RetryKey([key; 32]), request: [request; 32], of_request: None });
+    let claim = |key: u8, request: u8| Some(Claim::new(RetryKey([key; 32]), [request; 32]));
     store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(1), 1, 1) })).await.unwrap();
     for (request, compared) in [(1, ClaimedRequest::Same), (2, ClaimedRequest::Other)] {
         let held = AppendConflict::Claim { run: run_id(1), request: compared };
@@ -252,7 +251,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
 
     // The answer of a run is not given to another caller, nor to the same one under another credential.
     let any = |key: u8, any: u8| {
-        Some(Claim { key: RetryKey([key; 32]), request: [1; 32], of_request: Some(RetryKey([any; 32])) })
+        Some(Claim { of_request: Some(RetryKey([any; 32])), ..Claim::new(RetryKey([key; 32]), [1; 32]) })
     };
     store.append(Arc::new(Append { claim: any(30, 31), ..append(run_id(5), 1, 1) })).await.unwrap();
     let request = ClaimedRequest::UnderAnotherCredential;
@@ -298,7 +297,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     for n in [41, 42_u8] {
         let key = RetryKey([n; 32]);
         let of_request = Some(any_caller.of_verified_request(&[1; 32], &key));
-        let claim = Some(Claim { key, request: [1; 32], of_request });
+        let claim = Some(Claim { key, request: [1; 32], of_request, legacy_keys: [None; 2] });
         store.append(Append { claim, ..append(run_id(n.into()), 1, 1) }.into()).await.unwrap();
     }
     for (digest, is_verified, taken) in [(1, false, true), (1, true, false), (2, false, false)] {
@@ -311,7 +310,7 @@ async fn a_retry_key_expires(which: StoreKind) {
     // With a retry window of 0 every key has expired as soon as it is stored.
     let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
     let store = &fixture.store;
-    let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32], of_request: None });
+    let claim = Some(Claim::new(RetryKey([1; 32]), [1; 32]));
     store.append(Arc::new(Append { claim, ..ended_long_ago(append(run_id(1), 1, 1)) })).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
     store.append(Arc::new(Append { claim, ..ended_long_ago(append(run_id(2), 1, 1)) })).await.unwrap();
@@ -327,7 +326,7 @@ async fn an_append_with_a_conflict_stores_nothing(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
-    let claim = Some(Claim { key: RetryKey([7; 32]), request: [1; 32], of_request: None });
+    let claim = Some(Claim::new(RetryKey([7; 32]), [1; 32]));
     let bad = Append { pins: vec![pin("7", Arm::Engine)], claim, ..append(run_id(1), 1, 4) };
     assert!(store.append(bad.into()).await.is_err());
     assert_eq!(seqs(store, run_id(1)).await, [1]);
@@ -381,7 +380,7 @@ async fn a_store_returns_the_time_that_it_knows(which: StoreKind) {
 
 async fn everything_is_read_after_a_restart(which: StoreKind) {
     let mut fixture = StoreFixture::new(which).await;
-    let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], of_request: None });
+    let claim = Some(Claim::new(RetryKey([1; 32]), [2; 32]));
     let first = Append { pins: vec![pin("17", Arm::Engine)], claim, ..append(run_id(1), 1, 2) };
     fixture.store.append(first.clone().into()).await.unwrap();
     let secret = fixture.store.secret().await.unwrap();

@@ -47,7 +47,7 @@ async fn expired_keys_of_runs_are_pruned(which: StoreKind) {
     let limits = Limits { retry_window_s: 1, ..Limits::default() };
     let fixture = StoreFixture::with_limits(which, limits).await;
     let claim = |n: u64, key: u8| Append {
-        claim: Some(Claim { key: RetryKey([key; 32]), request: [0; 32], of_request: None }),
+        claim: Some(Claim::new(RetryKey([key; 32]), [0; 32])),
         ..ended_long_ago(append(run_id(n), 1, 1))
     };
     for n in 1..=5 {

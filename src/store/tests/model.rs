@@ -110,11 +110,7 @@ fn append_of(operation: &Operation) -> Append {
     Append {
         batch: Uuid::from_u128(u128::from(operation.batch)),
         pins: operation.pin.iter().map(|(id, engine)| pin(&id.to_string(), arm(*engine))).collect(),
-        claim: operation.claim.map(|(key, request)| Claim {
-            key: RetryKey([key; 32]),
-            request: [request; 32],
-            of_request: None,
-        }),
+        claim: operation.claim.map(|(key, request)| Claim::new(RetryKey([key; 32]), [request; 32])),
         // One priority for all appends of a run, as in the engine: the order between the two queues is not defined.
         priority: if operation.dark { Priority::Dark } else { Priority::Real },
         worker: worker(7),

@@ -130,7 +130,7 @@ async fn a_purged_run_with_a_pin_keeps_its_summary_and_bodies(which: StoreKind) 
 }
 
 async fn a_run_whose_retry_key_has_not_expired_is_not_purged(which: StoreKind) {
-    let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], of_request: None });
+    let claim = Some(Claim::new(RetryKey([1; 32]), [2; 32]));
     let now = Timestamp::now();
     for (window, purged) in [(3_600, 0), (0, 1)] {
         let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: window, ..Limits::default() }).await;

@@ -86,7 +86,15 @@ impl Walk {
     async fn decide(&mut self, run: &ListedRun, conflict: &Value) {
         let key = conflict["idempotency_key"].as_str();
         let entries = self.system.world.ledger().entries();
-        let was_done = key.is_some() && entries.iter().any(|entry| entry.key.as_deref() == key && !entry.repeated);
+        let has_key = key.is_some() && entries.iter().any(|entry| entry.key.as_deref() == key && !entry.repeated);
+        // A rerun that a restored store does not have did it under another key.
+        let was_rerun = match conflict["step_id"].as_str() {
+            Some("reserve") => self.effects(run.order, "reserve")[1] >= 2,
+            Some("charge") => self.effects(run.order, "charge")[1] >= 1,
+            Some("confirm") => self.effects(run.order, "mail")[1] >= 1,
+            _ => false,
+        };
+        let was_done = has_key || was_rerun;
         let choices = conflict["choices"].as_array().expect("a list").iter().filter_map(Value::as_str);
         let cancels = |choice: &str| choice.starts_with("cancel");
         let safe =

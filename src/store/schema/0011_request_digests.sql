@@ -1,0 +1,3 @@
+-- Changes no table. From this version on, the digest of a request takes its path in the loosest spelling
+-- (`RequestDigests`). An older program would not find such digests, and would take retries for first tries: it refuses
+-- tables of a version that it does not know.

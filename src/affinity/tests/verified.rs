@@ -71,10 +71,8 @@ async fn verified_callers_reserve_nothing_against_each_other_after_files_that_co
     let affinity = affinity_with_built_sets(&CountingStore::new()).await;
     let digest = [3; 32];
     for (n, (first, engine_may_take)) in (1..).zip([(Verified, true), (OtherVerified, false), (Unverified, false)]) {
-        let earlier = EarlierKeys {
-            keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }],
-            files_version: 1,
-        };
+        let earlier =
+            EarlierKeys { keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }], files_version: 1 };
         let none = EarlierKeys { files_version: 1, ..EarlierKeys::none() };
         assert_eq!(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)).await, LegacyTake::FIRST);
         let took = affinity.take_request_for_engine(OtherVerified.keys(n).scoped, &digest, &earlier);

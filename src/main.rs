@@ -19,7 +19,7 @@ fn disable_huge_pages() {
 fn serve(options: ServeOptions) -> Result<(), Failure> {
     disable_huge_pages();
     telemetry::start_log(LogFormat::Text, "info");
-    pointsman::app::serve(options.flags, options.overrides, options.succeeds)
+    pointsman::app::serve(options.flags, options.overrides, options.takes_over)
 }
 
 fn demo(options: DemoOptions) -> Result<(), Failure> {

@@ -73,8 +73,8 @@ impl Connections {
                 if state.open < self.max {
                     state.open += 1;
                     let close = CancellationToken::new();
-                    let place = AtomicU64::new(state.add_incomplete(close.clone()));
-                    return Arc::new(OpenConnection { all: self.clone(), close, place });
+                    let position = AtomicU64::new(state.add_incomplete(close.clone()));
+                    return Arc::new(OpenConnection { all: self.clone(), close, position });
                 }
                 is_one_closing = is_one_closing || state.close_oldest();
                 if !std::mem::replace(&mut is_counted, true) {
@@ -96,8 +96,8 @@ fn count_full(outcome: &'static str) {
 pub(super) struct OpenConnection {
     all: Arc<Connections>,
     close: CancellationToken,
-    /// Its place in the order of connections without a complete request, since it last had none.
-    place: AtomicU64,
+    /// Its position in the order of connections without a complete request, since it last had none.
+    position: AtomicU64,
 }
 
 impl OpenConnection {
@@ -109,9 +109,9 @@ impl OpenConnection {
     /// The head of a request has arrived. `None` if the connection is being closed for another one.
     pub(super) fn begin_request(self: &Arc<Self>) -> Option<RequestInProgress> {
         let mut state = self.all.state();
-        let close = state.incomplete.remove(&self.place.load(Ordering::Acquire))?;
-        let place = state.add_incomplete(close);
-        self.place.store(place, Ordering::Release);
+        let close = state.incomplete.remove(&self.position.load(Ordering::Acquire))?;
+        let position = state.add_incomplete(close);
+        self.position.store(position, Ordering::Release);
         drop(state);
         Some(RequestInProgress(self.clone()))
     }
@@ -119,14 +119,14 @@ impl OpenConnection {
     /// The request has arrived as a whole. `false` if the connection is being closed for another one: the request must
     /// not take effect.
     pub(super) fn complete_request(&self) -> bool {
-        self.all.state().incomplete.remove(&self.place.load(Ordering::Acquire)).is_some()
+        self.all.state().incomplete.remove(&self.position.load(Ordering::Acquire)).is_some()
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let mut state = self.all.state();
-        state.incomplete.remove(&self.place.load(Ordering::Acquire));
+        state.incomplete.remove(&self.position.load(Ordering::Acquire));
         state.open -= 1;
         drop(state);
         self.all.changed.notify_one();
@@ -141,9 +141,9 @@ impl Drop for RequestInProgress {
         let connection = &self.0;
         let mut state = connection.all.state();
         // It is there if the response was sent before the body had arrived.
-        state.incomplete.remove(&connection.place.load(Ordering::Acquire));
-        let place = state.add_incomplete(connection.close.clone());
-        connection.place.store(place, Ordering::Release);
+        state.incomplete.remove(&connection.position.load(Ordering::Acquire));
+        let position = state.add_incomplete(connection.close.clone());
+        connection.position.store(position, Ordering::Release);
         drop(state);
         connection.all.changed.notify_one();
     }

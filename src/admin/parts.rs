@@ -105,7 +105,7 @@ pub struct ProcessStatus {
     /// How the machine's clock differs from the process's time; `None` if they differ by at most a minute.
     pub clock_trouble: Option<String>,
     /// The names of services that have no address; `None` if all have one.
-    pub legacy_trouble: Option<String>,
+    pub services_trouble: Option<String>,
     /// Why retry keys of requests that legacy served may be unknown; `None` if all are known.
     pub retry_keys_trouble: Option<String>,
     /// The number of runs that have a task now; a waiting run has none.

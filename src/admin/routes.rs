@@ -39,7 +39,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         store_trouble: process.store_trouble.or_else(|| runs.as_ref().err().cloned()),
         recovery_trouble: process.recovery_trouble,
         clock_trouble: process.clock_trouble,
-        legacy_trouble: process.legacy_trouble,
+        services_trouble: process.services_trouble,
         retry_keys_trouble: process.retry_keys_trouble,
         runs_in_flight: process.runs_in_flight,
         runs: runs.ok().map(|runs| runs.into_iter().collect()),

@@ -72,8 +72,9 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,
     /// The names of services that have no address, so that requests for them get 502. Left out if all have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub legacy_trouble: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "legacy_trouble")]
+    // its name in earlier versions
+    pub services_trouble: Option<String>,
     /// Why retry keys of requests that legacy served may be unknown, such as a missing file. Left out if all are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_keys_trouble: Option<String>,

@@ -39,7 +39,7 @@ use crate::store::{KeyFileRecord, StoreHandle, StoreIdentity};
 
 /// Where a process keeps its file of retry keys.
 #[derive(Clone, Debug)]
-pub enum KeyFilePlace {
+pub enum KeyFileLocation {
     /// This file, for a store that belongs to one process.
     File(PathBuf),
     /// A directory, which several processes and stores may share.
@@ -54,7 +54,7 @@ pub enum KeyFilePlace {
 /// store does not answer.
 pub async fn open_key_log(
     store: &StoreHandle,
-    place: &KeyFilePlace,
+    location: &KeyFileLocation,
     limits: &Limits,
 ) -> Result<Arc<KeyLog>, KeyFileError> {
     let failed = |error: crate::store::StoreError| KeyFileError::Store(error);
@@ -73,7 +73,7 @@ pub async fn open_key_log(
         now: clock::now(),
         retry_lock_until: Instant::now() + WAIT_FOR_PREDECESSOR,
     };
-    let (log, later_file) = opening.open(place, &secret, limits).await?;
+    let (log, later_file) = opening.open(location, &secret, limits).await?;
     // Changes that the store does not take now are tried again later.
     match (log.list.write(store).await, later_file) {
         (false, Some(later)) => Err(KeyFileError::CopyNotRecorded(later)),
@@ -129,13 +129,13 @@ impl Opening<'_> {
     /// Also returns a file that was written after this store, if there is one.
     async fn open(
         &self,
-        place: &KeyFilePlace,
+        location: &KeyFileLocation,
         secret: &[u8; 32],
         limits: &Limits,
     ) -> Result<(Arc<KeyLog>, Option<PathBuf>), KeyFileError> {
-        let OpenedFiles { mut own, mut earlier } = match place {
-            KeyFilePlace::File(path) => OpenedFiles { own: self.open_file(path).await?, earlier: Vec::new() },
-            KeyFilePlace::Dir(dir) => self.open_in(dir, secret).await?,
+        let OpenedFiles { mut own, mut earlier } = match location {
+            KeyFileLocation::File(path) => OpenedFiles { own: self.open_file(path).await?, earlier: Vec::new() },
+            KeyFileLocation::Dir(dir) => self.open_in(dir, secret).await?,
         };
         let id_before = own.tag.map(|tag| tag.file);
         let ownership = self.owner.ownership(own.tag.as_ref());

@@ -17,7 +17,7 @@ const ENTRY_LIFETIME: Duration = Duration::from_secs(10);
 /// The most keys that stay here. A key that is removed earlier counts as not noted, which shuts the gate to `live`.
 const ENTRIES_MAX: usize = 8_192;
 
-/// See the module.
+/// The retry keys that the store took last.
 #[derive(Default)]
 pub(super) struct JustStored {
     /// When legacy took each key, and when it came here last.
@@ -28,7 +28,7 @@ pub(super) struct JustStored {
 
 impl JustStored {
     /// Records that writes to the file hang now.
-    pub fn note_stall(&mut self) {
+    pub fn record_stall(&mut self) {
         self.last_stall = Some(Instant::now());
     }
 
@@ -73,7 +73,7 @@ mod tests {
         };
         stored.add(key(0), now);
         assert!(!stored.has(&key(0), hour), "nothing hangs");
-        stored.note_stall();
+        stored.record_stall();
         stored.add(key(0), now);
         stored.add(key(0), now);
         assert!(stored.has(&key(0), hour) && !stored.has(&key(0), Duration::ZERO));

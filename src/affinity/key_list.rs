@@ -54,7 +54,7 @@ impl KeyFileList {
 
     /// Records that the store has all keys of this process's file. A shared store takes the file off the list; another
     /// one keeps the record, from which a copy of the store knows where the original was.
-    pub(super) fn note_own_stored(&self, is_shared: bool) {
+    pub(super) fn record_own_stored(&self, is_shared: bool) {
         let mut state = self.state();
         let Some(own) = state.own.take() else { return };
         state.changes.put.retain(|record| record.id != own.id);

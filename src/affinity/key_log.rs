@@ -101,7 +101,7 @@ impl KeyLog {
         ring.waiting_keys = waiting.iter().map(|record| (record.key, record.seq)).collect();
         ring.waiting = waiting.into();
         ring.unnoted = UnnotedTimes::read(unnoted);
-        ring.note_damage(file.path(), damage);
+        ring.record_damage(file.path(), damage);
         ring.generation = file.generation();
         ring.path = Some(file.path().to_owned());
         Ok(Self::with_writer(KeyWriter::start(ring, file, Duration::from_secs(limits.retry_window_s))?, limits))
@@ -140,7 +140,7 @@ impl KeyLog {
         }
         {
             let mut ring = self.ring();
-            ring.note_damage(opened.file.path(), opened.damage.clone());
+            ring.record_damage(opened.file.path(), opened.damage.clone());
             for (route, at) in &opened.unnoted {
                 ring.unnoted.set(*route, ServedUnnoted::by_earlier_process(*at).at);
             }
@@ -296,7 +296,7 @@ impl KeyLog {
             }
             ring.refuses_keys = true;
         }
-        self.list.note_own_stored(store.is_shared());
+        self.list.record_own_stored(store.is_shared());
         self.list.write(store).await;
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::flag::RetryKey;
 use crate::slot_file::SlotRoute;
 
-/// See the module.
+/// The keys that wait to be written, and those that are being written.
 #[derive(Default)]
 pub(super) struct PendingKeys {
     /// By number, in order.

@@ -66,7 +66,7 @@ pub(super) enum Stall {
 /// The most keys that are written in one go, before the first of their requests goes on.
 const WRITE_BATCH_MAX: usize = 256;
 
-/// See the module.
+/// The records that wait for the store, and what of them is to be written to the file.
 pub(super) struct Ring {
     /// The file; `None` if records are kept in memory only.
     pub path: Option<PathBuf>,
@@ -97,7 +97,7 @@ pub(super) struct Ring {
     pub stall: Stall,
     pub written_since_sync: bool,
     /// Whether the last attempt to note a key failed.
-    pub failing: bool,
+    pub is_failing: bool,
     /// Whether [`super::key_log::KeyLog::move_to_store`] ends once no key waits or the store refuses one.
     pub mover_may_end: bool,
     /// Set when the log is dropped: the threads end once everything outstanding is written.
@@ -126,7 +126,7 @@ impl Ring {
             notify_when_written: Vec::new(),
             stall: Stall::None,
             written_since_sync: false,
-            failing: false,
+            is_failing: false,
             mover_may_end: false,
             threads_may_end: false,
             refuses_keys: false,
@@ -237,7 +237,7 @@ impl Ring {
         }
         let was_stalled = self.is_stalled();
         if was_stalled {
-            self.just_stored.note_stall();
+            self.just_stored.record_stall();
         }
         // While keys that came during a stall are still to be written, later ones would wait behind them.
         if self.pending.len() == 0 {
@@ -285,7 +285,7 @@ impl Ring {
 
     /// Logs that a key cannot be noted, unless that was logged since the last success.
     pub fn log_failure(&mut self, why: &str, error: Option<&std::io::Error>) {
-        if !std::mem::replace(&mut self.failing, true) {
+        if !std::mem::replace(&mut self.is_failing, true) {
             let path = self.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
             let error = error.map(ToString::to_string);
             tracing::error!(
@@ -297,13 +297,13 @@ impl Ring {
 
     /// Records that keys can be noted, and logs it if that is new.
     pub fn end_failure(&mut self) {
-        if std::mem::take(&mut self.failing) {
+        if std::mem::take(&mut self.is_failing) {
             tracing::info!("retry keys can be noted in their file again");
         }
     }
 
     /// Records that somebody waited too long for this key to be written.
-    pub fn note_stall(&mut self, key: &RetryKey) {
+    pub fn record_stall(&mut self, key: &RetryKey) {
         if self.pending.contains(key) {
             self.set_stalled();
         }
@@ -333,7 +333,7 @@ impl Ring {
 
     fn set_stalled(&mut self) {
         self.stall = Stall::Stalled;
-        self.just_stored.note_stall();
+        self.just_stored.record_stall();
         self.log_failure("a write takes longer than a second, the disk may hang", None);
     }
 
@@ -342,7 +342,7 @@ impl Ring {
     pub fn set_pending_stored(&mut self, keys: &[(RetryKey, Timestamp)], is_quick: bool) {
         self.pending.set_stored(keys);
         if self.is_stalled() {
-            self.just_stored.note_stall();
+            self.just_stored.record_stall();
             self.stall = if is_quick { Stall::StoreTakesPending } else { Stall::Stalled };
         }
         keys.iter().for_each(|(key, at)| self.just_stored.add(*key, *at));
@@ -350,7 +350,7 @@ impl Ring {
     }
 
     /// Logs that records were missing in a file whose keys this process has, and remembers the signs.
-    pub fn note_damage(&mut self, path: &Path, damage: Option<String>) {
+    pub fn record_damage(&mut self, path: &Path, damage: Option<String>) {
         let Some(damage) = damage else { return };
         tracing::error!(
             path = %path.display(), damage,

@@ -28,7 +28,7 @@ impl ServedUnnoted {
     }
 }
 
-/// See the module.
+/// When legacy last served unnoted requests, by route.
 #[derive(Default)]
 pub(super) struct UnnotedTimes {
     times: HashMap<SlotRoute, ServedUnnoted>,

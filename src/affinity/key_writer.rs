@@ -46,7 +46,7 @@ pub(super) enum NoteStatus {
     Pending(RetryKey, oneshot::Receiver<bool>),
 }
 
-/// See the module.
+/// The ring of retry keys, its file, and how requests wait until their keys are noted.
 pub(super) struct KeyWriter {
     ring: Mutex<Ring>,
     /// Locked during each write. Never locked by who holds the lock on `ring`, for which requests wait.
@@ -168,7 +168,7 @@ impl KeyWriter {
         match timeout(NOTE_WAIT_MAX, &mut written).await {
             Ok(told) => told.unwrap_or(false),
             Err(_) => {
-                self.ring().note_stall(&key);
+                self.ring().record_stall(&key);
                 self.key_added.notify_one(); // the store may take it
                 // It may have been written at this moment, or while the whole process stood still.
                 written.try_recv().unwrap_or(false)

@@ -61,7 +61,7 @@ use self::cache::Cache;
 use self::collision_check::{CheckMessage, CollisionChecks};
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
-pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
+pub use self::key_files::{KeyFileLocation, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
 use self::look_ups::LookUps;
 use self::newer_files::NewerFilesMarks;
@@ -373,7 +373,7 @@ impl Affinity for StoreAffinity {
         }
     }
 
-    fn note_legacy_instance(&self, key: InstanceKey) {
+    fn record_legacy_instance(&self, key: InstanceKey) {
         for key in key.pin_keys() {
             let Some(family) = self.families.get(&key.family).filter(|family| family.engine_owns()) else { continue };
             match self.cache.get(&key) {

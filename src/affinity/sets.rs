@@ -34,7 +34,7 @@ const RENEWALS_PER_WINDOW: u32 = 24;
 const RENEWAL_MIN: Duration = Duration::from_millis(100);
 const RENEWAL_MAX: Duration = Duration::from_secs(3_600);
 
-/// See the module.
+/// The retry keys that the engine took, and the instances that were pinned.
 pub(super) struct Sets {
     keys: RwLock<EngineKeys>,
     renewal_interval: Duration,

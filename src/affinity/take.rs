@@ -211,10 +211,10 @@ impl StoreAffinity {
 
     /// As [`Self::assign_to_legacy`], unless the engine took one of the keys in these ranges: `false` then. For a
     /// request that goes to legacy because of a key of several callers.
-    pub fn assign_to_legacy_unless_held(&self, keys: RetryKeys, held: &[RangeInclusive<RetryKey>]) -> bool {
+    pub fn assign_to_legacy_unless_held(&self, keys: RetryKeys, ranges: &[RangeInclusive<RetryKey>]) -> bool {
         let _lock = keys.any_caller.or(keys.unverified_retry).as_ref().map(|key| self.request_locks.of(key));
         let now = Instant::now();
-        let is_held = held.iter().any(|range| self.tries.engine_has_any(range.clone(), now));
+        let is_held = ranges.iter().any(|range| self.tries.engine_has_any(range.clone(), now));
         if !is_held {
             self.assign_to_legacy(keys);
         }

@@ -40,7 +40,7 @@ pub(super) struct Reloads {
     pub status: Arc<ReloadStatus>,
     /// Who asked for one.
     pub requests: Arc<ReloadRequests>,
-    /// No files come in force while somebody else has it.
+    /// Held while new files are put in force, and while a successor takes over.
     pub lock: Arc<tokio::sync::Mutex<()>>,
 }
 

@@ -47,7 +47,7 @@ fn raise_open_files_limit() {
 ///
 /// # Errors
 /// As [`App::start`].
-pub fn serve(flags: PathBuf, overrides: Overrides, succeeds: bool) -> anyhow::Result<()> {
+pub fn serve(flags: PathBuf, overrides: Overrides, takes_over: bool) -> anyhow::Result<()> {
     refuse_early_clock(clock::now())?;
     let given = activation::take_sockets()?; // before there are threads
     raise_open_files_limit();
@@ -56,11 +56,11 @@ pub fn serve(flags: PathBuf, overrides: Overrides, succeeds: bool) -> anyhow::Re
         // Before anything that takes long: without a handler these signals end the process.
         let signals = Signals::handle()?;
         let stop = stop_on_signal()?;
-        let options = |sockets, succeeds, files, earlier| {
+        let options = |sockets, takes_over, files, earlier| {
             let (flags, overrides, stop) = (flags.clone(), overrides.clone(), stop.clone());
-            StartOptions { flags, overrides, sockets, succeeds, files, earlier, stop }
+            StartOptions { flags, overrides, sockets, takes_over, files, earlier, stop }
         };
-        let start = options(given, succeeds, None, RemainingConnections::default());
+        let start = options(given, takes_over, None, RemainingConnections::default());
         let mut app = App::start(start, signals, engine.handle(), admin.handle()).await?;
         print_addresses(&app);
         tokio::spawn(memory::unmap_program_after_start());
@@ -134,7 +134,7 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
             flags: product.flags,
             overrides,
             sockets: GivenSockets::None,
-            succeeds: false,
+            takes_over: false,
             files: None,
             earlier: RemainingConnections::default(),
             stop: CancellationToken::new(),

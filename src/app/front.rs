@@ -24,7 +24,7 @@ use crate::listener::Forwarding;
 use crate::proxy::{Drained, Proxy, ProxyListener, ProxyParts};
 use crate::transport::AddressRegistry;
 
-/// See the module.
+/// The proxy and its sockets.
 pub(super) struct Front {
     pub proxy: Proxy,
     /// Kept for a successor.

@@ -115,9 +115,9 @@ impl Affinity for LateParts {
         let nothing = || ready(()).boxed();
         self.affinity().map_or_else(nothing, |affinity| affinity.record_served_unnoted(keys, route, oldest_id))
     }
-    fn note_legacy_instance(&self, key: InstanceKey) {
+    fn record_legacy_instance(&self, key: InstanceKey) {
         if let Some(affinity) = self.affinity() {
-            affinity.note_legacy_instance(key);
+            affinity.record_legacy_instance(key);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Wires the modules into a process: the only module that may import every other.
 //!
 //! The question it answers: "in which order are the parts started, what does each receive, and in which order are they
-//! stopped?" Start: files, store, sockets (`front`), evidence, ladder, engine (which continues the runs that the last
-//! process left), shadow, then the listeners. Stop, on SIGTERM: the proxy's listener and its requests, the shadow
-//! queue, the engine's runs, buffered evidence and retry keys, the admin listener, the store; each within a bound.
-//! A process that takes over from another one (`succession`) accepts before it has the store.
+//! stopped?" Start: files, the store with retry keys (`affinity`) and evidence, sockets (`front`), ladder, engine
+//! (which continues in the background the runs that the last process left), shadow, the admin listener, then the
+//! proxy's. Stop, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs, buffered
+//! evidence and retry keys, the admin listener, the store; each within a bound. A process that takes over from another
+//! one (`succession`) accepts before it has the store.
 //!
 //! `runtimes` makes three thread pools: one executes runs, one serves the admin listener, one does everything else.
 //! Client connections have one thread for each core (`proxy::Workers`), and the shadow executor has threads of its own.

@@ -335,15 +335,16 @@ impl GateCondition for StoreAffinity {
 
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
         let again = "the engine would perform retries of them a second time";
-        let unrecorded = |RequestsWithUnknownKeys { served, until }, why: &str| UnknownRetries {
+        let unknown_retries_of = |RequestsWithUnknownKeys { served, until }, why: &str| UnknownRetries {
             cause_at: served,
             until,
             why: format!("{why}: until {until:.0} {again}"),
         };
         let unnoted = self.unnoted_requests(routes.iter().copied());
-        let unnoted = unnoted.map(|it| unrecorded(it, "legacy served requests whose retry keys could not be noted"));
+        let unnoted =
+            unnoted.map(|it| unknown_retries_of(it, "legacy served requests whose retry keys could not be noted"));
         let unread = self.unread_key_files().into_iter().map(|(file, unknown)| {
-            unrecorded(unknown, &format!("{file}, and it may have retry keys of requests that legacy served"))
+            unknown_retries_of(unknown, &format!("{file}, and it may have retry keys of requests that legacy served"))
         });
         unnoted.into_iter().chain(unread).collect()
     }

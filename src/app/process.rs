@@ -41,7 +41,7 @@ pub struct StartOptions {
     /// The sockets that it is given.
     pub sockets: GivenSockets,
     /// Whether it takes over from the process that has the store.
-    pub succeeds: bool,
+    pub takes_over: bool,
     /// Files to use in place of those in `flags`: a process that starts again begins with those that it had.
     pub files: Option<Arc<Loaded>>,
     /// What is still open of this process if it starts again.
@@ -84,7 +84,7 @@ impl App {
         engine: &Handle,
         admin: &Handle,
     ) -> anyhow::Result<Self> {
-        let StartOptions { flags, overrides, sockets, succeeds, files, earlier, stop } = options;
+        let StartOptions { flags, overrides, sockets, takes_over, files, earlier, stop } = options;
         let loaded = match files {
             Some(files) => files,
             None => Arc::new(config::read(&flags, &overrides)?),
@@ -98,19 +98,19 @@ impl App {
         if let Some(exporter) = tracing.and_then(|settings| traces::install(settings, &setup.limits)) {
             admin.spawn(exporter.run());
         }
-        let asked = match succeeds {
+        let offer = match takes_over {
             true => successor::ask(&setup.settings.store).await?,
             false => None,
         };
-        // From the offer on no newer files come in force in the other process; those there may be newer than these.
-        let loaded = if asked.is_some() { read_again(loaded, &flags, &overrides)? } else { loaded };
+        // From the offer on no newer files come into force in the other process; those there may be newer than these.
+        let loaded = if offer.is_some() { read_again(loaded, &flags, &overrides)? } else { loaded };
         let setup = &loaded.setup;
-        let (front, opened, predecessor) = match asked {
+        let (front, opened, predecessor) = match offer {
             None => {
                 // The store first: a predecessor that is ending still has the addresses until it releases the store.
                 // This process starts again, and its successor was lost and may still be ending; or it was to take over
                 // from one that died just now.
-                if matches!(sockets, GivenSockets::HandedOver(_)) || succeeds {
+                if matches!(sockets, GivenSockets::HandedOver(_)) || takes_over {
                     let within = Limits::ms(setup.limits.drain_ms) + LOST_SUCCESSOR_ENDS_WITHIN;
                     let _in_time = tokio::time::timeout(within, store_is_free(setup)).await;
                 }

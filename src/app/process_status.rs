@@ -32,7 +32,7 @@ pub(super) fn of(
         store_trouble: parts.store.write_failure(),
         recovery_trouble: parts.engine.why_unresumed(),
         clock_trouble: time::clock_disagreement(),
-        legacy_trouble: without_address(addresses),
+        services_trouble: without_address(addresses),
         retry_keys_trouble: missing_retry_keys(parts),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck_more: parts.engine.stuck_count().saturating_sub(stuck.len()) as u64,

@@ -10,10 +10,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::runtimes::runtime;
-use crate::affinity::{KeyFileError, KeyFilePlace, KeyLog, StoreAffinity, default_dir, open_key_log, read_key_files};
+use crate::affinity::{
+    KeyFileError, KeyFileLocation, KeyLog, StoreAffinity, default_dir, open_key_log, read_key_files,
+};
 use crate::cli::{StoreCopy, StoreFinding, StoreLocation, StoreReport};
 use crate::config::{self, Overrides, Settings, Setup, StoreUrl};
-use crate::evidence::{IncompleteEvidenceMarks, MarksPlace};
+use crate::evidence::{IncompleteEvidenceMarks, MarksLocation};
 use crate::limits::Limits;
 use crate::store::{Copied, PostgresStore, SqliteStore, StoreChecked, StoreHandle};
 
@@ -84,22 +86,22 @@ fn report(checked: StoreChecked, location: String) -> StoreReport {
 /// Opens the record of which arm owns which instance and retry key, over the store and the file of retry keys.
 pub(super) async fn affinity(setup: &Setup, store: &StoreHandle) -> anyhow::Result<Arc<StoreAffinity>> {
     let limits = &setup.limits;
-    let keys = match key_file_place(&setup.settings)? {
-        Some(place) => open_key_log(store, &place, limits).await?,
+    let keys = match key_file_location(&setup.settings)? {
+        Some(location) => open_key_log(store, &location, limits).await?,
         None => KeyLog::in_memory(limits),
     };
     StoreAffinity::open(store.clone(), limits, keys).await.context("reading the pins")
 }
 
-/// The place of the file of the retry keys that legacy took: in the directory that the settings name, else next to a
+/// The location of the file of the retry keys that legacy took: in the directory that the settings name, else next to a
 /// SQLite store, else in the state directory of the service. A store in memory has no such file: it does not survive a
 /// restart either.
-fn key_file_place(settings: &Settings) -> Result<Option<KeyFilePlace>, KeyFileError> {
+fn key_file_location(settings: &Settings) -> Result<Option<KeyFileLocation>, KeyFileError> {
     Ok(match (&settings.retry_keys_dir, &settings.store) {
         (_, StoreUrl::Memory) => None,
-        (Some(dir), _) => Some(KeyFilePlace::Dir(dir.clone())),
-        (None, StoreUrl::Sqlite(path)) => Some(KeyFilePlace::File(key_file_beside(path))),
-        (None, StoreUrl::Postgres { .. }) => Some(KeyFilePlace::Dir(default_dir()?)),
+        (Some(dir), _) => Some(KeyFileLocation::Dir(dir.clone())),
+        (None, StoreUrl::Sqlite(path)) => Some(KeyFileLocation::File(key_file_beside(path))),
+        (None, StoreUrl::Postgres { .. }) => Some(KeyFileLocation::Dir(default_dir()?)),
     })
 }
 
@@ -117,18 +119,18 @@ fn path_with_suffix(path: &Path, ending: &str) -> PathBuf {
 /// Opens the file that says which evidence is incomplete: next to a SQLite store, else where the files of retry keys
 /// are.
 pub(super) async fn evidence_marks(setup: &Setup, store: &StoreHandle) -> anyhow::Result<IncompleteEvidenceMarks> {
-    let place = match (&setup.settings.store, &setup.settings.retry_keys_dir) {
-        (StoreUrl::Memory, _) => MarksPlace::Nowhere,
-        (StoreUrl::Sqlite(path), _) => MarksPlace::File(path_with_suffix(path, ".evidence")),
+    let location = match (&setup.settings.store, &setup.settings.retry_keys_dir) {
+        (StoreUrl::Memory, _) => MarksLocation::Nowhere,
+        (StoreUrl::Sqlite(path), _) => MarksLocation::File(path_with_suffix(path, ".evidence")),
         (StoreUrl::Postgres { .. }, dir) => {
             let secret = store.secret().await.context("reading the store's secret")?;
             let id = blake3::derive_key("pointsman 2026 name of the file of evidence marks", &secret);
             let id: String = id[..8].iter().map(|byte| format!("{byte:02x}")).collect();
             let dir = dir.clone().map_or_else(default_dir, Ok)?;
-            MarksPlace::Dir(dir, format!("pointsman-{id}"))
+            MarksLocation::Dir(dir, format!("pointsman-{id}"))
         }
     };
-    Ok(IncompleteEvidenceMarks::open(&place).await?)
+    Ok(IncompleteEvidenceMarks::open(&location).await?)
 }
 
 /// How long a retry key is valid. A check reports keys that are younger than that and whose run does not exist.

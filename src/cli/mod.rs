@@ -71,7 +71,7 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
                 Overrides { listen: serve.listen, admin: serve.admin, store: serve.store, ..Overrides::default() };
             return exit_code(
                 &globals,
-                (process_commands.serve)(ServeOptions { flags: serve.flags, overrides, succeeds: serve.succeed }),
+                (process_commands.serve)(ServeOptions { flags: serve.flags, overrides, takes_over: serve.succeed }),
             );
         }
         // Its output is text for people only.

@@ -45,7 +45,7 @@ pub(super) fn report_error(globals: &Globals, error: CallError) -> ExitCode {
         }
         CallError::Failed(message, hint) => {
             lines.push(format!("{} {}", err.tone("error:", Tone::Bad), escape_control(&message)));
-            (Some(hint), serde_json::json!({ "title": "unreachable", "detail": message }))
+            (Some(hint), serde_json::json!({ "title": "failed", "detail": message }))
         }
     };
     if let Some(hint) = hint {

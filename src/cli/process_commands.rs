@@ -13,7 +13,7 @@ pub struct ServeOptions {
     /// Settings that the command line overrides.
     pub overrides: Overrides,
     /// Whether it takes over from the process that has the store.
-    pub succeeds: bool,
+    pub takes_over: bool,
 }
 
 /// The options of `demo`.

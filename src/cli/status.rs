@@ -86,7 +86,7 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if let Some(trouble) = &status.clock_trouble {
         out.push_str(&format.tone(format!("clock: {}\n", escape_control(trouble)), Tone::Bad));
     }
-    if let Some(trouble) = &status.legacy_trouble {
+    if let Some(trouble) = &status.services_trouble {
         out.push_str(&format.tone(format!("services: {}\n", escape_control(trouble)), Tone::Bad));
     }
     if let Some(trouble) = &status.retry_keys_trouble {

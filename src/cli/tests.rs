@@ -111,7 +111,7 @@ fn status_shows_everything_that_is_wrong() {
     value["engine_healthy"] = json!(false);
     value["store_trouble"] = json!("(code: 13) database or disk is full");
     value["clock_trouble"] = json!("this machine's clock was set while the process runs");
-    value["legacy_trouble"] = json!("no address is known for `shop.internal` of service `shop`");
+    value["services_trouble"] = json!("no address is known for `shop.internal` of service `shop`");
     value["retry_keys_trouble"] = json!("the file of retry keys /gone is not there");
     value["stuck"] = json!([{ "run_id": "run_1", "why": "its plan is gone" }]);
     value["stuck_more"] = json!(1_203);

@@ -24,8 +24,8 @@ pub struct RunningTimes {
     last_recorded: Option<Timestamp>,
     /// Times at which none ran: the oldest first, without overlaps.
     gaps: Vec<Gap>,
-    /// How often a process has recorded that it ran. The file of retry keys gets this number once the store has it: a
-    /// store with a lower number than its file is an older copy.
+    /// Grows at each recording, and above every number that a file of retry keys has. The file of retry keys gets this
+    /// number once the store has it: a store with a lower number than its file is an older copy.
     #[serde(default)]
     store_generation: u64,
 }

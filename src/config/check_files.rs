@@ -14,7 +14,7 @@ use super::listener_tls::Context;
 use super::other_files::OtherFiles;
 use super::schema::schema;
 use super::schema_check::{self, SchemaCheck};
-use super::service_tls::{self, Platform};
+use super::service_tls::{self, PlatformRoots};
 use super::settings::{self, PointsmanDraft};
 use super::setup::Overrides;
 use super::tree::{Node, NodeKind};
@@ -40,10 +40,10 @@ pub(crate) fn main(
     problems.extend(by_schema.problems);
     let Some(draft) = draft else { return MainFile::default() };
     let mut services = Services::new();
-    let mut platform = Platform::default();
+    let mut platform_roots = PlatformRoots::default();
     let mut context = Context { dir, overrides, files: other_files };
     let mut tls = |draft: &ServiceTlsDraft, site: &Site, problems: &mut Problems| {
-        service_tls::build(draft, site, &mut platform, &mut context, problems)
+        service_tls::build(draft, site, &mut platform_roots, &mut context, problems)
     };
     for (name, value) in &draft.services {
         let site = site.key("services").key(name.as_str());

@@ -16,18 +16,18 @@ use crate::transport::{ClientTls, platform_certificates};
 
 /// What the machine trusts, read at most once for all services of a set.
 #[derive(Default)]
-pub(super) struct Platform(Option<Result<Vec<CertificateDer<'static>>, String>>);
+pub(super) struct PlatformRoots(Option<Result<Vec<CertificateDer<'static>>, String>>);
 
 /// Makes what handshakes with a service need.
 pub(super) fn build(
     draft: &ServiceTlsDraft,
     site: &Site,
-    platform: &mut Platform,
+    platform_roots: &mut PlatformRoots,
     context: &mut Context<'_>,
     problems: &mut Problems,
 ) -> Option<ServiceTls> {
     let mut own = Problems::default();
-    let tls = build_checked(draft, site, platform, context, &mut own);
+    let tls = build_checked(draft, site, platform_roots, context, &mut own);
     let has_errors = own.has_errors();
     problems.extend(own);
     tls.filter(|_| !has_errors)
@@ -36,7 +36,7 @@ pub(super) fn build(
 fn build_checked(
     draft: &ServiceTlsDraft,
     site: &Site,
-    platform: &mut Platform,
+    platform_roots: &mut PlatformRoots,
     context: &mut Context<'_>,
     problems: &mut Problems,
 ) -> Option<ServiceTls> {
@@ -49,7 +49,7 @@ fn build_checked(
     let name = name.as_ref().map(|text| server_name(text, &site.key("server_name"), problems));
     let (trusted, ca_site) = match ca {
         Some(file) => (trusted(file, &site.key("ca"), context, problems), site.key("ca")),
-        None => (platform_trusted(site, platform, context, problems), site.clone()),
+        None => (platform_trusted(site, platform_roots, context, problems), site.clone()),
     };
     for certificate in trusted.iter().flatten() {
         add(certificate);
@@ -140,11 +140,11 @@ fn trusted(
 /// The certificates that this machine trusts.
 fn platform_trusted(
     site: &Site,
-    platform: &mut Platform,
+    platform_roots: &mut PlatformRoots,
     context: &Context<'_>,
     problems: &mut Problems,
 ) -> Option<Vec<CertificateDer<'static>>> {
-    match platform.0.get_or_insert_with(platform_certificates) {
+    match platform_roots.0.get_or_insert_with(platform_certificates) {
         Ok(certificates) => Some(certificates.clone()),
         Err(message) => {
             let hint = "name the file of the trusted certificates: `tls: { ca: FILE }`";

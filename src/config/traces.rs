@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::listener_tls::Context;
-use super::service_tls::{self, Platform};
+use super::service_tls::{self, PlatformRoots};
 use crate::flag::file::ServiceTlsDraft;
 use crate::problem::{Problems, Site};
 use crate::secret::Secret;
@@ -88,7 +88,7 @@ pub(super) fn check<D>(
             if tls.cert.is_some() != tls.key.is_some() {
                 problems.error(site, "`cert:` and `key:` belong together").hint("give both, or neither");
             }
-            Some(service_tls::build(&tls, site, &mut Platform::default(), context, problems)?)
+            Some(service_tls::build(&tls, site, &mut PlatformRoots::default(), context, problems)?)
         }
     };
     let has_credentials = draft.headers.values().any(|value| value.contains("${"));

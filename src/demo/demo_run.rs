@@ -221,7 +221,7 @@ fn suggest_commands(console: &Console, admin: &str, flags: &Path, listen: Socket
         "pointsman diffs orders.create",
         "pointsman runs list",
         "pointsman flip orders.create live --reason 'a step back' --yes",
-        "pointsman freeze --reason 'a look at the switch'",
+        "pointsman freeze --reason 'trying the kill switch'",
     ] {
         console.say(command);
     }

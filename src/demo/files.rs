@@ -11,13 +11,13 @@ const FILES: [(&str, &str); 8] = [
     ("pointsman.yaml", include_str!("../../flags/pointsman.yaml")),
     ("routes/orders.yaml", include_str!("../../flags/routes/orders.yaml")),
     ("routes/campaigns.yaml", include_str!("../../flags/routes/campaigns.yaml")),
-    ("workflows/create-order.yaml", MENDED),
+    ("workflows/create-order.yaml", CORRECTED),
     ("workflows/get-order.yaml", include_str!("../../flags/workflows/get-order.yaml")),
     ("workflows/cancel-order.yaml", include_str!("../../flags/workflows/cancel-order.yaml")),
     ("workflows/create-campaign.yaml", include_str!("../../flags/workflows/create-campaign.yaml")),
     ("workflows/launch-campaign.yaml", include_str!("../../flags/workflows/launch-campaign.yaml")),
 ];
-const MENDED: &str = include_str!("../../flags/workflows/create-order.yaml");
+const CORRECTED: &str = include_str!("../../flags/workflows/create-order.yaml");
 const AS_FIRST_WRITTEN: &str = include_str!("create-order-first.yaml");
 
 /// The address of the sample legacy in the flag files; the demo uses this port if it is free.
@@ -40,12 +40,12 @@ pub fn write(dir: &Path, legacy: &str, world: &str) -> io::Result<()> {
     replace(dir, AS_FIRST_WRITTEN)
 }
 
-/// Puts the mended workflow in place, as an editor does: a new file, renamed over the old one.
+/// Puts the corrected workflow in place, as an editor does: a new file, renamed over the old one.
 ///
 /// # Errors
 /// The directory cannot be written.
-pub fn mend(dir: &Path) -> io::Result<()> {
-    replace(dir, MENDED)
+pub fn correct(dir: &Path) -> io::Result<()> {
+    replace(dir, CORRECTED)
 }
 
 fn replace(dir: &Path, text: &str) -> io::Result<()> {
@@ -54,9 +54,9 @@ fn replace(dir: &Path, text: &str) -> io::Result<()> {
     std::fs::rename(written, dir.join("workflows/create-order.yaml"))
 }
 
-/// The changed lines between the first and the mended version, each with its sign as in a unified diff.
+/// The changed lines between the first and the corrected version, each with its sign as in a unified diff.
 pub fn diff_of_versions() -> Vec<String> {
-    similar::TextDiff::from_lines(AS_FIRST_WRITTEN, MENDED)
+    similar::TextDiff::from_lines(AS_FIRST_WRITTEN, CORRECTED)
         .iter_all_changes()
         .filter(|change| change.tag() != similar::ChangeTag::Equal)
         .map(|change| format!("{} {}", change.tag(), change.value().trim_end()))
@@ -68,13 +68,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_version_differs_and_is_mended() {
+    fn the_first_version_differs_and_is_corrected() {
         let dir = std::env::temp_dir().join(format!("pointsman-files-{}", std::process::id()));
         write(&dir, "http://127.0.0.1:1", "http://127.0.0.1:2").expect("written");
         let workflow = dir.join("workflows/create-order.yaml");
         assert_eq!(std::fs::read_to_string(&workflow).expect("there"), AS_FIRST_WRITTEN);
-        mend(&dir).expect("written");
-        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), MENDED);
+        correct(&dir).expect("written");
+        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), CORRECTED);
         let settings = std::fs::read_to_string(dir.join("pointsman.yaml")).expect("there");
         assert!(settings.contains("http://127.0.0.1:2/bank") && !settings.contains(WORLD_URL));
         std::fs::remove_dir_all(dir).ok();

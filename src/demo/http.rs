@@ -1,9 +1,9 @@
 //! A small HTTP server and client for the sample services.
 //!
 //! Always true: a [`Server`] listens from the moment it exists and stops when it is dropped; an [`Outage`] that its
-//! [`Switch`] sets acts on open connections too, as a real outage does. A handler that returns [`Dropped`] closes the
-//! connection without an answer, so that the caller cannot know what was done. The client returns an error after its
-//! timeout when the other side is slow, and at once when it is gone; no request is repeated.
+//! [`OutageSwitch`] sets acts on open connections too, as a real outage does. A handler that returns [`Dropped`] closes
+//! the connection without an answer, so that the caller cannot know what was done. The client returns an error after
+//! its timeout when the other side is slow, and at once when it is gone; no request is repeated.
 
 use std::future::Future;
 use std::io;
@@ -91,9 +91,9 @@ pub enum Outage {
 
 /// Turns an outage on and off.
 #[derive(Clone, Debug, Default)]
-pub struct Switch(Arc<AtomicU8>);
+pub struct OutageSwitch(Arc<AtomicU8>);
 
-impl Switch {
+impl OutageSwitch {
     /// Sets the outage.
     pub fn set(&self, outage: Outage) {
         self.0.store(outage as u8, Ordering::SeqCst);
@@ -112,7 +112,7 @@ impl Switch {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    switch: Switch,
+    switch: OutageSwitch,
     task: AbortHandle,
 }
 
@@ -128,7 +128,7 @@ impl Server {
     {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let switch = Switch::default();
+        let switch = OutageSwitch::default();
         let task = tokio::spawn(accept(listener, switch.clone(), handler)).abort_handle();
         Ok(Self { address, switch, task })
     }
@@ -141,7 +141,7 @@ impl Server {
         format!("http://{}", self.address)
     }
     /// Its outage switch.
-    pub fn switch(&self) -> &Switch {
+    pub fn switch(&self) -> &OutageSwitch {
         &self.switch
     }
 }
@@ -152,7 +152,7 @@ impl Drop for Server {
     }
 }
 
-async fn accept<H, F>(listener: TcpListener, switch: Switch, handler: H)
+async fn accept<H, F>(listener: TcpListener, switch: OutageSwitch, handler: H)
 where
     H: Fn(Call) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = HandlerResult> + Send + 'static,

@@ -30,7 +30,6 @@ pub struct LedgerEntry {
     /// The trace that the caller's request belongs to.
     pub trace: Option<String>,
     /// Whether a delivery with this key was accepted before, so that this one has no effect.
-    #[serde(rename = "duplicate")]
     pub repeated: bool,
 }
 

@@ -3,7 +3,8 @@
 //! The question it answers: "what does it look like when a workflow endpoint is moved?" The sample services are real
 //! HTTP servers on ports of their own, so the product treats them as any other service. Always true: every
 //! effect on the outside world is recorded in its [`Ledger`], whoever caused it, so that promises are checked by
-//! counting. The caller starts the product ([`run`]); nothing here uses the product's internals.
+//! counting. The caller starts the product ([`run`]); of the product, only types of its API's requests and
+//! answers are used here.
 
 pub mod campaign;
 pub mod console;

@@ -53,7 +53,7 @@ impl Walk<'_> {
     pub async fn all(&mut self) -> anyhow::Result<()> {
         self.off().await?;
         self.shadow().await?;
-        self.mend().await?;
+        self.correct().await?;
         self.dark().await?;
         self.live().await?;
         self.outage_in_live().await?;
@@ -101,21 +101,21 @@ impl Walk<'_> {
         Ok(())
     }
 
-    async fn mend(&mut self) -> anyhow::Result<()> {
+    async fn correct(&mut self) -> anyhow::Result<()> {
         self.console.chapter(
-            "mended",
+            "corrected",
             "The total was cut off instead of rounded, and goods were reserved in the quote's order:",
         );
         for line in files::diff_of_versions() {
             self.console.say(&line);
         }
         let before = self.control.status().await?.flags.generation;
-        files::mend(self.flags)?;
+        files::correct(self.flags)?;
         let begun = Instant::now();
         while self.control.status().await?.flags.generation == before {
             if begun.elapsed() > WAIT_MAX {
-                self.report_broken("the mended file was not loaded");
-                anyhow::bail!("the mended file was not loaded within {WAIT_MAX:?}");
+                self.report_broken("the corrected file was not loaded");
+                anyhow::bail!("the corrected file was not loaded within {WAIT_MAX:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -124,7 +124,7 @@ impl Walk<'_> {
         let clean = |route: &RouteDetail| route.row.pairs >= PAIRS_WANTED && route.row.mismatched == 0;
         let clean = self.show(Duration::ZERO, clean).await?;
         if clean.row.mismatched > 0 {
-            self.report_broken("the mended workflow differs from legacy");
+            self.report_broken("the corrected workflow differs from legacy");
         }
         self.console
             .promise_held(&format!("evidence is clean: {} pairs, {} differ", clean.row.pairs, clean.row.mismatched));
@@ -232,7 +232,7 @@ impl Walk<'_> {
     async fn raise(&mut self, route: &str, to: State) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let Err(refusal) = self.control.flip(route, to, "the demo's walk").await? else { return Ok(()) };
+            let Err(refusal) = self.control.flip(route, to, "the demo moves it").await? else { return Ok(()) };
             let why = if refusal.reasons.is_empty() { refusal.detail } else { refusal.reasons.join("; ") };
             if begun.elapsed() > WAIT_MAX {
                 self.report_broken(&format!("the gate of {route} to {to} stayed shut: {why}"));

@@ -1,4 +1,4 @@
-//! The outside world: prices, stock, bank, mail and a studio, behind one port, with a ledger.
+//! The outside world: prices, stock, bank, mail, ads and a studio, behind one port, with a ledger.
 //!
 //! Each service has a base path of its own (`/bank`, …) and honours `Idempotency-Key`. Always true: each effect is
 //! recorded in the ledger when it happens; a reply that is lost on purpose ([`Fault::LoseReply`]) is lost after the

@@ -167,14 +167,14 @@ impl Counters {
 
     pub(super) fn record_pair(&mut self, rung: State, comparison: &Comparison, is_error: bool) {
         let evidence = &mut self.evidence;
-        let (pairs, refusals) = match rung {
+        let (pairs, with_error) = match rung {
             State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_pairs_with_error),
             State::Off | State::Shadow | State::Live | State::Only => {
                 (&mut evidence.shadow_pairs, &mut evidence.shadow_pairs_with_error)
             }
         };
         *pairs += 1;
-        *refusals += u64::from(is_error);
+        *with_error += u64::from(is_error);
         match comparison.verdict {
             Verdict::Match => evidence.matched += 1,
             Verdict::Ignored => evidence.ignored += 1,

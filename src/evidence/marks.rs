@@ -27,7 +27,7 @@ const CLEAR_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Where a process keeps its marks.
 #[derive(Clone, Debug)]
-pub enum MarksPlace {
+pub enum MarksLocation {
     /// Nowhere: for a store in memory, which ends with the process.
     Nowhere,
     /// This file, for a store that belongs to one process.
@@ -55,12 +55,12 @@ impl IncompleteEvidenceMarks {
     ///
     /// # Errors
     /// The file cannot be opened or created, or another process has locked it.
-    pub async fn open(place: &MarksPlace) -> Result<Self, MarkFileError> {
+    pub async fn open(location: &MarksLocation) -> Result<Self, MarkFileError> {
         let mut opened = Vec::new();
-        match place {
-            MarksPlace::Nowhere => {}
-            MarksPlace::File(path) => opened.push(Self::open_when_unlocked(path).await?),
-            MarksPlace::Dir(dir, name) => {
+        match location {
+            MarksLocation::Nowhere => {}
+            MarksLocation::File(path) => opened.push(Self::open_when_unlocked(path).await?),
+            MarksLocation::Dir(dir, name) => {
                 let path = |n: usize| dir.join(format!("{name}-{n}.evidence"));
                 for n in 0..FILES_MAX {
                     let has_own = !opened.is_empty();
@@ -197,14 +197,14 @@ mod tests {
 
     async fn reopened(marks: IncompleteEvidenceMarks, path: &Path) -> IncompleteEvidenceMarks {
         drop(marks);
-        IncompleteEvidenceMarks::open(&MarksPlace::File(path.to_owned())).await.unwrap()
+        IncompleteEvidenceMarks::open(&MarksLocation::File(path.to_owned())).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_mark_stays_until_what_was_counted_under_it_is_stored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
-        let marks = IncompleteEvidenceMarks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksLocation::File(path.clone())).await.unwrap();
         drop(marks.mark(&route(1)));
         let uncounted = marks.mark(&route(2));
         let clearable = marks.clearable();
@@ -218,7 +218,7 @@ mod tests {
         marks.clear(clearable).await;
         assert!(marks.is_marked(&route(2)), "another difference came since");
         assert!(matches!(
-            IncompleteEvidenceMarks::open(&MarksPlace::File(path.clone())).await,
+            IncompleteEvidenceMarks::open(&MarksLocation::File(path.clone())).await,
             Err(MarkFileError::Locked(_))
         ));
 
@@ -232,7 +232,7 @@ mod tests {
     async fn every_route_is_marked_if_no_slot_is_left_or_a_mark_is_torn() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
-        let marks = IncompleteEvidenceMarks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksLocation::File(path.clone())).await.unwrap();
         let size = std::fs::metadata(&path).unwrap().len();
         for n in 0..126 {
             drop(marks.mark(&route(n)));
@@ -252,27 +252,27 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[64 + 9] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let marks = IncompleteEvidenceMarks::open(&MarksPlace::File(path)).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksLocation::File(path)).await.unwrap();
         assert!(marks.is_marked(&route(999)));
     }
 
     #[tokio::test]
     async fn a_process_takes_over_the_marks_of_processes_that_have_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let place = MarksPlace::Dir(dir.path().to_owned(), "store".into());
+        let location = MarksLocation::Dir(dir.path().to_owned(), "store".into());
         let (first, second) = (
-            IncompleteEvidenceMarks::open(&place).await.unwrap(),
-            IncompleteEvidenceMarks::open(&place).await.unwrap(),
+            IncompleteEvidenceMarks::open(&location).await.unwrap(),
+            IncompleteEvidenceMarks::open(&location).await.unwrap(),
         );
         drop(second.mark(&route(1)));
         assert!(!first.is_marked(&route(1)));
         drop(second);
         drop(first);
-        let next = IncompleteEvidenceMarks::open(&place).await.unwrap();
+        let next = IncompleteEvidenceMarks::open(&location).await.unwrap();
         assert!(next.is_marked(&route(1)));
         next.clear(next.clearable()).await;
         drop(next);
-        assert!(!IncompleteEvidenceMarks::open(&place).await.unwrap().is_marked(&route(1)));
+        assert!(!IncompleteEvidenceMarks::open(&location).await.unwrap().is_marked(&route(1)));
     }
 
     /// A difference that comes while a write hangs is counted without a mark, and its route is marked afterwards.
@@ -280,7 +280,7 @@ mod tests {
     async fn a_write_that_hangs_delays_nobody_for_long() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
-        let marks = IncompleteEvidenceMarks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksLocation::File(path.clone())).await.unwrap();
         let write_hangs = marks.writer.as_ref().unwrap().hold();
         drop(marks.mark(&route(1)));
         drop(marks.mark(&route(2)));
@@ -294,7 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_file_nothing_is_marked() {
-        let marks = IncompleteEvidenceMarks::open(&MarksPlace::Nowhere).await.unwrap();
+        let marks = IncompleteEvidenceMarks::open(&MarksLocation::Nowhere).await.unwrap();
         drop(marks.mark(&route(1)));
         assert!(!marks.is_marked(&route(1)));
     }

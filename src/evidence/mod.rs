@@ -43,7 +43,7 @@ pub use self::gate::{gate, open_mismatches};
 pub use crate::store::SampleRecord as Sample;
 pub use counters::EvidenceGeneration;
 pub use mark_file::MarkFileError;
-pub use marks::{IncompleteEvidenceMarks, MarksPlace};
+pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use route::{FingerprintCount, RouteEvidence};
 
 use counters::{Counters, SharedCounters, StoredEvidence};

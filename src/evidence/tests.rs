@@ -371,8 +371,8 @@ async fn errors_of_legacy_are_counted_by_rung() {
 #[tokio::test]
 async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let place = MarksPlace::File(dir.path().join("marks"));
-    let marks = IncompleteEvidenceMarks::open(&place).await.unwrap();
+    let location = MarksLocation::File(dir.path().join("marks"));
+    let marks = IncompleteEvidenceMarks::open(&location).await.unwrap();
     let evidence = Evidence::open(memory(), marks, &Limits::default(), None).await.unwrap();
     evidence.served(&route(), 0, Served::Answered);
     assert!(!evidence.marks.is_marked(&route()));
@@ -382,16 +382,16 @@ async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
     assert!(!evidence.marks.is_marked(&route()), "it is stored");
     evidence.served(&route(), 0, Served::Error);
     drop(evidence);
-    assert!(IncompleteEvidenceMarks::open(&place).await.unwrap().is_marked(&route()), "the next process finds it");
+    assert!(IncompleteEvidenceMarks::open(&location).await.unwrap().is_marked(&route()), "the next process finds it");
 }
 
 #[tokio::test]
 async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_errors() {
     let dir = tempfile::tempdir().unwrap();
-    let place = MarksPlace::File(dir.path().join("marks"));
+    let location = MarksLocation::File(dir.path().join("marks"));
     let store = memory();
     let open = async || {
-        Evidence::open(store.clone(), IncompleteEvidenceMarks::open(&place).await.unwrap(), &Limits::default(), None)
+        Evidence::open(store.clone(), IncompleteEvidenceMarks::open(&location).await.unwrap(), &Limits::default(), None)
             .await
     };
     let evidence = open().await.unwrap();
@@ -427,7 +427,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
 #[tokio::test]
 async fn a_mark_after_a_rename_names_the_id_under_which_the_evidence_is_stored() {
     let dir = tempfile::tempdir().unwrap();
-    let place = MarksPlace::File(dir.path().join("marks"));
+    let location = MarksLocation::File(dir.path().join("marks"));
     let [renamed, again] = ["orders.make", "orders.new"].map(RouteId::new);
     let stages = [(renamed.clone(), vec![route()]), (again, vec![renamed, route()])];
     for renames in 1..=2 {
@@ -435,7 +435,7 @@ async fn a_mark_after_a_rename_names_the_id_under_which_the_evidence_is_stored()
         let open = async || {
             Evidence::open(
                 store.clone(),
-                IncompleteEvidenceMarks::open(&place).await.unwrap(),
+                IncompleteEvidenceMarks::open(&location).await.unwrap(),
                 &Limits::default(),
                 None,
             )

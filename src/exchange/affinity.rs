@@ -144,5 +144,5 @@ pub trait Affinity: Send + Sync {
     ) -> BoxFuture<'a, ()>;
     /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the
     /// id. Never waits.
-    fn note_legacy_instance(&self, key: InstanceKey);
+    fn record_legacy_instance(&self, key: InstanceKey);
 }

@@ -39,7 +39,7 @@ pub enum DoubleEncoding {
     Allow,
 }
 
-/// How a service reads paths. `None`: its files do not say.
+/// How a service reads paths. `None`: the flag files do not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PathConventions {
@@ -126,17 +126,17 @@ impl PathConventions {
     }
     /// The kinds of unusual spelling for which it is declared how the service reads them, as far as this path may have
     /// them.
-    pub(super) fn settled(&self, path: &str) -> Unusual {
-        let mut settled = Unusual::default();
+    pub(super) fn declared_spellings(&self, path: &str) -> Unusual {
+        let mut declared = Unusual::default();
         // Without its parameters such a path has two slashes in a row.
         let leaves_slashes = || self.strips_parameters() && path.contains("/;");
         if self.parameters.is_some() && !leaves_slashes() {
-            settled = settled.and(Unusual::PARAMETERS);
+            declared = declared.and(Unusual::PARAMETERS);
         }
         if self.decode_twice == Some(DoubleEncoding::Allow) {
-            settled = settled.and(Unusual::DOUBLE);
+            declared = declared.and(Unusual::DOUBLE);
         }
-        settled
+        declared
     }
     /// The conventions by which a route of this service matches. A strict route matches only as it is written.
     pub fn of_route(&self, is_strict: bool) -> Self {

@@ -175,11 +175,11 @@ impl FlagSet {
     ) -> Result<(), PathRefusal> {
         let (own, path) = (resolved.deciding(), &*resolved.path);
         let service = resolved.found.as_ref().map_or(&self.default_legacy, |found| &found.flag.route.legacy);
-        let settled = service.paths.settled(path);
+        let declared = service.paths.declared_spellings(path);
         let too_many = |TooManyReadings| PathRefusal::TooManyReadings;
-        let found = self.groups.readings(method, host, path, unusual, settled).map_err(too_many)?;
+        let found = self.groups.readings(method, host, path, unusual, declared).map_err(too_many)?;
         let former = match &self.former_readings {
-            Some(readings) if !unusual.without(settled).is_plain() => {
+            Some(readings) if !unusual.without(declared).is_plain() => {
                 readings.of(method, host, path, unusual).map_err(too_many)?
             }
             _ => Vec::new(),

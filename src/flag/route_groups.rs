@@ -137,7 +137,7 @@ impl RouteGroups {
     }
 
     /// The routes with a workflow or strict paths that some server may find in an unusual path. `unusual` is what is
-    /// unusual in it; `settled` are the kinds for which the service that gets the path declares how it reads them.
+    /// unusual in it; `declared` are the kinds for which the service that gets the path declares how it reads them.
     ///
     /// # Errors
     /// The path has too many readings.
@@ -147,12 +147,12 @@ impl RouteGroups {
         host: Option<&str>,
         path: &str,
         unusual: Unusual,
-        settled: Unusual,
+        declared: Unusual,
     ) -> Result<Vec<usize>, TooManyReadings> {
         let mut found = Vec::new();
         for group in &self.0 {
             // A strict route refuses a spelling whatever anybody makes of it.
-            let unusual = if group.conventions.strict { unusual } else { unusual.without(settled) };
+            let unusual = if group.conventions.strict { unusual } else { unusual.without(declared) };
             if let Some(readings) = group.readings.as_ref().filter(|_| !unusual.is_plain()) {
                 let of_group = readings.of(method, host, path, unusual)?;
                 found.extend(of_group.into_iter().map(|index| group.indices[index]));

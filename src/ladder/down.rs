@@ -1,10 +1,10 @@
 //! Flips down: in force at once, recorded afterwards (`unrecorded_flips`).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant as Moment};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::in_force::Inputs;
 use super::live_basis;
@@ -39,7 +39,7 @@ fn goes_down(inputs: &Inputs, position: &RoutePosition, request: &MoveRequest) -
 pub(super) enum FlipDownOutcome {
     Unchanged(Flipped),
     /// The flip down is in force. The larger share that was asked for together with it is not: unlike a lower rung, it
-    /// must not come in force before it is recorded.
+    /// must not come into force before it is recorded.
     InForce(FlipDownInForce, Option<PendingShare>),
 }
 
@@ -51,7 +51,7 @@ pub(super) struct FlipDownInForce {
     flip: FlipRecord,
     id: u64,
     recorded: watch::Receiver<Option<FlipRecord>>,
-    until: Instant,
+    until: TokioInstant,
 }
 
 impl Mover {
@@ -68,11 +68,11 @@ impl Mover {
     /// stop what follows.
     pub(super) async fn flip_down(
         self: Arc<Self>,
-        asked: Moment,
+        asked: Instant,
         route: &RouteId,
         request: &MoveRequest,
     ) -> Result<Option<FlipDownOutcome>, FlipError> {
-        let until = Instant::now() + RECORDED_WITHIN;
+        let until = TokioInstant::now() + RECORDED_WITHIN;
         let (to, by) = (request.to, &request.by);
         let (before, from, flip, id, recorded, larger_share) = loop {
             let inputs = self.in_force().inputs();

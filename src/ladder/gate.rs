@@ -1,10 +1,10 @@
 //! Whether a route may move: up one rung at a time and only through the gate, down any distance. Which routes are held
 //! below `live`, because retries may come that the engine would perform again, is left to `unknown_retries`.
 //!
-//! Always true: a lower rung alone is refused only from `only` without an acknowledgement (a share that comes with it
-//! may be impossible there, and force needs a reason also on the way down). Force with a reason overrides a gate whose
-//! conditions do not hold, but never an impossible move (no workflow, a share without a key, a creator above its
-//! followers, to `only` during a freeze).
+//! Always true: a move that does no more than lower the rung is refused in one case: from `only` without an
+//! acknowledgement (a share that comes with it may be impossible there, and force needs a reason also on the way down).
+//! Force with a reason overrides a gate whose conditions do not hold, but never an impossible move (no workflow, a
+//! share without a key, a creator above its followers, to `only` during a freeze).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -294,14 +294,14 @@ impl Gate {
                 );
             }
             // In `only` nothing is held, so a route that is held now must not go there.
-            unmet.extend(self.held(positions, position).map(|unrecorded| unrecorded.why.into()));
+            unmet.extend(self.held(positions, position).map(|unknown| unknown.why.into()));
         }
         if to == State::Live {
-            let unrecorded = self.unknown_retries(positions, position).into_iter();
-            let unrecorded = unrecorded
+            let unknown = self.unknown_retries(positions, position).into_iter();
+            let unknown = unknown
                 .chain(self.requests_without_record(positions, position))
-                .chain(self.unrecorded_since_copy(positions, position));
-            unmet.extend(unrecorded.map(|unrecorded| unrecorded.why.into()));
+                .chain(self.harmful_since_copy(positions, position));
+            unmet.extend(unknown.map(|unknown| unknown.why.into()));
         }
         unmet
     }

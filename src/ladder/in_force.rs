@@ -3,7 +3,7 @@
 //! Always true: the set in force is a function of the newest value of each input: the positions of routes by flips and
 //! files, the guard's limits, the engine's health, the kill switch. Each input has a version, and an older version is
 //! dropped, so that a late update changes nothing; positions are set only if they were computed from the newest ones.
-//! Computing and swapping happen under one lock, so that sets come in force in the order in which they were computed.
+//! Computing and swapping happen under one lock, so that sets come into force in the order in which they were computed.
 //! The first set in force is that of the first files with their states: until then a set without routes would send
 //! requests of all routes past their states, and a process that takes over serves already.
 
@@ -172,7 +172,7 @@ impl InForce {
             });
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));
             let is_new = |unrecorded: &&UnrecordedFlip| unrecorded.id > computed_from;
-            unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.note(unrecorded));
+            unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.add_flip(unrecorded));
             inputs.positions_version =
                 unrecorded.iter().map(|unrecorded| unrecorded.id).fold(computed_from + 1, u64::max);
             (inputs.positions, inputs.unrecorded) = (positions, unrecorded);

@@ -6,9 +6,9 @@
 //! bound.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant as Moment};
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::down::FlipDownInForce;
 use super::mover::{Mover, MovesLock};
@@ -22,8 +22,8 @@ impl Mover {
     /// the request as a whole. To be run in a task of its own, so that a caller who goes away does not stop it.
     pub(super) async fn set_larger_share(
         self: Arc<Self>,
-        asked: Moment,
-        until: Instant,
+        asked: Instant,
+        until: TokioInstant,
         request: MoveRequest,
         down: FlipDownInForce,
         pending: PendingShare,
@@ -60,7 +60,7 @@ impl Mover {
 
     async fn lock_to_raise(
         &self,
-        until: Instant,
+        until: TokioInstant,
         LargerShare { route, to, .. }: &LargerShare,
         down_is_recorded: bool,
     ) -> Result<MovesLock, FlipError> {
@@ -78,8 +78,8 @@ impl Mover {
     async fn raise(
         self: Arc<Self>,
         guard: MovesLock,
-        asked: Moment,
-        until: Instant,
+        asked: Instant,
+        until: TokioInstant,
         pending: PendingShare,
         request: MoveRequest,
     ) -> Result<Flipped, FlipError> {

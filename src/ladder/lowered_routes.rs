@@ -22,7 +22,7 @@ pub(super) struct Lowering {
 pub(super) struct LoweredRoutes(BTreeMap<RouteId, Lowering>);
 
 impl LoweredRoutes {
-    pub fn note(&mut self, unrecorded: &UnrecordedFlip) {
+    pub fn add_flip(&mut self, unrecorded: &UnrecordedFlip) {
         let (Some(route), Some(at)) = (&unrecorded.flip.route, unrecorded.asked) else { return };
         self.add(route, Lowering { at, to: state_of(&unrecorded.flip), by: unrecorded.flip.by.clone() });
     }

@@ -76,12 +76,12 @@ mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant as Moment};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::task::JoinError;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
@@ -160,7 +160,7 @@ impl Ladder {
     /// See [`FilesError`]. Nothing was recorded and nothing changed.
     pub async fn reload_files(
         &self,
-        read: Moment,
+        read: Instant,
         declared: DeclaredFiles,
         recorded: impl FnOnce() + Send + 'static,
     ) -> Result<Vec<FlipRecord>, FilesError> {
@@ -200,13 +200,13 @@ impl Ladder {
     /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
     /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A
     /// move up is refused if the route was lowered after it was asked for. A larger share that is asked for together
-    /// with a move down comes in force once both are recorded, also if the caller goes away meanwhile; if it does not,
-    /// or if that is not known yet, the result's `horizon` says so.
+    /// with a move down comes into force once both are recorded, also if the caller goes away meanwhile; if it does
+    /// not, or if that is not known yet, the result's `horizon` says so.
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
     pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
-        let (asked, until) = (Moment::now(), Instant::now() + self.answer_within);
+        let (asked, until) = (Instant::now(), TokioInstant::now() + self.answer_within);
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let guard = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {
@@ -243,7 +243,7 @@ impl Ladder {
     pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Frozen, FreezeError> {
         let mover = Arc::clone(&self.mover);
         if freeze == Freeze::No {
-            let (until, version) = (Instant::now() + self.answer_within, mover.kill_switch().request_end());
+            let (until, version) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
             let work = tokio::spawn(async move { mover.end_freeze(guard, version, reason, by).await });
             let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
@@ -308,7 +308,7 @@ impl Ladder {
     /// To be called after [`Ladder::end_moves`], when no freeze can be set any more: waits until `until` at the latest
     /// for the record of a freeze that was set since, and logs what is lost and was not logged by `end_moves`. A freeze
     /// may have overtaken a flip to `only` meanwhile, and then a flip down reverted that.
-    pub async fn end_freezes(&self, until: Instant) {
+    pub async fn end_freezes(&self, until: TokioInstant) {
         let _in_time = timeout_at(until, self.mover.kill_switch().wait_all_recorded()).await;
         self.log_lost(UnrecordedMoves { larger_shares: Vec::new(), ..self.mover.unrecorded_moves() });
     }

@@ -1,7 +1,7 @@
-//! Flips to `only` that a freeze overtook: it came in force while they waited for the store.
+//! Flips to `only` that a freeze overtook: it came into force while they waited for the store.
 //!
-//! A freeze does not lower a route in `only`, so such a flip must not come in force. The store has it by then, so it is
-//! reverted by another flip (`revert_overtaken`).
+//! A freeze does not lower a route in `only`, so such a flip must not come into force. The store has it by then, so it
+//! is reverted by another flip (`revert_overtaken`).
 //!
 //! Always true: while a freeze is in force, no set is in force in which a route is in `only` that was not in `only`
 //! before the freeze. In the store, the flip that reverts it comes before the freeze, so that a restart does not find
@@ -37,7 +37,7 @@ pub(super) fn cap_below_only(before: &Positions, after: &mut Positions) -> Vec<R
 /// What the caller of a flip is told.
 pub(super) fn refusal(route: &RouteId, stays: State) -> String {
     format!(
-        "a freeze came in force while this flip waited for the store: it is reverted, and `{route}` stays in `{stays}`. \
+        "a freeze came into force while this flip waited for the store: it is reverted, and `{route}` stays in `{stays}`. \
          End the freeze first (`pointsman freeze --off`)"
     )
 }

@@ -15,7 +15,7 @@ use crate::names::RouteId;
 
 /// The reason of the flips that revert.
 const REASON: &str =
-    "reverted: a freeze came in force before the flip to `only` did, and would not stop the engine there";
+    "reverted: a freeze came into force before the flip to `only` did, and would not stop the engine there";
 
 fn position_before<'a>(before: &'a Positions, route: &Route) -> Option<&'a RoutePosition> {
     route.ids().find_map(|id| before.routes.get(id))

@@ -1,4 +1,4 @@
-//! The earlier scopes of each route's retry keys, remaining for as long as a retry may come under them.
+//! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them.
 //!
 //! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more,
 //! also by a route that gets requests of another one (which was removed, or matches others now), and where no route

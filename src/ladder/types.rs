@@ -84,7 +84,7 @@ pub struct Flipped {
     /// perhaps not the larger share. If not, and it is not set, a flip down is in force that a restart would lose.
     pub recorded: bool,
     /// Whether it is a flip down that is recorded, and it is not known whether the larger share that was asked for
-    /// together with it is recorded too. That share comes in force once it is known to be.
+    /// together with it is recorded too. That share comes into force once it is known to be.
     pub share_is_pending: bool,
     /// The state in force now, and why if it is not the requested one.
     pub effective: Effective,

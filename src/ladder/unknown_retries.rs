@@ -47,8 +47,8 @@ impl Gate {
         position: &RoutePosition,
     ) -> Option<UnknownRetries> {
         let scopes = positions.scopes.get(&position.route.id)?;
-        let unrecorded = scopes::before_recorded(scopes, clock::now(), self.retry_window);
-        unrecorded.filter(|_| does_harm(positions, position))
+        let unknown = scopes::before_recorded(scopes, clock::now(), self.retry_window);
+        unknown.filter(|_| does_harm(positions, position))
     }
 
     /// If the store is a copy: requests that came after it was made and whose retries may still come.
@@ -63,18 +63,14 @@ impl Gate {
     }
 
     /// As [`Gate::since_copy`], for a route; `None` if a repeat does no harm.
-    pub(super) fn unrecorded_since_copy(
-        &self,
-        positions: &Positions,
-        position: &RoutePosition,
-    ) -> Option<UnknownRetries> {
+    pub(super) fn harmful_since_copy(&self, positions: &Positions, position: &RoutePosition) -> Option<UnknownRetries> {
         self.since_copy().filter(|_| does_harm(positions, position))
     }
 
     /// Whether a route is in `only` on a copy of a store. It is not held: by then all its callers and instances are the
     /// engine's, and legacy would not know them.
     pub(super) fn is_only_on_copy(&self, positions: &Positions, position: &RoutePosition) -> bool {
-        position.rung() == State::Only && self.unrecorded_since_copy(positions, position).is_some()
+        position.rung() == State::Only && self.harmful_since_copy(positions, position).is_some()
     }
 
     /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
@@ -92,7 +88,7 @@ impl Gate {
     /// itself.
     pub(super) fn may_miss_later_flip(&self, positions: &Positions, position: &RoutePosition) -> Option<&'static str> {
         self.held(positions, position)?;
-        let started = self.unrecorded_since_copy(positions, position)?.cause_at;
+        let started = self.harmful_since_copy(positions, position)?.cause_at;
         let is_older = position.last.as_ref().is_none_or(|flip| flip.at <= started);
         is_older.then_some(
             "the store is a copy, such as a restored backup, and a flip that lowered this route later is not in it",
@@ -121,17 +117,17 @@ impl Gate {
         let candidates = position.route.cohorts.iter().filter(move |cohort| !is_exempt && cohort.force.is_some());
         candidates.filter(|cohort| cohort.state >= State::Live).filter_map(move |cohort| {
             let since = forced.get(&cohort.name).map(|forced| forced.since);
-            let is_accepted = |unrecorded: &UnknownRetries| {
-                let by_flip = position.rung() == State::Live && is_accepted_by_flip(position, unrecorded);
-                by_flip || since >= Some(unrecorded.cause_at)
+            let is_accepted = |unknown: &UnknownRetries| {
+                let by_flip = position.rung() == State::Live && is_accepted_by_flip(position, unknown);
+                by_flip || since >= Some(unknown.cause_at)
             };
             let harmful = self
                 .requests_without_record(positions, position)
                 .into_iter()
-                .chain(self.unrecorded_since_copy(positions, position));
+                .chain(self.harmful_since_copy(positions, position));
             let harmful = harmful.chain(self.unknown_retries(positions, position));
-            let last = harmful.filter(|unrecorded| !is_accepted(unrecorded)).max_by_key(|unrecorded| unrecorded.until);
-            last.map(|unrecorded| (cohort, unrecorded))
+            let last = harmful.filter(|unknown| !is_accepted(unknown)).max_by_key(|unknown| unknown.until);
+            last.map(|unknown| (cohort, unknown))
         })
     }
 
@@ -150,8 +146,8 @@ impl Gate {
             return None;
         }
         let accepted = after.scopes.get(&position.route.id).and_then(|scopes| scopes.accepted);
-        let unrecorded = self.requests_without_record(after, position)?;
-        (accepted < Some(unrecorded.cause_at) && !is_accepted_by_flip(position, &unrecorded)).then_some(unrecorded)
+        let unknown = self.requests_without_record(after, position)?;
+        (accepted < Some(unknown.cause_at) && !is_accepted_by_flip(position, &unknown)).then_some(unknown)
     }
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
@@ -159,18 +155,18 @@ impl Gate {
         let by_files =
             (position.rung() >= State::Live).then(|| self.requests_without_record(positions, position)).flatten();
         let is_live = position.rung() == State::Live;
-        let by_copy = is_live.then(|| self.unrecorded_since_copy(positions, position)).flatten();
+        let by_copy = is_live.then(|| self.harmful_since_copy(positions, position)).flatten();
         let unknown = if is_live { self.unknown_retries(positions, position) } else { Vec::new() };
         let harmful = unknown.into_iter().chain(by_copy).chain(by_files);
-        let harmful = harmful.filter(|unrecorded| !is_accepted_by_flip(position, unrecorded));
-        harmful.max_by_key(|unrecorded| unrecorded.until)
+        let harmful = harmful.filter(|unknown| !is_accepted_by_flip(position, unknown));
+        harmful.max_by_key(|unknown| unknown.until)
     }
 }
 
 /// Whether a person's flip by force has accepted that the engine performs such requests a second time. A flip by
 /// `file`, or without force, keeps what was forced before and accepts nothing new: only `force` in the file does that.
-fn is_accepted_by_flip(position: &RoutePosition, unrecorded: &UnknownRetries) -> bool {
-    position.forced_at() >= Some(unrecorded.cause_at)
+fn is_accepted_by_flip(position: &RoutePosition, unknown: &UnknownRetries) -> bool {
+    position.forced_at() >= Some(unknown.cause_at)
 }
 
 /// Why files must not be put in force that let the engine perform such requests of a route in `only` a second time.

@@ -4,7 +4,7 @@
 //! process at once, and a task (`record_unrecorded`) records it as soon as the store takes it. If the process is killed
 //! before that, the route returns to the state that the store has.
 //!
-//! Always true: positions that were computed before such a flip was made are lowered again before they come in force
+//! Always true: positions that were computed before such a flip was made are lowered again before they come into force
 //! ([`lower`]), so that a move that was under way then does not raise the route above it. Every other move of routes
 //! that begins later is recorded after it. Each route has at most one: a newer one, which is lower, replaces it.
 

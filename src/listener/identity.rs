@@ -49,7 +49,7 @@ impl ClientIdentity {
         Ok(Self { subject: value(facts.subject)?, names: value(names.join(","))?, not_after: facts.not_after })
     }
 
-    /// Whether the certificate is still valid: a session may be resumed after it has expired.
+    /// Whether the certificate is still valid. A resumed session is not verified again, so it may have expired since.
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         now <= self.not_after
     }

@@ -191,7 +191,7 @@ fn note_instance(captured: &CapturedRequest, status: StatusCode, headers: &Heade
         && let Some(id) = id.query(&json).first().and_then(id_text)
     {
         let family = captured.flag.family.clone();
-        captured.affinity.note_legacy_instance(InstanceKey { family, id: id.into() });
+        captured.affinity.record_legacy_instance(InstanceKey { family, id: id.into() });
     }
 }
 

@@ -30,7 +30,7 @@ struct LegacyCall {
 }
 
 impl ExchangeSpans {
-    /// An exchange begins. `None` if its trace is not recorded.
+    /// Begins the spans of an exchange. `None` if its trace is not recorded.
     pub(super) fn begin(traces: &'static Traces, caller: Option<TraceContext>, is_peer_trusted: bool) -> Option<Self> {
         let context = traces.begin(caller, is_peer_trusted);
         let parent = caller.map(|caller| caller.span_id);

@@ -19,7 +19,7 @@ thread_local! {
 
 type Fields = Vec<(HeaderName, HeaderValue)>;
 
-/// See the module.
+/// The head of a request that is being sent, kept so that it can be sent again.
 pub(super) struct KeptHead {
     method: Method,
     uri: Uri,

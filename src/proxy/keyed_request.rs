@@ -23,7 +23,7 @@ pub(super) struct KeyedRequest<'a> {
     pub head: &'a request::Parts,
     pub facts: &'a RequestFacts<'a>,
     /// The decision for a new request with the same facts.
-    pub for_new: Decision,
+    pub decision_if_new: Decision,
 }
 
 /// What a request's retry keys made of its decision.
@@ -48,16 +48,16 @@ impl KeyedRequest<'_> {
         let affinity = &*proxied.client.shared.affinity;
         // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
         // for the engine is changed if legacy took the first try, one for legacy if the engine of another process did.
-        match (first_try.arm, &self.for_new) {
+        match (first_try.arm, &self.decision_if_new) {
             (None, Decision::Engine { .. }) | (Some(Arm::Engine), _) => {
                 first_try.ask_store_about_legacy(affinity).await
             }
             (None, Decision::Legacy { .. }) => first_try.ask_store_about_other_engines(affinity).await,
             (None, Decision::Nobody { .. }) | (Some(Arm::Legacy), _) => {}
         }
-        let is_pinned = matches!(self.for_new, Decision::Engine { reason: EngineReason::Pin, .. });
+        let is_pinned = matches!(self.decision_if_new, Decision::Engine { reason: EngineReason::Pin, .. });
         if first_try.is_contradictory && !is_pinned {
-            return Err(self.refused_as_held(self.for_new.rung(), ProblemDocument::held_by_both_arms()));
+            return Err(self.refused_as_held(self.decision_if_new.rung(), ProblemDocument::held_by_both_arms()));
         }
         // The engine may have a request with this key under another credential. Only the body tells whether it is this
         // one.
@@ -104,7 +104,7 @@ impl KeyedRequest<'_> {
             }
             break;
         }
-        let mut decision = self.for_new.for_retry(flag, taken_by_engine.or(first_try.arm));
+        let mut decision = self.decision_if_new.for_retry(flag, taken_by_engine.or(first_try.arm));
         // A run that only reads may be repeated.
         if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = &mut decision
             && had_dark_run
@@ -117,7 +117,7 @@ impl KeyedRequest<'_> {
 
     /// The decision with what is known of the first try now.
     fn decision(&self, first_try: &KnownFirstTry) -> Decision {
-        self.for_new.for_retry(self.flag, first_try.arm)
+        self.decision_if_new.for_retry(self.flag, first_try.arm)
     }
 
     /// Whether the request is answered although it is not known who took the first try, in one of two cases. First: the

@@ -19,7 +19,7 @@ use super::monotonic::{now, recent};
 use super::request_body::RequestBody;
 use crate::flag::Service;
 use crate::limits::Limits;
-use crate::transport::{Received, Stream};
+use crate::transport::{Http2Stream, Received};
 
 const SHARDS: usize = 32;
 /// How long a request waits until another thread has noticed that an idle connection's last reply has ended.
@@ -28,13 +28,13 @@ const READY_WAIT_MAX: Duration = Duration::from_millis(20);
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     static SHARD: Cell<usize> = Cell::new(THREADS.fetch_add(1, Relaxed) % SHARDS);
-    static KEEPS_OWN: Cell<bool> = const { Cell::new(false) };
+    static PREFERS_OWN_CONNECTIONS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// This thread has a runtime of its own, on which the connections that it opens are driven: it leaves the idle
 /// connections of other threads alone while there is room for its own.
 pub(super) fn keep_connections_on_this_thread() {
-    KEEPS_OWN.set(true);
+    PREFERS_OWN_CONNECTIONS.set(true);
 }
 
 /// A connection to a service, for one request.
@@ -42,7 +42,7 @@ pub(super) enum Connection {
     /// An HTTP/1.1 connection that no other request uses.
     Http1(Http1Connection),
     /// A stream of a shared HTTP/2 connection.
-    Http2(Stream<RequestBody>),
+    Http2(Http2Stream<RequestBody>),
 }
 
 impl Connection {
@@ -127,7 +127,7 @@ impl IdleConnections {
         // A service with `requests_max` may dedicate a worker to each connection, idle ones too. And where no more
         // connections may be idle, those of other threads must be used: a new one could not be kept.
         let may_take_others =
-            !KEEPS_OWN.get() || bounds.has_requests_max || bounds.count.load(Relaxed) >= bounds.count_max;
+            !PREFERS_OWN_CONNECTIONS.get() || bounds.has_requests_max || bounds.count.load(Relaxed) >= bounds.count_max;
         if may_take_others { SHARDS } else { 1 }
     }
 

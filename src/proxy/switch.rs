@@ -213,14 +213,14 @@ async fn decide_flagged<'a>(
     }
     let mut first_try = KnownFirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
     let mut diagnostics = DecisionDiagnostics::default();
-    let for_new = decide(&table.set, flag, &facts, &mut diagnostics);
+    let decision_if_new = decide(&table.set, flag, &facts, &mut diagnostics);
     // A retry stays on its arm, whatever its caller's share.
     if first_try.arm.is_none() {
         proxied.entry.route_metrics.count_diagnostics(diagnostics);
     }
-    let keyed = KeyedRequest { proxied: &proxied, flag, head: &head, facts: &facts, for_new };
+    let keyed = KeyedRequest { proxied: &proxied, flag, head: &head, facts: &facts, decision_if_new };
     let BoundDecision { mut decision, key_not_noted } = keyed.bind(&mut first_try, &mut upload).await?;
-    let may_begin = may_begin(&mut decision, &for_new, flag);
+    let may_begin = may_begin(&mut decision, &decision_if_new, flag);
     client.record.note(|record| record.set_decision(&decision));
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);

@@ -31,9 +31,9 @@ pub(super) struct Upstream {
     shared: Arc<ServiceAddresses>,
     /// The addresses in `shared`, each with the proxy's connections to it.
     addresses: ArcSwap<Vec<Arc<Address>>>,
-    /// The version of the list in `shared` that `addresses` follows.
+    /// The version of the list in `shared` that was taken over.
     version: AtomicU64,
-    /// Until newer files have replaced this service. Held while the addresses follow.
+    /// Until newer files have replaced this service. Held while the list is taken over.
     in_force: Mutex<Option<ServiceInUse>>,
     /// Requests that were sent to a second address because the first one gave no answer.
     pub retries: Counter,
@@ -63,13 +63,13 @@ impl Upstream {
 
     fn addresses(&self) -> Guard<Arc<Vec<Arc<Address>>>> {
         if self.version.load(Relaxed) != self.shared.version() {
-            self.follow();
+            self.take_over_list();
         }
         self.addresses.load()
     }
 
     /// Takes over the list of addresses. One that stays keeps its connections.
-    fn follow(&self) {
+    fn take_over_list(&self) {
         let _one_at_a_time = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         // Before the list: if that is replaced meanwhile, the next request takes it over again.
         let version = self.shared.version();
@@ -100,16 +100,16 @@ impl Upstream {
         }
         let mut why = None;
         // Whether the connections that failed did so at once.
-        let mut costs_nothing = true;
+        let mut failed_at_once = true;
         for _ in 0..CONNECTS_MAX {
-            let Some(address) = self.choose(tried, costs_nothing) else { break };
+            let Some(address) = self.choose(tried, failed_at_once) else { break };
             // In flight already while connecting, so that others choose less often an address that connects slowly.
             let in_flight = ForwardedInFlight::new(address);
             let address = &in_flight.address;
             match address.connection(must_be_new, only_http1).await {
                 Ok((connection, reused)) => return Ok((connection, in_flight, reused)),
                 Err(error) => {
-                    costs_nothing &= error.is_refusal();
+                    failed_at_once &= error.is_refusal();
                     why = Some(error);
                 }
             }

@@ -82,7 +82,7 @@ impl Shadow {
     pub fn start(parts: ShadowParts) -> std::io::Result<Arc<Self>> {
         let ShadowParts { engine, evidence, rules, limits } = parts;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
-        let slots_max = size(limits.shadow_in_flight_max).min(Semaphore::MAX_PERMITS);
+        let permits_max = size(limits.shadow_in_flight_max).min(Semaphore::MAX_PERMITS);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(size(limits.shadow_threads))
             .thread_name("shadow")
@@ -92,7 +92,7 @@ impl Shadow {
         let (queue, waiting) = mpsc::channel(size(limits.shadow_queue_entries_max).min(Semaphore::MAX_PERMITS));
         let (stop, stopping) = watch::channel(Stop::No);
         let (done, ended) = watch::channel(false);
-        let slots = Arc::new(Semaphore::new(slots_max));
+        let permits = Arc::new(Semaphore::new(permits_max));
         let in_flight = Arc::new(AtomicU64::new(0));
         let budget = Arc::new(ByteBudget::new(limits.shadow_queue_bytes_max));
         let runner = Arc::new(Runner {
@@ -102,7 +102,7 @@ impl Shadow {
             limits,
             in_flight: Arc::clone(&in_flight),
         });
-        let entries = run_entries(waiting, stopping, slots, runner);
+        let entries = run_entries(waiting, stopping, permits, runner);
         runtime.spawn(async move {
             entries.await;
             // Fails where the receiver was dropped, which is no error.
@@ -198,12 +198,12 @@ impl Drop for Shadow {
     }
 }
 
-/// Runs entries as slots become free, until `stop` or until the queue is closed and empty. When it returns, every
+/// Runs entries as permits become free, until `stop` or until the queue is closed and empty. When it returns, every
 /// ticket that it took from the queue is settled.
 async fn run_entries(
     mut waiting: mpsc::Receiver<QueuedRequest>,
     mut stop: watch::Receiver<Stop>,
-    slots: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     runner: Arc<Runner>,
 ) {
     let mut runs = JoinSet::new();
@@ -211,9 +211,9 @@ async fn run_entries(
     let aborted = loop {
         while runs.try_join_next().is_some() {}
         let next = async {
-            // Acquired before an entry is taken, so that entries that wait for a slot still count as queued.
-            let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
-            waiting.recv().await.map(|entry| (slot, entry))
+            // Acquired before an entry is taken, so that entries that wait for a permit still count as queued.
+            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            waiting.recv().await.map(|entry| (permit, entry))
         };
         tokio::select! {
             biased;
@@ -227,11 +227,11 @@ async fn run_entries(
                 Ok(Stop::Now) | Err(_) => break true,
             },
             next = next => match next {
-                Some((slot, entry)) => {
+                Some((permit, entry)) => {
                     let runner = Arc::clone(&runner);
                     runs.spawn(async move {
                         runner.run(entry).await;
-                        drop(slot);
+                        drop(permit);
                     });
                 }
                 None => break false,

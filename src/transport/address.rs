@@ -124,7 +124,7 @@ impl Address {
             return;
         }
         let ServiceState { ejected_count, ejected_gauge, unhealthy_gauge, .. } = &*self.common;
-        let (is_ejected, is_unhealthy) = self.availability.leave(ejected_count);
+        let (is_ejected, is_unhealthy) = self.availability.remove(ejected_count);
         if is_ejected {
             ejected_gauge.decrement(1.0);
         }
@@ -141,7 +141,7 @@ impl Address {
     pub fn begin(&self, traffic: TrafficClass) {
         self.count_of(traffic).fetch_add(1, Relaxed);
     }
-    /// One less.
+    /// One request less is in flight.
     pub fn end(&self, traffic: TrafficClass) {
         self.count_of(traffic).fetch_sub(1, Relaxed);
     }

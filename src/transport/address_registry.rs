@@ -1,7 +1,7 @@
 //! The addresses of all services of the process.
 //!
 //! The question it answers: "what does this process know about the addresses of this service?" Always true: whoever
-//! asks for the same service of the same files gets the same addresses, so that forwarded requests and calls of steps
+//! asks for a service with the same settings gets the same addresses, so that forwarded requests and calls of steps
 //! learn from each other which of them is dead.
 
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ impl AddressRegistry {
         Arc::new(Self { by_service: Mutex::default(), resolver, runtime: Handle::try_current().ok() })
     }
 
-    /// The addresses of a service as these files have it.
+    /// The addresses of a service with these settings.
     pub fn of(&self, service: &Service, limits: &Limits) -> Arc<ServiceAddresses> {
         let mut by_service = self.by_service.lock().unwrap_or_else(PoisonError::into_inner);
         by_service.retain(|_, addresses| addresses.strong_count() > 0);

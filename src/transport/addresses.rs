@@ -75,23 +75,24 @@ pub struct ServiceAddresses {
     is_looked_up: AtomicBool,
     /// One lookup at a time; why the last one found nothing, and when, in microseconds of `ServiceState::now`.
     lookup: tokio::sync::Mutex<Option<(u64, String)>>,
-    /// Held while the addresses are replaced.
-    shown: Mutex<Shown>,
+    /// Who uses the service. Locked also while the list is replaced, so that the gauge agrees with the list.
+    usage: Mutex<Usage>,
     addresses_gauge: Gauge,
     lookup_failures: Counter,
 }
 
-/// What the gauge of addresses shows of a service.
+/// Who uses a service, and how many addresses the gauge shows of it.
 #[derive(Default)]
-struct Shown {
+struct Usage {
     /// How many parts of the process have the service in force.
     users: usize,
     /// Whether newer files have other addresses for it.
     is_replaced: bool,
+    /// The number in the gauge.
     addresses: usize,
 }
 
-impl Shown {
+impl Usage {
     fn show(&mut self, gauge: &Gauge, addresses: usize) {
         let addresses = if self.users > 0 && !self.is_replaced { addresses } else { 0 };
         gauge.increment(addresses as f64 - self.addresses as f64);
@@ -122,7 +123,7 @@ impl ServiceAddresses {
             is_started: AtomicBool::new(false),
             is_looked_up: AtomicBool::new(targets.iter().all(|target| target.host.parse::<IpAddr>().is_ok())),
             lookup: tokio::sync::Mutex::default(),
-            shown: Mutex::default(),
+            usage: Mutex::default(),
             addresses_gauge: gauge!("pointsman_service_addresses", "service" => name()),
             lookup_failures: counter!("pointsman_service_lookup_failures_total", "service" => name()),
             targets,
@@ -137,6 +138,7 @@ impl ServiceAddresses {
         addresses
     }
 
+    /// Takes the addresses that earlier files had for the same names, until these are looked up.
     fn take_addresses(&self, before: &ServiceAddresses) {
         let known = before.list.load();
         let is_same = |a: &Target, b: &Target| (&a.host, a.port) == (&b.host, b.port);
@@ -150,6 +152,7 @@ impl ServiceAddresses {
         self.is_looked_up.store(has_all, Relaxed);
     }
 
+    /// The targets whose host is a name, which has to be looked up, and not an address.
     fn names(&self) -> impl Iterator<Item = &Arc<Target>> {
         self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err())
     }
@@ -182,8 +185,8 @@ impl ServiceAddresses {
     /// the service.
     pub(super) fn names_without_address(&self) -> Vec<String> {
         let is_in_force = {
-            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-            shown.users > 0 && !shown.is_replaced
+            let usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+            usage.users > 0 && !usage.is_replaced
         };
         let known = self.list.load();
         let has_none = |target: &&Arc<Target>| !known.iter().any(|address| Arc::ptr_eq(&address.target, target));
@@ -278,7 +281,7 @@ impl ServiceAddresses {
 
     /// Replaces the addresses for which `are_old` holds by these. One that is among both stays as it is.
     fn replace(&self, are_old: impl Fn(&Address) -> bool, found: impl Iterator<Item = (SocketAddr, Arc<Target>)>) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.list.load();
         let (old, others): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|address| are_old(address));
         // At the start all of them begin together.
@@ -298,27 +301,27 @@ impl ServiceAddresses {
             after.iter().for_each(health_check::start);
         }
         self.common.ejected_count.set_addresses(after.len());
-        shown.show(&self.addresses_gauge, after.len());
+        usage.show(&self.addresses_gauge, after.len());
         self.list.store(Arc::new(after));
         self.version.fetch_add(1, Release);
     }
 
     /// A part of the process has the service in force until the guard is dropped.
     pub fn in_force(self: &Arc<Self>) -> ServiceInUse {
-        self.change_shown(|shown| shown.users += 1);
+        self.change_usage(|usage| usage.users += 1);
         ServiceInUse(self.clone())
     }
 
     /// Newer files have other addresses for the service. Requests under way may still hold these.
     pub(super) fn mark_replaced(&self) {
-        self.change_shown(|shown| shown.is_replaced = true);
+        self.change_usage(|usage| usage.is_replaced = true);
     }
 
-    fn change_shown(&self, change: impl FnOnce(&mut Shown)) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut shown);
+    fn change_usage(&self, change: impl FnOnce(&mut Usage)) {
+        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut usage);
         let addresses = self.list.load().len();
-        shown.show(&self.addresses_gauge, addresses);
+        usage.show(&self.addresses_gauge, addresses);
     }
 }
 
@@ -327,7 +330,7 @@ pub struct ServiceInUse(Arc<ServiceAddresses>);
 
 impl Drop for ServiceInUse {
     fn drop(&mut self) {
-        self.0.change_shown(|shown| shown.users = shown.users.saturating_sub(1));
+        self.0.change_usage(|usage| usage.users = usage.users.saturating_sub(1));
     }
 }
 

@@ -48,7 +48,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether the address refused at once, so that it cost no time to ask it.
+    /// Whether the system reported the failure before the time for connecting was over; mostly that is at once.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_))
     }

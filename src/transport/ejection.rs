@@ -99,7 +99,7 @@ impl Availability {
         (unanswered >= settings.after).then(|| self.eject(Why::NoAnswer, settings, count, at)).flatten()
     }
 
-    /// Ejects it. Returns for how long; `None` if it is ejected already or must stay.
+    /// Ejects it. Returns for how long; `None` if it is ejected already, or if no further address may be ejected.
     pub(super) fn eject(&self, why: Why, settings: &Eject, count: &EjectedCount, at: u64) -> Option<Duration> {
         if self.ejected.swap(true, Relaxed) {
             return None;
@@ -148,7 +148,7 @@ impl Availability {
     }
 
     /// It is no address of its service any more. Returns whether it was ejected, and whether it was unhealthy.
-    pub(super) fn leave(&self, count: &EjectedCount) -> (bool, bool) {
+    pub(super) fn remove(&self, count: &EjectedCount) -> (bool, bool) {
         let is_ejected = self.ejected.swap(false, Relaxed);
         if is_ejected {
             count.remove();
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!((ejected, count.ejected()), ([true, false, false], 1));
         let ejected = addresses.each_ref().map(|address| eject(address, Why::NoConnection, &count));
         assert_eq!((ejected, count.ejected()), ([false, true, true], 3));
-        addresses.iter().for_each(|address| assert_eq!(address.leave(&count), (true, false)));
+        addresses.iter().for_each(|address| assert_eq!(address.remove(&count), (true, false)));
         assert_eq!(count.ejected(), 0);
         for why in [Why::NoAnswer, Why::NoConnection] {
             assert!(!eject(&Availability::default(), why, &of(1)));

@@ -78,7 +78,7 @@ async fn passes(address: &Address, path: &str) -> bool {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             tokio::select! {
                 reply = sender.send_request(request) => has_passed(reply),
-                () = after(connection) => false,
+                () = drive_forever(connection) => false,
             }
         }
         ConnectionProtocol::Http2 => {
@@ -87,14 +87,14 @@ async fn passes(address: &Address, path: &str) -> bool {
             address.target.to_http2(&mut request);
             tokio::select! {
                 reply = sender.send_request(request) => has_passed(reply),
-                () = after(connection) => false,
+                () = drive_forever(connection) => false,
             }
         }
     }
 }
 
 /// Drives a connection, and never completes.
-async fn after(connection: impl Future) {
+async fn drive_forever(connection: impl Future) {
     connection.await;
     std::future::pending().await
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::http2_connection::Http2Connection;
-use super::http2_stream::{AddressStreams, Stream};
+use super::http2_stream::{AddressStreams, Http2Stream};
 use crate::limits::SERVICE_HTTP2_CONNECTIONS_MAX;
 
 /// The connections to one address. `E` is why one could not be opened.
@@ -31,12 +31,12 @@ impl<B, E> Default for Multiplexer<B, E> {
 
 impl<B, E> Multiplexer<B, E> {
     /// A stream on an open connection for which `fits` holds.
-    pub fn take(&self, fits: impl Fn(&Http2Connection<B>) -> bool) -> Option<Stream<B>> {
+    pub fn take(&self, fits: impl Fn(&Http2Connection<B>) -> bool) -> Option<Http2Stream<B>> {
         let mut connections = self.lock();
         let requests_max = self.streams.requests_max.current();
         connections.retain(|connection| connection.is_usable() && connection.requests() < requests_max);
         let free = connections.iter().find(|connection| connection.has_room() && fits(connection))?;
-        Some(Stream::on(free.clone(), self.streams.clone()))
+        Some(Http2Stream::on(free.clone(), self.streams.clone()))
     }
 
     /// A stream on a new connection, or on one that was opened meanwhile, if `fits` holds for it. Where no more may be
@@ -50,7 +50,7 @@ impl<B, E> Multiplexer<B, E> {
         open: impl AsyncFnOnce() -> Result<Option<Http2Connection<B>>, E>,
         fits: impl Fn(&Http2Connection<B>) -> bool,
         copy: impl Fn(&E) -> E,
-    ) -> Result<Option<Stream<B>>, E> {
+    ) -> Result<Option<Http2Stream<B>>, E> {
         let asked_at = Instant::now();
         let mut last = self.opening.lock().await;
         loop {
@@ -79,10 +79,10 @@ impl<B, E> Multiplexer<B, E> {
     }
 
     /// Adds a connection, and takes a stream on it.
-    pub fn add(&self, connection: Http2Connection<B>) -> Stream<B> {
+    pub fn add(&self, connection: Http2Connection<B>) -> Http2Stream<B> {
         let connection = Arc::new(connection);
         self.lock().push(connection.clone());
-        Stream::on(connection, self.streams.clone())
+        Http2Stream::on(connection, self.streams.clone())
     }
 
     /// Gives the connections to no request any more; they are closed when the requests on them have ended.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Body, Frame, SizeHint};
 
-/// A body that holds its request's stream slot on the connection until it has ended, which may be after the reply.
+/// A body that holds its request's stream permit on the connection until it has ended, which may be after the reply.
 pub(super) struct SentBody<B> {
     pub(super) body: B,
     pub(super) _permit: Arc<dyn Send + Sync>,

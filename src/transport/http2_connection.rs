@@ -91,7 +91,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BodyError>,
 {
-    /// Makes a connection of a stream on which nothing was sent.
+    /// Makes an HTTP/2 connection of a byte stream on which nothing was sent.
     ///
     /// # Errors
     /// The peer does not speak HTTP/2.
@@ -147,7 +147,7 @@ impl<B> Http2Connection<B> {
         let is_old = || self.retires.is_some_and(|retires| retires <= Instant::now());
         !self.sender.is_closed() && !self.is_retired.load(Relaxed) && !is_old()
     }
-    /// A request gets a stream slot on it.
+    /// A request gets a stream permit on it.
     pub(super) fn enter(&self) {
         self.streams.fetch_add(1, Relaxed);
         self.requests.fetch_add(1, Relaxed);
@@ -194,7 +194,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
 }
 
 /// How often the streams are polled while reads are held. One poll writes the heads of new requests. Where a request
-/// waits for the slot of one that was cut, the first poll resets that one's stream, and the second writes the head.
+/// waits for the permit of one that was cut, the first poll resets that one's stream, and the second writes the head.
 const POLLS_WITHOUT_READING: usize = 2;
 
 /// Drives a connection and its streams until all have ended.

@@ -1,6 +1,6 @@
 //! One request on an HTTP/2 connection, and why it has no reply.
 //!
-//! Always true: a request has its slot until its reply and its body have both ended, because the service counts its
+//! Always true: a request has its permit until its reply and its body have both ended, because the service counts its
 //! stream for as long; a request that was certainly not processed is told from one that may have been.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,12 +149,12 @@ impl<B> Drop for StreamPermit<B> {
     }
 }
 
-/// One request on a connection.
-pub struct Stream<B> {
+/// One request on an HTTP/2 connection.
+pub struct Http2Stream<B> {
     permit: Arc<StreamPermit<B>>,
 }
 
-impl<B> Stream<B> {
+impl<B> Http2Stream<B> {
     pub(super) fn on(connection: Arc<Http2Connection<B>>, streams: Arc<AddressStreams>) -> Self {
         connection.enter();
         Self { permit: Arc::new(StreamPermit { connection, streams }) }
@@ -169,7 +169,7 @@ impl<B> Stream<B> {
     }
 }
 
-impl<B> Stream<B>
+impl<B> Http2Stream<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {

@@ -41,7 +41,7 @@ pub use addresses::{ServiceAddresses, ServiceInUse};
 pub use dialer::{ConnectError, Dialer};
 pub use http2::Multiplexer;
 pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error};
-pub use http2_stream::{NotProcessed, SendError, Stream, is_http2_violation};
+pub use http2_stream::{Http2Stream, NotProcessed, SendError, is_http2_violation};
 pub use stream::{Received, SecuredPeer, ServiceStream};
 pub use target::Target;
 pub use tls::{ClientTls, ConnectionProtocol, TlsError, platform_certificates};

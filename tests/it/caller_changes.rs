@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use pointsman::demo::http::Reply;
 use serde_json::{Value, json};
 
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::test_system::{FAMILY, TestSystem, some_order};
 use crate::support::until;
 
@@ -177,7 +177,7 @@ async fn a_change_of_caller_loses_no_retry() {
     system.finish().await;
     report_violations(
         "caller_changes::a_change_of_caller_loses_no_retry",
-        seed(),
+        None,
         "5 orders, 4 changes, 3 restarts",
         &[],
     );
@@ -202,5 +202,5 @@ async fn a_change_of_retry_key_loses_no_retry() {
     check_all_found(&system, &[&by_legacy, &by_engine], "a restart").await;
     system.record_order(by_engine.order);
     system.finish().await;
-    report_violations("caller_changes::a_change_of_retry_key_loses_no_retry", seed(), "2 orders, 1 change", &[]);
+    report_violations("caller_changes::a_change_of_retry_key_loses_no_retry", None, "2 orders, 1 change", &[]);
 }

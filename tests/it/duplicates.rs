@@ -8,7 +8,7 @@ use pointsman::demo::http::{Client, Reply};
 use pointsman::demo::world::Fault;
 use serde_json::{Value, json};
 
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{PATIENCE, until_true};
 
@@ -60,7 +60,7 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     system.finish().await;
     let test = "duplicates::two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill";
-    report_violations(test, seed(), "422 deliveries, 1 kill, 1 run", &[]);
+    report_violations(test, None, "422 deliveries, 1 kill, 1 run", &[]);
 }
 
 /// Nobody waits in vain until the deadline of the route.
@@ -76,7 +76,7 @@ async fn a_thousand_deliveries_in_one_instant_all_get_the_answer_of_one_run() {
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     system.finish().await;
     let test = "duplicates::a_thousand_deliveries_in_one_instant_all_get_the_answer_of_one_run";
-    report_violations(test, seed(), "2,000 deliveries, 1 run", &[]);
+    report_violations(test, None, "2,000 deliveries, 1 run", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +105,7 @@ async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     system.finish().await;
     let test = "duplicates::deliveries_repeated_after_a_kill_get_the_recovered_run";
-    report_violations(test, seed(), "41 deliveries, 1 kill, 1 run", &[]);
+    report_violations(test, None, "41 deliveries, 1 kill, 1 run", &[]);
 }
 
 /// Sends the same start `times` times concurrently; returns the responses, all of the same run.
@@ -145,7 +145,7 @@ async fn two_hundred_starts_with_one_key_are_one_run_also_after_a_kill() {
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 0), "{balance:?}");
     system.finish().await;
     let test = "duplicates::two_hundred_starts_with_one_key_are_one_run_also_after_a_kill";
-    report_violations(test, seed(), "440 starts, 1 kill, 1 run", &[]);
+    report_violations(test, None, "440 starts, 1 kill, 1 run", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,5 +172,5 @@ async fn starts_repeated_after_a_kill_get_the_recovered_run() {
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1), "{balance:?}");
     system.finish().await;
     let test = "duplicates::starts_repeated_after_a_kill_get_the_recovered_run";
-    report_violations(test, seed(), "220 starts, 1 kill, 1 run", &[]);
+    report_violations(test, None, "220 starts, 1 kill, 1 run", &[]);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::process::output_text;
 use crate::support::raw_connection::RawConnection;
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, short_pause, some_order};
 use crate::support::{until, until_true};
@@ -267,7 +267,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     let figures = format!("{ROUNDS} freezes, {instances_made} instances and {engine_effects} effects in between");
     report_violations(
         "freeze::under_load_nothing_begins_between_an_acknowledgement_and_its_end",
-        seed(),
+        None,
         &figures,
         &wrong,
     );
@@ -308,7 +308,7 @@ async fn while_the_store_takes_nothing(test: &str, calls: &str, fault: &str) {
     freeze(&system, &["--off"]).await;
     assert!(is_from_engine(&system.order().await));
     system.finish().await;
-    report_violations(test, seed(), "1 freeze, 4 orders", &[]);
+    report_violations(test, None, "1 freeze, 4 orders", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,7 +357,7 @@ async fn a_restart_finds_the_freeze_that_was_in_force_after_freezes_and_their_en
     let figures = format!("{ROUNDS} rounds, in force after them: {seen:?}");
     report_violations(
         "freeze::a_restart_finds_the_freeze_that_was_in_force_after_freezes_and_their_ends",
-        seed(),
+        None,
         &figures,
         &[],
     );

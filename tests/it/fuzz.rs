@@ -49,7 +49,7 @@ impl Fuzzed {
         let pointsman = Pointsman::start(&start).await;
         let this = Self { origin, files: pointsman.open_files(), base: 0, pointsman, _dir: dir, _flags: flags };
         this.serves_others(0).await;
-        Self { base: this.pointsman.forget_peak(), ..this }
+        Self { base: this.pointsman.reset_peak(), ..this }
     }
     /// Sends bytes and then the end; the other side has to end too.
     async fn send(&self, bytes: &[u8]) -> bool {

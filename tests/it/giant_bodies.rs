@@ -138,7 +138,7 @@ async fn bodies_that_are_expensive_to_compare_cost_callers_nothing_and_memory_is
         shop.set_default(reply(kind, &kind.bodies[0]));
         other.set_default(reply(kind, &kind.bodies[1]));
         let before = pointsman.metrics().await;
-        let (base, begun) = (pointsman.forget_peak(), Instant::now());
+        let (base, begun) = (pointsman.reset_peak(), Instant::now());
         for _ in 0..REQUESTS {
             let url = format!("{}/body", pointsman.url());
             let request = Request::builder().method(Method::GET).uri(url).body(Full::default()).expect("a request");

@@ -1,5 +1,5 @@
-//! Rules for the source: which room (top-level module) may import which, no import circle between the files of a room,
-//! how long a file may be, which crates are in the binary.
+//! Rules for the source: which room may import which, no import cycle between the files of a room, how long a file may
+//! be, which crates are in the binary. A room is a top-level module of `src`, a file or a folder.
 
 #[path = "house/imports.rs"] // also found where this file is compiled by itself
 mod imports;
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Rooms that every room may import.
-const LEAVES: &[&str] = &["limits", "names", "problem", "secret", "expression"];
-/// Which rooms each room may import, beside itself and the leaves.
+const IMPORTED_BY_ALL: &[&str] = &["limits", "names", "problem", "secret", "expression"];
+/// Which rooms each room may import, beside itself and those of `IMPORTED_BY_ALL`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("names", &[]),
@@ -46,8 +46,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 /// Rooms that may import every room.
 const MAY_IMPORT_ALL: &[&str] = &["app", "lib"];
-/// Rooms whose files still import each other in a circle. Do not add any; take a room out when it has no circle left.
-const CIRCLES: &[&str] = &[];
+/// Rooms whose files still import each other in a cycle. Do not add any; take a room out when it has no cycle left.
+const CYCLES: &[&str] = &[];
 /// What folders of a room may not import of their own room.
 const NOT_IN_FOLDER: &[(&str, &[&str])] = &[
     ("engine/machine", &["api", "context", "driver", "ports", "scheduler"]),
@@ -165,7 +165,7 @@ fn rooms_import_only_the_rooms_in_the_table() {
         for name in imported_rooms(code) {
             let fine = is_test
                 || name == room
-                || LEAVES.contains(&name.as_str())
+                || IMPORTED_BY_ALL.contains(&name.as_str())
                 || allowed.contains(&name.as_str())
                 || !known_rooms.contains(&name.as_str());
             if !fine {
@@ -177,7 +177,7 @@ fn rooms_import_only_the_rooms_in_the_table() {
 }
 
 #[test]
-fn no_two_files_of_a_room_import_each_other_in_a_circle() {
+fn no_two_files_of_a_room_import_each_other_in_a_cycle() {
     let root = source_root();
     let (mut files, mut sources) = (Vec::new(), imports::Sources::default());
     rust_files(&root, &mut files);
@@ -187,16 +187,16 @@ fn no_two_files_of_a_room_import_each_other_in_a_circle() {
             sources.add(inside, &fs::read_to_string(&file).expect("source is UTF-8"));
         }
     }
-    let circles = sources.circles();
+    let cycles = sources.cycles();
     let mut wrong = Vec::new();
-    for (room, circles) in &circles {
-        for circle in circles.iter().filter(|_| !CIRCLES.contains(&room.as_str())) {
-            wrong.push(format!("`{room}`: these import each other in a circle; move what two of them need to a file"));
-            wrong.extend(sources.within(circle).into_iter().map(|import| format!("    {import}")));
+    for (room, cycles) in &cycles {
+        for cycle in cycles.iter().filter(|_| !CYCLES.contains(&room.as_str())) {
+            wrong.push(format!("`{room}`: these import each other in a cycle; move what two of them need to a file"));
+            wrong.extend(sources.within(cycle).into_iter().map(|import| format!("    {import}")));
         }
     }
-    for room in CIRCLES.iter().filter(|room| !circles.contains_key(**room)) {
-        wrong.push(format!("`{room}` has no circle any more: take it out of CIRCLES in tests/it/house.rs"));
+    for room in CYCLES.iter().filter(|room| !cycles.contains_key(**room)) {
+        wrong.push(format!("`{room}` has no import cycle any more: take it out of CYCLES in tests/it/house.rs"));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

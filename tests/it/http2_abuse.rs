@@ -154,7 +154,7 @@ async fn a_client_that_floods_its_connection_loses_it_and_nobody_else_does() {
     let (count, mut wrong) = (kinds.len(), Vec::new());
     for kind in kinds {
         let before = goaways(&pointsman.metrics().await);
-        let (base, is_over) = (pointsman.forget_peak(), AtomicBool::new(false));
+        let (base, is_over) = (pointsman.reset_peak(), AtomicBool::new(false));
         let floods = async {
             let ended = futures_util::future::join_all((0..CONNECTIONS).map(|_| abuse(pointsman.listen, &kind))).await;
             is_over.store(true, Ordering::SeqCst);
@@ -187,7 +187,7 @@ async fn heads_that_unfold_to_many_times_their_size_are_refused_in_constant_memo
     let (origin, _flags, _dir, mut pointsman) = start().await;
     let url = format!("{}/healthy", pointsman.url());
     let is_over = AtomicBool::new(false);
-    let base = pointsman.forget_peak();
+    let base = pointsman.reset_peak();
     let bombs = async {
         let mut outcomes = Vec::new();
         for ends in [END_HEADERS, 0] {

@@ -93,7 +93,7 @@ async fn kill_at_each(test: &str, calls: &str, stride: usize) {
     }
     assert!(kills > 0, "it was never killed");
     system.finish().await;
-    report_violations(test, seed, &format!("{kills} kills at {calls}, {sent_again} calls sent again"), &wrong);
+    report_violations(test, Some(seed), &format!("{kills} kills at {calls}, {sent_again} calls sent again"), &wrong);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use pointsman::demo::http::Reply;
 use serde_json::{Value, json};
 
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::strace::Strace;
 use crate::support::test_system::{FAMILY, TestSystem, some_order};
 use crate::support::until;
@@ -118,7 +118,7 @@ async fn kill_after_legacy(test: &str, is_full: bool) {
         system.lower("off").await;
     }
     system.finish().await;
-    report_violations(test, seed(), &format!("{number} keyed orders, 6 kills, full disk: {is_full}"), &wrong);
+    report_violations(test, None, &format!("{number} keyed orders, 6 kills, full disk: {is_full}"), &wrong);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +201,7 @@ async fn a_key_that_cannot_be_recorded() {
     system.finish().await;
     report_violations(
         "legacy_keys::a_key_that_cannot_be_recorded",
-        seed(),
+        None,
         "2 keyed orders without a writable disk",
         &[],
     );
@@ -231,7 +231,7 @@ async fn a_forced_flip_after_a_key_that_was_not_recorded_outlasts_a_restart() {
     system.finish().await;
     report_violations(
         "legacy_keys::a_forced_flip_after_a_key_that_was_not_recorded_outlasts_a_restart",
-        seed(),
+        None,
         "1 keyed order without a writable disk, 3 restarts",
         &[],
     );
@@ -356,7 +356,7 @@ async fn a_refreshed_token_is_the_same_caller() {
         system.record_order(order.json());
     }
     system.finish().await;
-    report_violations("legacy_keys::a_refreshed_token_is_the_same_caller", seed(), "3 orders, 7 tokens", &[]);
+    report_violations("legacy_keys::a_refreshed_token_is_the_same_caller", None, "3 orders, 7 tokens", &[]);
 }
 
 /// The token is not verified: a request that legacy took under one token stays with legacy under the next.
@@ -374,12 +374,7 @@ async fn a_key_that_legacy_took_stays_there_under_another_credential() {
     assert_eq!((again.status, &again.json()["id"]), (StatusCode::CREATED, &first.json()["id"]), "{}", again.json());
     assert_eq!(charges(&system), before);
     system.finish().await;
-    report_violations(
-        "legacy_keys::a_key_that_legacy_took_stays_there_under_another_credential",
-        seed(),
-        "1 order",
-        &[],
-    );
+    report_violations("legacy_keys::a_key_that_legacy_took_stays_there_under_another_credential", None, "1 order", &[]);
 }
 
 /// The token is not verified: a request that the engine took under one token is refused under the next, in `live` and
@@ -414,7 +409,7 @@ async fn a_key_that_the_engine_took_is_refused_under_another_credential() {
     }
     system.finish().await;
     let test = "legacy_keys::a_key_that_the_engine_took_is_refused_under_another_credential";
-    report_violations(test, seed(), "3 orders, 4 tokens, 1 key", &[]);
+    report_violations(test, None, "3 orders, 4 tokens, 1 key", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -442,7 +437,7 @@ async fn a_key_that_the_engine_took_before_a_kill_is_refused_under_another_crede
     system.record_order(first.json());
     system.finish().await;
     let test = "legacy_keys::a_key_that_the_engine_took_before_a_kill_is_refused_under_another_credential";
-    report_violations(test, seed(), "1 order, 2 tokens", &[]);
+    report_violations(test, None, "1 order, 2 tokens", &[]);
 }
 
 /// The engine no longer takes bodies of this size, and the set of its keys is too small, so that it says "perhaps" of
@@ -472,5 +467,5 @@ async fn a_request_that_is_too_large_to_compare_is_refused_only_if_the_engine_to
     assert_eq!(charges(&system), before + 3, "each once");
     system.finish().await;
     let test = "legacy_keys::a_request_that_is_too_large_to_compare_is_refused_only_if_the_engine_took_its_key";
-    report_violations(test, seed(), "3 orders, 2 tokens", &[]);
+    report_violations(test, None, "3 orders, 2 tokens", &[]);
 }

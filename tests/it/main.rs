@@ -37,7 +37,7 @@ mod legacy_faults;
 mod legacy_keys;
 mod listeners;
 mod lost_replies;
-mod lying_legacy;
+mod malformed_replies;
 mod many_keys;
 mod match_changes;
 mod openapi;

@@ -31,12 +31,12 @@ struct PostgresSystem {
 }
 
 impl PostgresSystem {
-    async fn start(state: &str) -> Option<Self> {
+    async fn start(state: &str, seed: u64) -> Option<Self> {
         let Some(cluster) = block_in_place(Cluster::start) else {
             eprintln!("not tried: PostgreSQL is not installed");
             return None;
         };
-        let proxy = LossyProxy::to(cluster.address(), seed()).await;
+        let proxy = LossyProxy::to(cluster.address(), seed).await;
         let url = cluster.url().replace(&cluster.address().to_string(), &proxy.address().to_string());
         let change = |flags: &FlagsDir| flags.edit("pointsman.yaml", |text| text + LIMITS);
         let mut system = TestSystem::on(Some(url + "?sslmode=disable"), Latency::instant(), change).await;
@@ -72,8 +72,8 @@ struct CallerResults {
 }
 
 /// Callers place orders until it ends; every answer is a success or a clear error, within the bound.
-async fn send_orders(system: &TestSystem, load: &Load) -> CallerResults {
-    let number = AtomicU64::new(seed() % 1_000);
+async fn send_orders(system: &TestSystem, load: &Load, seed: u64) -> CallerResults {
+    let number = AtomicU64::new(seed % 1_000);
     let caller = async || {
         let mut results = CallerResults::default();
         while !load.stop.load(Ordering::Relaxed) {
@@ -120,7 +120,8 @@ async fn under_load(
     state: &str,
     faults: impl AsyncFnOnce(&mut Cluster, &LossyProxy, &Load) -> FaultReport,
 ) {
-    let Some(PostgresSystem { mut cluster, proxy, system }) = PostgresSystem::start(state).await else { return };
+    let seed = seed();
+    let Some(PostgresSystem { mut cluster, proxy, system }) = PostgresSystem::start(state, seed).await else { return };
     let load = Load::default();
     let fault = async {
         load.wait_for_answers().await;
@@ -128,7 +129,8 @@ async fn under_load(
         load.stop.store(true, Ordering::Relaxed);
         done
     };
-    let (results, FaultReport { faults, kind, recovered_after }) = tokio::join!(send_orders(&system, &load), fault);
+    let (results, FaultReport { faults, kind, recovered_after }) =
+        tokio::join!(send_orders(&system, &load, seed), fault);
     let CallerResults { answers, slowest } = results;
     let cases: u64 = answers.values().sum();
     system.finish().await;
@@ -136,7 +138,7 @@ async fn under_load(
         "{cases} orders {answers:?}, {faults} {kind}, slowest answer {slowest:.1?} (bound {BOUND:?}), 40 orders by the \
          engine at most {recovered_after:.1?} after a fault"
     );
-    report_violations(&format!("postgres::{test}"), seed(), &figures, &[]);
+    report_violations(&format!("postgres::{test}"), Some(seed), &figures, &[]);
 }
 
 /// Repeatedly stops the server and starts it again after some time.

@@ -150,7 +150,7 @@ async fn changes_of_the_files_are_refused_with_their_places_or_taken_as_a_whole(
         "{tried} reloads in {took:?}: {refused} refused, {accepted} accepted; {rounds} rounds of requests meanwhile"
     );
     let test = "changes_of_the_files_are_refused_with_their_places_or_taken_as_a_whole";
-    report_violations(test, seed, &figures, &wrong);
+    report_violations(test, Some(seed), &figures, &wrong);
     system.finish().await;
 }
 

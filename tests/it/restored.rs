@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use crate::legacy_keys::{charges, force, send_keyed};
 use crate::support::process::{cli, output_text};
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::test_system::TestSystem;
 
 /// Makes a backup of the store; its path.
@@ -123,7 +123,7 @@ async fn live_routes_of_a_restored_backup_go_down() {
     );
     system.finish().await;
     let test = "restored::live_routes_of_a_restored_backup_go_down";
-    report_violations(test, seed(), "3 orders, 2 backups", &[]);
+    report_violations(test, None, "3 orders, 2 backups", &[]);
 }
 
 /// Copies that other tools made of the files of a killed process, without and with its file of retry keys. The original
@@ -150,7 +150,7 @@ async fn live_routes_of_a_copy_beside_the_original_go_down() {
     }
     system.finish().await;
     let test = "restored::live_routes_of_a_copy_beside_the_original_go_down";
-    report_violations(test, seed(), "1 order, 2 copies", &[]);
+    report_violations(test, None, "1 order, 2 copies", &[]);
 }
 
 /// Copies that other tools made of the file of a process that ended normally, alone and together with its file of retry
@@ -188,7 +188,7 @@ async fn live_routes_of_a_copy_of_a_stopped_store_go_down() {
     system.restart_on(original).await;
     system.finish().await;
     let test = "restored::live_routes_of_a_copy_of_a_stopped_store_go_down";
-    report_violations(test, seed(), "2 orders, 2 copies", &[]);
+    report_violations(test, None, "2 orders, 2 copies", &[]);
 }
 
 /// A store that was stopped and is started by a link, by another name of its file, or after it was moved, is no copy.
@@ -221,7 +221,7 @@ async fn live_routes_of_a_moved_store_stay() {
         }
     }
     system.finish().await;
-    report_violations("restored::live_routes_of_a_moved_store_stay", seed(), "3 starts", &[]);
+    report_violations("restored::live_routes_of_a_moved_store_stay", None, "3 starts", &[]);
 }
 
 /// Copies of the store's file, made while it was stopped, are put back in its place; the file of retry keys stays.
@@ -266,5 +266,5 @@ async fn live_routes_of_an_older_copy_in_the_place_of_the_store_go_down() {
     }
     system.finish().await;
     let test = "restored::live_routes_of_an_older_copy_in_the_place_of_the_store_go_down";
-    report_violations(test, seed(), "3 orders, 2 copies", &[]);
+    report_violations(test, None, "3 orders, 2 copies", &[]);
 }

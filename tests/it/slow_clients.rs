@@ -110,7 +110,7 @@ async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
     let (client, url) = (Client::new(PATIENCE), format!("{}/down/1000", pointsman.url()));
     client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
     let files = pointsman.open_files();
-    let base = pointsman.forget_peak();
+    let base = pointsman.reset_peak();
 
     let listen = pointsman.listen;
     let slow = join_all(KINDS.iter().map(|kind| async move {

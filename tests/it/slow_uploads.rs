@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 use crate::support::postgres_server::Cluster;
 use crate::support::process::output_text;
 use crate::support::raw_connection::{RawConnection, RawReply};
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::test_system::{FAMILY, TestSystem, some_order};
 use crate::support::{until, until_true};
 
@@ -87,7 +87,7 @@ async fn a_retry_under_a_refreshed_credential_goes_to_legacy() {
     assert_eq!(charges(&system), before + 1, "once");
     system.finish().await;
     let test = "slow_uploads::a_retry_under_a_refreshed_credential_goes_to_legacy";
-    report_violations(test, seed(), "1 order, 2 tokens", &[]);
+    report_violations(test, None, "1 order, 2 tokens", &[]);
 }
 
 /// The share of `live` is chosen by a hash of the credential, so that a refreshed credential may be outside it without
@@ -125,7 +125,7 @@ async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     assert_eq!(charges(&system), before + 1, "once");
     system.finish().await;
     let test = "slow_uploads::a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm";
-    report_violations(test, seed(), "1 order, 2 tokens, a share of 50 %", &[]);
+    report_violations(test, None, "1 order, 2 tokens, a share of 50 %", &[]);
 }
 
 /// A first try in `live` waits for the store when the route is flipped to `off`. The client of the first try goes away
@@ -170,7 +170,7 @@ async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
     drop(store);
     system.finish().await;
     let test = "slow_uploads::a_retry_whose_first_try_began_no_run_begins_none_below_live";
-    report_violations(test, seed(), "1 order, its client went away", &[]);
+    report_violations(test, None, "1 order, its client went away", &[]);
 }
 
 const ORDERS: &str = "routes/orders.yaml";
@@ -203,7 +203,7 @@ async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, 
     system.record_order(retry);
     system.record_order(other);
     system.finish().await;
-    report_violations(test, seed(), "2 orders, 1 change of the files", &[]);
+    report_violations(test, None, "2 orders, 1 change of the files", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,5 +267,5 @@ async fn a_retry_with_another_token_after_a_change_of_spelling_is_found() {
     }
     system.finish().await;
     let test = "slow_uploads::a_retry_with_another_token_after_a_change_of_spelling_is_found";
-    report_violations(test, seed(), "1 order, 2 tokens, 1 change of the files", &[]);
+    report_violations(test, None, "1 order, 2 tokens, 1 change of the files", &[]);
 }

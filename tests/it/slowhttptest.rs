@@ -53,7 +53,7 @@ async fn slowhttptest_is_cut_in_each_of_its_modes_while_others_are_served() {
     let mut pointsman = Pointsman::start(&start).await;
     let (client, url) = (Client::new(PATIENCE), format!("{}/down/1000", pointsman.url()));
     client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
-    let (files, base) = (pointsman.open_files(), pointsman.forget_peak());
+    let (files, base) = (pointsman.open_files(), pointsman.reset_peak());
 
     let large = format!("{}/down/{}", pointsman.url(), 64 << 20);
     let up = format!("{}/up", pointsman.url());

@@ -10,7 +10,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::legacy_keys::{force, send_keyed};
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::strace::Strace;
 use crate::support::test_system::{FAMILY, TestSystem, id, some_order};
 use crate::support::until;
@@ -116,7 +116,7 @@ async fn requests_that_legacy_answers_do_not_wait() {
     }
     report_violations(
         "store_hangs::requests_that_legacy_answers_do_not_wait",
-        seed(),
+        None,
         "36 keyed orders and 36 reads",
         &wrong,
     );
@@ -206,7 +206,7 @@ async fn a_sync_that_does_not_end_is_noticed() {
     assert!(log.contains("the store hangs"), "{log}");
     system.wait_for_runs_to_end().await;
     system.finish().await;
-    report_violations("store_hangs::a_sync_that_does_not_end_is_noticed", seed(), "7 orders, 1 start", &[]);
+    report_violations("store_hangs::a_sync_that_does_not_end_is_noticed", None, "7 orders, 1 start", &[]);
 }
 
 /// The disk of the file of retry keys and of the file of evidence marks hangs. Those who came when it began to hang
@@ -261,5 +261,5 @@ async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
     keyed(&system, "first", 2).await;
     keyed(&system, "after", 5).await;
     system.finish().await;
-    report_violations("store_hangs::a_file_of_retry_keys_that_hangs_stops_nobody", seed(), "6 orders, 2 retries", &[]);
+    report_violations("store_hangs::a_file_of_retry_keys_that_hangs_stops_nobody", None, "6 orders, 2 retries", &[]);
 }

@@ -64,7 +64,7 @@ async fn a_gibibyte_each_way_takes_constant_memory() {
         }
         // In `shadow` the reply outgrows the cap while it streams.
         let (up, down) = if state == "off" { (GIB, GIB) } else { (GIB, GIB / 4) };
-        let base = pointsman.forget_peak();
+        let base = pointsman.reset_peak();
         let begun = Instant::now();
         tokio::join!(upload(pointsman.listen, up), download(pointsman.listen, down));
         let grown = pointsman.peak_kib().saturating_sub(base);

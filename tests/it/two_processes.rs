@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::faketime::{self, FakeClock};
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::test_system::{FAMILY, some_order};
 use crate::support::two_processes::{LEASE, TwoProcesses};
 use crate::support::{self, until, until_true};
@@ -52,7 +52,7 @@ fn report_takeover(test: &str, took: Duration, mut wrong: Vec<String>) {
     }
     report_violations(
         test,
-        seed(),
+        None,
         &format!("{RUNS} runs, 1 takeover each, moved within {took:.1?} of a lease of {LEASE:?}"),
         &wrong,
     );
@@ -147,7 +147,7 @@ async fn check_waits(test: &str, time: &[(&'static str, String)], jump: impl Fn(
     // No process crashed, so none takes over another's runs.
     wrong.extend(two.finish(0).await);
     let figures = format!("{} runs, waited {earliest:.1?} to {latest:.1?}", runs.len());
-    report_violations(test, seed(), &figures, &wrong);
+    report_violations(test, None, &figures, &wrong);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +209,7 @@ async fn a_key_that_another_process_took_is_known_below_live() {
         wrong.push(format!("without the database: {} {}", fresh.status, fresh.json()));
     }
     wrong.extend(two.finish(0).await);
-    report_violations("two_processes::a_key_that_another_process_took_is_known_below_live", seed(), "1 order", &wrong);
+    report_violations("two_processes::a_key_that_another_process_took_is_known_below_live", None, "1 order", &wrong);
 }
 
 /// Nothing of a run is stored while it only reads. It is given back to legacy at its deadline; meanwhile the other process
@@ -259,7 +259,7 @@ async fn a_request_that_another_process_performed_is_not_given_back_to_legacy() 
     wrong.extend(two.finish(0).await);
     report_violations(
         "two_processes::a_request_that_another_process_performed_is_not_given_back_to_legacy",
-        seed(),
+        None,
         &format!("{ORDERS} requests, each tried at both processes"),
         &wrong,
     );

@@ -8,14 +8,14 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let family = Family::from(RouteId::new("orders.create"));
     create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
-    affinity.note_legacy_instance(pin("18", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(pin("18", Arm::Legacy).key.into());
     affinity.finish_collision_checks().await;
     assert!(!affinity.collided(&family));
-    affinity.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
     assert!(affinity.collided(&family));
 
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    affinity.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
     affinity.finish_collision_checks().await;
     assert!(affinity.collided(&family), "found in the store");
     assert!(!affinity.collided(&RouteId::new("other").into()));
@@ -23,7 +23,7 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
     let before = store.look_ups();
-    affinity.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
     while store.look_ups() == before {
         tokio::task::yield_now().await;
     }
@@ -42,7 +42,7 @@ async fn the_end_of_a_process_waits_for_collision_checks_until_an_outage_is_over
     create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
     let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
-    affinity.note_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
     let ended = tokio::spawn({
         let affinity = affinity.clone();
         async move { affinity.finish_collision_checks().await }

@@ -11,7 +11,7 @@ fn limits() -> Limits {
 
 async fn open_in(store: &Arc<CountingStore>, dir: &Path) -> Arc<KeyLog> {
     let store: StoreHandle = store.clone();
-    open_key_log(&store, &KeyFilePlace::Dir(dir.to_owned()), &limits()).await.unwrap()
+    open_key_log(&store, &KeyFileLocation::Dir(dir.to_owned()), &limits()).await.unwrap()
 }
 
 /// The keys that wait, and for each file that could not be read the reason.
@@ -57,7 +57,7 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
 async fn a_file_may_not_be_missing_while_retries_of_requests_served_unnoted_may_come() {
     for (retry_window_s, all_stored) in [(3_600, false), (0, true)] {
         let (dir, store) = (tempfile::tempdir().unwrap(), CountingStore::new());
-        let (shared, place): (StoreHandle, _) = (store.clone(), KeyFilePlace::Dir(dir.path().to_owned()));
+        let (shared, place): (StoreHandle, _) = (store.clone(), KeyFileLocation::Dir(dir.path().to_owned()));
         let log = open_key_log(&shared, &place, &Limits { retry_window_s, ..limits() }).await.unwrap();
         log.record_served_unnoted(&[numbered(9)], &RouteId::new("r"));
         log.finish(&shared).await;
@@ -164,7 +164,7 @@ async fn a_copy_is_told_from_a_moved_store() {
         let original = CountingStore::with_content(Arc::default(), &location("original/a.db"));
         let shared: StoreHandle = original.clone();
         let start =
-            async || open_key_log(&shared, &KeyFilePlace::File(original_keys.clone()), &limits()).await.unwrap();
+            async || open_key_log(&shared, &KeyFileLocation::File(original_keys.clone()), &limits()).await.unwrap();
         let log = start().await;
         match killed.contains(&case) {
             true => assert!(log.wait_until_noted(log.note(numbered(1))).await),
@@ -191,7 +191,7 @@ async fn a_copy_is_told_from_a_moved_store() {
         }
         let at = if case == Stayed { "original/a.db" } else { "copy/a.db" };
         let store = CountingStore::with_content(original.inner.clone(), &location(at));
-        let place = KeyFilePlace::File(path(&format!("{at}.keys")));
+        let place = KeyFileLocation::File(path(&format!("{at}.keys")));
         let handle: StoreHandle = store.clone();
         let log = open_key_log(&handle, &place, &limits()).await.unwrap();
         let unread: Vec<_> = log.list.unread().into_iter().filter_map(|(record, _)| record.unread).collect();
@@ -236,7 +236,7 @@ async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
 #[tokio::test]
 async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let place = KeyFilePlace::File(dir.path().join("a.db.keys"));
+    let place = KeyFileLocation::File(dir.path().join("a.db.keys"));
     let (one, other): (StoreHandle, StoreHandle) = (CountingStore::new(), CountingStore::new());
     let log = open_key_log(&one, &place, &limits()).await.unwrap();
     assert!(log.wait_until_noted(log.note(numbered(1))).await);
@@ -267,7 +267,7 @@ async fn a_store_counts_as_a_copy_only_while_it_cannot_be_seen_whether_the_origi
         std::fs::create_dir(dir).unwrap();
     }
     let original: Arc<CountingStore> = CountingStore::with_content(Arc::default(), &location(&original_dir));
-    let place = KeyFilePlace::File(original_dir.join("a.db.keys"));
+    let place = KeyFileLocation::File(original_dir.join("a.db.keys"));
     let handle: StoreHandle = original.clone();
     let log = open_key_log(&handle, &place, &limits()).await.unwrap();
     log.finish(&handle).await;
@@ -275,7 +275,7 @@ async fn a_store_counts_as_a_copy_only_while_it_cannot_be_seen_whether_the_origi
     std::fs::remove_dir_all(&original_dir).unwrap();
     std::os::unix::fs::symlink(&original_dir, &original_dir).unwrap();
     let moved = CountingStore::with_content(original.inner.clone(), &location(&copy_dir));
-    let place = KeyFilePlace::File(copy_dir.join("a.db.keys"));
+    let place = KeyFileLocation::File(copy_dir.join("a.db.keys"));
     let handle: StoreHandle = moved.clone();
     for is_unknown in [true, true, false, false] {
         if !is_unknown {

@@ -47,9 +47,9 @@ impl Files {
     }
     async fn open(&self) -> Result<Process, KeyFileError> {
         let store: StoreHandle = Arc::new(SqliteStore::open(&self.path("a.db"), &limits()).await.unwrap());
-        let beside = KeyFilePlace::File(self.path("a.db.keys"));
-        let place = self.keys_in.clone().map_or(beside, KeyFilePlace::Dir);
-        match open_key_log(&store, &place, &limits()).await {
+        let beside = KeyFileLocation::File(self.path("a.db.keys"));
+        let location = self.keys_in.clone().map_or(beside, KeyFileLocation::Dir);
+        match open_key_log(&store, &location, &limits()).await {
             Ok(log) => {
                 Ok(Process { affinity: StoreAffinity::open(store.clone(), &limits(), log).await.unwrap(), store })
             }

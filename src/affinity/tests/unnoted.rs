@@ -247,22 +247,22 @@ fn keys_can_be_noted_again_only_when_the_last_write_that_hung_has_ended() {
     ring.add_pending(numbered(1), clock::now());
     let first = ring.take_outstanding().unwrap();
     ring.add_pending(numbered(2), clock::now());
-    ring.note_stall(&numbered(1));
+    ring.record_stall(&numbered(1));
     ring.set_written(first, written(1));
-    assert!(ring.failing && ring.is_stalled(), "the second key waits for the next write");
+    assert!(ring.is_failing && ring.is_stalled(), "the second key waits for the next write");
     let second = ring.take_outstanding().unwrap();
     ring.set_written(second, written(2));
-    assert!(!ring.failing && !ring.is_stalled());
+    assert!(!ring.is_failing && !ring.is_stalled());
 
     // Of a write without keys, while which the store takes the key that waits.
     ring.progress_to_write = true;
     let progress = ring.take_outstanding().unwrap();
     ring.add_pending(numbered(3), clock::now());
-    ring.note_stall(&numbered(3));
+    ring.record_stall(&numbered(3));
     ring.set_pending_stored(&[(numbered(3), clock::now())], true);
-    assert!(ring.failing && ring.stall == Stall::StoreTakesPending);
+    assert!(ring.is_failing && ring.stall == Stall::StoreTakesPending);
     ring.set_written(progress, Written::default());
-    assert!(!ring.failing && !ring.is_stalled());
+    assert!(!ring.is_failing && !ring.is_stalled());
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn requests_wait_for_the_store_only_if_it_takes_keys_quickly() {
         [(1, false, Stall::Stalled), (2, true, Stall::StoreTakesPending), (3, false, Stall::Stalled)]
     {
         ring.add_pending(numbered(n), clock::now());
-        ring.note_stall(&numbered(n));
+        ring.record_stall(&numbered(n));
         ring.set_pending_stored(&[(numbered(n), clock::now())], is_quick);
         assert!(ring.stall == expected, "{n}");
     }

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
 use super::protocol::{Endpoint, Protocol, with_sources};
-use crate::transport::{ConnectError, NotProcessed, SendError, ServiceStream, Stream};
+use crate::transport::{ConnectError, Http2Stream, NotProcessed, SendError, ServiceStream};
 
 /// A reply's head and its body. `Err` holds the first bytes of a body that is larger than the bound.
 pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
@@ -65,7 +65,7 @@ enum ProtocolConnection {
         /// `None` once it is closed.
         connection: Option<Connection<TokioIo<ServiceStream>, Full<Bytes>>>,
     },
-    Http2(Stream<Full<Bytes>>),
+    Http2(Http2Stream<Full<Bytes>>),
 }
 
 impl PooledConnection {
@@ -80,7 +80,7 @@ impl PooledConnection {
     }
 
     /// One stream of an HTTP/2 connection, for one request.
-    pub fn http2(stream: Stream<Full<Bytes>>, endpoint: Endpoint, reused: bool) -> Self {
+    pub fn http2(stream: Http2Stream<Full<Bytes>>, endpoint: Endpoint, reused: bool) -> Self {
         Self { connection: ProtocolConnection::Http2(stream), reused, is_answered: false, retires: None, endpoint }
     }
 

@@ -18,7 +18,7 @@ pub(in crate::engine) async fn renew(core: &Core) -> Result<(), crate::store::St
     if let Some(store_time) = core.ports.store.heartbeat(worker, name, duration).await? {
         core.process.clock.follow(store_time, sent_at);
     }
-    core.schedule.lease.renewed(sent_at);
+    core.schedule.lease.record_renewal(sent_at);
     Ok(())
 }
 

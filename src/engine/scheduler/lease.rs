@@ -37,7 +37,7 @@ impl Lease {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Records that a renewal, which was sent at this time, has succeeded.
-    pub fn renewed(&self, sent_at: Moment) {
+    pub fn record_renewal(&self, sent_at: Moment) {
         let Some(duration) = self.duration else { return };
         let mut state = self.state();
         // The store may have received the renewal only now, after the lease had run out.
@@ -92,7 +92,7 @@ mod tests {
     async fn a_lease_runs_out_while_the_machine_sleeps() {
         begin_simulation();
         let lease = Lease::new(Some(s(10)));
-        lease.renewed(Moment::now());
+        lease.record_renewal(Moment::now());
         let proof = lease.proof();
         crate::clock::simulated::suspend_machine(s(9));
         assert!(proof.is_valid());
@@ -106,20 +106,20 @@ mod tests {
         begin_simulation();
         let lease = Lease::new(Some(s(10)));
         assert!(!lease.proof().is_valid(), "the lease was never acquired");
-        lease.renewed(Moment::now());
+        lease.record_renewal(Moment::now());
         let first = lease.proof();
         tokio::time::sleep(s(9)).await;
         assert!(first.is_valid());
         let sent_at = Moment::now();
         tokio::time::sleep(s(2)).await;
         assert!(!first.is_valid(), "the renewal is still unanswered");
-        lease.renewed(sent_at);
+        lease.record_renewal(sent_at);
         assert!(!first.is_valid(), "the store may have received it too late, and others may have taken the run");
         let second = lease.proof();
         assert!(second.is_valid(), "it was taken after the renewal");
-        lease.renewed(Moment::now());
+        lease.record_renewal(Moment::now());
         tokio::time::sleep(s(9)).await;
-        lease.renewed(Moment::now());
+        lease.record_renewal(Moment::now());
         tokio::time::sleep(s(9)).await;
         assert!(second.is_valid(), "each renewal came in time");
         tokio::time::sleep(s(1)).await;

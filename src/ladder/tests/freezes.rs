@@ -46,7 +46,7 @@ async fn a_freeze_that_is_set_late_in_a_stop_is_recorded_or_the_log_says_that_it
         fixture.store.refuse_flips.store(true, Ordering::SeqCst);
         assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded);
         let (log, _guard) = super::captured_log::capture_log();
-        let (ladder, until) = (fixture.ladder.clone(), Instant::now() + Duration::from_secs(20));
+        let (ladder, until) = (fixture.ladder.clone(), TokioInstant::now() + Duration::from_secs(20));
         let end = tokio::spawn(async move { ladder.end_freezes(until).await });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!end.is_finished());
@@ -69,7 +69,7 @@ async fn of_two_freezes_that_a_stop_loses_the_log_names_each_once() {
         if is_replaced {
             assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded);
         }
-        fixture.ladder.end_freezes(Instant::now() + Duration::from_secs(20)).await;
+        fixture.ladder.end_freezes(TokioInstant::now() + Duration::from_secs(20)).await;
         let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
         let lost = log.lines().filter(|line| line.contains("the freeze, which is lost"));
         let names: Vec<_> = lost.map(|line| line.contains("effects")).collect();

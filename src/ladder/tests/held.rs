@@ -72,7 +72,7 @@ async fn a_route_is_logged_as_held_only_when_the_files_are_in_force() {
 
 /// Legacy is never called for a route in `only`, so it is not held at `dark`.
 #[tokio::test]
-async fn files_are_refused_if_they_give_unrecorded_requests_to_a_route_in_only() {
+async fn files_are_refused_if_they_give_requests_with_unknown_keys_to_a_route_in_only() {
     let fixture = bare_in_live().await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let refused = fixture.ladder.reload(elsewhere(), || panic!("it is not recorded")).await.unwrap_err().to_string();
@@ -234,12 +234,12 @@ impl GateCondition for Unnoted {
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
         let all = self.0.lock().unwrap().clone();
         let of_routes = all.into_iter().filter(|(route, _)| routes.contains(&route));
-        let unrecorded = |(route, cause_at)| UnknownRetries {
+        let unknown = |(route, cause_at)| UnknownRetries {
             cause_at,
             until: cause_at + Duration::from_secs(86_400),
             why: format!("a key of `{route}` was not noted"),
         };
-        of_routes.map(unrecorded).collect()
+        of_routes.map(unknown).collect()
     }
 }
 

@@ -129,7 +129,7 @@ impl Ladder {
         declared: DeclaredFiles,
         recorded: impl FnOnce() + Send + 'static,
     ) -> Result<(), FilesError> {
-        self.reload_files(Moment::now(), declared, recorded).await.map(drop)
+        self.reload_files(Instant::now(), declared, recorded).await.map(drop)
     }
 }
 

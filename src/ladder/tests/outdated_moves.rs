@@ -157,7 +157,7 @@ async fn files_do_not_raise_a_share_that_a_later_flip_made_smaller() {
             route.shares = route.shares.with(State::Dark, Percent::new(80.0).unwrap());
             route.force = Some("we know".into());
         };
-        let (read, expected) = (Moment::now(), later.percent.unwrap());
+        let (read, expected) = (Instant::now(), later.percent.unwrap());
         fixture.flip("plain", later).await.unwrap();
         fixture.ladder.reload_files(read, edited(files(&[]), "plain", larger), || {}).await.unwrap();
         assert_eq!(share(&fixture, "plain", State::Dark), expected);

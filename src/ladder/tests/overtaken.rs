@@ -1,4 +1,4 @@
-//! Flips to `only` that wait for the store while a freeze comes in force.
+//! Flips to `only` that wait for the store while a freeze comes into force.
 
 use super::freezes::{freeze, wait_until_recorded};
 use super::*;

@@ -141,7 +141,7 @@ fn scopes_beyond_the_bound_are_dropped_and_shut_the_gate() {
 
 /// Why a route's gate to `live` is shut.
 fn why_shut(scopes: &Scopes, route: &str, hour: i64, window: Duration) -> Option<String> {
-    before_recorded(scopes.get(&RouteId::from(route))?, at(hour), window).map(|unrecorded| unrecorded.why)
+    before_recorded(scopes.get(&RouteId::from(route))?, at(hour), window).map(|unknown| unknown.why)
 }
 
 #[test]

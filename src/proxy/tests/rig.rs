@@ -183,7 +183,7 @@ impl Affinity for Fakes {
         self.served_unnoted.fetch_add(1, SeqCst);
         Box::pin(async {})
     }
-    fn note_legacy_instance(&self, key: InstanceKey) {
+    fn record_legacy_instance(&self, key: InstanceKey) {
         self.created.lock().unwrap().push(key);
         self.changed.notify_waiters();
     }

@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Connection};
 use super::child_effects::child_of;
 use super::{EngineTest, id};
 use crate::support::process::{cli, output_text};
-use crate::support::seed::{report_violations, seed};
+use crate::support::seed::report_violations;
 use crate::support::step_service::ScriptedReply;
 use crate::support::until;
 
@@ -146,7 +146,7 @@ async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
     assert_eq!(test.step_service.count("POST /bills"), 2, "none is sent again");
     test.finish().await;
     let name = "engine::restored_runs::open_runs_of_a_restored_backup_are_paused_unless_they_only_read";
-    report_violations(name, seed(), "5 runs, 1 backup, 2 kills", &[]);
+    report_violations(name, None, "5 runs, 1 backup, 2 kills", &[]);
 }
 
 /// The process ends normally while a run waits, and its files are copied by other tools. The original goes on, and
@@ -177,7 +177,7 @@ async fn open_runs_of_a_copy_beside_the_original_are_paused() {
     assert_eq!(test.step_service.count("POST /bills"), 1);
     test.finish().await;
     let name = "engine::restored_runs::open_runs_of_a_copy_beside_the_original_are_paused";
-    report_violations(name, seed(), "1 run, 1 copy", &[]);
+    report_violations(name, None, "1 run, 1 copy", &[]);
 }
 
 /// The state between the two appends of a rerun: the first run has ended and names the second, which has no events.
@@ -230,7 +230,7 @@ async fn a_rerun_that_had_not_begun_when_a_backup_was_made_is_paused() {
     assert_eq!(test.step_service.count("POST /bills"), 1, "it is not sent again");
     test.finish().await;
     let name = "engine::restored_runs::a_rerun_that_had_not_begun_when_a_backup_was_made_is_paused";
-    report_violations(name, seed(), "2 runs, 1 backup, 2 kills", &[]);
+    report_violations(name, None, "2 runs, 1 backup, 2 kills", &[]);
 }
 
 /// The run goes on to undo its steps after the backup was made, and the restored store does not know that.
@@ -260,7 +260,7 @@ async fn undos_of_a_run_that_was_ending_in_the_backup_are_held() {
     assert_eq!(undone, [1, 1], "nothing is undone a second time");
     test.finish().await;
     let name = "engine::restored_runs::undos_of_a_run_that_was_ending_in_the_backup_are_held";
-    report_violations(name, seed(), "1 run, 1 backup, 1 kill", &[]);
+    report_violations(name, None, "1 run, 1 backup, 1 kill", &[]);
 }
 
 /// The parent fails, and its child undoes what it did. Both are paused in the copy, and a person resumes the parent.
@@ -293,5 +293,5 @@ async fn a_child_that_was_ending_in_the_backup_is_resumed_with_its_parent() {
     assert_eq!(test.step_service.count("DELETE /reserves"), 2);
     test.finish().await;
     let name = "engine::restored_runs::a_child_that_was_ending_in_the_backup_is_resumed_with_its_parent";
-    report_violations(name, seed(), "2 runs, 1 backup, 1 kill", &[]);
+    report_violations(name, None, "2 runs, 1 backup, 1 kill", &[]);
 }

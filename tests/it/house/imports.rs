@@ -1,4 +1,4 @@
-//! Import circles between the files of one room.
+//! Import cycles between the files of one room.
 //!
 //! A file imports another when it names, in a `use` or in a path, something that the other defines. A re-export is
 //! followed to the file that defines the name, and is not an import of its own; neither is `mod child;`, nor an
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 enum Token {
     Name(String),
     PathSeparator,
-    Sign(char),
+    Punctuation(char),
 }
 
 /// One name that a `use` brings into a module.
@@ -63,11 +63,11 @@ impl Sources {
         let mut at = 0;
         while at < tokens.len() {
             match &tokens[at] {
-                Token::Sign('{') => depth += 1,
-                Token::Sign('}') => depth = depth.saturating_sub(1),
+                Token::Punctuation('{') => depth += 1,
+                Token::Punctuation('}') => depth = depth.saturating_sub(1),
                 // Not the `use<…>` of a return type, which names what it captures.
-                Token::Name(word) if word == "use" && tokens.get(at + 1) != Some(&Token::Sign('<')) => {
-                    let end = at + tokens[at..].iter().position(|t| *t == Token::Sign(';')).unwrap_or(0);
+                Token::Name(word) if word == "use" && tokens.get(at + 1) != Some(&Token::Punctuation('<')) => {
+                    let end = at + tokens[at..].iter().position(|t| *t == Token::Punctuation(';')).unwrap_or(0);
                     let is_reexport = depth == 0 && is_public(&tokens[..at]);
                     read_use(&tokens[at + 1..end], &[], is_reexport, &mut module.imports);
                     at = end;
@@ -75,7 +75,7 @@ impl Sources {
                 Token::Name(word) if word == "mod" && depth == 0 => {
                     if let (Some(Token::Name(name)), Some(next)) = (tokens.get(at + 1), tokens.get(at + 2)) {
                         module.children.insert(name.clone());
-                        if *next == Token::Sign('{') {
+                        if *next == Token::Punctuation('{') {
                             let end = group_end(tokens, at + 2);
                             let child = path.iter().chain([name]).cloned().collect();
                             self.read(child, file, &tokens[at + 3..end]);
@@ -198,28 +198,28 @@ impl Sources {
         edges
     }
 
-    /// The circles of each room: sets of files each of which reaches every other.
-    pub fn circles(&self) -> BTreeMap<String, Vec<BTreeSet<PathBuf>>> {
+    /// The cycles of each room: sets of files each of which reaches every other.
+    pub fn cycles(&self) -> BTreeMap<String, Vec<BTreeSet<PathBuf>>> {
         let edges = self.imports();
         let reached: BTreeMap<&Path, BTreeSet<&Path>> = edges.keys().map(|file| (*file, reach(&edges, file))).collect();
         let mut found: BTreeMap<String, BTreeSet<BTreeSet<PathBuf>>> = BTreeMap::new();
         for (file, there) in &reached {
             let back = |other: &&Path| reached.get(*other).is_some_and(|from| from.contains(file));
-            let circle: BTreeSet<PathBuf> = there.iter().copied().filter(back).map(Path::to_path_buf).collect();
-            if !circle.is_empty() {
-                found.entry(room(file)).or_default().insert(circle);
+            let cycle: BTreeSet<PathBuf> = there.iter().copied().filter(back).map(Path::to_path_buf).collect();
+            if !cycle.is_empty() {
+                found.entry(room(file)).or_default().insert(cycle);
             }
         }
-        found.into_iter().map(|(room, circles)| (room, circles.into_iter().collect())).collect()
+        found.into_iter().map(|(room, cycles)| (room, cycles.into_iter().collect())).collect()
     }
 
-    /// The imports between the files of a circle, for people who have to break it.
-    pub fn within(&self, circle: &BTreeSet<PathBuf>) -> Vec<String> {
+    /// The imports between the files of a cycle, for people who have to break it.
+    pub fn within(&self, cycle: &BTreeSet<PathBuf>) -> Vec<String> {
         let edges = self.imports();
-        let inside = edges.iter().filter(|(file, _)| circle.contains(**file));
+        let inside = edges.iter().filter(|(file, _)| cycle.contains(**file));
         inside
             .map(|(file, there)| {
-                let there = there.iter().filter(|other| circle.contains(**other));
+                let there = there.iter().filter(|other| cycle.contains(**other));
                 let there: Vec<String> = there.map(|other| other.display().to_string()).collect();
                 format!("{} imports {}", file.display(), there.join(", "))
             })
@@ -254,10 +254,10 @@ fn defines(word: &str) -> bool {
 /// Whether the tokens before an item end in `pub` or `pub(…)`.
 fn is_public(before: &[Token]) -> bool {
     let is = |token: Option<&Token>, word: &str| matches!(token, Some(Token::Name(name)) if name == word);
-    if before.last() != Some(&Token::Sign(')')) {
+    if before.last() != Some(&Token::Punctuation(')')) {
         return is(before.last(), "pub");
     }
-    let open = before.iter().rposition(|token| *token == Token::Sign('('));
+    let open = before.iter().rposition(|token| *token == Token::Punctuation('('));
     open.is_some_and(|open| open > 0 && is(before.get(open - 1), "pub"))
 }
 
@@ -274,17 +274,17 @@ fn read_use(tree: &[Token], prefix: &[String], is_reexport: bool, into: &mut Vec
             }
             Token::Name(word) if word == "self" && !path.is_empty() => {}
             Token::Name(word) => path.push(word.clone()),
-            Token::Sign('*') => {
+            Token::Punctuation('*') => {
                 into.push(Import { path, name: None, is_reexport });
                 return;
             }
-            Token::Sign('{') => {
+            Token::Punctuation('{') => {
                 for part in list(&tree[at + 1..group_end(tree, at)]) {
                     read_use(part, &path, is_reexport, into);
                 }
                 return;
             }
-            Token::PathSeparator | Token::Sign(_) => {}
+            Token::PathSeparator | Token::Punctuation(_) => {}
         }
         at += 1;
     }
@@ -298,9 +298,9 @@ fn list(tokens: &[Token]) -> Vec<&[Token]> {
     let (mut parts, mut depth, mut begin) = (Vec::new(), 0usize, 0);
     for (at, token) in tokens.iter().enumerate() {
         match token {
-            Token::Sign('{') => depth += 1,
-            Token::Sign('}') => depth = depth.saturating_sub(1),
-            Token::Sign(',') if depth == 0 => {
+            Token::Punctuation('{') => depth += 1,
+            Token::Punctuation('}') => depth = depth.saturating_sub(1),
+            Token::Punctuation(',') if depth == 0 => {
                 parts.push(&tokens[begin..at]);
                 begin = at + 1;
             }
@@ -330,8 +330,8 @@ fn group_end(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0usize;
     for (at, token) in tokens.iter().enumerate().skip(open) {
         match token {
-            Token::Sign('{' | '(' | '[') => depth += 1,
-            Token::Sign('}' | ')' | ']') => depth -= 1,
+            Token::Punctuation('{' | '(' | '[') => depth += 1,
+            Token::Punctuation('}' | ')' | ']') => depth -= 1,
             _ => {}
         }
         if depth == 0 {
@@ -344,7 +344,14 @@ fn group_end(tokens: &[Token], open: usize) -> usize {
 /// The tokens without the items under `#[cfg(test)]`, and the names of the modules among these items.
 fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
     let name = |text: &str| Token::Name(text.into());
-    let test = [Token::Sign('#'), Token::Sign('['), name("cfg"), Token::Sign('('), name("test"), Token::Sign(')')];
+    let test = [
+        Token::Punctuation('#'),
+        Token::Punctuation('['),
+        name("cfg"),
+        Token::Punctuation('('),
+        name("test"),
+        Token::Punctuation(')'),
+    ];
     let (mut remaining, mut modules) = (Vec::with_capacity(tokens.len()), Vec::new());
     let mut at = 0;
     while at < tokens.len() {
@@ -353,7 +360,7 @@ fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
             at += 1;
             continue;
         }
-        while tokens.get(at) == Some(&Token::Sign('#')) {
+        while tokens.get(at) == Some(&Token::Punctuation('#')) {
             at = group_end(tokens, at + 1) + 1;
         }
         let end = item_end(tokens, at);
@@ -371,14 +378,14 @@ fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
 /// The last token of the item or statement that begins here.
 fn item_end(tokens: &[Token], begin: usize) -> usize {
     let is_use =
-        tokens[begin..].iter().take_while(|t| **t != Token::Sign('{')).any(|t| *t == Token::Name("use".into()));
+        tokens[begin..].iter().take_while(|t| **t != Token::Punctuation('{')).any(|t| *t == Token::Name("use".into()));
     let mut at = begin;
     while at < tokens.len() {
         match &tokens[at] {
-            Token::Sign(';') => return at,
-            Token::Sign('{') if !is_use => return group_end(tokens, at),
-            Token::Sign('{' | '(' | '[') => at = group_end(tokens, at),
-            Token::Sign('}' | ')' | ']') => return at - 1, // a field, or the last expression of a block
+            Token::Punctuation(';') => return at,
+            Token::Punctuation('{') if !is_use => return group_end(tokens, at),
+            Token::Punctuation('{' | '(' | '[') => at = group_end(tokens, at),
+            Token::Punctuation('}' | ')' | ']') => return at - 1, // a field, or the last expression of a block
             _ => {}
         }
         at += 1;
@@ -411,7 +418,7 @@ fn tokens(text: &str) -> Vec<Token> {
         } else {
             let sign = rest.chars().next().unwrap_or(' ');
             if !sign.is_whitespace() {
-                found.push(Token::Sign(sign));
+                found.push(Token::Punctuation(sign));
             }
             at += sign.len_utf8();
         }
@@ -457,19 +464,19 @@ fn literal_end(rest: &str) -> Option<usize> {
     Some(rest.len())
 }
 
-/// The circles of a few files of one room, as text.
+/// The cycles of a few files of one room, as text.
 #[cfg(test)]
-fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
+fn cycles_of(files: &[(&str, &str)]) -> Vec<String> {
     let mut sources = Sources::default();
     for (file, text) in files {
         sources.add(Path::new(file), text);
     }
-    let circles = sources.circles().into_values().flatten();
-    circles.map(|circle| circle.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" ")).collect()
+    let cycles = sources.cycles().into_values().flatten();
+    cycles.map(|cycle| cycle.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[test]
-fn a_circle_is_found_in_every_form_of_import() {
+fn a_cycle_is_found_in_every_form_of_import() {
     let forms = [
         ("use super::b::B; pub struct A;", "use super::a::A; pub struct B;"),
         (
@@ -485,7 +492,7 @@ fn a_circle_is_found_in_every_form_of_import() {
     ];
     for (a, b) in forms {
         let root = ("room/mod.rs", "mod a; mod b; pub use a::A; pub(crate) use self::b::B;");
-        assert_eq!(circles_of(&[root, ("room/a.rs", a), ("room/b.rs", b)]), ["room/a.rs room/b.rs"], "{a} | {b}");
+        assert_eq!(cycles_of(&[root, ("room/a.rs", a), ("room/b.rs", b)]), ["room/a.rs room/b.rs"], "{a} | {b}");
     }
 }
 
@@ -494,10 +501,10 @@ fn a_room_may_import_its_root_or_be_imported_by_it() {
     let down = "mod a; pub use a::A; fn f(_: &A) {}";
     let up = "mod a; pub use a::A; pub struct Shared;";
     let (plain, asks) = ("pub struct A;", "use super::Shared; pub struct A;");
-    assert!(circles_of(&[("room/mod.rs", down), ("room/a.rs", plain)]).is_empty());
-    assert!(circles_of(&[("room/mod.rs", up), ("room/a.rs", asks)]).is_empty(), "a re-export alone is no import");
+    assert!(cycles_of(&[("room/mod.rs", down), ("room/a.rs", plain)]).is_empty());
+    assert!(cycles_of(&[("room/mod.rs", up), ("room/a.rs", asks)]).is_empty(), "a re-export alone is no import");
     let both = format!("{up} fn f(_: &A) {{}}");
-    assert_eq!(circles_of(&[("room/mod.rs", &both), ("room/a.rs", asks)]), ["room/a.rs room/mod.rs"]);
+    assert_eq!(cycles_of(&[("room/mod.rs", &both), ("room/a.rs", asks)]), ["room/a.rs room/mod.rs"]);
 }
 
 #[test]
@@ -505,10 +512,10 @@ fn tests_within_a_file_are_left_out() {
     let a = "pub struct A; #[cfg(test)] mod tests { use super::super::b::B; } \
              #[cfg(test)] #[allow(x)] pub fn f<X, Y>(_: super::b::B) {} pub fn g(_: &'static str) { let c = '\\''; }";
     let b = "use super::a::A; pub struct B;";
-    assert!(circles_of(&[("room/mod.rs", "mod a; mod b;"), ("room/a.rs", a), ("room/b.rs", b)]).is_empty());
+    assert!(cycles_of(&[("room/mod.rs", "mod a; mod b;"), ("room/a.rs", a), ("room/b.rs", b)]).is_empty());
     let root = "mod a; mod b; #[cfg(test)] pub(crate) mod kit;";
     let (a, kit) = ("use super::kit::Kit; pub struct A;", "use super::a::A; pub struct Kit;");
-    assert!(circles_of(&[("room/mod.rs", root), ("room/a.rs", a), ("room/kit.rs", kit)]).is_empty());
+    assert!(cycles_of(&[("room/mod.rs", root), ("room/a.rs", a), ("room/kit.rs", kit)]).is_empty());
 }
 
 #[test]
@@ -516,5 +523,5 @@ fn code_outside_tests_is_read() {
     let a = "pub struct A; #[cfg(test)] mod tests { use super::super::b::B; }";
     let b = "use super::a::A; pub struct B;";
     let live = format!("{a} fn h(_: super::b::B) {{}}");
-    assert_eq!(circles_of(&[("room/mod.rs", "mod a; mod b;"), ("room/a.rs", &live), ("room/b.rs", b)]).len(), 1);
+    assert_eq!(cycles_of(&[("room/mod.rs", "mod a; mod b;"), ("room/a.rs", &live), ("room/b.rs", b)]).len(), 1);
 }

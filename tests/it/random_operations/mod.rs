@@ -241,7 +241,7 @@ async fn one_arm_performs_each_order_through_random_operations() {
     assert!(counts.get("engine").is_some_and(|count| *count > 0), "the engine answered nothing: {counts:?}");
     report_violations(
         "random_operations::one_arm_performs_each_order_through_random_operations",
-        first,
+        Some(first),
         &format!("{walks} walks of {OPERATIONS} operations, orders by {counts:?}"),
         &wrong,
     );

@@ -58,7 +58,8 @@ impl Mutator {
 
     /// Prints what was tried, and how to repeat it.
     pub fn report(&self, test: &str) {
-        println!("{test}: {} cases, 0 violations; to repeat: POINTSMAN_SEED={} {test}", self.tried, self.seed);
+        let Self { tried, seed, .. } = self;
+        println!("{test}: {tried} cases, 0 violations; to repeat: POINTSMAN_SEED={seed} cargo test {test}");
     }
 
     /// What identifies a case in a message.

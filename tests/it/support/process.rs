@@ -36,7 +36,7 @@ pub struct Pointsman {
 pub struct Start {
     /// The flag files.
     pub flags: PathBuf,
-    /// `sqlite:…` or `memory:`.
+    /// `sqlite:…`, `postgres:…` or `memory:`.
     pub store: String,
     /// Where its log goes.
     pub log: PathBuf,
@@ -175,12 +175,12 @@ impl Pointsman {
     pub fn resident_kib(&self) -> u64 {
         self.status_kib("VmRSS:")
     }
-    /// The peak of resident memory since the start or the last [`Pointsman::forget_peak`], KiB.
+    /// The peak of resident memory since the start or the last [`Pointsman::reset_peak`], KiB.
     pub fn peak_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
     }
     /// Resets the peak to the resident memory, and returns that, KiB.
-    pub fn forget_peak(&self) -> u64 {
+    pub fn reset_peak(&self) -> u64 {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("the peak can be reset");
         self.resident_kib()
     }

@@ -10,9 +10,14 @@ pub fn tries_everything() -> bool {
     std::env::var_os("POINTSMAN_ALL").is_some()
 }
 
-/// The end of a fault test: prints cases, faults, violations and the command that repeats it; fails on violations.
-pub fn report_violations(test: &str, seed: u64, figures: &str, wrong: &[String]) {
+/// The end of a fault test: prints cases, faults, violations and the command that repeats it; fails on violations. The
+/// seed is that which determined the test; `None` if none did.
+pub fn report_violations(test: &str, seed: Option<u64>, figures: &str, wrong: &[String]) {
+    let (variable, heading) = match seed {
+        Some(seed) => (format!("POINTSMAN_SEED={seed} "), format!("seed {seed}:\n")),
+        None => (String::new(), String::new()),
+    };
     eprintln!("{test}: {figures}, {} violations", wrong.len());
-    eprintln!("to repeat: POINTSMAN_SEED={seed} cargo test --test it {test}");
-    assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
+    eprintln!("to repeat: {variable}cargo test --test it {test}");
+    assert!(wrong.is_empty(), "{heading}{}", wrong.join("\n"));
 }

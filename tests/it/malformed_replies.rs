@@ -56,7 +56,7 @@ const TEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nonly\r\n";
 
 #[rustfmt::skip]
-const LIES: &[(&str, &[Act], Expected)] = &[
+const FAULTS: &[(&str, &[Act], Expected)] = &[
     ("stalls before the head", &[Hang], Problem(&[504])),
     ("stalls within the head", &[Send("HTTP/1.1 200 OK\r\ncontent-le"), Hang], Problem(&[504])),
     ("stalls within the body", &[Send(TEN), Send("half"), Hang], Cut),
@@ -92,18 +92,18 @@ const LIES: &[(&str, &[Act], Expected)] = &[
 ];
 
 /// A legacy that does the same with each connection.
-struct Liar {
+struct FaultyService {
     address: SocketAddr,
     task: tokio::task::AbortHandle,
 }
 
-impl Drop for Liar {
+impl Drop for FaultyService {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Liar {
+impl FaultyService {
     async fn start(acts: Arc<std::sync::Mutex<&'static [Act]>>) -> Self {
         let listener = TcpListener::bind(LOCAL).await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -111,7 +111,7 @@ impl Liar {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let acts = *acts.lock().expect("unpoisoned");
-                connections.spawn(lie(stream, acts));
+                connections.spawn(perform(stream, acts));
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -120,7 +120,7 @@ impl Liar {
 }
 
 /// Reads a head, and does what it is told to.
-async fn lie(mut stream: TcpStream, acts: &[Act]) -> Option<()> {
+async fn perform(mut stream: TcpStream, acts: &[Act]) -> Option<()> {
     let mut seen = Vec::new();
     while !seen.ends_with(b"\r\n\r\n") {
         let mut piece = [0; 4_096];
@@ -180,13 +180,13 @@ async fn ask(to: SocketAddr, expected: &Expected) -> Result<Duration, String> {
     if is_right { Ok(took) } else { Err(format!("{text:?}, reset: {was_reset}, after {took:?}")) }
 }
 
-/// Two services: `shop`, which lies, and `good`, which a route leads to.
+/// Two services: `shop`, which is faulty, and `good`, which a route leads to.
 async fn start(shop: SocketAddr, good: &Origin) -> (FlagsDir, tempfile::TempDir, Pointsman) {
     let flags = FlagsDir::empty();
     let good = good.url();
     let text = format!("services:\n  shop: http://{shop}\n  good: {good}\ndefault_legacy: shop\n{LIMITS}");
     flags.write("pointsman.yaml", &text);
-    // The short time-outs are for the service that lies: on a busy machine the other one needs more.
+    // The short time-outs are for the faulty service: on a busy machine the other one needs more.
     let route = "routes:\n  - id: good\n    match: { method: GET, path: /good }\n    legacy: good\n    state: off\n    \
          timeouts: { first_byte: 30s, idle: 30s, total: 30s }\n";
     flags.write("routes/good.yaml", route);
@@ -213,17 +213,17 @@ async fn others(pointsman: &Pointsman, is_over: &AtomicBool) -> (usize, Duration
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_legacy_that_lies_is_a_502_a_504_or_a_visible_cut_and_other_services_are_answered() {
+async fn a_malformed_or_cut_reply_is_a_502_a_504_or_a_visible_cut_and_other_services_are_answered() {
     let good = Origin::start(OriginReply::Json("{}")).await;
-    let acts = Arc::new(std::sync::Mutex::new(LIES[0].1));
-    let liar = Liar::start(acts.clone()).await;
-    let (_flags, _dir, mut pointsman) = start(liar.address, &good).await;
+    let acts = Arc::new(std::sync::Mutex::new(FAULTS[0].1));
+    let faulty = FaultyService::start(acts.clone()).await;
+    let (_flags, _dir, mut pointsman) = start(faulty.address, &good).await;
     let (files, is_over) = (pointsman.open_files(), AtomicBool::new(false));
-    let base = pointsman.forget_peak();
-    let lying = async {
+    let base = pointsman.reset_peak();
+    let failing = async {
         let (mut wrong, mut longest) = (Vec::new(), Duration::ZERO);
-        for (what, lie, expected) in LIES {
-            *acts.lock().expect("unpoisoned") = lie;
+        for (what, fault, expected) in FAULTS {
+            *acts.lock().expect("unpoisoned") = fault;
             let outcomes = join_all((0..REQUESTS_OF_EACH).map(|_| ask(pointsman.listen, expected))).await;
             for outcome in outcomes {
                 match outcome {
@@ -235,12 +235,12 @@ async fn a_legacy_that_lies_is_a_502_a_504_or_a_visible_cut_and_other_services_a
         is_over.store(true, Ordering::SeqCst);
         (wrong, longest)
     };
-    let ((wrong, longest), (answered, p99)) = tokio::join!(lying, others(&pointsman, &is_over));
+    let ((wrong, longest), (answered, p99)) = tokio::join!(failing, others(&pointsman, &is_over));
     let grown = pointsman.peak_kib().saturating_sub(base);
     eprintln!(
-        "{} kinds of lies, {REQUESTS_OF_EACH} requests each, {} violations; the longest took {longest:?}; {answered} \
+        "{} kinds of faults, {REQUESTS_OF_EACH} requests each, {} violations; the longest took {longest:?}; {answered} \
          others answered, p99 {p99:?}; grown by {grown} KiB",
-        LIES.len(),
+        FAULTS.len(),
         wrong.len()
     );
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -270,7 +270,8 @@ async fn a_legacy_that_comes_and_goes_fails_within_bounds_and_is_used_again() {
             let serving = async {
                 let mut connections = JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
-                    connections.spawn(lie(stream, &[Send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), Reset]));
+                    connections
+                        .spawn(perform(stream, &[Send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), Reset]));
                 }
             };
             is_up.store(true, Ordering::SeqCst);

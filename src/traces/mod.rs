@@ -77,7 +77,7 @@ impl Traces {
         dropped.absolute(0);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let (sample, trust_sampled) = (settings.sample, settings.trust_sampled);
-        let exporter = Exporter::new(settings, received, given_up, stop.clone(), ended.clone().drop_guard());
+        let exporter = Exporter::new(settings, limits, received, given_up, stop.clone(), ended.clone().drop_guard());
         (Self { spans, sample, trust_sampled, dropped, stop, ended }, exporter)
     }
 

@@ -55,6 +55,7 @@ mod restored;
 mod rotated_keys;
 mod rotation_and_drain;
 mod schema;
+mod service_addresses;
 mod service_metrics;
 mod slow_clients;
 mod slow_uploads;

@@ -65,6 +65,7 @@ mod store;
 mod store_hangs;
 mod streams;
 mod succession;
+mod succession_edges;
 mod support;
 mod traces;
 mod two_processes;

@@ -1,8 +1,8 @@
 //! The answer to a head that a client has begun to send and does not complete while the process stops or hands over.
 //!
 //! Always true: no exchange of the connection is under way, and all earlier answers were flushed; nothing of the
-//! request was begun, so it is safe to send it again. The connection closes after the answer. HTTP's own reader (hyper) closes
-//! such a connection without one, and the client would not know whether the request was carried out.
+//! request was begun, so it is safe to send it again. The connection closes after the answer. HTTP's own reader (hyper)
+//! closes such a connection without one, and the client would not know whether the request was carried out.
 //!
 //! When the client takes no bytes, or does not close, this ends after [`ANSWER_WAIT_MAX`].
 

@@ -220,6 +220,9 @@ pub struct Limits {
     pub stop_delay_ms: u64,
     /// After SIGTERM: how long requests may take to finish.
     pub drain_ms: u64,
+    /// After SIGTERM, and while a successor accepts: how long the rest of a head that has begun to come may take,
+    /// beyond the time in which an idle client may begin one; then it gets 408, and its connection closes.
+    pub drain_head_ms: u64,
     /// In a process that takes over from another one: requests of routes with a workflow that wait until it has the
     /// store; more get 503.
     pub succession_waiting_max: u64,
@@ -431,6 +434,7 @@ impl Default for Limits {
             request_buffers_bytes_max: 64 << 20,
             stop_delay_ms: 0,
             drain_ms: 20_000,
+            drain_head_ms: 500,
             succession_waiting_max: 5_000,
             succession_wait_ms: 30_000,
             succession_idle_ms: 250,

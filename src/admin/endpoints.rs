@@ -223,7 +223,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .body::<ReloadRequest>()
             .returns::<ReloadResponse>()
             .errors(&[422]),
-        read("/api/v2/services", get(services::list), "services", "Breakers, calls in flight, rates")
+        read("/api/v2/services", get(services::list), "services", "Addresses, breakers, calls in flight, rates")
             .returns::<Vec<ServiceRow>>(),
     ]
 }

@@ -1,4 +1,4 @@
-//! The services that steps call: breaker states, calls in flight, rates.
+//! The services: their addresses, breakers, calls in flight and rates.
 
 use axum::Json;
 

@@ -40,7 +40,10 @@ pub use run_requests::{
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
 };
 pub use runs::{CheckpointRow, EventRow, RunList, RunRow};
-pub use services::{BreakerRow, BreakerStateName, ServiceRow};
+pub use services::{
+    AddressFailureRow, AddressRow, AddressStateName, BreakerRow, BreakerStateName, EjectionReasonName, LookupRow,
+    ServiceRow,
+};
 
 /// The state of the process and of all routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,11 +1,11 @@
-//! `services`: breakers, calls in flight and rates of the services that steps call.
+//! `services`: breakers, calls in flight and rates of the services, then each of their addresses and names.
 
 use jiff::Timestamp;
 
 use super::client::{CallError, Client};
 use super::format::{Formatter, TableCell, Tone, ago, count, duration_text, plain};
 use super::output::Output;
-use crate::admin::types::{BreakerStateName, ServiceRow};
+use crate::admin::types::{AddressRow, AddressStateName, BreakerStateName, EjectionReasonName, LookupRow, ServiceRow};
 
 pub(crate) fn show(client: &Client, format: Formatter) -> Result<Output, CallError> {
     let (services, json) = client.get::<Vec<ServiceRow>>("/api/v2/services")?;
@@ -14,13 +14,83 @@ pub(crate) fn show(client: &Client, format: Formatter) -> Result<Output, CallErr
 
 pub(crate) fn text(services: &[ServiceRow], now: Timestamp, format: Formatter) -> String {
     let header = ["SERVICE", "BREAKER", "SINCE", "NEXT PROBE", "FAILED", "IN FLIGHT", "SHADOW/DARK", "WAITING", "RATE"];
-    format.table(&header, &[4, 5, 6, 7], services.iter().map(|service| row(service, now)).collect())
+    let mut text = format.table(&header, &[4, 5, 6, 7], services.iter().map(|service| row(service, now)).collect());
+    let addresses = services.iter().flat_map(|service| service.addresses.iter().map(move |address| (service, address)));
+    let rows: Vec<_> = addresses.map(|(service, address)| address_row(service, address, now)).collect();
+    if !rows.is_empty() {
+        let header =
+            ["SERVICE", "ADDRESS", "STATE", "WEIGHT", "SHARE", "IN FLIGHT", "SHADOW/DARK", "LAST FAILURE", "URL"];
+        text.push('\n');
+        text.push_str(&format.table(&header, &[3, 4, 5, 6], rows));
+    }
+    let lookups = services.iter().flat_map(|service| service.lookups.iter().map(move |lookup| (service, lookup)));
+    let rows: Vec<_> = lookups.map(|(service, lookup)| lookup_row(service, lookup, now)).collect();
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&format.table(&["SERVICE", "NAME", "LOOKED UP", "RESULT"], &[], rows));
+    }
+    text
+}
+
+fn address_row(service: &ServiceRow, address: &AddressRow, now: Timestamp) -> Vec<TableCell> {
+    let AddressRow {
+        address,
+        url,
+        state,
+        ejected_until,
+        ejected_because,
+        weight,
+        share_percent,
+        in_flight,
+        secondary_in_flight,
+        last_failure,
+    } = address;
+    let state = match (state, ejected_until) {
+        (AddressStateName::Healthy, _) => ("healthy".to_owned(), Tone::Good),
+        (AddressStateName::Unhealthy, _) => ("unhealthy".to_owned(), Tone::Bad),
+        (AddressStateName::Ejected, until) => {
+            let why = match ejected_because {
+                Some(EjectionReasonName::NoConnection) => ": no connection",
+                Some(EjectionReasonName::NoAnswer) => ": no answer",
+                None => "",
+            };
+            let left = until.map(|until| until.duration_since(now).as_secs_f64()).filter(|left| *left > 0.0);
+            let tried = left.map_or_else(|| "now".to_owned(), |left| format!("in {}", duration_text(left)));
+            (format!("ejected{why}, tried {tried}"), Tone::Bad)
+        }
+    };
+    let failure = last_failure.as_ref();
+    let failure = failure.map_or_else(|| "-".to_owned(), |last| format!("{}: {}", ago(last.at, now), last.why));
+    vec![
+        (service.name.to_string(), Tone::Strong),
+        plain(address),
+        state,
+        plain(weight),
+        plain(format!("{share_percent} %")),
+        plain(count(*in_flight)),
+        plain(count(*secondary_in_flight)),
+        plain(failure),
+        plain(url),
+    ]
+}
+
+fn lookup_row(service: &ServiceRow, lookup: &LookupRow, now: Timestamp) -> Vec<TableCell> {
+    let LookupRow { name, at, failure } = lookup;
+    let result = match (at, failure) {
+        (None, _) => plain("-"),
+        (Some(_), None) => ("found".to_owned(), Tone::Good),
+        (Some(_), Some(why)) => (format!("failed, earlier addresses are kept: {why}"), Tone::Bad),
+    };
+    let at = at.map_or_else(|| "not yet".to_owned(), |at| ago(at, now));
+    vec![(service.name.to_string(), Tone::Strong), plain(name), plain(at), result]
 }
 
 fn row(service: &ServiceRow, now: Timestamp) -> Vec<TableCell> {
     let ServiceRow {
         name,
         urls: _,
+        addresses: _,
+        lookups: _,
         breaker,
         in_flight,
         calls_max,

@@ -396,6 +396,48 @@ none     off        -        -                    -    3 of 64      0 of 12     
 }
 
 #[test]
+fn services_show_their_addresses_and_names() {
+    let address = |address: &str, state: &str, until: Value, failure: Value| {
+        json!({
+            "address": address, "url": "http://shop.test", "state": state, "ejected_until": until,
+            "ejected_because": if until.is_null() { Value::Null } else { json!("no_connection") }, "weight": 2,
+            "share_percent": 40, "in_flight": 3, "secondary_in_flight": 1, "last_failure": failure,
+        })
+    };
+    let failure = json!({ "at": "2026-01-02T03:03:05Z", "why": "no connection: refused" });
+    let row = json!({
+        "name": "shop", "urls": ["http://shop.test"], "breaker": null, "in_flight": 0, "calls_max": 64,
+        "secondary_in_flight": 0, "secondary_calls_max": 12, "waiting": 0, "rate": null, "burst": null,
+        "addresses": [
+            address("10.0.0.1:80", "healthy", Value::Null, Value::Null),
+            address("10.0.0.2:80", "ejected", json!("2026-01-02T03:04:17Z"), failure),
+            address("10.0.0.3:80", "unhealthy", Value::Null, Value::Null),
+        ],
+        "lookups": [
+            { "name": "shop.test", "at": "2026-01-02T03:04:00Z", "failure": null },
+            { "name": "old.test", "at": "2026-01-02T03:04:00Z", "failure": "no such host" },
+            { "name": "new.test", "at": null, "failure": null },
+        ],
+    });
+    let text = services::text(&read::<Vec<ServiceRow>>(json!([row])), now(), Formatter(false));
+    let shown = text.split_once("\n\n").expect("a second table").1;
+    assert_eq!(
+        shown,
+        "\
+SERVICE  ADDRESS      STATE                                  WEIGHT  SHARE  IN FLIGHT  SHADOW/DARK  LAST FAILURE                      URL
+shop     10.0.0.1:80  healthy                                     2   40 %          3            1  -                                 http://shop.test
+shop     10.0.0.2:80  ejected: no connection, tried in 12 s       2   40 %          3            1  60 s ago: no connection: refused  http://shop.test
+shop     10.0.0.3:80  unhealthy                                   2   40 %          3            1  -                                 http://shop.test
+
+SERVICE  NAME       LOOKED UP  RESULT
+shop     shop.test  5 s ago    found
+shop     old.test   5 s ago    failed, earlier addresses are kept: no such host
+shop     new.test   not yet    -
+"
+    );
+}
+
+#[test]
 fn the_command_line_is_parsed_as_its_help_says() {
     let fine = [
         "status",

@@ -11,7 +11,7 @@ use crate::limits::{
 use crate::problem::{Problems, Site};
 
 /// Limits for which 0 has a meaning; any other 0 would stop the process from working.
-const MAY_BE_ZERO: [&str; 17] = [
+const MAY_BE_ZERO: [&str; 18] = [
     "client_connections_per_address_max",
     "requests_in_flight_max",
     "client_send_bytes_per_s_min",
@@ -20,6 +20,7 @@ const MAY_BE_ZERO: [&str; 17] = [
     "total_ms",
     "stop_delay_ms",
     "drain_ms",
+    "drain_head_ms",
     "succession_idle_ms",
     "succession_drain_ms",
     "shadow_drain_ms",

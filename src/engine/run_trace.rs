@@ -1,7 +1,8 @@
 //! The trace of a run: the ids of its span and of those of its attempts.
 //!
 //! Always true: they follow from the run's first event and the attempt. So a process that resumes the run goes on in
-//! the same trace, and a request names the span that is recorded after the attempt has ended. The first event has the
+//! the same trace, and a request names the span that is recorded after the attempt has ended; one that is sent again
+//! after an unknown outcome names that of the first attempt, since it is sent byte for byte. The first event has the
 //! `traceparent` of whoever began the run, and its child runs get the same one.
 
 use http::HeaderValue;

@@ -171,7 +171,7 @@ impl Address {
                 let (service, address) = (self.common.service.as_str(), self.shared.socket);
                 tracing::warn!(service, %address, %error, left_out, "no connection to a service: nothing was sent");
             }
-            self.shared.connect_failed();
+            self.shared.connect_failed(error);
         }
         opened
     }

@@ -45,6 +45,7 @@ use super::shared::Shared;
 use super::socket::{ClientIo, Transport};
 use super::switch;
 use super::tls_stream::TlsStream;
+use super::unfinished_head;
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::listener::Forwarding;
 
@@ -198,7 +199,16 @@ async fn serve_until_idle(
     let io = TokioIo::new(ClientIo::new(transport.clone(), wait.clone(), shared.settler.clone(), read_before));
     let mut connection = builder(shared).serve_connection(io, service).with_upgrades();
     let cut = match drive(&mut connection, &client, &transport).await {
-        Ended::Cut(cut) => cut,
+        Ended::Cut(cut) => {
+            drop(connection);
+            cut
+        }
+        Ended::UnfinishedHead => {
+            drop(connection);
+            // Boxed, so that other connections take less memory.
+            Box::pin(unfinished_head::refuse(&client, &transport)).await;
+            Cut::ClientGone
+        }
         Ended::Idle(since) => {
             let read_before = connection.into_parts().map(|parts| parts.read_buf)?;
             // hyper had the others that refer to them, and has no exchange.
@@ -209,7 +219,6 @@ async fn serve_until_idle(
             return Some((idle, since));
         }
     };
-    drop(connection);
     wait.unflushed.abandon(&shared.settler, cut);
     // An exchange without an answer: the client is gone, or the drain did not wait for it any longer.
     if wait.phase().awaits_answer() {
@@ -247,6 +256,8 @@ enum Ended {
     Cut(Cut),
     /// It is to be parked; it has been idle since this time.
     Idle(u64),
+    /// The process stops or hands over, and the rest of a head did not come in time.
+    UnfinishedHead,
 }
 
 /// Polls a connection until it ends, is overdue, is cut, or is to be parked.
@@ -286,6 +297,7 @@ where
                         timer.as_mut().reset(instant(armed));
                     }
                     Close::At(_) => {}
+                    Close::UnfinishedHead => return Poll::Ready(Ended::UnfinishedHead),
                 }
             }
             let exchange_count = wait.exchange_count();

@@ -48,6 +48,8 @@ pub(super) enum Close {
     Now,
     /// Not before this time.
     At(u64),
+    /// Now, with an answer to the head that has begun to come: the rest takes too long.
+    UnfinishedHead,
 }
 
 /// When a connection of HTTP/1 is to be told to close in this state of a drain, which it has seen since `since`.
@@ -61,16 +63,20 @@ pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &Conne
         _ => (now(), FIRST_REQUEST_MICROS, wait.exchange_count() > 0),
     };
     let due = since.saturating_add(limit);
-    if is_due && !wait.has_part_of_head() {
+    if wait.has_part_of_head() {
+        // The request is answered first, if the rest comes soon.
+        let due = due.saturating_add(shared.wait_limits.drain_head);
+        return if at < due { Close::At(due) } else { Close::UnfinishedHead };
+    }
+    if is_due {
         return Close::Now;
     }
     if at < due {
         return Close::At(due);
     }
-    // The next request has come, and is not read yet, or only a part of its head: it is answered first. How long the
-    // rest of a head may take is limited as always.
+    // The next request has come, and is not read yet: it is answered first.
     let is_unread = drain == HAND_OVER && wait.phase() == Phase::Idle && raw_socket::has_bytes(io.socket());
-    match is_unread || wait.has_part_of_head() {
+    match is_unread {
         true => Close::At(at.saturating_add(LOOK_AGAIN_MICROS)),
         false => Close::Now,
     }

@@ -72,12 +72,15 @@ const NOTHING_SENT: &str = "Nothing was sent to it, so trying again cannot do th
 const PERHAPS_DONE: &str =
     "The request was sent to it and may have been carried out: trying again could do the work twice.";
 /// The end of a detail where the request was refused before any arm got it.
-const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
+pub(super) const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
 
 /// The reason of a request whose head is larger than `head_bytes_max`, or its target longer than 65,534 bytes.
 pub(super) const HEAD_TOO_LARGE: &str = "head-too-large";
 /// The reason of a request whose head is not HTTP/1.1.
 pub(super) const MALFORMED_HEAD: &str = "malformed-head";
+
+/// The reason of a request whose head did not come whole before its connection was closed by a drain.
+pub(super) const HEAD_TIMEOUT: &str = "head-timeout";
 
 /// The problem's parts: status, kind, title, detail, and whether the connection must be closed.
 pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, bool) {
@@ -354,7 +357,7 @@ mod tests {
         // A `hyper::Error` cannot be made here.
         let closed = "legacy-closed";
         let kinds = failures.iter().map(|failure| describe(failure).1);
-        let mut reasons: Vec<_> = kinds.chain([closed, HEAD_TOO_LARGE, MALFORMED_HEAD]).collect();
+        let mut reasons: Vec<_> = kinds.chain([closed, HEAD_TOO_LARGE, MALFORMED_HEAD, HEAD_TIMEOUT]).collect();
         reasons.sort_unstable();
         reasons.dedup();
         reasons

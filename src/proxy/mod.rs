@@ -80,6 +80,7 @@ mod tls_handshake;
 mod tls_stream;
 mod tunnel;
 mod turns;
+mod unfinished_head;
 mod upload;
 mod upstream;
 mod wait;

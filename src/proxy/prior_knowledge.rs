@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::endpoint::Protocol;
 use super::http2::PREFACE;
-use super::preamble;
+use super::preamble::{self, Interrupted};
 use super::raw_socket;
 use super::shared::Shared;
 use super::wait::ConnectionWait;
@@ -18,17 +18,18 @@ use super::wait::ConnectionWait;
 /// Room for the first bytes: most heads fit.
 const FIRST_READ_BYTES: usize = 4 << 10;
 
-/// Reads the first bytes; returns them with the protocol. `None` if the client is gone, or nothing came in time.
+/// Reads the first bytes; returns them with the protocol. `None` if the client is gone, or nothing came in time. If the
+/// process stops or hands over meanwhile, those of a head of HTTP/1.1 may be its first ones only.
 pub(super) async fn read_first(
     shared: &Shared,
     stream: &TcpStream,
     wait: &ConnectionWait,
 ) -> Option<(Protocol, Bytes)> {
+    let (mut bytes, mut count) = (Vec::new(), 0);
     let read = async {
         // No memory is taken for a client that sends nothing.
         stream.readable().await.ok()?;
-        let mut bytes = vec![0; FIRST_READ_BYTES];
-        let mut count = 0;
+        bytes.resize(FIRST_READ_BYTES, 0);
         loop {
             match raw_socket::read(stream, &mut ReadBuf::new(&mut bytes[count..])) {
                 Ok(0) if count == 0 => return None,
@@ -43,9 +44,15 @@ pub(super) async fn read_first(
                 break;
             }
         }
-        bytes.truncate(count);
-        let protocol = if bytes.starts_with(PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
-        Some((protocol, Bytes::from(bytes)))
+        Some(())
     };
-    preamble::within(shared, wait, shared.limits.head_read_ms, read).await.ok().flatten()
+    match preamble::within(shared, wait, shared.limits.head_read_ms, read).await {
+        Ok(read) => read?,
+        // The beginning of a head, which gets an answer.
+        Err(Interrupted::Stopping) if count > 0 => {}
+        Err(_) => return None,
+    }
+    bytes.truncate(count);
+    let protocol = if bytes.starts_with(PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
+    Some((protocol, Bytes::from(bytes)))
 }

@@ -10,7 +10,7 @@ use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::answered_exchange::AnsweredExchange;
-use super::failure::{Failure, HEAD_TOO_LARGE, MALFORMED_HEAD, describe, reason, source};
+use super::failure::{Failure, HEAD_TIMEOUT, HEAD_TOO_LARGE, MALFORMED_HEAD, NOT_BEGUN, describe, reason, source};
 use super::legacy::CallError;
 use super::line_limit::LineLimit;
 use super::monotonic::now;
@@ -138,6 +138,28 @@ pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) -
         tracing::info!(reason, left_out, %error, "a request was refused");
     }
     Some((reason, status))
+}
+
+/// Counts and logs a request whose head did not come whole before a drain closes its connection. Returns its problem
+/// document.
+pub(super) fn record_unfinished(no_route: &RouteMetrics) -> Bytes {
+    no_route.count_refusal(HEAD_TIMEOUT);
+    if let Some(left_out) = next_line!(INFO, INFO_LINES) {
+        tracing::info!(reason = HEAD_TIMEOUT, left_out, "a request was refused");
+    }
+    let status = StatusCode::REQUEST_TIMEOUT;
+    let detail = "The rest of the request's head did not come in time, and this process stops or hands over (limits: drain_head_ms).";
+    let problem = ProblemDocument {
+        status: status.as_u16(),
+        kind: HEAD_TIMEOUT.into(),
+        title: "The head did not come whole".into(),
+        detail: format!("{detail} {NOT_BEGUN}"),
+        source: Source::Proxy,
+        run: None,
+        retry_after_s: None,
+        shared_step_begun: None,
+    };
+    document(&problem, status)
 }
 
 /// Logs a refused request, with what the answer does not contain.

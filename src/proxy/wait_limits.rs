@@ -54,6 +54,8 @@ pub(super) struct WaitLimits {
     pub(super) linger: u64,
     /// While a successor accepts: how long an idle client may send one more request.
     pub(super) succession_idle: u64,
+    /// While the process stops or hands over: how long the rest of a head may take beyond the time of idle clients.
+    pub(super) drain_head: u64,
     /// `None` where there is no minimum.
     pub(super) rates: Option<MinRates>,
     /// The longest time for which the timer is armed: the shortest of the limits for idle, head, first byte, body and
@@ -79,6 +81,7 @@ impl WaitLimits {
             half_close: micros(limits.client_half_close_ms),
             linger: micros(limits.linger_ms),
             succession_idle: micros(limits.succession_idle_ms),
+            drain_head: micros(limits.drain_head_ms),
             check_every: idle.min(head).min(first_byte).min(body).min(total).min(window),
             rates,
         }

@@ -1,32 +1,34 @@
 //! Connections to the collector, plain or over TLS.
 //!
 //! Always true: nothing of a request, no credential among it, is sent before the collector's certificate was verified.
+//! The address of a new connection is chosen as for services (`transport`): the collector's name is looked up again
+//! from time to time, and an address that accepts no connection is left for another one.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use tower::ServiceExt;
+use tokio::time::Instant;
 
-use crate::flag::{HttpVersion, ServiceTls};
-use crate::names::ServiceName;
-use crate::transport::{SecuredPeer, ServiceStream};
+use crate::flag::{HttpVersion, Service, ServiceTls};
+use crate::limits::{Limits, SPANS_ANSWER_WAIT_MAX};
+use crate::transport::{AddressChoice, AddressRegistry, ServiceAddresses, ServiceStream, TrafficClass};
 
-/// The label `service` of its failed handshakes. No service of the files can have this name.
+/// The label `service` of its metrics. No service of the files can have this name.
 const LABEL: &str = "traces.otlp";
 
 /// Opens connections to the collector.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tls: Option<ServiceTls>,
-    service: ServiceName,
+    addresses: Arc<ServiceAddresses>,
 }
 
 impl Connector {
-    pub(super) fn new(tls: Option<ServiceTls>) -> Self {
-        Self { tls, service: LABEL.into() }
+    pub(super) fn new(base: &Uri, tls: Option<ServiceTls>, limits: &Limits) -> Self {
+        let collector = Service { tls, http: HttpVersion::Http1, ..Service::at(LABEL, [base.clone()]) };
+        Self { addresses: AddressRegistry::new().of(&collector, limits) }
     }
 }
 
@@ -38,16 +40,19 @@ impl tower::Service<Uri> for Connector {
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { tls, service } = self.clone();
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let addresses = self.addresses.clone();
         Box::pin(async move {
-            let mut connector = HttpConnector::new();
-            connector.enforce_http(false);
-            let socket = connector.oneshot(uri.clone()).await?.into_inner();
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-            let secured = tls.as_ref().map(|tls| SecuredPeer { service: &service, tls, host });
-            let (stream, _) = ServiceStream::open(socket, secured, HttpVersion::Http1).await?;
-            Ok(TokioIo::new(stream))
+            // Whoever sends a batch bounds the time for all addresses together.
+            let until = Instant::now() + SPANS_ANSWER_WAIT_MAX;
+            let mut choice = AddressChoice::begin(&addresses, TrafficClass::Real, until).await?;
+            loop {
+                match choice.in_flight.connect(HttpVersion::Http1).await {
+                    Ok((stream, _)) => return Ok(TokioIo::new(stream)),
+                    Err(error) if choice.try_another(&error) => {}
+                    Err(error) => return Err(error.to_string().into()),
+                }
+            }
         })
     }
 }

@@ -25,7 +25,7 @@ use super::otlp::export_request;
 use super::settings::TracesSettings;
 use super::span::Span;
 use crate::limits::{
-    LAST_SPANS_WAIT_MAX, SPANS_ANSWER_WAIT_MAX, SPANS_BATCH_MAX, SPANS_RETRY_WAIT_MAX, SPANS_TRIES_MAX,
+    LAST_SPANS_WAIT_MAX, Limits, SPANS_ANSWER_WAIT_MAX, SPANS_BATCH_MAX, SPANS_RETRY_WAIT_MAX, SPANS_TRIES_MAX,
 };
 
 /// How long a batch that is not full waits for more spans.
@@ -65,6 +65,7 @@ struct Refusal {
 impl Exporter {
     pub(super) fn new(
         settings: TracesSettings,
+        limits: &Limits,
         spans: mpsc::Receiver<Span>,
         given_up: Counter,
         stop: CancellationToken,
@@ -74,7 +75,7 @@ impl Exporter {
         let exported = counter!("pointsman_spans_exported_total");
         exported.absolute(0);
         given_up.absolute(0);
-        let client = Client::builder(TokioExecutor::new()).build(Connector::new(tls));
+        let client = Client::builder(TokioExecutor::new()).build(Connector::new(&otlp, tls, limits));
         let (target, warned, is_failing) = (target(&otlp), None, false);
         Self {
             spans,

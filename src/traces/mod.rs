@@ -5,7 +5,8 @@
 //! engine keeps with the run, so that a run that another process resumes stays in it.
 //!
 //! Always true: handing a span over never waits and never sends. A task (`exporter`) sends them in batches as OTLP/HTTP
-//! with JSON (`otlp`); at most `spans_waiting_max` wait for it, and one that finds no room is dropped and counted. A
+//! with JSON (`otlp`); at most `spans_waiting_max` wait for it, and one that finds no room is dropped, counted, and
+//! logged at most once a minute (`drop_log`). A
 //! trace is recorded if the `traceparent` of a trusted caller says so, and otherwise by the share in the files; that is
 //! decided once, and the flag in `traceparent` passes it on. Spans have no bytes of bodies, queries or headers. Without
 //! `traces:` in the files nothing is recorded, which costs a branch.
@@ -14,6 +15,7 @@
 
 mod collector;
 mod context;
+mod drop_log;
 mod exporter;
 mod otlp;
 mod settings;
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::{LAST_SPANS_WAIT_MAX, Limits};
 use crate::names::RunId;
 pub use context::TraceContext;
+use drop_log::DropLog;
 pub use exporter::Exporter;
 pub use settings::{TracesSettings, TrustSampled};
 pub use span::{Attribute, Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind};
@@ -42,6 +45,7 @@ pub struct Traces {
     trust_sampled: TrustSampled,
     /// Spans that found no room.
     dropped: Counter,
+    drop_log: DropLog,
     /// Makes the exporter send what waits, and end.
     stop: CancellationToken,
     /// The exporter has ended.
@@ -77,8 +81,8 @@ impl Traces {
         dropped.absolute(0);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let (sample, trust_sampled) = (settings.sample, settings.trust_sampled);
-        let exporter = Exporter::new(settings, received, given_up, stop.clone(), ended.clone().drop_guard());
-        (Self { spans, sample, trust_sampled, dropped, stop, ended }, exporter)
+        let exporter = Exporter::new(settings, limits, received, given_up, stop.clone(), ended.clone().drop_guard());
+        (Self { spans, sample, trust_sampled, dropped, drop_log: DropLog::default(), stop, ended }, exporter)
     }
 
     /// The context of the span of an exchange: a child of `caller`, or the first of a new trace. Whether the trace is
@@ -121,6 +125,7 @@ impl Traces {
     pub fn record(&self, span: Span) {
         if span.context.is_sampled && self.spans.try_send(span).is_err() {
             self.dropped.increment(1);
+            self.drop_log.note();
         }
     }
 }

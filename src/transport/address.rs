@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, gauge};
@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::balance::{Candidate, choose};
-use super::dialer::Dialer;
-use super::ejection::{Availability, EjectedCount, Why};
+use super::dialer::{ConnectError, Dialer};
+use super::ejection::{Availability, EjectedCount, EjectionReason};
+use super::past::Failure;
 use super::target::Target;
 use crate::flag::{Eject, HealthCheck, Service};
 use crate::limits::Limits;
@@ -91,6 +92,7 @@ pub struct Address {
     in_flight: AtomicU64,
     secondary_in_flight: AtomicU64,
     availability: Availability,
+    last_failure: Mutex<Option<Failure>>,
     /// Since when it gets requests, in microseconds of `ServiceState::now`.
     used_since: AtomicU64,
     /// Whether a task checks its health.
@@ -108,6 +110,7 @@ impl Address {
             in_flight: AtomicU64::new(0),
             secondary_in_flight: AtomicU64::new(0),
             availability: Availability::default(),
+            last_failure: Mutex::default(),
             used_since: AtomicU64::new(used_since),
             is_checked: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
@@ -171,6 +174,32 @@ impl Address {
         u64::try_from(share).unwrap_or(full).max(full / 10)
     }
 
+    /// Which part of its share of the requests it gets.
+    pub(super) fn share_percent(&self, at: u64) -> u64 {
+        // The weight is in hundredths.
+        self.weight(at) / self.target.weight.max(1)
+    }
+    /// Real requests in flight, and all.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.in_flight(TrafficClass::Real), self.in_flight(TrafficClass::Secondary))
+    }
+    /// If it is ejected: when it is tried again, and why.
+    pub(super) fn ejection(&self) -> Option<(u64, EjectionReason)> {
+        self.availability.ejection()
+    }
+    /// Whether its health checks fail.
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.availability.is_unhealthy()
+    }
+    /// The last failure of a real request or of a health check.
+    pub(super) fn last_failure(&self) -> Option<Failure> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    fn note_failure(&self, why: String) {
+        let failure = Failure { at: self.common.now(), why };
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
     /// A real request got an answer.
     pub fn answered(&self) {
         self.availability.answered();
@@ -181,23 +210,27 @@ impl Address {
     }
     /// A real request was sent to it and got no answer: not in time, or the connection ended.
     pub fn unanswered(self: &Arc<Self>) {
+        self.note_failure("a request got no answer".to_owned());
         let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
         let ServiceState { ejected_count, .. } = &*self.common;
         if let Some(time) = self.availability.unanswered(settings, ejected_count, self.common.now()) {
-            self.ejected(Why::NoAnswer, time);
+            self.ejected(EjectionReason::NoAnswer, time);
         }
     }
     /// A real request got no connection.
-    pub fn connect_failed(self: &Arc<Self>) {
+    pub fn connect_failed(self: &Arc<Self>, why: &ConnectError) {
+        self.note_failure(format!("no connection: {why}"));
         self.common.connect_failures.increment(1);
         let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
         let ServiceState { ejected_count, .. } = &*self.common;
-        if let Some(time) = self.availability.eject(Why::NoConnection, settings, ejected_count, self.common.now()) {
-            self.ejected(Why::NoConnection, time);
+        if let Some(time) =
+            self.availability.eject(EjectionReason::NoConnection, settings, ejected_count, self.common.now())
+        {
+            self.ejected(EjectionReason::NoConnection, time);
         }
     }
 
-    fn ejected(self: &Arc<Self>, why: Why, time: Duration) {
+    fn ejected(self: &Arc<Self>, why: EjectionReason, time: Duration) {
         let ServiceState { service, ejected_gauge, .. } = &*self.common;
         ejected_gauge.increment(1.0);
         counter!("pointsman_service_ejections_total", "service" => service.to_string(), "reason" => why.label())
@@ -221,6 +254,11 @@ impl Address {
             let (service, address) = (service.as_str(), self.socket);
             tracing::info!(service, %address, "an address of a service gets requests again");
         }
+    }
+
+    /// A health check failed.
+    pub(super) fn check_failed(&self, why: &str) {
+        self.note_failure(format!("a health check failed: {why}"));
     }
 
     /// Records what the health checks found.
@@ -256,7 +294,8 @@ async fn readmit_when_it_accepts(address: Weak<Address>, mut time: Duration) {
         match address.common.dialer.try_to_connect(address.socket, &address.target).await {
             Ok(()) => return address.readmit(),
             Err(error) => {
-                time = address.availability.stay_ejected(settings);
+                address.note_failure(format!("no connection: {error}"));
+                time = address.availability.stay_ejected(settings, address.common.now());
                 tracing::debug!(%error, address = %address.socket, ms = time.as_millis(), "it still accepts no connection");
             }
         }
@@ -315,8 +354,8 @@ impl InFlight {
         self.if_real(|address| address.unanswered());
     }
     /// It got no connection.
-    pub fn connect_failed(&self) {
-        self.if_real(Address::connect_failed);
+    pub fn connect_failed(&self, why: &ConnectError) {
+        self.if_real(|address| address.connect_failed(why));
     }
     fn if_real(&self, change: impl FnOnce(&Arc<Address>)) {
         match self.traffic {

@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::address::{Address, InFlight, ServiceState, TrafficClass, choose_address};
 use super::dialer::{ConnectError, Dialer};
 use super::health_check;
+use super::past::LastLookups;
 use super::resolver::Resolver;
 use super::target::Target;
 use crate::flag::{BaseUrl, Eject, HealthCheck, HttpVersion, SentHost, Service, ServiceTls};
@@ -61,7 +62,7 @@ impl Settings {
 /// The addresses of a service, which forwarded requests and calls of steps share.
 pub struct ServiceAddresses {
     pub(super) settings: Settings,
-    common: Arc<ServiceState>,
+    pub(super) common: Arc<ServiceState>,
     targets: Vec<Arc<Target>>,
     list: ArcSwap<Vec<Arc<Address>>>,
     /// Counts the replacements of the list.
@@ -75,6 +76,7 @@ pub struct ServiceAddresses {
     is_looked_up: AtomicBool,
     /// One lookup at a time; why the last one found nothing, and when, in microseconds of `ServiceState::now`.
     lookup: tokio::sync::Mutex<Option<(u64, String)>>,
+    pub(super) last_lookups: LastLookups,
     /// Who uses the service. Locked also while the list is replaced, so that the gauge agrees with the list.
     usage: Mutex<Usage>,
     addresses_gauge: Gauge,
@@ -123,6 +125,7 @@ impl ServiceAddresses {
             is_started: AtomicBool::new(false),
             is_looked_up: AtomicBool::new(targets.iter().all(|target| target.host.parse::<IpAddr>().is_ok())),
             lookup: tokio::sync::Mutex::default(),
+            last_lookups: LastLookups::default(),
             usage: Mutex::default(),
             addresses_gauge: gauge!("pointsman_service_addresses", "service" => name()),
             lookup_failures: counter!("pointsman_service_lookup_failures_total", "service" => name()),
@@ -153,7 +156,7 @@ impl ServiceAddresses {
     }
 
     /// The targets whose host is a name, which has to be looked up, and not an address.
-    fn names(&self) -> impl Iterator<Item = &Arc<Target>> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<Target>> {
         self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err())
     }
 
@@ -263,6 +266,8 @@ impl ServiceAddresses {
         };
         let mut failure = None;
         for (target, found) in join_all(self.names().map(look_up)).await {
+            let why = found.as_ref().err().map(ToString::to_string);
+            self.last_lookups.note(&target.host, self.common.now(), why);
             match found {
                 Ok(sockets) => {
                     let found = sockets.into_iter().map(|socket| (socket, target.clone()));

@@ -1,7 +1,6 @@
 //! Opens connections to the addresses of a service, up to the point where HTTP begins.
 //!
 //! Always true: where it fails, nothing of a request was sent.
-
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;

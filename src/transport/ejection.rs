@@ -25,11 +25,11 @@ impl EjectedCount {
     }
     /// Counts one more ejected address. Refused for the only address of a service. For `NoAnswer` also refused if half
     /// of the addresses are ejected already, for either reason; for `NoConnection` all may be ejected.
-    fn add(&self, why: Why) -> bool {
+    fn add(&self, why: EjectionReason) -> bool {
         let addresses = self.addresses.load(Relaxed);
         let most = match why {
-            Why::NoConnection => addresses,
-            Why::NoAnswer => addresses / 2,
+            EjectionReason::NoConnection => addresses,
+            EjectionReason::NoAnswer => addresses / 2,
         };
         let add = |ejected: usize| (addresses > 1 && ejected < most).then_some(ejected + 1);
         self.ejected.fetch_update(Relaxed, Relaxed, add).is_ok()
@@ -45,14 +45,14 @@ impl EjectedCount {
 
 /// Why an address is ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub enum EjectionReason {
     /// It accepts no connection.
     NoConnection,
     /// Requests were sent to it, and no answer came.
     NoAnswer,
 }
 
-impl Why {
+impl EjectionReason {
     /// The label of its metric.
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -76,6 +76,9 @@ pub(super) struct Availability {
 #[derive(Debug, Default)]
 struct Past {
     time: Option<Duration>,
+    why: Option<EjectionReason>,
+    /// When it is tried again, in microseconds of `ServiceState::now`.
+    until: u64,
     /// When it got requests again, in microseconds of `ServiceState::now`.
     readmitted_at: u64,
 }
@@ -96,11 +99,18 @@ impl Availability {
     /// A request got no answer. Returns for how long the address is ejected, if it is ejected now.
     pub(super) fn unanswered(&self, settings: &Eject, count: &EjectedCount, at: u64) -> Option<Duration> {
         let unanswered = self.unanswered.fetch_add(1, Relaxed).saturating_add(1);
-        (unanswered >= settings.after).then(|| self.eject(Why::NoAnswer, settings, count, at)).flatten()
+        (unanswered >= settings.after).then(|| self.eject(EjectionReason::NoAnswer, settings, count, at)).flatten()
     }
 
-    /// Ejects it. Returns for how long; `None` if it is ejected already, or if no further address may be ejected.
-    pub(super) fn eject(&self, why: Why, settings: &Eject, count: &EjectedCount, at: u64) -> Option<Duration> {
+    /// Ejects it. Returns for how long; `None` if it is ejected already or if no further address
+    /// may be ejected.
+    pub(super) fn eject(
+        &self,
+        why: EjectionReason,
+        settings: &Eject,
+        count: &EjectedCount,
+        at: u64,
+    ) -> Option<Duration> {
         if self.ejected.swap(true, Relaxed) {
             return None;
         }
@@ -114,15 +124,15 @@ impl Availability {
         let used_for = Duration::from_micros(at.saturating_sub(past.readmitted_at));
         let last = past.time.filter(|time| used_for < *time);
         let time = last.map_or(settings.time, |time| time.saturating_mul(2)).min(settings.time_max);
-        past.time = Some(time);
+        *past = Past { time: Some(time), why: Some(why), until: after(at, time), ..*past };
         Some(time)
     }
 
     /// It still accepts no connection. Returns for how long it stays ejected.
-    pub(super) fn stay_ejected(&self, settings: &Eject) -> Duration {
+    pub(super) fn stay_ejected(&self, settings: &Eject, at: u64) -> Duration {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let time = past.time.unwrap_or(settings.time).saturating_mul(2).min(settings.time_max);
-        past.time = Some(time);
+        *past = Past { time: Some(time), until: after(at, time), ..*past };
         time
     }
 
@@ -142,6 +152,17 @@ impl Availability {
         self.ejected.load(Relaxed)
     }
 
+    /// If it is ejected: when it is tried again, in microseconds of `ServiceState::now`, and why it was ejected.
+    pub(super) fn ejection(&self) -> Option<(u64, EjectionReason)> {
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_ejected().then_some((past.until, past.why?))
+    }
+
+    /// Whether its health checks fail.
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.unhealthy.load(Relaxed)
+    }
+
     /// Records what the health checks found; returns whether that is a change.
     pub(super) fn set_healthy(&self, is_healthy: bool) -> bool {
         self.unhealthy.swap(!is_healthy, Relaxed) == is_healthy
@@ -155,6 +176,11 @@ impl Availability {
         }
         (is_ejected, self.unhealthy.swap(false, Relaxed))
     }
+}
+
+/// The time after a duration, both in microseconds.
+fn after(at: u64, time: Duration) -> u64 {
+    at.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -191,11 +217,13 @@ mod tests {
     #[test]
     fn the_time_doubles_up_to_its_maximum_and_begins_anew_after_good_service() {
         let (address, count) = (Availability::default(), of(2));
-        let eject = |at| address.eject(Why::NoConnection, &SETTINGS, &count, at).map(|time| time.as_secs());
+        let eject = |at| address.eject(EjectionReason::NoConnection, &SETTINGS, &count, at).map(|time| time.as_secs());
         assert_eq!((eject(0), eject(0)), (Some(10), None), "it is ejected once");
-        assert_eq!(address.stay_ejected(&SETTINGS).as_secs(), 20);
-        assert_eq!(address.stay_ejected(&SETTINGS).as_secs(), 35);
+        assert_eq!(address.stay_ejected(&SETTINGS, 10 * SECOND).as_secs(), 20);
+        assert_eq!(address.ejection(), Some((30 * SECOND, EjectionReason::NoConnection)));
+        assert_eq!(address.stay_ejected(&SETTINGS, 30 * SECOND).as_secs(), 35);
         address.readmit(&SETTINGS, &count, 100 * SECOND);
+        assert_eq!(address.ejection(), None);
         assert_eq!(eject(101 * SECOND), Some(35));
         address.readmit(&SETTINGS, &count, 200 * SECOND);
         assert_eq!(eject(235 * SECOND), Some(10));
@@ -206,13 +234,13 @@ mod tests {
         let eject =
             |address: &Availability, why, count: &EjectedCount| address.eject(why, &SETTINGS, count, 0).is_some();
         let (addresses, count) = ([(); 3].map(|()| Availability::default()), of(3));
-        let ejected = addresses.each_ref().map(|address| eject(address, Why::NoAnswer, &count));
+        let ejected = addresses.each_ref().map(|address| eject(address, EjectionReason::NoAnswer, &count));
         assert_eq!((ejected, count.ejected()), ([true, false, false], 1));
-        let ejected = addresses.each_ref().map(|address| eject(address, Why::NoConnection, &count));
+        let ejected = addresses.each_ref().map(|address| eject(address, EjectionReason::NoConnection, &count));
         assert_eq!((ejected, count.ejected()), ([false, true, true], 3));
         addresses.iter().for_each(|address| assert_eq!(address.remove(&count), (true, false)));
         assert_eq!(count.ejected(), 0);
-        for why in [Why::NoAnswer, Why::NoConnection] {
+        for why in [EjectionReason::NoAnswer, EjectionReason::NoConnection] {
             assert!(!eject(&Availability::default(), why, &of(1)));
         }
     }

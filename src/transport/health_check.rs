@@ -4,6 +4,7 @@
 //! request gets; one check of an address is under way at a time; the task ends when the address is no longer one of its
 //! service.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -34,11 +35,13 @@ async fn check_repeatedly(address: Weak<Address>, check: HealthCheck) {
     let (mut failures, mut successes) = (0_u32, 0_u32);
     loop {
         let Some(checked) = address.upgrade().filter(|address| !address.is_removed()) else { return };
-        let passed = timeout(check.timeout, passes(&checked, &check.path)).await.unwrap_or(false);
-        if passed {
-            (failures, successes) = (0, successes.saturating_add(1));
-        } else {
-            (failures, successes) = (failures.saturating_add(1), 0);
+        let in_time = timeout(check.timeout, try_once(&checked, &check.path)).await;
+        match in_time.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+            Ok(()) => (failures, successes) = (0, successes.saturating_add(1)),
+            Err(why) => {
+                checked.check_failed(&why);
+                (failures, successes) = (failures.saturating_add(1), 0);
+            }
         }
         if failures >= check.failures {
             checked.set_healthy(false);
@@ -55,46 +58,53 @@ fn spread(every: Duration) -> Duration {
     every.mul_f64(1.0 - fastrand::f64() / 10.0)
 }
 
-/// Whether a `GET` is answered with 2xx or 3xx.
-async fn passes(address: &Address, path: &str) -> bool {
+/// Sends a `GET`.
+///
+/// # Errors
+/// It is not answered with 2xx or 3xx.
+async fn try_once(address: &Address, path: &str) -> Result<(), String> {
     let dialer = &address.common.dialer;
     let opened = dialer.stream(address.socket, &address.target, dialer.http).await;
-    let Ok((stream, spoken)) = opened else { return false };
+    let (stream, spoken) = opened.map_err(|error| format!("no connection: {error}"))?;
     let target = format!("{}{path}", address.target.base);
-    let Ok(mut request) = Request::get(target).body(Empty::<Bytes>::new()) else { return false };
+    let request = Request::get(target).body(Empty::<Bytes>::new());
+    let mut request = request.map_err(|error| error.to_string())?;
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static("pointsman-health-check"));
     if let Some(host) = address.target.host(false) {
         headers.insert(HOST, host.clone());
     }
-    let has_passed = |reply: hyper::Result<Response<Incoming>>| {
-        reply.is_ok_and(|reply| reply.status().is_success() || reply.status().is_redirection())
+    let has_passed = |reply: hyper::Result<Response<Incoming>>| match reply.map(|reply| reply.status()) {
+        Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
+        Ok(status) => Err(format!("it answered {}", status.as_u16())),
+        Err(error) => Err(error.to_string()),
     };
     // The connection is driven only until the head of the reply is there, then it is closed. That it has ended tells
     // nothing: it may end with a good reply.
     match spoken {
         ConnectionProtocol::Http1 => {
-            let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return false };
+            let opened = http1::handshake(TokioIo::new(stream)).await;
+            let (mut sender, connection) = opened.map_err(|error| error.to_string())?;
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             tokio::select! {
                 reply = sender.send_request(request) => has_passed(reply),
-                () = drive_forever(connection) => false,
+                never = drive_forever(connection) => match never {},
             }
         }
         ConnectionProtocol::Http2 => {
             let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-            let Ok((mut sender, connection)) = handshake.await else { return false };
+            let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
             address.target.to_http2(&mut request);
             tokio::select! {
                 reply = sender.send_request(request) => has_passed(reply),
-                () = drive_forever(connection) => false,
+                never = drive_forever(connection) => match never {},
             }
         }
     }
 }
 
 /// Drives a connection, and never completes.
-async fn drive_forever(connection: impl Future) {
+async fn drive_forever(connection: impl Future) -> Infallible {
     connection.await;
     std::future::pending().await
 }

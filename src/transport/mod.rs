@@ -2,9 +2,9 @@
 //!
 //! The question it answers: "is there a connection to this service, and what happened on it?" `stream` has the bytes,
 //! plain or over TLS (`tls`), and counts them; `http2` has connections that many requests share, and `http2_stream` one
-//! request on them. `addresses` are those of a service, `address` and `balance` say which one gets a request,
-//! `ejection` and `health_check` which ones get none. Whether a request may be sent again is decided by `proxy` and
-//! `engine`.
+//! request on them. `addresses` are those of a service, `address`, `balance` and `address_choice` say which one gets a
+//! request, `ejection` and `health_check` which ones get none; `view` shows all of that. Whether a request may be sent
+//! again is decided by `proxy` and `engine`.
 //!
 //! Always true: nothing of a request is sent over a connection whose handshake has not ended; bytes of a service that
 //! its HTTP has read, or could have read when it gave up, are counted in [`Received`].
@@ -13,6 +13,7 @@
 //! fail, and [`SendError::not_processed`] tells those that it has certainly not processed.
 
 mod address;
+mod address_choice;
 mod address_registry;
 mod addresses;
 mod balance;
@@ -26,22 +27,27 @@ mod http2_connection;
 mod http2_io;
 mod http2_stream;
 mod interim_scanner;
+mod past;
 mod resolver;
 mod stream;
 mod target;
 mod tls;
+mod view;
 
 #[cfg(test)]
 #[path = "tests/ending_origin.rs"]
 pub(crate) mod ending_origin;
 
 pub use address::{Address, InFlight, TrafficClass, choose_address};
+pub use address_choice::AddressChoice;
 pub use address_registry::AddressRegistry;
 pub use addresses::{ServiceAddresses, ServiceInUse};
 pub use dialer::{ConnectError, Dialer};
+pub use ejection::EjectionReason;
 pub use http2::Multiplexer;
 pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error};
 pub use http2_stream::{Http2Stream, NotProcessed, SendError, is_http2_violation};
 pub use stream::{Received, SecuredPeer, ServiceStream};
 pub use target::Target;
 pub use tls::{ClientTls, ConnectionProtocol, TlsError, platform_certificates};
+pub use view::{AddressView, AddressesView, EjectedView, FailureView, LookupView};

@@ -143,6 +143,9 @@ pub(super) struct CallState {
     pub repeatable: bool,
     /// Whether it is unknown if an earlier attempt took effect.
     pub uncertain: bool,
+    /// The first attempt that may have taken effect: attempts after it send its very bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_unknown: Option<u32>,
     pub phase: Phase,
     /// Attempts that do not count towards the limit: the breaker was open, the process ended, or a person asked for
     /// another.
@@ -267,6 +270,8 @@ pub struct InFlight {
     pub part: StepPart,
     /// The number of the attempt, from 1.
     pub attempt: u32,
+    /// The attempt whose bytes it sends: the first one that may have taken effect, else itself. A `read` has no effect.
+    pub bytes_of: u32,
     /// Its idempotency key, where it has one.
     pub key: Option<String>,
     /// The class of its effect.
@@ -290,6 +295,7 @@ impl CallState {
             effect: started.effect,
             repeatable: started.repeatable,
             uncertain: false,
+            first_unknown: None,
             phase: Phase::InFlight,
             uncounted: 0,
             renewed: 0,
@@ -310,6 +316,15 @@ impl CallState {
     /// The number of attempts that count towards the limit.
     pub(super) fn counted(&self) -> u32 {
         self.attempt.saturating_sub(self.uncounted)
+    }
+    /// It is unknown whether the attempt under way took effect.
+    pub(super) fn is_unknown_now(&mut self) {
+        self.uncertain = true;
+        self.first_unknown.get_or_insert(self.attempt);
+    }
+    /// No attempt so far concerns the next one: none took effect, or it has another key.
+    pub(super) fn settled(&mut self) {
+        (self.uncertain, self.first_unknown) = (false, None);
     }
     /// Whether it is an effect that may have taken place.
     pub(super) fn unknown_effect(&self) -> bool {
@@ -338,7 +353,7 @@ impl CallState {
                 self.input_before = input_before;
             }
             self.renewed += 1;
-            self.uncertain = false;
+            self.settled();
         }
     }
     /// People said no to the other input, before any attempt sent it: another attempt sends what the earlier ones sent,
@@ -353,6 +368,7 @@ impl CallState {
             item,
             part,
             attempt: self.attempt,
+            bytes_of: self.first_unknown.filter(|_| self.effect != EffectClass::Read).unwrap_or(self.attempt),
             key: self.key.clone(),
             effect: self.effect,
             repeatable: self.repeatable,

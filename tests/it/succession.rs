@@ -27,7 +27,7 @@ fn log_of(start: &Start) -> String {
 }
 
 /// Puts a successor in the place of the process; returns the process before it.
-async fn succeed(system: &mut TestSystem) -> Pointsman {
+pub async fn succeed(system: &mut TestSystem) -> Pointsman {
     let started = Pointsman::try_succeed(&successor(system), async |_| {}).await;
     let started = started.unwrap_or_else(|log| panic!("{log}\n{}", system.pointsman.log()));
     std::mem::replace(&mut system.pointsman, started)

@@ -226,6 +226,35 @@ fn spans_of_calls_with_flag(steps: &StepService, endpoint: &str) -> Vec<(String,
     calls.collect()
 }
 
+/// The service may know the first attempt, and compare what it gets with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_sent_again_after_an_unknown_outcome_has_the_bytes_of_the_first_attempt() {
+    let collector = Collector::start().await;
+    let mut system = Traced::start(&settings(&collector, "")).await;
+    for unknown in [ScriptedReply::Refuse(503), ScriptedReply::LoseReply] {
+        system.steps.script("POST /charges", unknown, 1);
+    }
+    // A read has no effect: each attempt is one of its own.
+    system.steps.script("POST /quotes", ScriptedReply::Refuse(503), 1);
+    assert_eq!(system.send(Method::POST, "/live", &[]).await, Some(200));
+    let sent = system.steps.seen("POST /charges");
+    assert_eq!(sent.len(), 3, "two attempts with unknown outcome, and one that was answered");
+    for again in &sent[1..] {
+        assert_eq!((&again.headers, &again.text), (&sent[0].headers, &sent[0].text));
+    }
+    let quotes = spans_of_calls(&system.steps, "POST /quotes");
+    assert!(quotes.len() == 2 && quotes[0].0 == quotes[1].0 && quotes[0].1 != quotes[1].1, "{quotes:?}");
+    let charges = spans_of_calls(&system.steps, "POST /charges");
+    system.stop().await;
+    // The exchange, the arm, the run, two quotes, a note and three charges.
+    let spans = collector.spans(9).await;
+    let spans = of_trace(&spans, &charges[0].0);
+    let attempts: Vec<_> = spans.iter().filter(|span| span.name == "step charge").collect();
+    assert_eq!(attempts.len(), 3, "each attempt has a span: {spans:#?}");
+    let named = attempts.iter().find(|span| span.id == charges[0].1).expect("the first one's");
+    assert_eq!(named.attribute("pointsman.attempt"), "Int(1)");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_the_next_process_resumes_stays_in_its_trace() {
     let collector = Collector::start().await;
@@ -397,6 +426,7 @@ async fn without_a_collector_requests_go_on_and_spans_are_counted_as_dropped() {
     assert_eq!(metrics.sum("pointsman_spans_exported_total", &[]), 0.0);
     system.stop().await;
     let log = system.pointsman.log();
+    assert_eq!(log.matches("spans are dropped: too many wait for the collector").count(), 1, "{log}");
     let warnings = log.matches("spans are dropped: the collector does not accept them").count();
     assert_eq!(warnings, 1, "{log}");
 }

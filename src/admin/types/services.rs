@@ -13,6 +13,12 @@ pub struct ServiceRow {
     pub name: ServiceName,
     /// Its base URLs.
     pub urls: Vec<String>,
+    /// Its addresses, in the order of the URLs.
+    #[serde(default)]
+    pub addresses: Vec<AddressRow>,
+    /// The names in its URLs. An IP address is not among them.
+    #[serde(default)]
+    pub lookups: Vec<LookupRow>,
     /// Its breaker; `null` if it is off.
     pub breaker: Option<BreakerRow>,
     /// Calls of real runs in flight.
@@ -29,6 +35,76 @@ pub struct ServiceRow {
     pub rate: Option<String>,
     /// The most calls that may begin at once after a pause.
     pub burst: Option<u64>,
+}
+
+/// One address of a service. Forwarded requests, calls of steps and messages to webhooks share its state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AddressRow {
+    /// IP address and port.
+    pub address: String,
+    /// The base URL that it belongs to.
+    pub url: String,
+    /// Whether it gets requests.
+    pub state: AddressStateName,
+    /// If it is ejected: when a connection to it is tried again.
+    #[schemars(with = "Option<String>")]
+    pub ejected_until: Option<Timestamp>,
+    /// If it is ejected: why.
+    pub ejected_because: Option<EjectionReasonName>,
+    /// The weight of its URL.
+    pub weight: u64,
+    /// Which part of its share of the requests it gets, in percent: less than 100 during `slow_start:`.
+    pub share_percent: u64,
+    /// Forwarded requests, calls of real runs and messages to webhooks in flight.
+    pub in_flight: u64,
+    /// Calls of rehearsed and dark runs in flight.
+    pub secondary_in_flight: u64,
+    /// The last failure of a request or of a health check; `null` if there was none since the service was changed.
+    pub last_failure: Option<AddressFailureRow>,
+}
+
+/// Whether an address gets requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressStateName {
+    /// It gets requests.
+    Healthy,
+    /// Its health checks fail.
+    Unhealthy,
+    /// It gave no connection or no answers, and gets no requests for a while.
+    Ejected,
+}
+
+/// Why an address is ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EjectionReasonName {
+    /// It accepts no connection.
+    NoConnection,
+    /// Requests were sent to it, and no answer came.
+    NoAnswer,
+}
+
+/// A failure of an address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AddressFailureRow {
+    /// When.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// What happened.
+    pub why: String,
+}
+
+/// A name that is looked up for a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LookupRow {
+    /// The name.
+    pub name: String,
+    /// When its last lookup ended; `null` before the first one.
+    #[schemars(with = "Option<String>")]
+    pub at: Option<Timestamp>,
+    /// Why that failed: the name keeps the addresses that it had.
+    pub failure: Option<String>,
 }
 
 /// A circuit breaker.

@@ -98,10 +98,16 @@ async fn prepare(
 ) -> io::Result<Successor> {
     check_user(&stream)?;
     let mut channel = Channel::new(stream);
-    let Message::Hello(party) = timeout(ANSWER_MAX, channel.receive()).await?? else {
-        return Err(io::Error::other("it did not say what it is"));
-    };
     let this = Party::this();
+    let party = match timeout(ANSWER_MAX, channel.receive()).await? {
+        Ok(Message::Hello(party)) => party,
+        Ok(_) => return refuse(channel, format!("{this} was not told which process asks")).await,
+        // It speaks a protocol that this version does not know.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return refuse(channel, format!("{this} does not understand the first message: {error}")).await;
+        }
+        Err(error) => return Err(error),
+    };
     let refused = match party.protocol {
         PROTOCOL if !has_successor.swap(true, Ordering::AcqRel) => None,
         PROTOCOL => Some(format!("{this} hands over to another process already")),
@@ -111,8 +117,7 @@ async fn prepare(
         )),
     };
     if let Some(why) = refused {
-        timeout(ANSWER_MAX, channel.send(&Message::Refused { why: why.clone() })).await??;
-        return Err(io::Error::other(why));
+        return refuse(channel, why).await;
     }
     let mut only = Only { has_successor, files: None };
     let reloading = || io::Error::new(io::ErrorKind::TimedOut, "new files were being put in force");
@@ -130,4 +135,10 @@ async fn prepare(
         Message::Accepting => Ok(Successor { party, messages: channel.into_messages(), _only: only }),
         _ => Err(io::Error::other("the successor did not say that it accepts")),
     }
+}
+
+/// Tells a process why it gets nothing.
+async fn refuse(mut channel: Channel, why: String) -> io::Result<Successor> {
+    timeout(ANSWER_MAX, channel.send(&Message::Refused { why: why.clone() })).await??;
+    Err(io::Error::other(why))
 }

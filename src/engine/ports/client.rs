@@ -31,9 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::kill_switch::{KillSwitch, Operation};
-use crate::engine::ports::address_choice::AddressChoice;
 use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
 use crate::engine::ports::decode;
+use crate::engine::ports::destination::{Destination, traffic};
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::ports::head_time::HeadTime;
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged};
@@ -41,7 +41,7 @@ use crate::engine::ports::service::{CallBounds, CallPermit, ServiceLimits};
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::{CONNECTION_ENDED_MAX, Limits, NOT_PROCESSED_MAX};
 use crate::names::RunId;
-use crate::transport::{ConnectError, NotProcessed};
+use crate::transport::{AddressChoice, ConnectError, NotProcessed};
 use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A request that is ready to be sent.
@@ -226,15 +226,15 @@ impl Transport {
         *request.method_mut() = method;
         *request.headers_mut() = headers;
         let mut time = HeadTime::new(&upstream, call_permit);
-        let mut choice = match AddressChoice::begin(&upstream, mode, time.deadline).await {
+        let mut choice = match AddressChoice::begin(upstream.addresses(), traffic(mode), time.deadline).await {
             Ok(choice) => choice,
             Err(why) => return AttemptResult::NotSent(why),
         };
-        choice.put_into(&mut request, &uris, names_host);
+        Destination::of(upstream.protocol(), &choice, &uris).put_into(&mut request, names_host);
         let usual = if repeatable { ReusePolicy::Any } else { ReusePolicy::Recent };
         let (mut reuse, mut refused, mut ended) = (usual, 0, 0);
         let (connection, exchanged) = loop {
-            let destination = choice.destination(&uris);
+            let destination = Destination::of(upstream.protocol(), &choice, &uris);
             let taken = match timeout_at(time.deadline, self.pool.take(&destination, reuse)).await {
                 Ok(taken) => taken,
                 Err(_) => {
@@ -256,7 +256,7 @@ impl Transport {
                             error => error.to_string(),
                         });
                     }
-                    choice.put_into(&mut request, &uris, names_host);
+                    Destination::of(upstream.protocol(), &choice, &uris).put_into(&mut request, names_host);
                     time = HeadTime::new(&upstream, call_permit);
                     continue;
                 }

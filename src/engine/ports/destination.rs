@@ -1,17 +1,16 @@
 //! Where a call goes: one address of a service, and how the service is spoken to.
-//!
-//! Always true: an address that gives no connection counts that for its ejection, once for each connection that is
-//! tried, and only if the call is one of a real run ([`InFlight`]).
 
 use bytes::Bytes;
-use http::Uri;
+use http::header::HOST;
+use http::{Request, Uri};
 use http_body_util::Full;
-use tokio::time::timeout;
 
+use super::pooled_connection::to_origin_form;
 use super::protocol::{Endpoint, Protocol};
 use crate::flag::HttpVersion;
 use crate::transport::{
-    ConnectError, ConnectionProtocol, Dialer, Http2Bounds, Http2Connection, InFlight, ServiceStream, TrafficClass,
+    AddressChoice, ConnectError, ConnectionProtocol, Http2Bounds, Http2Connection, InFlight, ServiceStream,
+    TrafficClass,
 };
 use crate::workflow::Mode;
 
@@ -26,14 +25,28 @@ pub(in crate::engine) fn traffic(mode: Mode) -> TrafficClass {
 /// Where a call goes.
 pub(in crate::engine) struct Destination<'a> {
     pub protocol: &'a Protocol,
-    pub dialer: &'a Dialer,
     /// The call, as its address counts it.
     pub in_flight: &'a InFlight,
     /// The URL at the service's base URL to which the address belongs.
     pub uri: &'a Uri,
 }
 
-impl Destination<'_> {
+impl<'a> Destination<'a> {
+    /// The address that was chosen; `uris` has the target of the request at each of the service's base URLs.
+    pub fn of(protocol: &'a Protocol, choice: &'a AddressChoice<'_>, uris: &'a [Uri]) -> Self {
+        let uri = &uris[choice.in_flight.address().target.index];
+        Self { protocol, in_flight: &choice.in_flight, uri }
+    }
+
+    /// Addresses a request to it. `names_host`: the request has a `Host` field of its own.
+    pub fn put_into(&self, request: &mut Request<Full<Bytes>>, names_host: bool) {
+        if !names_host {
+            request.headers_mut().remove(HOST);
+        }
+        *request.uri_mut() = self.uri.clone();
+        to_origin_form(request, self.protocol);
+    }
+
     /// What connections to it have in common.
     pub(super) fn endpoint(&self) -> Result<Endpoint, ConnectError> {
         let endpoint = self.protocol.endpoint(self.uri, self.in_flight.address().socket);
@@ -42,8 +55,7 @@ impl Destination<'_> {
 
     /// A connection over which nothing of HTTP was sent.
     pub(super) async fn connect(&self, http: HttpVersion) -> Result<(ServiceStream, ConnectionProtocol), ConnectError> {
-        let address = self.in_flight.address();
-        self.counted(self.dialer.stream(address.socket, &address.target, http)).await
+        self.in_flight.connect(http).await
     }
 
     /// An HTTP/2 connection over such a one.
@@ -52,14 +64,6 @@ impl Destination<'_> {
         stream: ServiceStream,
         bounds: Http2Bounds,
     ) -> Result<Http2Connection<Full<Bytes>>, ConnectError> {
-        self.counted(async { Ok(Http2Connection::open(stream, bounds).await?) }).await
-    }
-
-    async fn counted<T>(&self, opening: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
-        let opened = timeout(self.dialer.connect, opening).await.unwrap_or(Err(ConnectError::TimedOut));
-        if opened.is_err() {
-            self.in_flight.connect_failed();
-        }
-        opened
+        self.in_flight.counted(async { Ok(Http2Connection::open(stream, bounds).await?) }).await
     }
 }

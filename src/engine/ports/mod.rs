@@ -4,7 +4,6 @@
 //! limit) and the `client`. An append goes through the `writer`, which first stores the run's plan and key if the store
 //! does not have them. A message to a webhook is sent by `webhooks` after it is in the store.
 
-mod address_choice;
 pub(super) mod breaker;
 pub(super) mod client;
 pub(super) mod command_sealer;

@@ -1,8 +1,9 @@
 //! Builds the request to send from the recorded one: fills in secrets, adds the idempotency key and the trace.
 //!
 //! Always true: everything but secrets and credentials is sent as it was recorded; the secrets that are filled in are
-//! never stored. If the service has another base URL than the record shows, nothing is sent: `workflow` compares the
-//! two and decides on the next attempt.
+//! never stored. A call that is sent again after an unknown outcome has the bytes of the first attempt, `traceparent`
+//! among them. If the service has another base URL than the record shows, nothing is sent: `workflow` compares the two
+//! and decides on the next attempt.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -88,7 +89,9 @@ fn build(
         insert(&mut headers, name, value)?;
     }
     let trace = RunTrace::of(run.started());
-    if let Some(trace) = trace.and_then(|trace| run_trace::traceparent(trace.attempt(&Attempt::of(attempt)))) {
+    // After an unknown outcome a service gets the very bytes of the attempt that it may know.
+    let first = Attempt { number: attempt.bytes_of, ..Attempt::of(attempt) };
+    if let Some(trace) = trace.and_then(|trace| run_trace::traceparent(trace.attempt(&first))) {
         headers.insert("traceparent", trace);
     } else if let Some(trace) = &run.started().traceparent {
         insert(&mut headers, "traceparent", trace)?;

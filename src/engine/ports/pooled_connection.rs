@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
-use http::{Request, Uri, Version, response};
+use http::{Request, Response, Uri, Version, response};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
@@ -101,32 +101,10 @@ impl PooledConnection {
         head_deadline: Instant,
         deadline: Instant,
     ) -> Result<Exchanged, (ExchangeError, Option<Request<Full<Bytes>>>)> {
-        self.is_answered = false;
-        let (reply, copy) = match &mut self.connection {
-            ProtocolConnection::Http1 { sender, connection } => {
-                let mut send = pin!(sender.try_send_request(request));
-                let sent = poll_fn(|cx| {
-                    drive(connection, cx);
-                    send.as_mut().poll(cx)
-                });
-                (timeout_at(head_deadline, sent).await.map(|reply| reply.map_err(SendError::from)), None)
-            }
-            ProtocolConnection::Http2(stream) => {
-                let (copy, received) = (request.clone(), stream.received().count());
-                let reply = timeout_at(head_deadline, stream.send(to_http2(request, &self.endpoint))).await;
-                if reply.is_err() && stream.received().count() == received {
-                    // Nothing at all has come: the service may be gone, and no call would learn that for long.
-                    stream.connection().retire();
-                }
-                (reply, Some(copy))
-            }
+        let (head, mut body) = match self.send(request, head_deadline).await? {
+            Some(reply) => reply.into_parts(),
+            None => return Ok(Exchanged::HeadTimedOut),
         };
-        let (head, mut body) = match reply {
-            Err(_) => return Ok(Exchanged::HeadTimedOut),
-            Ok(Ok(reply)) => reply.into_parts(),
-            Ok(Err(error)) => return Err(not_replied(error, copy)),
-        };
-        self.is_answered = true;
         let whole = timeout_at(deadline, self.read_whole(&mut body, body_bytes_max));
         match whole.await {
             Ok(Ok(body)) => Ok(Exchanged::Whole((head, body))),
@@ -135,8 +113,50 @@ impl PooledConnection {
         }
     }
 
+    /// Sends a request and waits for the head of its reply; `None` if that does not come in time.
+    ///
+    /// # Errors
+    /// As in [`Self::exchange`].
+    pub async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        deadline: Instant,
+    ) -> Result<Option<Response<Incoming>>, (ExchangeError, Option<Request<Full<Bytes>>>)> {
+        self.is_answered = false;
+        let (reply, copy) = match &mut self.connection {
+            ProtocolConnection::Http1 { sender, connection } => {
+                let mut send = pin!(sender.try_send_request(request));
+                let sent = poll_fn(|cx| {
+                    drive(connection, cx);
+                    send.as_mut().poll(cx)
+                });
+                (timeout_at(deadline, sent).await.map(|reply| reply.map_err(SendError::from)), None)
+            }
+            ProtocolConnection::Http2(stream) => {
+                let (copy, received) = (request.clone(), stream.received().count());
+                let reply = timeout_at(deadline, stream.send(to_http2(request, &self.endpoint))).await;
+                if reply.is_err() && stream.received().count() == received {
+                    // Nothing at all has come: the service may be gone, and no call would learn that for long.
+                    stream.connection().retire();
+                }
+                (reply, Some(copy))
+            }
+        };
+        match reply {
+            Err(_) => Ok(None),
+            Ok(Ok(reply)) => {
+                self.is_answered = true;
+                Ok(Some(reply))
+            }
+            Ok(Err(error)) => Err(not_replied(error, copy)),
+        }
+    }
+
     /// Reads a body. The inner `Err` holds the first bytes of a body that is larger than the bound.
-    async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Result<Bytes, Bytes>, String> {
+    ///
+    /// # Errors
+    /// It was cut off.
+    pub async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Result<Bytes, Bytes>, String> {
         let mut whole = BytesMut::new();
         loop {
             let frame = poll_fn(|cx| {

@@ -1,25 +1,17 @@
 //! How a service is spoken to by calls of steps and by messages to webhooks: TLS, version of HTTP, `Host`.
-//!
-//! Always true: a connection is open, with its TLS handshake, within the time that is given, or nothing was sent.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use http::uri::Authority;
 use http::{HeaderValue, Uri};
-use hyper_util::client::legacy::connect::HttpConnector;
-use tokio::time::{Instant, timeout_at};
-use tower::ServiceExt;
 
-use crate::flag::{HttpVersion, SentHost, Service, ServiceTls};
-use crate::names::ServiceName;
-use crate::transport::{ConnectionProtocol, SecuredPeer, ServiceStream};
+use crate::flag::{HttpVersion, SentHost, Service};
 
 /// How a service is spoken to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::engine) struct Protocol {
-    /// The service's name, and how it is verified.
-    tls: Option<(ServiceName, ServiceTls)>,
+    /// The digest of how it is verified.
+    tls: Option<[u8; 32]>,
     pub http: HttpVersion,
     host: Option<Authority>,
 }
@@ -40,7 +32,7 @@ impl Protocol {
             SentHost::Client | SentHost::Url => None,
             SentHost::Fixed(host) => Some(host.clone()),
         };
-        let tls = service.tls.clone().map(|tls| (service.name.clone(), tls));
+        let tls = service.tls.as_ref().map(|tls| *tls.digest());
         Self { tls, http: service.http, host }
     }
 
@@ -50,7 +42,7 @@ impl Protocol {
             socket,
             is_https: is_https(uri),
             authority: uri.authority()?.clone(),
-            tls: self.tls.as_ref().map(|(_, tls)| *tls.digest()),
+            tls: self.tls,
             http: self.http as u8,
         })
     }
@@ -64,34 +56,6 @@ impl Protocol {
             (None, host, _) => HeaderValue::from_str(host.unwrap_or_default()),
         };
         host.ok()
-    }
-
-    /// A connection for a message to a webhook, over which nothing of HTTP was sent.
-    ///
-    /// # Errors
-    /// There is none within that time.
-    pub async fn connect(
-        &self,
-        uri: &Uri,
-        http: HttpVersion,
-        within: Duration,
-    ) -> Result<(ServiceStream, ConnectionProtocol), String> {
-        let until = Instant::now() + within;
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(within));
-        let stream = connector.oneshot(uri.clone()).await.map_err(|error| with_sources(&error))?;
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let tls = match (&self.tls, is_https(uri)) {
-            (Some((service, tls)), true) => Some(SecuredPeer { service, tls, host }),
-            // A message of older files, to a service that is not in the files in force.
-            (None, true) => return Err("its URL is an https URL, and its service is not in the files in force".into()),
-            (_, false) => None,
-        };
-        let opened = timeout_at(until, ServiceStream::open(stream.into_inner(), tls, http)).await;
-        let opened = opened.map_err(|_| format!("no TLS handshake within {} ms", within.as_millis()))?;
-        opened.map_err(|error| format!("the TLS handshake failed: {error}"))
     }
 }
 

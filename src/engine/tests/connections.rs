@@ -60,8 +60,8 @@ impl TestClient {
     }
     async fn take_for(&self, reuse: ReusePolicy) -> Result<PooledConnection, ConnectError> {
         let in_flight = self.addresses.choose(&[], true, TrafficClass::Real).unwrap();
-        let (protocol, dialer) = (&Protocol::default(), &**self.addresses.dialer());
-        let destination = Destination { protocol, dialer, in_flight: &in_flight, uri: &self.uri };
+        let protocol = &Protocol::default();
+        let destination = Destination { protocol, in_flight: &in_flight, uri: &self.uri };
         self.pool.take(&destination, reuse).await
     }
     async fn exchange(

@@ -82,8 +82,8 @@ impl TestClient {
     /// A connection for a request that must not be repeated.
     async fn take(&self) -> Result<PooledConnection, String> {
         let in_flight = self.addresses.choose(&[], true, TrafficClass::Real).unwrap();
-        let (protocol, dialer) = (&self.protocol, &**self.addresses.dialer());
-        let destination = Destination { protocol, dialer, in_flight: &in_flight, uri: &self.uri };
+        let protocol = &self.protocol;
+        let destination = Destination { protocol, in_flight: &in_flight, uri: &self.uri };
         let taken = timeout(TIMEOUT, self.pool.take(&destination, ReusePolicy::Recent)).await.unwrap();
         taken.map_err(|error| error.to_string())
     }

@@ -47,7 +47,7 @@ async fn a_removed_address_no_longer_counts_and_a_changed_service_keeps_those_of
     let addresses = registry.of(&service, &Limits::default());
     addresses.look_up_all().await;
     let held = addresses.list()[0].clone();
-    held.connect_failed();
+    held.connect_failed(&ConnectError::TimedOut);
     assert!(!held.is_available(), "ejected");
     addresses.look_up_all().await;
     assert_eq!(sockets(&addresses), [b]);
@@ -93,7 +93,7 @@ async fn the_same_service_has_the_same_addresses_for_all_that_use_it() {
     let forwarding = registry.of(&service, &Limits::default());
     // What concerns only calls of steps or only forwarded requests does not change them.
     let steps = registry.of(&Service { keyed: true, requests_max: Some(7), ..service }, &Limits::default());
-    steps.list()[0].connect_failed();
+    steps.list()[0].connect_failed(&ConnectError::TimedOut);
     assert!(Arc::ptr_eq(&forwarding, &steps) && !forwarding.list()[0].is_available());
 }
 
@@ -105,12 +105,12 @@ async fn rehearsals_and_dark_runs_see_the_state_of_addresses_and_never_change_it
     for tried in [&first, &second] {
         let others = [if Arc::ptr_eq(tried, &first) { second.clone() } else { first.clone() }];
         let secondary = addresses.choose(&others, true, TrafficClass::Secondary).unwrap();
-        secondary.connect_failed();
+        secondary.connect_failed(&ConnectError::TimedOut);
         (0..9).for_each(|_| secondary.unanswered());
         assert!(tried.is_available());
         assert_eq!((tried.in_flight(TrafficClass::Real), tried.in_flight(TrafficClass::Secondary)), (0, 1));
     }
-    first.connect_failed();
+    first.connect_failed(&ConnectError::TimedOut);
     for _ in 0..20 {
         let secondary = addresses.choose(&[], false, TrafficClass::Secondary).unwrap();
         assert!(Arc::ptr_eq(secondary.address(), &second), "it sees the ejection");

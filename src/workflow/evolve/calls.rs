@@ -98,13 +98,13 @@ impl Run {
         }
         let phase_before =
             std::mem::replace(&mut call.phase, if *probe { Phase::ToProbe(*at) } else { Phase::Waiting(*at) });
-        call.uncertain |= unknown;
         call.uncounted += u32::from(*free);
         if *withdrawn {
             call.until = None;
         }
         call.why = Some(why.clone());
         if *unknown {
+            call.is_unknown_now();
             call.unknown_reply = Some(UnknownReply { status: *status, response: response.clone() });
         }
         if phase_before == Phase::InFlight {
@@ -277,7 +277,7 @@ impl Run {
             return Err(format!("attempt {attempt} of `{step}` is not asked about"));
         }
         if done == Some(false) {
-            call.uncertain = false;
+            call.settled();
         }
         Ok(())
     }

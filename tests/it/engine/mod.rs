@@ -45,6 +45,7 @@ mod structure;
 mod undoing;
 mod unknown;
 mod unreadable_runs;
+mod webhook_addresses;
 mod webhooks;
 mod withdrawn_calls;
 

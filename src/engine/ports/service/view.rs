@@ -6,6 +6,7 @@ use super::ServiceLimits;
 use crate::clock;
 use crate::engine::ports::breaker::BreakerState;
 use crate::names::{RunId, ServiceName};
+use crate::transport::AddressesView;
 
 /// The state of a service.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,8 @@ pub struct ServiceView {
     pub name: ServiceName,
     /// Its base URLs.
     pub urls: Vec<String>,
+    /// Its addresses and names.
+    pub addresses: AddressesView,
     /// Its breaker; `None` where it has none.
     pub breaker: Option<BreakerView>,
     /// Calls of real runs in flight.
@@ -86,6 +89,7 @@ impl ServiceLimits {
         ServiceView {
             name,
             urls: self.config.urls.clone(),
+            addresses: self.addresses.view(),
             breaker,
             in_flight: self.in_flight.get() as u64,
             calls_max: self.config.calls_max as u64,

@@ -4,8 +4,8 @@
 //! it is sent. It is removed after it was delivered, given up or dropped, which is counted and logged. If the process
 //! ends before the removal, the message is sent again, and the receiver recognises it by its `id`. A message contains
 //! no body and no secret. Each destination has a queue of its own ([`queues`]), in the order in which messages were
-//! recorded; the store is read only after a notification of a new message. A message goes to the base URL that its
-//! service has when it is sent; a reload that changes that URL ends the pause after failures.
+//! recorded; the store is read only after a notification of a new message. A message goes to one of the addresses that
+//! its service has when it is sent (`receiver`); a reload that changes its URLs ends the pause after failures.
 //!
 //! When a receiver is slow or unreachable, its messages wait, within their bounds (`notices_waiting_max`,
 //! `notice_age_s`, `notice_attempts_max`), and are sent in order when it answers again; messages to other receivers are
@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use jiff::SignedDuration;
 use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -30,9 +30,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::queues::{DeliveryResult, QueueBounds, Queues};
-use self::receiver::{WebhookClient, WebhookClients};
+use self::receiver::{Receiver, post};
 use crate::engine::bounds::usize_of;
 use crate::engine::context::Core;
+use crate::engine::ports::connections::ConnectionPool;
+use crate::engine::ports::service::ServiceLimits;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
 use crate::names::ServiceName;
@@ -40,10 +42,6 @@ use crate::store::{StoreError, StoreNotification, WebhookMessage};
 
 /// How many messages are read at a time.
 const PAGE_SIZE: usize = 100;
-/// How long the status of an answer is waited for.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the body of an answer is waited for after that. The result of the delivery does not depend on it.
-const BODY_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many deliveries may be in flight at the same time.
 const IN_FLIGHT_MAX: usize = 64;
 /// The pause before a store that did not answer is read again.
@@ -93,7 +91,7 @@ async fn new_message(notifications: &mut broadcast::Receiver<StoreNotification>)
 
 struct WebhookSender {
     core: Arc<Core>,
-    receivers: WebhookClients,
+    connections: Arc<ConnectionPool>,
     queues: Queues,
     /// The number of the last message that was read.
     last_read: u64,
@@ -106,7 +104,7 @@ struct WebhookSender {
 
 impl WebhookSender {
     fn new(core: Arc<Core>) -> Self {
-        let receivers = WebhookClients::new(Limits::ms(core.files.limits.connect_ms));
+        let connections = ConnectionPool::new(&core.files.limits);
         let age_s = i64::try_from(core.files.limits.notice_age_s).unwrap_or(i64::MAX);
         let bounds = QueueBounds {
             waiting_max: usize_of(core.files.limits.notices_waiting_max),
@@ -118,7 +116,7 @@ impl WebhookSender {
         Self {
             core,
             files,
-            receivers,
+            connections,
             queues: Queues::new(bounds),
             last_read: 0,
             in_flight: JoinSet::new(),
@@ -183,25 +181,24 @@ impl WebhookSender {
         now + grace.saturating_sub(age)
     }
 
-    /// After a reload: messages to services that have moved are sent to the new address at once.
+    /// After a reload: messages to services that have moved are sent to their new URLs at once.
     fn use_newest_files(&mut self) {
         let before = std::mem::replace(&mut self.files, self.core.files.snapshot.load_full());
-        self.queues
-            .retry_now(|service| before.decision_inputs.base(service) != self.files.decision_inputs.base(service));
+        let urls = |files: &FilesSnapshot, service: &ServiceName| {
+            files.services.get(service).map(|upstream| upstream.urls().to_vec())
+        };
+        self.queues.retry_now(|service| urls(&before, service) != urls(&self.files, service));
     }
 
     fn start_due(&mut self) {
         for message in self.queues.start_due(Instant::now()) {
-            let core = self.core.clone();
+            let (core, connections) = (self.core.clone(), self.connections.clone());
             let upstream = message.service.as_ref().and_then(|service| self.files.services.get(service));
-            let protocol = upstream.map(|upstream| upstream.protocol().clone()).unwrap_or_default();
-            let client = self.receivers.of(message.service.as_ref(), protocol);
-            let base = message.service.as_ref().and_then(|service| self.files.decision_inputs.base(service));
-            let url = url_of(&message, base);
+            let receiver = receiver_of(&message, upstream.map(|upstream| &**upstream), &core.files.limits);
             self.in_flight.spawn(async move {
-                let attempt = match url {
-                    Some(url) => deliver(&client, &message, &url).await,
-                    None => DeliveryResult::Failed("its service is not in the files in force".to_owned()),
+                let attempt = match receiver {
+                    Ok(receiver) => deliver(&connections, &message, &receiver).await,
+                    Err(not_sent) => not_sent,
                 };
                 if attempt == DeliveryResult::Delivered {
                     remove(&core, &message, "sent").await;
@@ -256,35 +253,43 @@ fn service(message: &WebhookMessage) -> String {
     label(message.service.as_ref())
 }
 
-/// The address of a message: at the base URL that its service has now, else the one that was recorded. `None` where the
-/// service was not in the files then either.
-fn url_of(message: &WebhookMessage, base: Option<&str>) -> Option<String> {
-    match (&message.path, base) {
-        (Some(path), Some(base)) => Some(format!("{base}{path}")),
-        (None, _) | (_, None) => Some(message.url.clone()).filter(|url| !url.is_empty()),
+/// Where a message goes: to the URLs that its service has now, else to the one that was recorded.
+///
+/// # Errors
+/// The service is not in the files in force, and was not when the message was recorded; or its URL cannot be used.
+fn receiver_of(
+    message: &WebhookMessage,
+    upstream: Option<&ServiceLimits>,
+    limits: &Limits,
+) -> Result<Receiver, DeliveryResult> {
+    match upstream.and_then(|upstream| Some((upstream, path_of(message, upstream)?))) {
+        Some((upstream, path)) => Receiver::at_service(upstream, path),
+        None if message.url.is_empty() => {
+            Err(DeliveryResult::Failed("its service is not in the files in force".to_owned()))
+        }
+        None => Receiver::at_url(&service(message), &message.url, limits),
     }
 }
 
-async fn deliver(client: &WebhookClient, message: &WebhookMessage, url: &str) -> DeliveryResult {
+/// The path of a message at the base URLs of its service. `None` for a message of an older version, which recorded only
+/// its URL, if its service has moved since.
+fn path_of<'m>(message: &'m WebhookMessage, upstream: &ServiceLimits) -> Option<&'m str> {
+    let recorded = || upstream.urls().iter().find_map(|base| message.url.strip_prefix(&**base));
+    message.path.as_deref().or_else(recorded)
+}
+
+async fn deliver(connections: &Arc<ConnectionPool>, message: &WebhookMessage, receiver: &Receiver) -> DeliveryResult {
     let mut body = message.body.clone();
     if let Some(body) = body.as_object_mut() {
         body.insert("id".into(), json!(format!("{}-{}", message.run, message.number)));
     }
     let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = match url.parse() {
-        Ok(url) => url,
-        Err(error) => return DeliveryResult::Refused(format!("its URL is invalid: {error}")),
-    };
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let reply = match tokio::time::timeout(DELIVERY_TIMEOUT, client.request(request)).await {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(error)) => return DeliveryResult::Failed(error.to_string()),
-        Err(_) => return DeliveryResult::Failed(format!("no answer within {} s", DELIVERY_TIMEOUT.as_secs())),
+    let status = match post(connections, receiver, request).await {
+        Ok(status) => status,
+        Err(why) => return DeliveryResult::Failed(why),
     };
-    let status = reply.status();
-    // The body is read only so that the connection can be used again.
-    let _ = tokio::time::timeout(BODY_TIMEOUT, reply.into_body().frame()).await;
     let why = || format!("it answered {}", status.as_u16());
     match status {
         status if status.is_success() => DeliveryResult::Delivered,

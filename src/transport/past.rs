@@ -1,0 +1,28 @@
+//! What is kept of the past of addresses and names only to be shown (`view`): the last failure of each address, the
+//! last lookup of each name.
+//!
+//! Always true: it is written only on failures and lookups, and decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Something that happened to an address: when, in microseconds of `ServiceState::now`, and what.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub at: u64,
+    pub why: String,
+}
+
+/// The last lookup of each name: when it ended, and why it failed.
+#[derive(Debug, Default)]
+pub(super) struct LastLookups(Mutex<BTreeMap<String, (u64, Option<String>)>>);
+
+impl LastLookups {
+    pub(super) fn note(&self, name: &str, at: u64, failure: Option<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), (at, failure));
+    }
+    /// Of a name.
+    pub(super) fn of(&self, name: &str) -> Option<(u64, Option<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+}

@@ -16,6 +16,7 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::address::{Address, ForwardedInFlight};
+use super::headers::find;
 use super::kept_head::KeptHead;
 use super::monotonic::{now, recent};
 use super::own_connections::{ConnectionOwner, OwnConnections};
@@ -87,7 +88,7 @@ pub(super) async fn call(
     let mut owner = own.owner_for(service, request.headers());
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
-    let has_host = request.headers().contains_key(HOST);
+    let has_host = find(request.headers(), &HOST).is_some();
     let mut must_be_new = false;
     // Why the first sending of this request, or of its copy, failed.
     let mut first_error = None;

@@ -17,7 +17,7 @@ use super::admission::Admission;
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
 use super::failure::Failure;
-use super::headers::end_to_end_in_connection;
+use super::headers::{end_to_end_in_connection, find};
 use super::hygiene::{self, HeadRefusal};
 use super::keyed_request::{BoundDecision, KeyedRequest};
 use super::may_begin::may_begin;
@@ -82,7 +82,7 @@ async fn answer(
     }
     let checked = hygiene::check(head).map_err(|refusal| Refused::early(Failure::Head(refusal)))?;
     let (table, waited) = table_with_store(client, head).await?;
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = find(&head.headers, &HOST).and_then(|host| host.to_str().ok());
     // Methods are case-sensitive, and `post` matches no route; but some frameworks upcase methods, and would perform a
     // request for which neither the state of a route nor a retry key was looked up.
     if let Some(method) = hygiene::known_in_another_case(&head.method)

@@ -124,7 +124,8 @@ impl Drop for ClientPlace {
 /// What an open connection holds.
 pub(super) struct ConnectionPermit {
     _room: OwnedSemaphorePermit,
-    place: Option<ClientPlace>,
+    /// Boxed, so that where nothing is counted a connection has no room for it.
+    place: Option<Box<ClientPlace>>,
 }
 
 impl ConnectionPermit {
@@ -134,7 +135,7 @@ impl ConnectionPermit {
 
     /// Counts the connection as one of this client's; `false` if that has as many as it may have.
     pub(super) fn count_for(&mut self, addresses: &Arc<ClientAddresses>, client: IpAddr) -> bool {
-        self.place = addresses.take(client);
+        self.place = addresses.take(client).map(Box::new);
         self.place.is_some()
     }
 }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio::time::sleep_until;
 
 use super::client_addresses::ConnectionPermit;
@@ -271,6 +272,8 @@ where
     let mut armed = wait.due(wait_limits).0.min(now().saturating_add(wait_limits.check_every));
     let mut connection = Pin::new(connection);
     let mut timer = pin!(sleep_until(instant(armed)));
+    // The deadline and the waker with which the timer was last polled and had not ended.
+    let mut polled: Option<(u64, Waker)> = None;
     let mut closing = false;
     let (mut overdue_exchange, mut peeked_exchange) = (0, 0);
     let mut drain_since = None;
@@ -363,9 +366,18 @@ where
                 armed = due;
                 timer.as_mut().reset(instant(armed));
             }
-            if timer.as_mut().poll(cx).is_pending() {
+            // Another poll would register the same waker for the same deadline again, which costs more than this look.
+            let is_registered = polled.as_ref().is_some_and(|(at, by)| *at == armed && by.will_wake(cx.waker()));
+            if is_registered && !timer.is_elapsed() {
                 return Poll::Pending;
             }
+            // Without budget a poll only has the task polled again, and registers nothing.
+            let registers = coop::has_budget_remaining();
+            if timer.as_mut().poll(cx).is_pending() {
+                polled = registers.then(|| (armed, cx.waker().clone()));
+                return Poll::Pending;
+            }
+            polled = None;
             let (due, why) = wait.due(wait_limits);
             let at = now();
             if due <= at {

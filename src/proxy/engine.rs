@@ -47,8 +47,8 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) async fn answer(
     mut proxied: ProxiedRequest<'_>,
     flagged: FlaggedRequest,
-    mut head: request::Parts,
-    upload: Upload,
+    head: &mut request::Parts,
+    upload: &mut Upload,
     rung: State,
     may_fall_back: bool,
     reason: EngineReason,
@@ -118,7 +118,7 @@ pub(super) async fn answer(
             }
             proxied.entry.route_metrics.count_fallback();
             count_served(Served::FellBack);
-            let captured = capture_fallback(&proxied, &flagged, &head);
+            let captured = capture_fallback(&proxied, &flagged, head);
             return answer_from_legacy(proxied, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
                 .await;
         }
@@ -130,7 +130,7 @@ pub(super) async fn answer(
         Ok(ReadBody::Broken) => return Err(proxied.refused(rung, Failure::Body)),
     };
     let read_at = now();
-    let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
+    let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, head) };
     let request = request(&flagged, files_version, copy, may_fall_back, reason, &shared.limits);
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::OwnDeadline);
@@ -147,8 +147,8 @@ pub(super) async fn answer(
                 _ => count_served(Served::Answered),
             }
             let response = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
-                Conditions::Met => respond(&proxied, &head, answer, rung),
-                Conditions::NotModified => respond(&proxied, &head, not_modified(answer), rung),
+                Conditions::Met => respond(&proxied, head, answer, rung),
+                Conditions::NotModified => respond(&proxied, head, not_modified(answer), rung),
                 Conditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
             };
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
@@ -165,7 +165,7 @@ pub(super) async fn answer(
                 proxied.entry.route_metrics.count_fallback();
                 count_served(Served::FellBack);
             }
-            let captured = capture_fallback(&proxied, &flagged, &head);
+            let captured = capture_fallback(&proxied, &flagged, head);
             return answer_from_legacy(proxied, head, RequestBody::whole(bytes, trailers), captured, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {

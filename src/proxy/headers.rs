@@ -29,8 +29,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Hop-by-hop fields, beside those that `Connection` names.
-static HOP: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, UPGRADE];
+/// Maps with more names than this are looked up by hash.
+const SCANNED_NAMES_MAX: usize = 16;
 /// Fields of a request that are addressed to the proxy.
 static FOR_PROXY: [HeaderName; 3] = [TE, EXPECT, HTTP2_SETTINGS];
 
@@ -150,7 +150,7 @@ impl Forwarder {
         } else {
             headers.insert(X_FORWARDED_FOR, self.peer.clone());
             headers.insert(X_FORWARDED_PROTO, self.proto.clone());
-            match headers.get(HOST).cloned() {
+            match find(headers, &HOST).cloned() {
                 Some(host) => headers.insert(X_FORWARDED_HOST, host),
                 None => headers.remove(X_FORWARDED_HOST),
             };
@@ -236,14 +236,17 @@ pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
 
 /// Removes hop-by-hop fields, and those of `also`. The others stay in their order.
 fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
-    if !headers.keys().any(|name| HOP.contains(name) || also.contains(name)) {
+    let (mut removed, mut is_connection_last) = (0, false);
+    for name in headers.keys() {
+        let is_removed = is_hop_by_hop(name) || also.contains(name);
+        removed += usize::from(is_removed);
+        is_connection_last = is_removed && *name == CONNECTION;
+    }
+    if removed == 0 {
         return;
     }
     // The usual reply: `Connection: keep-alive` comes last, and can be removed without moving another field.
-    if headers.keys().last() == Some(&CONNECTION)
-        && !headers.keys().any(|name| *name != CONNECTION && (HOP.contains(name) || also.contains(name)))
-        && named_in_connection(headers).next().is_none()
-    {
+    if removed == 1 && is_connection_last && named_in_connection(headers).next().is_none() {
         headers.remove(CONNECTION);
         return;
     }
@@ -251,7 +254,12 @@ fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
         true => named_in_connection(headers).collect(),
         false => Vec::new(),
     };
-    remove_in_order(headers, |name| HOP.contains(name) || also.contains(name) || named.contains(name));
+    remove_in_order(headers, |name| is_hop_by_hop(name) || also.contains(name) || named.contains(name));
+}
+
+/// Whether a field is hop-by-hop, whether `Connection` names it or not.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(*name, CONNECTION | PROXY_AUTHORIZATION | TE | UPGRADE) || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
 }
 
 /// Removes fields. `HeaderMap::remove` would move the last field to the place of the removed one.
@@ -284,6 +292,16 @@ fn named_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> 
         .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
 }
 
+/// The first value of a field that stands among the first ones where it is present, as `Host` does, or whose name is
+/// long. Where there are few names, comparing them takes fewer instructions than hashing this one; for other fields it
+/// takes more.
+pub(super) fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    if headers.keys_len() > SCANNED_NAMES_MAX {
+        return headers.get(name);
+    }
+    headers.iter().find_map(|(found, value)| (found == name).then_some(value))
+}
+
 /// One pass over the fields: most messages have none of these, so it is cheaper than a lookup of each name.
 fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
     headers.keys().any(|name| names.contains(name))
@@ -304,7 +322,7 @@ fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Option<He
 
 /// The trace that a message belongs to, if its `traceparent` is valid.
 pub(super) fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
-    TraceContext::parse(headers.get(TRACEPARENT)?.as_bytes())
+    TraceContext::parse(find(headers, &TRACEPARENT)?.as_bytes())
 }
 
 /// Names the span that the message is sent for.
@@ -341,8 +359,27 @@ mod tests {
     /// `check` refuses them in expressions by the list in `flag`.
     #[test]
     fn every_field_that_is_always_removed_is_known_as_hop_by_hop() {
-        for name in HOP.iter().chain(&FOR_PROXY) {
+        let always = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, UPGRADE];
+        assert!(always.iter().all(is_hop_by_hop));
+        for name in always.iter().chain(&FOR_PROXY) {
             assert!(HOP_BY_HOP_HEADERS.contains(&name.as_str()), "{name}");
+        }
+        assert!(!is_hop_by_hop(&HOST) && !is_hop_by_hop(&TRACEPARENT));
+    }
+
+    #[test]
+    fn a_field_is_found_among_few_names_and_among_many() {
+        let mut headers = HeaderMap::new();
+        for number in 0..2 * SCANNED_NAMES_MAX {
+            assert_eq!(find(&headers, &TRACEPARENT), None, "{number}");
+            headers.append(HeaderName::try_from(format!("x-{number}")).unwrap(), HTTP);
+        }
+        for names in [1, SCANNED_NAMES_MAX + 1] {
+            let mut headers: HeaderMap = headers.iter().take(names).map(|(n, v)| (n.clone(), v.clone())).collect();
+            headers.append(TRACEPARENT, HTTPS);
+            headers.append(TRACEPARENT, HTTP);
+            assert_eq!(find(&headers, &TRACEPARENT), Some(&HTTPS), "the first of two, {names}");
+            assert_eq!(find(&headers, &HOST), None);
         }
     }
 }

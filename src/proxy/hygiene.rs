@@ -50,7 +50,8 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     }
     let host = check_host(head)?;
     check_target(head, host)?;
-    let odd_coding = check_framing(&head.headers)?;
+    let present = PresentFields::of(&head.headers);
+    let odd_coding = present.coding && check_framing(&head.headers)?;
     let mut via = 0;
     for (name, value) in &head.headers {
         // HTTP/1.1's parser has removed it; in HTTP/2 it is malformed, and the next server would remove it.
@@ -59,22 +60,47 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
         }
         if name.as_str().as_bytes().contains(&b'_') {
             check_underscore_name(name.as_str())?;
-        } else if name == http::header::VIA {
+        } else if *name == http::header::VIA {
             via += value.as_bytes().split(|b| *b == b',').filter(|part| part.ends_with(b" pointsman")).count();
         }
     }
     if via >= VIA_MAX {
         return Err(HeadRefusal::Loop);
     }
-    if let Some(expect) = head.headers.get(EXPECT)
+    if present.expect
+        && let Some(expect) = head.headers.get(EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Err(HeadRefusal::Expectation);
     }
-    let names_upgrade = check_connection(&head.headers)?;
+    let names_upgrade = present.connection && check_connection(&head.headers)?;
     let may_upgrade = head.version == Version::HTTP_11 || is_extended_connect(head);
     let upgrade = names_upgrade && may_upgrade && wants_upgrade(&head.headers);
     Ok(CheckedHead { upgrade, odd_coding })
+}
+
+/// Which of the fields that are checked there are. One pass over the names: most heads have none of these, so it is
+/// cheaper than a lookup of each.
+#[derive(Default)]
+struct PresentFields {
+    coding: bool,
+    expect: bool,
+    connection: bool,
+}
+
+impl PresentFields {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match *name {
+                TRANSFER_ENCODING => present.coding = true,
+                EXPECT => present.expect = true,
+                CONNECTION => present.connection = true,
+                _ => {}
+            }
+        }
+        present
+    }
 }
 
 fn has_outer_space(value: &[u8]) -> bool {

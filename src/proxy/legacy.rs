@@ -16,6 +16,7 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::address::{Address, ForwardedInFlight};
+use super::headers::find;
 use super::kept_head::KeptHead;
 use super::monotonic::{now, recent};
 use super::own_connections::{ConnectionOwner, OwnConnections};
@@ -74,10 +75,11 @@ pub(super) enum CallError {
     Invalid(hyper::Error),
 }
 
-/// Sends a request to legacy and awaits the head of the reply. `passes_interim`: its client gets interim replies.
+/// Sends a request to legacy and awaits the head of the reply. The request is taken out when it is sent.
+/// `passes_interim`: its client gets interim replies.
 pub(super) async fn call(
     upstream: &Arc<Upstream>,
-    mut request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     wait: &ConnectionWait,
     own: &Arc<OwnConnections>,
     passes_interim: bool,
@@ -86,7 +88,7 @@ pub(super) async fn call(
     let mut owner = own.owner_for(service, request.headers());
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
-    let has_host = request.headers().contains_key(HOST);
+    let has_host = find(request.headers(), &HOST).is_some();
     let mut must_be_new = false;
     // Why the first sending of this request, or of its copy, failed.
     let mut first_error = None;
@@ -139,7 +141,7 @@ pub(super) async fn call(
         }
         let is_first = first_error.is_none();
         let may_go_elsewhere = is_first && !reused && request.method().is_safe() && upstream.has_another(&tried);
-        let may_repeat = is_first && (reused || may_go_elsewhere) && is_repeatable(&request);
+        let may_repeat = is_first && (reused || may_go_elsewhere) && is_repeatable(request);
         let sent = recent();
         wait.start_sending(sent);
         let received = connection.received().count();
@@ -148,15 +150,15 @@ pub(super) async fn call(
         let (sending, resend, copy);
         match &mut connection {
             Connection::Http1(connection) => {
-                (resend, copy) = (None, may_repeat.then(|| KeptHead::of(&request)));
+                (resend, copy) = (None, may_repeat.then(|| KeptHead::of(request)));
                 if !passes_interim {
                     connection.received.count_interim_replies();
                 }
-                sending = connection.sender.try_send_request(request).await.map_err(SendError::from);
+                sending = connection.sender.try_send_request(std::mem::take(request)).await.map_err(SendError::from);
             }
             Connection::Http2(stream) => {
                 // The service may say that it has not processed it.
-                let (mut to_send, kept) = ResendCopy::keep(request);
+                let (mut to_send, kept) = ResendCopy::keep(std::mem::take(request));
                 (resend, copy) = (Some(kept), None);
                 target.to_http2(&mut to_send);
                 sending = stream.send(to_send).await;
@@ -196,7 +198,7 @@ pub(super) async fn call(
             if is_first {
                 wait.was_not_sent();
             }
-            request = copy;
+            *request = copy;
             // A connection that has ended gets no more requests; one that refuses a stream may refuse the next one.
             must_be_new = why == NotProcessed::Refused;
             if must_be_new {
@@ -219,11 +221,11 @@ pub(super) async fn call(
             // The idle connection was closed meanwhile. After one such failure a new connection is opened.
             must_be_new = true;
             if let Some(untouched) = failed.unsent.take() {
-                request = *untouched;
+                *request = *untouched;
                 continue;
             }
             if let Some(copy) = repeat.take().filter(|_| is_silent) {
-                request = copy;
+                *request = copy;
                 first_error = Some(failed.error);
                 continue;
             }
@@ -236,7 +238,7 @@ pub(super) async fn call(
             && upstream.retry_budget.take()
         {
             upstream.retries.increment(1);
-            request = copy;
+            *request = copy;
             first_error = Some(failed.error);
             tried.push(in_flight.address.clone());
             continue;

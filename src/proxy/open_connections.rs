@@ -18,12 +18,12 @@ const SHARDS: usize = 16;
 pub(super) struct OpenConnections {
     shards: [Mutex<HashMap<u64, Arc<ConnectionWait>>>; SHARDS],
     next: AtomicU64,
-    open: Gauge,
+    open: Arc<Gauge>,
     idle_closed: Counter,
 }
 
 /// One of the open connections, as the metric counts them.
-pub(super) struct OpenCount(Gauge);
+pub(super) struct OpenCount(Arc<Gauge>);
 
 /// The registration of one connection; dropping it removes it.
 pub(super) struct OpenConnection<'a> {
@@ -38,7 +38,7 @@ impl OpenConnections {
         Self {
             shards: Default::default(),
             next: AtomicU64::new(0),
-            open: gauge!("pointsman_client_connections"),
+            open: Arc::new(gauge!("pointsman_client_connections")),
             idle_closed: counter!("pointsman_idle_connections_closed_total"),
         }
     }

@@ -79,8 +79,9 @@ struct Parked {
     is_watched: bool,
     /// Whether nothing is parked now, because connections are told to close.
     is_paused: bool,
-    /// Those that have been idle longest come first.
-    connections: BTreeMap<ParkingKey, ParkedConnection>,
+    /// Those that have been idle longest come first. Boxed: a connection is added after all others, which leaves nearly
+    /// half of each node empty.
+    connections: BTreeMap<ParkingKey, Box<ParkedConnection>>,
 }
 
 impl Parking {
@@ -125,7 +126,7 @@ impl Parking {
             tracing::debug!(%error, "an idle connection cannot be parked");
             return Err(connection);
         }
-        parked.connections.insert(key, connection);
+        parked.connections.insert(key, Box::new(connection));
         self.gauge.set(parked.connections.len() as f64);
         Ok(())
     }
@@ -144,7 +145,7 @@ impl Parking {
             if condition(&connection) {
                 // It cannot fail: the socket is in the set.
                 let _ = epoll::delete(epoll, &connection.socket);
-                taken.push((key, connection));
+                taken.push((key, *connection));
             } else {
                 parked.connections.insert(key, connection);
             }
@@ -201,7 +202,7 @@ impl Parking {
         let connections = std::mem::take(&mut parked.connections);
         self.gauge.set(0.0);
         drop(parked);
-        connections.into_values().filter_map(ParkedConnection::read_or_close).collect()
+        connections.into_values().filter_map(|connection| connection.read_or_close()).collect()
     }
 
     /// Parks nothing until [`Parking::go_on`], and returns all that are parked.
@@ -319,5 +320,16 @@ impl ParkedConnection {
         if let Some(mut tls) = self.tls {
             tls.session.say_goodbye(&self.socket);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With 80 bytes or less its box has a size class of 80 bytes, and its place in a node half full takes 29 more.
+    #[test]
+    fn a_parked_connection_is_small() {
+        assert!(size_of::<ParkedConnection>() <= 72, "{}", size_of::<ParkedConnection>());
     }
 }

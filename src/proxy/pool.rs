@@ -93,9 +93,14 @@ impl IdleBounds {
     }
 }
 
+/// The idle connections of some threads. Aligned, so that no other thread writes to the same cache line.
+#[derive(Default)]
+#[repr(align(64))]
+struct List(Mutex<Vec<Idle>>);
+
 /// The idle connections to one address.
 pub(super) struct IdleConnections {
-    lists: [Mutex<Vec<Idle>>; SHARDS],
+    lists: [List; SHARDS],
     bounds: Arc<IdleBounds>,
 }
 
@@ -132,7 +137,7 @@ impl IdleConnections {
     }
 
     fn pop(&self, shard: usize) -> Option<Idle> {
-        let mut list = match self.lists[shard].try_lock() {
+        let mut list = match self.lists[shard].0.try_lock() {
             Ok(list) => list,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
@@ -152,14 +157,14 @@ impl IdleConnections {
             return;
         }
         let shard = SHARD.with(Cell::get);
-        let mut list = self.lists[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.lists[shard].0.lock().unwrap_or_else(PoisonError::into_inner);
         list.push(Idle { connection, since });
         self.bounds.count.fetch_add(1, Relaxed);
     }
 
     /// Closes all.
     pub(super) fn close_all(&self) {
-        for list in &self.lists {
+        for List(list) in &self.lists {
             let closed = std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
             self.bounds.count.fetch_sub(closed.len(), Relaxed);
         }
@@ -168,8 +173,8 @@ impl IdleConnections {
     /// Closes those that have been idle for too long.
     pub(super) fn sweep(&self) {
         let now = now();
-        for shard in &self.lists {
-            let mut list = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for List(list) in &self.lists {
+            let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
             let before = list.len();
             list.retain(|Idle { connection, since }| {
                 let is_fresh = now.saturating_sub(*since) < self.bounds.micros_max && now < connection.retires;
@@ -190,7 +195,7 @@ async fn will_be_ready(sender: &mut SendRequest<RequestBody>, is_of_this_thread:
 
 impl Drop for IdleConnections {
     fn drop(&mut self) {
-        let left = self.lists.iter_mut().map(|list| list.get_mut().unwrap_or_else(PoisonError::into_inner).len());
+        let left = self.lists.iter_mut().map(|list| list.0.get_mut().unwrap_or_else(PoisonError::into_inner).len());
         self.bounds.count.fetch_sub(left.sum(), Relaxed);
     }
 }

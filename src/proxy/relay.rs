@@ -40,12 +40,15 @@ use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::names::ServiceName;
 
-/// A request that goes to legacy.
+/// What is captured of a request, and the copy of its body.
+pub(super) type Capture = (Option<Box<CapturedRequest>>, Option<Arc<Mutex<BodyCopy>>>);
+
+/// A request that goes to legacy, which takes what it needs of the head and the body.
 pub(super) struct Forwarded<'a> {
     pub proxied: ProxiedRequest<'a>,
-    pub head: request::Parts,
-    pub upload: Upload,
-    pub capture: (Option<Box<CapturedRequest>>, Option<Arc<Mutex<BodyCopy>>>),
+    pub head: &'a mut request::Parts,
+    pub upload: &'a mut Upload,
+    pub capture: Capture,
     pub rung: State,
 }
 
@@ -54,7 +57,7 @@ pub(super) struct Forwarded<'a> {
 /// when all of it is there. A call of gRPC is not read ahead: its client may wait for a part of the reply before it
 /// goes on.
 pub(super) async fn forward(forwarded: Forwarded<'_>) -> Result<Response<ReplyBody>, Refused> {
-    let Forwarded { mut proxied, head, mut upload, capture: (captured, copy), rung } = forwarded;
+    let Forwarded { mut proxied, head, upload, capture: (captured, copy), rung } = forwarded;
     let (client, buffer_request) = (proxied.client, proxied.entry.buffer_request);
     if let Some(rates) = client.wait.rates()
         && is_grpc(&head.headers)
@@ -92,10 +95,10 @@ fn has_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(is_kind)
 }
 
-/// Calls legacy, and answers the client with its reply.
+/// Calls legacy, and answers the client with its reply. Takes what it needs of the head.
 pub(super) async fn answer_from_legacy(
     mut proxied: ProxiedRequest<'_>,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     body: RequestBody,
     captured: Option<Box<CapturedRequest>>,
     rung: State,
@@ -103,13 +106,13 @@ pub(super) async fn answer_from_legacy(
     let (client, entry) = (proxied.client, proxied.entry);
     let wait = &client.wait;
     let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = head.uri;
-    *request.headers_mut() = head.headers;
+    *request.method_mut() = std::mem::take(&mut head.method);
+    *request.uri_mut() = std::mem::take(&mut head.uri);
+    *request.headers_mut() = std::mem::take(&mut head.headers);
     let interim = head.extensions.remove::<InterimReplies>();
     if entry.upstream.service.preserve_header_case {
         // hyper keeps the case of names there.
-        *request.extensions_mut() = head.extensions;
+        *request.extensions_mut() = std::mem::take(&mut head.extensions);
     }
     let passes_interim = interim.is_some();
     if let Some(interim) = interim {
@@ -122,7 +125,7 @@ pub(super) async fn answer_from_legacy(
         .note(|record| (record.rung, record.service) = (Some(rung), Some(entry.upstream.service.name.clone())));
     let called = {
         // Pinned here: a future that is handed over by value has room in two places.
-        let call = pin!(legacy::call(&entry.upstream, request, wait, &client.own_connections, passes_interim));
+        let call = pin!(legacy::call(&entry.upstream, &mut request, wait, &client.own_connections, passes_interim));
         wait.or_overdue(call).await
     };
     let failure = match called {

@@ -33,7 +33,7 @@ enum Reply {
     /// What is left of a body that is known.
     Full(Bytes),
     /// The engine's answer, compressed.
-    Compressed(CompressedBody),
+    Compressed(Box<CompressedBody>),
     /// Empty, but of unknown length: hyper drops the `content-length` of a 304 whose body it knows to be empty. Holds
     /// whether the body was polled.
     Unmodified(bool),
@@ -77,7 +77,7 @@ impl ReplyBody {
     /// The same body, compressed while it is sent.
     pub(super) fn compressed(mut self) -> Self {
         if let Reply::Full(bytes) = &mut self.reply {
-            self.reply = Reply::Compressed(CompressedBody::new(std::mem::take(bytes)));
+            self.reply = Reply::Compressed(Box::new(CompressedBody::new(std::mem::take(bytes))));
         }
         self
     }

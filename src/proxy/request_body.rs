@@ -20,6 +20,7 @@ use super::wait::ConnectionWait;
 use crate::limits::KEPT_BODY_BYTES_MAX;
 
 /// Reports the progress of a request's body to its connection's wait.
+#[derive(Clone)]
 pub(super) struct BodyProgress {
     pub wait: Arc<ConnectionWait>,
     pub exchange_number: u32,
@@ -41,6 +42,12 @@ pub(super) struct RequestBody {
     copy: Option<Arc<Mutex<BodyCopy>>>,
     /// The room of what was buffered of it.
     _buffered: Option<BufferedBytes>,
+}
+
+impl Default for RequestBody {
+    fn default() -> Self {
+        Self::empty()
+    }
 }
 
 impl RequestBody {

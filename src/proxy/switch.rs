@@ -17,14 +17,14 @@ use super::admission::Admission;
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
 use super::failure::Failure;
-use super::headers::end_to_end_in_connection;
+use super::headers::{end_to_end_in_connection, find};
 use super::hygiene::{self, HeadRefusal};
 use super::keyed_request::{BoundDecision, KeyedRequest};
 use super::may_begin::may_begin;
 use super::options;
 use super::plan_capture::plan_capture;
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest};
-use super::relay::{Forwarded, forward};
+use super::relay::{Capture, Forwarded, forward};
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
@@ -47,10 +47,12 @@ pub(super) async fn serve(
     let no_body = http_body::Body::is_end_stream(request.body());
     let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.exchange, no_body);
     client.record.begin(client.peer, client.forwarder.trusts_peer(), &request, began);
-    let (head, incoming) = request.into_parts();
+    let (mut head, incoming) = request.into_parts();
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
+    let mut upload = Upload::new(incoming, progress);
     let mut admission = Admission::default();
-    let mut response = match answer(&client, &mut admission, head, Upload::new(incoming, progress), began).await {
+    // Head and body are handed on by reference: each `async fn` that takes them by value copies them twice.
+    let mut response = match answer(&client, &mut admission, &mut head, &mut upload, began).await {
         Ok(response) => response,
         Err(refused) => refuse(*refused, client.shared.table().no_route(), &client.wait, began),
     };
@@ -67,8 +69,8 @@ type ReplyOrRefusal = Result<Response<ReplyBody>, Box<Refused>>;
 async fn answer(
     client: &Client,
     admission: &mut Admission,
-    mut head: request::Parts,
-    upload: Upload,
+    head: &mut request::Parts,
+    upload: &mut Upload,
     began: u64,
 ) -> ReplyOrRefusal {
     if let Some(in_flight) = &client.shared.requests_in_flight {
@@ -78,9 +80,9 @@ async fn answer(
     if head.headers.len() as u64 > client.shared.limits.head_fields_max {
         return Err(Refused::early(Failure::HeadTooLarge).into());
     }
-    let checked = hygiene::check(&head).map_err(|refusal| Refused::early(Failure::Head(refusal)))?;
-    let (table, waited) = table_with_store(client, &head).await?;
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let checked = hygiene::check(head).map_err(|refusal| Refused::early(Failure::Head(refusal)))?;
+    let (table, waited) = table_with_store(client, head).await?;
+    let host = find(&head.headers, &HOST).and_then(|host| host.to_str().ok());
     // Methods are case-sensitive, and `post` matches no route; but some frameworks upcase methods, and would perform a
     // request for which neither the state of a route nor a retry key was looked up.
     if let Some(method) = hygiene::known_in_another_case(&head.method)
@@ -129,7 +131,7 @@ async fn answer(
     if checked.odd_coding {
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let upgrade = checked.upgrade.then(|| on_upgrade(&mut head));
+    let upgrade = checked.upgrade.then(|| on_upgrade(head));
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
     client.forwarder.set_identity(&mut head.headers, &client.shared.identity_headers);
     client.record.set_trace(&mut head.headers);
@@ -148,13 +150,16 @@ async fn answer(
             in_progress = Some(entered);
             client.wait.set_uses_workflow();
             // Boxed: the future is large, and without the box that of every request would have room for it.
-            Box::pin(decide_flagged(proxied, found, respelled_from, head, upload)).await?
+            let decided = decide_flagged(proxied, found, respelled_from, head, &mut *upload);
+            Box::pin(decided).await?
         }
-        None => DecisionOutcome::Forward(Forwarded { proxied, head, upload, capture: (None, None), rung: State::Off }),
+        None => DecisionOutcome::Forward(proxied, (None, None), State::Off),
     };
     let mut response = match outcome {
-        DecisionOutcome::Forward(forwarded) => forward(forwarded).await?,
-        DecisionOutcome::Answered(response) => response,
+        DecisionOutcome::Forward(proxied, capture, rung) => {
+            forward(Forwarded { proxied, head, upload, capture, rung }).await?
+        }
+        DecisionOutcome::Answered(response) => *response,
     };
     if let Some(in_progress) = in_progress {
         response.body_mut().set_in_progress(in_progress);
@@ -165,9 +170,9 @@ async fn answer(
 /// Who answers: legacy is still to be called, or the engine has answered.
 enum DecisionOutcome<'a> {
     /// Legacy is still to be called.
-    Forward(Forwarded<'a>),
+    Forward(ProxiedRequest<'a>, Capture, State),
     /// The engine has answered.
-    Answered(Response<ReplyBody>),
+    Answered(Box<Response<ReplyBody>>),
 }
 
 /// Decides a request of a route that has a workflow, or had one by earlier files.
@@ -175,8 +180,8 @@ async fn decide_flagged<'a>(
     proxied: ProxiedRequest<'a>,
     found: FoundRoute<'_>,
     respelled_from: Option<String>,
-    head: request::Parts,
-    mut upload: Upload,
+    head: &mut request::Parts,
+    upload: &mut Upload,
 ) -> Result<DecisionOutcome<'a>, Box<Refused>> {
     let client = proxied.client;
     let (shared, table) = (&client.shared, proxied.table);
@@ -218,8 +223,8 @@ async fn decide_flagged<'a>(
     if first_try.arm.is_none() {
         proxied.entry.route_metrics.count_diagnostics(diagnostics);
     }
-    let keyed = KeyedRequest { proxied: &proxied, flag, head: &head, facts: &facts, decision_if_new };
-    let BoundDecision { mut decision, key_not_noted } = keyed.bind(&mut first_try, &mut upload).await?;
+    let keyed = KeyedRequest { proxied: &proxied, flag, head, facts: &facts, decision_if_new };
+    let BoundDecision { mut decision, key_not_noted } = keyed.bind(&mut first_try, upload).await?;
     let may_begin = may_begin(&mut decision, &decision_if_new, flag);
     client.record.note(|record| record.set_decision(&decision));
     let flag = flag.clone();
@@ -232,12 +237,12 @@ async fn decide_flagged<'a>(
         }
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
-            let capture = plan_capture(&proxied, &flagged, &head, &upload, rung, engine_work);
-            Ok(DecisionOutcome::Forward(Forwarded { proxied, head, upload, capture, rung }))
+            let capture = plan_capture(&proxied, &flagged, head, upload, rung, engine_work);
+            Ok(DecisionOutcome::Forward(proxied, capture, rung))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
             let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);
-            Box::pin(answered).await.map(DecisionOutcome::Answered)
+            Box::pin(answered).await.map(|response| DecisionOutcome::Answered(Box::new(response)))
         }
         Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::Nobody(why))),
     }

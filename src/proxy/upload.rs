@@ -44,20 +44,25 @@ impl Upload {
         Self { incoming, progress, ahead: None, buffered: None }
     }
 
-    /// Streams it to legacy, beginning with what was read ahead.
-    pub(super) fn stream(self, copy: Option<Arc<Mutex<BodyCopy>>>) -> RequestBody {
-        match self.ahead {
+    /// Takes it out, to be streamed to legacy, beginning with what was read ahead.
+    pub(super) fn stream(&mut self, copy: Option<Arc<Mutex<BodyCopy>>>) -> RequestBody {
+        let buffered = self.buffered.take();
+        match self.ahead.take() {
             Some(ReadAhead::Whole(bytes, None)) if bytes.is_empty() => RequestBody::empty(),
             Some(ReadAhead::Whole(bytes, trailers)) => {
-                RequestBody::whole(bytes, trailers).counted_by(self.buffered).copied_to(copy)
+                RequestBody::whole(bytes, trailers).counted_by(buffered).copied_to(copy)
             }
             Some(ReadAhead::Prefix(prefix)) => {
-                let body = RequestBody::prefixed(prefix, self.incoming, self.progress);
-                body.counted_by(self.buffered).copied_to(copy)
+                let body = RequestBody::prefixed(prefix, self.take_incoming(), self.progress.clone());
+                body.counted_by(buffered).copied_to(copy)
             }
             Some(ReadAhead::Broken) | None if http_body::Body::is_end_stream(&self.incoming) => RequestBody::empty(),
-            Some(ReadAhead::Broken) | None => RequestBody::streamed(self.incoming, self.progress, copy),
+            Some(ReadAhead::Broken) | None => RequestBody::streamed(self.take_incoming(), self.progress.clone(), copy),
         }
+    }
+
+    fn take_incoming(&mut self) -> ClientBody {
+        std::mem::replace(&mut self.incoming, ClientBody::None)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -93,12 +98,13 @@ impl Upload {
         }
     }
 
-    /// Reads it up to a limit.
-    pub(super) async fn read(mut self, bytes_max: usize, declared: Option<u64>) -> ReadBody {
+    /// Reads it up to a limit, and takes it out.
+    pub(super) async fn read(&mut self, bytes_max: usize, declared: Option<u64>) -> ReadBody {
         self.read_ahead(bytes_max, declared).await;
-        match self.ahead {
+        drop(self.buffered.take());
+        match self.ahead.take() {
             Some(ReadAhead::Whole(bytes, trailers)) => ReadBody::Whole(bytes, trailers),
-            Some(ReadAhead::Prefix(prefix)) => ReadBody::TooLarge(prefix, self.incoming, self.progress),
+            Some(ReadAhead::Prefix(prefix)) => ReadBody::TooLarge(prefix, self.take_incoming(), self.progress.clone()),
             Some(ReadAhead::Broken) | None => ReadBody::Broken,
         }
     }

@@ -65,8 +65,8 @@ impl TraceContext {
     /// The value of a `traceparent`.
     pub fn to_traceparent(self) -> [u8; VALUE_BYTES] {
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&mut value[3..35], self.trace_id);
-        write_hex(&mut value[36..52], u128::from(self.span_id));
+        write_hex(&mut value[3..35], &self.trace_id.to_be_bytes());
+        write_hex(&mut value[36..52], &self.span_id.to_be_bytes());
         value[54] = if self.is_sampled { b'1' } else { b'0' };
         value
     }
@@ -93,11 +93,23 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-fn write_hex(to: &mut [u8], mut number: u128) {
-    for digit in to.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
+/// Writes bytes as hexadecimal digits, eight digits at once: this runs for each request without a `traceparent`.
+fn write_hex(to: &mut [u8], bytes: &[u8]) {
+    for (digits, bytes) in to.as_chunks_mut::<8>().0.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *digits = hex_digits(u32::from_be_bytes(*bytes)).to_be_bytes();
     }
+}
+
+/// The digits of a number, one in each byte.
+fn hex_digits(number: u32) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let mut values = u64::from(number);
+    values = (values | values << 16) & 0x0000_ffff_0000_ffff;
+    values = (values | values << 8) & 0x00ff_00ff_00ff_00ff;
+    values = (values | values << 4) & (0x0f * EACH);
+    // 1 in the bytes of the values above 9. No sum exceeds its byte.
+    let are_letters = (values + 6 * EACH) >> 4 & EACH;
+    values + u64::from(b'0') * EACH + are_letters * u64::from(b'a' - b'0' - 10)
 }
 
 #[cfg(test)]
@@ -113,6 +125,8 @@ mod tests {
         for context in [TraceContext::random(false), TraceContext::random(true)] {
             assert_eq!(TraceContext::parse(&context.to_traceparent()), Some(context));
         }
+        let every_digit = TraceContext { trace_id: 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210, ..context };
+        assert_eq!(every_digit.to_traceparent(), *b"00-0123456789abcdeffedcba9876543210-b7ad6b7169203331-01");
     }
 
     #[test]

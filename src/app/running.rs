@@ -15,7 +15,7 @@ use super::front::Front;
 use super::parts::Parts;
 use super::sockets::{GivenSocket, GivenSockets};
 use super::succession::control_socket::ControlSocket;
-use super::succession::predecessor::{self, Offer, Successor};
+use super::succession::predecessor::{self, HandOverOffer, Successor};
 use super::succession::status::{HandOverEnd, SuccessionStatus};
 use crate::config::{FlagFileWatcher, Settings, StoreUrl};
 use crate::limits::Limits;
@@ -89,7 +89,7 @@ impl Successors {
         let offer = move || {
             let sockets = sockets.as_ref().map_err(|error| std::io::Error::new(error.kind(), error.to_string()))?;
             let copies = sockets.iter().map(|(offered, socket)| Ok((offered.clone(), socket.try_clone()?)));
-            Ok(Offer {
+            Ok(HandOverOffer {
                 sockets: copies.collect::<std::io::Result<_>>()?,
                 workflow_requests: flags.load().workflow_requests(),
             })

@@ -31,8 +31,8 @@ impl TraceContext {
         Self { trace_id: run.0.as_u128().max(1), span_id: run_span_id(run), is_sampled }
     }
 
-    /// The span of an attempt of a call of a run's step. The same in each process, so that a request names the span
-    /// that is recorded after the attempt.
+    /// The span of an attempt of a call of a run's step. Derived from these values alone, so that the request carries
+    /// the id before the span is recorded. `part` is `do`, `probe` or `undo`.
     pub fn of_attempt(self, run: RunId, step: &str, item: Option<u32>, part: &str, number: u32) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(run.0.as_bytes());

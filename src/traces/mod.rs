@@ -38,7 +38,7 @@ pub use span::{Attribute, Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind};
 
 static INSTALLED: OnceLock<Traces> = OnceLock::new();
 
-/// Takes the spans of the process.
+/// Collects the spans of the process.
 pub struct Traces {
     spans: mpsc::Sender<Span>,
     sample: f64,

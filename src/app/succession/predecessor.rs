@@ -16,7 +16,7 @@ use super::{ANSWER_MAX, PREPARATION_MAX, PROTOCOL};
 use crate::flag::RouteMatch;
 
 /// What a process offers to its successor.
-pub(in crate::app) struct Offer {
+pub(in crate::app) struct HandOverOffer {
     /// Its sockets.
     pub sockets: Vec<(OfferedSocket, TcpListener)>,
     /// The requests that may concern a workflow by its files, or did by earlier ones.
@@ -29,16 +29,16 @@ pub(in crate::app) struct Successor {
     pub party: Party,
     messages: Messages,
     /// Another successor is refused until this one is dropped.
-    _only: Only,
+    _permit: SuccessorPermit,
 }
 
-/// Stands for the one successor that a process has. While it exists, no new files come in force.
-struct Only {
+/// Stands for the one successor that a process has. While it exists, no new files come into force.
+struct SuccessorPermit {
     has_successor: Arc<AtomicBool>,
     files: Option<OwnedMutexGuard<()>>,
 }
 
-impl Drop for Only {
+impl Drop for SuccessorPermit {
     fn drop(&mut self) {
         // Freed before another successor may come, which waits for it.
         drop(self.files.take());
@@ -64,7 +64,7 @@ impl Successor {
 /// the task.
 pub(in crate::app) async fn answer(
     socket: ControlSocket,
-    offer: impl Fn() -> io::Result<Offer> + Send + Sync + 'static,
+    offer: impl Fn() -> io::Result<HandOverOffer> + Send + Sync + 'static,
     reload_lock: Arc<Mutex<()>>,
     accepting: mpsc::Sender<Successor>,
 ) {
@@ -92,7 +92,7 @@ pub(in crate::app) async fn answer(
 /// Gives a process the sockets, and waits until it accepts.
 async fn prepare(
     stream: UnixStream,
-    offer: &(impl Fn() -> io::Result<Offer> + Send + Sync),
+    offer: &(impl Fn() -> io::Result<HandOverOffer> + Send + Sync),
     has_successor: Arc<AtomicBool>,
     reload_lock: Arc<Mutex<()>>,
 ) -> io::Result<Successor> {
@@ -119,10 +119,10 @@ async fn prepare(
     if let Some(why) = refused {
         return refuse(channel, why).await;
     }
-    let mut only = Only { has_successor, files: None };
+    let mut permit = SuccessorPermit { has_successor, files: None };
     let reloading = || io::Error::new(io::ErrorKind::TimedOut, "new files were being put in force");
-    only.files = Some(timeout(ANSWER_MAX, reload_lock.lock_owned()).await.map_err(|_| reloading())?);
-    let Offer { sockets, workflow_requests } = offer()?;
+    permit.files = Some(timeout(ANSWER_MAX, reload_lock.lock_owned()).await.map_err(|_| reloading())?);
+    let HandOverOffer { sockets, workflow_requests } = offer()?;
     let (sockets, listeners): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
     let workflow_requests = workflow_requests.iter().map(OfferedMatch::from).collect();
     let offered = async {
@@ -132,7 +132,7 @@ async fn prepare(
     timeout(ANSWER_MAX, offered).await??;
     tracing::info!(successor = %party, "a successor has the sockets; this process goes on until it accepts");
     match timeout(PREPARATION_MAX, channel.receive()).await?? {
-        Message::Accepting => Ok(Successor { party, messages: channel.into_messages(), _only: only }),
+        Message::Accepting => Ok(Successor { party, messages: channel.into_messages(), _permit: permit }),
         _ => Err(io::Error::other("the successor did not say that it accepts")),
     }
 }

@@ -5,7 +5,7 @@
 //! keys, while it holds the locks of `request_locks` and `newer_files`.
 //!
 //! Example: `POST /orders` with `Idempotency-Key: k1` and an `authorization` header that nobody verifies. It has the
-//! keys `scoped` (of route, k1 and credential), `any_caller` (of route and k1, the same for any caller), and
+//! keys `scoped` (of route, k1 and credential), `any_caller` (of route and k1, the same for any credential), and
 //! `of_request` (`any_caller` combined with the digest of the request). By earlier files its scoped key is `earlier`.
 //!
 //! | | legacy takes it | the engine takes it |

@@ -194,7 +194,10 @@ impl Tries {
     pub(super) fn allow_eviction(&self, key: RetryKey, now: Instant) {
         let mut shard = self.shard(&key);
         let Some(taken) = shard.taken.get_mut(&key).filter(|taken| !taken.is_of_legacy()) else { return };
-        taken.is_pending = false;
+        // The store counts its window from the append.
+        if std::mem::take(&mut taken.is_pending) {
+            taken.until = self.until(now, Duration::ZERO).max(taken.until);
+        }
         let until = taken.until;
         let keys_max = self.shard_keys_max.max(SHARD_ENGINE_MIN);
         while let Some((until, oldest)) = shard.engine_by_age.front().copied()

@@ -80,7 +80,7 @@ fn address_row(view: AddressView, urls: &[String], now: Timestamp) -> AddressRow
     let state = match (ejected_until.is_some(), is_unhealthy) {
         (true, _) => AddressStateName::Ejected,
         (false, true) => AddressStateName::Unhealthy,
-        (false, false) => AddressStateName::Healthy,
+        (false, false) => AddressStateName::Available,
     };
     AddressRow {
         address: socket.to_string(),

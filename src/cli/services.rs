@@ -46,7 +46,7 @@ fn address_row(service: &ServiceRow, address: &AddressRow, now: Timestamp) -> Ve
         last_failure,
     } = address;
     let state = match (state, ejected_until) {
-        (AddressStateName::Healthy, _) => ("healthy".to_owned(), Tone::Good),
+        (AddressStateName::Available, _) => plain("available"),
         (AddressStateName::Unhealthy, _) => ("unhealthy".to_owned(), Tone::Bad),
         (AddressStateName::Ejected, until) => {
             let why = match ejected_because {
@@ -79,6 +79,7 @@ fn lookup_row(service: &ServiceRow, lookup: &LookupRow, now: Timestamp) -> Vec<T
     let result = match (at, failure) {
         (None, _) => plain("-"),
         (Some(_), None) => ("found".to_owned(), Tone::Good),
+        (Some(_), Some(why)) if service.addresses.is_empty() => (format!("failed: {why}"), Tone::Bad),
         (Some(_), Some(why)) => (format!("failed, earlier addresses are kept: {why}"), Tone::Bad),
     };
     let at = at.map_or_else(|| "not yet".to_owned(), |at| ago(at, now));

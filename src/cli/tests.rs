@@ -409,7 +409,7 @@ fn services_show_their_addresses_and_names() {
         "name": "shop", "urls": ["http://shop.test"], "breaker": null, "in_flight": 0, "calls_max": 64,
         "secondary_in_flight": 0, "secondary_calls_max": 12, "waiting": 0, "rate": null, "burst": null,
         "addresses": [
-            address("10.0.0.1:80", "healthy", Value::Null, Value::Null),
+            address("10.0.0.1:80", "available", Value::Null, Value::Null),
             address("10.0.0.2:80", "ejected", json!("2026-01-02T03:04:17Z"), failure),
             address("10.0.0.3:80", "unhealthy", Value::Null, Value::Null),
         ],
@@ -425,7 +425,7 @@ fn services_show_their_addresses_and_names() {
         shown,
         "\
 SERVICE  ADDRESS      STATE                                  WEIGHT  SHARE  IN FLIGHT  SHADOW/DARK  LAST FAILURE                      URL
-shop     10.0.0.1:80  healthy                                     2   40 %          3            1  -                                 http://shop.test
+shop     10.0.0.1:80  available                                   2   40 %          3            1  -                                 http://shop.test
 shop     10.0.0.2:80  ejected: no connection, tried in 12 s       2   40 %          3            1  60 s ago: no connection: refused  http://shop.test
 shop     10.0.0.3:80  unhealthy                                   2   40 %          3            1  -                                 http://shop.test
 

@@ -57,8 +57,8 @@ impl RetryKey {
 pub struct RetryKeys {
     /// Scoped by route and caller.
     pub scoped: RetryKey,
-    /// Scoped by the route alone, where the caller's scope is a credential that nobody verified: the same caller's next
-    /// try may carry another one.
+    /// Scoped by the route and the headers that are no credentials, where the caller's scope is a credential that
+    /// nobody verified: the same caller's next try may carry another one.
     pub any_caller: Option<RetryKey>,
     /// Set for a verified caller: the `any_caller` key that its next try would have if that try's token could not be
     /// verified (an issuer may sign with a new key before the files have it). Nothing is recorded under this key

@@ -64,6 +64,8 @@ impl<'p> PathKey<'p> {
 
 /// One spelling for all that some service may take for the same path without dot segments: decoded once, in lower case,
 /// without parameters, a suffix or a slash at the end. It depends on no file. Different resources may share one.
+///
+/// Stored digests of requests depend on it.
 pub fn loosest_spelling(path: &str) -> String {
     let conventions = PathConventions::loosest();
     let key = PathKey::new(path, &conventions);

@@ -34,7 +34,8 @@ pub(super) const FIRST_REQUEST_MICROS: u64 = 250_000;
 const LOOK_AGAIN_MICROS: u64 = 5_000;
 /// After the time in which idle clients may send one more request: how long their connections take to close.
 const AFTER_IDLE: Duration = Duration::from_millis(20);
-/// How much longer than [`AFTER_IDLE`] connections without a whole request may take to close before a warning.
+/// How much longer than [`AFTER_IDLE`] and `drain_head_ms` connections without a whole request may take to close before
+/// a warning.
 const LATE_CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How often it is looked whether they are closed.
 const IDLE_LOOK: Duration = Duration::from_millis(10);
@@ -109,7 +110,8 @@ pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize
             sleep(IDLE_LOOK).await;
         }
     };
-    if timeout(LATE_CLOSE_WAIT, all_closed).await.is_err() {
+    let head_wait = Duration::from_millis(shared.limits.drain_head_ms);
+    if timeout(LATE_CLOSE_WAIT + head_wait, all_closed).await.is_err() {
         tracing::warn!(
             "connections without a whole request are still open; the next request on them may get 503 (handed-over)"
         );

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::flag::{HttpVersion, Service, ServiceTls};
 use crate::limits::{Limits, SPANS_ANSWER_WAIT_MAX};
-use crate::transport::{AddressChoice, AddressRegistry, ServiceAddresses, ServiceStream, TrafficClass};
+use crate::transport::{AddressChoice, AddressRegistry, ServiceAddresses, ServiceInUse, ServiceStream, TrafficClass};
 
 /// The label `service` of its metrics. No service of the files can have this name.
 const LABEL: &str = "traces.otlp";
@@ -23,12 +23,14 @@ const LABEL: &str = "traces.otlp";
 #[derive(Clone)]
 pub(super) struct Connector {
     addresses: Arc<ServiceAddresses>,
+    _in_use: Arc<ServiceInUse>,
 }
 
 impl Connector {
     pub(super) fn new(base: &Uri, tls: Option<ServiceTls>, limits: &Limits) -> Self {
         let collector = Service { tls, http: HttpVersion::Http1, ..Service::at(LABEL, [base.clone()]) };
-        Self { addresses: AddressRegistry::new().of(&collector, limits) }
+        let addresses = AddressRegistry::new().of(&collector, limits);
+        Self { _in_use: Arc::new(addresses.in_force()), addresses }
     }
 }
 

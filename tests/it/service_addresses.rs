@@ -48,7 +48,7 @@ default_legacy: shop
     let (store, log) = ("memory:".into(), dir.path().join("log"));
     let mut pointsman = Pointsman::start(&Start { flags: flags.path().to_owned(), store, log, env: vec![] }).await;
     let before = row(&pointsman, "shop").await;
-    assert_eq!(before["addresses"][0]["state"], "healthy", "nothing is known of it yet: {before}");
+    assert_eq!(before["addresses"][0]["state"], "available", "nothing is known of it yet: {before}");
     assert_eq!(before["addresses"][0]["last_failure"], Value::Null);
     let client = Client::new(PATIENCE);
     let get = async |path: &str| {
@@ -69,7 +69,7 @@ default_legacy: shop
     assert!((200..=300).contains(&left.as_secs()), "{ejected}");
     let why = gone["last_failure"]["why"].as_str().unwrap_or_default();
     assert!(why.starts_with("no connection: ") && gone["last_failure"]["at"].is_string(), "{ejected}");
-    assert_eq!((&alive["state"], &alive["ejected_until"]), (&json!("healthy"), &Value::Null), "{ejected}");
+    assert_eq!((&alive["state"], &alive["ejected_until"]), (&json!("available"), &Value::Null), "{ejected}");
     assert_eq!((&alive["weight"], &alive["in_flight"]), (&json!(1), &json!(0)), "{ejected}");
     assert_eq!(alive["share_percent"], 10, "its slow start has just begun: {ejected}");
 

@@ -67,8 +67,8 @@ pub struct AddressRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AddressStateName {
-    /// It gets requests.
-    Healthy,
+    /// It gets requests, also if the last ones failed (`last_failure`).
+    Available,
     /// Its health checks fail.
     Unhealthy,
     /// It gave no connection or no answers, and gets no requests for a while.

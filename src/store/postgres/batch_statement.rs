@@ -29,14 +29,14 @@ pub(super) struct BatchStatement {
     run_has_ended: Vec<u8>,
 }
 
-/// The number of the parameters of `append_batch`.
+/// The number of the parameters of `append_runs`.
 const PARAMETERS: usize = 53;
 
 impl BatchStatement {
     pub(super) fn new(origin: &str, retry_window_ns: i64) -> Self {
         let values: Vec<String> = (1..=PARAMETERS).map(|n| format!("${n}")).collect();
         let text = format!(
-            "WITH checked AS MATERIALIZED (SELECT refuse_legacy_keys(${}, $2)) SELECT append_batch({}) FROM checked",
+            "WITH checked AS MATERIALIZED (SELECT refuse_legacy_keys(${}, $2)) SELECT append_runs({}) FROM checked",
             PARAMETERS + 1,
             values.join(", ")
         );

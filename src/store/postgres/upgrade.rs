@@ -25,6 +25,8 @@ const CREATES_APPENDS: i64 = 5;
 const DROPS_EVENTS: i64 = 6;
 /// The last migration.
 pub(super) const NEWEST: i64 = 11;
+/// The migration from which on requests are recognised by other keys and digests than before.
+const OTHER_KEYS: i64 = 11;
 /// The advisory lock of the process that upgrades the tables.
 const LOCK: i64 = 20_254;
 /// The interval of checks whether other processes have ended.
@@ -102,6 +104,8 @@ async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(),
                  store from now on: the only way back is a copy that `pg_dump --schema={SCHEMA}` made before"
             );
         }
+    }
+    if (1..OTHER_KEYS).contains(&found) {
         wait_for_older(conn, address, found).await?;
     }
     if found < CREATES_APPENDS {

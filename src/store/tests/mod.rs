@@ -12,6 +12,7 @@ pub(crate) mod forward_work;
 mod kept_files;
 mod lists;
 mod model;
+mod older_processes;
 mod open_creators;
 mod ownership;
 mod pending_runs;

@@ -274,7 +274,8 @@ fn receiver_of(
 /// The path of a message at the base URLs of its service. `None` for a message of an older version, which recorded only
 /// its URL, if its service has moved since.
 fn path_of<'m>(message: &'m WebhookMessage, upstream: &ServiceLimits) -> Option<&'m str> {
-    let recorded = || upstream.urls().iter().find_map(|base| message.url.strip_prefix(&**base));
+    let is_path = |rest: &&str| rest.is_empty() || rest.starts_with(['/', '?']);
+    let recorded = || upstream.urls().iter().find_map(|base| message.url.strip_prefix(&**base).filter(is_path));
     message.path.as_deref().or_else(recorded)
 }
 

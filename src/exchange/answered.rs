@@ -38,9 +38,13 @@ impl RequestCopy {
     pub fn caller_trace(&self) -> Option<&HeaderValue> {
         self.traceparent.as_ref().or_else(|| self.headers.get("traceparent"))
     }
-    /// Its digests.
-    pub fn digests(&self) -> RequestDigests {
-        RequestDigests::of(&self.method, &self.path, self.query.as_deref(), &self.body)
+    /// See [`RequestDigests::present`].
+    pub fn digest(&self) -> [u8; 32] {
+        digest(&self.method, &loosest_spelling(&self.path), self.query.as_deref(), &self.body)
+    }
+    /// See [`RequestDigests::of_earlier_versions`]. The body is hashed only if there is one.
+    pub fn digest_of_earlier_versions(&self) -> Option<[u8; 32]> {
+        digest_of_earlier_versions(&self.method, &self.path, self.query.as_deref(), &self.body)
     }
 }
 
@@ -57,16 +61,19 @@ pub struct RequestDigests {
 impl RequestDigests {
     /// Those of a request with this resolved path.
     pub fn of(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> Self {
-        let spelling = loosest_spelling(path);
         Self {
-            present: digest(method, &spelling, query, body),
-            of_earlier_versions: (spelling != path).then(|| digest(method, path, query, body)),
+            present: digest(method, &loosest_spelling(path), query, body),
+            of_earlier_versions: digest_of_earlier_versions(method, path, query, body),
         }
     }
     /// Both.
     pub fn all(&self) -> impl Iterator<Item = [u8; 32]> + use<> {
         [self.present].into_iter().chain(self.of_earlier_versions)
     }
+}
+
+fn digest_of_earlier_versions(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> Option<[u8; 32]> {
+    (loosest_spelling(path) != path).then(|| digest(method, path, query, body))
 }
 
 fn digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8; 32] {

@@ -22,24 +22,19 @@ use crate::workflow::Mode;
 
 /// Whether the request with this digest is the same one.
 fn is_same(request: &ArmRequest, digest: [u8; 32]) -> bool {
-    request.request.digests().all().any(|own| own == digest)
+    let request = &request.request;
+    request.digest() == digest || request.digest_of_earlier_versions() == Some(digest)
 }
 
 /// The claim of the retry key that the run's first append makes, in a store that other processes share or do not.
 pub(super) fn claim(request: &ArmRequest, is_store_shared: bool) -> Option<Claim> {
     match request.mode {
         Mode::Real if request.keep => request.retry_keys.map(|keys| {
-            let digest = request.request.digests().present;
+            let digest = request.request.digest();
             let of_verified = || Some(keys.unverified_retry?.of_verified_request(&digest, &keys.scoped));
             let of_request = keys.any_caller.map(|any| any.of_request(&digest)).or_else(of_verified);
-            let mut legacy_keys = [None; 2];
-            if is_store_shared {
-                legacy_keys
-                    .iter_mut()
-                    .zip(keys.of_legacy_under_other_credentials())
-                    .for_each(|(at, key)| *at = Some(key));
-            }
-            Claim { key: keys.scoped, request: digest, of_request, legacy_keys }
+            let mut others = keys.of_legacy_under_other_credentials().filter(|_| is_store_shared);
+            Claim { key: keys.scoped, request: digest, of_request, legacy_keys: [others.next(), others.next()] }
         }),
         Mode::Real | Mode::Rehearse | Mode::Dark => None,
     }
@@ -230,7 +225,7 @@ async fn give_to_legacy_unless_held(
 
 /// The keys for any caller that a request has now and had by earlier files, each with its digests.
 fn all_keys(claim: Claim, request: &ArmRequest) -> Vec<(RetryKey, [u8; 32])> {
-    let digests = [claim.request].into_iter().chain(request.request.digests().of_earlier_versions);
+    let digests = [claim.request].into_iter().chain(request.request.digest_of_earlier_versions());
     let keys = request.retry_keys.iter().chain(&request.earlier.keys).filter_map(|keys| keys.any_caller);
     keys.flat_map(|key| digests.clone().map(move |digest| (key, digest))).collect()
 }

@@ -337,7 +337,7 @@ async fn a_request_that_was_given_back_is_given_back_under_another_credential_to
     let run = abandoned(ended.send(of(1)).await).run.unwrap();
     ended.wait_until(run, |view| view.status == RunStatus::Abandoned).await;
     let events = ended.store.events(run, Seq::FIRST).await.unwrap();
-    let request = of(1).request.digests().present;
+    let request = of(1).request.digest();
     let of_request = Some(RetryKey([7; 32]).of_request(&request));
     let append = Append {
         run_id: run,

@@ -7,6 +7,7 @@
 mod affinity;
 mod answered;
 mod arm;
+mod effects;
 mod offer;
 
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
@@ -15,4 +16,5 @@ pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
     MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
+pub use effects::EffectObserver;
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};

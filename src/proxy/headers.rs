@@ -27,6 +27,8 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The fields that tell legacy about the client, apart from `Forwarded`.
+static X_FORWARDED: [HeaderName; 3] = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Maps with more names than this are looked up by hash.
@@ -132,6 +134,9 @@ impl Forwarder {
 
     /// Adds the fields that tell legacy about the client.
     pub(super) fn forward(&self, headers: &mut HeaderMap) {
+        if !self.trust {
+            remove_respelled_forwarded(headers);
+        }
         if !self.fields.have_x_forwarded() {
             if !self.trust {
                 headers.remove(X_FORWARDED_FOR);
@@ -189,6 +194,23 @@ pub(super) fn remove_identity(headers: &mut HeaderMap, of_listeners: &[HeaderNam
     // Only announced trailers are forwarded.
     if headers.get_all(TRAILER).iter().flat_map(tokens).any(is_one) {
         headers.remove(TRAILER);
+    }
+}
+
+/// Removes `X-Forwarded-*` fields whose names have `_` for `-`.
+fn remove_respelled_forwarded(headers: &mut HeaderMap) {
+    let is_one = |name: &HeaderName| {
+        let bytes = name.as_str().as_bytes();
+        // Their length, and the first character, are compared first: nearly all names differ there.
+        X_FORWARDED.iter().any(|known| {
+            bytes.len() == known.as_str().len()
+                && bytes.first() == Some(&b'x')
+                && name != known
+                && is_read_as(bytes, known.as_str().as_bytes())
+        })
+    };
+    if headers.keys().any(is_one) {
+        remove_in_order(headers, is_one);
     }
 }
 

@@ -77,6 +77,24 @@ async fn forwarded_fields_are_believed_only_from_trusted_networks() {
     }
 }
 
+/// WSGI and CGI servers read `_` in a name as `-`.
+#[tokio::test]
+async fn forwarded_fields_in_another_spelling_are_passed_on_only_from_trusted_networks() {
+    let origin = Origin::always_answers(OK).await;
+    let sent = "GET / HTTP/1.1\r\nHost: a.test\r\nX_Forwarded_For: 6.6.6.6\r\nX-Forwarded_Proto: https\r\n\
+                x_forwarded-host: evil\r\nx_other: kept\r\n\r\n";
+    let spelled = ["x_forwarded_for", "x-forwarded_proto", "x_forwarded-host"];
+    for (networks, are_passed_on) in [("10.0.0.0/8", false), ("127.0.0.0/8", true)] {
+        for fields in [ForwardedFields::XForwarded, ForwardedFields::Rfc7239] {
+            let rig = Rig::new(&origin, Setup { forwarding: forwarding(&[networks], fields), ..Setup::default() }).await;
+            rig.ask(sent).await;
+            let seen = origin.requests().pop().unwrap();
+            assert!(spelled.iter().all(|name| seen.field(name).is_some() == are_passed_on), "{networks}: {seen:?}");
+            assert_eq!(seen.field("x_other"), Some("kept"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn trust_forwarded_changes_for_new_connections() {
     let origin = Origin::always_answers(OK).await;

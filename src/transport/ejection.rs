@@ -274,7 +274,8 @@ mod tests {
         // One accepts no connection, another gives no answer: the third gets all requests. Of two, one is left.
         for (number, expected) in [(3, [true, true, false]), (2, [true, false, false]), (6, [true, true, true])] {
             let (addresses, count) = ([(); 3].map(|()| Availability::default()), of(number));
-            let mut why = [EjectionReason::NoConnection, EjectionReason::NoAnswer, EjectionReason::NoAnswer].into_iter();
+            let mut why =
+                [EjectionReason::NoConnection, EjectionReason::NoAnswer, EjectionReason::NoAnswer].into_iter();
             let ejected = addresses.each_ref().map(|address| eject(address, why.next().unwrap(), &count));
             assert_eq!(ejected, expected, "{number} addresses");
             addresses.iter().for_each(|address| drop(address.remove(&count)));

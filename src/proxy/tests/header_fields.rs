@@ -86,7 +86,8 @@ async fn forwarded_fields_in_another_spelling_are_passed_on_only_from_trusted_ne
     let spelled = ["x_forwarded_for", "x-forwarded_proto", "x_forwarded-host"];
     for (networks, are_passed_on) in [("10.0.0.0/8", false), ("127.0.0.0/8", true)] {
         for fields in [ForwardedFields::XForwarded, ForwardedFields::Rfc7239] {
-            let rig = Rig::new(&origin, Setup { forwarding: forwarding(&[networks], fields), ..Setup::default() }).await;
+            let rig =
+                Rig::new(&origin, Setup { forwarding: forwarding(&[networks], fields), ..Setup::default() }).await;
             rig.ask(sent).await;
             let seen = origin.requests().pop().unwrap();
             assert!(spelled.iter().all(|name| seen.field(name).is_some() == are_passed_on), "{networks}: {seen:?}");

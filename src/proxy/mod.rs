@@ -64,6 +64,7 @@ mod proxy_header;
 mod rate;
 mod raw_socket;
 mod relay;
+mod removed_fields;
 mod reply_body;
 mod request_body;
 mod request_buffer;

@@ -3,9 +3,9 @@
 //! An address is *ejected*, that is gets no requests for a while, when it accepts no connection or when several
 //! requests in a row got no answer; when the while is over, it is tried with a connection that no client waits for, and
 //! gets requests again if it accepts it. It is *unhealthy* while the declared health checks fail. Always true: of a
-//! service's addresses at most half are ejected because they give no answer, and never the last one that is not ejected,
-//! so that an overload of all of them does not lead to the overload of the last one; whether an address is available is
-//! read from two flags, without a lock.
+//! service's addresses at most half are ejected because they give no answer, and never the last one that is not
+//! ejected, so that an overload of all of them does not lead to the overload of the last one; whether an address is
+//! available is read from two flags, without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -278,7 +278,8 @@ mod tests {
                 [EjectionReason::NoConnection, EjectionReason::NoAnswer, EjectionReason::NoAnswer].into_iter();
             let ejected = addresses.each_ref().map(|address| eject(address, why.next().unwrap(), &count));
             assert_eq!(ejected, expected, "{number} addresses");
-            addresses.iter().for_each(|address| drop(address.remove(&count)));
+            let removed = addresses.each_ref().map(|address| address.remove(&count).0);
+            assert_eq!(removed, expected);
             assert_eq!(count.ejected(), 0);
         }
         for why in [EjectionReason::NoAnswer, EjectionReason::NoConnection] {

@@ -46,6 +46,7 @@ pub(in crate::engine) struct ConnectionPool {
     unrepeatable_idle: Duration,
     /// How long a connection is used; 0: as long as it lasts.
     age: Duration,
+    reply_fields_max: Option<usize>,
     head_bytes_max: u32,
 }
 
@@ -108,7 +109,8 @@ impl ConnectionPool {
         let unrepeatable_idle = Limits::ms(limits.service_unrepeatable_idle_ms);
         let age = Limits::ms(limits.service_connection_age_ms);
         let head_bytes_max = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
-        Arc::new(Self { idle: Mutex::default(), idle_max, idle_for, unrepeatable_idle, age, head_bytes_max })
+        let (idle, reply_fields_max) = (Mutex::default(), limits.reply_fields_max_for_hyper());
+        Arc::new(Self { idle, idle_max, idle_for, unrepeatable_idle, age, reply_fields_max, head_bytes_max })
     }
 
     /// A connection for a request: an idle one if it may carry the request, else a new one.
@@ -136,7 +138,7 @@ impl ConnectionPool {
         }
         let Some(multiplexed) = multiplexed else {
             let (stream, _) = destination.connect(HttpVersion::Http1).await?;
-            return PooledConnection::http1(stream, endpoint, self.age).await;
+            return PooledConnection::http1(stream, endpoint, self.age, self.reply_fields_max).await;
         };
         let mut http1 = None;
         let opening = multiplexed.open(
@@ -160,7 +162,7 @@ impl ConnectionPool {
                     // Another call has found that the service chooses HTTP/1.1.
                     None => destination.connect(HttpVersion::Http1).await?.0,
                 };
-                PooledConnection::http1(stream, endpoint, self.age).await
+                PooledConnection::http1(stream, endpoint, self.age, self.reply_fields_max).await
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::rig::{OK, Origin, Rig, Setup, get};
 use crate::flag::Service;
+use crate::limits::Limits;
 use crate::listener::{ForwardedFields, ForwardedTrust, Forwarding, Network};
 
 /// The names of a head's fields, in their order, each as often as it comes.
@@ -45,6 +46,22 @@ async fn preserve_header_case_keeps_the_case_of_names() {
         );
         let expected = ["Date", "X-Zero", "Set-Cookie", "Set-Cookie", "Content-Length", "ETag", "X-End"];
         assert_eq!(names(&reply.head)[..7], expected, "{}", reply.head);
+    }
+}
+
+#[tokio::test]
+async fn a_reply_has_as_many_fields_as_the_limit_allows() {
+    for (reply_fields_max, fields, passes) in [(100, 99, true), (100, 300, false), (301, 300, true), (20, 30, false)] {
+        let more: String = (0..fields).map(|number| format!("X-{number}: {number}\r\n")).collect();
+        let reply = format!("HTTP/1.1 200 OK\r\n{more}Content-Length: 2\r\n\r\nok");
+        let origin = Origin::always_answers(reply.leak()).await;
+        let limits = Limits { reply_fields_max, ..Limits::default() };
+        let rig = Rig::new(&origin, Setup { limits, ..Setup::default() }).await;
+        let reply = rig.ask(&get("/")).await;
+        match passes {
+            true => assert_eq!(reply.field(&format!("x-{}", fields - 1)), Some(&*format!("{}", fields - 1))),
+            false => assert!(reply.status() == 502 && reply.text().contains("reply_fields_max"), "{}", reply.head),
+        }
     }
 }
 

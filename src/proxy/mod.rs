@@ -41,6 +41,7 @@ mod engine;
 mod exchange_record;
 mod exchange_spans;
 mod failure;
+mod field_names;
 mod headers;
 mod http2;
 mod hygiene;

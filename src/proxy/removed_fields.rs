@@ -6,6 +6,7 @@
 use http::header::TRAILER;
 use http::{HeaderMap, HeaderName};
 
+use super::field_names::is_read_as;
 use super::hygiene::tokens;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -43,12 +44,6 @@ pub(super) fn remove_respelled_forwarded(headers: &mut HeaderMap) {
     if headers.keys().any(is_one) {
         remove_in_order(headers, is_one);
     }
-}
-
-/// Whether some servers take these names for the same one.
-fn is_read_as(name: &[u8], other: &[u8]) -> bool {
-    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == other.len() && name.iter().map(folded).eq(other.iter().map(folded))
 }
 
 /// Removes fields. `HeaderMap::remove` would move the last field to the place of the removed one.

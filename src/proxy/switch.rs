@@ -92,6 +92,11 @@ async fn answer(
             "the method, in upper case, is that of a route with a workflow; servers disagree whether the two are one";
         return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
     }
+    if hygiene::overriding_methods(head).any(|method| reaches_workflow(&table.set, &method, host, head.uri.path())) {
+        let why = "a field such as X-HTTP-Method-Override names a method for which the path has a route with a workflow; \
+                   some frameworks perform that method, others the one of the request";
+        return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
+    }
     let now_s = || clock::now().as_second();
     let resolved = table.set.resolve(&head.method, host, head.uri.path(), now_s);
     let ResolvedPath { path, respelled_from, found, former } =

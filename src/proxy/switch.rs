@@ -197,7 +197,7 @@ async fn decide_flagged<'a>(
         peer: client.peer,
         params: &params,
         random: fastrand::u64(..),
-        owner: Owner::Nobody,
+        owner: Owner::NoPin,
         now_s: decided_at.as_second(),
     };
     // Without one clear key this request and its retry could go to different arms.

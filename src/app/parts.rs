@@ -145,6 +145,7 @@ impl Parts {
         let ladder = Ladder::open_into(declared(setup, 0), ladder, Some(flags)).await.map_err(|error| match error {
             FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
             FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
+            FilesError::TaskEnded => error.into(),
         })?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
@@ -179,7 +180,8 @@ impl Parts {
     /// the swap. Returns the flips once the outcome is known.
     ///
     /// # Errors
-    /// The store did not record the flips, or the set must not be put in force ([`FilesError`]). Nothing was changed.
+    /// The store did not record the flips, or the set must not be put in force. Nothing was changed, unless it is
+    /// [`FilesError::TaskEnded`].
     pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let declared = declared(setup, files_version);
@@ -201,6 +203,7 @@ impl Parts {
                 anyhow::Error::new(error).context("the store did not record what the files declare, nothing changed")
             }
             FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
+            FilesError::TaskEnded => error.into(),
         })
     }
 

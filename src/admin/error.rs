@@ -132,6 +132,13 @@ impl ApiError {
         )
     }
 
+    /// 404: the store has the run, but not its plan.
+    pub(super) fn no_plan(id: &str) -> Self {
+        let detail = format!("the store has the run `{id}`, but not its plan");
+        Self::new(StatusCode::NOT_FOUND, "plan-missing", "The plan is missing", detail)
+            .hint("`pointsman store check` lists such faults of the store")
+    }
+
     /// A flip that was refused.
     pub(super) fn flip<'a>(error: FlipError, known: impl Iterator<Item = &'a RouteId>) -> Self {
         const TITLE: &str = "The route was not moved";

@@ -389,6 +389,6 @@ impl Affinity for StoreAffinity {
 impl Drop for StoreAffinity {
     fn drop(&mut self) {
         self.maintenance.abort();
-        self.keys.close();
+        self.keys.let_mover_end();
     }
 }

@@ -208,7 +208,7 @@ impl Parts {
     }
 
     /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
-    /// freeze that are still in memory. Returns until when the end of the process may wait for the store's records.
+    /// freeze that are still in memory. Returns until when [`Ladder::end_freezes`] may wait for the store.
     pub async fn drain(&self, limits: &Limits) -> tokio::time::Instant {
         self.ladder.log_unrecorded();
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
@@ -267,8 +267,12 @@ impl Parts {
     async fn flush_evidence(&self, within: Duration) {
         match tokio::time::timeout(within, self.evidence.flush()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the last evidence was not written"),
-            Err(_) => tracing::error!("the last evidence was not written: the store does not answer"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the last evidence was not written: pairs since the last write are lost")
+            }
+            Err(_) => tracing::error!(
+                "the last evidence was not written, because the store does not answer: pairs since the last write are lost"
+            ),
         }
     }
 }
@@ -322,9 +326,10 @@ impl KillSwitchListener for Engine {
     }
 }
 
-/// Shuts the gate to `live`, and holds routes below `live`, while retries may come of requests that legacy served and
-/// whose retry keys could not be noted or are in a file that cannot be read: the engine would perform such requests a
-/// second time.
+/// `unmet`: after a pin collision, shuts the gates to `live` and `only` of the route that creates the instances.
+/// `unknown_retries`: shuts the gate to `live`, and holds routes below `live`, while retries may come of requests that
+/// legacy served and whose retry keys could not be noted or are in a file that cannot be read: the engine would perform
+/// such requests a second time.
 impl GateCondition for StoreAffinity {
     fn unmet(&self, route: &Route, _from: State, to: State) -> Vec<Unmet> {
         let creates = matches!(route.instance, Some(Instance::Creates { .. }));

@@ -4,7 +4,7 @@
 //! requests in a row got no answer; when the while is over, it is tried with a connection that no client waits for, and
 //! gets requests again if it accepts it. It is *unhealthy* while the declared health checks fail. Always true: of a
 //! service's addresses at most half are ejected because they give no answer, so that an overload of all of them does
-//! not lead to the overload of the last one; what is read for each request is one byte.
+//! not lead to the overload of the last one; whether an address is available is read from two flags, without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -69,12 +69,12 @@ pub(super) struct Availability {
     unhealthy: AtomicBool,
     /// Requests in a row that got no answer.
     unanswered: AtomicU32,
-    past: Mutex<Past>,
+    last_ejection: Mutex<LastEjection>,
 }
 
 /// The last ejection.
 #[derive(Debug, Default)]
-struct Past {
+struct LastEjection {
     time: Option<Duration>,
     why: Option<EjectionReason>,
     /// When it is tried again, in microseconds of `ServiceState::now`.
@@ -118,21 +118,21 @@ impl Availability {
             self.ejected.store(false, Relaxed);
             return None;
         }
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_ejection = self.last_ejection.lock().unwrap_or_else(PoisonError::into_inner);
         // The time doubles only if the address was used for less time than its last ejection lasted; otherwise it
         // starts at `settings.time`.
-        let used_for = Duration::from_micros(at.saturating_sub(past.readmitted_at));
-        let last = past.time.filter(|time| used_for < *time);
+        let used_for = Duration::from_micros(at.saturating_sub(last_ejection.readmitted_at));
+        let last = last_ejection.time.filter(|time| used_for < *time);
         let time = last.map_or(settings.time, |time| time.saturating_mul(2)).min(settings.time_max);
-        *past = Past { time: Some(time), why: Some(why), until: after(at, time), ..*past };
+        *last_ejection = LastEjection { time: Some(time), why: Some(why), until: after(at, time), ..*last_ejection };
         Some(time)
     }
 
     /// It still accepts no connection. Returns for how long it stays ejected.
     pub(super) fn stay_ejected(&self, settings: &Eject, at: u64) -> Duration {
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = past.time.unwrap_or(settings.time).saturating_mul(2).min(settings.time_max);
-        *past = Past { time: Some(time), until: after(at, time), ..*past };
+        let mut last_ejection = self.last_ejection.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = last_ejection.time.unwrap_or(settings.time).saturating_mul(2).min(settings.time_max);
+        *last_ejection = LastEjection { time: Some(time), until: after(at, time), ..*last_ejection };
         time
     }
 
@@ -142,7 +142,7 @@ impl Availability {
             return false;
         }
         count.remove();
-        self.past.lock().unwrap_or_else(PoisonError::into_inner).readmitted_at = at;
+        self.last_ejection.lock().unwrap_or_else(PoisonError::into_inner).readmitted_at = at;
         self.unanswered.store(settings.after.saturating_sub(1), Relaxed);
         true
     }
@@ -154,8 +154,8 @@ impl Availability {
 
     /// If it is ejected: when it is tried again, in microseconds of `ServiceState::now`, and why it was ejected.
     pub(super) fn ejection(&self) -> Option<(u64, EjectionReason)> {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_ejected().then_some((past.until, past.why?))
+        let last_ejection = self.last_ejection.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_ejected().then_some((last_ejection.until, last_ejection.why?))
     }
 
     /// Whether its health checks fail.

@@ -218,7 +218,7 @@ pub struct Limits {
     /// Bytes of the request bodies that are buffered at the same time (`buffer_request`); a body for which there is no
     /// room is forwarded while it comes.
     pub request_buffers_bytes_max: u64,
-    /// After SIGTERM: how long `/readyz` says that the process is not ready before it stops to listen, so that load
+    /// After SIGTERM: how long `/readyz` says that the process is not ready before it stops listening, so that load
     /// balancers take it out first.
     pub stop_delay_ms: u64,
     /// After SIGTERM: how long requests may take to finish.

@@ -128,7 +128,7 @@ pub struct ProxyParts {
     pub limits: Arc<Limits>,
     /// The addresses of services, which the engine's calls share.
     pub addresses: Arc<AddressRegistry>,
-    /// What legacy is told about clients, and whose word is taken for it; new connections use what is in force.
+    /// What legacy is told about clients, and which peers' fields are believed; new connections use what is in force.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
     /// The header fields for clients' certificates, of all listeners.
     pub identity_headers: Vec<HeaderName>,

@@ -76,7 +76,7 @@ async fn answer(
     if let Some(in_flight) = &client.shared.requests_in_flight {
         admission.place = Some(in_flight.take().ok_or_else(|| Refused::early(Failure::Overloaded))?);
     }
-    // hyper has refused such a head of HTTP/1.1.
+    // For HTTP/2: of HTTP/1.1, hyper has refused such a head before.
     if head.headers.len() as u64 > client.shared.limits.head_fields_max {
         return Err(Refused::early(Failure::HeadTooLarge).into());
     }
@@ -202,7 +202,7 @@ async fn decide_flagged<'a>(
         peer: client.peer,
         params: &params,
         random: fastrand::u64(..),
-        owner: Owner::Nobody,
+        owner: Owner::NoPin,
         now_s: decided_at.as_second(),
     };
     // Without one clear key this request and its retry could go to different arms.

@@ -39,7 +39,8 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     let data = test.run("keyed-503", json!({})).await;
     assert_eq!((&data["status"], &step(&data, "charge")["attempts"]), (&json!("paused"), &json!(3)), "{data}");
     assert_eq!((test.step_service.effects("POST /charges"), test.step_service.count("POST /invoices")), (2, 0));
-    test.allowed.lost_replies = 2; // deliveries under one key
+    // The second and third attempt of `keyed-503`: the service counts them as repeated deliveries of one key.
+    test.allowed.lost_replies = 2;
     // A step may declare that 503 means "not done".
     test.step_service.set_default("POST /charges", ScriptedReply::Refuse(503));
     let data = test.run("declares-503", json!({})).await;

@@ -99,7 +99,8 @@ pub const BYTES_LIMIT_MAX: u64 = 1 << 40;
 pub const BUFFER_REQUEST_BYTES_LIMIT_MAX: u64 = 64 << 20;
 /// The largest value of a limit that is a number of things, unless it has a smaller one below.
 pub const NUMBER_LIMIT_MAX: u64 = u32::MAX as u64;
-/// The largest value of `head_fields_max`: the reader of each head has room for so many fields from the start.
+/// The largest value of `head_fields_max` and `reply_fields_max`: the reader of each head has room for so many fields
+/// from the start.
 pub const HEAD_FIELDS_LIMIT_MAX: u64 = 4_096;
 /// The largest value of `shadow_threads`, all of which are started with the process.
 pub const SHADOW_THREADS_LIMIT_MAX: u64 = 1_024;
@@ -136,6 +137,8 @@ pub struct Limits {
     pub head_bytes_max: u64,
     /// Header fields of one request; 4,096 at most.
     pub head_fields_max: u64,
+    /// Header fields of one reply of a service over HTTP/1.1; 4,096 at most. A reply with more fails.
+    pub reply_fields_max: u64,
     /// Open client connections. When a new one finds no room, those that have been idle longest are closed, up to 32 at
     /// once; if none is idle, it waits.
     pub client_connections_max: u64,
@@ -215,7 +218,7 @@ pub struct Limits {
     /// Bytes of the request bodies that are buffered at the same time (`buffer_request`); a body for which there is no
     /// room is forwarded while it comes.
     pub request_buffers_bytes_max: u64,
-    /// After SIGTERM: how long `/readyz` says that the process is not ready before it stops to listen, so that load
+    /// After SIGTERM: how long `/readyz` says that the process is not ready before it stops listening, so that load
     /// balancers take it out first.
     pub stop_delay_ms: u64,
     /// After SIGTERM: how long requests may take to finish.
@@ -393,6 +396,14 @@ pub struct Limits {
     pub api_heartbeat_ms: u64,
 }
 
+impl Limits {
+    /// What hyper's client is told of `reply_fields_max`. `None` for 100: it reads so many fields without an allocation
+    /// unless it is told a number.
+    pub fn reply_fields_max_for_hyper(&self) -> Option<usize> {
+        (self.reply_fields_max != 100).then(|| usize::try_from(self.reply_fields_max).unwrap_or(100).max(1))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -400,6 +411,7 @@ impl Default for Limits {
             body_engine_bytes_max: 8 << 20,
             head_bytes_max: 64 << 10,
             head_fields_max: 100,
+            reply_fields_max: 100,
             client_connections_max: 10_000,
             client_connections_per_address_max: 0,
             requests_in_flight_max: 0,

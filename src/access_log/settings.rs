@@ -28,6 +28,6 @@ pub enum LineFormat {
     /// A JSON object.
     #[default]
     Json,
-    /// Apache's Combined Log Format, and more fields at its end.
+    /// Apache's Combined Log Format (the Common one with referer and user agent), and more fields at its end.
     Common,
 }

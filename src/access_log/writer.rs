@@ -152,7 +152,7 @@ impl Writer {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     wait_for_room(&self.open);
                     // After SIGUSR1 nobody may read the old pipe any more, so this write does not wait for it.
-                    if self.reopen.swap(false, Acquire) && self.open_in_write(written) {
+                    if self.reopen.swap(false, Acquire) && self.reopen_during_write(written) {
                         return self.write_lines();
                     }
                 }
@@ -164,7 +164,7 @@ impl Writer {
 
     /// Opens the file again while so many bytes of the lines are written. The line that the old file has in part is
     /// lost. Returns whether the file was opened.
-    fn open_in_write(&mut self, written: usize) -> bool {
+    fn reopen_during_write(&mut self, written: usize) -> bool {
         self.is_torn = written > 0 && self.lines[written - 1] != b'\n';
         let is_cut = self.is_torn;
         if !self.open_again() {

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::types::{ApiProblem, FileProblem};
 use crate::exchange::Source;
-use crate::ladder::{FlipCommand, FlipError, FreezeError, StoreSilent};
+use crate::ladder::{FlipCommand, FlipError, FreezeError, Unconfirmed};
 use crate::names::RouteId;
 use crate::store::StoreError;
 
@@ -85,15 +85,16 @@ impl ApiError {
                 format!("{error}; that newer freeze stays in force, nothing was changed"),
             ),
             FreezeError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, error.to_string()),
-            FreezeError::StoreSilent(store_silent) => Self::store_silent(store_silent),
+            FreezeError::Unconfirmed(unconfirmed) => Self::unconfirmed(unconfirmed),
         }
     }
 
-    /// 503: the store did not confirm a flip or freeze in time.
-    fn store_silent(why: StoreSilent) -> Self {
+    /// 503: a flip or freeze was not confirmed.
+    fn unconfirmed(why: Unconfirmed) -> Self {
         let (kind, title) = match why {
-            StoreSilent::Busy => ("move-waits", "Another move is under way"),
-            StoreSilent::Pending => ("outcome-unknown", "It is not known yet whether the change is recorded"),
+            Unconfirmed::Busy => ("move-waits", "Another move is under way"),
+            Unconfirmed::Pending => ("outcome-unknown", "It is not known yet whether the change is recorded"),
+            Unconfirmed::TaskEnded => ("outcome-unknown", "It is not known whether the change was made"),
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, why.to_string())
     }
@@ -131,6 +132,13 @@ impl ApiError {
         )
     }
 
+    /// 404: the store has the run, but not its plan.
+    pub(super) fn no_plan(id: &str) -> Self {
+        let detail = format!("the store has the run `{id}`, but not its plan");
+        Self::new(StatusCode::NOT_FOUND, "plan-missing", "The plan is missing", detail)
+            .hint("`pointsman store check` lists such faults of the store")
+    }
+
     /// A flip that was refused.
     pub(super) fn flip<'a>(error: FlipError, known: impl Iterator<Item = &'a RouteId>) -> Self {
         const TITLE: &str = "The route was not moved";
@@ -145,7 +153,7 @@ impl ApiError {
                 Self::new(StatusCode::CONFLICT, "flip-refused", TITLE, text).commands(commands)
             }
             FlipError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, text),
-            FlipError::StoreSilent(store_silent) => Self::store_silent(store_silent),
+            FlipError::Unconfirmed(unconfirmed) => Self::unconfirmed(unconfirmed),
         }
     }
 }

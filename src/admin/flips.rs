@@ -72,8 +72,8 @@ fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
 const UNRECORDED_FLIP: &str = "the store has not recorded the flip, which is in force: pointsman tries again until it has; \
                                if the process stops or is killed before that, the route returns to the state that the store has";
 /// The note in the response to a flip down whose larger share waits for the store.
-const PENDING_SHARE: &str = "the flip down is in force and recorded, but the store has not answered yet whether it has \
-                             recorded the larger share, which is not in force before that";
+const PENDING_SHARE: &str = "the flip down itself is in force and recorded, but it is not known yet whether the larger \
+                             share is recorded, which is not in force before that";
 /// The note in the response to a freeze of one of several processes that share a store.
 const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only: other processes on the same store are \
                                      not frozen and may execute its runs; freeze each of them";

@@ -154,7 +154,7 @@ async fn connection(
     }
 }
 
-/// Why a request ends early.
+/// The error of a request whose connection was closed for a new one.
 const CLOSED: &str = "closed for a new connection";
 
 /// The body of a request. The request counts as complete once the body is read to its end, or is dropped before that:

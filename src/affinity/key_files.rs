@@ -258,7 +258,7 @@ impl Opening<'_> {
                 }
                 Err(error) if own.is_none() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "the retry keys in the file of another process are not taken over");
+                    tracing::warn!(%error, "the retry keys in the file of another process are not taken over; they stay in it, and the next start tries again");
                     continue;
                 }
             };

@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "would the next process know that legacy took this?" Always true: a key counts as noted
 //! ([`KeyLog::wait_until_noted`]) only after its record is written to the file (kill -9 and a full disk do not lose
-//! it), or the store has it; a record that the store does not have yet is never overwritten, so that a full ring buffer
-//! refuses further records; the records that wait for the store are also in memory.
+//! it), or the store has it; a record that the store does not have yet is not overwritten before its retry window is
+//! over, so that a full ring buffer refuses further records; the records that wait for the store are also in memory.
 //!
 //! Example: legacy is to take a first try with the key K. [`KeyLog::note`] has the thread of `key_writer` write record
 //! 1 (K, and the time) to the ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K
@@ -277,7 +277,7 @@ impl KeyLog {
         self.ring().pending.unstored_count()
     }
 
-    /// Notes in the store's list that the store has all records of the file, if it has. Nothing can be noted after
+    /// Records in the store's list that the store has all records of the file, if it has. No key can be noted after
     /// that. Waits for a disk that hangs.
     pub(super) async fn finish(&self, store: &StoreHandle) {
         // The times of routes that were served unnoted are only in the file.
@@ -303,13 +303,13 @@ impl KeyLog {
     /// Refuses further keys, and unlocks the file once what is outstanding is written. Returns whether it was in time.
     pub(super) async fn release(&self, within: Duration) -> bool {
         self.ring().refuses_keys = true;
-        self.close();
+        self.let_mover_end();
         self.writer.end();
         self.writer.wait_until_released(within).await
     }
 
     /// Lets [`KeyLog::move_to_store`] end: it moves the waiting keys until none is left or a write to the store fails.
-    pub(super) fn close(&self) {
+    pub(super) fn let_mover_end(&self) {
         {
             let mut ring = self.ring();
             ring.mover_may_end = true;
@@ -319,7 +319,7 @@ impl KeyLog {
         self.writer.key_added.notify_one();
     }
 
-    /// Moves waiting keys to the store until [`KeyLog::close`] is called.
+    /// Moves waiting keys to the store until [`KeyLog::let_mover_end`] is called.
     pub(super) async fn move_to_store(self: Arc<Self>, store: StoreHandle) {
         let failures = RepeatedFailures::default();
         loop {

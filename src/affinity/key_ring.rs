@@ -1,7 +1,8 @@
 //! A ring buffer of the records that wait for the store, in memory, and what is to be written of it to the file.
 //!
-//! Always true: records are numbered and in order; a record is overwritten only when the store has it; a key is among
-//! the records only after its record was written to the file. Until then it is *pending*.
+//! Always true: records are numbered and in order; a record is overwritten only when the store has it or its retry
+//! window is over; a key is among the records only after its record was written to the file. Until then it is
+//! *pending*.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub(super) struct Outstanding {
     pub keys: Vec<(RetryKey, Timestamp)>,
     /// The number of the first record of `keys`.
     pub first_seq: u64,
-    /// All records up to this number are in the store.
+    /// The store has all records up to this number, or their retry window is over.
     pub stored: u64,
     /// The times of routes that were served unnoted.
     pub unnoted: Vec<(SlotRoute, Timestamp)>,
@@ -72,7 +73,7 @@ pub(super) struct Ring {
     pub path: Option<PathBuf>,
     /// The size of the ring.
     pub records: u64,
-    /// All records up to this number are in the store.
+    /// The store has all records up to this number, or their retry window is over.
     pub stored: u64,
     /// The records after it, in order.
     pub waiting: VecDeque<Record>,

@@ -154,7 +154,7 @@ impl StoreAffinity {
         match self.owner_in_memory(&key) {
             // `None`: whoever asks for the owner is answered by the store.
             None | Some((Owner::Engine, _)) => return Ok(()),
-            Some((Owner::Nobody | Owner::LegacyWithTwin | Owner::Unknown, _)) => {}
+            Some((Owner::NoPin | Owner::LegacyWithTwin | Owner::Unknown, _)) => {}
         }
         if let Some(PinRecord { arm, run: Some(run), .. }) = self.store.pin(key.clone()).await? {
             self.record_pin(&NewPin { key, arm }, run);
@@ -258,7 +258,7 @@ impl StoreAffinity {
     /// The owner of a pin, if it is known without the store.
     fn owner_in_memory(&self, key: &PinKey) -> Option<(Owner, Option<RunId>)> {
         if self.families.get(&key.family).is_none() {
-            return Some((Owner::Nobody, None));
+            return Some((Owner::NoPin, None));
         }
         if let Some(known) = self.cache.get(key) {
             return Some(owner_of(known));
@@ -269,7 +269,7 @@ impl StoreAffinity {
         // The engine does not own it, so legacy answers, and the caller does not wait for the store: which run created
         // the twin is looked up later.
         let may_have_twin = self.store.is_shared() || self.sets.may_have_twin(key);
-        Some((if may_have_twin { Owner::LegacyWithTwin } else { Owner::Nobody }, None))
+        Some((if may_have_twin { Owner::LegacyWithTwin } else { Owner::NoPin }, None))
     }
 
     async fn look_up(&self, key: PinKey) -> Result<(Owner, Option<RunId>), ArmUnknown> {
@@ -294,7 +294,7 @@ impl StoreAffinity {
 
 impl Affinity for StoreAffinity {
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>> {
-        let mut known = (Owner::Nobody, None);
+        let mut known = (Owner::NoPin, None);
         let mut unknown = Vec::new();
         for key in key.pin_keys() {
             match self.owner_in_memory(&key) {
@@ -389,6 +389,6 @@ impl Affinity for StoreAffinity {
 impl Drop for StoreAffinity {
     fn drop(&mut self) {
         self.maintenance.abort();
-        self.keys.close();
+        self.keys.let_mover_end();
     }
 }

@@ -11,7 +11,7 @@ pub(super) fn higher_precedence(one: (Owner, Option<RunId>), other: (Owner, Opti
         Owner::Unknown => 4,
         Owner::Engine => 3,
         Owner::LegacyWithTwin => 1 + u8::from(run.is_some()),
-        Owner::Nobody => 0,
+        Owner::NoPin => 0,
     };
     if rank(&other) > rank(&one) { other } else { one }
 }
@@ -19,7 +19,7 @@ pub(super) fn higher_precedence(one: (Owner, Option<RunId>), other: (Owner, Opti
 /// The owner of an instance with this pin, or none.
 pub(super) fn owner_of(pin: Option<(Arm, Option<RunId>)>) -> (Owner, Option<RunId>) {
     match pin {
-        None => (Owner::Nobody, None),
+        None => (Owner::NoPin, None),
         Some((Arm::Engine, run)) => (Owner::Engine, run),
         Some((Arm::Legacy, run)) => (Owner::LegacyWithTwin, run),
     }

@@ -137,7 +137,7 @@ impl StoreAffinity {
         if self.tries.engine_has_any(range.clone(), Instant::now()) {
             return Ok(true);
         }
-        // The keys in the range share the first half, and the set in memory has a part of that.
+        // All keys in the range share their first half, and the set in memory is looked up by its beginning.
         if self.remembered(range.start()) == Remembered::NotEngine {
             return Ok(false);
         }

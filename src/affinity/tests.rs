@@ -136,7 +136,7 @@ async fn a_family_without_pins_does_not_ask_the_store() {
     let store = CountingStore::new();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     store.is_gone.store(true, Ordering::Relaxed);
-    assert_eq!(owner(&affinity, "17").await, Ok((Owner::Nobody, None)));
+    assert_eq!(owner(&affinity, "17").await, Ok((Owner::NoPin, None)));
     assert_eq!(store.look_ups(), 0);
 }
 
@@ -153,7 +153,7 @@ async fn the_owner_of_a_pin_is_known_at_once_and_after_a_restart() {
     let affinity = affinity_with_built_sets(&store).await;
     for _ in 0..3 {
         assert_eq!(owner(&affinity, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
-        assert_eq!(owner(&affinity, "99").await, Ok((Owner::Nobody, None)));
+        assert_eq!(owner(&affinity, "99").await, Ok((Owner::NoPin, None)));
         assert_eq!(owner(&affinity, "18").await, Ok((Owner::LegacyWithTwin, None)), "the twin's run is not looked up");
     }
     assert_eq!(store.look_ups(), 1, "only the order that the engine owns is looked up, and only once");
@@ -186,7 +186,7 @@ async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or
     let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(owner(&affinity, "1").await, Ok((Owner::LegacyWithTwin, None)));
-    assert_eq!(owner(&affinity, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
+    assert_eq!(owner(&affinity, "2").await, Ok((Owner::NoPin, None)), "an order of legacy's");
     assert_eq!(affinity.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
     affinity.record_legacy_instance(pin("2", Arm::Legacy).key.into());
     affinity.finish_collision_checks().await;
@@ -285,7 +285,7 @@ async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
         assert_eq!(owner("1").await, Ok((Owner::Engine, Some(run_id(1)))));
         assert_eq!(owner("2").await, Ok((Owner::Engine, Some(run_id(2)))));
         assert_eq!(owner("3").await, Ok((Owner::Engine, Some(run_id(4)))), "legacy knows nothing of it");
-        assert_eq!(owner("5").await, Ok((Owner::Nobody, None)), "another family's");
+        assert_eq!(owner("5").await, Ok((Owner::NoPin, None)), "another family's");
         assert!(affinity.engine_owns_any(&family) && !affinity.engine_owns_any(&other));
         assert!(!affinity.collided(&family));
         affinity.record_legacy_instance(InstanceKey { family: family.clone(), id: "2".into() });

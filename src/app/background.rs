@@ -157,7 +157,7 @@ pub(super) async fn release_held_routes(parts: Parts) {
     loop {
         ticks.tick().await;
         if let Err(error) = parts.ladder.release_held().await {
-            tracing::warn!(%error, "a route that is held stays below `live`: the store did not record its return");
+            tracing::warn!(%error, "held routes may stay below `live`: their return is not known to be recorded; it is tried again");
         }
     }
 }

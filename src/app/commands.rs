@@ -38,7 +38,7 @@ fn raise_open_files_limit() {
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
-        tracing::warn!(%error, ?current, "the limit of open files is not raised");
+        tracing::warn!(%error, ?current, "the limit of open files is not raised; connections beyond it are not accepted");
     }
 }
 
@@ -102,7 +102,7 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 /// Prints where the process listens.
 fn print_addresses(app: &App) {
     let mut addresses = serde_json::json!({ "admin": app.admin.to_string() });
-    // The first one where there is one key for it, as before there could be several.
+    // `listen` stays the first address, for scripts that know only one; `listeners` has all, if there are several.
     addresses["listen"] = app.listen.first().map(ToString::to_string).into();
     if app.listen.len() > 1 {
         addresses["listeners"] = app.listen.iter().map(ToString::to_string).collect();

@@ -145,6 +145,7 @@ impl Parts {
         let ladder = Ladder::open_into(declared(setup, 0), ladder, Some(flags)).await.map_err(|error| match error {
             FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
             FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
+            FilesError::TaskEnded => error.into(),
         })?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
@@ -179,7 +180,8 @@ impl Parts {
     /// the swap. Returns the flips once the outcome is known.
     ///
     /// # Errors
-    /// The store did not record the flips, or the set must not be put in force ([`FilesError`]). Nothing was changed.
+    /// The store did not record the flips, or the set must not be put in force. Nothing was changed, unless it is
+    /// [`FilesError::TaskEnded`].
     pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let declared = declared(setup, files_version);
@@ -201,11 +203,12 @@ impl Parts {
                 anyhow::Error::new(error).context("the store did not record what the files declare, nothing changed")
             }
             FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
+            FilesError::TaskEnded => error.into(),
         })
     }
 
     /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
-    /// freeze that are still in memory. Returns until when the end of the process may wait for the store's records.
+    /// freeze that are still in memory. Returns until when [`Ladder::end_freezes`] may wait for the store.
     pub async fn drain(&self, limits: &Limits) -> tokio::time::Instant {
         self.ladder.log_unrecorded();
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
@@ -264,8 +267,12 @@ impl Parts {
     async fn flush_evidence(&self, within: Duration) {
         match tokio::time::timeout(within, self.evidence.flush()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the last evidence was not written"),
-            Err(_) => tracing::error!("the last evidence was not written: the store does not answer"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the last evidence was not written: pairs since the last write are lost")
+            }
+            Err(_) => tracing::error!(
+                "the last evidence was not written, because the store does not answer: pairs since the last write are lost"
+            ),
         }
     }
 }
@@ -319,9 +326,10 @@ impl KillSwitchListener for Engine {
     }
 }
 
-/// Shuts the gate to `live`, and holds routes below `live`, while retries may come of requests that legacy served and
-/// whose retry keys could not be noted or are in a file that cannot be read: the engine would perform such requests a
-/// second time.
+/// `unmet`: after a pin collision, shuts the gates to `live` and `only` of the route that creates the instances.
+/// `unknown_retries`: shuts the gate to `live`, and holds routes below `live`, while retries may come of requests that
+/// legacy served and whose retry keys could not be noted or are in a file that cannot be read: the engine would perform
+/// such requests a second time.
 impl GateCondition for StoreAffinity {
     fn unmet(&self, route: &Route, _from: State, to: State) -> Vec<Unmet> {
         let creates = matches!(route.instance, Some(Instance::Creates { .. }));

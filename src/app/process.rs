@@ -108,8 +108,8 @@ impl App {
         let (front, opened, predecessor) = match offer {
             None => {
                 // The store first: a predecessor that is ending still has the addresses until it releases the store.
-                // This process starts again, and its successor was lost and may still be ending; or it was to take over
-                // from one that died just now.
+                // The store may be in use a little longer: by the lost successor of this process, which starts again,
+                // or by the process that this one was to take over from and that has just died.
                 if matches!(sockets, GivenSockets::HandedOver(_)) || takes_over {
                     let within = Limits::ms(setup.limits.drain_ms) + LOST_SUCCESSOR_ENDS_WITHIN;
                     let _in_time = tokio::time::timeout(within, store_is_free(setup)).await;

@@ -152,7 +152,7 @@ impl Running {
             }
             cut = proxy.finish_workflows(Limits::ms(self.limits.drain_ms)) => cut,
         };
-        tracing::info!(cut, "no request of a route with a workflow is in progress: the store is released");
+        tracing::info!(cut, "no request of a route with a workflow is in progress: the store is released now");
         Ok(successor)
     }
 
@@ -172,7 +172,7 @@ impl Running {
             succession,
         } = self;
         drop(watch);
-        // Before the store: the next process that has it listens there.
+        // Before the store is released: the next process that opens the store listens on the same socket.
         if let Some(successors) = successors {
             successors.end().await;
         }

@@ -17,8 +17,8 @@ pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
     let (findings, counts) = match config::read(dir, &over) {
         Ok(loaded) => {
             let setup = &loaded.setup;
-            let flagged = setup.routes.iter().filter(|route| route.workflow.is_some());
-            scopes.extend(flagged.map(|route| (route.id.to_string(), route.caller.describe())));
+            let with_workflow = setup.routes.iter().filter(|route| route.workflow.is_some());
+            scopes.extend(with_workflow.map(|route| (route.id.to_string(), route.caller.describe())));
             let counts = format!(
                 "{} routes, {} workflows, {} services",
                 setup.routes.len(),

@@ -155,7 +155,9 @@ impl Client {
                 Ok(answer) => answer,
                 Err(_) => Err(CallError::Failed(
                     format!("{} did not answer within {} s", self.base, ANSWER_TIME_MAX.as_secs()),
-                    "the request may still take effect: look with `pointsman status` before you try again".to_owned(),
+                    "a request that changes something may still take effect: look with `pointsman status` or `pointsman \
+                     runs list` before you try again"
+                        .to_owned(),
                 )),
             }
         })
@@ -228,7 +230,12 @@ impl Client {
 
     async fn body(&self, response: Response<Incoming>) -> Result<Bytes, CallError> {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-            CallError::Failed(format!("the response of {} broke off: {error}", self.base), "try again".to_owned())
+            CallError::Failed(
+                format!("the response of {} could not be read whole: {error}", self.base),
+                "a request that changes something has probably taken effect: look with `pointsman status` or `pointsman \
+                 runs list` before you try again"
+                    .to_owned(),
+            )
         })?;
         Ok(body.to_bytes())
     }
@@ -261,13 +268,21 @@ impl Client {
                 "check the name and the token".to_owned(),
             )
         })?;
-        self.pool.request(request).await.map_err(|error| self.unreachable(&error))
+        self.pool.request(request).await.map_err(|error| self.no_response(&error))
     }
 
-    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> CallError {
+    fn no_response(&self, error: &hyper_util::client::legacy::Error) -> CallError {
         let mut cause: &dyn std::error::Error = error;
         while let Some(next) = cause.source() {
             cause = next;
+        }
+        if !error.is_connect() {
+            return CallError::Failed(
+                format!("the connection to {} failed before an answer came: {cause}", self.base),
+                "a request that changes something may have taken effect: look with `pointsman status` or `pointsman runs \
+                 list` before you try again"
+                    .to_owned(),
+            );
         }
         CallError::Failed(
             format!("no pointsman answers at {}: {cause}", self.base),

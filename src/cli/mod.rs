@@ -12,10 +12,10 @@ mod check;
 mod client;
 mod diffs;
 mod evidence;
-mod family;
 mod flip;
 mod format;
 mod help;
+mod id_prefix;
 mod open_runs;
 mod output;
 mod process_commands;
@@ -97,7 +97,7 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Flip { route, state, percent, reason, force, yes, server } => {
             let options = flip::FlipOptions { route, state, percent, reason, force, yes };
             with_client(&server, |client| match options.route.strip_suffix(".*") {
-                Some(family) => family::flip(client, &server, family, &options, out),
+                Some(prefix) => id_prefix::flip(client, &server, prefix, &options, out),
                 None => flip::flip(client, &server, &options, out),
             })
         }

@@ -32,7 +32,8 @@ pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallEr
     let damaged = |why: String| {
         CallError::Failed(
             format!("{run} cannot be replayed: {why}"),
-            "use the version of pointsman that wrote it".to_owned(),
+            "use the version of pointsman that wrote it; if that is this one, check the store (`pointsman store check`)"
+                .to_owned(),
         )
     };
     let Some(with) = with else {
@@ -90,7 +91,7 @@ fn text(states: &[StateRow], format: Formatter) -> String {
     let header = ["#", "AFTER", "EVENT", "STEP", "STATUS", "ENDED", "IN FLIGHT", "ANSWER", "NOTE"];
     let mut text = format.table(&header, &[0, 1, 5, 7], rows.collect());
     if let Some(last) = states.last() {
-        text.push_str(&format!("\n{} events; its status is {}\n", states.len(), last.status.as_str()));
+        text.push_str(&format!("\n{} events; the run's status is {}\n", states.len(), last.status.as_str()));
     }
     text
 }

@@ -23,7 +23,10 @@ pub(super) fn run(
                 text += &format!("{} retry keys that the store did not have yet are in the copy\n", copy.waiting_keys);
             }
             for why in &copy.unread {
-                let sentence = format!("{why}: retry keys that wait there are not in the copy\n");
+                let sentence = format!(
+                    "{why}: retry keys in it that the store does not have yet are not in the copy. Put that \
+                     right, then back up again to another file\n"
+                );
                 text += &format.tone(escape_control(&sentence), Tone::Bad);
             }
             text += &done.text;

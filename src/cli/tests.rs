@@ -1,6 +1,7 @@
 //! What the commands print for canned responses, and the requests that they send.
 
 mod docs;
+mod lost_responses;
 mod open_runs;
 mod run_commands;
 
@@ -337,8 +338,8 @@ fn a_paused_run_shows_the_commands_that_resume_it() {
     for line in [
         "conflict in charge[2] (outcome unknown, attempt 1): it timed out".to_owned(),
         "  sent      POST http://bank/charges {\"amount\":5}".to_owned(),
-        format!("  pointsman runs resolve {run} charge retry --item 2"),
-        format!("  pointsman runs resolve {run} charge take --item 2 --output JSON"),
+        format!("  pointsman runs resolve {run} charge retry --item 2 --attempt 1"),
+        format!("  pointsman runs resolve {run} charge take --item 2 --attempt 1 --output JSON"),
         "asked in pick of run_below (review, risk high): Send these?".to_owned(),
         "  until     2026-01-02T04:04:05Z, then reject".to_owned(),
         "  pointsman runs answer run_below chk_1 --approve 0,1 --strike 2".to_owned(),

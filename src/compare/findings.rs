@@ -101,8 +101,8 @@ impl<'a> ComparisonFindings<'a> {
         }
     }
 
-    /// A difference of two values: what is sensitive is hidden here, and then what names its secret is redacted. The
-    /// other way round, a sensitive text would be found no more of which a part was redacted.
+    /// A difference of two values. First the run's sensitive values are hidden in it, then values under secret keys are
+    /// redacted: in the other order, a sensitive text of which a part was redacted already would not be recognised.
     pub(super) fn add_values(
         &mut self,
         path: &ValuePath<'_>,

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn short_numbers_are_references_only_in_paths() {
+    fn short_numbers_are_references_only_behind_a_slash_a_hash_or_an_id_parameter() {
         let ids = ids(&[("1", "0"), ("2", "1"), ("3", "2"), ("1017", "1018")]);
         for (legacy, engine) in [("2.50 EUR", "1.50 EUR"), ("3", "2"), ("Line 3", "Line 2"), ("2 of 3", "1 of 2")] {
             assert!(!ids.same_text(legacy, engine), "{legacy} {engine}");

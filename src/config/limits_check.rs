@@ -69,7 +69,7 @@ pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
 /// The largest value of the limit with this name.
 fn largest(name: &str) -> u64 {
     match name {
-        "head_fields_max" => HEAD_FIELDS_LIMIT_MAX,
+        "head_fields_max" | "reply_fields_max" => HEAD_FIELDS_LIMIT_MAX,
         "access_log_lines_max" => ACCESS_LOG_LINES_LIMIT_MAX,
         "shadow_threads" => SHADOW_THREADS_LIMIT_MAX,
         "shadow_service_share_percent" => 100,

@@ -143,7 +143,7 @@ impl JsonSchema for ProxyProtocolDraft {
 }
 
 impl ListenDraft {
-    /// The listeners that are maps, with their places.
+    /// The listeners that are maps, with their sites.
     fn maps(&self, site: &Site) -> Vec<(Site, &ListenerMapDraft)> {
         let listeners = match self {
             Self::One(listener) => vec![(site.clone(), listener)],

@@ -93,7 +93,7 @@ pub struct Settings {
     pub secrets: BTreeMap<String, Secret>,
     /// How long ended runs are kept.
     pub retention: Option<Retention>,
-    /// What legacy is told about clients, and whose word is taken for it.
+    /// What legacy is told about clients, and which peers' fields are believed.
     pub forwarding: Forwarding,
     /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
     pub exposes_arm: bool,

@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "which files does the demo run?" The files of the project's directory `flags/`, with two
 //! differences: the addresses of the sample services, and `workflows/create-order.yaml`, whose first version, with two
-//! defects, is written first and replaced by [`mend`].
+//! defects, is written first and replaced by [`correct`].
 
 use std::io;
 use std::path::Path;

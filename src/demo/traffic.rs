@@ -226,6 +226,7 @@ async fn client(shared: Arc<Shared>, number: usize) {
             if let Some(made) = made {
                 let mut tally = shared.tally();
                 tally.campaigns += 1;
+                // Legacy's ids are numbers, the engine's are strings.
                 tally.campaign_latencies.note(made["id"].is_string(), begun.elapsed());
             }
         }
@@ -253,6 +254,7 @@ async fn order(
     let create = trace();
     let begun = Instant::now();
     let made = shared.send_expecting(Method::POST, "/orders", &create, tenant, &body, StatusCode::CREATED).await?;
+    // Legacy's ids are numbers, the engine's are strings.
     let by_engine = made["id"].is_string();
     let id = made["id"].as_str().map_or_else(|| made["id"].to_string(), str::to_owned);
     {

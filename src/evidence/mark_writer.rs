@@ -59,7 +59,12 @@ impl MarkWriter {
         match std::thread::Builder::new().name("evidence-marks".into()).spawn(write_until_ended) {
             Ok(_) => Some(Self { commands: Some(commands), ended: Mutex::new(ended) }),
             Err(error) => {
-                tracing::error!(%error, "the thread that writes the file of evidence marks could not be started");
+                tracing::error!(
+                    %error,
+                    "the thread that writes the file of evidence marks could not be started: differences are counted \
+                     without marks, and if this process is killed, the next one may miss the last ones; restart to have \
+                     marks"
+                );
                 None
             }
         }

@@ -16,7 +16,7 @@ pub struct RouteEvidence {
     pub dark_pairs: u64,
     /// Of the pairs made in shadow, those that legacy answered with an error (4xx or 5xx), so that most likely
     /// nothing was done.
-    #[serde(rename = "shadow_refusals")]
+    #[serde(rename = "shadow_refusals")] // the name in stored evidence and the API; so are the two below
     pub shadow_pairs_with_error: u64,
     /// The same of the pairs made in dark.
     #[serde(rename = "dark_refusals")]

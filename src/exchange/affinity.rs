@@ -31,8 +31,8 @@ pub enum Remembered {
 pub enum LegacyTake {
     /// Legacy has it.
     Taken {
-        /// Whether the request's keys are in the file of retry keys. If not, the engine could perform a retry after the
-        /// end of this process.
+        /// Whether the request's keys are noted: in the file of retry keys, or in the store. If not, the engine could
+        /// perform a retry after the end of this process.
         noted: bool,
         /// Legacy had it before: this request is a retry.
         is_repeat: bool,

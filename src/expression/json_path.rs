@@ -1,4 +1,4 @@
-//! JSONPaths (RFC 9535) as the files have them, parsed within bounds.
+//! JSONPaths (RFC 9535) from the files, parsed within bounds.
 //!
 //! The parser of the crate recurses for each open bracket, and parses a filter within a filter twice. A text without
 //! bounds could exhaust the stack, or take for ever.

@@ -44,7 +44,7 @@ pub(super) fn lookup<'v>(
     Ok(value)
 }
 
-/// As [`lookup`] finds it in all results as one object, which is made only where it is read as a whole.
+/// As [`lookup`] in one object with the results of all steps; that object is made only where it is read as a whole.
 pub(super) fn lookup_in_results<'v>(
     results: &'v StepResults,
     parts: &[Part],

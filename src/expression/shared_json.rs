@@ -20,11 +20,11 @@ const TEXT_DEPTH_MAX: usize = 100;
 
 /// JSON that is shared: a clone costs a reference count. Reading it as a [`Value`] parses its text, once.
 #[derive(Clone)]
-pub struct SharedJson(Arc<Form>);
+pub struct SharedJson(Arc<Representation>);
 
-enum Form {
+enum Representation {
     Value(Arc<Value>),
-    /// An object or a list for which [`can_be_read`] holds, and its value once something has read it.
+    /// An object or a list for which [`is_kept_as_text`] holds, and its value once something has read it.
     Text {
         text: Box<RawValue>,
         value: OnceLock<Arc<Value>>,
@@ -40,7 +40,7 @@ impl SharedJson {
 
     /// A list of these; an absent one is null. The list is text unless all of them are values in memory.
     pub fn list<'a>(items: impl Iterator<Item = Option<&'a SharedJson>> + Clone) -> Self {
-        let is_value = |item: Option<&SharedJson>| item.is_none_or(|item| matches!(*item.0, Form::Value(_)));
+        let is_value = |item: Option<&SharedJson>| item.is_none_or(|item| matches!(*item.0, Representation::Value(_)));
         let text = match items.clone().all(is_value) {
             true => None,
             false => serde_json::value::to_raw_value(&Items(items.clone())).and_then(Self::of_text).ok(),
@@ -50,8 +50,8 @@ impl SharedJson {
 
     /// Keeps a text; parses it if it is no object or list, or if only parsing shows whether it can be read.
     fn of_text(text: Box<RawValue>) -> Result<Self, serde_json::Error> {
-        Ok(match text.get().starts_with(['{', '[']) && can_be_read(text.get()) {
-            true => Self(Arc::new(Form::Text { text, value: OnceLock::new() })),
+        Ok(match text.get().starts_with(['{', '[']) && is_kept_as_text(text.get()) {
+            true => Self(Arc::new(Representation::Text { text, value: OnceLock::new() })),
             false => serde_json::from_str::<Value>(text.get())?.into(),
         })
     }
@@ -59,9 +59,9 @@ impl SharedJson {
     /// The value, shared.
     pub fn shared(&self) -> &Arc<Value> {
         match &*self.0 {
-            Form::Value(value) => value,
+            Representation::Value(value) => value,
             // A run must not go on with another value than the recorded one, so there is none to return instead.
-            Form::Text { text, value } => value.get_or_init(|| match serde_json::from_str(text.get()) {
+            Representation::Text { text, value } => value.get_or_init(|| match serde_json::from_str(text.get()) {
                 Ok(value) => Arc::new(value),
                 Err(error) => unreachable!("a text that was checked cannot be read as JSON: {error}"),
             }),
@@ -71,8 +71,10 @@ impl SharedJson {
     /// Whether it is a list without items. Does not parse the text.
     pub fn is_empty_list(&self) -> bool {
         match &*self.0 {
-            Form::Value(value) => value.as_array().is_some_and(Vec::is_empty),
-            Form::Text { text, .. } => text.get().strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]"),
+            Representation::Value(value) => value.as_array().is_some_and(Vec::is_empty),
+            Representation::Text { text, .. } => {
+                text.get().strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]")
+            }
         }
     }
 
@@ -84,14 +86,14 @@ impl SharedJson {
     /// Whether it is text that nothing has read.
     #[cfg(test)]
     pub fn is_unread(&self) -> bool {
-        matches!(&*self.0, Form::Text { value, .. } if value.get().is_none())
+        matches!(&*self.0, Representation::Text { value, .. } if value.get().is_none())
     }
 }
 
-/// Whether a valid text (which [`RawValue`] has checked without making values of it) can be parsed for sure. It cannot
-/// if it is nested too deeply, if an escape may stand for half a character, or if an object may have a key that is
-/// reserved. A text with line ends is not kept either: stored events are separated by them.
-fn can_be_read(text: &str) -> bool {
+/// Whether a valid text (which [`RawValue`] has checked without making values of it) is kept, because it can be parsed
+/// for sure. That is not sure if it is nested too deeply, if an escape may stand for half a character, or if an object
+/// may have a key that is reserved. A text with line ends is not kept either: stored events are separated by them.
+fn is_kept_as_text(text: &str) -> bool {
     let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
         match byte {
@@ -122,7 +124,7 @@ impl<'a, I: Iterator<Item = Option<&'a SharedJson>> + Clone> Serialize for Items
 
 impl From<Arc<Value>> for SharedJson {
     fn from(value: Arc<Value>) -> Self {
-        Self(Arc::new(Form::Value(value)))
+        Self(Arc::new(Representation::Value(value)))
     }
 }
 
@@ -155,7 +157,7 @@ impl Deref for SharedJson {
 impl PartialEq for SharedJson {
     fn eq(&self, other: &Self) -> bool {
         let is_same_text = match (&*self.0, &*other.0) {
-            (Form::Text { text, .. }, Form::Text { text: other, .. }) => text.get() == other.get(),
+            (Representation::Text { text, .. }, Representation::Text { text: other, .. }) => text.get() == other.get(),
             _ => false,
         };
         self.is_same(other) || is_same_text || **self == **other
@@ -166,8 +168,8 @@ impl PartialEq for SharedJson {
 impl fmt::Debug for SharedJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Form::Value(value) => fmt::Display::fmt(value, f),
-            Form::Text { text, .. } => f.write_str(text.get()),
+            Representation::Value(value) => fmt::Display::fmt(value, f),
+            Representation::Text { text, .. } => f.write_str(text.get()),
         }
     }
 }
@@ -175,8 +177,8 @@ impl fmt::Debug for SharedJson {
 impl Serialize for SharedJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &*self.0 {
-            Form::Value(value) => value.serialize(serializer),
-            Form::Text { text, .. } => text.serialize(serializer),
+            Representation::Value(value) => value.serialize(serializer),
+            Representation::Text { text, .. } => text.serialize(serializer),
         }
     }
 }

@@ -109,6 +109,7 @@ impl CallerScope {
                 keys.source.audience.iter().map(|audience| format!("`{audience}`")).collect::<Vec<_>>().join(" or "),
                 match keys.keys.len() {
                     0 => "keys not read".to_owned(),
+                    1 => "1 key".to_owned(),
                     count => format!("{count} keys"),
                 },
             ),

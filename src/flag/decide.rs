@@ -30,7 +30,7 @@ pub fn decide(
             let why = "which arm owns the instance of this request cannot be determined now; nothing was started";
             return Decision::Nobody { rung: state, why };
         }
-        Owner::Nobody | Owner::LegacyWithTwin => {}
+        Owner::NoPin | Owner::LegacyWithTwin => {}
     }
     let (rung, reason) = rung(set, flag, facts, diagnostics);
     match rung {

@@ -35,8 +35,8 @@ pub struct RequestFacts<'a> {
 /// Which arm owns an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// The request follows up no instance, or one without a pin, which is legacy's.
-    Nobody,
+    /// The request follows up no instance, or one without a pin, which counts as legacy's.
+    NoPin,
     /// The engine created it in `live` or `only`, and answers for it in every state.
     Engine,
     /// Legacy created it and the engine has a dark twin of it.

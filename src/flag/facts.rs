@@ -145,7 +145,7 @@ mod tests {
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             params: &[("id".into(), "17".into())],
             random: 0,
-            owner: Owner::Nobody,
+            owner: Owner::NoPin,
             now_s: 0,
         };
         for (template, text) in [

@@ -119,7 +119,7 @@ mod tests {
                 peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 params: &[],
                 random: 0,
-                owner: Owner::Nobody,
+                owner: Owner::NoPin,
                 now_s: 0,
             };
             set.retry_keys(set.route(&id.into()).unwrap(), &facts)

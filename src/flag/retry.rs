@@ -170,7 +170,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             params: &[],
             random: 0,
-            owner: Owner::Nobody,
+            owner: Owner::NoPin,
             now_s,
         };
         let flag = &set.routes[0];
@@ -247,7 +247,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
                 peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 params: &[],
                 random: 0,
-                owner: Owner::Nobody,
+                owner: Owner::NoPin,
                 now_s: 1,
             };
             set.retry_keys(&set.routes[0], &facts).unwrap().unwrap().any_caller
@@ -290,7 +290,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
                 peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 params: &found.params,
                 random: 0,
-                owner: Owner::Nobody,
+                owner: Owner::NoPin,
                 now_s: 1,
             };
             (set.retry_keys(found.flag, &facts).unwrap().unwrap(), set.earlier_retry_keys(found.flag, &facts).keys)

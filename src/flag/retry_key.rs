@@ -23,9 +23,10 @@ impl RetryKey {
         key[24..].copy_from_slice(&scoped.0[24..]);
         Self(key)
     }
-    /// `self` is a key for any caller. Returns the least and the greatest key that a request with this digest can have
-    /// as an earlier try of the same caller. If the caller is verified, its earlier tries with a verified token have
-    /// its own key, and those of other verified callers are no concern of it: only the key of unverified tries counts.
+    /// `self` is a key for any caller. Returns the least and the greatest key under which an earlier try of the same
+    /// caller with this digest may have been recorded. For an unverified caller the keys of all verified callers are
+    /// among them, because its earlier try may have been verified. For a verified caller it is only the key of
+    /// unverified tries: its verified tries have its own key, and other verified callers are never the same caller.
     pub fn range_of_request(&self, digest: &[u8; 32], is_verified: bool) -> RangeInclusive<Self> {
         let of_request = self.of_request(digest);
         let with_last_quarter = |byte: u8| self.of_verified_request(digest, &Self([byte; 32]));

@@ -52,7 +52,7 @@ pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &G
         position.inputs.gate = Some(HELD_AT);
         set_held(&mut position, unknown_retries);
         if let Some(live) = positions.live.get_mut(id) {
-            live.is_held = true;
+            live.is_below_live = true;
         }
     }
     lower_without_key(&mut position);
@@ -110,7 +110,7 @@ pub(super) fn log_refused(positions: &Positions) {
                 route = %position.route.id, %stays, why, "the file asks for a larger share than the gate allows"
             ),
             None => tracing::warn!(
-                route = %position.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
+                route = %position.route.id, %wanted, %stays, why, "this route is below its requested state"
             ),
         }
     }

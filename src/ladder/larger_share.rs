@@ -12,9 +12,8 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::down::FlipDownInForce;
 use super::mover::{Mover, MovesLock};
-use super::not_ended;
 use super::pending_shares::{LargerShare, PendingShare};
-use super::types::{FlipError, Flipped, MoveRequest, StoreSilent};
+use super::types::{FlipError, Flipped, MoveRequest, Unconfirmed};
 use crate::store::FlipRecord;
 
 impl Mover {
@@ -46,9 +45,13 @@ impl Mover {
             }
             // Somebody else has set that share meanwhile.
             Ok(raised) => (down.recorded, down.effective) = (raised.recorded, raised.effective),
-            Err(FlipError::StoreSilent(pending @ StoreSilent::Pending)) => {
+            Err(FlipError::Unconfirmed(pending @ Unconfirmed::Pending)) => {
                 (down.recorded, down.share_is_pending) = (false, true);
                 down.horizon.push(format!("its share of `{to}` may still be raised to {percent}: {pending}"));
+            }
+            Err(FlipError::Unconfirmed(ended @ Unconfirmed::TaskEnded)) => {
+                (down.recorded, down.share_is_pending) = (false, true);
+                down.horizon.push(format!("its share of `{to}` may have been raised to {percent}: {ended}"));
             }
             Err(error) => down.horizon.push(format!(
                 "its share of `{to}` is not raised to {percent}: {}. Flip it again if it is to have that share",
@@ -68,7 +71,7 @@ impl Mover {
         if !down_is_recorded {
             return Err(refused("the store has not recorded the flip down yet".to_owned()));
         }
-        let guard = timeout_at(until, self.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
+        let guard = timeout_at(until, self.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
         if self.rung(route) != Some(*to) {
             return Err(refused(format!("the route is not in `{to}` any more")));
         }
@@ -94,8 +97,8 @@ impl Mover {
             drop(pending); // not before: the end of the process waits for it
             outcome
         });
-        let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
-        joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
+        let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
+        joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
     }
 }
 

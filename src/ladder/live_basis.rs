@@ -33,7 +33,7 @@ impl Gate {
     /// returns.
     pub(super) fn unmet_for_return(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
         let is_live = position.last.as_ref().map(state_of) >= Some(State::Live);
-        let Some(live) = of_route(positions, &position.route).filter(|live| live.is_held && is_live) else {
+        let Some(live) = of_route(positions, &position.route).filter(|live| live.is_below_live && is_live) else {
             return Vec::new();
         };
         if position.route.force.is_some() {
@@ -72,8 +72,8 @@ pub(super) fn update(positions: &mut Positions, moves: &[Move], accepting: &BTre
             Some(live) => live.basis.clone(),
             None => positions.declared.bases.get(id).cloned(),
         };
-        let is_held = by_flip >= Some(State::Live) && position.rung() < State::Live;
-        Some((id.clone(), LiveBasis { basis, is_held }))
+        let is_below_live = by_flip >= Some(State::Live) && position.rung() < State::Live;
+        Some((id.clone(), LiveBasis { basis, is_below_live }))
     };
     positions.live = positions.routes.values().filter_map(judge).collect();
 }
@@ -82,7 +82,7 @@ pub(super) fn update(positions: &mut Positions, moves: &[Move], accepting: &BTre
 pub(super) fn accept(positions: &mut Positions, id: &RouteId, to: State) {
     if to >= State::Live {
         let basis = positions.declared.bases.get(id).cloned();
-        positions.live.insert(id.clone(), LiveBasis { basis, is_held: false });
+        positions.live.insert(id.clone(), LiveBasis { basis, is_below_live: false });
     }
 }
 

@@ -80,14 +80,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::task::JoinError;
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
     CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
-    LadderParts, MoveRequest, StoreSilent, UnknownRetries, Unmet,
+    LadderParts, MoveRequest, Unconfirmed, UnknownRetries, Unmet,
 };
 pub use unlisted_ids::with_unlisted_ids;
 
@@ -109,6 +108,7 @@ pub struct Ladder {
     mover: Arc<Mover>,
     /// Held for a whole reload.
     reload_lock: Arc<tokio::sync::Mutex<()>>,
+    /// The number of the last check that began.
     checks: AtomicU64,
     /// The lost moves that are in the log already.
     logged_lost: Mutex<UnrecordedMoves>,
@@ -157,7 +157,7 @@ impl Ladder {
     /// raise a route that a person has lowered since they were `read`.
     ///
     /// # Errors
-    /// See [`FilesError`]. Nothing was recorded and nothing changed.
+    /// See [`FilesError`]. Nothing was recorded and nothing changed, unless it is [`FilesError::TaskEnded`].
     pub async fn reload_files(
         &self,
         read: Instant,
@@ -174,7 +174,7 @@ impl Ladder {
             drop(reloading);
             outcome
         });
-        work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
+        work.await.unwrap_or_else(|error| Err(FilesError::task_ended(&error)))
     }
 
     /// Releases routes that are held below `live`, once the retries for which they are held can no longer come: they
@@ -182,7 +182,7 @@ impl Ladder {
     /// evidence opens the gate to `live` now. To be called periodically; cheap while no route is held or marked.
     ///
     /// # Errors
-    /// The store does not answer; nothing changed.
+    /// The store does not answer, and nothing changed; or it is not known whether anything changed.
     pub async fn release_held(&self) -> Result<(), StoreError> {
         if !self.mover.in_force().may_release(clock::now()) {
             return Ok(());
@@ -194,7 +194,10 @@ impl Ladder {
             mover.start_recording();
             outcome
         });
-        work.await.unwrap_or_else(|error| Err(not_ended(&error)))
+        work.await.unwrap_or_else(|error| {
+            let why = "its task ended without a result, so it is not known whether anything changed";
+            Err(StoreError(format!("{why}: {error}")))
+        })
     }
 
     /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
@@ -204,7 +207,7 @@ impl Ladder {
     /// not, or if that is not known yet, the result's `horizon` says so.
     ///
     /// # Errors
-    /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
+    /// See [`FlipError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
     pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
         let (asked, until) = (Instant::now(), TokioInstant::now() + self.answer_within);
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
@@ -214,12 +217,11 @@ impl Ladder {
                 Some(FlipDownOutcome::InForce(down, None)) => return Ok(mover.wait_recorded(down).await),
                 Some(FlipDownOutcome::InForce(down, Some(share))) => {
                     let work = tokio::spawn(mover.set_larger_share(asked, until, request, down, share));
-                    // What became of the share is not known if the task panics. The flip down is in force.
-                    return work.await.map_err(|_| StoreSilent::Pending.into());
+                    return work.await.map_err(|error| Unconfirmed::task_ended(&error).into());
                 }
                 None => {}
             }
-            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
+            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
             // The move before this one may have put the route above the requested state.
             if !mover.is_flip_down(&route, &request) {
                 break guard;
@@ -230,8 +232,8 @@ impl Ladder {
             mover.start_recording();
             outcome
         });
-        let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
-        joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
+        let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
+        joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
     }
 
     /// Sets the kill switch. When this returns, everything that obeys it has confirmed: nothing that it forbids begins
@@ -239,15 +241,15 @@ impl Ladder {
     /// works without the store; the end of a freeze is recorded first.
     ///
     /// # Errors
-    /// See [`FreezeError`]; nothing changed, unless it is [`StoreSilent::Pending`].
+    /// See [`FreezeError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
     pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Frozen, FreezeError> {
         let mover = Arc::clone(&self.mover);
         if freeze == Freeze::No {
             let (until, version) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
-            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
+            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
             let work = tokio::spawn(async move { mover.end_freeze(guard, version, reason, by).await });
-            let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
-            let flip = joined.unwrap_or_else(|error| Err(not_ended(&error).into()))?;
+            let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
+            let flip = joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))?;
             return Ok(Frozen { flip, recorded: true });
         }
         let work = tokio::spawn(async move {
@@ -258,7 +260,7 @@ impl Ladder {
             let recorded = timeout(FREEZE_RECORDED_WITHIN, recorded).await.ok().flatten();
             Ok(Frozen { recorded: recorded.is_some(), flip: recorded.unwrap_or(unrecorded.flip) })
         });
-        work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
+        work.await.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
     }
 
     /// Whether a freeze is in force that the store does not have yet, so that a restart would lose it.
@@ -284,7 +286,7 @@ impl Ladder {
         for LargerShare { route, to, percent, .. } in &unrecorded.larger_shares {
             tracing::warn!(
                 %route, %to, %percent,
-                "the larger share is not set yet that was asked for together with a flip down: if the process ends before \
+                "the larger share that was asked for together with a flip down is not set yet: if the process ends before \
                  it is, it is lost"
             );
         }
@@ -348,9 +350,12 @@ impl Ladder {
             return;
         }
         if healthy {
-            tracing::info!("the engine is healthy again: routes have their requested states");
+            tracing::info!("the engine is healthy again: its health does not limit routes any more");
         } else {
-            tracing::warn!("the engine is not healthy: no new instances; routes below `only` are at most at `shadow`");
+            tracing::warn!(
+                "the engine is not healthy: routes below `only` are at most at `shadow` and create no engine \
+                 instances; routes in `only` stay as they are"
+            );
         }
     }
 
@@ -386,8 +391,4 @@ impl Ladder {
             .await
             .unwrap_or_else(|_| Err(StoreError("it does not answer".into()).into()))
     }
-}
-
-fn not_ended(error: &JoinError) -> StoreError {
-    StoreError(format!("the move did not end: {error}"))
 }

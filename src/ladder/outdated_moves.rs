@@ -38,7 +38,8 @@ impl Mover {
             return Ok(());
         };
         let why = format!(
-            "`{}` was flipped to `{lowered}` by {by} while this flip waited for other moves: flip it again if it is to go up",
+            "`{}` was flipped to `{lowered}` by {by} while this flip waited for other moves: this flip changed \
+             nothing. Flip it again if it is to go up",
             position.route.id
         );
         let commands =

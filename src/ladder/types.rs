@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::task::JoinError;
 
 use super::command::FlipCommand;
 use crate::evidence::Evidence;
@@ -80,8 +81,8 @@ pub struct Flipped {
     pub flip: FlipRecord,
     /// Whether anything changed. A flip to the present state changes nothing.
     pub changed: bool,
-    /// Whether the store has all that was asked for. If not, and `share_is_pending` is set, it has the flip down and
-    /// perhaps not the larger share. If not, and it is not set, a flip down is in force that a restart would lose.
+    /// Whether the store has all that was asked for. If false with `share_is_pending`, the store has the flip down, and
+    /// perhaps the larger share. If false without it, a flip down is in force that a restart would lose.
     pub recorded: bool,
     /// Whether it is a flip down that is recorded, and it is not known whether the larger share that was asked for
     /// together with it is recorded too. That share comes into force once it is known to be.
@@ -93,7 +94,7 @@ pub struct Flipped {
     pub horizon: Vec<String>,
 }
 
-/// Why files were not put in force; nothing was recorded.
+/// Why files were not put in force, or are not known to be.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FilesError {
     /// The store does not answer.
@@ -104,6 +105,12 @@ pub enum FilesError {
     /// sentence for each case.
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
+    /// The task that puts the files in force ended without a result: it panicked, or the process is ending.
+    #[error(
+        "the task that puts the files in force ended without a result, so it is not known whether anything changed or \
+         was recorded. `pointsman flips` and `status` show it"
+    )]
+    TaskEnded,
 }
 
 /// Why a move was refused.
@@ -134,9 +141,9 @@ pub enum FlipError {
     /// before it is recorded.
     #[error("the store did not record the flip, nothing changed: {0}")]
     Store(#[from] StoreError),
-    /// See [`StoreSilent`].
+    /// See [`Unconfirmed`].
     #[error(transparent)]
-    StoreSilent(#[from] StoreSilent),
+    Unconfirmed(#[from] Unconfirmed),
 }
 
 /// The kill switch is set.
@@ -160,14 +167,14 @@ pub enum FreezeError {
     /// The store did not record the end of a freeze: nothing changed.
     #[error("the store did not record that the freeze ends, so it stays in force: {0}")]
     Store(#[from] StoreError),
-    /// See [`StoreSilent`].
+    /// See [`Unconfirmed`].
     #[error(transparent)]
-    StoreSilent(#[from] StoreSilent),
+    Unconfirmed(#[from] Unconfirmed),
 }
 
-/// The store does not answer: the move was not begun, or its outcome is not known.
+/// The move was not begun, or its outcome is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreSilent {
+pub enum Unconfirmed {
     /// The move was not begun, because an earlier one waits for the store.
     #[error("an earlier move still waits for the store; this one was not begun, nothing changed")]
     Busy,
@@ -178,6 +185,26 @@ pub enum StoreSilent {
          soon as the store says so; if not, nothing changes. `pointsman flips` and `status` show the outcome"
     )]
     Pending,
+    /// The task of the move ended without a result: it panicked, or the process is ending.
+    #[error(
+        "the task of this move ended without a result, so it is not known whether anything changed or was recorded. \
+         `pointsman flips` and `status` show it"
+    )]
+    TaskEnded,
+}
+
+impl FilesError {
+    pub(super) fn task_ended(error: &JoinError) -> Self {
+        tracing::error!(%error, "the task that puts files in force ended without a result");
+        Self::TaskEnded
+    }
+}
+
+impl Unconfirmed {
+    pub(super) fn task_ended(error: &JoinError) -> Self {
+        tracing::error!(%error, "the task of a move ended without a result");
+        Self::TaskEnded
+    }
 }
 
 /// One move, before it is recorded.

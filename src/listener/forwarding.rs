@@ -1,4 +1,4 @@
-//! What legacy is told about the client, and whose word is taken for it.
+//! What legacy is told about the client, and which peers' fields are believed.
 
 use std::net::IpAddr;
 

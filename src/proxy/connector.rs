@@ -29,6 +29,8 @@ pub(super) struct Connector {
     pub dialer: Arc<Dialer>,
     age_micros: u64,
     head_bytes_max: usize,
+    /// `None`: 100, which hyper reads without an allocation.
+    reply_fields_max: Option<usize>,
     preserve_header_case: bool,
 }
 
@@ -38,6 +40,7 @@ impl Connector {
             dialer,
             age_micros: limits.service_connection_age_ms.saturating_mul(1_000),
             head_bytes_max: usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10),
+            reply_fields_max: limits.reply_fields_max_for_hyper(),
             preserve_header_case: service.preserve_header_case,
         }
     }
@@ -55,7 +58,11 @@ impl Connector {
 
     async fn http1(&self, stream: ServiceStream) -> Result<Http1Connection, ConnectError> {
         let received = stream.received();
-        let (sender, connection) = hyper::client::conn::http1::Builder::new()
+        let mut builder = hyper::client::conn::http1::Builder::new();
+        if let Some(max) = self.reply_fields_max {
+            builder.max_headers(max);
+        }
+        let (sender, connection) = builder
             .max_header_size(self.head_bytes_max)
             .preserve_header_case(self.preserve_header_case)
             // Bounds what is read ahead for a client that does not read; a head must fit too.

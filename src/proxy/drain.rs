@@ -55,8 +55,8 @@ pub(super) enum Close {
 
 /// When a connection of HTTP/1 is to be told to close in this state of a drain, which it has seen since `since`.
 pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &ConnectionWait, io: &Transport) -> Close {
-    let (at, limit, is_due) = match drain {
-        // The answer of an exchange whose head is not made yet says that the connection closes.
+    let (at, limit, closes_at_once) = match drain {
+        // While the head of a reply is not written yet, the connection can close at once: that head says so.
         HAND_OVER => {
             let is_unanswered = matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::OwnDeadline);
             (now(), shared.wait_limits.succession_idle, is_unanswered)
@@ -69,7 +69,7 @@ pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &Conne
         let due = due.saturating_add(shared.wait_limits.drain_head);
         return if at < due { Close::At(due) } else { Close::UnfinishedHead };
     }
-    if is_due {
+    if closes_at_once {
         return Close::Now;
     }
     if at < due {
@@ -125,7 +125,7 @@ pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize
         if !gate.idle(CUT_WAIT).await {
             tracing::warn!(
                 left = gate.in_progress(),
-                "requests of routes with a workflow did not end when they were cut"
+                "requests of routes with a workflow did not end when they were cut; the store is released all the same"
             );
         }
     }

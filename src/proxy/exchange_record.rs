@@ -13,8 +13,9 @@ use http::{HeaderMap, HeaderName, Method, Request, Uri};
 
 use super::cut::Cut;
 use super::exchange_spans::ExchangeSpans;
-use super::headers::{X_FORWARDED_FOR, set_trace_context, trace_context};
+use super::headers::{set_trace_context, trace_context};
 use super::monotonic::now;
+use super::removed_fields::X_FORWARDED_FOR;
 use crate::access_log::{AccessLog, Record, RequestHead, Text};
 use crate::clock;
 use crate::flag::{RouteFlag, Service};

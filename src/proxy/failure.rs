@@ -224,8 +224,12 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             let detail = format!("The service closed the connection before it answered. {PERHAPS_DONE}");
             (S::BAD_GATEWAY, "legacy-closed", "The service closed the connection", detail, false)
         }
-        Failure::Legacy(CallError::Invalid(_)) => {
-            let detail = format!("The service's reply is not HTTP. {PERHAPS_DONE}");
+        Failure::Legacy(CallError::Invalid(error)) => {
+            let why = match error.is_parse_too_large() {
+                true => "head is too large, or has too many fields (limits: head_bytes_max, reply_fields_max)",
+                false => "reply is not HTTP",
+            };
+            let detail = format!("The service's {why}. {PERHAPS_DONE}");
             (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
         }
         Failure::TransferCoding => {

@@ -11,12 +11,14 @@ use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::hygiene::tokens;
+use super::removed_fields::{
+    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, remove_identity, remove_in_order, remove_respelled_forwarded,
+};
 use crate::flag::HOP_BY_HOP_HEADERS;
 use crate::listener::{ForwardedFields, Forwarding};
 use crate::traces::{self, TraceContext};
@@ -24,9 +26,6 @@ use crate::traces::{self, TraceContext};
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Maps with more names than this are looked up by hash.
@@ -132,6 +131,9 @@ impl Forwarder {
 
     /// Adds the fields that tell legacy about the client.
     pub(super) fn forward(&self, headers: &mut HeaderMap) {
+        if !self.trust {
+            remove_respelled_forwarded(headers);
+        }
         if !self.fields.have_x_forwarded() {
             if !self.trust {
                 headers.remove(X_FORWARDED_FOR);
@@ -176,26 +178,6 @@ impl Forwarder {
             headers.insert(FORWARDED, known.unwrap_or(element));
         }
     }
-}
-
-/// Removes the header fields for clients' certificates, also where their names have `_` for `-`: many servers read both
-/// as the same field. If one is announced as a trailer, no trailer is forwarded.
-pub(super) fn remove_identity(headers: &mut HeaderMap, of_listeners: &[HeaderName]) {
-    let is_one = |name: &[u8]| of_listeners.iter().any(|other| is_read_as(name, other.as_str().as_bytes()));
-    let sent: Vec<HeaderName> = headers.keys().filter(|name| is_one(name.as_str().as_bytes())).cloned().collect();
-    for name in sent {
-        headers.remove(name);
-    }
-    // Only announced trailers are forwarded.
-    if headers.get_all(TRAILER).iter().flat_map(tokens).any(is_one) {
-        headers.remove(TRAILER);
-    }
-}
-
-/// Whether some servers take these names for the same one.
-fn is_read_as(name: &[u8], other: &[u8]) -> bool {
-    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == other.len() && name.iter().map(folded).eq(other.iter().map(folded))
 }
 
 /// Whether the only transfer coding of a reply, if it has any, is `chunked`. The body under another one would be passed
@@ -260,22 +242,6 @@ fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
 /// Whether a field is hop-by-hop, whether `Connection` names it or not.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | PROXY_AUTHORIZATION | TE | UPGRADE) || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
-}
-
-/// Removes fields. `HeaderMap::remove` would move the last field to the place of the removed one.
-fn remove_in_order(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
-    let mut kept = HeaderMap::with_capacity(headers.keys_len());
-    let mut current = None;
-    for (name, value) in std::mem::take(headers) {
-        // A repeated field has its name only once.
-        if let Some(name) = name {
-            current = Some(name).filter(|name| !is_removed(name));
-        }
-        if let Some(name) = &current {
-            kept.append(name, value);
-        }
-    }
-    *headers = kept;
 }
 
 /// The end-to-end fields that `Connection` names: they are removed for no other reason.

@@ -6,9 +6,10 @@
 //! connection closed, since the bytes that follow cannot be trusted. `flag` checks the path.
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
 
 use super::client_upgrade::is_extended_connect;
+use super::field_names::is_read_as;
 
 /// Why a request's head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,21 @@ impl PresentFields {
 fn has_outer_space(value: &[u8]) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_space(value.first()) || is_space(value.last())
+}
+
+/// Fields by which many frameworks let a POST stand for another method.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// The other methods that a server may take a request for, because a field says so.
+pub(super) fn overriding_methods(head: &request::Parts) -> impl Iterator<Item = Method> {
+    let headers = if head.method == Method::POST { Some(&head.headers) } else { None };
+    let is_one = |name: &HeaderName| {
+        let bytes = name.as_str().as_bytes();
+        bytes.first() == Some(&b'x') && METHOD_OVERRIDES.iter().any(|known| is_read_as(bytes, known.as_bytes()))
+    };
+    let values = headers.into_iter().flatten().filter(move |(name, _)| is_one(name)).map(|(_, value)| value);
+    let method = |value: &[u8]| Method::from_bytes(&value.to_ascii_uppercase()).ok();
+    values.flat_map(tokens).filter_map(method).filter(|method| *method != Method::POST)
 }
 
 /// The known method that differs from this one in case only; `None` if there is none, or if this one is itself known.

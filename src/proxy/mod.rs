@@ -41,6 +41,7 @@ mod engine;
 mod exchange_record;
 mod exchange_spans;
 mod failure;
+mod field_names;
 mod headers;
 mod http2;
 mod hygiene;
@@ -64,6 +65,7 @@ mod proxy_header;
 mod rate;
 mod raw_socket;
 mod relay;
+mod removed_fields;
 mod reply_body;
 mod request_body;
 mod request_buffer;
@@ -126,7 +128,7 @@ pub struct ProxyParts {
     pub limits: Arc<Limits>,
     /// The addresses of services, which the engine's calls share.
     pub addresses: Arc<AddressRegistry>,
-    /// What legacy is told about clients, and whose word is taken for it; new connections use what is in force.
+    /// What legacy is told about clients, and which peers' fields are believed; new connections use what is in force.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
     /// The header fields for clients' certificates, of all listeners.
     pub identity_headers: Vec<HeaderName>,

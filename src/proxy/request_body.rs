@@ -40,7 +40,7 @@ pub(super) struct RequestBody {
     source: Source,
     progress: Option<BodyProgress>,
     copy: Option<Arc<Mutex<BodyCopy>>>,
-    /// The room of what was buffered of it.
+    /// The part of `request_buffers_bytes_max` that its buffered bytes take; given back when this is dropped.
     _buffered: Option<BufferedBytes>,
 }
 
@@ -78,8 +78,8 @@ impl RequestBody {
         Some(Self { source: Source::Kept(kept.new_reader()?), progress: None, copy: None, _buffered: None })
     }
 
-    /// Holds the room of what was buffered of it, until it is dropped.
-    pub(super) fn counted_by(self, buffered: Option<BufferedBytes>) -> Self {
+    /// Keeps what its buffered bytes take of `request_buffers_bytes_max`, until it is dropped.
+    pub(super) fn with_reservation(self, buffered: Option<BufferedBytes>) -> Self {
         Self { _buffered: buffered, ..self }
     }
 

@@ -36,8 +36,8 @@ pub(super) fn keys_of_request(
         None => None,
     };
     let present = present.or(of_first_tries);
-    // Requests of other verified callers reserve nothing against a verified one, even if earlier files could not verify
-    // its token.
+    // A verified caller's request must not stay with legacy because of another verified caller's request. Keys by
+    // earlier files that could not verify its token would lead to that.
     if present.is_some_and(|keys| keys.is_verified()) {
         earlier.iter_mut().for_each(|keys| keys.verified_callers = None);
     }
@@ -90,7 +90,8 @@ pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: 
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
 /// caller.
 pub(super) fn engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
-    // Any digest will do: the keys of all its requests share the first half, and the set in memory has a part of that.
+    // Any digest will do: all keys of one `any_caller` share their first half, by whose beginning the set in memory is
+    // looked up.
     any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 

@@ -76,7 +76,7 @@ async fn answer(
     if let Some(in_flight) = &client.shared.requests_in_flight {
         admission.place = Some(in_flight.take().ok_or_else(|| Refused::early(Failure::Overloaded))?);
     }
-    // hyper has refused such a head of HTTP/1.1.
+    // For HTTP/2: of HTTP/1.1, hyper has refused such a head before.
     if head.headers.len() as u64 > client.shared.limits.head_fields_max {
         return Err(Refused::early(Failure::HeadTooLarge).into());
     }
@@ -90,6 +90,11 @@ async fn answer(
     {
         let why =
             "the method, in upper case, is that of a route with a workflow; servers disagree whether the two are one";
+        return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
+    }
+    if hygiene::overriding_methods(head).any(|method| reaches_workflow(&table.set, &method, host, head.uri.path())) {
+        let why = "a field such as X-HTTP-Method-Override names a method for which the path has a route with a workflow; \
+                   some frameworks perform that method, others the one of the request";
         return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
     }
     let now_s = || clock::now().as_second();
@@ -197,7 +202,7 @@ async fn decide_flagged<'a>(
         peer: client.peer,
         params: &params,
         random: fastrand::u64(..),
-        owner: Owner::Nobody,
+        owner: Owner::NoPin,
         now_s: decided_at.as_second(),
     };
     // Without one clear key this request and its retry could go to different arms.

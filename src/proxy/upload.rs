@@ -50,11 +50,11 @@ impl Upload {
         match self.ahead.take() {
             Some(ReadAhead::Whole(bytes, None)) if bytes.is_empty() => RequestBody::empty(),
             Some(ReadAhead::Whole(bytes, trailers)) => {
-                RequestBody::whole(bytes, trailers).counted_by(buffered).copied_to(copy)
+                RequestBody::whole(bytes, trailers).with_reservation(buffered).copied_to(copy)
             }
             Some(ReadAhead::Prefix(prefix)) => {
                 let body = RequestBody::prefixed(prefix, self.take_incoming(), self.progress.clone());
-                body.counted_by(buffered).copied_to(copy)
+                body.with_reservation(buffered).copied_to(copy)
             }
             Some(ReadAhead::Broken) | None if http_body::Body::is_end_stream(&self.incoming) => RequestBody::empty(),
             Some(ReadAhead::Broken) | None => RequestBody::streamed(self.take_incoming(), self.progress.clone(), copy),

@@ -13,7 +13,8 @@ use crate::names::RouteId;
 pub struct DeclaredState {
     /// The route.
     pub route: RouteId,
-    /// What the file declared when files were last put in force; `None` where the route was in no file.
+    /// What the file declared when the route was last in the files that were put in force; `None` where the store has
+    /// no declaration under this id.
     pub file: Option<FileState>,
     /// What its retry keys are scoped by; `None` in a row that an older binary wrote.
     pub retry: Option<RetryScopes>,
@@ -23,7 +24,7 @@ pub struct DeclaredState {
     /// With which evidence it, or a cohort of it, went to `live` or above; `None` where neither is there, or in a row
     /// that an older binary wrote.
     pub live: Option<LiveBasis>,
-    /// Whether the files that were read last do not have the route. `file` is what earlier ones declared.
+    /// Whether the files put in force last do not have the route; `file` is then what earlier ones declared.
     pub is_absent: bool,
 }
 
@@ -33,9 +34,10 @@ pub struct LiveBasis {
     /// The basis of the evidence (a hash of workflows, rules, `match` and services) with which it went there: through
     /// the gate, or by force. If the files have another basis now, they were changed since. `None` if it is not known.
     pub basis: Option<String>,
-    /// Whether the route is below `live` without a flip, because it is held there, or was held and its gate is shut.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_held: bool,
+    /// Whether the route is below `live` although its last flip put it in `live` or above: it is held, its gate is shut
+    /// after a hold, or its file lacks what `live` needs (a workflow, a `key`).
+    #[serde(rename = "is_held", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_below_live: bool,
 }
 
 /// The stored form of [`DeclaredState`]. Older binaries wrote only the route, `state` and `shares`.

@@ -1,8 +1,8 @@
 //! Histograms with fixed buckets.
 //!
-//! Always true: recording a sample adds to one bucket of the thread's own counters and keeps nothing else, so that it
-//! takes no lock, allocates nothing after the first sample, and memory does not grow with the samples; a histogram that
-//! is read while samples are recorded may miss the newest ones, and counts none twice.
+//! Always true: recording a sample adds to one bucket of the counters of the thread's shard and keeps nothing else, so
+//! that it takes no lock, allocates nothing after the first sample, and memory does not grow with the samples; a
+//! histogram that is read while samples are recorded may miss the newest ones, and counts none twice.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub(super) struct FixedHistogram {
     shards: [OnceLock<Box<Shard>>; SHARDS],
 }
 
-/// The counts of some threads. Aligned, so that no other thread writes to the same cache line.
+/// The counts of the threads of one shard. Aligned, so that threads of other shards write to other cache lines.
 #[derive(Default)]
 #[repr(align(64))]
 struct Shard {

@@ -53,8 +53,8 @@ impl TraceContext {
         let are_separated = value[2] == b'-' && value[35] == b'-' && value[52] == b'-';
         let version = hex(&value[..2])?;
         // Later versions may add fields at the end.
-        let may_end_so = rest.is_empty() || (version != 0 && rest[0] == b'-');
-        if !are_separated || version == 0xff || !may_end_so {
+        let has_valid_end = rest.is_empty() || (version != 0 && rest[0] == b'-');
+        if !are_separated || version == 0xff || !has_valid_end {
             return None;
         }
         let (trace_id, span_id, flags) = (hex(&value[3..35])?, hex(&value[36..52])?, hex(&value[53..55])?);

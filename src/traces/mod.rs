@@ -6,10 +6,10 @@
 //!
 //! Always true: handing a span over never waits and never sends. A task (`exporter`) sends them in batches as OTLP/HTTP
 //! with JSON (`otlp`); at most `spans_waiting_max` wait for it, and one that finds no room is dropped, counted, and
-//! logged at most once a minute (`drop_log`). A
-//! trace is recorded if the `traceparent` of a trusted caller says so, and otherwise by the share in the files; that is
-//! decided once, and the flag in `traceparent` passes it on. Spans have no bytes of bodies, queries or headers. Without
-//! `traces:` in the files nothing is recorded, which costs a branch.
+//! logged at most once a minute (`drop_log`). Whether a trace is recorded is decided once: by the flag in the
+//! `traceparent` of a trusted caller, else by the share in the files. The flag in `traceparent` passes that on. Spans
+//! have no bytes of bodies, queries or headers. Without `traces:` in the files nothing is recorded, which costs a
+//! branch.
 //!
 //! When the collector is slow or gone, batches are given up after some tries, and counted; requests and runs go on.
 
@@ -90,8 +90,8 @@ impl Traces {
     pub fn begin(&self, caller: Option<TraceContext>, is_peer_trusted: bool) -> TraceContext {
         match caller {
             Some(caller) if self.trust_sampled.trusts(is_peer_trusted) => Self::child(caller),
-            Some(caller) => TraceContext { is_sampled: self.is_drawn(), ..Self::child(caller) },
-            None => TraceContext::random(self.is_drawn()),
+            Some(caller) => TraceContext { is_sampled: self.draw_sample(), ..Self::child(caller) },
+            None => TraceContext::random(self.draw_sample()),
         }
     }
 
@@ -100,7 +100,7 @@ impl Traces {
         TraceContext { span_id: context::random_span_id(), ..parent }
     }
 
-    fn is_drawn(&self) -> bool {
+    fn draw_sample(&self) -> bool {
         fastrand::f64() < self.sample
     }
 

@@ -67,7 +67,7 @@ impl ServiceState {
         }
     }
 
-    /// Microseconds since the service was first used.
+    /// Microseconds since this state was made.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
@@ -296,7 +296,7 @@ async fn readmit_when_it_accepts(address: Weak<Address>, mut time: Duration) {
             Err(error) => {
                 address.note_failure(format!("no connection: {error}"));
                 time = address.availability.stay_ejected(settings, address.common.now());
-                tracing::debug!(%error, address = %address.socket, ms = time.as_millis(), "it still accepts no connection");
+                tracing::debug!(%error, address = %address.socket, ms = time.as_millis(), "an ejected address still accepts no connection");
             }
         }
     }

@@ -3,43 +3,66 @@
 //! An address is *ejected*, that is gets no requests for a while, when it accepts no connection or when several
 //! requests in a row got no answer; when the while is over, it is tried with a connection that no client waits for, and
 //! gets requests again if it accepts it. It is *unhealthy* while the declared health checks fail. Always true: of a
-//! service's addresses at most half are ejected because they give no answer, so that an overload of all of them does
-//! not lead to the overload of the last one; what is read for each request is one byte.
+//! service's addresses at most half are ejected because they give no answer, and never the last one that is not
+//! ejected, so that an overload of all of them does not lead to the overload of the last one; whether an address is
+//! available is read from two flags, without a lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::flag::Eject;
 
 /// How many of a service's addresses there are, and how many of them are ejected.
 #[derive(Debug, Default)]
-pub(super) struct EjectedCount {
-    addresses: AtomicUsize,
-    ejected: AtomicUsize,
+pub(super) struct EjectedCount(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    addresses: usize,
+    no_connection: usize,
+    no_answer: usize,
+}
+
+impl Counts {
+    fn of(&mut self, why: EjectionReason) -> &mut usize {
+        match why {
+            EjectionReason::NoConnection => &mut self.no_connection,
+            EjectionReason::NoAnswer => &mut self.no_answer,
+        }
+    }
 }
 
 impl EjectedCount {
     pub(super) fn set_addresses(&self, addresses: usize) {
-        self.addresses.store(addresses, Relaxed);
+        self.lock().addresses = addresses;
     }
-    /// Counts one more ejected address. Refused for the only address of a service. For `NoAnswer` also refused if half
-    /// of the addresses are ejected already, for either reason; for `NoConnection` all may be ejected.
+    /// Counts one more ejected address. Refused for the only address of a service. For `NoConnection` all may be
+    /// ejected. For `NoAnswer` at most half are, whatever the number of those that accept no connection, and one is
+    /// left that is not ejected for either reason.
     fn add(&self, why: EjectionReason) -> bool {
-        let addresses = self.addresses.load(Relaxed);
-        let most = match why {
-            EjectionReason::NoConnection => addresses,
-            EjectionReason::NoAnswer => addresses / 2,
+        let mut counts = self.lock();
+        let ejected = counts.no_connection + counts.no_answer;
+        let may_be = match why {
+            EjectionReason::NoConnection => ejected < counts.addresses,
+            EjectionReason::NoAnswer => counts.no_answer < counts.addresses / 2 && ejected + 1 < counts.addresses,
         };
-        let add = |ejected: usize| (addresses > 1 && ejected < most).then_some(ejected + 1);
-        self.ejected.fetch_update(Relaxed, Relaxed, add).is_ok()
+        let is_added = counts.addresses > 1 && may_be;
+        *counts.of(why) += usize::from(is_added);
+        is_added
     }
-    fn remove(&self) {
-        self.ejected.fetch_sub(1, Relaxed);
+    fn remove(&self, why: EjectionReason) {
+        let mut counts = self.lock();
+        let count = counts.of(why);
+        *count = count.saturating_sub(1);
+    }
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     #[cfg(test)]
     fn ejected(&self) -> usize {
-        self.ejected.load(Relaxed)
+        let counts = self.lock();
+        counts.no_connection + counts.no_answer
     }
 }
 
@@ -69,12 +92,12 @@ pub(super) struct Availability {
     unhealthy: AtomicBool,
     /// Requests in a row that got no answer.
     unanswered: AtomicU32,
-    past: Mutex<Past>,
+    last: Mutex<LastEjection>,
 }
 
 /// The last ejection.
 #[derive(Debug, Default)]
-struct Past {
+struct LastEjection {
     time: Option<Duration>,
     why: Option<EjectionReason>,
     /// When it is tried again, in microseconds of `ServiceState::now`.
@@ -111,38 +134,36 @@ impl Availability {
         count: &EjectedCount,
         at: u64,
     ) -> Option<Duration> {
-        if self.ejected.swap(true, Relaxed) {
+        // Held until both are written: whether it is ejected, and why, for which it is counted.
+        let mut last = self.lock_last();
+        if self.ejected.load(Relaxed) || !count.add(why) {
             return None;
         }
-        if !count.add(why) {
-            self.ejected.store(false, Relaxed);
-            return None;
-        }
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ejected.store(true, Relaxed);
         // The time doubles only if the address was used for less time than its last ejection lasted; otherwise it
         // starts at `settings.time`.
-        let used_for = Duration::from_micros(at.saturating_sub(past.readmitted_at));
-        let last = past.time.filter(|time| used_for < *time);
-        let time = last.map_or(settings.time, |time| time.saturating_mul(2)).min(settings.time_max);
-        *past = Past { time: Some(time), why: Some(why), until: after(at, time), ..*past };
+        let used_for = Duration::from_micros(at.saturating_sub(last.readmitted_at));
+        let previous = last.time.filter(|time| used_for < *time);
+        let time = previous.map_or(settings.time, |time| time.saturating_mul(2)).min(settings.time_max);
+        *last = LastEjection { time: Some(time), why: Some(why), until: after(at, time), ..*last };
         Some(time)
     }
 
     /// It still accepts no connection. Returns for how long it stays ejected.
     pub(super) fn stay_ejected(&self, settings: &Eject, at: u64) -> Duration {
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = past.time.unwrap_or(settings.time).saturating_mul(2).min(settings.time_max);
-        *past = Past { time: Some(time), until: after(at, time), ..*past };
+        let mut last = self.lock_last();
+        let time = last.time.unwrap_or(settings.time).saturating_mul(2).min(settings.time_max);
+        *last = LastEjection { time: Some(time), until: after(at, time), ..*last };
         time
     }
 
     /// It gets requests again; the first one without an answer ejects it again. Returns whether it was ejected.
     pub(super) fn readmit(&self, settings: &Eject, count: &EjectedCount, at: u64) -> bool {
-        if !self.ejected.swap(false, Relaxed) {
+        let mut last = self.lock_last();
+        if !self.end_ejection(&last, count) {
             return false;
         }
-        count.remove();
-        self.past.lock().unwrap_or_else(PoisonError::into_inner).readmitted_at = at;
+        last.readmitted_at = at;
         self.unanswered.store(settings.after.saturating_sub(1), Relaxed);
         true
     }
@@ -154,8 +175,8 @@ impl Availability {
 
     /// If it is ejected: when it is tried again, in microseconds of `ServiceState::now`, and why it was ejected.
     pub(super) fn ejection(&self) -> Option<(u64, EjectionReason)> {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_ejected().then_some((past.until, past.why?))
+        let last = self.lock_last();
+        self.is_ejected().then_some((last.until, last.why?))
     }
 
     /// Whether its health checks fail.
@@ -170,11 +191,21 @@ impl Availability {
 
     /// It is no address of its service any more. Returns whether it was ejected, and whether it was unhealthy.
     pub(super) fn remove(&self, count: &EjectedCount) -> (bool, bool) {
-        let is_ejected = self.ejected.swap(false, Relaxed);
-        if is_ejected {
-            count.remove();
-        }
+        let is_ejected = self.end_ejection(&self.lock_last(), count);
         (is_ejected, self.unhealthy.swap(false, Relaxed))
+    }
+
+    /// Returns whether it was ejected.
+    fn end_ejection(&self, last: &LastEjection, count: &EjectedCount) -> bool {
+        let was_ejected = self.ejected.swap(false, Relaxed);
+        if let (true, Some(why)) = (was_ejected, last.why) {
+            count.remove(why);
+        }
+        was_ejected
+    }
+
+    fn lock_last(&self) -> MutexGuard<'_, LastEjection> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,6 +271,17 @@ mod tests {
         assert_eq!((ejected, count.ejected()), ([false, true, true], 3));
         addresses.iter().for_each(|address| assert_eq!(address.remove(&count), (true, false)));
         assert_eq!(count.ejected(), 0);
+        // One accepts no connection, another gives no answer: the third gets all requests. Of two, one is left.
+        for (number, expected) in [(3, [true, true, false]), (2, [true, false, false]), (6, [true, true, true])] {
+            let (addresses, count) = ([(); 3].map(|()| Availability::default()), of(number));
+            let mut why =
+                [EjectionReason::NoConnection, EjectionReason::NoAnswer, EjectionReason::NoAnswer].into_iter();
+            let ejected = addresses.each_ref().map(|address| eject(address, why.next().unwrap(), &count));
+            assert_eq!(ejected, expected, "{number} addresses");
+            let removed = addresses.each_ref().map(|address| address.remove(&count).0);
+            assert_eq!(removed, expected);
+            assert_eq!(count.ejected(), 0);
+        }
         for why in [EjectionReason::NoAnswer, EjectionReason::NoConnection] {
             assert!(!eject(&Availability::default(), why, &of(1)));
         }

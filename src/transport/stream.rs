@@ -49,7 +49,7 @@ impl Received {
     fn add(&self, bytes: usize) {
         self.0.bytes.store(self.count().wrapping_add(bytes as u64), Relaxed);
     }
-    /// Whether a request was sent since the last time.
+    /// Whether a request whose interim replies are counted was sent since the last call.
     fn take_counts_interim(&self) -> bool {
         self.0.counts_interim.load(Relaxed) && self.0.counts_interim.swap(false, Relaxed)
     }

@@ -317,13 +317,13 @@ impl CallState {
     pub(super) fn counted(&self) -> u32 {
         self.attempt.saturating_sub(self.uncounted)
     }
-    /// It is unknown whether the attempt under way took effect.
-    pub(super) fn is_unknown_now(&mut self) {
+    /// Records that it is unknown whether the attempt under way took effect.
+    pub(super) fn mark_unknown(&mut self) {
         self.uncertain = true;
         self.first_unknown.get_or_insert(self.attempt);
     }
-    /// No attempt so far concerns the next one: none took effect, or it has another key.
-    pub(super) fn settled(&mut self) {
+    /// Records that no attempt so far concerns the next one: none took effect, or the next one has another key.
+    pub(super) fn clear_unknown(&mut self) {
         (self.uncertain, self.first_unknown) = (false, None);
     }
     /// Whether it is an effect that may have taken place.
@@ -353,7 +353,7 @@ impl CallState {
                 self.input_before = input_before;
             }
             self.renewed += 1;
-            self.settled();
+            self.clear_unknown();
         }
     }
     /// People said no to the other input, before any attempt sent it: another attempt sends what the earlier ones sent,

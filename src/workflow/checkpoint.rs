@@ -44,7 +44,7 @@ pub(super) struct About {
 
 /// The id of a question: it differs each time the same step (item) is asked about.
 fn id(run: &Run, step: &StepId, item: Option<u32>) -> CheckpointId {
-    let times = run.interactions.times.get(&(step.clone(), item)).copied().unwrap_or(0);
+    let times = run.interactions.times_asked.get(&(step.clone(), item)).copied().unwrap_or(0);
     let text = format!("{}\n{step}\n{}\n{times}", run.id(), item.map_or_else(String::new, |item| item.to_string()));
     let hash = blake3::hash(text.as_bytes()).to_hex();
     CheckpointId::new(format!("chk_{}", hash.as_str().get(..24).unwrap_or_default()))

@@ -24,7 +24,7 @@ impl Run {
     }
 
     /// Records what a child run left behind.
-    pub(super) fn child_left(&mut self, step: &StepId, child: &str, tree: &TreeEffects) {
+    pub(super) fn record_left_by_child(&mut self, step: &StepId, child: &str, tree: &TreeEffects) {
         let TreeEffects { private: _, shared: _, unknown, left, decided_against: _ } = tree;
         if !unknown && left.is_none() {
             return;

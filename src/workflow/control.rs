@@ -94,7 +94,8 @@ pub(super) fn skip(
     let (_, step) = plan.step(id).ok_or(CommandRefusal::NoSuchStep)?;
     check_not_ending(run)?;
     if run.conflict_over(id, None).is_some() {
-        let resolution = Resolution { step: id.clone(), item: None, choice: Choice::Skip, reason, by: by.to_owned() };
+        let resolution =
+            Resolution { step: id.clone(), item: None, attempt: None, choice: Choice::Skip, reason, by: by.to_owned() };
         return resolve::resolve(run, plan, inputs, &resolution, now);
     }
     if let Some(conflict) = run.conflicts().iter().find(|conflict| conflict.step == *id) {
@@ -218,25 +219,30 @@ pub(super) fn retry(
     run: &Run,
     plan: &Plan,
     inputs: &DecisionInputs,
-    only: Option<&StepId>,
+    only: Option<(&StepId, Option<u32>)>,
     by: &str,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
-    if let Some(id) = only {
+    if let Some((id, attempt)) = only {
         plan.step(id).ok_or(CommandRefusal::NoSuchStep)?;
         let mut conflicts = run.conflicts().iter().filter(|conflict| conflict.step == *id);
         match (conflicts.next(), conflicts.next()) {
             (Some(conflict), None) => {
                 let (step, item) = (id.clone(), conflict.item);
-                let resolution = Resolution { step, item, choice: Choice::Retry, reason: None, by: by.to_owned() };
+                let (choice, by) = (Choice::Retry, by.to_owned());
+                let resolution = Resolution { step, item, attempt, choice, reason: None, by };
                 return resolve::resolve(run, plan, inputs, &resolution, now);
             }
             (Some(_), Some(_)) => {
                 return not_applicable(format!("decisions about several items of `{id}` are open: resolve each"));
             }
+            (None, _) if let Some(attempt) = attempt => {
+                return not_applicable(format!("no conflict over attempt {attempt} of `{id}` is open"));
+            }
             (None, _) => {}
         }
     }
+    let only = only.map(|(id, _)| id);
     let waits = |call: &CallState| matches!(call.phase, Phase::Waiting(at) | Phase::ToProbe(at) if at > now);
     let mut waiting = Vec::new();
     for (id, state) in &run.steps {

@@ -72,8 +72,8 @@ fn events_of(
             ControlCommand::Cancel { compensate, reason, automatic } => {
                 ending::cancel(run, compensate, reason, automatic, &by, now)
             }
-            ControlCommand::Resolve { step, item, choice, reason } => {
-                resolve::resolve(run, plan, inputs, &Resolution { step, item, choice, reason, by }, now)
+            ControlCommand::Resolve { step, item, attempt, choice, reason } => {
+                resolve::resolve(run, plan, inputs, &Resolution { step, item, attempt, choice, reason, by }, now)
             }
             ControlCommand::Pause { reason } => control::pause(run, reason, &by, now),
             ControlCommand::Resume { reason } => control::resume(run, reason, &by, now),
@@ -83,7 +83,9 @@ fn events_of(
                 control::adjust(run, plan, inputs, adjustment)
             }
             ControlCommand::HandOver { to, from, sealed } => rerun::hand_over(run, plan, to, from, sealed, by),
-            ControlCommand::Retry { step } => control::retry(run, plan, inputs, step.as_ref(), &by, now),
+            ControlCommand::Retry { step, attempt } => {
+                control::retry(run, plan, inputs, step.as_ref().map(|step| (step, attempt)), &by, now)
+            }
             ControlCommand::Answer { checkpoint, answer: said } => {
                 checkpoint::answer(run, plan, inputs, &checkpoint, said, &by)
             }
@@ -249,6 +251,6 @@ fn retry_missing(
         return Err(CommandRefusal::NotDue("it is still missing"));
     }
     let (reason, by) = (Some("they have it again".to_owned()), missing::RELOAD.to_owned());
-    let resolution = Resolution { step: step.clone(), item, choice: Choice::Retry, reason, by };
+    let resolution = Resolution { step: step.clone(), item, attempt: None, choice: Choice::Retry, reason, by };
     resolve::resolve(run, plan, inputs, &resolution, now)
 }

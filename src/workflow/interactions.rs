@@ -27,8 +27,8 @@ pub(super) struct Interactions {
     #[serde(with = "pairs")]
     pub current: BTreeMap<StepItem, CheckpointId>,
     /// How often people were asked about a step (an item).
-    #[serde(with = "pairs")]
-    pub times: BTreeMap<StepItem, u32>,
+    #[serde(rename = "times", with = "pairs")]
+    pub times_asked: BTreeMap<StepItem, u32>,
     /// Steps of kind `wait` that have begun and not ended.
     pub waits: BTreeMap<StepId, OpenWait>,
     /// Signals that no step has taken, oldest first.

@@ -214,6 +214,9 @@ pub enum ControlCommand {
     Retry {
         /// The step; `None` means all.
         step: Option<StepId>,
+        /// Only a conflict over this attempt is resolved.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u32>,
     },
     /// A conflict is resolved by one of its choices.
     Resolve {
@@ -221,6 +224,10 @@ pub enum ControlCommand {
         step: StepId,
         /// The item of a `for_each`.
         item: Option<u32>,
+        /// The attempt over which the conflict is. A command that is delivered twice would otherwise also resolve the
+        /// conflict over the attempt that it led to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u32>,
         /// The choice.
         choice: Choice,
         /// The reason given.

@@ -24,6 +24,8 @@ const BUSY_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 pub(super) struct Resolution {
     pub step: StepId,
     pub item: Option<u32>,
+    /// Which attempt the conflict must be over.
+    pub attempt: Option<u32>,
     pub choice: Choice,
     pub reason: Option<String>,
     pub by: String,
@@ -36,10 +38,17 @@ pub(super) fn resolve(
     resolution: &Resolution,
     now: Timestamp,
 ) -> Result<Vec<Event>, CommandRefusal> {
-    let Resolution { step, item, choice, reason, by } = resolution;
+    let Resolution { step, item, attempt, choice, reason, by } = resolution;
     let Some(conflict) = run.conflict_over(step, *item) else {
         return Err(none_open(run, plan, step, *item));
     };
+    if let Some(decided) = attempt.filter(|decided| *decided != conflict.attempt) {
+        return Err(CommandRefusal::NotApplicable(format!(
+            "the open conflict over `{step}` is about attempt {}, and this decision is about attempt {decided}: look \
+             at the conflict, then decide about it",
+            conflict.attempt
+        )));
+    }
     let declared = match conflict.kind {
         ConflictKind::Answer => None,
         _ => Some(plan.step(step).ok_or(CommandRefusal::NoSuchStep)?.1),

@@ -40,7 +40,7 @@ async fn requests_in_flight_are_answered_and_new_ones_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_says_that_it_is_not_ready_before_it_stops_to_listen() {
+async fn it_says_that_it_is_not_ready_before_it_stops_listening() {
     let mut system = TestSystem::with(|flags| {
         flags.edit("pointsman.yaml", |text| text + "limits: { stop_delay_ms: 3000 }\n");
     })

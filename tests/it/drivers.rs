@@ -134,8 +134,13 @@ async fn try_each_choice(
                 continue;
             }
         };
-        let order =
-            ControlCommand::Resolve { step: conflict.step.clone(), item: conflict.item, choice: chosen, reason: None };
+        let order = ControlCommand::Resolve {
+            step: conflict.step.clone(),
+            item: conflict.item,
+            attempt: None,
+            choice: chosen,
+            reason: None,
+        };
         if let Err(why) = workflow_run.engine().give_command(run.run_id, order, "ann".into()).await {
             wrong.push(format!("{choice} is offered and refused: {why}"));
             continue;
@@ -146,7 +151,7 @@ async fn try_each_choice(
             // conflict, which can be resolved.
             let next = workflow_run.state_of(run.run_id).await.conflict().cloned().expect("a conflict");
             let (step, item, choice) = (next.step, next.item, Choice::Cancel { compensate: true });
-            let cancel = ControlCommand::Resolve { step, item, choice, reason: None };
+            let cancel = ControlCommand::Resolve { step, item, attempt: None, choice, reason: None };
             workflow_run.engine().give_command(run.run_id, cancel, "ann".into()).await.expect("it is offered");
             end = workflow_run.wait_until_ended_or_paused().await.expect("the run");
         }

@@ -303,7 +303,7 @@ async fn a_file_alone_puts_nothing_above_shadow() {
     let shown = row().await;
     assert_eq!(shown["row"]["effective"], json!({ "state": "shadow", "why": "gate" }), "{shown}");
     assert!(shown["refused"].to_string().contains("force: { reason"), "{shown}");
-    assert!(system.pointsman.log().contains("asks for more than the gate allows"));
+    assert!(system.pointsman.log().contains("this route is below its requested state"));
     let checked = output_text(&system.pointsman.cli(&["check", &system.flags.path().display().to_string()]).await);
     assert!(checked.contains("goes no higher than `shadow` without evidence, and not to `live`"), "{checked}");
     assert!(checked.contains("the cohort `staff` has no evidence of its own"), "{checked}");

@@ -64,7 +64,7 @@ pub(in crate::admin) async fn plan(admin: Admin, PathParams(id): PathParams<Stri
     let run = resolve_id(&admin, &id).await?;
     let summary = admin.parts.store.run(run).await?.ok_or_else(|| ApiError::no_run(&id))?;
     let stored = admin.parts.store.plan(summary.plan_id).await?;
-    stored.map(Json).ok_or_else(|| ApiError::no_run(&id))
+    stored.map(Json).ok_or_else(|| ApiError::no_plan(&id))
 }
 
 pub(in crate::admin) async fn explain(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<ExplanationView> {

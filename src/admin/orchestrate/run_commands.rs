@@ -44,7 +44,7 @@ async fn send_command(
         ControlCommand::Skip { step, .. }
         | ControlCommand::Adjust { step, .. }
         | ControlCommand::Resolve { step, .. } => Some(step.clone()),
-        ControlCommand::Retry { step } => step.clone(),
+        ControlCommand::Retry { step, .. } => step.clone(),
         ControlCommand::Pause { .. }
         | ControlCommand::Resume { .. }
         | ControlCommand::Cancel { .. }
@@ -147,9 +147,12 @@ pub(in crate::admin) async fn retry(
     PathParams(id): PathParams<String>,
     JsonBody(request, caller): JsonBody<RetryRequest>,
 ) -> JsonResult<Orchestration> {
-    let RetryRequest { step, by } = request;
-    send_command(&admin, &id, &caller, by.as_deref(), ControlCommand::Retry { step: step.as_deref().map(StepId::from) })
-        .await
+    let RetryRequest { step, attempt, by } = request;
+    if attempt.is_some() && step.is_none() {
+        return Err(ApiError::inconsistent("`attempt` needs `step`"));
+    }
+    let command = ControlCommand::Retry { step: step.as_deref().map(StepId::from), attempt };
+    send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
 pub(in crate::admin) async fn resolve(
@@ -157,7 +160,7 @@ pub(in crate::admin) async fn resolve(
     PathParams(id): PathParams<String>,
     JsonBody(request, caller): JsonBody<ResolveRequest>,
 ) -> JsonResult<Orchestration> {
-    let ResolveRequest { step, item, choice, input, output, compensate, reason, by } = request;
+    let ResolveRequest { step, item, attempt, choice, input, output, compensate, reason, by } = request;
     let choice = match (choice, input, output, compensate) {
         (ChoiceName::RetryWith, Some(input), None, None) => Choice::RetryWith { input: Arc::new(input) },
         (ChoiceName::Take, None, Some(output), None) => Choice::Take { output: Arc::new(output) },
@@ -174,7 +177,7 @@ pub(in crate::admin) async fn resolve(
             return Err(ApiError::inconsistent(detail));
         }
     };
-    let command = ControlCommand::Resolve { step: step.as_str().into(), item, choice, reason };
+    let command = ControlCommand::Resolve { step: step.as_str().into(), item, attempt, choice, reason };
     send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 

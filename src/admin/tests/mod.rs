@@ -76,7 +76,7 @@ async fn a_read_that_needs_a_store_that_hangs_is_refused() {
 }
 
 #[tokio::test]
-async fn a_route_that_cannot_be_read_is_not_said_to_be_unmoved() {
+async fn a_route_is_503_while_the_store_cannot_be_read() {
     let api = TestApi::new().await;
     api.store.close().await;
     let answer = api.call(get("/api/v2/routes/orders.create")).await;

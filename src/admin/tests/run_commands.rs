@@ -43,11 +43,17 @@ async fn every_command_reaches_the_engine_unchanged() {
     let adjust = received(&api, "/adjust", json!({ "step": "mail", "item": 3, "input": null, "as": "ada" })).await;
     let input = std::sync::Arc::new(json!(null));
     assert_eq!(adjust, ControlCommand::Adjust { step: "mail".into(), item: Some(3), input, reason: None });
-    assert_eq!(received(&api, "/retry", json!({ "as": "ada" })).await, ControlCommand::Retry { step: None });
+    assert_eq!(
+        received(&api, "/retry", json!({ "as": "ada" })).await,
+        ControlCommand::Retry { step: None, attempt: None }
+    );
     let take = json!({ "step": "charge", "choice": "take", "output": null, "as": "ada" });
     let choice = Choice::Take { output: std::sync::Arc::new(json!(null)) };
     let resolve = received(&api, "/resolve", take).await;
-    assert_eq!(resolve, ControlCommand::Resolve { step: "charge".into(), item: None, choice, reason: None });
+    assert_eq!(
+        resolve,
+        ControlCommand::Resolve { step: "charge".into(), item: None, attempt: None, choice, reason: None }
+    );
     let signal = received(&api, "/signals/paid", json!({ "payload": { "n": 1 }, "id": "d1", "as": "ada" })).await;
     let payload = std::sync::Arc::new(json!({ "n": 1 }));
     assert_eq!(signal, ControlCommand::Signal { name: "paid".into(), payload, id: Some("d1".into()) });

@@ -127,6 +127,21 @@ async fn a_run_is_shown_in_an_envelope() {
 }
 
 #[tokio::test]
+async fn a_plan_that_the_store_has_lost_is_not_reported_as_an_unknown_run() {
+    let plan = get(&format!("/api/v2/orchestrate/run/{}/plan", run_id(1)));
+    assert_eq!(api_with_run().await.call(plan).await.status, StatusCode::OK);
+    let api = TestApi::new().await;
+    api.store
+        .append(Arc::new(Append { events: vec![(at(0), started(run_id(1)))], ..append(run_id(1), 1, 1) }))
+        .await
+        .unwrap();
+    let lost = api.call(get(&format!("/api/v2/orchestrate/run/{}/plan", run_id(1)))).await;
+    let problem = lost.json();
+    assert_eq!((lost.status, &problem["title"]), (StatusCode::NOT_FOUND, &json!("The plan is missing")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("but not its plan"), "{problem}");
+}
+
+#[tokio::test]
 async fn the_events_are_paged() {
     let api = api_with_run().await;
     let events = api.call(get(&format!("/api/v2/orchestrate/run/{}/events?from=2&limit=2", run_id(1)))).await.json();

@@ -125,6 +125,9 @@ pub struct RetryRequest {
     /// The step; without it, all steps that wait for a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// With `step`: only a conflict over this attempt is resolved, as in `resolve`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
+    pub attempt: Option<u32>,
     /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
@@ -152,6 +155,10 @@ pub struct ResolveRequest {
     /// The item of a `for_each`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
     pub item: Option<u32>,
+    /// The attempt that the conflict is about, as the run shows it. If another one is open by now, the request is
+    /// refused with 409. Without it, a request that is delivered twice may also resolve the next conflict of the step.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
+    pub attempt: Option<u32>,
     /// How to resolve it.
     pub choice: ChoiceName,
     /// For `retry_with`: the body or value to send.

@@ -4,9 +4,10 @@ use super::super::key_ring::{Ring, Stall, Written};
 use super::super::key_writer::NoteStatus;
 use super::*;
 
-/// A flip by force after a request accepts it, also if it comes soon after, and after a restart.
+/// A forced flip accepts the unnoted requests before it. So the recorded time must not be later than the real one, also
+/// after a restart.
 #[tokio::test]
-async fn the_time_of_a_request_served_unnoted_is_not_after_it() {
+async fn the_recorded_time_of_a_request_served_unnoted_is_not_later_than_the_request() {
     let dir = tempfile::tempdir().unwrap();
     let (limits, route) = (Limits::default(), RouteId::new("orders.create"));
     let open = || KeyLog::open(&dir.path().join("s.keys"), &limits);
@@ -34,13 +35,13 @@ async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted
         tokio::task::yield_now().await;
     }
     let forced_at = clock::now();
-    log.close();
+    log.let_mover_end();
     drop(log);
     let known = open_when_unlocked(open).await.unnoted(&route).unwrap().served;
     assert!(served <= known && known <= forced_at, "{served} {known} {forced_at}");
 }
 
-/// After the files rename the route back, the next process but one does not know the id in between.
+/// A process that starts after the files rename the route back does not know the id that it had meanwhile.
 #[tokio::test]
 async fn a_request_of_a_renamed_route_is_recorded_under_its_oldest_id_too() {
     let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
@@ -238,7 +239,7 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     assert!(is_unnoted(), "nobody has it");
 }
 
-/// Each of the writes hangs; what the log says of it is decided by `failing`.
+/// Each of the writes hangs. While `Ring::is_failing`, the log's last word is that keys cannot be noted.
 #[test]
 fn keys_can_be_noted_again_only_when_the_last_write_that_hung_has_ended() {
     let mut ring = Ring::in_memory(960, metrics::Gauge::noop());
@@ -254,7 +255,7 @@ fn keys_can_be_noted_again_only_when_the_last_write_that_hung_has_ended() {
     ring.set_written(second, written(2));
     assert!(!ring.is_failing && !ring.is_stalled());
 
-    // Of a write without keys, while which the store takes the key that waits.
+    // The write that hangs has no keys; meanwhile the store takes the key that waits behind it.
     ring.progress_to_write = true;
     let progress = ring.take_outstanding().unwrap();
     ring.add_pending(numbered(3), clock::now());

@@ -209,6 +209,9 @@ pub(crate) struct Resolve {
     /// The item of a `for_each`.
     #[arg(long, value_name = "N")]
     pub item: Option<u32>,
+    /// The attempt that the conflict is about, as `runs show` shows it. Default: that of the conflict that is open now.
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
     /// For `retry-with`: what to send. JSON, a file with it, or `-`.
     #[arg(long, value_name = "JSON|FILE")]
     pub input: Option<String>,

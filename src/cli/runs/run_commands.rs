@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::common::{json_argument, path, status_tone};
 use crate::admin::types::{
-    AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, Orchestration, PauseRequest, RerunRequest, ResolveRequest,
-    RetryRequest, RunStatus, SignalRequest, SkipRequest,
+    AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, OpenConflict, Orchestration, PauseRequest, RerunRequest,
+    ResolveRequest, RetryRequest, RunStatus, SignalRequest, SkipRequest,
 };
 use crate::cli::args::{AnswerArgs, Choice, ReasonArgs, Resolve, RunArgs, Server, StepArgs};
 use crate::cli::client::{CallError, Client};
@@ -64,13 +64,26 @@ pub(crate) fn send_command(client: &Client, command: RunCommand, format: Formatt
             path(&run, "/adjust"),
             json!(AdjustRequest { step, item, input: json_argument(&input)?, reason: reason_args.reason, by }),
         ),
-        RunCommand::Retry { run, step, server: _ } => (path(&run, "/retry"), json!(RetryRequest { step, by })),
+        RunCommand::Retry { run, step, server: _ } => {
+            let attempt = match &step {
+                Some(step) => open_attempt(client, &run, |conflict| conflict.step_id == *step)?,
+                None => None,
+            };
+            (path(&run, "/retry"), json!(RetryRequest { step, attempt, by }))
+        }
         RunCommand::Rerun { run, from, server: _ } => (path(&run, "/rerun"), json!(RerunRequest { from, by })),
         RunCommand::Resolve(resolve) => {
-            let Resolve { target: StepArgs { run, step }, choice, item, input, output, no_undo, reason_args } = resolve;
+            let Resolve { target, choice, item, attempt, input, output, no_undo, reason_args } = resolve;
+            let StepArgs { run, step } = target;
+            let is_meant = |conflict: &OpenConflict| conflict.step_id == step && conflict.item == item;
+            let attempt = match attempt {
+                Some(attempt) => Some(attempt),
+                None => open_attempt(client, &run, is_meant)?,
+            };
             let request = ResolveRequest {
                 step,
                 item,
+                attempt,
                 choice: choice_name(choice),
                 input: input.as_deref().map(json_argument).transpose()?,
                 output: output.as_deref().map(json_argument).transpose()?,
@@ -103,6 +116,19 @@ pub(crate) fn send_command(client: &Client, command: RunCommand, format: Formatt
         ));
     }
     Ok(Output { text, json, is_ok: true })
+}
+
+/// The attempt of the only open conflict of the run itself that is meant. The command names it, so that it cannot
+/// resolve a later conflict if it is delivered late or twice.
+fn open_attempt(
+    client: &Client,
+    run: &str,
+    is_meant: impl Fn(&OpenConflict) -> bool,
+) -> Result<Option<u32>, CallError> {
+    let (envelope, _) = client.get::<Orchestration>(&path(run, ""))?;
+    let data = envelope.data;
+    let mut meant = data.conflicts.iter().filter(|conflict| conflict.run_id == data.run_id && is_meant(conflict));
+    Ok(meant.next().filter(|_| meant.next().is_none()).map(|conflict| conflict.attempt))
 }
 
 fn answer(client: &Client, answer: AnswerArgs, by: Option<String>) -> Result<(String, Value), CallError> {

@@ -194,6 +194,7 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
         out.push_str(&format!("  received  {status}{}\n", short(&response)));
     }
     let item = item.map_or(String::new(), |item| format!(" --item {item}"));
+    let which = format!("{item} --attempt {attempt}");
     for choice in choices {
         let more = match choice.as_str() {
             "retry_with" => " --input JSON",
@@ -204,7 +205,7 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
             _ => "",
         };
         let choice = escape_control(&choice.replace('_', "-"));
-        out.push_str(&format!("  pointsman runs resolve {run} {} {choice}{item}{more}\n", escape_control(step_id)));
+        out.push_str(&format!("  pointsman runs resolve {run} {} {choice}{which}{more}\n", escape_control(step_id)));
     }
     out
 }

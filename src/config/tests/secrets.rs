@@ -28,12 +28,12 @@ fn without_secrets(set: &Set) -> (Vec<String>, String) {
 fn a_machine_without_the_secrets_checks_the_rest_of_the_files_as_one_with_them() {
     let with_secrets = set().put("ops.token", "0123456789abcdef").put("issuer.json", KEYS);
     let loaded = with_secrets.read().unwrap_or_else(|failed| panic!("{}", failed.render(false)));
-    let expected = "issuer and subject of a verified token for `shop` (1 keys), and without one the value of \
+    let expected = "issuer and subject of a verified token for `shop` (1 key), and without one the value of \
                     `authorization`";
     assert_eq!((loaded.warnings.0.len(), loaded.setup.routes[0].caller.describe().as_str()), (0, expected));
 
     let (messages, scope) = without_secrets(&set());
-    assert_eq!(scope, expected.replace("1 keys", "keys not read"));
+    assert_eq!(scope, expected.replace("1 key", "keys not read"));
     // One warning for each absent file, and no third message that says that no token is named `ops`.
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages[0].contains("ops.token") && messages[1].contains("issuer.json"), "{messages:?}");

@@ -254,7 +254,11 @@ pub(in crate::engine) async fn create(
     };
     // A task may hold the slot to deliver a command: the id of a successor is known before its first append.
     let slot = core.schedule.mailboxes.claim_free_slot(&core.schedule.timers, id);
-    let slot = Some(timeout_at(until, slot).await.map_err(late)?);
+    let slot_is_held = |_| {
+        let why = format!("another task did not release the slot of {id} in time (command_wait_ms)");
+        store(format!("{why}; this start has written nothing"), false)
+    };
+    let slot = Some(timeout_at(until, slot).await.map_err(slot_is_held)?);
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };
     let (answer_sender, answer) = oneshot::channel();
     let mut driver = prepared.driver(core, Waiter::Starter(answer_sender));
@@ -272,7 +276,7 @@ pub(in crate::engine) async fn create(
         }
         Ok(StartAnswer::NotStored(why)) => Err(store(why, false)),
         Ok(StartAnswer::Unknown(why)) => Err(store(why, true)),
-        Err(_) => Err(store("the process ended before the run was on disk".into(), true)),
+        Err(_) => Err(store("the run's task ended before the store confirmed the run".into(), true)),
     }
 }
 
@@ -281,7 +285,7 @@ fn answer_within(core: &Core) -> Duration {
     Limits::ms(core.files.limits.command_wait_ms)
 }
 
-/// The store has not told what became of a key within [`answer_within`].
+/// The error if the store does not answer about a key within [`answer_within`].
 fn key_unknown() -> StartError {
     let why = "the store does not say in time whether the key was used before (command_wait_ms)";
     StartError::Store { why: why.to_owned(), unknown: true }
@@ -353,13 +357,19 @@ async fn earlier_start(core: &Core, run: RunId) -> Result<Started, StartError> {
             },
         }
     };
-    match timeout(answer_within(core), stored).await.map_err(|_| key_unknown())? {
+    let late = || StartError::Store {
+        why: format!("the key belongs to {run}, and the store does not return that run in time (command_wait_ms)"),
+        unknown: true,
+    };
+    match timeout(answer_within(core), stored).await.map_err(|_| late())? {
         Ok(Some(summary)) => {
             let (id, job, plan) = (summary.run_id, summary.job.unwrap_or(JobId(run.0)), summary.plan_id.clone());
             Ok(Started { run: id, job, plan, is_new: false, summary: Box::new(summary) })
         }
         Ok(None) => Err(StartError::Store {
-            why: format!("the key belongs to {run}, and the store has no such run"),
+            why: format!(
+                "the key belongs to {run}, and the store has no such run: use another key, or check the store (`pointsman store check`)"
+            ),
             unknown: true,
         }),
         Err(error) => Err(StartError::Store { why: error.to_string(), unknown: true }),

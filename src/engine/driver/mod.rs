@@ -98,7 +98,7 @@ pub(super) struct Driver {
     command_replies: HashMap<CommandId, oneshot::Sender<CommandReply>>,
     next_command_id: u64,
     calls: FuturesUnordered<BoxFuture<'static, (CallId, AttemptResult)>>,
-    /// Of each of these calls, what withdraws it if it still waits for its turn.
+    /// For each of `calls`: cancels it if it still waits for its turn at the service (`calls_max`, `rate`).
     withdrawals: Vec<(CallId, CancellationToken)>,
     queries: FuturesUnordered<BoxFuture<'static, Input>>,
     timer: Option<Timestamp>,
@@ -255,8 +255,8 @@ impl Driver {
     /// Feeds one input and performs the outputs; returns the input that performing them produced, if any.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut feedback = None;
-        // While a caller waits, the files stay those that decided its request. The files that a run waits for may have
-        // come into force just before the run recorded that something is missing in the files.
+        // While a caller waits, and in a rehearsal, the run keeps the files that decided its request. If it misses
+        // something, it takes the newest ones: they may have come just before it recorded what is missing.
         let keeps_files = self.caller.is_some() || self.mode() == Mode::Rehearse;
         if !keeps_files
             || self.machine.run().misses_something()
@@ -278,7 +278,7 @@ impl Driver {
     }
 
     /// Takes over the services and secrets of the files in force. The run keeps its plan, except for what the files say
-    /// of the services that it calls: a service that is not `keyed` any more gets no call of unknown outcome again.
+    /// of the services that it calls: where one is not `keyed` any more, a call of unknown outcome is not repeated.
     fn use_newest_files(&mut self) {
         let newest = self.core.files.snapshot.load();
         if !Arc::ptr_eq(&newest, &self.snapshot) {

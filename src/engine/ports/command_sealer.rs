@@ -81,6 +81,7 @@ mod tests {
             ControlCommand::Resolve {
                 step: "s".into(),
                 item: None,
+                attempt: None,
                 choice: Choice::Take { output: typed() },
                 reason: reason(),
             },

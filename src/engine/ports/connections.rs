@@ -4,8 +4,7 @@
 //! reply are complete; idle connections are bounded in number and age; none is given another request after
 //! `service_connection_age_ms`. HTTP/2 connections are shared ([`Multiplexer`]). A request of which certainly nothing
 //! was handed to the socket is returned with `ExchangeError::NotSent`, and one that the service has not processed with
-//! `ExchangeError::NotProcessed`. What an outcome means, and how long a call may
-//! take, is decided by `client`.
+//! `ExchangeError::NotProcessed`. What an outcome means, and how long a call may take, is decided by `client`.
 //!
 //! When the other side is slow, the call waits until its deadline, and its connection is closed. A closed idle
 //! connection is detected before a request is given to it, except if it is closed at that very moment. A connection
@@ -39,18 +38,19 @@ type Multiplexed = Multiplexer<Full<Bytes>, ConnectError>;
 
 /// Connections, by the endpoint that they lead to.
 pub(in crate::engine) struct ConnectionPool {
-    idle: Mutex<Idle>,
+    state: Mutex<PoolState>,
     idle_max: usize,
-    idle_for: Duration,
+    idle_max_age: Duration,
     /// A connection that has been idle for longer carries only requests that may be repeated.
     unrepeatable_idle: Duration,
     /// How long a connection is used; 0: as long as it lasts.
     age: Duration,
+    reply_fields_max: Option<usize>,
     head_bytes_max: u32,
 }
 
 #[derive(Default)]
-struct Idle {
+struct PoolState {
     by_endpoint: HashMap<Endpoint, Origin>,
     multiplexed: HashMap<Endpoint, Arc<Multiplexed>>,
     /// Whether the task that closes expired connections is running.
@@ -95,20 +95,21 @@ impl Origin {
 pub(in crate::engine) enum ReusePolicy {
     /// All that are open: the request may be repeated.
     Any,
-    /// Those that were used just before.
+    /// Those that were idle for less than `unrepeatable_idle`: the request must not be repeated.
     Recent,
-    /// None: it was refused on one.
+    /// None, only a new connection: the request was not sent or not processed on the connection before.
     None,
 }
 
 impl ConnectionPool {
     pub fn new(limits: &Limits) -> Arc<Self> {
         let idle_max = usize::try_from(limits.service_idle_connections_max).unwrap_or(usize::MAX);
-        let idle_for = Limits::ms(limits.service_idle_ms);
+        let idle_max_age = Limits::ms(limits.service_idle_ms);
         let unrepeatable_idle = Limits::ms(limits.service_unrepeatable_idle_ms);
         let age = Limits::ms(limits.service_connection_age_ms);
         let head_bytes_max = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
-        Arc::new(Self { idle: Mutex::default(), idle_max, idle_for, unrepeatable_idle, age, head_bytes_max })
+        let (state, reply_fields_max) = (Mutex::default(), limits.reply_fields_max_for_hyper());
+        Arc::new(Self { state, idle_max, idle_max_age, unrepeatable_idle, age, reply_fields_max, head_bytes_max })
     }
 
     /// A connection for a request: an idle one if it may carry the request, else a new one.
@@ -124,7 +125,7 @@ impl ConnectionPool {
         let endpoint = destination.endpoint()?;
         let http = destination.protocol.http;
         let multiplexed = (http != HttpVersion::Http1).then(|| self.multiplexed(&endpoint));
-        // One that has been idle for longer may be closed at this moment.
+        // A connection that was idle for longer than `unrepeatable_idle` may be closed at this moment.
         let may_carry = |connection: &Http2Connection<_>| {
             !is_new && (repeatable || connection.idle_for().is_none_or(|idle| idle < self.unrepeatable_idle))
         };
@@ -136,7 +137,7 @@ impl ConnectionPool {
         }
         let Some(multiplexed) = multiplexed else {
             let (stream, _) = destination.connect(HttpVersion::Http1).await?;
-            return PooledConnection::http1(stream, endpoint, self.age).await;
+            return PooledConnection::http1(stream, endpoint, self.age, self.reply_fields_max).await;
         };
         let mut http1 = None;
         let opening = multiplexed.open(
@@ -160,7 +161,7 @@ impl ConnectionPool {
                     // Another call has found that the service chooses HTTP/1.1.
                     None => destination.connect(HttpVersion::Http1).await?.0,
                 };
-                PooledConnection::http1(stream, endpoint, self.age).await
+                PooledConnection::http1(stream, endpoint, self.age, self.reply_fields_max).await
             }
         }
     }
@@ -174,22 +175,22 @@ impl ConnectionPool {
 
     /// The HTTP/2 connections to an endpoint.
     fn multiplexed(self: &Arc<Self>, endpoint: &Endpoint) -> Arc<Multiplexed> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let multiplexed = idle.multiplexed.entry(endpoint.clone()).or_default().clone();
-        self.start_sweeper(&mut idle);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let multiplexed = state.multiplexed.entry(endpoint.clone()).or_default().clone();
+        self.start_sweeper(&mut state);
         multiplexed
     }
 
-    fn start_sweeper(self: &Arc<Self>, idle: &mut Idle) {
-        if !std::mem::replace(&mut idle.has_sweeper, true) {
-            tokio::spawn(sweep(Arc::downgrade(self), self.idle_for));
+    fn start_sweeper(self: &Arc<Self>, state: &mut PoolState) {
+        if !std::mem::replace(&mut state.has_sweeper, true) {
+            tokio::spawn(sweep(Arc::downgrade(self), self.idle_max_age));
         }
     }
 
     /// The most recently used idle connection that may carry such a request.
     fn pop(&self, endpoint: &Endpoint, repeatable: bool, cx: &mut Context<'_>) -> Option<PooledConnection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let origin = idle.by_endpoint.get_mut(endpoint)?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let origin = state.by_endpoint.get_mut(endpoint)?;
         origin.idle.retain(|(connection, _)| !connection.is_retired());
         if !repeatable && !origin.is_trusted() {
             // The state of the longest idle connection shows whether the server keeps connections open.
@@ -203,7 +204,7 @@ impl ConnectionPool {
                 return None;
             }
         }
-        let within = if repeatable { self.idle_for } else { self.unrepeatable_idle };
+        let within = if repeatable { self.idle_max_age } else { self.unrepeatable_idle };
         while let Some((mut connection, since)) = origin.idle.pop_back_if(|(_, since)| since.elapsed() < within) {
             let open = connection.is_idle(cx);
             origin.observe(open, since.elapsed());
@@ -224,43 +225,43 @@ impl ConnectionPool {
             return;
         }
         let endpoint = connection.endpoint.clone();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let origin = match idle.by_endpoint.get_mut(&endpoint) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let origin = match state.by_endpoint.get_mut(&endpoint) {
             Some(origin) => origin,
-            None => idle.by_endpoint.entry(endpoint).or_default(),
+            None => state.by_endpoint.entry(endpoint).or_default(),
         };
         if origin.idle.len() >= self.idle_max {
             return;
         }
         origin.idle.push_back((connection, Instant::now()));
-        self.start_sweeper(&mut idle);
+        self.start_sweeper(&mut state);
     }
 
     /// Removes expired and retired connections, and those that the server has closed; returns whether any is left.
     async fn sweep_once(&self) -> bool {
         poll_fn(|cx| {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.by_endpoint.retain(|_, origin| {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.by_endpoint.retain(|_, origin| {
                 origin.idle.retain_mut(|(connection, since)| {
-                    since.elapsed() < self.idle_for && !connection.is_retired() && connection.is_idle(cx)
+                    since.elapsed() < self.idle_max_age && !connection.is_retired() && connection.is_idle(cx)
                 });
                 !origin.idle.is_empty()
             });
-            idle.multiplexed.retain(|_, multiplexed| {
-                multiplexed.sweep(self.idle_for);
+            state.multiplexed.retain(|_, multiplexed| {
+                multiplexed.sweep(self.idle_max_age);
                 // Somebody who holds it may be opening a connection.
                 !multiplexed.is_empty() || Arc::strong_count(multiplexed) > 1
             });
-            idle.has_sweeper = !idle.by_endpoint.is_empty() || !idle.multiplexed.is_empty();
-            Poll::Ready(idle.has_sweeper)
+            state.has_sweeper = !state.by_endpoint.is_empty() || !state.multiplexed.is_empty();
+            Poll::Ready(state.has_sweeper)
         })
         .await
     }
 }
 
 /// Sweeps from time to time, until no idle connection is left.
-async fn sweep(pool: Weak<ConnectionPool>, idle_for: Duration) {
-    let pause = (idle_for / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
+async fn sweep(pool: Weak<ConnectionPool>, idle_max_age: Duration) {
+    let pause = (idle_max_age / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         tokio::time::sleep(pause).await;
         match pool.upgrade() {

@@ -14,7 +14,7 @@ use crate::transport::{
 };
 use crate::workflow::Mode;
 
-/// Whose call it is, for the address that it goes to.
+/// The traffic class under which an address counts the calls of runs in this mode.
 pub(in crate::engine) fn traffic(mode: Mode) -> TrafficClass {
     match mode {
         Mode::Real => TrafficClass::Real,
@@ -22,12 +22,12 @@ pub(in crate::engine) fn traffic(mode: Mode) -> TrafficClass {
     }
 }
 
-/// Where a call goes.
+/// One address of a service as the destination of a call.
 pub(in crate::engine) struct Destination<'a> {
     pub protocol: &'a Protocol,
     /// The call, as its address counts it.
     pub in_flight: &'a InFlight,
-    /// The URL at the service's base URL to which the address belongs.
+    /// The call's URL under that base URL of the service to which the chosen address belongs.
     pub uri: &'a Uri,
 }
 
@@ -53,12 +53,12 @@ impl<'a> Destination<'a> {
         endpoint.ok_or_else(|| ConnectError::Handshake("its URL names no host".into()))
     }
 
-    /// A connection over which nothing of HTTP was sent.
+    /// An open connection, before any HTTP.
     pub(super) async fn connect(&self, http: HttpVersion) -> Result<(ServiceStream, ConnectionProtocol), ConnectError> {
         self.in_flight.connect(http).await
     }
 
-    /// An HTTP/2 connection over such a one.
+    /// An HTTP/2 connection over that one.
     pub(super) async fn connect_http2(
         &self,
         stream: ServiceStream,

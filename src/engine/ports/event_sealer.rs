@@ -64,10 +64,9 @@ impl EventSealer {
     pub fn note_clear_lock(&mut self, step: StepId, item: Option<u32>) {
         self.steps_with_clear_lock_name.insert((step, item));
     }
-    /// Replaces lock names by their hashes, if they are sensitive by their origin or contain a known value; `None` if
-    /// that fails. A step whose row may have the other form of the name leaves the queue under both: the row may be of
-    /// an earlier version, and a value may be known now that was not known when the step queued, or not be known any
-    /// more.
+    /// Replaces lock names by their hashes if they are sensitive by their origin or contain a known value; `None` if
+    /// that fails. A step leaves the queue both under its name and under the hash where its row may have either: an
+    /// earlier version wrote the name in clear, and the known values may have changed since the step queued.
     fn hash_locks(&self, taint: &Taint, changes: &mut Vec<LockChange>) -> Option<()> {
         let mut others = Vec::new();
         for change in changes.iter_mut() {
@@ -89,8 +88,8 @@ impl EventSealer {
     fn known(&self) -> &KnownValues {
         self.knowledge.known()
     }
-    /// Whether a sensitive part of these events, which are as they are stored, has the form of a sealed value. If it
-    /// has, it was sealed: a caller's text that only looks sealed was sealed too before it was stored in such a part.
+    /// Whether a sensitive part of these events, in their stored form, has the form of a sealed value. If it has, it
+    /// was sealed: a caller's text that only looks sealed was sealed too before it was stored in such a part.
     pub fn has_sealed_parts<'a>(&self, events: impl IntoIterator<Item = &'a Event>) -> bool {
         events.into_iter().any(|event| {
             let written = serde_json::to_value(event).ok();
@@ -144,8 +143,8 @@ impl EventSealer {
         }
         Some(Arc::new(sealed))
     }
-    /// Seals a text, unless it is sealed already as a whole. In an event [`Self::seal_copies`] comes first, so what is
-    /// sealed in the text was sealed here, for another part of the event that covers it.
+    /// Seals a text, unless it is sealed already as a whole. In an event [`Self::seal_copies`] comes first, so a sealed
+    /// piece within the text did not come from outside: this event's sealing made it, for an overlapping part.
     fn seal_text(&self, text: &str) -> Option<String> {
         match pieces(&self.sealer, self.run, text).as_slice() {
             [Piece::Sealed(..)] => Some(text.to_owned()),
@@ -229,8 +228,8 @@ impl EventSealer {
         let mut values = Vec::new();
         paths.iter().for_each(|path| path.visit_within_mut(&mut body, &mut |value| take_values(value, &mut values)));
         let mut sealed = body.to_string();
-        for (place, value) in values.iter().enumerate() {
-            let placeholder = format!("\"{}{place}{}\"", PLACEHOLDER_MARKS[0], PLACEHOLDER_MARKS[1]);
+        for (index, value) in values.iter().enumerate() {
+            let placeholder = format!("\"{}{index}{}\"", PLACEHOLDER_MARKS[0], PLACEHOLDER_MARKS[1]);
             let written = value.to_string();
             let quoted = written.strip_prefix('"').and_then(|inner| inner.strip_suffix('"'));
             let sealed_value = match quoted {
@@ -351,13 +350,13 @@ fn take_values(value: &mut Value, values: &mut Vec<Value>) {
     }
 }
 
-/// Whether any of these events of a run is sealed.
-pub(in crate::engine) fn are_sealed(events: &[StoredEvent]) -> bool {
-    events.iter().any(|stored| is_sealed(&stored.event))
+/// Whether events of this run, these or later ones, may hold sealed values.
+pub(in crate::engine) fn may_be_sealed(events: &[StoredEvent]) -> bool {
+    events.iter().any(|stored| declares_sensitive(&stored.event))
 }
 
-/// Whether this event shows that it or later events are sealed.
-fn is_sealed(event: &Event) -> bool {
+/// Whether this event says that the run has sensitive values, so that it or later events may hold sealed ones.
+fn declares_sensitive(event: &Event) -> bool {
     match event {
         Event::RunStarted(started) => started.sensitive,
         Event::Child(ChildEvent::Ended { sensitive, .. }) => !sensitive.is_empty(),

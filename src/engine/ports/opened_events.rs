@@ -3,7 +3,7 @@
 //! Always true: if another `store_key` sealed a run's values, [`OpenedEvents::no_sealed_value_opens`] says so, and they
 //! are not taken for values in clear. In a run without sensitive values, text that only looks sealed is plain text.
 
-use crate::engine::ports::event_sealer::are_sealed;
+use crate::engine::ports::event_sealer::may_be_sealed;
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::sealed_values::{has_sealed_form, open_value};
 use crate::names::RunId;
@@ -21,7 +21,7 @@ pub(in crate::engine) struct OpenedEvents {
 
 /// Opens sealed events.
 pub(in crate::engine) fn open(sealer: &Sealer, run: RunId, events: Vec<StoredEvent>) -> OpenedEvents {
-    if !are_sealed(&events) {
+    if !may_be_sealed(&events) {
         return OpenedEvents { events, no_sealed_value_opens: false };
     }
     let mut any_opened = false;

@@ -69,9 +69,18 @@ enum ProtocolConnection {
 }
 
 impl PooledConnection {
-    /// A new HTTP/1.1 connection.
-    pub async fn http1(stream: ServiceStream, endpoint: Endpoint, age: Duration) -> Result<Self, ConnectError> {
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
+    /// A new HTTP/1.1 connection. `reply_fields_max` as hyper takes it.
+    pub async fn http1(
+        stream: ServiceStream,
+        endpoint: Endpoint,
+        age: Duration,
+        reply_fields_max: Option<usize>,
+    ) -> Result<Self, ConnectError> {
+        let mut builder = http1::Builder::new();
+        if let Some(max) = reply_fields_max {
+            builder.max_headers(max);
+        }
+        let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| ConnectError::Handshake(with_sources(&error)))?;
         // Spread, so that connections that were opened together do not end together.
         let retires = (!age.is_zero()).then(|| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 10.0));

@@ -126,7 +126,7 @@ async fn give_command_through_store(
             Ok(Err(error)) => return Err(store_error(&error.to_string(), false)),
             Err(_) => return Err(store_error("the store does not answer", false)),
         };
-        if event_sealer::are_sealed(&events) && seal_command(&core.ports.sealer, run, &mut command).is_none() {
+        if event_sealer::may_be_sealed(&events) && seal_command(&core.ports.sealer, run, &mut command).is_none() {
             return Err(store_error(
                 "the command cannot be sealed: the system's random generator does not answer",
                 false,

@@ -30,7 +30,13 @@ async fn a_recorded_hand_over_is_carried_out_although_a_decision_about_an_item_i
     let harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
     let run = start(&harness, json!({ "items": [0, 1] })).await.run;
     harness.wait_until(run, |view| view.conflicts.len() == 2).await;
-    let skip = ControlCommand::Resolve { step: "send".into(), item: Some(0), choice: Choice::Skip, reason: None };
+    let skip = ControlCommand::Resolve {
+        step: "send".into(),
+        item: Some(0),
+        attempt: None,
+        choice: Choice::Skip,
+        reason: None,
+    };
     harness.engine.give_command(run, skip, "ann".into()).await.unwrap();
     assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Paused);
     let rerun = async || harness.engine.rerun(run, "address".into(), "ann".into()).await;

@@ -147,7 +147,7 @@ async fn a_run_that_never_rests_repeats_nothing_at_a_service_that_is_not_keyed_a
         harness.load_plans(&[]);
         harness
             .engine
-            .give_command(run, ControlCommand::Retry { step: Some("charge".into()) }, "ann".into())
+            .give_command(run, ControlCommand::Retry { step: Some("charge".into()), attempt: None }, "ann".into())
             .await
             .unwrap();
         let view = harness.wait_until(run, |view| view.status == RunStatus::Paused).await;

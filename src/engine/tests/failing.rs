@@ -169,7 +169,7 @@ async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
     harness.crash().await;
     harness.recover().await;
     let choice = Choice::RetryWith { input: Arc::new(json!({"n": 2})) };
-    let resolve = ControlCommand::Resolve { step: "charge".into(), item: None, choice, reason: None };
+    let resolve = ControlCommand::Resolve { step: "charge".into(), item: None, attempt: None, choice, reason: None };
     harness.engine.give_command(run, resolve.clone(), "ann".into()).await.unwrap();
     harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
     assert_eq!(

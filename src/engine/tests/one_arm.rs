@@ -170,7 +170,7 @@ async fn the_pin_of_a_stored_answer_is_known_before_the_answer_leaves() {
     let (_, body, report) = answer(harness.send(create.clone()).await);
     let key = PinKey { family, id: "17".into() }.into();
     let affinity = &other.engine.core.ports.affinity;
-    assert_eq!(affinity.owner(&key).await, Ok((Owner::Nobody, None)), "it has not heard of it");
+    assert_eq!(affinity.owner(&key).await, Ok((Owner::NoPin, None)), "it has not heard of it");
     assert_eq!(answer(other.send(create).await).1, body);
     assert_eq!(affinity.owner(&key).await, Ok((Owner::Engine, report.run)));
 }
@@ -195,7 +195,7 @@ async fn an_instance_whose_id_is_a_uuid_is_found_in_either_case() {
         for asked in &ids {
             assert_eq!(owner(asked).await, Ok((Owner::Engine, report.run)), "{pinned}, {asked}");
         }
-        assert_eq!(owner("0190ABCD").await, Ok((Owner::Nobody, None)));
+        assert_eq!(owner("0190ABCD").await, Ok((Owner::NoPin, None)));
     }
 }
 

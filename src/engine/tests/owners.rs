@@ -31,7 +31,7 @@ async fn gated_service() -> Arc<StepService> {
 }
 
 fn retry() -> ControlCommand {
-    ControlCommand::Retry { step: None }
+    ControlCommand::Retry { step: None, attempt: None }
 }
 
 /// Another process takes over the runs of a process that still lives: the first one's appends are refused.
@@ -96,8 +96,13 @@ async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     store.expire_lease(fenced.engine.core.schedule.worker);
     other.wait_until(run, |view| view.status == RunStatus::Paused).await;
     assert!(fenced.engine.runs_in_flight() > 0, "it still waits for the reply");
-    let skip =
-        ControlCommand::Resolve { step: "a".into(), item: None, choice: crate::workflow::Choice::Skip, reason: None };
+    let skip = ControlCommand::Resolve {
+        step: "a".into(),
+        item: None,
+        attempt: None,
+        choice: crate::workflow::Choice::Skip,
+        reason: None,
+    };
     let result = fenced.engine.give_command(run, skip, "ann".into()).await;
     assert!(result.is_ok(), "the owner's copy of the run has a conflict over `a`: {result:?}");
     assert_eq!(other.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);

@@ -64,7 +64,7 @@ async fn a_rerun_ends_a_paused_run() {
     for command in [
         ControlCommand::Resume { reason: None },
         ControlCommand::Cancel { compensate: true, reason: None, automatic: false },
-        ControlCommand::Retry { step: Some("two".into()) },
+        ControlCommand::Retry { step: Some("two".into()), attempt: None },
     ] {
         let why = send_command(&harness, run, command).await.unwrap_err();
         assert!(why.contains(&successor.run.to_string()), "{why}");

@@ -114,7 +114,8 @@ async fn a_paused_run_does_not_queue_for_a_lock() {
     step_service.open_gate();
     assert_eq!(harness.wait_until_ended_or_awaits_input(first).await.status, RunStatus::Completed);
     assert_eq!(harness.wait_until_ended_or_awaits_input(third).await.status, RunStatus::Completed);
-    let skip = ControlCommand::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
+    let skip =
+        ControlCommand::Resolve { step: "a".into(), item: None, attempt: None, choice: Choice::Skip, reason: None };
     harness.engine.give_command(second, skip, "ann".into()).await.unwrap();
     wait_for("the second run gets the lock", async || {
         harness.store.run(second).await.unwrap().unwrap().status == RunStatus::Completed

@@ -159,7 +159,11 @@ async fn no_wake_up_is_lost() {
                 let harness = harness.clone();
                 senders.push(tokio::spawn(async move {
                     let pause = [ControlCommand::Pause { reason: None }, ControlCommand::Resume { reason: None }];
-                    let commands = if kind == 2 { pause.to_vec() } else { vec![ControlCommand::Retry { step: None }] };
+                    let commands = if kind == 2 {
+                        pause.to_vec()
+                    } else {
+                        vec![ControlCommand::Retry { step: None, attempt: None }]
+                    };
                     for command in commands {
                         let result = harness.engine.give_command(run, command, "test".into());
                         match tokio::time::timeout(TIMEOUT, result).await {

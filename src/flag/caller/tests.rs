@@ -150,5 +150,5 @@ fn the_scope_is_described() {
     assert_eq!(of(vec![AUTHORIZATION].into()), "the value of `authorization`");
     assert_eq!(of(Vec::new().into()), "the route alone: all callers share them");
     let scope = CallerScope { token: Some(std::sync::Arc::new(keys(ED_PUBLIC))), headers: vec![AUTHORIZATION] };
-    assert!(of(scope).starts_with("issuer and subject of a verified token for `orders` or `shop` (1 keys)"));
+    assert!(of(scope).starts_with("issuer and subject of a verified token for `orders` or `shop` (1 key)"));
 }

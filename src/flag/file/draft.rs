@@ -36,7 +36,7 @@ pub struct RouteDraft {
     pub legacy: String,
     /// What the engine runs for it; without one only `off` is possible.
     pub workflow: Option<String>,
-    /// Its flag.
+    /// The state of its flag.
     #[serde(default = "off")]
     pub state: State,
     /// Overrides the gate.

@@ -19,7 +19,7 @@ pub(super) struct TestRequest {
 
 impl TestRequest {
     pub(super) fn new() -> Self {
-        Self { method: Method::POST, headers: Vec::new(), random: 0, owner: Owner::Nobody, first_try: None }
+        Self { method: Method::POST, headers: Vec::new(), random: 0, owner: Owner::NoPin, first_try: None }
     }
     pub(super) fn tenant(name: impl Into<String>) -> Self {
         Self { headers: vec![("x-tenant", name.into())], ..Self::new() }
@@ -136,7 +136,7 @@ fn an_instance_stays_with_its_owner() {
     ] {
         let request =
             |owner| TestRequest { owner, method: Method::GET, ..TestRequest::new() }.decide(&at(state), "follow");
-        assert_eq!(request(Owner::Nobody), alone, "{state}");
+        assert_eq!(request(Owner::NoPin), alone, "{state}");
         assert_eq!(request(Owner::LegacyWithTwin), twin, "{state}");
     }
 }
@@ -312,7 +312,7 @@ fn retry_keys_are_scoped_by_route_and_caller() {
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             params: &[],
             random: 0,
-            owner: Owner::Nobody,
+            owner: Owner::NoPin,
             now_s: 0,
         };
         set.retry_keys(set.route(&id.into()).unwrap(), &facts).expect("a clear key")
@@ -366,7 +366,7 @@ fn retry_keys_of_different_bytes_are_different() {
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             params: &[],
             random: 0,
-            owner: Owner::Nobody,
+            owner: Owner::NoPin,
             now_s: 0,
         };
         set.retry_keys(set.route(&id.into()).unwrap(), &facts).expect("a clear key").expect("a key")

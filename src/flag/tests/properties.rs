@@ -40,7 +40,7 @@ prop_compose! {
         conditional in proptest::bool::weighted(0.1),
         random in any::<u64>(),
         owner in prop_oneof![
-            4 => Just(Owner::Nobody), 1 => Just(Owner::Engine), 1 => Just(Owner::LegacyWithTwin), 1 => Just(Owner::Unknown)
+            4 => Just(Owner::NoPin), 1 => Just(Owner::Engine), 1 => Just(Owner::LegacyWithTwin), 1 => Just(Owner::Unknown)
         ],
         first_try in prop_oneof![4 => Just(None), 1 => Just(Some(Arm::Legacy)), 1 => Just(Some(Arm::Engine))],
     ) -> TestRequest {
@@ -124,7 +124,7 @@ proptest! {
             prop_assert!(flag.cap >= State::Dark);
         }
         // Below `only` the engine gets no follow-up of an instance that it does not know.
-        if follow && request.owner == Owner::Nobody && effective != State::Only && !retried {
+        if follow && request.owner == Owner::NoPin && effective != State::Only && !retried {
             let untouched = matches!(decision, Decision::Legacy { engine_work: EngineWork::None | EngineWork::Skip(_), .. });
             prop_assert!(untouched, "{:?}", decision);
         }
@@ -135,7 +135,7 @@ proptest! {
         state in some_state(), shares in (0..=100u8, 0..=100u8, 0..=100u8), rung in 0..3usize, to in 0..=100u8,
         request in any_request(),
     ) {
-        let request = TestRequest { owner: Owner::Nobody, first_try: None, ..request };
+        let request = TestRequest { owner: Owner::NoPin, first_try: None, ..request };
         let mut numbers = [shares.0, shares.1, shares.2];
         let build = |n: [u8; 3]| with_shares(state, percents(n[0].into(), n[1].into(), n[2].into()));
         let before = request.decide(&build(numbers), "create");
@@ -148,7 +148,7 @@ proptest! {
     fn lowering_a_state_lowers_every_request(
         state_inputs in some_state_inputs(), lower in some_state(), freeze in some_freeze(), request in any_request(),
     ) {
-        let request = TestRequest { owner: Owner::Nobody, first_try: None, ..request };
+        let request = TestRequest { owner: Owner::NoPin, first_try: None, ..request };
         let below = StateInputs { requested: lower.min(state_inputs.requested), ..state_inputs.clone() };
         // Guard, health and freeze lower no route in `only`, but they lower one in `live`: the result is still lower.
         let before = request.decide(&family(&state_inputs, freeze, &[]), "create");

@@ -23,7 +23,7 @@ async fn first_tries_come_under_an_earlier_scope_for_ten_minutes() {
             peer: std::net::Ipv4Addr::LOCALHOST.into(),
             params: &[],
             random: 0,
-            owner: Owner::Nobody,
+            owner: Owner::NoPin,
             now_s: edited_at + after_s,
         };
         let EarlierRetryKeys { keys, of_first_tries } =

@@ -132,7 +132,7 @@ async fn a_lower_flip_down_replaces_an_unrecorded_one_and_a_higher_one_is_a_rais
         assert_eq!((fixture.state("bare").state, fixture.ladder.unrecorded_flips()), (state, 1));
     }
     let up = fixture.flip("bare", forced(State::Dark)).await;
-    assert!(matches!(up, Err(FlipError::StoreSilent(StoreSilent::Busy))), "{up:?}");
+    assert!(matches!(up, Err(FlipError::Unconfirmed(Unconfirmed::Busy))), "{up:?}");
     assert_eq!(fixture.state("bare").state, State::Shadow);
     silence(&fixture, false);
     wait_until_recorded(&fixture).await;
@@ -290,7 +290,7 @@ async fn a_flip_down_lowers_a_route_on_its_way_to_only_during_a_freeze() {
     fixture.flip("bare", MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
     silence(&fixture, true);
     let pending = fixture.flip("bare", forced(State::Only)).await.unwrap_err();
-    assert!(matches!(pending, FlipError::StoreSilent(StoreSilent::Pending)), "{pending}");
+    assert!(matches!(pending, FlipError::Unconfirmed(Unconfirmed::Pending)), "{pending}");
     freezes::freeze(&fixture, Freeze::Instances).await.unwrap();
     fixture.flip("bare", off()).await.unwrap();
     silence(&fixture, false);

@@ -207,7 +207,7 @@ async fn a_freeze_is_not_lifted_by_an_end_that_was_asked_for_before() {
     fixture.store.fail_reads.store(true, Ordering::SeqCst);
     fixture.store.lose_replies.store(true, Ordering::SeqCst);
     let lifted = freeze(&fixture, Freeze::No).await;
-    assert!(matches!(lifted, Err(FreezeError::StoreSilent(StoreSilent::Pending))), "{lifted:?}");
+    assert!(matches!(lifted, Err(FreezeError::Unconfirmed(Unconfirmed::Pending))), "{lifted:?}");
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Instances, "until the end is known to be recorded");
     assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded, "the end still waits for the store");
     fixture.store.fail_reads.store(false, Ordering::SeqCst);

@@ -2,6 +2,7 @@
 
 mod captured_log;
 mod changed_in_live;
+mod ended_tasks;
 mod failing_store;
 mod families;
 mod files;

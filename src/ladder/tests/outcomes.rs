@@ -69,13 +69,13 @@ async fn an_unknown_outcome_is_reported_as_unknown_until_it_is_known() {
         fixture.store.fail_reads.store(true, Ordering::SeqCst);
         (if taken { &fixture.store.lose_replies } else { &fixture.store.refuse_flips }).store(true, Ordering::SeqCst);
         let pending = fixture.flip("plain", forced(State::Live)).await.unwrap_err();
-        assert!(matches!(pending, FlipError::StoreSilent(StoreSilent::Pending)), "{pending}");
+        assert!(matches!(pending, FlipError::Unconfirmed(Unconfirmed::Pending)), "{pending}");
         assert!(!pending.to_string().contains("nothing changed"), "{pending}");
         assert_eq!(states(&fixture), BEFORE, "not in force before the store says that it is recorded");
         let busy = fixture.flip("bare", to(State::Shadow)).await.unwrap_err();
-        assert!(matches!(busy, FlipError::StoreSilent(StoreSilent::Busy)), "{busy}");
+        assert!(matches!(busy, FlipError::Unconfirmed(Unconfirmed::Busy)), "{busy}");
         let lifted = fixture.ladder.freeze(Freeze::No, None, "ann".into()).await;
-        assert!(matches!(lifted, Err(FreezeError::StoreSilent(StoreSilent::Busy))), "{lifted:?}");
+        assert!(matches!(lifted, Err(FreezeError::Unconfirmed(Unconfirmed::Busy))), "{lifted:?}");
 
         fixture.store.fail_reads.store(false, Ordering::SeqCst);
         fixture.store.lose_replies.store(false, Ordering::SeqCst);

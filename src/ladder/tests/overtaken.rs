@@ -29,7 +29,7 @@ async fn pending_flip() -> Fixture {
     fixture.flip("bare", MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
     silence(&fixture, true);
     let pending = fixture.flip("bare", forced(State::Only)).await.unwrap_err();
-    assert!(matches!(pending, FlipError::StoreSilent(StoreSilent::Pending)), "{pending}");
+    assert!(matches!(pending, FlipError::Unconfirmed(Unconfirmed::Pending)), "{pending}");
     fixture
 }
 
@@ -128,7 +128,7 @@ async fn a_stop_that_loses_a_late_flip_that_reverts_names_its_route_in_the_log()
     fixture.ladder.end_moves(Duration::from_secs(20)).await;
     silence(&fixture, true);
     let pending = fixture.flip("bare", forced(State::Only)).await.unwrap_err();
-    assert!(matches!(pending, FlipError::StoreSilent(StoreSilent::Pending)), "{pending}");
+    assert!(matches!(pending, FlipError::Unconfirmed(Unconfirmed::Pending)), "{pending}");
     freeze(&fixture, Freeze::Instances).await.unwrap();
     let (log, _guard) = super::captured_log::capture_log();
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);

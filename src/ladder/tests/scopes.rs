@@ -23,7 +23,7 @@ fn declaring(routes: &[Arc<Route>]) -> DeclaredFiles {
     DeclaredFiles { routes: routes.to_vec(), ..files(&[]) }
 }
 
-/// Requests may have come before any files.
+/// As [`scopes::after_files`], where requests may have come before the first files.
 fn after_files(before: &Scopes, routes: &[Arc<Route>], now: jiff::Timestamp, window: Duration) -> Scopes {
     scopes::after_files(before, &declaring(routes), true, now, window)
 }
@@ -76,7 +76,7 @@ fn a_longer_window_shuts_the_gate_for_the_keys_that_the_shorter_one_removed() {
     assert_eq!(shut(&shortened, 101, 24).unwrap().until, at(101 - 1 + 24) + Duration::from_secs(600));
 }
 
-/// A version that made other keys of bytes that are not UTF-8 has stored its scope.
+/// Stored by a version that derived other keys from bytes that are not UTF-8.
 #[test]
 fn the_keys_of_an_older_version_are_looked_up() {
     let template = Template::parse_str("${request.query.order}").unwrap();

@@ -4,7 +4,8 @@ use super::*;
 use crate::flag::{Framework, PathConventions};
 use crate::ladder::scopes::{self, Scopes};
 
-/// A spelling that the service is not said to take for the route any more belongs to no route now; its retries do.
+/// Where new `paths:` no longer count a spelling as the route's path, requests in it belong to no route any more; the
+/// keys of earlier ones are still looked up for their retries.
 #[test]
 fn requests_in_spellings_that_new_files_tell_apart_are_looked_up() {
     let reading = |paths: PathConventions| {

@@ -226,7 +226,8 @@ async fn the_end_of_the_process_waits_for_a_larger_share_or_its_log_names_it() {
         let names = log.contains("the process ends before the larger share is set") && log.contains("50%");
         assert_eq!(names, !is_set, "{log}");
         assert!(
-            log.contains("the larger share is not set yet") && log.contains("the flips down of these routes: if"),
+            log.contains("together with a flip down is not set yet")
+                && log.contains("the flips down of these routes: if"),
             "{log}"
         );
         flip.abort();

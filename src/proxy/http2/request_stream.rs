@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
-use crate::proxy::headers::remove_identity;
+use crate::proxy::removed_fields::remove_identity;
 use crate::proxy::wait::ConnectionWait;
 
 /// Whether somebody has asked for a body, so that a client that waits for `100 Continue` should get it.

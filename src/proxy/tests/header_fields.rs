@@ -2,6 +2,7 @@
 
 use super::rig::{OK, Origin, Rig, Setup, get};
 use crate::flag::Service;
+use crate::limits::Limits;
 use crate::listener::{ForwardedFields, ForwardedTrust, Forwarding, Network};
 
 /// The names of a head's fields, in their order, each as often as it comes.
@@ -48,6 +49,22 @@ async fn preserve_header_case_keeps_the_case_of_names() {
     }
 }
 
+#[tokio::test]
+async fn a_reply_has_as_many_fields_as_the_limit_allows() {
+    for (reply_fields_max, fields, passes) in [(100, 99, true), (100, 300, false), (301, 300, true), (20, 30, false)] {
+        let more: String = (0..fields).map(|number| format!("X-{number}: {number}\r\n")).collect();
+        let reply = format!("HTTP/1.1 200 OK\r\n{more}Content-Length: 2\r\n\r\nok");
+        let origin = Origin::always_answers(reply.leak()).await;
+        let limits = Limits { reply_fields_max, ..Limits::default() };
+        let rig = Rig::new(&origin, Setup { limits, ..Setup::default() }).await;
+        let reply = rig.ask(&get("/")).await;
+        match passes {
+            true => assert_eq!(reply.field(&format!("x-{}", fields - 1)), Some(&*format!("{}", fields - 1))),
+            false => assert!(reply.status() == 502 && reply.text().contains("reply_fields_max"), "{}", reply.head),
+        }
+    }
+}
+
 fn forwarding(networks: &[&str], fields: ForwardedFields) -> Forwarding {
     let networks = networks.iter().map(|network| Network::parse(network).unwrap()).collect();
     Forwarding { trust: ForwardedTrust::Networks(networks), fields }
@@ -74,6 +91,25 @@ async fn forwarded_fields_are_believed_only_from_trusted_networks() {
         let seen = origin.requests().pop().unwrap();
         let found = (seen.field("x-forwarded-for"), seen.field("x-forwarded-proto"), seen.field("forwarded"));
         assert_eq!(found, (x_for, x_proto, forwarded), "{networks:?} {fields:?}");
+    }
+}
+
+/// WSGI and CGI servers read `_` in a name as `-`.
+#[tokio::test]
+async fn forwarded_fields_in_another_spelling_are_passed_on_only_from_trusted_networks() {
+    let origin = Origin::always_answers(OK).await;
+    let sent = "GET / HTTP/1.1\r\nHost: a.test\r\nX_Forwarded_For: 6.6.6.6\r\nX-Forwarded_Proto: https\r\n\
+                x_forwarded-host: evil\r\nx_other: kept\r\n\r\n";
+    let spelled = ["x_forwarded_for", "x-forwarded_proto", "x_forwarded-host"];
+    for (networks, are_passed_on) in [("10.0.0.0/8", false), ("127.0.0.0/8", true)] {
+        for fields in [ForwardedFields::XForwarded, ForwardedFields::Rfc7239] {
+            let rig =
+                Rig::new(&origin, Setup { forwarding: forwarding(&[networks], fields), ..Setup::default() }).await;
+            rig.ask(sent).await;
+            let seen = origin.requests().pop().unwrap();
+            assert!(spelled.iter().all(|name| seen.field(name).is_some() == are_passed_on), "{networks}: {seen:?}");
+            assert_eq!(seen.field("x_other"), Some("kept"));
+        }
     }
 }
 

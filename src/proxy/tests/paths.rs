@@ -67,3 +67,27 @@ async fn options_goes_to_the_legacy_of_the_paths_routes_unless_all_are_in_only()
     assert_eq!(origin.requests().len(), seen);
     assert_eq!(rig.ask(&options("/other")).await.status(), 200, "it has no route");
 }
+
+/// Express, Rails and others may perform the method that the field names.
+#[tokio::test]
+async fn a_post_that_stands_for_a_method_of_a_route_with_a_workflow_is_refused() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup { state: State::Only, ..Setup::default() }).await;
+    let with = |method: &str, path: &str, field: &str| {
+        format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{field}\r\nContent-Length: 0\r\n\r\n")
+    };
+    for (method, path, field, status) in [
+        ("POST", "/plain", "X-HTTP-Method-Override: GET", 400),
+        ("POST", "/plain", "x_http_method_override: get", 400),
+        ("POST", "/x/../plain", "X-Method-Override: HEAD", 400),
+        ("POST", "/plain", "X-HTTP-Method: DELETE, GET", 400),
+        ("POST", "/plain", "X-HTTP-Method-Override: DELETE", 200),
+        ("POST", "/other", "X-HTTP-Method-Override: GET", 200),
+        ("PUT", "/plain", "X-HTTP-Method-Override: GET", 200),
+    ] {
+        let seen = origin.requests().len();
+        assert_eq!(rig.ask(&with(method, path, field)).await.status(), status, "{method} {path} {field}");
+        assert_eq!(origin.requests().len(), seen + usize::from(status == 200), "{method} {path} {field}");
+    }
+    assert!(rig.fakes.asked.lock().unwrap().is_empty());
+}

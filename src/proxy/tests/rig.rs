@@ -309,7 +309,7 @@ impl Rig {
     }
     pub async fn at(origin: SocketAddr, setup: Setup) -> Self {
         let flags = Arc::new(ArcSwap::from_pointee(flag_set(origin, &setup, 1)));
-        let fakes = Arc::new(Fakes { owner: Mutex::new(Some(Owner::Nobody)), ..Fakes::default() });
+        let fakes = Arc::new(Fakes { owner: Mutex::new(Some(Owner::NoPin)), ..Fakes::default() });
         let engine = fakes.clone();
         let engine = service_fn(move |request: ArmRequest| {
             let fakes = engine.clone();

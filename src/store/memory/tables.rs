@@ -387,7 +387,8 @@ impl Tables {
             return Ok(secret);
         }
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
+        getrandom::fill(&mut secret)
+            .map_err(|error| StoreError(format!("the system gives no random bytes for the store's secret: {error}")))?;
         self.secret = Some(secret);
         Ok(secret)
     }

@@ -2,7 +2,7 @@
 //!
 //! Always true: taking is one statement on the writer's session, so that a statement whose reply was lost has ended
 //! before it is repeated. Requests for due runs have the same id until a reply has arrived, so that the next request
-//! also returns the runs that the lost reply held. Two processes skip runs that the other is taking at that moment.
+//! also returns the runs that the lost reply held. A process skips runs that another one is acquiring at that moment.
 //!
 //! The names of tables and columns are explained in [`crate::store`].
 
@@ -73,7 +73,7 @@ impl RunAcquirer {
                     }
                     acquired = acquire(session, worker, run).await;
                 }
-                let _ = reply.send(acquired.map_err(no_answer));
+                let _ = reply.send(acquired.map_err(not_acquired));
             }
             WriterRequest::AcquireDue(worker, limit, unreadable, reply) => {
                 let unreadable: Vec<Vec<u8>> = unreadable.iter().map(|run| run.0.as_bytes().to_vec()).collect();
@@ -99,7 +99,7 @@ impl RunAcquirer {
                     runs.sort_by_key(|owned| owned.summary.run_id);
                     runs
                 });
-                if reply.send(acquired.map_err(no_answer)).is_ok() && has_all_replies {
+                if reply.send(acquired.map_err(not_acquired)).is_ok() && has_all_replies {
                     self.request = None;
                 }
             }
@@ -138,8 +138,8 @@ impl RunAcquirer {
     }
 }
 
-fn no_answer(error: WriteError) -> StoreError {
-    StoreError(format!("the store did not answer: {}", error.text()))
+fn not_acquired(error: WriteError) -> StoreError {
+    StoreError(format!("no run could be acquired, or the reply was lost: {}", error.text()))
 }
 
 async fn acquire(session: &mut Session, worker: WorkerId, run: RunId) -> Result<AcquireResult, WriteError> {

@@ -199,7 +199,8 @@ async fn identity(conn: &mut PgConnection, address: &Address) -> StoreIdentity {
 async fn secret(conn: &mut PgConnection) -> Result<([u8; 32], bool), StoreError> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read the store's secret: {error}"));
     let mut fresh = [0_u8; 32];
-    getrandom::fill(&mut fresh).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
+    getrandom::fill(&mut fresh)
+        .map_err(|error| StoreError(format!("the system gives no random bytes for the store's secret: {error}")))?;
     let mut write = conn.begin().await.map_err(failed)?;
     let text = "INSERT INTO meta (key, value) VALUES ('secret', $1) ON CONFLICT DO NOTHING \
                 RETURNING NOT EXISTS (SELECT FROM runs)";

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::coordination_writes::{CoordinationResult, CoordinationWrite};
 use super::encoded::{nanos, newest_expired};
 use super::other_writes::OtherWrite;
-use super::run_snapshots::{self, DROPPED_AT_ONCE};
+use super::run_snapshots::{self, PARTS_DELETED_MAX};
 use super::{SqliteStore, read};
 use crate::clock;
 use crate::flag::RetryKey;
@@ -100,7 +100,7 @@ impl SqliteStore {
             }
         }
         while self.write_coordination(CoordinationWrite::DropSnapshots(snapshot.run, writing), written).await?
-            == DROPPED_AT_ONCE as usize
+            == PARTS_DELETED_MAX as usize
         {}
         Ok(())
     }

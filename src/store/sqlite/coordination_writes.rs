@@ -12,7 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::notifier::Notifier;
-use super::run_snapshots::{self, DROPPED_AT_ONCE, SnapshotPart};
+use super::run_snapshots::{self, PARTS_DELETED_MAX, SnapshotPart};
 use super::stored_state::run_id;
 use super::write_append::WriteTime;
 use crate::flag::RetryKey;
@@ -254,7 +254,7 @@ fn delete_purged(conn: &Connection) -> Result<(u64, bool), WriteError> {
     if conn.prepare_cached(text)?.execute([APPENDS_AT_ONCE])? == APPENDS_AT_ONCE as usize {
         return Ok((0, false));
     }
-    if run_snapshots::delete_purged(conn)? == DROPPED_AT_ONCE as usize {
+    if run_snapshots::delete_purged(conn)? == PARTS_DELETED_MAX as usize {
         return Ok((0, false));
     }
     let text = "DELETE FROM payload_refs WHERE (run_id, seq, path) IN ( \

@@ -377,7 +377,8 @@ async fn create_secret(conn: &mut SqliteConnection) -> Result<([u8; 32], bool), 
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot create the store's secret: {}", write_error::describe(&error)));
     let mut secret = [0_u8; 32];
-    getrandom::fill(&mut secret).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
+    getrandom::fill(&mut secret)
+        .map_err(|error| StoreError(format!("the system gives no random bytes for the store's secret: {error}")))?;
     let mut write = conn.begin().await.map_err(failed)?;
     let (is_new,): (bool,) =
         sqlx::query_as("SELECT NOT EXISTS (SELECT 1 FROM runs)").fetch_one(&mut *write).await.map_err(failed)?;

@@ -30,7 +30,7 @@ use crate::store::{
 /// The reply channel of a write that returns nothing.
 type Reply = oneshot::Sender<Result<(), StoreError>>;
 
-/// One such write with its reply channel. Callers bound its size.
+/// One such write with its reply channel. Its size is bounded by the callers.
 pub(super) enum OtherWrite {
     Records(RecordWrite, Reply),
     Flips(PutFlips, oneshot::Sender<Result<Option<Vec<u64>>, StoreError>>),
@@ -84,8 +84,8 @@ enum WriteTask {
 
 /// The result of a transaction.
 struct WriteResult {
-    /// The numbers of flips, in order; `None` if the newest flip in the store is not [`PutFlips::after`], so that
-    /// nothing was recorded, and for other writes.
+    /// The numbers of the recorded flips, in order. `None` for other writes, and where nothing was recorded because the
+    /// newest flip in the store is not [`PutFlips::after`].
     numbers: Option<Vec<u64>>,
     /// The result of a coordination write.
     coordination: CoordinationResult,

@@ -3,6 +3,8 @@
 //! Always true: each part is written or deleted in a transaction of its own, so that an append waits for one part at
 //! most. Only a snapshot with all of its parts is read, and a hash proves that it is what was written. The parts of an
 //! interrupted write are deleted with the next snapshot of the run, or with the run.
+//!
+//! The names of tables and columns are explained in [`crate::store`].
 
 use rusqlite::{Connection, params};
 use sqlx::sqlite::SqliteRow;
@@ -17,8 +19,8 @@ use crate::store::{RunSnapshot, StoreError};
 
 /// The largest part.
 const PART_BYTES: usize = 128 << 10;
-/// Parts that one transaction deletes.
-pub(super) const DROPPED_AT_ONCE: u32 = 2;
+/// The most parts that one transaction deletes.
+pub(super) const PARTS_DELETED_MAX: u32 = 2;
 
 /// A part of a snapshot.
 pub(super) struct SnapshotPart {
@@ -71,7 +73,7 @@ pub(super) fn delete_older(conn: &Connection, run: RunId, writing: Uuid) -> Resu
     let text = "DELETE FROM run_snapshots WHERE pos IN (SELECT old.pos FROM run_snapshots AS old, \
                     (SELECT min(pos) AS pos, max(seq) AS seq FROM run_snapshots WHERE run_id = ?1 AND put = ?2) AS new \
                 WHERE old.run_id = ?1 AND old.put <> ?2 AND old.pos < new.pos AND old.seq <= new.seq LIMIT ?3)";
-    let values = params![run.0.as_bytes().as_slice(), writing.as_bytes().as_slice(), DROPPED_AT_ONCE];
+    let values = params![run.0.as_bytes().as_slice(), writing.as_bytes().as_slice(), PARTS_DELETED_MAX];
     Ok(conn.prepare_cached(text)?.execute(values)?)
 }
 
@@ -79,7 +81,7 @@ pub(super) fn delete_older(conn: &Connection, run: RunId, writing: Uuid) -> Resu
 pub(super) fn delete_purged(conn: &Connection) -> Result<usize, WriteError> {
     let text = "DELETE FROM run_snapshots WHERE pos IN (SELECT s.pos FROM purging \
                 CROSS JOIN run_snapshots AS s ON s.run_id = purging.run_id LIMIT ?)";
-    Ok(conn.prepare_cached(text)?.execute([DROPPED_AT_ONCE])?)
+    Ok(conn.prepare_cached(text)?.execute([PARTS_DELETED_MAX])?)
 }
 
 /// The complete snapshot of a run that includes the most events.

@@ -181,7 +181,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         file: None,
         retry: retry(None),
         follows: Some(follows),
-        live: Some(LiveBasis { basis: Some("a hash".into()), is_held: true }),
+        live: Some(LiveBasis { basis: Some("a hash".into()), is_below_live: true }),
         is_absent: true,
     };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];

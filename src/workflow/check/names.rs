@@ -160,7 +160,7 @@ impl Check<'_> {
                 })
             })
         };
-        // In a stored plan, which an earlier version accepted, it has no value.
+        // A stored plan, which an earlier version accepted, may read such a path: there the path has no value.
         if let Some((message, hint)) =
             path.misread_request_text().filter(|_| !self.is_stored_definition && path.part(0) != Some("peer"))
         {

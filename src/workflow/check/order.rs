@@ -115,7 +115,8 @@ fn find_cycle(start: usize, needs: &[Vec<usize>], unvisited: &mut [bool]) -> Vec
     Vec::new()
 }
 
-/// The steps in order, and their indexes; `None` where one of them is incomplete.
+/// The steps in order, and their indexes; `None` where a step had an error, so that a part
+/// of it is missing.
 pub(super) fn arrange(checked: Vec<CheckedStep>, order: &[usize]) -> Option<(Vec<Step>, StepIndexes)> {
     let indexes: StepIndexes =
         order.iter().enumerate().map(|(at, index)| (checked[*index].id.as_str().to_owned(), StepIndex(at))).collect();

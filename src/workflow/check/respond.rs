@@ -73,7 +73,8 @@ impl Check<'_> {
                 }
             }
             if has_unconditional {
-                let problem = self.problems.warn(site, "this entry is never taken: the one before it has no `when`");
+                let message = "this entry is never taken: an entry above it has neither `when` nor `after`";
+                let problem = self.problems.warn(site, message);
                 problem.hint("put the entries with `when` and `after` first");
             }
             has_unconditional |= entry.when.is_none() && entry.after.is_none();

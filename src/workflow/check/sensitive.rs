@@ -22,7 +22,8 @@ impl Check<'_> {
         for (name, site, step) in drafts.into_iter().filter(|(_, _, step)| !step.sensitive.is_empty()) {
             let at = site.key("sensitive");
             if step.fail.is_some() {
-                self.problems.error(&at.clone().at_key(), "`sensitive` belongs to a step that gives an output");
+                let message = "a `fail` step has no output, so `sensitive` has nothing to apply to: remove it";
+                self.problems.error(&at.clone().at_key(), message);
             }
             steps.push((StepId::new(name), self.paths(&step.sensitive, &at)));
         }

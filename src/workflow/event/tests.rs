@@ -63,11 +63,12 @@ fn numbers_keep_their_digits_within_a_group() {
     let Event::Conflict(ConflictEvent::Resolved { item: Some(2), part: StepPart::Do, .. }) =
         serde_json::from_str(resolved).unwrap()
     else {
-        panic!("it is a resolution of item 2");
+        panic!("not read as a resolution of item 2");
     };
 }
 
-/// An older binary cannot read a name that it does not know, and refuses a store only by the version of its events.
+/// An older binary cannot read a kind that it does not know, and it refuses a store only if the version of its events
+/// is newer than its own. So a new kind needs a new version.
 #[test]
 fn a_new_kind_of_conflict_needs_a_new_version() {
     let names = serde_json::from_str::<ConflictKind>(r#""unknown""#).unwrap_err().to_string();

@@ -82,11 +82,11 @@ impl Run {
             unknown,
             why,
             at,
-            uncounted: free,
+            uncounted,
             probe,
             status,
             response,
-            may_take_effect_until: settled,
+            may_take_effect_until,
             withdrawn,
         } = retry;
         let call = match part {
@@ -98,21 +98,21 @@ impl Run {
         }
         let phase_before =
             std::mem::replace(&mut call.phase, if *probe { Phase::ToProbe(*at) } else { Phase::Waiting(*at) });
-        call.uncounted += u32::from(*free);
+        call.uncounted += u32::from(*uncounted);
         if *withdrawn {
             call.until = None;
         }
         call.why = Some(why.clone());
         if *unknown {
-            call.is_unknown_now();
+            call.mark_unknown();
             call.unknown_reply = Some(UnknownReply { status: *status, response: response.clone() });
         }
         if phase_before == Phase::InFlight {
             self.in_flight -= 1;
         }
-        if settled.is_some() && *part != StepPart::Undo {
+        if may_take_effect_until.is_some() && *part != StepPart::Undo {
             let asked_about = self.do_call(step, *item)?;
-            asked_about.may_take_effect_until = asked_about.may_take_effect_until.max(*settled);
+            asked_about.may_take_effect_until = asked_about.may_take_effect_until.max(*may_take_effect_until);
         }
         Ok(())
     }
@@ -277,7 +277,7 @@ impl Run {
             return Err(format!("attempt {attempt} of `{step}` is not asked about"));
         }
         if done == Some(false) {
-            call.settled();
+            call.clear_unknown();
         }
         Ok(())
     }

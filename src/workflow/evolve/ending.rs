@@ -93,7 +93,7 @@ impl Run {
                     Some(Box::new(CallResult { status: Some(*status), headers, output, why_no_output: None }));
             }
             if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown) {
-                call.is_unknown_now();
+                call.mark_unknown();
             }
             let refused =
                 matches!(conflict.kind, ConflictKind::Refused | ConflictKind::UndoFailed | ConflictKind::UndoUnknown);

@@ -50,13 +50,13 @@ impl Run {
         self.in_flight -= usize::from(under_way);
         match self.steps.get_mut(by) {
             None => {
-                let taken = Some(BTreeSet::from([item]));
-                let open = Open { items, collect, replaced_items: taken, ..Open::default() };
+                let replaced_items = Some(BTreeSet::from([item]));
+                let open = Open { items, collect, replaced_items, ..Open::default() };
                 self.steps.insert(by.clone(), StepState::Open(open));
                 self.replaced.insert(by.clone(), step.clone());
             }
             Some(StepState::Open(open)) if self.replaced.get(by) == Some(step) => {
-                let is_new = open.replaced_items.as_mut().is_some_and(|taken| taken.insert(item));
+                let is_new = open.replaced_items.as_mut().is_some_and(|items| items.insert(item));
                 if !is_new {
                     return Err(format!("`{by}` has taken the place of item {item} before"));
                 }

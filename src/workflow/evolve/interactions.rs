@@ -45,7 +45,7 @@ impl Run {
 
     pub(super) fn resumed(&mut self, by: &str, at: Option<Timestamp>) -> Result<(), String> {
         let Some(pause) = self.pause.take() else {
-            // Its parent lifts the pause that somebody else has lifted before.
+            // The parent had paused it, and somebody else has resumed it since: the parent's resume changes nothing.
             let was_lifted = std::mem::take(&mut self.parent_pause_lifted) && self.is_parent(by);
             return if was_lifted { Ok(()) } else { Err("it is not paused".into()) };
         };
@@ -109,7 +109,7 @@ impl Run {
         if asked.kind == CheckpointKind::Question {
             self.check_not_begun(&asked.step)?;
         }
-        *self.interactions.times.entry(key.clone()).or_default() += 1;
+        *self.interactions.times_asked.entry(key.clone()).or_default() += 1;
         self.interactions.current.insert(key, asked.checkpoint.clone());
         let question =
             RunQuestion { checkpoint: Arc::new(asked.clone()), escalated: false, state: QuestionState::Open };
@@ -220,7 +220,7 @@ impl Run {
         let wait = self.interactions.waits.remove(step).ok_or_else(|| format!("`{step}` does not wait"))?;
         if let Some(seq) = signal {
             let index = self.interactions.signals.iter().position(|signal| signal.seq == seq);
-            let index = index.ok_or_else(|| format!("the signal at {seq} is not there"))?;
+            let index = index.ok_or_else(|| format!("no signal at {seq} waits to be taken"))?;
             if let Some(id) = self.interactions.signals.remove(index).and_then(|signal| signal.id) {
                 self.interactions.delivery_taken(&id, step);
             }
@@ -246,8 +246,8 @@ impl Run {
         Ok(())
     }
 
-    /// The name is not compared with the one under which it was queued: in the store both may be sealed, each anew, and
-    /// whoever folds the events without the key still finds the same run.
+    /// The name is not compared with the one under which it was queued: a sensitive name is sealed anew in each event,
+    /// so the sealed forms differ, and applying the events without the key must give the same run.
     pub(super) fn lock_taken(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
         let key = (step.clone(), item);
         match self.interactions.queue_entries.get_mut(&key) {
@@ -320,7 +320,7 @@ impl Run {
                     .into_iter()
                     .filter(|(has_begun, _)| *has_begun)
                     .for_each(|(_, effect)| self.note_effect(effect));
-                self.child_left(step, &format!("{child} `{}`", known.workflow), tree);
+                self.record_left_by_child(step, &format!("{child} `{}`", known.workflow), tree);
                 self.decided_against |= tree.decided_against;
             }
             None => {
@@ -335,7 +335,8 @@ impl Run {
         }
         let open = self.open_step_mut(step, item)?;
         if status != RunStatus::Completed {
-            open.next = open.next.min(slot); // the next event says how the step goes on
+            // The item may begin again: the next event says how the step goes on.
+            open.next = open.next.min(slot);
             return Ok(());
         }
         if unfit {

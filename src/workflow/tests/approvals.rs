@@ -40,7 +40,7 @@ pub(super) fn of_items(plan: &Plan, items: Value) -> Harness<'_> {
 }
 
 pub(super) fn choose(harness: &mut Harness<'_>, item: Option<u32>, choice: Choice) {
-    let resolve = ControlCommand::Resolve { step: "pay".into(), item, choice, reason: None };
+    let resolve = ControlCommand::Resolve { step: "pay".into(), item, attempt: None, choice, reason: None };
     harness.give_command_by("bob", resolve).unwrap();
 }
 

@@ -88,7 +88,10 @@ fn another_input_in_a_child_that_people_approved_is_asked_about_by_them() {
 
 fn choose_of(harness: &mut Harness<'_>, step: &str, choice: Choice) {
     harness
-        .give_command_by("bob", ControlCommand::Resolve { step: step.into(), item: None, choice, reason: None })
+        .give_command_by(
+            "bob",
+            ControlCommand::Resolve { step: step.into(), item: None, attempt: None, choice, reason: None },
+        )
         .unwrap();
 }
 

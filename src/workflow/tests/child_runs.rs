@@ -99,12 +99,12 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
     let children = harness.children();
     harness.child_ends(children[0], RunStatus::Failed, Value::Null);
     assert_eq!(harness.run.conflict().map(|c| (c.kind, c.item)), Some((ConflictKind::ChildFailed, Some(0))));
-    let resolve = |choice| ControlCommand::Resolve { step: "part".into(), item: Some(0), choice, reason: None };
-    harness.give_command_by("ann", resolve(Choice::Retry)).unwrap();
+    harness.choose("part", Some(0), Choice::Retry).unwrap();
+    harness.perform_due();
     let again: Vec<_> = harness.children().into_iter().filter(|child| !children.contains(child)).collect();
     assert_eq!(again.len(), 1, "another run, under another id");
     harness.child_ends(again[0], RunStatus::Failed, Value::Null);
-    harness.give_command_by("ann", resolve(Choice::Take { output: Arc::new(json!(1)) })).unwrap();
+    harness.choose("part", Some(0), Choice::Take { output: Arc::new(json!(1)) }).unwrap();
     harness.child_ends(children[1], RunStatus::Completed, json!(2));
     harness.child_ends(*harness.children().last().unwrap(), RunStatus::Completed, json!(3));
     assert_eq!(harness.run.answer().unwrap().body.value(), json!(6));

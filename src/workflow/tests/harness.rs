@@ -55,7 +55,7 @@ impl<'a> Harness<'a> {
         done
     }
     pub fn choose(&mut self, step: &str, item: Option<u32>, choice: Choice) -> Result<usize, CommandRefusal> {
-        self.give_command(ControlCommand::Resolve { step: step.into(), item, choice, reason: None })
+        self.give_command(ControlCommand::Resolve { step: step.into(), item, attempt: None, choice, reason: None })
     }
     pub fn cancel(&mut self, compensate: bool) -> Result<usize, CommandRefusal> {
         self.give_command(ControlCommand::Cancel { compensate, reason: Some("why not".into()), automatic: false })

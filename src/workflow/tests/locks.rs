@@ -82,7 +82,7 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     harness.perform_due();
     harness.see_lock("take", Some(0), held_by_other()).unwrap();
     assert_eq!(harness.run.conflict().unwrap().choices, ["wait", "skip", "cancel"]);
-    let resolve = |choice| Resolve { step: "take".into(), item: Some(0), choice, reason: None };
+    let resolve = |choice| Resolve { step: "take".into(), item: Some(0), attempt: None, choice, reason: None };
     harness.give_command_by("ann", resolve(Choice::Wait)).unwrap();
     assert!(harness.see_lock("take", Some(0), held_by_other()).is_err(), "a person has decided that it waits");
     harness.see_lock("take", Some(0), LockPosition::First).unwrap();
@@ -96,14 +96,12 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     let link =
         format!("{} holds `a`, and {}, which it began, wants `b`", RunId(uuid::Uuid::from_u128(9)), harness.run.id());
     assert!(conflict.message.contains(&link), "{}", conflict.message);
-    let resolve = |choice| Resolve { step: "take".into(), item: Some(1), choice, reason: None };
+    let resolve = |choice| Resolve { step: "take".into(), item: Some(1), attempt: None, choice, reason: None };
     harness.give_command_by("ann", resolve(Choice::Wait)).unwrap();
     assert_eq!((harness.status(), harness.awaited_locks().len()), (RunStatus::Running, 2), "both queue again");
     harness.see_lock("take", Some(1), LockPosition::Deadlock { links }).unwrap();
     assert_eq!(harness.status(), RunStatus::Paused, "the deadlock is still there: a person is asked again");
-    harness
-        .give_command_by("ann", Resolve { step: "take".into(), item: Some(1), choice: Choice::Skip, reason: None })
-        .unwrap();
+    harness.give_command_by("ann", resolve(Choice::Skip)).unwrap();
     assert_eq!((left_events(&harness), harness.status()), (4, RunStatus::Running));
 }
 
@@ -124,7 +122,7 @@ respond: { status: 200 }
     assert_eq!((harness.awaited_locks().len(), harness.in_flight_names()), (1, vec!["a".to_owned()]));
     harness.replies("a", None, status(409));
     assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Paused, 1));
-    let resolve = Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
+    let resolve = Resolve { step: "a".into(), item: None, attempt: None, choice: Choice::Skip, reason: None };
     harness.give_command_by("ann", resolve).unwrap();
     assert_eq!(harness.awaited_locks(), [("x".to_owned(), None)], "it queues again");
     let note = |harness: &Harness<'_>| {
@@ -278,7 +276,8 @@ fn a_busy_status_of_a_service_is_treated_as_a_held_lock() {
             }
             _ => {
                 assert_eq!(harness.run.conflict().map(|c| c.kind), Some(ConflictKind::Busy));
-                let wait = Resolve { step: "take".into(), item: Some(0), choice: Choice::Wait, reason: None };
+                let (step, choice) = ("take".into(), Choice::Wait);
+                let wait = Resolve { step, item: Some(0), attempt: None, choice, reason: None };
                 harness.give_command_by("ann", wait).unwrap();
                 harness.advance_seconds(2);
                 assert_eq!(harness.in_flight_names(), ["take[0]"]);

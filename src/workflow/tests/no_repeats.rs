@@ -40,6 +40,7 @@ respond: { status: 200 }
     let command = ControlCommand::Resolve {
         step: "pay".into(),
         item: Some(1),
+        attempt: None,
         choice: retry_with(json!({"amount": 1_000_000})),
         reason: None,
     };

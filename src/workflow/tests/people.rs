@@ -194,7 +194,7 @@ fn a_command_to_retry_starts_the_next_attempt_at_once() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
-    let retry = |step: Option<&str>| ControlCommand::Retry { step: step.map(StepId::from) };
+    let retry = |step: Option<&str>| ControlCommand::Retry { step: step.map(StepId::from), attempt: None };
     assert!(matches!(harness.give_command_by("ann", retry(Some("a"))), Err(NotApplicable(_))), "it is under way");
     harness.replies("a", None, status(429));
     assert_eq!((harness.in_flight_names().len(), harness.causes()), (0, vec!["retry"]));

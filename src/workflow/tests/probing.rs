@@ -221,6 +221,6 @@ fn a_retry_sends_a_probe_that_waits_at_once() {
         .unwrap();
     harness.perform_due();
     assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
-    harness.give_command_by("ann", ControlCommand::Retry { step: Some("charge".into()) }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Retry { step: Some("charge".into()), attempt: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["probe charge"]);
 }

@@ -226,7 +226,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
         15 if pick == 255 => harness
             .give_command_by("ann", ControlCommand::Cancel { compensate: true, reason: None, automatic: false })
             .is_ok(),
-        15 => harness.give_command_by("ann", ControlCommand::Retry { step: Some(step) }).is_ok(),
+        15 => harness.give_command_by("ann", ControlCommand::Retry { step: Some(step), attempt: None }).is_ok(),
         _ => false,
     }
 }
@@ -234,7 +234,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
 impl Harness<'_> {
     fn resolve(&mut self, conflict: &crate::workflow::Conflict, choice: Choice) -> Result<usize, CommandRefusal> {
         let (step, item) = (conflict.step.clone(), conflict.item);
-        self.give_command_by("ann", ControlCommand::Resolve { step, item, choice, reason: None })
+        self.give_command_by("ann", ControlCommand::Resolve { step, item, attempt: None, choice, reason: None })
     }
 }
 

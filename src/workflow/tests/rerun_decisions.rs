@@ -303,7 +303,7 @@ respond: { status: 200 }
     new.replies("login", None, status(409));
     assert_eq!(sealed(&successor(&new, "login")), ["pay", "use", "paid"], "in a later rerun, too");
     // What is made of it is sensitive as well.
-    new.give_command_by("ann", ControlCommand::Retry { step: Some("login".into()) }).unwrap();
+    new.give_command_by("ann", ControlCommand::Retry { step: Some("login".into()), attempt: None }).unwrap();
     new.replies("login", None, ok(json!({ "token": "another-token" })));
     new.replies("link", None, ok(json!({})));
     let taint = Taint::of(&plan, &new.run).unwrap();

@@ -131,7 +131,7 @@ fn no_command_replaces_an_approval() {
         reason: None,
     };
     for command in [
-        ControlCommand::Retry { step: None },
+        ControlCommand::Retry { step: None, attempt: None },
         ControlCommand::Resume { reason: None },
         ControlCommand::Skip { step: "x".into(), reason: None },
     ] {
@@ -170,7 +170,8 @@ fn another_input_for_a_retry_needs_approval_and_a_rejection_reopens_the_conflict
     harness.answers("ann", review(&[0, 1, 2], &[])).unwrap();
     harness.replies("pay", None, status(409));
     let retry = || Choice::RetryWith { input: Arc::new(json!({"all": [1, 2, 3, 4]})) };
-    let resolve = |choice| ControlCommand::Resolve { step: "pay".into(), item: None, choice, reason: None };
+    let resolve =
+        |choice| ControlCommand::Resolve { step: "pay".into(), item: None, attempt: None, choice, reason: None };
     harness.give_command_by("eve", resolve(retry())).unwrap();
     assert_eq!((harness.in_flight_names().len(), harness.open_checkpoint().items.len()), (0, 4));
     harness.answers("ann", no()).unwrap();

@@ -78,7 +78,10 @@ fn a_person_who_skips_the_last_fallback_of_a_chain_skips_all_steps_of_the_chain(
     harness.replies("c", None, status(409));
     let choice = Choice::Skip;
     harness
-        .give_command_by("ann", ControlCommand::Resolve { step: "c".into(), item: None, choice, reason: None })
+        .give_command_by(
+            "ann",
+            ControlCommand::Resolve { step: "c".into(), item: None, attempt: None, choice, reason: None },
+        )
         .unwrap();
     assert_eq!(harness.status(), RunStatus::Completed, "{:?}", harness.run.note());
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([true, true, true, true]));

@@ -138,7 +138,7 @@ fn a_retry_starts_the_next_attempt_of_an_undo_at_once() {
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, status(429));
     assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
-    harness.give_command_by("ann", ControlCommand::Retry { step: None }).unwrap();
+    harness.give_command_by("ann", ControlCommand::Retry { step: None, attempt: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["undo reserve"]);
     undo_ends(&mut harness, ok(json!({})));
     assert_eq!(harness.status(), RunStatus::Failed);

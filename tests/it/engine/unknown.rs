@@ -39,7 +39,8 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     let data = test.run("keyed-503", json!({})).await;
     assert_eq!((&data["status"], &step(&data, "charge")["attempts"]), (&json!("paused"), &json!(3)), "{data}");
     assert_eq!((test.step_service.effects("POST /charges"), test.step_service.count("POST /invoices")), (2, 0));
-    test.allowed.lost_replies = 2; // deliveries under one key
+    // The second and third attempt of `keyed-503`: the service counts them as repeated deliveries of one key.
+    test.allowed.lost_replies = 2;
     // A step may declare that 503 means "not done".
     test.step_service.set_default("POST /charges", ScriptedReply::Refuse(503));
     let data = test.run("declares-503", json!({})).await;
@@ -53,6 +54,40 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
         "of the two that do not say: {output}"
     );
     assert!(output.contains("not_done: [503]"), "{output}");
+    test.finish().await;
+}
+
+/// The service performs each attempt and answers none. What a person decides about the first attempt must not decide
+/// about the second, which nobody has looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_is_delivered_twice_decides_once() {
+    let mut test = EngineTest::with(&[ANSWERS_503]).await;
+    test.step_service.set_default("POST /charges", ScriptedReply::Done(503, json!({ "error": "cut off" })));
+    for (number, path) in [(0, "resolve"), (1, "retry")] {
+        let data = test.run("answers-503", json!({})).await;
+        assert_eq!(data["conflicts"][0]["attempt"], json!(1), "{data}");
+        let run = super::path(&data);
+        let mut decision = json!({ "step": "charge", "attempt": 1 });
+        if path == "resolve" {
+            decision["choice"] = json!("retry");
+        }
+        let decide = format!("{run}/{path}");
+        test.post_accepted(&decide, decision.clone()).await;
+        test.wait_for_calls("POST /charges", 3 * number + 2).await;
+        let data = test.wait_for_status(&run, "paused").await;
+        assert_eq!(data["conflicts"][0]["attempt"], json!(2), "{data}");
+        let problem = test.post_refused(&decide, decision).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("about attempt 2, and this decision is about attempt 1"), "{problem}");
+        let refused = test.cli_refused(&["runs", "resolve", id(&run), "charge", "retry", "--attempt", "1"]).await;
+        assert!(refused.contains("about attempt 2"), "{refused}");
+        assert_eq!(test.step_service.count("POST /charges"), 3 * number + 2);
+        // A command without `--attempt` decides about the conflict that is open when it begins.
+        let (code, output) = test.cli_output(&["runs", "resolve", id(&run), "charge", "retry"]).await;
+        assert_eq!(code, Some(0), "{output}");
+        test.wait_for_calls("POST /charges", 3 * number + 3).await;
+    }
+    test.allowed.lost_replies = 4;
     test.finish().await;
 }
 

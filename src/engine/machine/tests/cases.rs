@@ -189,7 +189,7 @@ fn a_command_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
     let before = rig.machine.run().clone();
     let command = |choice: Choice| Input::Command {
         command_id: CommandId(1),
-        command: ControlCommand::Resolve { step: "pay".into(), item: None, choice, reason: None },
+        command: ControlCommand::Resolve { step: "pay".into(), item: None, attempt: None, choice, reason: None },
         by: "ann".into(),
         owned: true,
     };

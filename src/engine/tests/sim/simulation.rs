@@ -278,6 +278,7 @@ impl Simulation {
             .map(|conflict| ControlCommand::Resolve {
                 step: conflict.step.clone(),
                 item: conflict.item,
+                attempt: None,
                 choice: self.choice_for(conflict),
                 reason: None,
             })

@@ -149,5 +149,6 @@ pub(in crate::store::sqlite) async fn purged_run_bodies(readers: &Readers, run: 
 }
 
 fn parse_run_id(bytes: Vec<u8>) -> Result<RunId> {
-    run_id(bytes).ok_or_else(|| StoreError("a stored record has an id that is no run's".into()))
+    let why = "a stored run id is not 16 bytes long, as a UUID is: the record cannot be read";
+    run_id(bytes).ok_or_else(|| StoreError(why.into()))
 }

@@ -149,8 +149,8 @@ fn retry_key(key: Vec<u8>) -> Result<RetryKey> {
     Ok(RetryKey(key))
 }
 
-/// At most `limit` keys after a position, of those whose first try was at `soon_since` or earlier: the window after it
-/// will soon be over. It is over already if the try was at `since` or earlier.
+/// At most `limit` keys after a position, oldest first: those whose first try was at `soon_since` or earlier. Their
+/// retry window is over soon; it is over already where the try was at `since` or earlier.
 pub(in crate::store::sqlite) async fn old_keys(
     readers: &Readers,
     (since, soon_since): (i64, i64),

@@ -178,7 +178,7 @@ fn respond_is_checked() {
     assert_problems(
         &with("[{ status: 200 }, { when: '${true}' }]"),
         &[
-            "warning: w.respond[1]: this entry is never taken: the one before it has no `when` (put the entries with `when` and `after` first)",
+            "warning: w.respond[1]: this entry is never taken: an entry above it has neither `when` nor `after` (put the entries with `when` and `after` first)",
         ],
     );
     assert_problems(

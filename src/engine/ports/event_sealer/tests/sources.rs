@@ -1,4 +1,5 @@
-//! Wherever a run gets a declared value from, and in whatever form, its events hold neither it nor quotes of it.
+//! Wherever a run gets a value declared `sensitive` from, and in whatever form, its events hold neither it nor quotes
+//! of it.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;

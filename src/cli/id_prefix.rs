@@ -1,4 +1,4 @@
-//! `flip NAME.*`: flips all routes whose ids begin with `NAME.`, one after the other.
+//! `flip PREFIX.*`: flips all routes whose ids begin with `PREFIX.`, one after the other.
 //!
 //! Always true: first the routes that are lowered, creators before their followers; then the routes that are raised,
 //! followers before their creator; so a creator is never on a higher rung than its followers. The first refusal stops
@@ -17,15 +17,15 @@ use crate::flag::{EffectiveReason, State};
 pub(crate) fn flip(
     client: &Client,
     server: &Server,
-    family: &str,
+    prefix: &str,
     options: &FlipOptions,
     format: Formatter,
 ) -> Result<Output, CallError> {
     let (rows, _) = client.get::<Vec<RouteRow>>("/api/v2/routes")?;
-    let (to_flip, without_workflow) = in_flip_order(&rows, family, options.state);
+    let (to_flip, without_workflow) = in_flip_order(&rows, prefix, options.state);
     if to_flip.is_empty() {
         let hint = "`pointsman status` lists the routes; only those with a workflow move".to_owned();
-        return Err(CallError::Failed(format!("no route `{family}.*` has a workflow"), hint));
+        return Err(CallError::Failed(format!("no route `{prefix}.*` has a workflow"), hint));
     }
     let (mut text, mut moved) = (String::new(), Vec::new());
     for (at, row) in to_flip.iter().enumerate() {
@@ -47,9 +47,10 @@ pub(crate) fn flip(
     Ok(Output { text, json: Value::Array(moved), is_ok: true })
 }
 
-/// The routes of a family with a workflow, in the order in which they are flipped, and the routes without a workflow.
-fn in_flip_order<'a>(rows: &'a [RouteRow], family: &str, to: State) -> (Vec<&'a RouteRow>, Vec<&'a RouteRow>) {
-    let begins = |row: &&RouteRow| row.id.as_str().strip_prefix(family).is_some_and(|rest| rest.starts_with('.'));
+/// The routes whose ids begin with `PREFIX.`: those with a workflow in the order in which they are flipped, and those
+/// without one.
+fn in_flip_order<'a>(rows: &'a [RouteRow], prefix: &str, to: State) -> (Vec<&'a RouteRow>, Vec<&'a RouteRow>) {
+    let begins = |row: &&RouteRow| row.id.as_str().strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
     let (mut to_flip, without_workflow): (Vec<_>, Vec<_>) =
         rows.iter().filter(begins).partition(|row| row.workflow.is_some());
     to_flip.sort_by_key(|row| {

@@ -45,10 +45,10 @@ fn compare_parts(
 
     let mut ids = IdMap::default();
     if let (ParsedBody::Json(legacy), ParsedBody::Json(engine)) = (&legacy, &engine) {
-        let rules_by_node = RulesByNode::of(rules, legacy, engine, findings)?;
+        let rules_by_node = RulesByNode::of(&rules.body, [legacy, engine], findings)?;
         if rules.has_ids() {
             Walk::bind_ids(
-                WalkContext { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings },
+                WalkContext { rules: &rules.body, rules_by_node: &rules_by_node, ids: &mut ids, findings },
                 legacy,
                 engine,
             )?;
@@ -58,7 +58,7 @@ fn compare_parts(
         // is reported.
         if same_class {
             findings.set_stale_reads(pair.stale_reads);
-            let context = WalkContext { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings };
+            let context = WalkContext { rules: &rules.body, rules_by_node: &rules_by_node, ids: &mut ids, findings };
             Walk::report(context, "$", legacy, engine)?;
             findings.set_stale_reads(false);
         }
@@ -74,7 +74,8 @@ fn compare_parts(
     if !pair.legacy.intents().is_empty() && !pair.engine.intents().is_empty() {
         let (legacy, engine) = (assert::intents(pair.legacy), assert::intents(pair.engine));
         findings.set_in_intents(true);
-        let context = WalkContext { rules, rules_by_node: &RulesByNode::default(), ids: &mut ids, findings };
+        let rules_by_node = RulesByNode::default();
+        let context = WalkContext { rules: &rules.body, rules_by_node: &rules_by_node, ids: &mut ids, findings };
         Walk::report(context, "intents", &legacy, &engine)?;
         findings.set_in_intents(false);
     }

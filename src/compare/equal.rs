@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use super::body_rules::Tolerance;
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::number::{self, Decimal};
-use super::rules::Tolerance;
 use super::times;
 
 /// Whether two documents are equal without any rule.

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
+use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
 use super::pair::HidesSensitive;
 use super::redact;
-use super::rules::{RuleId, Rules};
+use super::rules::Rules;
 use super::value_path::ValuePath;
 use super::verdict::{Comparison, Difference, DifferenceKind, Verdict};
 

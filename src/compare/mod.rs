@@ -13,6 +13,7 @@
 
 mod assert;
 mod awaited;
+mod body_rules;
 mod bounds;
 mod comparison;
 mod context;

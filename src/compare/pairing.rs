@@ -10,11 +10,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
+use super::body_rules::Unordered;
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::id_map::id_text;
 use super::number::Decimal;
-use super::rules::Unordered;
 
 /// Indexes into legacy's and the engine's array; `None` where an element has no partner.
 pub(super) type Pairs = Vec<(Option<usize>, Option<usize>)>;

@@ -6,13 +6,13 @@
 
 use serde_json::{Map, Value};
 
+use super::body_rules::{RuleId, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
 use super::id_map::id_text;
 use super::number;
 use super::pairing;
-use super::rules::{RuleId, Unordered};
 use super::value_path::ValuePath;
 use super::verdict::DifferenceKind;
 
@@ -115,9 +115,9 @@ impl<'a, 'f> Walk<'a, 'f> {
         let same = self.context.ids.same_text(legacy, engine);
         if same
             && legacy != engine
-            && let Some((_, rule)) = self.context.rules.ids.first()
+            && let Some(rule) = self.context.rules.renaming
         {
-            self.context.findings.count_use(*rule);
+            self.context.findings.count_use(rule);
         }
         same
     }

@@ -6,9 +6,9 @@ use http::HeaderName;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-use super::draft::ToleranceDraft;
 use super::number::Decimal;
 use super::times;
+use super::tolerance_draft::ToleranceDraft;
 use crate::expression::{JsonPathError, parse_json_path};
 use crate::problem::{Problems, Site};
 

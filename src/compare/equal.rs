@@ -50,6 +50,10 @@ pub(super) fn within(legacy: &Value, engine: &Value, by: &Tolerance) -> bool {
         (Tolerance::Number(by), Value::Number(a), Value::Number(b)) => {
             matches!((Decimal::parse(a.as_str()), Decimal::parse(b.as_str())), (Some(a), Some(b)) if a.within(&b, by))
         }
+        // A form has no numbers but as text.
+        (Tolerance::Number(by), Value::String(a), Value::String(b)) => {
+            matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a.within(&b, by))
+        }
         (Tolerance::Number(_), ..) => false,
         (Tolerance::Time(by), a, b) => {
             std::mem::discriminant(a) == std::mem::discriminant(b)

@@ -20,14 +20,14 @@ use super::number::Decimal;
 pub(super) type Pairs = Vec<(Option<usize>, Option<usize>)>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Legacy,
     Engine,
 }
 
 /// How much two values with the same hash may differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Precision {
+pub(super) enum Precision {
     /// They may differ only in ignored values.
     Exact,
     /// They may also differ in tolerated values and unbound ids.
@@ -158,7 +158,7 @@ fn hashes_of_both(
 }
 
 /// The hash of a value, as far as the rules compare it.
-fn hash_of(
+pub(super) fn hash_of(
     cx: &mut WalkContext<'_, '_>,
     value: &Value,
     side: Side,

@@ -8,6 +8,7 @@ use http::HeaderName;
 use super::awaited::AwaitedIntents;
 use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, header};
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
+use super::effects::EffectRules;
 use crate::expression::{Expression, ReadPath};
 use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
@@ -22,6 +23,7 @@ pub struct Rules {
     pub(super) ignored_headers: Vec<(HeaderName, RuleId)>,
     /// Those for the bodies of the replies.
     pub(super) body: BodyRules,
+    pub(super) effects: EffectRules,
     pub(super) asserts: Vec<(String, Expression)>,
     hash: String,
 }
@@ -41,6 +43,7 @@ impl Default for Rules {
             headers,
             ignored_headers: Vec::new(),
             body: BodyRules::default(),
+            effects: EffectRules::default(),
             asserts: Vec::new(),
             hash: hash_of(&RulesDraft::default()),
         }
@@ -80,6 +83,8 @@ impl Rules {
             }
             true
         });
+        let renaming = rules.body.renaming;
+        rules.effects = EffectRules::check(draft, site, context, renaming, &mut rules.texts, problems);
         for (n, text) in draft.assert.iter().enumerate() {
             if let Some(expression) = assert(text, &site.key("assert").index(n), context, problems) {
                 rules.asserts.push((text.trim().to_owned(), expression));
@@ -110,10 +115,6 @@ impl Rules {
             Some(steps) if steps.is_empty() => AwaitedIntents::None,
             Some(steps) => AwaitedIntents::OfSteps(steps.into()),
         }
-    }
-
-    pub(super) fn has_ids(&self) -> bool {
-        !self.body.ids.is_empty()
     }
 }
 

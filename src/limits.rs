@@ -267,6 +267,9 @@ pub struct Limits {
     pub compare_depth_max: u64,
     /// Differences listed for one comparison. If there are more, the comparison is marked as truncated.
     pub compare_differences_max: u64,
+    /// Calls of legacy, and calls that the engine would make, that are compared for one request. If there are more, it
+    /// counts as skipped (`over_budget`).
+    pub compare_effects_max: u64,
 
     // evidence
     /// Samples kept for one route and fingerprint.
@@ -464,6 +467,7 @@ impl Default for Limits {
             compare_bytes_max: 1 << 20,
             compare_depth_max: 128,
             compare_differences_max: 64,
+            compare_effects_max: 1_000,
             samples_per_fingerprint_max: 3,
             fingerprints_per_route_max: 50,
             sample_bytes_max: 64 << 10,

@@ -13,7 +13,10 @@ use super::parts::{EngineArm, RulesInForce};
 use super::queue::QueuedRequest;
 use super::request_value::request_value;
 use super::sample::{PairRedaction, sample};
-use crate::compare::{Body, BoundExceeded, CompareBounds, HidesSensitive, Observation, Pair, Rules, Verdict, compare};
+use crate::compare::{
+    AwaitedIntents, Body, BoundExceeded, CompareBounds, Effect, HidesSensitive, Observation, Pair, Rules, Verdict,
+    compare,
+};
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
     Answered, ArmReply, ArmRequest, ComparisonOutcome, EarlierKeys, MayBegin, ProblemDocument, RunReport,
@@ -113,7 +116,7 @@ impl Runner {
             keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,
-            awaited_intents: self.rules_of(&route.id).awaited_intents(),
+            awaited_intents: awaited_intents(answered, &self.rules_of(&route.id)),
         };
         let started = Instant::now();
         let engine = self.engine.clone();
@@ -170,7 +173,8 @@ impl Runner {
         };
         let route = &answered.flag.route.id;
         let rules = self.rules_of(route);
-        let awaited = rules.awaited_intents();
+        let awaited = awaited_intents(answered, &rules);
+        let effects = effects_of(answered);
         let reads_missing = |open: &Vec<StepId>| {
             awaited.may_still_be_recorded(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
         };
@@ -183,6 +187,7 @@ impl Runner {
         let pair = Pair {
             legacy: &answered.legacy,
             engine: &engine,
+            effects: effects.as_deref(),
             request: &request,
             stale_reads: report.stale_reads,
             sensitive: redaction.as_ref().map(|redaction| redaction as &dyn HidesSensitive),
@@ -191,7 +196,7 @@ impl Runner {
         let comparison = match compare(&pair, &rules, &bounds, &|| Instant::now() >= end) {
             Ok(comparison) => comparison,
             Err(BoundExceeded::Size) => return ComparisonOutcome::Skipped(SkipReason::BodyTooLarge),
-            Err(BoundExceeded::Depth | BoundExceeded::Time) => {
+            Err(BoundExceeded::Depth | BoundExceeded::Effects | BoundExceeded::Time) => {
                 return ComparisonOutcome::Skipped(SkipReason::OverBudget);
             }
         };
@@ -209,6 +214,16 @@ impl Runner {
             }
         }
     }
+}
+
+/// The intents that a comparison reads: all where legacy's calls are held against them.
+fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedIntents {
+    if effects_of(answered).is_some() { AwaitedIntents::All } else { rules.awaited_intents() }
+}
+
+/// The calls that legacy made for the request; `None` where they were not watched.
+fn effects_of(_: &Answered) -> Option<Vec<Arc<Effect>>> {
+    None
 }
 
 /// The result for a problem that the engine answered with. A problem caused by a service, an overload, a freeze, a

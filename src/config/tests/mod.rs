@@ -1,3 +1,4 @@
+mod effect_rules;
 mod fuzzed_files;
 mod gate_keys;
 mod listeners;

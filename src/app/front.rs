@@ -88,6 +88,7 @@ impl Front {
             affinity: late.clone(),
             offer: late.clone(),
             served_observer: late,
+            effect_registry: None,
             access_log: access_log.clone(),
             takes_over,
             workers,

@@ -11,12 +11,11 @@ use tower::ServiceExt;
 
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::QueuedRequest;
-use super::request_value::request_value;
 use super::sample::{PairRedaction, sample};
 use crate::compare::{Body, BoundExceeded, CompareBounds, HidesSensitive, Observation, Pair, Rules, Verdict, compare};
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
-    Answered, ArmReply, ArmRequest, ComparisonOutcome, EarlierKeys, MayBegin, ProblemDocument, RunReport,
+    Answered, ArmReply, ArmRequest, ComparisonOutcome, EarlierKeys, MayBegin, ProblemDocument, RunReport, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;

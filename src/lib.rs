@@ -15,6 +15,7 @@
 //! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, once
 //! - [`shadow`]: runs the engine for requests that legacy has answered, on threads of its own, within a budget
 //! - [`compare`] (pure): compares two observations
+//! - [`egress`]: for which request legacy made a call
 //! - [`evidence`]: counts comparisons, keeps a few samples, says whether a route may move
 //! - [`ladder`]: moves a route: records a flip up, then swaps in the new set; a flip down is in force first
 //!
@@ -53,6 +54,7 @@ pub mod compare;
 pub mod config;
 pub mod demo;
 pub mod docs;
+pub mod egress;
 pub mod engine;
 pub mod evidence;
 pub mod exchange;

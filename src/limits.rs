@@ -42,6 +42,15 @@ pub const CHECKED_RUNS_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Listeners of the proxy.
 pub const LISTENERS_MAX: usize = 64;
+/// Calls of legacy that are kept for one request; more are counted, and its effects are then not judged.
+pub const EGRESS_CALLS_PER_REQUEST_MAX: usize = 256;
+/// A larger body of a call or a request is not read for the value that says which request the call is for
+/// (`egress.correlate`).
+pub const EGRESS_VALUE_BODY_BYTES_MAX: usize = 256 << 10;
+/// The last calls of legacy that were attributed to no request, which `pointsman egress` shows.
+pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
+/// The URL of such a call; what is beyond it is cut off.
+pub const EGRESS_LISTED_URL_BYTES_MAX: usize = 512;
 /// The value of one header field that says who a client is by its certificate.
 pub const IDENTITY_BYTES_MAX: usize = 8 << 10;
 /// TLS sessions that each listener keeps in memory, so that clients without tickets can resume them.
@@ -258,6 +267,14 @@ pub struct Limits {
     /// share of `runs_in_flight_max` that dark runs may take in addition.
     pub shadow_service_share_percent: u64,
 
+    // egress
+    /// Requests to which calls of legacy can be attributed: those that legacy handles, and those that ended within
+    /// `egress.window`. More are left out, the oldest that have ended first, and counted.
+    pub egress_requests_max: u64,
+    /// Bytes of legacy's calls that are kept until they are compared, and of the bodies of ended requests whose value
+    /// has not been read yet (`egress.correlate`).
+    pub egress_bytes_max: u64,
+
     // compare
     /// The whole of one comparison.
     pub compare_ms: u64,
@@ -463,6 +480,8 @@ impl Default for Limits {
             shadow_run_ms: 30_000,
             shadow_drain_ms: 5_000,
             shadow_service_share_percent: 20,
+            egress_requests_max: 20_000,
+            egress_bytes_max: 64 << 20,
             compare_ms: 250,
             compare_bytes_max: 1 << 20,
             compare_depth_max: 128,

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::types::{ServiceRow, ShadowLoad, StuckRun};
 use crate::config::{CheckFailed, Findings, Token};
+use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
@@ -29,6 +30,8 @@ pub struct AdminParts {
     pub ladder: Arc<dyn LadderControl>,
     /// What comparisons add up to.
     pub evidence: Arc<Evidence>,
+    /// Attributes the calls of legacy; `None` if nothing watches them.
+    pub attribution: Option<Attribution>,
     /// Starts runs and sends them commands.
     pub engine: Arc<dyn EngineControl>,
     /// The store of runs, flips and samples.

@@ -18,6 +18,8 @@ use super::runtimes::proxy_workers;
 use super::sockets::{GivenSockets, Sockets};
 use crate::access_log::{AccessLog, AccessLogSettings, LogFile};
 use crate::config::Setup;
+use crate::egress::Attribution;
+use crate::exchange::EffectRegistry;
 use crate::flag::{FlagSet, RouteMatch};
 use crate::limits::Limits;
 use crate::listener::Forwarding;
@@ -34,6 +36,8 @@ pub(super) struct Front {
     /// The addresses of services, which proxy and engine share.
     pub addresses: Arc<AddressRegistry>,
     pub tls: TlsInForce,
+    /// Attributes the calls of legacy; `None` without `egress:`.
+    pub attribution: Option<Attribution>,
     pub access_log: Option<Arc<AccessLog>>,
     /// Held while new files are put in force, and while a successor takes over: the successor knows only the files that
     /// were in force when the hand-over began, and would serve requests of newer routes without their states.
@@ -75,6 +79,7 @@ impl Front {
         let forwarding = Arc::new(ArcSwap::from_pointee(setup.settings.forwarding.clone()));
         let late_parts = LateParts::default();
         let late = Arc::new(late_parts.clone());
+        let attribution = setup.settings.attribution.clone().map(|settings| Attribution::new(settings, &limits));
         let workers = proxy_workers().context("starting the threads that serve clients")?;
         let worker_runtimes = workers.runtimes();
         let addresses = AddressRegistry::new();
@@ -88,6 +93,7 @@ impl Front {
             affinity: late.clone(),
             offer: late.clone(),
             served_observer: late,
+            effect_registry: attribution.clone().map(|attribution| Arc::new(attribution) as Arc<dyn EffectRegistry>),
             access_log: access_log.clone(),
             takes_over,
             workers,
@@ -100,6 +106,7 @@ impl Front {
             forwarding,
             addresses,
             tls,
+            attribution,
             access_log,
             reload_lock: Arc::default(),
             listen,

@@ -118,6 +118,7 @@ impl StartingParts<'_> {
             stopping: admin_stop.clone(),
             ladder: parts.ladder.clone(),
             evidence: parts.evidence.clone(),
+            attribution: front.attribution.clone(),
             store: parts.store.clone(),
             render_metrics: Arc::new(render),
             tokens: setup.settings.tokens.clone(),
@@ -162,7 +163,11 @@ impl StartingParts<'_> {
             parts.clone(),
             setup.clone(),
             files.clone(),
-            ListenersInForce { tls: front.tls.clone(), forwarding: front.forwarding.clone() },
+            ListenersInForce {
+                tls: front.tls.clone(),
+                forwarding: front.forwarding.clone(),
+                attribution: front.attribution.clone(),
+            },
             background::Reloads { status: reload_status, requests: reload_requests, lock: front.reload_lock.clone() },
             readings,
         )));

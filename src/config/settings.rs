@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::access_log;
 use super::access_log::AccessLogDraft;
 use super::addresses::{address, addresses_collide};
+use super::egress_attribution::{self, EgressDraft};
 use super::forwarding::{self, FieldsDraft, TrustDraft};
 use super::limits_check;
 use super::listener_tls::Context;
@@ -38,6 +39,8 @@ pub(crate) struct PointsmanDraft {
     pub admin: AdminDraft,
     /// The listener on which applications start runs and read them.
     pub api: ApiDraft,
+    /// Calls that legacy makes; without it they are not watched.
+    pub egress: Option<EgressDraft>,
     /// Named HTTP bases: legacy services, and whatever steps call.
     pub services: serde_json::Map<String, serde_json::Value>,
     /// The service that gets, unchanged, every request that no route matches.
@@ -219,6 +222,10 @@ pub(crate) fn check(
     let secrets_read = traces::Secrets { named: &draft.secrets, values: &secrets };
     let traces = draft.traces.as_ref();
     let traces = traces.and_then(|draft| traces::check(draft, &secrets_read, &traces_site, &mut context, problems));
+    let attribution = draft.egress.as_ref().and_then(|draft| {
+        let EgressDraft { correlate, window } = draft;
+        egress_attribution::check(correlate.as_deref(), window.as_deref(), &site.key("egress"), problems)
+    });
     let forwarding = forwarding::check(&draft.trust_forwarded, draft.forwarded, site, problems);
     limits_check::check(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);
@@ -241,6 +248,7 @@ pub(crate) fn check(
         exposes_arm: draft.expose,
         access_log,
         traces,
+        attribution,
     })
 }
 

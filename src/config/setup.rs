@@ -13,6 +13,7 @@ use super::other_files::OtherFile;
 use super::render::Findings;
 use super::retention::Retention;
 use crate::access_log::AccessLogSettings;
+use crate::egress::AttributionSettings;
 use crate::flag::{Route, Service};
 use crate::limits::Limits;
 use crate::listener::{Forwarding, Listener};
@@ -101,6 +102,8 @@ pub struct Settings {
     pub access_log: Option<AccessLogSettings>,
     /// Where spans are sent; `None` if there are none.
     pub traces: Option<TracesSettings>,
+    /// How calls of legacy are attributed to requests; `None` if they are not watched.
+    pub attribution: Option<AttributionSettings>,
 }
 
 impl Settings {
@@ -118,6 +121,7 @@ impl Settings {
             ("admin.tokens", self.tokens != newer.tokens),
             ("access_log", self.access_log != newer.access_log),
             ("traces", self.traces != newer.traces),
+            ("egress", self.attribution.is_some() != newer.attribution.is_some()),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

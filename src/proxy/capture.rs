@@ -12,7 +12,10 @@ use http::{HeaderMap, StatusCode};
 
 use super::monotonic::now;
 use crate::compare::{Body, Observation, decoded_body};
-use crate::exchange::{Affinity, Answered, ComparisonTicket, KeysOfLegacy, Offer, RequestCopy};
+use crate::exchange::{
+    Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, Offer, RequestCopy,
+    RequestToWatch, SentBody,
+};
 use crate::expression::parse_json;
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
 use crate::workflow::{Mode, may_create_instance};
@@ -28,6 +31,8 @@ pub(super) struct BodyCopy {
     pub too_large: bool,
     /// When the last byte was passed on.
     pub ended: Option<u64>,
+    /// All of it, once it has been asked for.
+    pub whole: Option<Bytes>,
 }
 
 impl BodyCopy {
@@ -39,6 +44,23 @@ impl BodyCopy {
             // Copied, because a slice would keep the whole read buffer alive.
             self.bytes.extend_from_slice(frame);
         }
+    }
+
+    /// All of it; `None` while it is passed on, and if it is too large.
+    pub(super) fn whole(&mut self) -> Option<Bytes> {
+        let is_whole = self.ended.is_some() && !self.too_large;
+        is_whole.then(|| self.whole.get_or_insert_with(|| std::mem::take(&mut self.bytes).freeze()).clone())
+    }
+
+    /// How many bytes are kept.
+    pub(super) fn len(&self) -> usize {
+        self.whole.as_ref().map_or(self.bytes.len(), Bytes::len)
+    }
+}
+
+impl SentBody for Mutex<BodyCopy> {
+    fn whole(&self) -> Option<Bytes> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).whole()
     }
 }
 
@@ -58,9 +80,22 @@ pub(super) struct CapturedRequest {
     pub bytes_max: usize,
     pub offer: Arc<dyn Offer>,
     pub affinity: Arc<dyn Affinity>,
+    /// Watches the calls that legacy makes for requests that are compared; `None` if nothing does.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
+    /// Dropped when the exchange has ended: then the request stays known for some time only.
+    pub effects: Option<Box<dyn EffectWatch>>,
 }
 
 impl CapturedRequest {
+    /// The request is about to be sent to legacy, with these headers.
+    pub(super) fn watch_effects(&mut self, sent: &HeaderMap) {
+        if let (Some(registry), Some(_)) = (&self.effect_registry, &self.compare) {
+            let body = self.body.clone().map(|copy| copy as Arc<dyn SentBody>);
+            let route = &self.flag.route.id;
+            self.effects = registry.watch(RequestToWatch { route, request: &self.request, sent, body });
+        }
+    }
+
     /// Settles the ticket as skipped.
     pub(super) fn skip(mut self: Box<Self>, reason: SkipReason) {
         if let Some((ticket, _)) = self.compare.take() {
@@ -138,7 +173,7 @@ impl CapturedReply {
     /// The bytes of both bodies.
     pub(super) fn bytes(&self) -> usize {
         let request = self.captured.body.as_ref();
-        let request = request.map_or(0, |copy| copy.lock().unwrap_or_else(PoisonError::into_inner).bytes.len());
+        let request = request.map_or(0, |copy| copy.lock().unwrap_or_else(PoisonError::into_inner).len());
         self.bytes.as_ref().map_or(0, BytesMut::len) + request
     }
 
@@ -147,6 +182,10 @@ impl CapturedReply {
     pub(super) fn finish(self, skip: Option<SkipReason>) {
         let CapturedReply { mut captured, status, headers, bytes, ended } = self;
         let reply = bytes.map(BytesMut::freeze);
+        // With a reason to skip, this may be the thread that serves the client.
+        if let (Some(watch), None) = (&captured.effects, skip) {
+            watch.settle();
+        }
         note_instance(&captured, status, &headers, reply.as_ref());
         if let Some(reason) = skip {
             return captured.skip(reason);
@@ -160,7 +199,7 @@ impl CapturedReply {
                     (true, _) => return ticket.skip(SkipReason::BodyTooLarge),
                     // Legacy answered before the body ended, so there is no complete request to offer.
                     (false, None) => return ticket.skip(SkipReason::Streaming),
-                    (false, Some(ended)) => (std::mem::take(&mut capture.bytes).freeze(), ended),
+                    (false, Some(ended)) => (capture.whole().unwrap_or_default(), ended),
                 }
             }
         };
@@ -176,6 +215,7 @@ impl CapturedReply {
             legacy: Arc::new(legacy),
             instance: captured.instance,
             legacy_keys: captured.legacy_keys,
+            effects: captured.effects.as_ref().map(|watch| watch.effects()),
         };
         captured.offer.offer(ticket, answered);
     }

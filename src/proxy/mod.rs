@@ -106,7 +106,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::AccessLog;
-use crate::exchange::{Affinity, Offer, ServedObserver};
+use crate::exchange::{Affinity, EffectRegistry, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
@@ -140,6 +140,8 @@ pub struct ProxyParts {
     pub offer: Arc<dyn Offer>,
     /// Is told how the engine served callers.
     pub served_observer: Arc<dyn ServedObserver>,
+    /// Watches the calls that legacy makes for requests that are compared; `None` without an egress listener.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     /// Gets a record of each exchange; `None` if there is no access log.
     pub access_log: Option<Arc<AccessLog>>,
     /// Whether requests of routes with a workflow wait until [`Proxy::open_workflows`] is called: this process takes
@@ -168,6 +170,7 @@ impl Proxy {
             affinity,
             offer,
             served_observer,
+            effect_registry,
             access_log,
             takes_over,
             workers,
@@ -190,6 +193,7 @@ impl Proxy {
             affinity,
             offer,
             served_observer,
+            effect_registry,
             access_log,
             settler: Arc::new(settler::Settler::start()),
             open_connections,

@@ -84,6 +84,8 @@ fn captured_request(
 ) -> CapturedRequest {
     let shared = &proxied.client.shared;
     CapturedRequest {
+        effect_registry: compare.as_ref().and(shared.effect_registry.as_ref()).cloned(),
+        effects: None,
         compare,
         flags: proxied.table.set.clone(),
         flag: flagged.flag.clone(),

@@ -100,7 +100,7 @@ pub(super) async fn answer_from_legacy(
     mut proxied: ProxiedRequest<'_>,
     head: &mut request::Parts,
     body: RequestBody,
-    captured: Option<Box<CapturedRequest>>,
+    mut captured: Option<Box<CapturedRequest>>,
     rung: State,
 ) -> Result<Response<ReplyBody>, Refused> {
     let (client, entry) = (proxied.client, proxied.entry);
@@ -120,6 +120,9 @@ pub(super) async fn answer_from_legacy(
     }
     client.forwarder.forward(request.headers_mut());
     client.record.begin_legacy_call(&entry.upstream.service, request.headers_mut());
+    if let Some(captured) = &mut captured {
+        captured.watch_effects(request.headers());
+    }
     client
         .record
         .note(|record| (record.rung, record.service) = (Some(rung), Some(entry.upstream.service.name.clone())));

@@ -25,7 +25,7 @@ use super::wait_limits::WaitLimits;
 use super::workers::Workers;
 use super::workflow_gate::WorkflowGate;
 use crate::access_log::AccessLog;
-use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
+use crate::exchange::{Affinity, ArmReply, ArmRequest, EffectRegistry, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
@@ -67,6 +67,8 @@ pub(super) struct Shared {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
+    /// Watches the calls that legacy makes for requests; `None` if nothing does.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     pub access_log: Option<Arc<AccessLog>>,
     /// Settles exchanges that were captured.
     pub settler: Arc<Settler>,

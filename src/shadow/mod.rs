@@ -13,9 +13,9 @@
 //! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
 //! ignored.
 
+mod declared_body;
 mod parts;
 mod queue;
-mod request_value;
 mod run;
 mod sample;
 

@@ -11,7 +11,6 @@ use tower::ServiceExt;
 
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::QueuedRequest;
-use super::request_value::request_value;
 use super::sample::{PairRedaction, sample};
 use crate::compare::{
     AwaitedIntents, Body, BoundExceeded, CompareBounds, Effect, HidesSensitive, Observation, Pair, Rules, Verdict,
@@ -19,7 +18,7 @@ use crate::compare::{
 };
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
-    Answered, ArmReply, ArmRequest, ComparisonOutcome, EarlierKeys, MayBegin, ProblemDocument, RunReport,
+    Answered, ArmReply, ArmRequest, ComparisonOutcome, EarlierKeys, MayBegin, ProblemDocument, RunReport, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;

@@ -56,6 +56,21 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_request_buffers_full_total",
         "Request bodies that were not buffered for lack of room (`request_buffers_bytes_max`).",
     ),
+    (
+        "pointsman_effects_total",
+        "Calls that legacy made through the egress listener while requests were watched, by service, outcome (`attributed` \
+         to a request, `ambiguous`, `unattributed`), and by what: `traceparent`, `header`, `value`, `none`.",
+    ),
+    (
+        "pointsman_effects_dropped_total",
+        "Attributed calls that were not kept for the comparison, by reason: `memory` (`egress_bytes_max`), `request` (too \
+         many of one request). The effects of their requests are not judged.",
+    ),
+    (
+        "pointsman_egress_requests_total",
+        "Requests for which legacy may make calls, by outcome: `watched`, `evicted` before their window was over, `refused` \
+         at their begin (both `egress_requests_max`).",
+    ),
     ("pointsman_client_streams_total", "Requests that clients began over HTTP/2."),
     (
         "pointsman_client_stream_resets_total",

@@ -1,4 +1,5 @@
 mod effect_rules;
+mod egress_attribution;
 mod fuzzed_files;
 mod gate_keys;
 mod listeners;

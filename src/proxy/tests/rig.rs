@@ -20,8 +20,8 @@ pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
     Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket,
-    EarlierKeys, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source,
-    TicketCounter,
+    EarlierKeys, EffectRegistry, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served,
+    ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Owner, RetryKey, RetryKeys, Route, RouteMatch, Service, State,
@@ -235,6 +235,8 @@ pub struct Setup {
     pub edit_route: fn(&mut Route),
     /// Whether requests of routes with a workflow wait at first.
     pub takes_over: bool,
+    /// Watches the calls that legacy makes.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
 }
 
 impl Default for Setup {
@@ -251,6 +253,7 @@ impl Default for Setup {
             identity_headers: Vec::new(),
             edit_route: |_| {},
             takes_over: false,
+            effect_registry: None,
         }
     }
 }
@@ -335,6 +338,7 @@ impl Rig {
             affinity: fakes.clone(),
             offer: Arc::new(FakeOffer(fakes.clone())),
             served_observer: fakes.clone(),
+            effect_registry: setup.effect_registry.clone(),
             access_log: None,
             workers: Workers::default(),
         });

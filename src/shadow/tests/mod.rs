@@ -87,6 +87,7 @@ pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usi
         )),
         instance: None,
         legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: jiff::Timestamp::UNIX_EPOCH },
+        effects: None,
     }
 }
 

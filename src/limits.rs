@@ -42,6 +42,10 @@ pub const CHECKED_RUNS_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Listeners of the proxy.
 pub const LISTENERS_MAX: usize = 64;
+/// Networks under `egress.allow`.
+pub const EGRESS_NETWORKS_MAX: usize = 256;
+/// Destinations under `egress.to`: each has connections and metrics of its own.
+pub const EGRESS_DESTINATIONS_MAX: usize = 256;
 /// The value of one header field that says who a client is by its certificate.
 pub const IDENTITY_BYTES_MAX: usize = 8 << 10;
 /// TLS sessions that each listener keeps in memory, so that clients without tickets can resume them.
@@ -142,6 +146,9 @@ pub struct Limits {
     /// Open connections of one client address, or of one IPv6 network of 64 bits; more are closed at once. Peers whose
     /// `X-Forwarded-For` is trusted (`trust_forwarded`) may have any number. 0: so may everybody.
     pub client_connections_per_address_max: u64,
+    /// Open connections of legacy to the egress listener (`egress`). When a new one finds no room, those that have been
+    /// idle longest are closed, up to 32 at once; if none is idle, it waits.
+    pub egress_connections_max: u64,
     /// Requests at the same time in the whole process; more get 503. A request is one until its client has the whole
     /// answer, a WebSocket until it ends. 0: any number.
     pub requests_in_flight_max: u64,
@@ -402,6 +409,7 @@ impl Default for Limits {
             head_fields_max: 100,
             client_connections_max: 10_000,
             client_connections_per_address_max: 0,
+            egress_connections_max: 10_000,
             requests_in_flight_max: 0,
             legacy_waiting_max: 1_000,
             legacy_turn_ms: 5_000,

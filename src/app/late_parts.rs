@@ -11,9 +11,11 @@ use futures_util::future::{BoxFuture, FutureExt, ready};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
+use crate::compare::Effect;
 use crate::exchange::{
-    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
-    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
+    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys,
+    EffectObserver, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver,
+    Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -29,6 +31,8 @@ pub(super) struct ProxiedParts {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
+    /// Attributes the calls of legacy; `None`: nobody does, and nothing of them is copied.
+    pub effect_observer: Option<Arc<dyn EffectObserver>>,
 }
 
 impl LateParts {
@@ -53,6 +57,10 @@ impl LateParts {
 
     fn affinity(&self) -> Option<&dyn Affinity> {
         self.0.get().map(|parts| &*parts.affinity)
+    }
+
+    fn effect_observer(&self) -> Option<&dyn EffectObserver> {
+        self.0.get()?.effect_observer.as_deref()
     }
 
     fn shadow(&self) -> Option<&dyn Offer> {
@@ -134,6 +142,17 @@ impl Offer for LateParts {
     }
     fn has_room(&self) -> bool {
         self.shadow().is_some_and(Offer::has_room)
+    }
+}
+
+impl EffectObserver for LateParts {
+    fn is_watching(&self) -> bool {
+        self.effect_observer().is_some_and(EffectObserver::is_watching)
+    }
+    fn observe(&self, effect: Effect) {
+        if let Some(observer) = self.effect_observer() {
+            observer.observe(effect);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod checked_files;
 mod child_undo;
 mod cross_checks;
 mod effects;
+mod egress;
 mod files;
 mod forwarding;
 mod limits_check;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::access_log;
 use super::access_log::AccessLogDraft;
 use super::addresses::{address, addresses_collide};
+use super::egress::{self, EgressDraft};
 use super::forwarding::{self, FieldsDraft, TrustDraft};
 use super::limits_check;
 use super::listener_tls::Context;
@@ -38,6 +39,8 @@ pub(crate) struct PointsmanDraft {
     pub admin: AdminDraft,
     /// The listener on which applications start runs and read them.
     pub api: ApiDraft,
+    /// The listener for calls that legacy makes; without it there is none.
+    pub egress: Option<EgressDraft>,
     /// Named HTTP bases: legacy services, and whatever steps call.
     pub services: serde_json::Map<String, serde_json::Value>,
     /// The service that gets, unchanged, every request that no route matches.
@@ -162,6 +165,17 @@ pub(crate) fn check(
                 .hint("give `api.listen` another port, or leave it out: `admin.listen` serves the same paths");
         }
     }
+    let egress_site = site.key("egress");
+    let egress = draft.egress.as_ref().and_then(|draft| egress::check(draft, &egress_site, problems));
+    if let Some(egress) = &egress {
+        let others = [("listen", colliding(egress.address)), ("admin.listen", admin), ("api.listen", api)];
+        let mut others = others.into_iter().filter_map(|(key, other)| Some((key, other?)));
+        if let Some((key, other)) = others.find(|(_, other)| addresses_collide(*other, egress.address)) {
+            problems
+                .error(&egress_site.key("listen"), format!("`egress.listen` has the address of `{key}`, {other}"))
+                .hint("give `egress.listen` another port");
+        }
+    }
     let tokens = tokens(&draft.admin.tokens, &site.key("admin").key("tokens"), dir, overrides, problems);
     if let Some(admin) = admin.filter(|admin| !admin.ip().is_loopback() && draft.admin.tokens.is_empty()) {
         problems
@@ -230,6 +244,7 @@ pub(crate) fn check(
         listen: listen.into_iter().map(|(_, listener)| listener).collect(),
         admin: admin?,
         api,
+        egress,
         deprecated_start: draft.api.maestro,
         tokens,
         store: store?,

@@ -1,3 +1,4 @@
+mod egress;
 mod fuzzed_files;
 mod gate_keys;
 mod listeners;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-use super::super::{Drained, Proxy, ProxyListener, ProxyParts, Workers};
+use super::super::{Drained, EgressParts, Proxy, ProxyListener, ProxyParts};
 pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
@@ -235,6 +235,8 @@ pub struct Setup {
     pub edit_route: fn(&mut Route),
     /// Whether requests of routes with a workflow wait at first.
     pub takes_over: bool,
+    /// Set for the proxy behind the egress listener.
+    pub egress: Option<EgressParts>,
 }
 
 impl Default for Setup {
@@ -251,6 +253,7 @@ impl Default for Setup {
             identity_headers: Vec::new(),
             edit_route: |_| {},
             takes_over: false,
+            egress: None,
         }
     }
 }
@@ -299,7 +302,8 @@ pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
         (route.id.clone(), StateInputs { returns_at_restart, ..StateInputs::declared(route) })
     };
     let inputs: BTreeMap<_, _> = routes.iter().map(inputs).collect();
-    FlagSet::new(generation, routes, &inputs, legacy, BTreeMap::new(), setup.freeze, [7; 32])
+    let services = BTreeMap::from([(legacy.name.clone(), legacy.clone())]);
+    FlagSet::new(generation, routes, &inputs, legacy, services, setup.freeze, [7; 32])
 }
 
 impl Rig {
@@ -336,7 +340,8 @@ impl Rig {
             offer: Arc::new(FakeOffer(fakes.clone())),
             served_observer: fakes.clone(),
             access_log: None,
-            workers: Workers::default(),
+            workers: Arc::default(),
+            egress: setup.egress,
         });
         let mut listeners = Vec::new();
         for listener in &setup.listeners {

@@ -4,7 +4,8 @@
 //!
 //! A request's journey, a module a line:
 //!
-//! - [`proxy`]: reads a client's request, carries out the decision, sends the reply; refuses ambiguous requests
+//! - [`proxy`]: reads a client's request, carries out the decision, sends the reply; refuses ambiguous requests; passes
+//!   on the calls that legacy makes (`egress`)
 //! - [`flag`] (pure): finds the route in one immutable set and decides which arm answers, whether the other runs too,
 //!   and which effects are real
 //! - [`exchange`] (pure): the types that proxy, shadow and engine exchange; an `Answered` exists only once the reply

@@ -42,6 +42,10 @@ pub const CHECKED_RUNS_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Listeners of the proxy.
 pub const LISTENERS_MAX: usize = 64;
+/// Networks under `egress.allow`.
+pub const EGRESS_NETWORKS_MAX: usize = 256;
+/// Destinations under `egress.to`: each has connections and metrics of its own.
+pub const EGRESS_DESTINATIONS_MAX: usize = 256;
 /// Calls of legacy that are kept for one request; more are counted, and its effects are then not judged.
 pub const EGRESS_CALLS_PER_REQUEST_MAX: usize = 256;
 /// A larger body of a call or a request is not read for the value that says which request the call is for
@@ -154,6 +158,9 @@ pub struct Limits {
     /// Open connections of one client address, or of one IPv6 network of 64 bits; more are closed at once. Peers whose
     /// `X-Forwarded-For` is trusted (`trust_forwarded`) may have any number. 0: so may everybody.
     pub client_connections_per_address_max: u64,
+    /// Open connections of legacy to the egress listener (`egress`). When a new one finds no room, those that have been
+    /// idle longest are closed, up to 32 at once; if none is idle, it waits.
+    pub egress_connections_max: u64,
     /// Requests at the same time in the whole process; more get 503. A request is one until its client has the whole
     /// answer, a WebSocket until it ends. 0: any number.
     pub requests_in_flight_max: u64,
@@ -434,6 +441,7 @@ impl Default for Limits {
             reply_fields_max: 100,
             client_connections_max: 10_000,
             client_connections_per_address_max: 0,
+            egress_connections_max: 10_000,
             requests_in_flight_max: 0,
             legacy_waiting_max: 1_000,
             legacy_turn_ms: 5_000,

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::types::{ServiceRow, ShadowLoad, StuckRun};
+use super::types::{EgressStatus, ServiceRow, ShadowLoad, StuckRun};
 use crate::config::{CheckFailed, Findings, Token};
 use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
@@ -121,6 +121,8 @@ pub struct ProcessStatus {
     pub shadow: ShadowLoad,
     /// From which process this one took over, or to which it hands over; `None` if there is none.
     pub succession: Option<String>,
+    /// The listener for calls that legacy makes, if there is one.
+    pub egress: Option<EgressStatus>,
     /// Why a start of a run would be refused now; `None` if it would be accepted.
     pub not_ready: Option<String>,
 }

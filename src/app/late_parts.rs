@@ -11,9 +11,11 @@ use futures_util::future::{BoxFuture, FutureExt, ready};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
+use crate::compare::Effect;
 use crate::exchange::{
-    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
-    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
+    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys,
+    KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver,
+    Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -29,6 +31,7 @@ pub(super) struct ProxiedParts {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
+    /// Attributes the calls of legacy; `None`: nobody does, and nothing of them is copied.
 }
 
 impl LateParts {

@@ -129,8 +129,10 @@ impl StartingParts<'_> {
             process_status: {
                 let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
                 let (addresses, succession) = (front.addresses.clone(), succession.clone());
+                let egress = front.egress.clone();
                 Arc::new(move || {
-                    process_status::of(&parts, &addresses, &reload_status, &succession, stop.is_cancelled())
+                    let stopping = stop.is_cancelled();
+                    process_status::of(&parts, &addresses, &reload_status, &succession, stopping, egress.as_ref())
                 })
             },
             reload: {

@@ -2,24 +2,9 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 use crate::egress::{AttributionSettings, Correlate, CorrelateError};
 use crate::flag::file::duration;
 use crate::problem::{Problems, Site};
-
-/// Calls that legacy makes.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct EgressDraft {
-    /// What, beside its `traceparent`, says which request a call of legacy is for: a header that legacy hands on
-    /// (`header.x-request-id`), or a value of the call that is equal to one of the request
-    /// (`${call.body.order_ref == request.body.ref}`).
-    pub correlate: Option<String>,
-    /// For how long after its end calls are still attributed to a request: `10s`, the default.
-    pub window: Option<String>,
-}
 
 /// Checks both.
 pub(super) fn check(

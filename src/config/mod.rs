@@ -23,6 +23,7 @@ mod checked_files;
 mod child_undo;
 mod cross_checks;
 mod effects;
+mod egress;
 mod egress_attribution;
 mod files;
 mod forwarding;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use http::{Method, request};
 
-use super::capture::{BodyCopy, CapturedRequest};
+use super::body_copy::BodyCopy;
+use super::capture::CapturedRequest;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
 use crate::exchange::ComparisonTicket;

@@ -1,4 +1,5 @@
 mod effect_rules;
+mod egress;
 mod egress_attribution;
 mod fuzzed_files;
 mod gate_keys;

@@ -12,6 +12,7 @@ mod deadlines;
 mod drains;
 mod earlier_keys;
 mod effects;
+mod egress;
 mod engine_answers;
 mod fuzzed_proxy_headers;
 mod grpc;

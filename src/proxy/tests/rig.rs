@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-use super::super::{Drained, Proxy, ProxyListener, ProxyParts, Workers};
+use super::super::{Drained, EgressParts, Proxy, ProxyListener, ProxyParts};
 pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
@@ -237,6 +237,8 @@ pub struct Setup {
     pub takes_over: bool,
     /// Watches the calls that legacy makes.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
+    /// Set for the proxy behind the egress listener.
+    pub egress: Option<EgressParts>,
 }
 
 impl Default for Setup {
@@ -254,6 +256,7 @@ impl Default for Setup {
             edit_route: |_| {},
             takes_over: false,
             effect_registry: None,
+            egress: None,
         }
     }
 }
@@ -302,7 +305,8 @@ pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
         (route.id.clone(), StateInputs { returns_at_restart, ..StateInputs::declared(route) })
     };
     let inputs: BTreeMap<_, _> = routes.iter().map(inputs).collect();
-    FlagSet::new(generation, routes, &inputs, legacy, BTreeMap::new(), setup.freeze, [7; 32])
+    let services = BTreeMap::from([(legacy.name.clone(), legacy.clone())]);
+    FlagSet::new(generation, routes, &inputs, legacy, services, setup.freeze, [7; 32])
 }
 
 impl Rig {
@@ -340,7 +344,8 @@ impl Rig {
             served_observer: fakes.clone(),
             effect_registry: setup.effect_registry.clone(),
             access_log: None,
-            workers: Workers::default(),
+            workers: Arc::default(),
+            egress: setup.egress,
         });
         let mut listeners = Vec::new();
         for listener in &setup.listeners {

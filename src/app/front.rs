@@ -173,7 +173,6 @@ impl Front {
             affinity: parts.affinity.clone(),
             offer: parts.shadow.clone(),
             served_observer: parts.evidence.clone(),
-            effect_observer: None,
         });
         self.proxy.open_workflows();
     }

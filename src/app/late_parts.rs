@@ -13,9 +13,8 @@ use tower::util::BoxCloneSyncService;
 
 use crate::compare::Effect;
 use crate::exchange::{
-    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys,
-    KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver,
-    Source, TicketCounter,
+    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
+    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -31,7 +30,6 @@ pub(super) struct ProxiedParts {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
-    /// Attributes the calls of legacy; `None`: nobody does, and nothing of them is copied.
 }
 
 impl LateParts {

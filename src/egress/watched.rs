@@ -59,7 +59,8 @@ impl Watched {
         unread: Option<Unread>,
     ) -> Self {
         let (ended_at, unread) = (AtomicU64::new(0), Mutex::new(unread));
-        Self { number, route, trace, settings, header, effects: RequestEffects::default(), ended_at, unread }
+        let effects = RequestEffects::new(settings.window);
+        Self { number, route, trace, settings, header, effects, ended_at, unread }
     }
 
     /// Its exchange has ended. A body that has not been read is kept if there is room.

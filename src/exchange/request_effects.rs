@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::compare::Effect;
 
@@ -15,6 +16,8 @@ struct Inner {
     calls: Mutex<Vec<Attributed>>,
     /// Calls that may be this request's, and of which that is not known, or that were not kept.
     gaps: AtomicU64,
+    /// For how long after the exchange has ended calls may be added.
+    window: Duration,
 }
 
 struct Attributed {
@@ -34,6 +37,14 @@ pub struct EffectsSoFar {
 }
 
 impl RequestEffects {
+    /// None so far; calls may be added for so long after the exchange has ended.
+    pub fn new(window: Duration) -> Self {
+        Self(Arc::new(Inner { window, ..Inner::default() }))
+    }
+    /// For how long after the exchange has ended calls may be added.
+    pub fn window(&self) -> Duration {
+        self.0.window
+    }
     /// Adds a call. `held` is dropped together with it.
     pub fn add(&self, effect: Effect, held: Box<dyn Any + Send>) {
         self.lock().push(Attributed { effect, _held: held });

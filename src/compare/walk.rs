@@ -50,8 +50,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
         Ok(())
     }
-    /// Binds the ids of two bodies that are left. To be called when all ids whose places are known are bound: those tell
-    /// which elements of a set belong together.
+    /// Binds the ids of two bodies that are left. To be called when all ids whose places are known are bound: those
+    /// tell which elements of a set belong together.
     pub(super) fn bind_ids_in_sets(
         context: WalkContext<'a, 'f>,
         legacy: &Value,

@@ -48,7 +48,7 @@ impl<'a> EngineCall<'a> {
     pub(super) fn of(intent: &'a Intent, template: Option<&'a CallTemplate>, bounds: &CompareBounds) -> Self {
         let mut headers = HeaderMap::new();
         for (name, value) in &intent.headers {
-            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(value.as_bytes())) {
                 headers.append(name, value);
             }
         }

@@ -27,6 +27,8 @@ mod unpaired;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod tests;
 
 pub use call_template::{CallRole, CallTemplate};

@@ -296,7 +296,10 @@ async fn large_bodies_pass_in_constant_memory() {
     assert!(grown < 32 << 10, "memory grew by {grown} KiB");
 }
 
-/// A legacy that calls the bank for each request, over a connection of its own, before it answers.
+/// How often the legacy below calls the bank for one request: while the first call is under way a drain begins.
+const CALLS: usize = 3;
+
+/// A legacy that calls the bank for each request, each time over a connection of its own, before it answers.
 async fn calling_legacy(egress: Arc<OnceLock<SocketAddr>>) -> SocketAddr {
     let listener = TcpListener::bind(LOCAL).await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -312,10 +315,16 @@ async fn calling_legacy(egress: Arc<OnceLock<SocketAddr>>) -> SocketAddr {
                     }
                     head.clear();
                     let to = *egress.get().expect("it is known");
-                    let status = match TcpStream::connect(to).await {
-                        Ok(call) => called_status(call).await,
-                        Err(_) => 599,
-                    };
+                    let mut status = 0;
+                    for _ in 0..CALLS {
+                        status = match TcpStream::connect(to).await {
+                            Ok(call) => called_status(call).await,
+                            Err(_) => 599,
+                        };
+                        if status != 200 {
+                            break;
+                        }
+                    }
                     let reply = format!("HTTP/1.1 {status} Done\r\ncontent-length: 0\r\n\r\n");
                     let _sent = stream.write_all(reply.as_bytes()).await;
                 }
@@ -366,7 +375,7 @@ async fn a_drain_lets_legacy_call_until_the_last_client_has_its_answer() {
     tokio::join!(futures_util::future::join_all((0..8).map(|_| client())), terminating);
     assert_eq!(called.pointsman.wait_for_exit().await, Some(0), "{}", called.pointsman.log());
     assert!(TcpStream::connect(called.egress()).await.is_err(), "nobody listens any more");
-    assert!(answered.load(SeqCst) >= 40 && bank.count() >= answered.load(SeqCst));
+    assert!(answered.load(SeqCst) >= 40 && bank.count() >= CALLS * answered.load(SeqCst));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -452,7 +452,7 @@ fn the_items_of_a_step_are_paired_by_content_and_the_wrong_one_is_named() {
     let engine = vec![item(0, "a", 1), item(1, "b", 20), item(2, "c", 3)];
     let comparison = differences(legacy(), engine, json!({}));
     assert_eq!(found(&comparison), [("effects.reserve.body.qty", DifferenceKind::EffectDiffers)]);
-    let engine = vec![item(0, "a", 10), item(1, "b", 20), item(2, "c", 3)];
+    let engine = vec![item(0, "b", 20), item(1, "a", 10), item(2, "c", 3)];
     let comparison = differences(legacy(), engine, json!({}));
     assert_eq!(found(&comparison), [("effects.reserve.body.qty", DifferenceKind::EffectDiffers)], "by sku");
     let comparison = differences(legacy(), vec![item(0, "a", 1), item(1, "c", 3)], json!({}));

@@ -11,7 +11,6 @@ use futures_util::future::{BoxFuture, FutureExt, ready};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
-use crate::compare::Effect;
 use crate::exchange::{
     Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
     LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,

@@ -11,19 +11,13 @@ fn a_call_of_a_private_step_is_compared_if_legacy_makes_it_and_is_not_extra_if_n
     let verdict = |effects, intents| compared((&json!(1), &json!(1)), effects, intents, &rules(json!({}))).unwrap();
     let alone = verdict(vec![], vec![note("a")]);
     assert_eq!(alone.verdict, Verdict::Match);
-<<<<<<< HEAD
-    assert_eq!(alone.effects.unwrap().steps[&"note".into()].unmatched, 1);
-=======
     assert_eq!(alone.effects.unwrap().steps["note"].unmatched, 1);
->>>>>>> e3
     let both = verdict(vec![posted("http://shop/notes", json!({"text": "b"}))], vec![note("a"), charge(json!({}))]);
     let expected =
         [("effects.note.body.text", DifferenceKind::EffectDiffers), ("effects.charge", DifferenceKind::EffectExtra)];
     assert_eq!(found(&both), expected);
 }
 
-<<<<<<< HEAD
-=======
 /// More than those for which it is computed what they have in common.
 #[test]
 fn many_items_in_another_order_are_equal() {
@@ -35,7 +29,6 @@ fn many_items_in_another_order_are_equal() {
     assert_eq!(comparison.verdict, Verdict::Match, "{comparison:?}");
 }
 
->>>>>>> e3
 #[test]
 fn all_bad_rules_are_reported_with_their_positions() {
     let draft = json!({

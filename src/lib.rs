@@ -4,7 +4,8 @@
 //!
 //! A request's journey, a module a line:
 //!
-//! - [`proxy`]: reads a client's request, carries out the decision, sends the reply; refuses ambiguous requests
+//! - [`proxy`]: reads a client's request, carries out the decision, sends the reply; refuses ambiguous requests; passes
+//!   on the calls that legacy makes (`egress`)
 //! - [`flag`] (pure): finds the route in one immutable set and decides which arm answers, whether the other runs too,
 //!   and which effects are real
 //! - [`exchange`] (pure): the types that proxy, shadow and engine exchange; an `Answered` exists only once the reply
@@ -15,6 +16,7 @@
 //! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, once
 //! - [`shadow`]: runs the engine for requests that legacy has answered, on threads of its own, within a budget
 //! - [`compare`] (pure): compares two observations
+//! - [`egress`]: for which request legacy made a call
 //! - [`evidence`]: counts comparisons, keeps a few samples, says whether a route may move
 //! - [`ladder`]: moves a route: records a flip up, then swaps in the new set; a flip down is in force first
 //!
@@ -53,6 +55,7 @@ pub mod compare;
 pub mod config;
 pub mod demo;
 pub mod docs;
+pub mod egress;
 pub mod engine;
 pub mod evidence;
 pub mod exchange;

@@ -42,6 +42,19 @@ pub const CHECKED_RUNS_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Listeners of the proxy.
 pub const LISTENERS_MAX: usize = 64;
+/// Networks under `egress.allow`.
+pub const EGRESS_NETWORKS_MAX: usize = 256;
+/// Destinations under `egress.to`: each has connections and metrics of its own.
+pub const EGRESS_DESTINATIONS_MAX: usize = 256;
+/// Calls of legacy that are kept for one request; more are counted, and its effects are then not judged.
+pub const EGRESS_CALLS_PER_REQUEST_MAX: usize = 256;
+/// A larger body of a call or a request is not read for the value that says which request the call is for
+/// (`egress.correlate`).
+pub const EGRESS_VALUE_BODY_BYTES_MAX: usize = 256 << 10;
+/// The last calls of legacy that were attributed to no request, which `pointsman egress` shows.
+pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
+/// The URL of such a call; what is beyond it is cut off.
+pub const EGRESS_LISTED_URL_BYTES_MAX: usize = 512;
 /// The value of one header field that says who a client is by its certificate.
 pub const IDENTITY_BYTES_MAX: usize = 8 << 10;
 /// TLS sessions that each listener keeps in memory, so that clients without tickets can resume them.
@@ -145,6 +158,9 @@ pub struct Limits {
     /// Open connections of one client address, or of one IPv6 network of 64 bits; more are closed at once. Peers whose
     /// `X-Forwarded-For` is trusted (`trust_forwarded`) may have any number. 0: so may everybody.
     pub client_connections_per_address_max: u64,
+    /// Open connections of legacy to the egress listener (`egress`). When a new one finds no room, those that have been
+    /// idle longest are closed, up to 32 at once; if none is idle, it waits.
+    pub egress_connections_max: u64,
     /// Requests at the same time in the whole process; more get 503. A request is one until its client has the whole
     /// answer, a WebSocket until it ends. 0: any number.
     pub requests_in_flight_max: u64,
@@ -258,6 +274,14 @@ pub struct Limits {
     /// share of `runs_in_flight_max` that dark runs may take in addition.
     pub shadow_service_share_percent: u64,
 
+    // egress
+    /// Requests to which calls of legacy can be attributed: those that legacy handles, and those that ended within
+    /// `egress.window`. More are left out, the oldest that have ended first, and counted.
+    pub egress_requests_max: u64,
+    /// Bytes of legacy's calls that are kept until they are compared, and of the bodies of ended requests whose value
+    /// has not been read yet (`egress.correlate`).
+    pub egress_bytes_max: u64,
+
     // compare
     /// The whole of one comparison.
     pub compare_ms: u64,
@@ -267,6 +291,9 @@ pub struct Limits {
     pub compare_depth_max: u64,
     /// Differences listed for one comparison. If there are more, the comparison is marked as truncated.
     pub compare_differences_max: u64,
+    /// Calls of legacy, and calls that the engine would make, that are compared for one request. If there are more, it
+    /// counts as skipped (`over_budget`).
+    pub compare_effects_max: u64,
 
     // evidence
     /// Samples kept for one route and fingerprint.
@@ -414,6 +441,7 @@ impl Default for Limits {
             reply_fields_max: 100,
             client_connections_max: 10_000,
             client_connections_per_address_max: 0,
+            egress_connections_max: 10_000,
             requests_in_flight_max: 0,
             legacy_waiting_max: 1_000,
             legacy_turn_ms: 5_000,
@@ -460,10 +488,13 @@ impl Default for Limits {
             shadow_run_ms: 30_000,
             shadow_drain_ms: 5_000,
             shadow_service_share_percent: 20,
+            egress_requests_max: 20_000,
+            egress_bytes_max: 64 << 20,
             compare_ms: 250,
             compare_bytes_max: 1 << 20,
             compare_depth_max: 128,
             compare_differences_max: 64,
+            compare_effects_max: 1_000,
             samples_per_fingerprint_max: 3,
             fingerprints_per_route_max: 50,
             sample_bytes_max: 64 << 10,

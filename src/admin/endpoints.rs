@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use super::state::ApiState;
 use super::types::{
-    AdjustRequest, AnswerRequest, CancelRequest, Diffs, EventRow, EvidenceView, ExplanationView, FlipRequest,
-    FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, ReloadRequest, ReloadResponse,
-    RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest,
-    StartRequest, Status,
+    AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
+    FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, ReloadRequest,
+    ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow,
+    SignalRequest, SkipRequest, StartRequest, Status,
 };
-use super::{differences, flips, orchestrate as runs, process, reference, reload, routes, services};
+use super::{differences, egress, flips, orchestrate as runs, process, reference, reload, routes, services};
 use crate::config::TokenScope;
 
 /// Generates the schema of a type.
@@ -210,6 +210,9 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .errors(&[404]),
         read("/api/v2/routes/{id}/evidence", get(differences::evidence), "evidence", "What comparisons add up to")
             .returns::<EvidenceView>()
+            .errors(&[404]),
+        read("/api/v2/routes/{id}/egress", get(egress::egress), "egress", "The calls that legacy makes")
+            .returns::<EgressView>()
             .errors(&[404]),
         flip("/api/v2/freeze", post(flips::freeze), "freeze", "The kill switch")
             .body::<FreezeRequest>()

@@ -12,6 +12,7 @@
 mod access;
 mod connections;
 mod differences;
+mod egress;
 mod endpoints;
 mod error;
 mod extract;

@@ -316,6 +316,6 @@ pub(super) fn index(endpoints: &[Endpoint]) -> String {
         let method = if endpoint.method == Method::GET { "GET " } else { "POST" };
         text.push_str(&format!("{method} {:<56} {}\n", endpoint.path, endpoint.about));
     }
-    text.push_str("On the command line: pointsman status | flip | freeze | reload | diffs | evidence | services | runs | explain | replay\n");
+    text.push_str("On the command line: pointsman status | flip | freeze | reload | diffs | evidence | egress | services | runs | explain | replay\n");
     text
 }

@@ -9,8 +9,9 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::types::{ServiceRow, ShadowLoad, StuckRun};
+use super::types::{EgressStatus, ServiceRow, ShadowLoad, StuckRun};
 use crate::config::{CheckFailed, Findings, Token};
+use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
@@ -29,6 +30,8 @@ pub struct AdminParts {
     pub ladder: Arc<dyn LadderControl>,
     /// What comparisons add up to.
     pub evidence: Arc<Evidence>,
+    /// Attributes the calls of legacy; `None` if nothing watches them.
+    pub attribution: Option<Attribution>,
     /// Starts runs and sends them commands.
     pub engine: Arc<dyn EngineControl>,
     /// The store of runs, flips and samples.
@@ -118,6 +121,8 @@ pub struct ProcessStatus {
     pub shadow: ShadowLoad,
     /// From which process this one took over, or to which it hands over; `None` if there is none.
     pub succession: Option<String>,
+    /// The listener for calls that legacy makes, if there is one.
+    pub egress: Option<EgressStatus>,
     /// Why a start of a run would be refused now; `None` if it would be accepted.
     pub not_ready: Option<String>,
 }

@@ -26,6 +26,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
     Ok(Json(Status {
         build: Build { version: env!("CARGO_PKG_VERSION").to_owned(), started: parts.started },
         listen: addresses.join(", "),
+        egress: process.egress,
         freeze: set.freeze,
         freeze_unrecorded: parts.ladder.freeze_is_unrecorded(),
         flips_unrecorded: parts.ladder.unrecorded_flips(),

@@ -8,6 +8,7 @@
 //!
 //! Which endpoint takes and returns which type is in the table of endpoints (`endpoints`).
 
+mod egress;
 mod file_problem;
 mod flips;
 mod orchestration;
@@ -27,6 +28,7 @@ use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
 pub use crate::workflow::{Mode, RunStatus, StepPart};
+pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse};
 pub use orchestration::{
@@ -52,6 +54,9 @@ pub struct Status {
     pub build: Build,
     /// The addresses on which the proxy listens, with commas between them.
     pub listen: String,
+    /// The listener for calls that legacy makes. Left out if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressStatus>,
     /// The kill switch.
     pub freeze: Freeze,
     /// Whether the store has not recorded the freeze in force yet, so that a restart would end it.
@@ -215,6 +220,15 @@ pub struct NextRung {
     pub to: State,
     /// The conditions that do not hold, one sentence for each.
     pub missing: Vec<String>,
+}
+
+/// The listener for calls that legacy makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EgressStatus {
+    /// Its address.
+    pub listen: String,
+    /// The calls that were passed on, or tried to be, since the start of the process.
+    pub calls: u64,
 }
 
 /// A request to set the kill switch.

@@ -107,6 +107,9 @@ fn print_addresses(app: &App) {
     if app.listen.len() > 1 {
         addresses["listeners"] = app.listen.iter().map(ToString::to_string).collect();
     }
+    if let Some(egress) = app.egress {
+        addresses["egress"] = egress.to_string().into();
+    }
     if let Some(api) = app.api {
         addresses["api"] = api.to_string().into();
     }

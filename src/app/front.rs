@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::egress_front::EgressFront;
 use super::late_parts::{LateParts, ProxiedParts};
 use super::listener_tls::TlsInForce;
 use super::parts::{Parts, flags_without_store};
@@ -18,15 +20,19 @@ use super::runtimes::proxy_workers;
 use super::sockets::{GivenSockets, Sockets};
 use crate::access_log::{AccessLog, AccessLogSettings, LogFile};
 use crate::config::Setup;
+use crate::egress::Attribution;
+use crate::exchange::EffectRegistry;
 use crate::flag::{FlagSet, RouteMatch};
 use crate::limits::Limits;
 use crate::listener::Forwarding;
-use crate::proxy::{Drained, Proxy, ProxyListener, ProxyParts};
+use crate::proxy::{Drained, EgressParts, OwnSockets, Proxy, ProxyListener, ProxyParts};
 use crate::transport::AddressRegistry;
 
 /// The proxy and its sockets.
 pub(super) struct Front {
     pub proxy: Proxy,
+    /// The proxy for legacy's own calls, if there is an egress listener.
+    pub egress: Option<EgressFront>,
     /// Kept for a successor.
     pub sockets: Sockets,
     pub flags: Arc<ArcSwap<FlagSet>>,
@@ -34,6 +40,8 @@ pub(super) struct Front {
     /// The addresses of services, which proxy and engine share.
     pub addresses: Arc<AddressRegistry>,
     pub tls: TlsInForce,
+    /// Attributes the calls of legacy; `None` without `egress:`.
+    pub attribution: Option<Attribution>,
     pub access_log: Option<Arc<AccessLog>>,
     /// Held while new files are put in force, and while a successor takes over: the successor knows only the files that
     /// were in force when the hand-over began, and would serve requests of newer routes without their states.
@@ -46,6 +54,8 @@ pub(super) struct Front {
     pub worker_runtimes: Vec<Handle>,
     late_parts: LateParts,
     listeners: Vec<ProxyListener>,
+    egress_listener: Option<ProxyListener>,
+    drain: Duration,
     serving: Option<JoinHandle<Drained>>,
 }
 
@@ -75,31 +85,49 @@ impl Front {
         let forwarding = Arc::new(ArcSwap::from_pointee(setup.settings.forwarding.clone()));
         let late_parts = LateParts::default();
         let late = Arc::new(late_parts.clone());
-        let workers = proxy_workers().context("starting the threads that serve clients")?;
+        let attribution = setup.settings.attribution.clone().map(|settings| Attribution::new(settings, &limits));
+        let workers = Arc::new(proxy_workers().context("starting the threads that serve clients")?);
         let worker_runtimes = workers.runtimes();
         let addresses = AddressRegistry::new();
-        let proxy = Proxy::new(ProxyParts {
+        let parts = |egress| ProxyParts {
             flags: flags.clone(),
-            limits,
+            limits: limits.clone(),
             addresses: addresses.clone(),
             forwarding: forwarding.clone(),
             identity_headers: setup.settings.identity_headers.clone(),
             engine: late_parts.engine(),
             affinity: late.clone(),
             offer: late.clone(),
-            served_observer: late,
+            served_observer: late.clone(),
+            effect_registry: attribution.clone().map(|attribution| Arc::new(attribution) as Arc<dyn EffectRegistry>),
             access_log: access_log.clone(),
             takes_over,
-            workers,
-        });
+            workers: workers.clone(),
+            egress,
+        };
+        let proxy = Proxy::new(parts(None));
+        let (mut egress, mut egress_listener) = (None, None);
+        if let (Some(declared), Some(socket), Some(attribution)) =
+            (&setup.settings.egress, sockets.egress()?, &attribution)
+        {
+            let own = OwnSockets::new(sockets.addresses()?);
+            let listener = ProxyListener::egress(TcpListener::from_std(socket)?, declared);
+            let egress_parts = EgressParts { listener: declared.clone(), own, observer: Arc::new(attribution.clone()) };
+            let proxy = Proxy::new(parts(Some(egress_parts)));
+            egress = Some(EgressFront { proxy, address: listener.address()? });
+            egress_listener = Some(listener);
+        }
+        let drain = Limits::ms(limits.drain_ms);
         let close = CancellationToken::new();
         Ok(Self {
             proxy,
+            egress,
             sockets,
             flags,
             forwarding,
             addresses,
             tls,
+            attribution,
             access_log,
             reload_lock: Arc::default(),
             listen,
@@ -107,6 +135,8 @@ impl Front {
             worker_runtimes,
             late_parts,
             listeners,
+            egress_listener,
+            drain,
             serving: None,
         })
     }
@@ -124,7 +154,16 @@ impl Front {
     /// Accepts from now on.
     pub(super) fn accept(&mut self) {
         let (proxy, close, listeners) = (self.proxy.clone(), self.close.clone(), std::mem::take(&mut self.listeners));
-        self.serving.get_or_insert_with(|| tokio::spawn(async move { proxy.serve(listeners, close).await }));
+        let (egress, drain) = (self.egress.as_ref().zip(self.egress_listener.take()), self.drain);
+        self.serving.get_or_insert_with(|| {
+            let egress = egress.map(|(egress, listener)| egress.serve(listener));
+            tokio::spawn(async move {
+                let drained = proxy.serve(listeners, close.clone()).await;
+                let Some(egress) = egress else { return drained };
+                let cut = egress.end(!close.is_cancelled(), drained, drain).await;
+                Drained { cut: drained.cut + cut, ..drained }
+            })
+        });
     }
 
     /// The parts exist: all requests are served from now on.
@@ -136,6 +175,25 @@ impl Front {
             served_observer: parts.evidence.clone(),
         });
         self.proxy.open_workflows();
+    }
+
+    fn proxies(&self) -> impl Iterator<Item = &Proxy> {
+        [&self.proxy].into_iter().chain(self.egress.as_ref().map(|egress| &egress.proxy))
+    }
+
+    /// See [`Proxy::begin_hand_over`].
+    pub(super) fn begin_hand_over(&self) {
+        self.proxies().for_each(Proxy::begin_hand_over);
+    }
+
+    /// See [`Proxy::end_hand_over`].
+    pub(super) fn end_hand_over(&self) {
+        self.proxies().for_each(Proxy::end_hand_over);
+    }
+
+    /// See [`Proxy::leave_listeners`].
+    pub(super) fn leave_listeners(&self) {
+        self.proxies().for_each(Proxy::leave_listeners);
     }
 
     /// Takes the task that serves, which ends with the proxy.

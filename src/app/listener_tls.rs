@@ -1,5 +1,5 @@
 //! What new connections of clients use: the certificates of the listeners, which are published as a metric, and whose
-//! word is taken for who the client is. Replaced when files change.
+//! word is taken for who the client is; and how calls of legacy are attributed. Replaced when files change.
 //!
 //! Always true: a listener whose files are unchanged keeps what it has, so that its sessions can be resumed; open
 //! connections are not touched.
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use metrics::gauge;
 
 use crate::config::Settings;
+use crate::egress::Attribution;
 use crate::listener::{Forwarding, Listener, ServerTls};
 use crate::proxy::ProxyListener;
 
@@ -22,6 +23,8 @@ pub(super) struct ListenersInForce {
     pub tls: TlsInForce,
     /// What legacy is told about clients.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
+    /// How calls of legacy are attributed to requests.
+    pub attribution: Option<Attribution>,
 }
 
 impl ListenersInForce {
@@ -29,6 +32,9 @@ impl ListenersInForce {
     pub(super) fn replace(&self, settings: &Settings) {
         self.tls.replace(&settings.listen);
         self.forwarding.store(Arc::new(settings.forwarding.clone()));
+        if let (Some(attribution), Some(settings)) = (&self.attribution, &settings.attribution) {
+            attribution.set(settings.clone());
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod activation;
 mod background;
 mod basis;
 mod commands;
+mod egress_front;
 mod front;
 mod late_parts;
 mod listener_tls;

@@ -58,6 +58,8 @@ pub struct App {
     pub admin: SocketAddr,
     /// The address of the listener for applications, if there is one.
     pub api: Option<SocketAddr>,
+    /// The address of the listener for legacy's own calls, if there is one.
+    pub egress: Option<SocketAddr>,
     /// The files in force.
     files: Arc<ArcSwap<Loaded>>,
     stop: CancellationToken,
@@ -138,7 +140,7 @@ impl App {
                     return Err(error);
                 }
             };
-        let listen = front.listen.clone();
+        let (listen, egress) = (front.listen.clone(), front.egress.as_ref().map(|egress| egress.address));
         tracing::info!(?listen, %admin, "listening");
         let limits = setup.limits.clone();
         let (successors, mut front) = (Successors::listen(&setup.settings, &front), front);
@@ -161,7 +163,7 @@ impl App {
             successors,
             succession,
         };
-        Ok(Self { listen, admin, api, files, stop, ended: tokio::spawn(running.run()) })
+        Ok(Self { listen, admin, api, egress, files, stop, ended: tokio::spawn(running.run()) })
     }
 
     /// A token that stops the process when it is cancelled.

@@ -1,10 +1,11 @@
 //! The state of the process, for `status` and `readyz`.
 
+use super::egress_front::EgressFront;
 use super::parts::Parts;
 use super::succession::status::SuccessionStatus;
 use super::{background, time};
 use crate::admin::ProcessStatus;
-use crate::admin::types::{ShadowLoad, StuckRun};
+use crate::admin::types::{EgressStatus, ShadowLoad, StuckRun};
 use crate::affinity::RequestsWithUnknownKeys;
 use crate::config::ReloadStatus;
 use crate::store::Restored;
@@ -20,6 +21,7 @@ pub(super) fn of(
     reload_status: &ReloadStatus,
     succession: &SuccessionStatus,
     stopping: bool,
+    egress: Option<&EgressFront>,
 ) -> ProcessStatus {
     let load = parts.shadow.load();
     let stuck = parts.engine.stuck(STUCK_SHOWN).into_iter();
@@ -39,6 +41,8 @@ pub(super) fn of(
         stuck,
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
         succession: succession.text(),
+        egress: egress
+            .map(|egress| EgressStatus { listen: egress.address.to_string(), calls: egress.proxy.egress_calls() }),
         // Whoever routes traffic must not take the address out: the successor accepts on it.
         not_ready: not_ready(parts, stopping).filter(|_| !succession.hands_over()),
     }

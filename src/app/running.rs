@@ -142,15 +142,15 @@ impl Running {
     /// was lost, and this process accepts again.
     async fn prepare_hand_over(&self, mut successor: Successor) -> Result<Successor, Successor> {
         self.succession.note_hand_over(&successor.party);
-        let proxy = &self.front.proxy;
-        proxy.begin_hand_over();
+        let front = &self.front;
+        front.begin_hand_over();
         let cut = tokio::select! {
             biased;
             () = successor.lost() => {
-                proxy.end_hand_over();
+                front.end_hand_over();
                 return Err(successor);
             }
-            cut = proxy.finish_workflows(Limits::ms(self.limits.drain_ms)) => cut,
+            cut = front.proxy.finish_workflows(Limits::ms(self.limits.drain_ms)) => cut,
         };
         tracing::info!(cut, "no request of a route with a workflow is in progress: the store is released now");
         Ok(successor)
@@ -186,8 +186,8 @@ impl Running {
         if successor.start_with_store().await {
             succession.note_end(&successor.party, HandOverEnd::Done);
             let serving = front.serving();
+            front.leave_listeners();
             drop(front.sockets);
-            front.proxy.leave_listeners();
             earlier.0.extend(serving.map(|serving| (front.close, serving)));
             earlier.end(&stop).await;
             tracing::info!("stopped: the successor serves");
@@ -196,7 +196,7 @@ impl Running {
         succession.note_end(&successor.party, HandOverEnd::StartsAgain);
         let kept = front.sockets.offer().and_then(|all| all.into_iter().map(GivenSocket::handed_over).collect());
         // What is open goes on beside the new start, within its bound.
-        front.proxy.leave_listeners();
+        front.leave_listeners();
         let serving = front.serving();
         earlier.0.extend(serving.map(|serving| (front.close, serving)));
         match kept {

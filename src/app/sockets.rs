@@ -3,8 +3,8 @@
 //!
 //! Always true: each listener of the files has one socket, or the process does not start. If a service manager gave
 //! sockets, none is opened here, and each of them belongs to a listener: by its address, else by its name (`listen`,
-//! `admin`, `api`; several of one name in the order of the files). Of those that are handed over, the ones that have no
-//! listener any more are left to the other process, and the missing ones are opened.
+//! `admin`, `api`, `egress`; several of one name in the order of the files). Of those that are handed over, the ones
+//! that have no listener any more are left to the other process, and the missing ones are opened.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -57,15 +57,18 @@ struct Declared {
 const LISTEN: &str = "listen";
 const ADMIN: &str = "admin";
 const API: &str = "api";
+const EGRESS: &str = "egress";
 
 impl Declared {
-    /// The listeners of the files: those of the proxy, `admin`, and `api` if there is one.
+    /// The listeners of the files: those of the proxy, `admin`, and `api` and `egress` if there are any.
     fn all(settings: &Settings) -> Vec<Self> {
         let proxy =
             settings.listen.iter().map(|listener| Self { name: LISTEN, key: "listen", address: listener.address });
         let admin = Self { name: ADMIN, key: "admin.listen", address: settings.admin };
         let api = settings.api.map(|address| Self { name: API, key: "api.listen", address });
-        proxy.chain([admin]).chain(api).collect()
+        let egress = settings.egress.as_ref();
+        let egress = egress.map(|egress| Self { name: EGRESS, key: "egress.listen", address: egress.address });
+        proxy.chain([admin]).chain(api).chain(egress).collect()
     }
 }
 
@@ -115,6 +118,16 @@ impl Sockets {
     /// A copy of the socket of the listener for applications, if there is one.
     pub(super) fn api(&self) -> io::Result<Option<TcpListener>> {
         self.copy(API).transpose()
+    }
+
+    /// A copy of the socket of the listener for legacy's calls, if there is one.
+    pub(super) fn egress(&self) -> io::Result<Option<TcpListener>> {
+        self.copy(EGRESS).transpose()
+    }
+
+    /// The addresses of all.
+    pub(super) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.0.iter().map(|(_, socket)| socket.local_addr()).collect()
     }
 
     fn copy(&self, name: &str) -> Option<io::Result<TcpListener>> {
@@ -173,7 +186,7 @@ fn assign(declared: &[Declared], mut given: Vec<GivenSocket>) -> anyhow::Result<
         let named = if name.is_empty() { String::new() } else { format!(", named `{name}`") };
         bail!(
             "{origin} listens on {address}{named}, and that is no listener of the files: {}. Name a socket `listen`, \
-             `admin` or `api` if its address differs from the one in the files. Nothing was started",
+             `admin`, `api` or `egress` if its address differs from the one in the files. Nothing was started",
             listed(declared)
         );
     }

@@ -118,6 +118,7 @@ impl StartingParts<'_> {
             stopping: admin_stop.clone(),
             ladder: parts.ladder.clone(),
             evidence: parts.evidence.clone(),
+            attribution: front.attribution.clone(),
             store: parts.store.clone(),
             render_metrics: Arc::new(render),
             tokens: setup.settings.tokens.clone(),
@@ -128,8 +129,10 @@ impl StartingParts<'_> {
             process_status: {
                 let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
                 let (addresses, succession) = (front.addresses.clone(), succession.clone());
+                let egress = front.egress.clone();
                 Arc::new(move || {
-                    process_status::of(&parts, &addresses, &reload_status, &succession, stop.is_cancelled())
+                    let stopping = stop.is_cancelled();
+                    process_status::of(&parts, &addresses, &reload_status, &succession, stopping, egress.as_ref())
                 })
             },
             reload: {
@@ -162,7 +165,11 @@ impl StartingParts<'_> {
             parts.clone(),
             setup.clone(),
             files.clone(),
-            ListenersInForce { tls: front.tls.clone(), forwarding: front.forwarding.clone() },
+            ListenersInForce {
+                tls: front.tls.clone(),
+                forwarding: front.forwarding.clone(),
+                attribution: front.attribution.clone(),
+            },
             background::Reloads { status: reload_status, requests: reload_requests, lock: front.reload_lock.clone() },
             readings,
         )));

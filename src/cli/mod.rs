@@ -1,16 +1,17 @@
 //! The command line.
 //!
-//! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code is
-//! 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`,
-//! `freeze`, `reload`, `diffs`, `evidence`, `flips`, `services`, `runs` and `explain` are clients of the API of a
-//! running process; `replay` and `check --against-open-runs` are too, or read a store (`--store`); `check` without that
-//! option and `schema` read files only; `help` shows the reference; `serve`, `demo` and `store` call functions of
-//! `app`, which `main` passes in [`ProcessCommands`].
+//! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code
+//! is 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`,
+//! `freeze`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `services`, `runs` and `explain` are clients of the API
+//! of a running process; `replay` and `check --against-open-runs` are too, or read a store (`--store`); `check`
+//! without that option and `schema` read files only; `help` shows the reference; `serve`, `demo` and `store` call
+//! functions of `app`, which `main` passes in [`ProcessCommands`].
 
 mod args;
 mod check;
 mod client;
 mod diffs;
+mod egress;
 mod evidence;
 mod flip;
 mod format;
@@ -109,6 +110,7 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             with_client(&server, |client| diffs::show(client, &route, limit, out))
         }
         Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),
+        Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
         Command::Flips { route, limit, server } => with_client(&server, |client| flip::list(client, route, limit, out)),
         Command::Services { server } => with_client(&server, |client| services::show(client, out)),
         Command::Runs { command } => run_command(command, out, Formatter::new(globals.color, &std::io::stderr())),

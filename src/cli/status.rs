@@ -45,6 +45,10 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         count(status.shadow.queue_depth),
         count(status.shadow.in_flight),
     ));
+    if let Some(egress) = &status.egress {
+        let (listen, calls) = (escape_control(&egress.listen), count(egress.calls));
+        out.push_str(&format!("egress on {listen}  {calls} calls of legacy passed on\n"));
+    }
     match status.freeze {
         Freeze::No => {}
         Freeze::Instances => out

@@ -1,6 +1,7 @@
 //! What the commands print for canned responses, and the requests that they send.
 
 mod docs;
+mod egress;
 mod lost_responses;
 mod open_runs;
 mod run_commands;

@@ -51,8 +51,8 @@ pub(super) fn evaluate(
         match expression.holds(&as_is) {
             Ok(true) => {}
             Ok(false) if with_legacy_ids.as_ref().is_some_and(|scope| expression.holds(scope) == Ok(true)) => {
-                if let Some((_, rule)) = rules.ids.first() {
-                    findings.count_use(*rule);
+                if let Some(rule) = rules.body.renaming {
+                    findings.count_use(rule);
                 }
             }
             Ok(false) => findings.add_text(&path(source), DifferenceKind::Assert, Some("holds"), Some("does not hold")),

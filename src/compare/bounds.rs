@@ -9,6 +9,8 @@ pub struct CompareBounds {
     pub depth: usize,
     /// The most bytes of a body, after decompression.
     pub bytes: usize,
+    /// The most calls of each side.
+    pub effects: usize,
 }
 
 impl CompareBounds {
@@ -19,6 +21,7 @@ impl CompareBounds {
             differences: size(limits.compare_differences_max),
             depth: size(limits.compare_depth_max),
             bytes: size(limits.compare_bytes_max),
+            effects: size(limits.compare_effects_max),
         }
     }
 }
@@ -32,6 +35,9 @@ pub enum BoundExceeded {
     /// A body is nested deeper than the bound.
     #[error("a body is nested too deeply to compare")]
     Depth,
+    /// Legacy made more calls than the bound, or the engine would make more.
+    #[error("there are too many calls to compare")]
+    Effects,
     /// The time was used up, and no difference had been found by then.
     #[error("the time for the comparison is used up")]
     Time,

@@ -2,7 +2,8 @@
 
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::context::WalkContext;
-use super::findings::ComparisonFindings;
+use super::effects::PairedCalls;
+use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::IdMap;
 use super::pair::Pair;
 use super::parsed_body::ParsedBody;
@@ -32,7 +33,7 @@ pub fn compare(
     Ok(findings.finish(rules))
 }
 
-/// Compares status, bodies, headers and intents, and evaluates the asserts.
+/// Compares status, headers, bodies, calls to other services and intents, and evaluates the asserts.
 fn compare_parts(
     pair: &Pair<'_>,
     rules: &Rules,
@@ -43,40 +44,52 @@ fn compare_parts(
     let legacy = ParsedBody::of(pair.legacy, bounds)?;
     let engine = ParsedBody::of(pair.engine, bounds)?;
 
+    let json = match (&legacy, &engine) {
+        (ParsedBody::Json(a), ParsedBody::Json(b)) => Some((a, b, RulesByNode::of(&rules.body, [a, b], findings)?)),
+        _ => None,
+    };
     let mut ids = IdMap::default();
-    if let (ParsedBody::Json(legacy), ParsedBody::Json(engine)) = (&legacy, &engine) {
-        let rules_by_node = RulesByNode::of(rules, legacy, engine, findings)?;
-        if rules.has_ids() {
-            Walk::bind_ids(
-                WalkContext { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings },
-                legacy,
-                engine,
-            )?;
+    if let Some((a, b, rules_by_node)) = &json {
+        Walk::bind_ids(WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings }, a, b)?;
+    }
+    let calls = match pair.effects {
+        Some(effects) => {
+            let intents = pair.engine.intents();
+            Some(PairedCalls::of(effects, intents, &rules.effects, bounds, &mut ids, findings)?)
         }
-        headers::compare(pair, rules, &mut ids, findings);
-        // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status
-        // is reported.
-        if same_class {
-            findings.set_stale_reads(pair.stale_reads);
-            let context = WalkContext { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings };
-            Walk::report(context, "$", legacy, engine)?;
-            findings.set_stale_reads(false);
-        }
-    } else {
-        headers::compare(pair, rules, &mut ids, findings);
-        if same_class {
-            findings.set_stale_reads(pair.stale_reads);
-            other_bodies::compare(&legacy, &engine, findings)?;
-            findings.set_stale_reads(false);
-        }
+        None => None,
+    };
+    if let Some((a, b, rules_by_node)) = &json {
+        Walk::bind_ids_in_sets(WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings }, a, b)?;
+    }
+    if let Some(calls) = &calls {
+        calls.bind_ids_in_sets(&mut ids, findings)?;
     }
 
+    headers::compare(pair, rules, &mut ids, findings);
+    // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status is
+    // reported.
+    if same_class {
+        findings.report_as(if pair.stale_reads { ReportAs::StaleRead } else { ReportAs::Found });
+        match &json {
+            Some((a, b, rules_by_node)) => {
+                let context = WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings };
+                Walk::report(context, "$", a, b)?;
+            }
+            None => other_bodies::compare(&legacy, &engine, findings)?,
+        }
+        findings.report_as(ReportAs::Found);
+    }
+    if let Some(calls) = &calls {
+        calls.report(&mut ids, findings)?;
+    }
     if !pair.legacy.intents().is_empty() && !pair.engine.intents().is_empty() {
         let (legacy, engine) = (assert::intents(pair.legacy), assert::intents(pair.engine));
-        findings.set_in_intents(true);
-        let context = WalkContext { rules, rules_by_node: &RulesByNode::default(), ids: &mut ids, findings };
+        findings.report_as(ReportAs::Intent);
+        let rules_by_node = RulesByNode::default();
+        let context = WalkContext { rules: &rules.body, rules_by_node: &rules_by_node, ids: &mut ids, findings };
         Walk::report(context, "intents", &legacy, &engine)?;
-        findings.set_in_intents(false);
+        findings.report_as(ReportAs::Found);
     }
     assert::evaluate(pair, &legacy, &engine, rules, &ids, findings)
 }

@@ -1,13 +1,13 @@
 //! What every part of a walk over two JSON documents needs.
 
+use super::body_rules::BodyRules;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
-use super::rules::Rules;
 use super::rules_by_node::RulesByNode;
 
 /// The rules, which nodes they cover, the ids that are bound, and what was found so far.
 pub(super) struct WalkContext<'a, 'f> {
-    pub(super) rules: &'a Rules,
+    pub(super) rules: &'a BodyRules,
     pub(super) rules_by_node: &'a RulesByNode,
     pub(super) ids: &'a mut IdMap,
     pub(super) findings: &'a mut ComparisonFindings<'f>,

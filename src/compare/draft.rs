@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use super::effects::{CallTemplate, EffectRulesDraft};
+use super::tolerance_draft::ToleranceDraft;
 
 /// How a route's pairs are compared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +30,14 @@ pub struct RulesDraft {
     /// Conditions over `request`, `legacy`, `engine` and `intents`:
     /// `${intents.charge.body.amount == legacy.body.total}`.
     pub assert: Vec<String>,
+    /// How legacy's calls to other services are compared with those that the engine would make, by step (`STEP`, or
+    /// `STEP.undo` for what it would send to undo it).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub effects: BTreeMap<String, EffectRulesDraft>,
+    /// Calls of legacy that no step makes, and that are no difference: `SERVICE`, `SERVICE/PATH` or
+    /// `METHOD SERVICE/PATH`, where `*` is any one segment of the path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_calls: Vec<String>,
 }
 
 /// When statuses are equal.
@@ -41,26 +51,13 @@ pub enum StatusDraft {
     Class,
 }
 
-/// A number, or a duration as text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ToleranceDraft(pub Value);
-
-impl JsonSchema for ToleranceDraft {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Tolerance".into()
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "description": "A number (absolute), or a duration such as `2s` or `500ms` for times.",
-            "type": ["number", "string"],
-        })
-    }
-}
-
 /// What rules may refer to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CompareContext<'a> {
     /// The names under which the workflow may record intents; empty where the route has no workflow.
     pub intents: &'a [&'a str],
+    /// The calls that the workflow, and those that it runs, may make.
+    pub calls: &'a [CallTemplate],
+    /// The services that are declared.
+    pub services: &'a [&'a str],
 }

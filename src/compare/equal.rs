@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use super::body_rules::Tolerance;
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::number::{self, Decimal};
-use super::rules::Tolerance;
 use super::times;
 
 /// Whether two documents are equal without any rule.
@@ -49,6 +49,10 @@ pub(super) fn within(legacy: &Value, engine: &Value, by: &Tolerance) -> bool {
     match (by, legacy, engine) {
         (Tolerance::Number(by), Value::Number(a), Value::Number(b)) => {
             matches!((Decimal::parse(a.as_str()), Decimal::parse(b.as_str())), (Some(a), Some(b)) if a.within(&b, by))
+        }
+        // A form has no numbers but as text.
+        (Tolerance::Number(by), Value::String(a), Value::String(b)) => {
+            matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a.within(&b, by))
         }
         (Tolerance::Number(_), ..) => false,
         (Tolerance::Time(by), a, b) => {

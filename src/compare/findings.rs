@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 
+use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
+use super::effects::EffectCoverage;
 use super::pair::HidesSensitive;
 use super::redact;
-use super::rules::{RuleId, Rules};
+use super::rules::Rules;
 use super::value_path::ValuePath;
 use super::verdict::{Comparison, Difference, DifferenceKind, Verdict};
 
@@ -21,8 +23,23 @@ pub(super) struct ComparisonFindings<'a> {
     steps: u32,
     expired: &'a dyn Fn() -> bool,
     sensitive: Option<&'a dyn HidesSensitive>,
-    stale_reads: bool,
-    in_intents: bool,
+    report_as: ReportAs,
+    /// Put in front of each path.
+    prefix: String,
+    effects: Option<EffectCoverage>,
+}
+
+/// As which kind differences are listed, whatever kind they are found as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReportAs {
+    /// As they are found.
+    Found,
+    /// As `stale_read`: the engine read what legacy had changed already.
+    StaleRead,
+    /// As `intent`.
+    Intent,
+    /// As `effect_differs`.
+    Effect,
 }
 
 /// The findings at one moment. They are rolled back to it where one difference replaces several.
@@ -47,8 +64,9 @@ impl<'a> ComparisonFindings<'a> {
             steps: 0,
             expired,
             sensitive,
-            stale_reads: false,
-            in_intents: false,
+            report_as: ReportAs::Found,
+            prefix: String::new(),
+            effects: None,
         }
     }
 
@@ -83,14 +101,24 @@ impl<'a> ComparisonFindings<'a> {
         }
     }
 
-    /// While on, differences are of kind `stale_read`: the engine read what legacy had changed already.
-    pub(super) fn set_stale_reads(&mut self, on: bool) {
-        self.stale_reads = on;
+    /// Sets as which kind the differences from here on are listed.
+    pub(super) fn report_as(&mut self, report_as: ReportAs) {
+        self.report_as = report_as;
     }
 
-    /// While on, differences are of kind `intent`.
-    pub(super) fn set_in_intents(&mut self, on: bool) {
-        self.in_intents = on;
+    /// Sets what is put in front of the paths from here on.
+    pub(super) fn set_prefix(&mut self, prefix: String) {
+        self.prefix = prefix;
+    }
+
+    /// Sets which intents were held against a call.
+    pub(super) fn set_effect_coverage(&mut self, coverage: EffectCoverage) {
+        self.effects = Some(coverage);
+    }
+
+    /// A text without a name, as a difference shows it.
+    pub(super) fn shown_text(&self, text: &str) -> String {
+        self.shown_header("", text)
     }
 
     /// A header's value, as a difference shows it.
@@ -135,36 +163,33 @@ impl<'a> ComparisonFindings<'a> {
             self.truncated = true;
             return;
         }
-        let (path, legacy, engine) = (path.to_owned(), legacy.map(str::to_owned), engine.map(str::to_owned));
+        let (path, legacy, engine) =
+            (format!("{}{path}", self.prefix), legacy.map(str::to_owned), engine.map(str::to_owned));
         self.differences.push(Difference { path, kind, legacy, engine });
     }
 
     /// Whether it is listed already: the same difference in another element of an array has the same path.
     fn is_listed(&self, path: &str, kind: DifferenceKind) -> bool {
-        self.differences.iter().any(|d| d.kind == kind && d.path == path)
+        let rest = |d: &Difference| d.path.strip_prefix(self.prefix.as_str()) == Some(path);
+        self.differences.iter().any(|d| d.kind == kind && rest(d))
     }
 
     fn reported_kind(&self, kind: DifferenceKind) -> DifferenceKind {
-        match kind {
-            DifferenceKind::Missing
-            | DifferenceKind::Extra
-            | DifferenceKind::Value
-            | DifferenceKind::Type
-            | DifferenceKind::Order
-                if self.in_intents =>
-            {
-                DifferenceKind::Intent
-            }
-            DifferenceKind::Missing
-            | DifferenceKind::Extra
-            | DifferenceKind::Value
-            | DifferenceKind::Type
-            | DifferenceKind::Order
-                if self.stale_reads =>
-            {
-                DifferenceKind::StaleRead
-            }
-            other => other,
+        match (kind, self.report_as) {
+            (
+                DifferenceKind::Missing
+                | DifferenceKind::Extra
+                | DifferenceKind::Value
+                | DifferenceKind::Type
+                | DifferenceKind::Order,
+                report_as,
+            ) => match report_as {
+                ReportAs::Found => kind,
+                ReportAs::StaleRead => DifferenceKind::StaleRead,
+                ReportAs::Intent => DifferenceKind::Intent,
+                ReportAs::Effect => DifferenceKind::EffectDiffers,
+            },
+            (kind, _) => kind,
         }
     }
 
@@ -192,7 +217,14 @@ impl<'a> ComparisonFindings<'a> {
             (false, _) => Verdict::Mismatch,
         };
         let fingerprint = fingerprint(&self.differences);
-        Comparison { verdict, differences: self.differences, truncated: self.truncated, ignored_by, fingerprint }
+        Comparison {
+            verdict,
+            differences: self.differences,
+            truncated: self.truncated,
+            ignored_by,
+            fingerprint,
+            effects: self.effects,
+        }
     }
 }
 

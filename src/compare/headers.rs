@@ -28,9 +28,9 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
                 // Different texts that are equal because their ids correspond: counted for the first rule under `ids`.
                 if legacy != engine
                     && name != CONTENT_TYPE
-                    && let Some((_, rule)) = rules.ids.first()
+                    && let Some(rule) = rules.body.renaming
                 {
-                    findings.count_use(*rule);
+                    findings.count_use(rule);
                 }
             }
             None => {

@@ -1,9 +1,10 @@
 //! PURE. Compares what both arms did with one request.
 //!
 //! The question it answers: "did both arms do the same, and where not?" A pair is compared in this order
-//! (`comparison`): status, then both bodies by their type (`parsed_body`: JSON by structure in `walk`, text in `text`,
-//! the rest by digest), with legacy's ids bound one-to-one to the engine's (`id_map`), then headers and intents with
-//! the same ids, then the route's own asserts.
+//! (`comparison`): status; legacy's ids are bound one-to-one to the engine's (`id_map`) over both bodies and over the
+//! calls that legacy made and the engine would make (`effects`); then headers, both bodies by their type
+//! (`parsed_body`: JSON by structure in `walk`, text in `text`, the rest by digest), and these calls, with the same
+//! ids; then the route's own asserts.
 //!
 //! Always true: an [`Observation`] is frozen when it is made; a [`Comparison`] is bounded in time, size and depth, and
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; what could not
@@ -13,12 +14,15 @@
 
 mod assert;
 mod awaited;
+mod body_rules;
 mod bounds;
 mod comparison;
 mod context;
 mod decode;
 mod digest;
 mod draft;
+mod effect;
+mod effects;
 mod equal;
 mod findings;
 mod headers;
@@ -35,6 +39,7 @@ mod rules_by_node;
 mod sample;
 mod text;
 mod times;
+mod tolerance_draft;
 mod value_path;
 mod verdict;
 mod walk;
@@ -48,10 +53,13 @@ pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, CompareBounds};
 pub use comparison::compare;
 pub use decode::decoded_body;
-pub use draft::{CompareContext, RulesDraft, StatusDraft, ToleranceDraft};
+pub use draft::{CompareContext, RulesDraft, StatusDraft};
+pub use effect::{Effect, EffectReply};
+pub use effects::{CallRole, CallTemplate, EffectCoverage, EffectRulesDraft, StepCoverage};
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, Pair};
 pub use redact::{redact, shorten};
 pub use rules::Rules;
 pub use sample::sample_text;
+pub use tolerance_draft::ToleranceDraft;
 pub use verdict::{Comparison, Difference, DifferenceKind, Verdict};

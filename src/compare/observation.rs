@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::names::StepId;
+use crate::names::{ServiceName, StepId};
 
 /// What one arm did with one request; frozen when it is made.
 #[derive(Clone, Debug)]
@@ -44,6 +44,12 @@ pub struct Intent {
     pub headers: Vec<(String, String)>,
     /// The body as JSON where it is JSON, else text.
     pub body: serde_json::Value,
+    /// The service that it would have gone to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// The exact bytes of the body, where `body` does not tell them: of text, forms, and what is neither text nor JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "base64_bytes")]
+    pub bytes: Option<Bytes>,
 }
 
 impl Observation {
@@ -91,5 +97,42 @@ mod method_text {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Method, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+mod base64_bytes {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &Option<Bytes>, serializer: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
+            None => serializer.serialize_none(),
+        }
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let decoded = text.map(|text| STANDARD.decode(text)).transpose();
+        decoded.map(|bytes| bytes.map(Bytes::from)).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_intent_of_an_earlier_version_is_read_and_bytes_are_kept() {
+        let earlier =
+            r#"{"step":"charge","item":null,"method":"POST","url":"http://bank/charges","headers":[],"body":5}"#;
+        let mut intent: Intent = serde_json::from_str(earlier).expect("it has all that was known then");
+        assert_eq!((&intent.service, &intent.bytes), (&None, &None));
+        assert_eq!(serde_json::to_string(&intent).expect("JSON"), earlier);
+        intent.service = Some("bank".into());
+        intent.bytes = Some(Bytes::from_static(b"\xff\x00"));
+        let text = serde_json::to_string(&intent).expect("JSON");
+        assert_eq!(serde_json::from_str::<Intent>(&text).expect("JSON"), intent);
     }
 }

@@ -1,7 +1,10 @@
 //! What is compared: one request, and what each arm did with it.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
+use super::effect::Effect;
 use super::observation::Observation;
 
 /// Replaces the sensitive values of the engine's run.
@@ -18,6 +21,9 @@ pub struct Pair<'a> {
     pub legacy: &'a Observation,
     /// What the engine did.
     pub engine: &'a Observation,
+    /// The calls that legacy made to other services; `None` where they were not watched, and nothing about them is
+    /// judged.
+    pub effects: Option<&'a [Arc<Effect>]>,
     /// The request, as expressions see it.
     pub request: &'a Value,
     /// The engine read its data after legacy had changed it: differences in the body are of kind `stale_read`.

@@ -10,24 +10,24 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
+use super::body_rules::Unordered;
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::id_map::id_text;
 use super::number::Decimal;
-use super::rules::Unordered;
 
 /// Indexes into legacy's and the engine's array; `None` where an element has no partner.
 pub(super) type Pairs = Vec<(Option<usize>, Option<usize>)>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Legacy,
     Engine,
 }
 
 /// How much two values with the same hash may differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Precision {
+pub(super) enum Precision {
     /// They may differ only in ignored values.
     Exact,
     /// They may also differ in tolerated values and unbound ids.
@@ -158,7 +158,7 @@ fn hashes_of_both(
 }
 
 /// The hash of a value, as far as the rules compare it.
-fn hash_of(
+pub(super) fn hash_of(
     cx: &mut WalkContext<'_, '_>,
     value: &Value,
     side: Side,

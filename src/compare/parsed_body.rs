@@ -21,15 +21,20 @@ pub(super) enum ParsedBody {
 
 impl ParsedBody {
     pub(super) fn of(observation: &Observation, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
-        let Body::Whole(raw) = observation.body() else { return Err(BoundExceeded::Size) };
-        let plain = match decode(observation.headers(), raw, bounds.bytes)? {
+        Self::of_parts(observation.headers(), observation.body(), bounds)
+    }
+
+    /// A body with the headers that declare its type and encoding.
+    pub(super) fn of_parts(headers: &HeaderMap, body: &Body, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
+        let Body::Whole(raw) = body else { return Err(BoundExceeded::Size) };
+        let plain = match decode(headers, raw, bounds.bytes)? {
             Decoded::Plain(plain) => plain,
             Decoded::Opaque(raw) => return Ok(ParsedBody::Bytes(raw)),
         };
         if plain.is_empty() {
             return Ok(ParsedBody::Empty);
         }
-        match declared(observation.headers()) {
+        match declared(headers) {
             Declared::Json => json(&plain, bounds).map(|json| json.unwrap_or(ParsedBody::Bytes(plain))),
             Declared::Text => Ok(as_text(plain)),
             Declared::Nothing => Ok(match json(&plain, bounds) {

@@ -4,32 +4,26 @@
 //! `intents` of steps that exist.
 
 use http::HeaderName;
-use serde_json::Value;
-use serde_json_path::JsonPath;
 
 use super::awaited::AwaitedIntents;
+use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, header};
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
-use super::number::Decimal;
-use super::times;
-use crate::expression::{Expression, JsonPathError, ReadPath, parse_json_path};
+use super::effects::EffectRules;
+use crate::expression::{Expression, ReadPath};
 use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
-
-/// Identifies a rule where its uses are counted: its index in [`Rules::texts`].
-pub(super) type RuleId = usize;
 
 /// Checked rules of one route.
 #[derive(Clone)]
 pub struct Rules {
     /// Each rule as text, by its id.
-    pub(super) texts: Vec<String>,
+    pub(super) texts: RuleTexts,
     pub(super) status: Status,
     pub(super) headers: Vec<HeaderName>,
     pub(super) ignored_headers: Vec<(HeaderName, RuleId)>,
-    pub(super) ignore: Vec<(JsonPath, RuleId)>,
-    pub(super) ids: Vec<(JsonPath, RuleId)>,
-    pub(super) unordered: Vec<(JsonPath, RuleId, Unordered)>,
-    pub(super) tolerance: Vec<(JsonPath, RuleId, Tolerance)>,
+    /// Those for the bodies of the replies.
+    pub(super) body: BodyRules,
+    pub(super) effects: EffectRules,
     pub(super) asserts: Vec<(String, Expression)>,
     hash: String,
 }
@@ -40,33 +34,16 @@ pub(super) enum Status {
     Class { rule: RuleId },
 }
 
-/// How the elements of an array whose order does not matter are paired.
-#[derive(Clone, Debug)]
-pub(super) enum Unordered {
-    Set,
-    Key(String),
-}
-
-/// By how much two values may differ.
-#[derive(Clone, Debug)]
-pub(super) enum Tolerance {
-    Number(Decimal),
-    /// In nanoseconds.
-    Time(i128),
-}
-
 impl Default for Rules {
     fn default() -> Self {
         let headers = vec![http::header::CONTENT_TYPE, http::header::LOCATION];
         Self {
-            texts: Vec::new(),
+            texts: RuleTexts::default(),
             status: Status::Exact,
             headers,
             ignored_headers: Vec::new(),
-            ignore: Vec::new(),
-            ids: Vec::new(),
-            unordered: Vec::new(),
-            tolerance: Vec::new(),
+            body: BodyRules::default(),
+            effects: EffectRules::default(),
             asserts: Vec::new(),
             hash: hash_of(&RulesDraft::default()),
         }
@@ -84,56 +61,30 @@ impl Rules {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         let mut rules = Rules { hash: hash_of(draft), ..Rules::default() };
         if draft.status == StatusDraft::Class {
-            rules.status = Status::Class { rule: rules.register("status class".into()) };
+            rules.status = Status::Class { rule: rules.texts.register("status class".into()) };
         }
         if let Some(names) = &draft.headers {
             let site = site.key("headers");
             let parsed = names.iter().enumerate().filter_map(|(n, name)| header(name, &site.index(n), problems));
             rules.headers = parsed.collect();
         }
-        for (n, text) in draft.ignore.iter().enumerate() {
-            let site = site.key("ignore").index(n);
-            if let Some(name) = text.strip_prefix("header.") {
-                if let Some(name) = header(name, &site, problems) {
-                    let rule = rules.register(format!("ignore header.{name}"));
-                    rules.ignored_headers.push((name, rule));
-                }
-            } else if let Some(path) = path(text, &site, problems) {
-                let rule = rules.register(format!("ignore {text}"));
-                rules.ignore.push((path, rule));
+        let body = BodyRulesDraft {
+            ignore: &draft.ignore,
+            ids: &draft.ids,
+            unordered: &draft.unordered,
+            tolerance: &draft.tolerance,
+        };
+        let ignored = &mut rules.ignored_headers;
+        rules.body = body_rules::check(&body, "", site, &mut rules.texts, problems, |text, site, texts, problems| {
+            let Some(name) = text.strip_prefix("header.") else { return false };
+            if let Some(name) = header(name, site, problems) {
+                let rule = texts.register(format!("ignore header.{name}"));
+                ignored.push((name, rule));
             }
-        }
-        for (n, text) in draft.ids.iter().enumerate() {
-            if let Some(path) = path(text, &site.key("ids").index(n), problems) {
-                let rule = rules.register(format!("ids {text}"));
-                rules.ids.push((path, rule));
-            }
-        }
-        for (text, how) in &draft.unordered {
-            let site = site.key("unordered").key(text.as_str());
-            let path = path(text, &site.clone().at_key(), problems);
-            let how = match how.as_str() {
-                "" => {
-                    problems.error(&site, "an empty key").hint("`set`, or the name of the field that is the key");
-                    continue;
-                }
-                "set" => Unordered::Set,
-                key => Unordered::Key(key.into()),
-            };
-            if let Some(path) = path {
-                let rule = rules.register(format!("unordered {text}"));
-                rules.unordered.push((path, rule, how));
-            }
-        }
-        for (text, by) in &draft.tolerance {
-            let site = site.key("tolerance").key(text.as_str());
-            let path = path(text, &site.clone().at_key(), problems);
-            let by = tolerance(&by.0, &site, problems);
-            if let (Some(path), Some(by)) = (path, by) {
-                let rule = rules.register(format!("tolerance {text}"));
-                rules.tolerance.push((path, rule, by));
-            }
-        }
+            true
+        });
+        let renaming = rules.body.renaming;
+        rules.effects = EffectRules::check(draft, site, context, renaming, &mut rules.texts, problems);
         for (n, text) in draft.assert.iter().enumerate() {
             if let Some(expression) = assert(text, &site.key("assert").index(n), context, problems) {
                 rules.asserts.push((text.trim().to_owned(), expression));
@@ -165,59 +116,12 @@ impl Rules {
             Some(steps) => AwaitedIntents::OfSteps(steps.into()),
         }
     }
-
-    pub(super) fn has_ids(&self) -> bool {
-        !self.ids.is_empty()
-    }
-
-    fn register(&mut self, text: String) -> RuleId {
-        self.texts.push(text);
-        self.texts.len() - 1
-    }
 }
 
 fn hash_of(draft: &RulesDraft) -> String {
     // A draft holds only lists, ordered maps and scalars: equal drafts give equal text.
     let text = serde_json::to_string(draft).unwrap_or_default();
     blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
-}
-
-fn header(name: &str, site: &Site, problems: &mut Problems) -> Option<HeaderName> {
-    let parsed = name.parse().ok();
-    if parsed.is_none() {
-        problems.error(site, format!("`{name}` is no header name"));
-    }
-    parsed
-}
-
-fn path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
-    match parse_json_path(text) {
-        Ok(path) => Some(path),
-        Err(JsonPathError { message, offset }) => {
-            let problem = problems.error(site, format!("`{text}` is no JSONPath: {message}"));
-            problem.offset(offset);
-            if !text.starts_with('$') {
-                problem.hint(format!("a path starts at the body: `$.{text}`"));
-            }
-            None
-        }
-    }
-}
-
-fn tolerance(value: &Value, site: &Site, problems: &mut Problems) -> Option<Tolerance> {
-    let parsed = match value {
-        Value::Number(number) => {
-            Decimal::parse(&number.to_string()).filter(|d| !d.is_negative()).map(Tolerance::Number)
-        }
-        Value::String(text) => times::duration(text).map(Tolerance::Time),
-        _ => None,
-    };
-    if parsed.is_none() {
-        problems
-            .error(site, format!("{value} is no tolerance"))
-            .hint("a number from 0 up (absolute), or a duration such as `2s` or `500ms` for times");
-    }
-    parsed
 }
 
 /// The end of the name under which the intents of a step's `undo` are recorded. No step has a `.` in its name.

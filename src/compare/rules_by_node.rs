@@ -1,12 +1,12 @@
-//! Which rules cover which nodes of two documents.
+//! Which rules cover which nodes of documents.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::body_rules::{BodyRules, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
-use super::rules::{RuleId, Rules};
 
 /// Which rules cover which nodes. A node is identified by its address: the documents are not moved or changed
 /// meanwhile.
@@ -18,21 +18,20 @@ pub(super) struct RulesByNode(HashMap<*const Value, CoveringRules>);
 pub(super) struct CoveringRules {
     pub(super) ignore: Option<RuleId>,
     pub(super) id: Option<RuleId>,
-    /// An index into [`Rules::unordered`].
+    /// An index into [`BodyRules::unordered`].
     pub(super) unordered: Option<usize>,
-    /// An index into [`Rules::tolerance`].
+    /// An index into [`BodyRules::tolerance`].
     pub(super) tolerance: Option<usize>,
 }
 
 impl RulesByNode {
-    pub(super) fn of(
-        rules: &Rules,
-        legacy: &Value,
-        engine: &Value,
+    pub(super) fn of<'v>(
+        rules: &BodyRules,
+        documents: impl IntoIterator<Item = &'v Value>,
         findings: &ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
         let mut rules_by_node = RulesByNode::default();
-        for document in [legacy, engine] {
+        for document in documents {
             for (path, rule) in &rules.ignore {
                 findings.check_time()?;
                 rules_by_node.add(path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));

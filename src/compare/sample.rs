@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::bounds::CompareBounds;
 use super::digest::digest;
-use super::observation::{Body, Observation};
+use super::observation::Body;
 use super::parsed_body::ParsedBody;
 use super::redact::redact;
 use crate::secret::STARS;
@@ -17,9 +17,7 @@ pub fn sample_text(
     bounds: &CompareBounds,
     hide: &dyn Fn(&mut Value),
 ) -> String {
-    let observation =
-        Observation::new(http::StatusCode::OK, headers.clone(), body.clone(), std::time::Duration::ZERO, Vec::new());
-    match ParsedBody::of(&observation, bounds) {
+    match ParsedBody::of_parts(headers, body, bounds) {
         Ok(ParsedBody::Empty) => String::new(),
         Ok(ParsedBody::Json(mut value)) => {
             hide(&mut value);

@@ -10,12 +10,12 @@ use super::*;
 use crate::names::StepId;
 use crate::problem::{Problems, Site};
 
-pub(super) const BOUNDS: CompareBounds = CompareBounds { differences: 64, depth: 128, bytes: 8 << 20 };
+pub(super) const BOUNDS: CompareBounds = CompareBounds { differences: 64, depth: 128, bytes: 8 << 20, effects: 1_000 };
 
 pub(super) fn rules(draft: Value) -> Rules {
     let draft: RulesDraft = serde_json::from_value(draft).unwrap();
     let mut problems = Problems::default();
-    let context = CompareContext { intents: &["price", "charge", "mail", "charge.undo"] };
+    let context = CompareContext { intents: &["price", "charge", "mail", "charge.undo"], ..CompareContext::default() };
     let rules = Rules::check(&draft, &Site::file("routes.yaml"), &context, &mut problems);
     rules.unwrap_or_else(|| panic!("{problems:?}"))
 }
@@ -34,7 +34,7 @@ pub(super) fn json_reply(body: &Value) -> Observation {
 }
 
 pub(super) fn compared(legacy: &Observation, engine: &Observation, rules: &Rules) -> Result<Comparison, BoundExceeded> {
-    let pair = Pair { legacy, engine, request: &Value::Null, stale_reads: false, sensitive: None };
+    let pair = Pair { legacy, engine, request: &Value::Null, effects: None, stale_reads: false, sensitive: None };
     compare(&pair, rules, &BOUNDS, &|| false)
 }
 
@@ -191,6 +191,9 @@ fn tolerance_holds_for_numbers_and_times() {
     let legacy = json!({"total": 10.005, "at": "2026-01-02T03:04:05Z"});
     let near = bodies(legacy.clone(), json!({"total": 10, "at": "2026-01-02T03:04:07Z"}), draft.clone());
     assert_eq!(near.verdict, Verdict::Ignored);
+    let as_text = |total: &str| json!({"total": total, "at": 0});
+    assert_eq!(bodies(as_text("10.00"), as_text("10.005"), draft.clone()).verdict, Verdict::Ignored);
+    assert_eq!(bodies(as_text("10.00"), as_text("10.006"), draft.clone()).verdict, Verdict::Mismatch);
     let far = bodies(legacy, json!({"total": 9.99, "at": "2026-01-02T03:04:08Z"}), draft);
     assert_eq!(found(&far), [("$.total", DifferenceKind::Value), ("$.at", DifferenceKind::Value)]);
 }
@@ -198,7 +201,14 @@ fn tolerance_holds_for_numbers_and_times() {
 #[test]
 fn stale_reads_have_a_kind_of_their_own() {
     let (legacy, engine) = (json_reply(&json!({"a": 1})), json_reply(&json!({"a": 2})));
-    let pair = Pair { legacy: &legacy, engine: &engine, request: &Value::Null, stale_reads: true, sensitive: None };
+    let pair = Pair {
+        legacy: &legacy,
+        engine: &engine,
+        request: &Value::Null,
+        effects: None,
+        stale_reads: true,
+        sensitive: None,
+    };
     let comparison = compare(&pair, &Rules::default(), &BOUNDS, &|| false).unwrap();
     assert_eq!(found(&comparison), [("$.a", DifferenceKind::StaleRead)]);
 }
@@ -216,6 +226,8 @@ fn asserts_read_the_intents_of_an_undo_and_of_a_step_without_items() {
         url: "http://bank/charges/1".into(),
         headers: Vec::new(),
         body: Value::Null,
+        service: None,
+        bytes: None,
     };
     let engine = Observation::new(StatusCode::OK, HeaderMap::new(), Body::Whole("".into()), Duration::ZERO, vec![undo]);
     let legacy = reply(200, &[], "");
@@ -240,6 +252,8 @@ fn asserts_read_replies_and_intents() {
             url: "http://bank/charges".into(),
             headers: Vec::new(),
             body: json!({"amount": amount}),
+            service: None,
+            bytes: None,
         });
         let body = json!({"total": 5}).to_string();
         let headers: HeaderMap =
@@ -249,7 +263,8 @@ fn asserts_read_replies_and_intents() {
     let request = json!({"body": {"n": 1}});
     let verdict = |engine: &Observation| {
         let legacy = json_reply(&json!({"total": 5}));
-        let pair = Pair { legacy: &legacy, engine, request: &request, stale_reads: false, sensitive: None };
+        let pair =
+            Pair { legacy: &legacy, engine, request: &request, effects: None, stale_reads: false, sensitive: None };
         compare(&pair, &rules, &BOUNDS, &|| false).unwrap()
     };
     assert_eq!(verdict(&with(json!(5), &["charge"])).verdict, Verdict::Match);
@@ -338,7 +353,14 @@ fn a_comparison_out_of_time_is_no_match() {
         checks.set(checks.get() + 1);
         checks.get() > 3
     };
-    let pair = Pair { legacy: &legacy, engine: &legacy, request: &Value::Null, stale_reads: false, sensitive: None };
+    let pair = Pair {
+        legacy: &legacy,
+        engine: &legacy,
+        request: &Value::Null,
+        effects: None,
+        stale_reads: false,
+        sensitive: None,
+    };
     assert_eq!(compare(&pair, &Rules::default(), &BOUNDS, &expired), Err(BoundExceeded::Time));
     let other = json_reply(&json!({"a": 0, "many": many}));
     let pair = Pair { legacy: &other, engine: &json_reply(&json!({"a": 1, "many": many})), ..pair };
@@ -352,7 +374,13 @@ fn an_assert_about_an_undo_that_a_step_does_not_have_is_refused_with_that_reason
     let draft = serde_json::from_value(json!({"assert": ["${intents['mail.undo'].url == ''}"]})).unwrap();
     let mut problems = Problems::default();
     assert!(
-        Rules::check(&draft, &Site::file("r.yaml"), &CompareContext { intents: &["mail"] }, &mut problems).is_none()
+        Rules::check(
+            &draft,
+            &Site::file("r.yaml"),
+            &CompareContext { intents: &["mail"], ..CompareContext::default() },
+            &mut problems
+        )
+        .is_none()
     );
     let all: Vec<_> = problems.iter().map(|problem| &*problem.message).collect();
     assert_eq!(all, ["the step `mail` has no `undo:`, so there are no intents of one"]);
@@ -377,7 +405,7 @@ fn all_bad_rules_are_reported_with_their_positions() {
     }))
     .unwrap();
     let mut problems = Problems::default();
-    let context = CompareContext { intents: &["price", "charge"] };
+    let context = CompareContext { intents: &["price", "charge"], ..CompareContext::default() };
     assert!(Rules::check(&draft, &Site::file("r.yaml").key("compare"), &context, &mut problems).is_none());
     let all: Vec<String> = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect();
     assert_eq!(all.len(), 14, "{all:#?}");

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::effects::EffectCoverage;
 use crate::secret::{LengthMax, STARS, masked_and_cut};
 
 /// Match, ignored (equal only because a rule said so), or mismatch.
@@ -33,6 +34,16 @@ pub enum DifferenceKind {
     Assert,
     /// Any difference in the body, if the workflow has a `volatile: true` read, which is sent after legacy acted.
     StaleRead,
+    /// Legacy made a call that the engine would not make.
+    EffectMissing,
+    /// The engine would make a call that legacy did not make.
+    EffectExtra,
+    /// A call of legacy and the engine's differ.
+    EffectDiffers,
+    /// Legacy made two calls in another order than the engine would.
+    EffectOrder,
+    /// One side made an equal call more often than the other.
+    EffectDoubled,
 }
 
 impl DifferenceKind {
@@ -49,6 +60,11 @@ impl DifferenceKind {
             DifferenceKind::Intent => "intent",
             DifferenceKind::Assert => "assert",
             DifferenceKind::StaleRead => "stale_read",
+            DifferenceKind::EffectMissing => "effect_missing",
+            DifferenceKind::EffectExtra => "effect_extra",
+            DifferenceKind::EffectDiffers => "effect_differs",
+            DifferenceKind::EffectOrder => "effect_order",
+            DifferenceKind::EffectDoubled => "effect_doubled",
         }
     }
 }
@@ -56,7 +72,7 @@ impl DifferenceKind {
 /// One path at which two observations differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
-    /// Where: `status`, `headers.location`, `$.items[*].price`, `intents.charge.body.amount`. Array indexes are `[*]`,
+    /// Where: `status`, `headers.location`, `$.items[*].price`, `effects.charge.body.amount`. Array indexes are `[*]`,
     /// so that the same difference in another element has the same path.
     pub path: String,
     /// What kind.
@@ -103,6 +119,9 @@ pub struct Comparison {
     pub ignored_by: Vec<(String, u32)>,
     /// Equal for equal sets of paths and kinds.
     pub fingerprint: String,
+    /// Which of the engine's intents were held against a call of legacy; `None` where legacy's calls were not watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effects: Option<EffectCoverage>,
 }
 
 #[cfg(test)]
@@ -120,7 +139,14 @@ mod tests {
     fn shown(legacy: &serde_json::Value, draft: serde_json::Value) -> Vec<Difference> {
         let (legacy, engine) = (json_reply(legacy), json_reply(&json!({})));
         let request = json!({ "card": SECRET });
-        let pair = Pair { legacy: &legacy, engine: &engine, request: &request, stale_reads: false, sensitive: None };
+        let pair = Pair {
+            legacy: &legacy,
+            engine: &engine,
+            request: &request,
+            effects: None,
+            stale_reads: false,
+            sensitive: None,
+        };
         let mut found = compare(&pair, &rules(draft), &BOUNDS, &|| false).unwrap().differences;
         found.iter_mut().for_each(|difference| {
             difference.hide_error_of_assert();
@@ -139,6 +165,25 @@ mod tests {
                 let value = found[0].legacy.as_deref().unwrap();
                 assert!(!value.contains('C') && value.len() <= VALUE_BYTES_MAX, "{filled}: {value}");
             }
+        }
+    }
+
+    #[test]
+    fn the_label_of_a_kind_is_its_name_in_the_api() {
+        let kinds = serde_json::to_value(schemars::schema_for!(DifferenceKind)).unwrap();
+        let mut names: Vec<_> = Vec::new();
+        let mut waiting = vec![&kinds];
+        while let Some(value) = waiting.pop() {
+            names.extend(value.get("const").and_then(|name| name.as_str()));
+            names.extend(
+                value.get("enum").and_then(|list| list.as_array()).into_iter().flatten().filter_map(|n| n.as_str()),
+            );
+            waiting.extend(value.get("oneOf").and_then(|list| list.as_array()).into_iter().flatten());
+        }
+        assert_eq!(names.len(), 15, "{kinds}");
+        for name in names {
+            let kind: DifferenceKind = serde_json::from_value(json!(name)).unwrap();
+            assert_eq!(kind.as_str(), name);
         }
     }
 

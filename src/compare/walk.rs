@@ -6,13 +6,13 @@
 
 use serde_json::{Map, Value};
 
+use super::body_rules::{RuleId, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
 use super::id_map::id_text;
 use super::number;
 use super::pairing;
-use super::rules::{RuleId, Unordered};
 use super::value_path::ValuePath;
 use super::verdict::DifferenceKind;
 
@@ -27,22 +27,40 @@ pub(super) struct Walk<'a, 'f> {
 enum PassPurpose {
     /// Binds ids that are at the same path in both documents; unordered arrays are left out.
     BindByPath,
-    /// Binds the ids in unordered arrays: their elements are paired by the ids that are bound already.
+    /// Binds the ids in unordered arrays whose elements have a key.
+    BindByKey,
+    /// Binds the ids in all unordered arrays: elements without a key are paired by the ids that are bound already.
     BindInUnordered,
     /// Reports differences and binds nothing.
     Report,
 }
 
 impl<'a, 'f> Walk<'a, 'f> {
-    /// Binds the ids of two bodies and reports nothing.
+    /// Binds the ids of two bodies whose places are known, and reports nothing. Those in unordered arrays without a
+    /// key are left to [`Walk::bind_ids_in_sets`].
     pub(super) fn bind_ids(context: WalkContext<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
+        if context.rules.ids.is_empty() {
+            return Ok(());
+        }
         let mut walk = Self { context, pass: PassPurpose::BindByPath };
         walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;
-        if !walk.context.rules.unordered.is_empty() {
-            walk.pass = PassPurpose::BindInUnordered;
+        if walk.context.rules.unordered.iter().any(|(.., how)| matches!(how, Unordered::Key(_))) {
+            walk.pass = PassPurpose::BindByKey;
             walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;
         }
         Ok(())
+    }
+    /// Binds the ids of two bodies that are left. To be called when all ids whose places are known are bound: those
+    /// tell which elements of a set belong together.
+    pub(super) fn bind_ids_in_sets(
+        context: WalkContext<'a, 'f>,
+        legacy: &Value,
+        engine: &Value,
+    ) -> Result<(), BoundExceeded> {
+        if context.rules.ids.is_empty() || context.rules.unordered.is_empty() {
+            return Ok(());
+        }
+        Self { context, pass: PassPurpose::BindInUnordered }.compare_values(&mut ValuePath::of("$"), legacy, engine)
     }
     /// Reports the differences of two documents, with the ids as they are bound. Paths begin with `root`.
     pub(super) fn report(
@@ -115,9 +133,9 @@ impl<'a, 'f> Walk<'a, 'f> {
         let same = self.context.ids.same_text(legacy, engine);
         if same
             && legacy != engine
-            && let Some((_, rule)) = self.context.rules.ids.first()
+            && let Some(rule) = self.context.rules.renaming
         {
-            self.context.findings.count_use(*rule);
+            self.context.findings.count_use(rule);
         }
         same
     }
@@ -222,7 +240,12 @@ impl<'a, 'f> Walk<'a, 'f> {
         rule: RuleId,
         how: &Unordered,
     ) -> Result<(), BoundExceeded> {
-        if self.pass == PassPurpose::BindByPath {
+        let is_left_out = match self.pass {
+            PassPurpose::BindByPath => true,
+            PassPurpose::BindByKey => matches!(how, Unordered::Set),
+            PassPurpose::BindInUnordered | PassPurpose::Report => false,
+        };
+        if is_left_out {
             return Ok(());
         }
         let pairs = pairing::pair_unordered(&mut self.context, legacy, engine, how)?;

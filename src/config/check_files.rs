@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::call_templates::call_templates;
 use super::checked_files::{MainFile, Routes, Services, Workflows};
 use super::effects::workflows_with_shared_steps;
 use super::files::FileKind;
@@ -145,6 +146,7 @@ pub(crate) fn routes<'a>(
     route_problems.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
     problems.extend(route_problems);
     let mut rules = BTreeMap::new();
+    let service_names: Vec<&str> = services.keys().map(ServiceName::as_str).collect();
     for (site, draft) in &drafts {
         let plan = draft.workflow.as_deref().and_then(|name| workflows.get(name)).and_then(|(_, plan)| plan.as_ref());
         let steps_are_known = draft.workflow.is_none() || plan.is_some();
@@ -154,11 +156,14 @@ pub(crate) fn routes<'a>(
         if !steps_are_known {
             // The steps are unknown because the workflow's file is invalid, which is reported already.
             draft_rules.assert.clear();
+            draft_rules.effects.clear();
         }
         // The intents of child runs are not compared, so rules can read only those of this plan.
         let names = plan.map(|plan| plan.intent_names()).unwrap_or_default();
         let intents: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Some(checked) = Rules::check(&draft_rules, &site, &CompareContext { intents: &intents }, problems) {
+        let calls = plan.map(|plan| call_templates(plan, services, workflows)).unwrap_or_default();
+        let context = CompareContext { intents: &intents, calls: &calls, services: &service_names };
+        if let Some(checked) = Rules::check(&draft_rules, &site, &context, problems) {
             rules.insert(draft.id.as_str().into(), Arc::new(checked));
         }
     }

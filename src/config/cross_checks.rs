@@ -36,10 +36,11 @@ pub(crate) fn check_loops(
         for BaseUrl { uri, .. } in &service.urls {
             let api = settings.api.map(|api| ("api.listen", api));
             let of_proxy = settings.listen.iter().map(|listener| ("listen", listener.address));
-            let mut ours = of_proxy.chain([("admin.listen", settings.admin)]).chain(api);
+            let egress = settings.egress.as_ref().map(|egress| ("egress.listen", egress.address));
+            let mut ours = of_proxy.chain([("admin.listen", settings.admin)]).chain(api).chain(egress);
             let Some((which, _)) = ours.find(|(_, listener)| reaches(uri, *listener)) else { continue };
             let message = format!("{uri} is our own listener (`{which}`)");
-            if is_legacy {
+            if is_legacy || which == "egress.listen" {
                 let hint = "requests would loop: name the legacy service's own address";
                 problems.error(&site, message).hint(hint);
             } else {

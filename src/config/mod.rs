@@ -17,11 +17,14 @@
 
 mod access_log;
 mod addresses;
+mod call_templates;
 mod check_files;
 mod checked_files;
 mod child_undo;
 mod cross_checks;
 mod effects;
+mod egress;
+mod egress_attribution;
 mod files;
 mod forwarding;
 mod limits_check;

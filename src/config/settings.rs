@@ -14,6 +14,8 @@ use serde::Deserialize;
 use super::access_log;
 use super::access_log::AccessLogDraft;
 use super::addresses::{address, addresses_collide};
+use super::egress::{self, EgressDraft};
+use super::egress_attribution;
 use super::forwarding::{self, FieldsDraft, TrustDraft};
 use super::limits_check;
 use super::listener_tls::Context;
@@ -38,6 +40,8 @@ pub(crate) struct PointsmanDraft {
     pub admin: AdminDraft,
     /// The listener on which applications start runs and read them.
     pub api: ApiDraft,
+    /// The listener for calls that legacy makes, and how they are attributed to requests; without it there is none.
+    pub egress: Option<EgressDraft>,
     /// Named HTTP bases: legacy services, and whatever steps call.
     pub services: serde_json::Map<String, serde_json::Value>,
     /// The service that gets, unchanged, every request that no route matches.
@@ -162,6 +166,17 @@ pub(crate) fn check(
                 .hint("give `api.listen` another port, or leave it out: `admin.listen` serves the same paths");
         }
     }
+    let egress_site = site.key("egress");
+    let egress = draft.egress.as_ref().and_then(|draft| egress::check(draft, &egress_site, problems));
+    if let Some(egress) = &egress {
+        let others = [("listen", colliding(egress.address)), ("admin.listen", admin), ("api.listen", api)];
+        let mut others = others.into_iter().filter_map(|(key, other)| Some((key, other?)));
+        if let Some((key, other)) = others.find(|(_, other)| addresses_collide(*other, egress.address)) {
+            problems
+                .error(&egress_site.key("listen"), format!("`egress.listen` has the address of `{key}`, {other}"))
+                .hint("give `egress.listen` another port");
+        }
+    }
     let tokens = tokens(&draft.admin.tokens, &site.key("admin").key("tokens"), dir, overrides, problems);
     if let Some(admin) = admin.filter(|admin| !admin.ip().is_loopback() && draft.admin.tokens.is_empty()) {
         problems
@@ -219,6 +234,9 @@ pub(crate) fn check(
     let secrets_read = traces::Secrets { named: &draft.secrets, values: &secrets };
     let traces = draft.traces.as_ref();
     let traces = traces.and_then(|draft| traces::check(draft, &secrets_read, &traces_site, &mut context, problems));
+    let attribution = draft.egress.as_ref().and_then(|EgressDraft { correlate, window, .. }| {
+        egress_attribution::check(correlate.as_deref(), window.as_deref(), &egress_site, problems)
+    });
     let forwarding = forwarding::check(&draft.trust_forwarded, draft.forwarded, site, problems);
     limits_check::check(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);
@@ -230,6 +248,7 @@ pub(crate) fn check(
         listen: listen.into_iter().map(|(_, listener)| listener).collect(),
         admin: admin?,
         api,
+        egress,
         deprecated_start: draft.api.maestro,
         tokens,
         store: store?,
@@ -241,6 +260,7 @@ pub(crate) fn check(
         exposes_arm: draft.expose,
         access_log,
         traces,
+        attribution,
     })
 }
 

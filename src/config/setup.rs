@@ -13,9 +13,10 @@ use super::other_files::OtherFile;
 use super::render::Findings;
 use super::retention::Retention;
 use crate::access_log::AccessLogSettings;
+use crate::egress::AttributionSettings;
 use crate::flag::{Route, Service};
 use crate::limits::Limits;
-use crate::listener::{Forwarding, Listener};
+use crate::listener::{EgressListener, Forwarding, Listener};
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::traces::TracesSettings;
@@ -79,6 +80,8 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// The listener for applications, which serves runs only.
     pub api: Option<SocketAddr>,
+    /// The listener for legacy's own calls; `None` if there is none.
+    pub egress: Option<EgressListener>,
     /// Whether the deprecated `POST /api/maestro/produce` is served.
     pub deprecated_start: bool,
     /// The API's tokens; at least one is required where a listener can be reached from other machines.
@@ -101,6 +104,8 @@ pub struct Settings {
     pub access_log: Option<AccessLogSettings>,
     /// Where spans are sent; `None` if there are none.
     pub traces: Option<TracesSettings>,
+    /// How calls of legacy are attributed to requests; `None` if they are not watched.
+    pub attribution: Option<AttributionSettings>,
 }
 
 impl Settings {
@@ -111,6 +116,7 @@ impl Settings {
             ("listen", self.listeners_need_restart(newer)),
             ("admin.listen", self.admin != newer.admin),
             ("api.listen", self.api != newer.api),
+            ("egress", self.egress != newer.egress),
             ("api.maestro", self.deprecated_start != newer.deprecated_start),
             ("store", self.store != newer.store),
             ("retry_keys_dir", self.retry_keys_dir != newer.retry_keys_dir),

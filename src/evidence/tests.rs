@@ -30,6 +30,7 @@ fn comparison(verdict: Verdict) -> Comparison {
         truncated: false,
         ignored_by: if verdict == Verdict::Ignored { vec![("ignore $.at".into(), 2)] } else { Vec::new() },
         fingerprint: "f".into(),
+        effects: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::KeysOfLegacy;
+use super::{KeysOfLegacy, RequestEffects};
 use crate::compare::Observation;
 use crate::flag::{FlagSet, InstanceId, RouteFlag, loosest_spelling};
 use crate::workflow::Mode;
@@ -104,6 +104,9 @@ pub struct Answered {
     pub instance: Option<InstanceId>,
     /// All keys under which legacy took it.
     pub legacy_keys: KeysOfLegacy,
+    /// The calls that legacy made for it, which may still grow. `None` if nothing watches legacy's calls, or there was
+    /// no room to watch those of this request: then nothing is said about its effects.
+    pub effects: Option<RequestEffects>,
 }
 
 impl Answered {

@@ -7,7 +7,10 @@
 mod affinity;
 mod answered;
 mod arm;
+mod effects;
 mod offer;
+mod request_effects;
+mod request_value;
 
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
 pub use answered::{Answered, RequestCopy, RequestDigests};
@@ -15,4 +18,7 @@ pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
     MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
+pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};
+pub use request_effects::{EffectsSoFar, RequestEffects};
+pub use request_value::{body_value, headers_value, query_value, request_value};

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::bounds::Bounds;
 use super::error::ExpressionError;
 use super::node::{Node, Part, Root};
+use super::operators::Operator;
 use super::reads::{self, ReadPath};
 use super::scope::Scope;
 use super::value::kind;
@@ -53,6 +54,19 @@ impl Expression {
             Node::Path(Root::Name(_), parts) if keys(parts) => self.0.reads.first(),
             _ => None,
         }
+    }
+
+    /// The two sides, where the expression is an equation (`a == b`).
+    pub fn equation(&self) -> Option<(Expression, Expression)> {
+        let Node::Binary(Operator::Equal, ..) = self.0.node else { return None };
+        // The last `==` outside texts and brackets is the one that is evaluated last: at any other, one of the sides
+        // does not parse.
+        let mut places: Vec<usize> = self.source().match_indices("==").map(|(at, _)| at).collect();
+        places.reverse();
+        places.into_iter().find_map(|at| {
+            let side = |text: &str| Self::parse_within(text, &Bounds::LARGEST).ok();
+            Some((side(self.source().get(..at)?)?, side(self.source().get(at + 2..)?)?))
+        })
     }
 
     /// The value.

@@ -109,6 +109,22 @@ impl UrlTemplate {
         self.0.base.as_deref()
     }
 
+    /// The path after the service's base, with `{}` in place of each segment that has a value in it. It is empty, or
+    /// begins with `/`.
+    pub fn path_template(&self) -> String {
+        let mut path = String::new();
+        for piece in &self.0.pieces {
+            match piece {
+                Piece::Literal(literal) => path.push_str(literal),
+                // No literal has this character.
+                Piece::Expression(_) => path.push('{'),
+            }
+        }
+        let path = path.split('?').next().unwrap_or_default();
+        let segments = path.split('/').map(|segment| if segment.contains('{') { "{}" } else { segment });
+        segments.collect::<Vec<_>>().join("/")
+    }
+
     /// The source text.
     pub fn source(&self) -> &str {
         &self.0.source

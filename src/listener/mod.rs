@@ -1,10 +1,12 @@
 //! A listener of the proxy, as the files declare it.
 //!
 //! The question it answers: "on which address are clients accepted, and what precedes their HTTP?" `config` builds a
-//! [`Listener`] from the files, and `proxy` serves it. Always true: a PROXY header is expected only where it is
-//! declared, and is required there; what handshakes need was checked, and is replaced as a whole.
+//! [`Listener`] from the files, and `proxy` serves it, as it does the [`EgressListener`] for legacy's own calls. Always
+//! true: a PROXY header is expected only where it is declared, and is required there; what handshakes need was checked,
+//! and is replaced as a whole.
 
 mod certificate;
+mod egress;
 mod forwarding;
 mod identity;
 mod network;
@@ -18,6 +20,7 @@ pub(crate) mod test_certificates;
 use std::net::SocketAddr;
 
 pub use certificate::{Certificate, CertificateError, read_certificates, validity};
+pub use egress::{Destination, EgressListener, bare_host};
 pub use forwarding::{ForwardedFields, ForwardedTrust, Forwarding};
 pub use identity::{ClientIdentity, IdentityHeaders};
 pub use network::Network;

@@ -1,4 +1,4 @@
-//! Copies a request and legacy's reply for the comparison.
+//! Copies a request and its reply: for the comparison, or for what attributes the calls that legacy makes.
 //!
 //! Always true: the caller's frames are passed on first and unchanged; a copy is kept up to the capture limit; the
 //! ticket is settled exactly once, and the exchange is offered only after the client's socket has taken the last byte
@@ -10,37 +10,20 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
+use super::body_copy::{BodyCopy, copied_bytes};
+use super::captured_call::CapturedCall;
 use super::monotonic::now;
 use crate::compare::{Body, Observation, decoded_body};
-use crate::exchange::{Affinity, Answered, ComparisonTicket, KeysOfLegacy, Offer, RequestCopy};
+use crate::exchange::{
+    Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, Offer, RequestCopy,
+    RequestToWatch, SentBody,
+};
 use crate::expression::parse_json;
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
 use crate::workflow::{Mode, may_create_instance};
 
 /// Compressed replies are searched up to this decompressed size.
 const UNPACKED_BYTES_MAX: usize = 4 << 20;
-
-/// The copy of a request's body that is taken while it streams.
-#[derive(Default)]
-pub(super) struct BodyCopy {
-    pub bytes: BytesMut,
-    pub bytes_max: usize,
-    pub too_large: bool,
-    /// When the last byte was passed on.
-    pub ended: Option<u64>,
-}
-
-impl BodyCopy {
-    pub(super) fn take(&mut self, frame: &Bytes) {
-        if self.too_large || self.bytes.len() + frame.len() > self.bytes_max {
-            self.too_large = true;
-            self.bytes = BytesMut::new();
-        } else {
-            // Copied, because a slice would keep the whole read buffer alive.
-            self.bytes.extend_from_slice(frame);
-        }
-    }
-}
 
 /// A request whose reply is to be captured, until legacy replies.
 pub(super) struct CapturedRequest {
@@ -58,9 +41,22 @@ pub(super) struct CapturedRequest {
     pub bytes_max: usize,
     pub offer: Arc<dyn Offer>,
     pub affinity: Arc<dyn Affinity>,
+    /// Watches the calls that legacy makes for requests that are compared; `None` if nothing does.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
+    /// Dropped when the exchange has ended: then the request stays known for some time only.
+    pub effects: Option<Box<dyn EffectWatch>>,
 }
 
 impl CapturedRequest {
+    /// The request is about to be sent to legacy, with these headers.
+    pub(super) fn watch_effects(&mut self, sent: &HeaderMap) {
+        if let (Some(registry), Some(_)) = (&self.effect_registry, &self.compare) {
+            let body = self.body.clone().map(|copy| copy as Arc<dyn SentBody>);
+            let route = &self.flag.route.id;
+            self.effects = registry.watch(RequestToWatch { route, request: &self.request, sent, body });
+        }
+    }
+
     /// Settles the ticket as skipped.
     pub(super) fn skip(mut self: Box<Self>, reason: SkipReason) {
         if let Some((ticket, _)) = self.compare.take() {
@@ -69,7 +65,7 @@ impl CapturedRequest {
     }
 
     /// Legacy's reply begins. Settles the ticket at once if the reply cannot be compared.
-    pub(super) fn on_reply_head(
+    fn on_reply_head(
         self: Box<Self>,
         status: StatusCode,
         headers: &HeaderMap,
@@ -85,15 +81,8 @@ impl CapturedRequest {
             () if streams => SkipReason::Streaming,
             () if length.is_some_and(|n| n > self.bytes_max as u64) => SkipReason::BodyTooLarge,
             () => {
-                let capacity = length.unwrap_or(0).min(64 << 10) as usize;
-                let bytes = BytesMut::with_capacity(capacity);
-                return Some(Box::new(CapturedReply {
-                    captured: self,
-                    status,
-                    headers: headers.clone(),
-                    bytes: Some(bytes),
-                    ended: 0,
-                }));
+                let bytes_max = self.bytes_max;
+                return Some(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
             }
         };
         self.skip(why);
@@ -101,22 +90,84 @@ impl CapturedRequest {
     }
 }
 
-/// A reply of legacy that is captured, and its request.
+/// What is captured of an exchange, until its reply begins.
+pub(super) enum Captured {
+    /// A client's request, for a comparison.
+    Request(Box<CapturedRequest>),
+    /// A call that legacy makes.
+    Call(Box<CapturedCall>),
+}
+
+impl Captured {
+    /// There will be no reply to capture, for this reason.
+    pub(super) fn skip(self, reason: SkipReason) {
+        match self {
+            Self::Request(request) => request.skip(reason),
+            Self::Call(call) => call.end_without_reply(),
+        }
+    }
+
+    /// When the request got its turn, after it had to wait for that.
+    pub(super) fn set_turn_at(&mut self, at: u64) {
+        match self {
+            Self::Request(request) => request.turn_at = at,
+            Self::Call(_) => {}
+        }
+    }
+
+    /// The reply begins. `None` if it is not captured.
+    pub(super) fn on_reply_head(
+        self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: Option<u64>,
+    ) -> Option<Box<CapturedReply>> {
+        match self {
+            Self::Request(request) => request.on_reply_head(status, headers, length),
+            Self::Call(call) => {
+                let bytes_max = call.bytes_max();
+                Some(CapturedReply::new(Self::Call(call), status, headers, length, bytes_max))
+            }
+        }
+    }
+
+    fn body(&self) -> Option<&Arc<Mutex<BodyCopy>>> {
+        match self {
+            Self::Request(request) => request.body.as_ref(),
+            Self::Call(call) => call.body(),
+        }
+    }
+}
+
+/// A reply that is captured, and its request.
 pub(super) struct CapturedReply {
-    captured: Box<CapturedRequest>,
+    captured: Captured,
     status: StatusCode,
     headers: HeaderMap,
-    /// `None` once it is larger than the limit.
+    /// `None` once it is larger than `bytes_max`.
     bytes: Option<BytesMut>,
+    bytes_max: usize,
     /// When its last frame came, in microseconds of `monotonic::now`.
     ended: u64,
 }
 
 impl CapturedReply {
+    fn new(
+        captured: Captured,
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: Option<u64>,
+        bytes_max: usize,
+    ) -> Box<Self> {
+        let length = length.unwrap_or(0);
+        let bytes = (length <= bytes_max as u64).then(|| BytesMut::with_capacity(length.min(64 << 10) as usize));
+        Box::new(Self { captured, status, headers: headers.clone(), bytes, bytes_max, ended: 0 })
+    }
+
     /// Copies a frame that was passed on.
     pub(super) fn take(&mut self, frame: &Bytes) {
         if let Some(bytes) = &mut self.bytes {
-            if bytes.len() + frame.len() > self.captured.bytes_max {
+            if bytes.len() + frame.len() > self.bytes_max {
                 self.bytes = None;
             } else {
                 bytes.extend_from_slice(frame);
@@ -137,16 +188,23 @@ impl CapturedReply {
 
     /// The bytes of both bodies.
     pub(super) fn bytes(&self) -> usize {
-        let request = self.captured.body.as_ref();
-        let request = request.map_or(0, |copy| copy.lock().unwrap_or_else(PoisonError::into_inner).bytes.len());
-        self.bytes.as_ref().map_or(0, BytesMut::len) + request
+        self.bytes.as_ref().map_or(0, BytesMut::len) + copied_bytes(self.captured.body())
     }
 
-    /// Searches the reply for the id of a created instance, and settles the ticket: offers the exchange, or skips it
-    /// for this reason. Dropping without this means that the client went away, and settles the ticket so.
+    /// Of a client's request: searches the reply for the id of a created instance, and settles the ticket: offers the
+    /// exchange, or skips it for this reason. Of a call of legacy: tells the observer. Dropping without this means that
+    /// the client, or legacy, went away, and settles or tells that.
     pub(super) fn finish(self, skip: Option<SkipReason>) {
-        let CapturedReply { mut captured, status, headers, bytes, ended } = self;
+        let CapturedReply { captured, status, headers, bytes, bytes_max: _, ended } = self;
         let reply = bytes.map(BytesMut::freeze);
+        let mut captured = match captured {
+            Captured::Request(request) => request,
+            Captured::Call(call) => return call.end(status, headers, reply, skip),
+        };
+        // With a reason to skip, this may be the thread that serves the client.
+        if let (Some(watch), None) = (&captured.effects, skip) {
+            watch.settle();
+        }
         note_instance(&captured, status, &headers, reply.as_ref());
         if let Some(reason) = skip {
             return captured.skip(reason);
@@ -160,7 +218,7 @@ impl CapturedReply {
                     (true, _) => return ticket.skip(SkipReason::BodyTooLarge),
                     // Legacy answered before the body ended, so there is no complete request to offer.
                     (false, None) => return ticket.skip(SkipReason::Streaming),
-                    (false, Some(ended)) => (std::mem::take(&mut capture.bytes).freeze(), ended),
+                    (false, Some(ended)) => (capture.whole().unwrap_or_default(), ended),
                 }
             }
         };
@@ -176,6 +234,7 @@ impl CapturedReply {
             legacy: Arc::new(legacy),
             instance: captured.instance,
             legacy_keys: captured.legacy_keys,
+            effects: captured.effects.as_ref().map(|watch| watch.effects()),
         };
         captured.offer.offer(ticket, answered);
     }

@@ -238,7 +238,7 @@ fn builder(shared: &Shared) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .half_close(true)
-        .preserve_header_case(shared.flags.load().preserves_header_case)
+        .preserve_header_case(shared.egress.is_some() || shared.flags.load().preserves_header_case)
         .header_read_timeout(None)
         .max_header_size(head)
         .max_buf_size(head.saturating_mul(2).max(128 << 10));

@@ -152,6 +152,13 @@ async fn drain_is_over(shared: &Shared, shutdown: &CancellationToken) {
     }
 }
 
+/// See [`super::Proxy::cut`].
+pub(super) fn cut(shared: &Shared) {
+    shared.drain.store(CUT, Release);
+    shared.cut.cancel();
+    shared.open_connections.wake();
+}
+
 /// Lets requests in flight finish within `drain_ms`, or, if a successor has taken over, within `succession_drain_ms`
 /// unless `shutdown` is cancelled; then cuts what is left.
 pub(super) async fn drain_connections(shared: &Shared, shutdown: &CancellationToken) -> Drained {
@@ -163,10 +170,8 @@ pub(super) async fn drain_connections(shared: &Shared, shutdown: &CancellationTo
         () = shared.tasks.wait() => true,
         () = drain_is_over(shared, shutdown) => false,
     };
-    let cut = if finished { 0 } else { shared.tasks.len() };
-    shared.drain.store(CUT, Release);
-    shared.cut.cancel();
-    shared.open_connections.wake();
+    let left = if finished { 0 } else { shared.tasks.len() };
+    cut(shared);
     if !finished && timeout(CUT_WAIT, shared.tasks.wait()).await.is_err() {
         tracing::warn!(left = shared.tasks.len(), "connections are still open after the drain cut them");
     }
@@ -174,5 +179,5 @@ pub(super) async fn drain_connections(shared: &Shared, shutdown: &CancellationTo
     if let Some(access_log) = &shared.access_log {
         access_log.flush(LAST_LINES_WAIT).await;
     }
-    Drained { cut, took: began.elapsed() }
+    Drained { cut: left, took: began.elapsed() }
 }

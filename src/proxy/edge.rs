@@ -141,6 +141,9 @@ fn spawn_connection(
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
+    if shared.egress.as_ref().is_some_and(|egress| !egress.admits(peer.ip())) {
+        return;
+    }
     let mut permit = ConnectionPermit::new(permit);
     // The PROXY header says later who the client is.
     if endpoint.proxy_protocol.is_none() && !shared.admits(&mut permit, peer.ip(), endpoint) {

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::line_limit::LineLimit;
 use super::monotonic::now;
-use crate::listener::{IdentityHeaders, Listener, ProxyProtocol, ServerTls};
+use crate::listener::{EgressListener, IdentityHeaders, Listener, ProxyProtocol, ServerTls};
 
 static ACCEPT_LINES: LineLimit = LineLimit::new();
 
@@ -67,6 +67,10 @@ impl ProxyListener {
             name,
         };
         Self { socket, endpoint: Arc::new(endpoint) }
+    }
+    /// A bound socket for legacy's own calls.
+    pub fn egress(socket: TcpListener, declared: &EgressListener) -> Self {
+        Self::new(socket, &Listener { http2: false, ..Listener::plain(declared.address) })
     }
     /// The address on which it listens.
     ///

@@ -13,6 +13,7 @@ use http::{Response, StatusCode, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::capture::Captured;
 use super::client_upgrade::ClientUpgrade;
 use super::compression::{self, Asked};
 use super::conditional::{self, Conditions};
@@ -118,7 +119,7 @@ pub(super) async fn answer(
             }
             proxied.entry.route_metrics.count_fallback();
             count_served(Served::FellBack);
-            let captured = capture_fallback(&proxied, &flagged, head);
+            let captured = capture_fallback(&proxied, &flagged, head).map(Captured::Request);
             return answer_from_legacy(proxied, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
                 .await;
         }
@@ -165,7 +166,7 @@ pub(super) async fn answer(
                 proxied.entry.route_metrics.count_fallback();
                 count_served(Served::FellBack);
             }
-            let captured = capture_fallback(&proxied, &flagged, head);
+            let captured = capture_fallback(&proxied, &flagged, head).map(Captured::Request);
             return answer_from_legacy(proxied, head, RequestBody::whole(bytes, trailers), captured, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {

@@ -19,6 +19,7 @@ use super::removed_fields::X_FORWARDED_FOR;
 use crate::access_log::{AccessLog, Record, RequestHead, Text};
 use crate::clock;
 use crate::flag::{RouteFlag, Service};
+use crate::names::RouteId;
 use crate::traces::{self, TraceContext, Traces};
 
 /// The record of an exchange that has not ended.
@@ -139,7 +140,28 @@ impl CurrentRecord {
         if self.traces.is_some()
             && let Some(ExchangeRecord { spans: Some(spans), .. }) = &mut *self.lock()
         {
-            set_trace_context(headers, spans.begin_legacy_call(service));
+            set_trace_context(headers, spans.begin_call("legacy", service));
+        }
+    }
+
+    /// This service is called for legacy; the headers stay as they are.
+    pub(super) fn begin_service_call(&self, service: &Service) {
+        if self.traces.is_some()
+            && let Some(ExchangeRecord { spans: Some(spans), .. }) = &mut *self.lock()
+        {
+            spans.begin_call("service", service);
+        }
+    }
+
+    /// The exchange is a call of legacy, whose target is known.
+    pub(super) fn set_egress(&self, route: &RouteId) {
+        if self.is_on()
+            && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()
+        {
+            record.route = Some(route.clone());
+            if let Some(spans) = spans {
+                spans.set_target(route.as_str());
+            }
         }
     }
 

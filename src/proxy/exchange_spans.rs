@@ -19,11 +19,14 @@ pub(super) struct ExchangeSpans {
     began: Timestamp,
     /// The path template of its route.
     template: Option<Box<str>>,
-    legacy: Option<LegacyCall>,
+    /// What a call of legacy goes to; it has no template.
+    target: Option<Box<str>>,
+    call: Option<ServiceCall>,
 }
 
-/// A call of legacy.
-struct LegacyCall {
+/// The call of legacy, or the one that legacy makes.
+struct ServiceCall {
+    name: &'static str,
     context: TraceContext,
     start: Timestamp,
     attributes: Attributes,
@@ -34,7 +37,15 @@ impl ExchangeSpans {
     pub(super) fn begin(traces: &'static Traces, caller: Option<TraceContext>, is_peer_trusted: bool) -> Option<Self> {
         let context = traces.begin(caller, is_peer_trusted);
         let parent = caller.map(|caller| caller.span_id);
-        context.is_sampled.then(|| Self { traces, context, parent, began: clock::now(), template: None, legacy: None })
+        context.is_sampled.then(|| Self {
+            traces,
+            context,
+            parent,
+            began: clock::now(),
+            template: None,
+            target: None,
+            call: None,
+        })
     }
 
     /// The exchange's span.
@@ -52,8 +63,13 @@ impl ExchangeSpans {
         self.template = Some(template.into());
     }
 
-    /// Legacy is called. Returns the span of that call.
-    pub(super) fn begin_legacy_call(&mut self, service: &Service) -> TraceContext {
+    /// It is a call of legacy, and this is where it goes.
+    pub(super) fn set_target(&mut self, target: &str) {
+        self.target = Some(target.into());
+    }
+
+    /// A service is called. Returns the span of that call.
+    pub(super) fn begin_call(&mut self, name: &'static str, service: &Service) -> TraceContext {
         let context = Traces::child(self.context);
         let mut attributes = Attributes::new();
         attributes.add("pointsman.service", Some(service.name.as_str()));
@@ -61,29 +77,29 @@ impl ExchangeSpans {
         if let [base] = &service.urls[..] {
             attributes.add_server(Some(&base.uri));
         }
-        self.legacy = Some(LegacyCall { context, start: clock::now(), attributes });
+        self.call = Some(ServiceCall { name, context, start: clock::now(), attributes });
         context
     }
 
     /// The exchange has ended.
     pub(super) fn end(self, record: &Record) {
-        let Self { traces, context, parent, began, template, legacy } = self;
+        let Self { traces, context, parent, began, template, target, call } = self;
         let failed_status = record.status.filter(|status| *status >= 500).map(|status| format!("status {status}"));
         let error = record.failure.as_deref().map(str::to_owned).or(failed_status);
         let method = record.head.as_ref().map_or("HTTP", |head| known_method(head.method.as_str()));
-        if let Some(LegacyCall { context: called, start, mut attributes }) = legacy {
+        if let Some(ServiceCall { name, context: called, start, mut attributes }) = call {
             let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
             attributes.add(HTTP_METHOD, Some(method));
             attributes.add("pointsman.connect_us", record.connect.map(micros));
             attributes.add("pointsman.first_byte_us", record.first_byte.map(micros));
             // Of an exchange that the proxy answered, the call's status is not known.
-            let is_answer = record.arm == Some("legacy");
+            let is_answer = matches!(record.arm, Some("legacy" | "service"));
             attributes.add(HTTP_STATUS, record.status.map(u64::from).filter(|_| is_answer));
             attributes.add("error.type", error.as_deref());
             traces.record(Span {
                 context: called,
                 parent: Some(context.span_id),
-                name: "legacy".to_owned(),
+                name: name.to_owned(),
                 kind: SpanKind::Client,
                 start,
                 end: record.ended,
@@ -110,7 +126,7 @@ impl ExchangeSpans {
         traces.record(Span {
             context,
             parent,
-            name: template.map_or_else(|| method.to_owned(), |template| format!("{method} {template}")),
+            name: template.or(target).map_or_else(|| method.to_owned(), |what| format!("{method} {what}")),
             kind: SpanKind::Server,
             start: began,
             end: record.ended,

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
+use super::egress_refusal::EgressRefusal;
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
 use super::wait::Overdue;
@@ -58,6 +59,8 @@ pub(super) enum Failure {
     NoStore(NoStore),
     /// The engine's answer does not meet the request's conditions.
     Precondition,
+    /// A call of legacy may not be passed on.
+    Egress(EgressRefusal),
     /// The engine has no answer.
     Engine(ProblemDocument),
     /// The engine did not answer by its own deadline.
@@ -270,6 +273,11 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             let detail = format!("This process has given its store to its successor: send it again. {NOT_BEGUN}");
             (S::SERVICE_UNAVAILABLE, "handed-over", "Not started", detail, true)
         }
+        Failure::Legacy(CallError::Ours) => describe(&Failure::Egress(EgressRefusal::Loop)),
+        Failure::Egress(refusal) => {
+            let (status, kind, title, why) = refusal.describe();
+            (status, kind, title, format!("{why} {NOT_BEGUN}"), false)
+        }
         Failure::Precondition => {
             let detail =
                 "The workflow has answered, and its answer is not the one that the request asks for (`If-Match`, \
@@ -360,7 +368,8 @@ mod tests {
         ];
         // A `hyper::Error` cannot be made here.
         let closed = "legacy-closed";
-        let kinds = failures.iter().map(|failure| describe(failure).1);
+        let failures = failures.into_iter().chain(EgressRefusal::ALL.map(Failure::Egress));
+        let kinds = failures.map(|failure| describe(&failure).1);
         let mut reasons: Vec<_> = kinds.chain([closed, HEAD_TOO_LARGE, MALFORMED_HEAD, HEAD_TIMEOUT]).collect();
         reasons.sort_unstable();
         reasons.dedup();

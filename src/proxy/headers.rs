@@ -110,18 +110,7 @@ impl Forwarder {
 
     /// Removes hop-by-hop fields from a request, and adds a `traceparent` where it has no valid one.
     pub(super) fn strip_request(&self, headers: &mut HeaderMap, upgrade: bool) {
-        let for_proxy = has_any(headers, &FOR_PROXY);
-        let wants_trailers =
-            for_proxy && headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
-        let protocol = if upgrade { headers.get(UPGRADE).cloned() } else { None };
-        strip(headers, &FOR_PROXY);
-        if let Some(protocol) = protocol {
-            headers.insert(UPGRADE, protocol);
-            headers.insert(CONNECTION, UPGRADE_TOKEN);
-        }
-        if wants_trailers {
-            headers.insert(TE, TRAILERS);
-        }
+        strip_hop_by_hop(headers, upgrade);
         if trace_context(headers).is_none() {
             // With `traces:` in the files, an unrecorded exchange is passed on with the flag `00`, so that services
             // behind do not record it either.
@@ -180,6 +169,22 @@ impl Forwarder {
     }
 }
 
+/// Removes hop-by-hop fields from a request.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
+    let for_proxy = has_any(headers, &FOR_PROXY);
+    let wants_trailers =
+        for_proxy && headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+    let protocol = if upgrade { headers.get(UPGRADE).cloned() } else { None };
+    strip(headers, &FOR_PROXY);
+    if let Some(protocol) = protocol {
+        headers.insert(UPGRADE, protocol);
+        headers.insert(CONNECTION, UPGRADE_TOKEN);
+    }
+    if wants_trailers {
+        headers.insert(TE, TRAILERS);
+    }
+}
+
 /// Whether the only transfer coding of a reply, if it has any, is `chunked`. The body under another one would be passed
 /// on under a framing that the client does not expect.
 pub(super) fn has_known_coding(headers: &HeaderMap) -> bool {
@@ -189,14 +194,16 @@ pub(super) fn has_known_coding(headers: &HeaderMap) -> bool {
 
 /// Removes hop-by-hop fields from a reply, and keeps one framing if the reply has two. Returns `false` if it had both a
 /// transfer coding and a length: then its connection is not reused.
-pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
+pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool, adds_via: bool) -> bool {
     let protocol = if switching { headers.get(UPGRADE).cloned() } else { None };
     strip(headers, &[]);
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, UPGRADE_TOKEN);
     }
-    headers.append(VIA, POINTSMAN);
+    if adds_via {
+        headers.append(VIA, POINTSMAN);
+    }
     let mut framed_once = true;
     if headers.contains_key(TRANSFER_ENCODING) {
         framed_once = headers.remove(CONTENT_LENGTH).is_none();

@@ -65,6 +65,8 @@ impl LegacyConnection {
 pub(super) enum CallError {
     /// The service has as many requests as it may get: nothing was sent.
     Busy,
+    /// The address is a listener of this process: nothing was sent.
+    Ours,
     /// There was no connection: nothing was sent.
     Unreachable(ConnectError),
     /// The service says that it has not processed the request (HTTP/2).
@@ -88,7 +90,8 @@ pub(super) async fn call(
     let mut owner = own.owner_for(service, request.headers());
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
-    let has_host = find(request.headers(), &HOST).is_some();
+    // Legacy names our egress listener there, or the host of the URL.
+    let keeps_host = upstream.own.is_none() && find(request.headers(), &HOST).is_some();
     let mut must_be_new = false;
     // Why the first sending of this request, or of its copy, failed.
     let mut first_error = None;
@@ -128,6 +131,9 @@ pub(super) async fn call(
             (Err(_), None) if refused + ended > 0 => return Err(CallError::NotProcessed),
             (Err(why), None) => return Err(CallError::Unreachable(why)),
         };
+        if upstream.own.as_ref().is_some_and(|own| own.contains(in_flight.address.shared.socket)) {
+            return Err(CallError::Ours);
+        }
         let target = &in_flight.address.shared.target;
         match target.uri(&origin) {
             Some(uri) => *request.uri_mut() = uri,
@@ -136,7 +142,7 @@ pub(super) async fn call(
             None => {}
         }
         was_sent = true;
-        if let Some(host) = target.host(has_host) {
+        if let Some(host) = target.host(keeps_host) {
             request.headers_mut().insert(HOST, host.clone());
         }
         let is_first = first_error.is_none();

@@ -9,6 +9,10 @@
 //! has taken the last byte waits in `completion` until then, and is done by `settler`; the access log gets its record
 //! then too (`exchange_record`), with the reason if the exchange was cut (`cut`).
 //!
+//! Calls that legacy makes come in on a listener of their own (`egress`): a second proxy, whose clients are legacy.
+//! `egress_targets` finds the service, `egress_call` passes the call on by `relay`, `egress_tunnel` a CONNECT, and
+//! `captured_call` tells what watches.
+//!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
 //! unless the engine owns instances of the route's family (legacy could give out an id of theirs), and nothing is
@@ -24,7 +28,9 @@
 mod address;
 mod admission;
 mod answered_exchange;
+mod body_copy;
 mod capture;
+mod captured_call;
 mod client_addresses;
 mod client_body;
 mod client_upgrade;
@@ -36,6 +42,11 @@ mod connector;
 mod cut;
 mod drain;
 mod edge;
+mod egress;
+mod egress_call;
+mod egress_refusal;
+mod egress_targets;
+mod egress_tunnel;
 mod endpoint;
 mod engine;
 mod exchange_record;
@@ -55,6 +66,7 @@ mod monotonic;
 mod open_connections;
 mod options;
 mod own_connections;
+mod own_sockets;
 mod parking;
 mod plan_capture;
 mod pool;
@@ -72,6 +84,7 @@ mod request_buffer;
 mod respond;
 mod retry_budget;
 mod retry_keys;
+mod route_entry;
 mod route_metrics;
 mod settler;
 mod shared;
@@ -106,7 +119,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::AccessLog;
-use crate::exchange::{Affinity, Offer, ServedObserver};
+use crate::exchange::{Affinity, EffectRegistry, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
@@ -114,7 +127,10 @@ use crate::names::RouteId;
 use crate::transport::AddressRegistry;
 use admission::RequestsInFlight;
 use client_addresses::ClientAddresses;
+use egress::Egress;
+pub use egress::EgressParts;
 pub use endpoint::ProxyListener;
+pub use own_sockets::OwnSockets;
 use shared::{Accepting, Shared};
 pub use shared::{Drained, EngineArm};
 use table::Table;
@@ -140,13 +156,17 @@ pub struct ProxyParts {
     pub offer: Arc<dyn Offer>,
     /// Is told how the engine served callers.
     pub served_observer: Arc<dyn ServedObserver>,
+    /// Watches the calls that legacy makes for requests that are compared; `None` without an egress listener.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     /// Gets a record of each exchange; `None` if there is no access log.
     pub access_log: Option<Arc<AccessLog>>,
     /// Whether requests of routes with a workflow wait until [`Proxy::open_workflows`] is called: this process takes
     /// over from another one, and does not have the store yet.
     pub takes_over: bool,
-    /// The threads that serve client connections; they end with the proxy.
-    pub workers: Workers,
+    /// The threads that serve client connections; they end with the last proxy that has them.
+    pub workers: Arc<Workers>,
+    /// Set for the proxy behind the egress listener.
+    pub egress: Option<EgressParts>,
 }
 
 /// The proxy. Cheap to clone.
@@ -168,12 +188,17 @@ impl Proxy {
             affinity,
             offer,
             served_observer,
+            effect_registry,
             access_log,
             takes_over,
             workers,
+            egress,
         } = parts;
-        let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, &addresses, None));
-        let open_connections = open_connections::OpenConnections::new(limits.client_connections_max);
+        let egress = egress.map(Egress::new);
+        let limits = egress.as_ref().map_or_else(|| limits.clone(), |_| Arc::new(Egress::limits(&limits)));
+        let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, &addresses, None, egress.as_ref()));
+        let connections_max = limits.client_connections_max;
+        let open_connections = open_connections::OpenConnections::new(connections_max, egress.is_some());
         let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
         let workflow_gate = workflow_gate::WorkflowGate::new(takes_over, &limits);
         let client_addresses = ClientAddresses::new(limits.client_connections_per_address_max);
@@ -190,10 +215,12 @@ impl Proxy {
             affinity,
             offer,
             served_observer,
+            effect_registry,
             access_log,
             settler: Arc::new(settler::Settler::start()),
             open_connections,
-            parking: parking::Parking::new(),
+            parking: egress.as_ref().map_or_else(parking::Parking::new, |_| parking::Parking::off()),
+            egress,
             client_addresses,
             requests_in_flight,
             connection_permits: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
@@ -216,11 +243,21 @@ impl Proxy {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
     }
 
+    /// The calls of legacy that were answered since the start.
+    pub fn egress_calls(&self) -> u64 {
+        self.shared.table().egress.as_ref().map_or(0, egress_targets::EgressTargets::calls)
+    }
+
     /// Serves listeners until `shutdown`, then drains: nothing new is accepted, requests in flight finish within
     /// `limits.drain_ms`. When this returns, no request is in flight; what they offered may still wait in the shadow
     /// queue. The listeners share the room for connections.
     pub async fn serve(&self, listeners: Vec<ProxyListener>, shutdown: CancellationToken) -> Drained {
         edge::serve(self.shared.clone(), listeners, shutdown).await
+    }
+
+    /// Cuts what is in progress: its time is over.
+    pub fn cut(&self) {
+        drain::cut(&self.shared);
     }
 
     /// The store and the engine are there: requests of routes with a workflow are served from now on, by the flags in

@@ -32,13 +32,17 @@ pub(super) struct OpenConnection<'a> {
 }
 
 impl OpenConnections {
-    /// The registry of a process that may have this many open.
-    pub(super) fn new(connections_max: u64) -> Self {
-        gauge!("pointsman_client_connections_max").set(connections_max as f64);
+    /// The registry of a proxy that may have this many open; `is_egress`: they are legacy's.
+    pub(super) fn new(connections_max: u64, is_egress: bool) -> Self {
+        let (max, open) = match is_egress {
+            true => (gauge!("pointsman_egress_connections_max"), gauge!("pointsman_egress_connections")),
+            false => (gauge!("pointsman_client_connections_max"), gauge!("pointsman_client_connections")),
+        };
+        max.set(connections_max as f64);
         Self {
             shards: Default::default(),
             next: AtomicU64::new(0),
-            open: Arc::new(gauge!("pointsman_client_connections")),
+            open: Arc::new(open),
             idle_closed: counter!("pointsman_idle_connections_closed_total"),
         }
     }

@@ -94,6 +94,11 @@ impl Parking {
         Self { epoll: epoll.ok(), parked: Mutex::default(), counter: AtomicU64::new(0), gauge }
     }
 
+    /// One that parks nothing.
+    pub(super) fn off() -> Self {
+        Self { epoll: None, parked: Mutex::default(), counter: AtomicU64::new(0), gauge: Gauge::noop() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Parked> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use http::{Method, request};
 
-use super::capture::{BodyCopy, CapturedRequest};
+use super::body_copy::BodyCopy;
+use super::capture::CapturedRequest;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
 use crate::exchange::ComparisonTicket;
@@ -84,6 +85,8 @@ fn captured_request(
 ) -> CapturedRequest {
     let shared = &proxied.client.shared;
     CapturedRequest {
+        effect_registry: compare.as_ref().and(shared.effect_registry.as_ref()).cloned(),
+        effects: None,
         compare,
         flags: proxied.table.set.clone(),
         flag: flagged.flag.clone(),

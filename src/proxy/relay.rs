@@ -18,9 +18,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
-use super::capture::{BodyCopy, CapturedRequest};
+use super::body_copy::BodyCopy;
+use super::capture::Captured;
 use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::cut::Cut;
+use super::egress::Egress;
 use super::failure::Failure;
 use super::headers::{has_known_coding, strip_reply};
 use super::interim_replies::InterimReplies;
@@ -31,7 +33,6 @@ use super::proxied_request::{Client, ProxiedRequest, declared_length};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::Refused;
-use super::route_metrics::AnsweredBy;
 use super::tunnel::{self, TunnelEnd};
 use super::turns::Turn;
 use super::upload::Upload;
@@ -41,7 +42,7 @@ use crate::limits::Limits;
 use crate::names::ServiceName;
 
 /// What is captured of a request, and the copy of its body.
-pub(super) type Capture = (Option<Box<CapturedRequest>>, Option<Arc<Mutex<BodyCopy>>>);
+pub(super) type Capture = (Option<Captured>, Option<Arc<Mutex<BodyCopy>>>);
 
 /// A request that goes to legacy, which takes what it needs of the head and the body.
 pub(super) struct Forwarded<'a> {
@@ -100,7 +101,7 @@ pub(super) async fn answer_from_legacy(
     mut proxied: ProxiedRequest<'_>,
     head: &mut request::Parts,
     body: RequestBody,
-    captured: Option<Box<CapturedRequest>>,
+    mut captured: Option<Captured>,
     rung: State,
 ) -> Result<Response<ReplyBody>, Refused> {
     let (client, entry) = (proxied.client, proxied.entry);
@@ -118,11 +119,20 @@ pub(super) async fn answer_from_legacy(
     if let Some(interim) = interim {
         interim.listen(&mut request, wait);
     }
-    client.forwarder.forward(request.headers_mut());
-    client.record.begin_legacy_call(&entry.upstream.service, request.headers_mut());
-    client
-        .record
-        .note(|record| (record.rung, record.service) = (Some(rung), Some(entry.upstream.service.name.clone())));
+    // A call of legacy is passed on as it came.
+    let is_egress = client.shared.egress.is_some();
+    if is_egress {
+        client.record.begin_service_call(&entry.upstream.service);
+    } else {
+        client.forwarder.forward(request.headers_mut());
+        client.record.begin_legacy_call(&entry.upstream.service, request.headers_mut());
+    }
+    if let Some(Captured::Request(captured)) = &mut captured {
+        captured.watch_effects(request.headers());
+    }
+    client.record.note(|record| {
+        (record.rung, record.service) = ((!is_egress).then_some(rung), Some(entry.upstream.service.name.clone()));
+    });
     let called = {
         // Pinned here: a future that is handed over by value has room in two places.
         let call = pin!(legacy::call(&entry.upstream, &mut request, wait, &client.own_connections, passes_interim));
@@ -138,7 +148,7 @@ pub(super) async fn answer_from_legacy(
             {
                 rates.set_streaming();
             }
-            if parts.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+            if parts.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && !is_egress {
                 log_head_too_large(&entry.upstream.service.name);
             }
             client.record.note(|record| {
@@ -153,6 +163,9 @@ pub(super) async fn answer_from_legacy(
             }
             let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
             if switching {
+                if is_egress {
+                    Egress::count_unseen(&entry.upstream.service.name, "upgrade");
+                }
                 let legacy = on_upgrade_reply(&mut parts);
                 match proxied.upgrade.take() {
                     Some(upgrade) => {
@@ -171,14 +184,14 @@ pub(super) async fn answer_from_legacy(
             {
                 return Err(proxied.refused(rung, Failure::NotSwitched));
             }
-            connection.reusable = strip_reply(&mut parts.headers, switching) && !switching;
+            connection.reusable = strip_reply(&mut parts.headers, switching, !is_egress) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
             let turn_at = connection.turn.as_ref().map_or(0, |turn| turn.taken_at);
             let capture = captured.and_then(|mut captured| {
-                captured.turn_at = turn_at;
+                captured.set_turn_at(turn_at);
                 captured.on_reply_head(parts.status, &parts.headers, length)
             });
-            let answered = proxied.answered(rung, AnsweredBy::Legacy, parts.status);
+            let answered = proxied.answered(rung, client.shared.forwarded_to(), parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
             // Not overhead of the proxy: the request waited for its turn because legacy had as many as it may get.
             let waited = connection.turn.as_ref().map_or(0, |turn| turn.waited);
@@ -203,7 +216,7 @@ pub(super) async fn answer_from_legacy(
             Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => {
                 captured.skip(SkipReason::ClientWentAway);
             }
-            Failure::Legacy(CallError::Busy | CallError::NotProcessed) | Failure::OverdueUnsent => {
+            Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed) | Failure::OverdueUnsent => {
                 captured.skip(SkipReason::LegacyRefused)
             }
             _ => captured.skip(SkipReason::LegacyFailed),
@@ -233,7 +246,7 @@ fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
 }
 
 /// A connection of HTTP/1.1 as it is after the switch.
-async fn switched(upgrade: OnUpgrade) -> Option<TokioIo<Upgraded>> {
+pub(super) async fn switched(upgrade: OnUpgrade) -> Option<TokioIo<Upgraded>> {
     let switched = upgrade.await.inspect_err(|error| tracing::debug!(%error, "an upgrade failed"));
     switched.ok().map(TokioIo::new)
 }
@@ -258,6 +271,7 @@ fn tunnel<C>(
     let shared = &client.shared;
     let idle = Limits::ms(shared.limits.client_idle_ms);
     let (cut, wait, connection_permit) = (shared.cut.clone(), client.wait.clone(), client.connection_permit.clone());
+    let answered_by = shared.forwarded_to();
     // The exchange ends with the tunnel, not with its head.
     let record = client.record.take();
     shared.tasks.spawn(async move {
@@ -269,7 +283,7 @@ fn tunnel<C>(
         if let Some(mut record) = record {
             record.note(|record| {
                 record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-                record.arm = Some(AnsweredBy::Legacy.as_str());
+                record.arm = Some(answered_by.as_str());
                 (record.request_bytes, record.reply_bytes) = (from_client, from_legacy);
             });
             record.end(cut);

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
-use super::capture::BodyCopy;
+use super::body_copy::BodyCopy;
 use super::client_body::ClientBody;
 use super::monotonic::now;
 use super::request_buffer::BufferedBytes;

@@ -19,6 +19,8 @@ pub(super) enum AnsweredBy {
     Engine,
     /// The proxy itself, with a problem.
     Proxy,
+    /// A service that legacy calls through the egress listener.
+    Service,
 }
 
 impl AnsweredBy {
@@ -28,7 +30,7 @@ impl AnsweredBy {
     }
 }
 
-const ANSWERED_BY: [&str; 3] = ["legacy", "engine", "proxy"];
+const ANSWERED_BY: [&str; 4] = ["legacy", "engine", "proxy", "service"];
 /// The class of an answer's status, or that the client did not get the whole answer: the label `code_class`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CodeClass {
@@ -66,7 +68,7 @@ const SERIES: usize = State::ALL.len() * ANSWERED_BY.len() * CodeClass::ALL.len(
 pub(super) struct RouteMetrics {
     route: Arc<str>,
     requests: Box<[OnceLock<Counter>; SERIES]>,
-    duration: [OnceLock<Histogram>; 3],
+    duration: [OnceLock<Histogram>; ANSWERED_BY.len()],
     overhead: Histogram,
     fallbacks: OnceLock<Counter>,
     traffic_counts: TrafficCounts,
@@ -101,7 +103,7 @@ impl RouteMetrics {
         Self {
             route: route.into(),
             requests: Box::new([const { OnceLock::new() }; SERIES]),
-            duration: [const { OnceLock::new() }; 3],
+            duration: [const { OnceLock::new() }; ANSWERED_BY.len()],
             overhead: histogram!("pointsman_proxy_overhead_seconds"),
             fallbacks: OnceLock::new(),
             traffic_counts: TrafficCounts::default(),

@@ -15,17 +15,19 @@ use tower::util::BoxCloneSyncService;
 
 use super::admission::RequestsInFlight;
 use super::client_addresses::{ClientAddresses, ConnectionPermit, count_refused};
+use super::egress::Egress;
 use super::endpoint::Endpoint;
 use super::open_connections::OpenConnections;
 use super::parking::Parking;
 use super::request_buffer::RequestBuffers;
+use super::route_metrics::AnsweredBy;
 use super::settler::Settler;
 use super::table::Table;
 use super::wait_limits::WaitLimits;
 use super::workers::Workers;
 use super::workflow_gate::WorkflowGate;
 use crate::access_log::AccessLog;
-use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
+use crate::exchange::{Affinity, ArmReply, ArmRequest, EffectRegistry, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
@@ -67,6 +69,10 @@ pub(super) struct Shared {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
+    /// Watches the calls that legacy makes for requests; `None` if nothing does.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
+    /// Set if this proxy is the one behind the egress listener: its clients are legacy.
+    pub egress: Option<Egress>,
     pub access_log: Option<Arc<AccessLog>>,
     /// Settles exchanges that were captured.
     pub settler: Arc<Settler>,
@@ -83,7 +89,7 @@ pub(super) struct Shared {
     /// The header fields for clients' certificates: those that a client sends are removed, on every listener.
     pub identity_headers: Vec<HeaderName>,
     /// The threads that serve connections.
-    pub workers: Workers,
+    pub workers: Arc<Workers>,
     /// The tasks of connections, tunnels and `noted_look_ups`; a drain waits for them.
     pub tasks: TaskTracker,
     /// The permits for look-ups of whether keys were noted earlier (`retry_keys::record_unless_noted_earlier`).
@@ -101,6 +107,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Who answers a request that is passed on.
+    pub(super) fn forwarded_to(&self) -> AnsweredBy {
+        self.egress.as_ref().map_or(AnsweredBy::Legacy, |_| AnsweredBy::Service)
+    }
+
     /// Counts a new connection as one of its client's; `false` if that has as many as it may have. Those whose word is
     /// taken for who their clients are (`trust_forwarded`) have the connections of many.
     pub(super) fn admits(&self, permit: &mut ConnectionPermit, client: IpAddr, endpoint: &Endpoint) -> bool {
@@ -132,7 +143,8 @@ impl Shared {
             return table;
         }
         // The first request after a swap builds the table. Two threads may build it at once; then the later one stays.
-        let fresh = Arc::new(Table::new(flags.clone(), &self.limits, &self.addresses, Some(&table)));
+        let fresh =
+            Arc::new(Table::new(flags.clone(), &self.limits, &self.addresses, Some(&table), self.egress.as_ref()));
         self.table.store(fresh.clone());
         fresh
     }

@@ -14,8 +14,10 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 
 use super::admission::Admission;
+use super::capture::Captured;
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
+use super::egress_call;
 use super::failure::Failure;
 use super::headers::{end_to_end_in_connection, find};
 use super::hygiene::{self, HeadRefusal};
@@ -46,13 +48,23 @@ pub(super) async fn serve(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let no_body = http_body::Body::is_end_stream(request.body());
     let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.exchange, no_body);
-    client.record.begin(client.peer, client.forwarder.trusts_peer(), &request, began);
+    // Legacy's calls belong to the trace that it names.
+    let is_trusted = client.forwarder.trusts_peer() || client.shared.egress.is_some();
+    client.record.begin(client.peer, is_trusted, &request, began);
     let (mut head, incoming) = request.into_parts();
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
     let mut upload = Upload::new(incoming, progress);
     let mut admission = Admission::default();
     // Head and body are handed on by reference: each `async fn` that takes them by value copies them twice.
-    let mut response = match answer(&client, &mut admission, &mut head, &mut upload, began).await {
+    let answered = match &client.shared.egress {
+        None => answer(&client, &mut admission, &mut head, &mut upload, began).await,
+        // Boxed, so that clients' requests have no room for it.
+        Some(egress) => {
+            let call = egress_call::answer(&client, egress, &mut admission, &mut head, &mut upload, began);
+            Box::pin(call).await
+        }
+    };
+    let mut response = match answered {
         Ok(response) => response,
         Err(refused) => refuse(*refused, client.shared.table().no_route(), &client.wait, began),
     };
@@ -242,8 +254,8 @@ async fn decide_flagged<'a>(
         }
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
-            let capture = plan_capture(&proxied, &flagged, head, upload, rung, engine_work);
-            Ok(DecisionOutcome::Forward(proxied, capture, rung))
+            let (captured, copy) = plan_capture(&proxied, &flagged, head, upload, rung, engine_work);
+            Ok(DecisionOutcome::Forward(proxied, (captured.map(Captured::Request), copy), rung))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
             let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);

@@ -7,61 +7,22 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use http::StatusCode;
-
-use super::answered_exchange::AnsweredExchange;
-use super::route_metrics::{AnsweredBy, RouteMetrics};
+use super::egress::Egress;
+use super::egress_targets::{EgressTarget, EgressTargets};
+use super::route_entry::RouteEntry;
+use super::route_metrics::RouteMetrics;
 use super::turns::Turns;
 use super::upstream::Upstream;
 use super::wait_limits::ExchangeLimits;
-use crate::flag::{Compress, FlagSet, RelaySettings, Route, RouteFlag, Service, State};
+use crate::flag::{Compress, FlagSet, RelaySettings, Route, RouteFlag, Service};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
 use crate::transport::AddressRegistry;
 
 /// The label of requests that no route matches.
 const DEFAULT: &str = "default";
-
-/// One route's metric handles and upstream.
-pub(super) struct RouteEntry {
-    pub route_metrics: Arc<RouteMetrics>,
-    pub upstream: Arc<Upstream>,
-    pub limits: ExchangeLimits,
-    /// A body of at most so many bytes is read whole before legacy gets the request; 0: none is.
-    pub buffer_request: u64,
-    /// Whether answers of the engine are compressed.
-    pub compress: bool,
-    /// The turns of its requests, where they are limited.
-    pub turns: Option<Arc<Turns>>,
-    /// Whether each answer says which arm gave it.
-    pub exposes_arm: bool,
-}
-
-impl RouteEntry {
-    /// An exchange of the route that has its answer.
-    pub(super) fn answered(
-        &self,
-        rung: State,
-        answered_by: AnsweredBy,
-        status: StatusCode,
-        began: u64,
-    ) -> AnsweredExchange {
-        let (route_metrics, exposes_arm) = (self.route_metrics.clone(), self.exposes_arm);
-        AnsweredExchange {
-            route_metrics,
-            rung,
-            answered_by,
-            status,
-            began,
-            exposes_arm,
-            refused: None,
-            cut: None,
-            admission: None,
-            record: None,
-            in_progress: None,
-        }
-    }
-}
+/// The label of calls of legacy that are refused; the others have the target's name behind it.
+const EGRESS: &str = "egress";
 
 /// A flag set with the handles of its routes.
 pub(super) struct Table {
@@ -72,18 +33,28 @@ pub(super) struct Table {
     route_metrics: HashMap<RouteId, Arc<RouteMetrics>>,
     turns: HashMap<RouteId, Arc<Turns>>,
     upstreams: HashMap<ServiceName, Arc<Upstream>>,
+    /// Where calls of legacy may go, in the table of the egress listener.
+    pub egress: Option<EgressTargets>,
 }
 
 impl Table {
     /// Builds the table of a set; reuses the handles and connections of the one before.
-    pub(super) fn new(set: Arc<FlagSet>, limits: &Limits, registry: &AddressRegistry, before: Option<&Table>) -> Self {
+    /// `egress`: it is the table of the egress listener, whose calls belong to no route.
+    pub(super) fn new(
+        set: Arc<FlagSet>,
+        limits: &Limits,
+        registry: &AddressRegistry,
+        before: Option<&Table>,
+        egress: Option<&Egress>,
+    ) -> Self {
         let mut all_metrics = HashMap::new();
         let mut upstreams = HashMap::new();
         let mut upstream = |service: &Arc<Service>| {
+            let service = egress.map_or_else(|| service.clone(), |_| Egress::as_called(service));
             let known = before.and_then(|b| b.upstreams.get(&service.name));
-            let made = || match known.filter(|known| *known.service == **service) {
+            let made = || match known.filter(|known| *known.service == *service) {
                 Some(same) => same.clone(),
-                None => Arc::new(Upstream::new(service.clone(), limits, registry)),
+                None => Arc::new(Upstream::new(service.clone(), limits, registry, egress.map(|e| e.own.clone()))),
             };
             upstreams.entry(service.name.clone()).or_insert_with(made).clone()
         };
@@ -107,7 +78,7 @@ impl Table {
             Arc::new(RouteEntry { route_metrics, upstream, limits, buffer_request, compress, turns, exposes_arm })
         };
         let mut entries = HashMap::with_capacity_and_hasher(set.routes.len(), BuildHasherDefault::default());
-        for flag in &set.routes {
+        for flag in set.routes.iter().filter(|_| egress.is_none()) {
             let id = &flag.route.id;
             let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(id)).clone();
             let exposes_arm = flag.route.exposes_arm.unwrap_or(set.exposes_arm);
@@ -118,17 +89,36 @@ impl Table {
         }
         let route_metrics = match before {
             Some(before) => before.default.route_metrics.clone(),
-            None => Arc::new(RouteMetrics::new(DEFAULT)),
+            None => Arc::new(RouteMetrics::new(egress.map_or(DEFAULT, |_| EGRESS))),
         };
-        let (upstream, exposes_arm) = (upstream(&set.default_legacy), set.exposes_arm);
-        let default = entry_of(route_metrics, upstream, None, &set.default_legacy.relay, exposes_arm);
+        let exposes_arm = set.exposes_arm && egress.is_none();
+        let default =
+            entry_of(route_metrics, upstream(&set.default_legacy), None, &set.default_legacy.relay, exposes_arm);
+        let egress = egress.map(|egress| {
+            let mut target = |service: &Arc<Service>, is_declared: bool| {
+                let id = RouteId::new([EGRESS, ":", service.name.as_str()].concat());
+                let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(&id)).clone();
+                let entry = entry_of(route_metrics, upstream(service), None, &service.relay, false);
+                let service = service.name.clone();
+                Arc::new(EgressTarget {
+                    entry,
+                    route: id,
+                    name: service.clone(),
+                    service: is_declared.then_some(service),
+                })
+            };
+            let services = set.services.values().map(|service| target(service, true)).collect();
+            let listed = egress.listed.iter().map(|(listed, service)| (listed.clone(), target(service, false)));
+            let listed = listed.collect();
+            EgressTargets::new(services, listed)
+        });
         for (name, old) in before.iter().flat_map(|before| &before.upstreams) {
             match upstreams.get(name) {
                 Some(new) if Arc::ptr_eq(new, old) => {}
                 _ => old.replaced(),
             }
         }
-        Self { set, entries, default, route_metrics: all_metrics, turns: all_turns, upstreams }
+        Self { set, entries, default, route_metrics: all_metrics, turns: all_turns, upstreams, egress }
     }
 
     /// A route's entry; the default one where there is no route.

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 
-use super::capture::BodyCopy;
+use super::body_copy::BodyCopy;
 use super::client_body::ClientBody;
 use super::request_body::{BodyProgress, RequestBody};
 use super::request_buffer::{BufferedBytes, RequestBuffers};

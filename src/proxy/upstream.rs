@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use metrics::{Counter, counter};
 
 use super::address::{Address, ForwardedInFlight, UpstreamShared};
+use super::own_sockets::OwnSockets;
 use super::pool::Connection;
 use super::retry_budget::RetryBudget;
 use super::turns::Turns;
@@ -27,6 +28,8 @@ pub(super) struct Upstream {
     /// `None` if it gets any number of requests at the same time.
     pub turns: Option<Turns>,
     pub retry_budget: RetryBudget,
+    /// The sockets of this process, which calls of legacy may not reach. `None`: it is called for clients.
+    pub own: Option<Arc<OwnSockets>>,
     common: Arc<UpstreamShared>,
     shared: Arc<ServiceAddresses>,
     /// The addresses in `shared`, each with the proxy's connections to it.
@@ -40,7 +43,13 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(service: Arc<Service>, limits: &Limits, registry: &AddressRegistry) -> Self {
+    /// `own`: it is called for legacy, by the egress listener.
+    pub(super) fn new(
+        service: Arc<Service>,
+        limits: &Limits,
+        registry: &AddressRegistry,
+        own: Option<Arc<OwnSockets>>,
+    ) -> Self {
         let shared = registry.of(&service, limits);
         let name = || service.name.to_string();
         Self {
@@ -51,6 +60,7 @@ impl Upstream {
             version: AtomicU64::new(0),
             in_force: Mutex::new(Some(shared.in_force())),
             retries: counter!("pointsman_legacy_retries_total", "service" => name()),
+            own,
             shared,
             service,
         }
@@ -180,7 +190,7 @@ mod tests {
         let socket = origin.local_addr().unwrap();
         let urls = [dead, socket].map(|address| format!("http://{address}").parse().unwrap());
         let registry = AddressRegistry::new();
-        let upstream = Upstream::new(Arc::new(Service::at("shop", urls)), &Limits::default(), &registry);
+        let upstream = Upstream::new(Arc::new(Service::at("shop", urls)), &Limits::default(), &registry, None);
         for _ in 0..10 {
             let connected = upstream.connection(&mut Vec::new(), true, false).await;
             assert!(connected.is_ok_and(|(_, in_flight, _)| in_flight.address.shared.socket == socket));

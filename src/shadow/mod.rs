@@ -13,11 +13,12 @@
 //! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
 //! ignored.
 
+mod declared_body;
 mod parts;
 mod queue;
-mod request_value;
 mod run;
 mod sample;
+mod stop;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use tokio::task::JoinSet;
 
 use queue::{ByteBudget, QueuedRequest};
 use run::Runner;
+use stop::Stop;
 
 pub use parts::{EngineArm, RulesInForce, ShadowParts};
 
@@ -61,17 +63,6 @@ pub struct Load {
     pub queue_depth: u64,
     /// Runs under way.
     pub in_flight: u64,
-}
-
-/// Whether the executor goes on, and how it is to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    /// Go on.
-    No,
-    /// Take no more entries, and finish those that are there.
-    Finish,
-    /// Abort the entries that are there.
-    Now,
 }
 
 impl Shadow {
@@ -228,10 +219,16 @@ async fn run_entries(
             },
             next = next => match next {
                 Some((permit, entry)) => {
-                    let runner = Arc::clone(&runner);
+                    let (runner, stop) = (Arc::clone(&runner), stop.clone());
                     runs.spawn(async move {
-                        runner.run(entry).await;
+                        let run = runner.run(entry).await;
+                        // Waiting for legacy's calls takes no place of a run; the byte budget bounds how many wait.
                         drop(permit);
+                        let Some(run) = run else { return };
+                        match run.wait_for_effects(stop).await {
+                            true => runner.compare(run),
+                            false => run.skip(SkipReason::ShuttingDown),
+                        }
                     });
                 }
                 None => break false,

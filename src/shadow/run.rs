@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use serde_json::Value;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::parts::{EngineArm, RulesInForce};
-use super::queue::QueuedRequest;
-use super::request_value::request_value;
+use super::queue::{QueuedRequest, ReservedBytes};
 use super::sample::{PairRedaction, sample};
-use crate::compare::{Body, BoundExceeded, CompareBounds, HidesSensitive, Observation, Pair, Rules, Verdict, compare};
+use super::stop::Stop;
+use crate::compare::{
+    AwaitedIntents, Body, BoundExceeded, CompareBounds, Effect, HidesSensitive, Observation, Pair, Rules, Verdict,
+    compare,
+};
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
-    Answered, ArmReply, ArmRequest, ComparisonOutcome, EarlierKeys, MayBegin, ProblemDocument, RunReport,
+    Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, MayBegin, ProblemDocument,
+    RequestEffects, RunReport, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
@@ -54,14 +59,47 @@ enum EngineResult {
     NotComparable(ComparisonOutcome, RunReport),
 }
 
+/// A request that the engine has run, until it is compared.
+pub(super) struct RunRequest {
+    ticket: ComparisonTicket,
+    answered: Answered,
+    generation: EvidenceGeneration,
+    result: EngineResult,
+    /// When no further call of legacy can be attributed to it; `None` where none is.
+    effects_complete: Option<tokio::time::Instant>,
+    _reserved: ReservedBytes,
+}
+
+impl RunRequest {
+    /// Waits until all calls are known that legacy made for it. `false`: `stop` was asked for before that.
+    pub(super) async fn wait_for_effects(&self, mut stop: watch::Receiver<Stop>) -> bool {
+        let Some(at) = self.effects_complete else { return true };
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop != Stop::No) => false,
+            () = tokio::time::sleep_until(at) => true,
+        }
+    }
+    /// Settles its ticket: it was not compared for this reason.
+    pub(super) fn skip(self, reason: SkipReason) {
+        self.ticket.skip(reason);
+    }
+}
+
 impl Runner {
-    /// Asks the engine, compares, and settles the ticket.
-    pub(super) async fn run(&self, entry: QueuedRequest) {
+    /// Asks the engine. Returns what is to be compared; otherwise the ticket is settled.
+    pub(super) async fn run(&self, entry: QueuedRequest) -> Option<RunRequest> {
         let _in_flight = InFlight::begin(&self.in_flight);
         let QueuedRequest { mut ticket, answered, generation, offered, reserved } = entry;
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
-        let outcome = match self.ask(&answered).await {
-            Err(outcome) => outcome,
+        // The exchange has ended by the time it is offered.
+        let window = answered.effects.as_ref().map(RequestEffects::window);
+        let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
+        match self.ask(&answered).await {
+            Err(outcome) => {
+                ticket.settle(outcome);
+                None
+            }
             Ok(result) => {
                 let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = &result;
                 if answered.mode == Mode::Dark && report.run.is_some() {
@@ -75,15 +113,18 @@ impl Runner {
                 {
                     ticket.expect_no_twin();
                 }
-                // A panic in the comparison fails this ticket alone.
-                let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                    self.compare_and_count(&answered, generation, result)
-                }));
-                compared.unwrap_or(ComparisonOutcome::Failed("panic"))
+                Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved: reserved })
             }
-        };
-        ticket.settle(outcome);
-        drop(reserved);
+        }
+    }
+
+    /// Compares, and settles the ticket.
+    pub(super) fn compare(&self, run: RunRequest) {
+        let RunRequest { ticket, answered, generation, result, effects_complete: _, _reserved } = run;
+        // A panic in the comparison fails this ticket alone.
+        let compared =
+            std::panic::catch_unwind(AssertUnwindSafe(|| self.compare_and_count(&answered, generation, result)));
+        ticket.settle(compared.unwrap_or(ComparisonOutcome::Failed("panic")));
     }
 
     /// Asks the engine, for at most `shadow_run_ms`.
@@ -113,7 +154,7 @@ impl Runner {
             keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,
-            awaited_intents: self.rules_of(&route.id).awaited_intents(),
+            awaited_intents: awaited_intents(answered, &self.rules_of(&route.id)),
         };
         let started = Instant::now();
         let engine = self.engine.clone();
@@ -170,7 +211,8 @@ impl Runner {
         };
         let route = &answered.flag.route.id;
         let rules = self.rules_of(route);
-        let awaited = rules.awaited_intents();
+        let awaited = awaited_intents(answered, &rules);
+        let effects = effects_of(answered);
         let reads_missing = |open: &Vec<StepId>| {
             awaited.may_still_be_recorded(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
         };
@@ -183,6 +225,7 @@ impl Runner {
         let pair = Pair {
             legacy: &answered.legacy,
             engine: &engine,
+            effects: effects.as_deref(),
             request: &request,
             stale_reads: report.stale_reads,
             sensitive: redaction.as_ref().map(|redaction| redaction as &dyn HidesSensitive),
@@ -191,7 +234,7 @@ impl Runner {
         let comparison = match compare(&pair, &rules, &bounds, &|| Instant::now() >= end) {
             Ok(comparison) => comparison,
             Err(BoundExceeded::Size) => return ComparisonOutcome::Skipped(SkipReason::BodyTooLarge),
-            Err(BoundExceeded::Depth | BoundExceeded::Time) => {
+            Err(BoundExceeded::Depth | BoundExceeded::Effects | BoundExceeded::Time) => {
                 return ComparisonOutcome::Skipped(SkipReason::OverBudget);
             }
         };
@@ -209,6 +252,18 @@ impl Runner {
             }
         }
     }
+}
+
+/// The intents that a comparison reads: all where legacy's calls are held against them.
+fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedIntents {
+    if answered.effects.is_some() { AwaitedIntents::All } else { rules.awaited_intents() }
+}
+
+/// The calls that legacy made for the request; `None` where they were not watched, or where a call that seems to be
+/// missing may be one that was not attributed or not kept.
+fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
+    let so_far = answered.effects.as_ref()?.so_far();
+    (so_far.gaps == 0).then(|| so_far.calls.into_iter().map(Arc::new).collect())
 }
 
 /// The result for a problem that the engine answered with. A problem caused by a service, an overload, a freeze, a

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 
 use serde_json::Value;
 
-use super::request_value::declared_body;
+use super::declared_body::declared_body;
 use crate::clock;
 use crate::compare::{
     Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, sample_text, shorten,

@@ -42,7 +42,16 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_idle_connections_closed_total",
-        "Idle client connections that were closed to make room for new ones (`client_connections_max`).",
+        "Idle connections of clients, or of legacy, that were closed to make room for new ones (`client_connections_max`, \
+         `egress_connections_max`).",
+    ),
+    (
+        "pointsman_egress_connections_refused_total",
+        "Connections to the egress listener that were closed: no network under `egress.allow` has the caller's address.",
+    ),
+    (
+        "pointsman_egress_unseen_total",
+        "Calls of legacy whose content no comparison can see, by target and kind: `tunnel` (CONNECT), `upgrade`.",
     ),
     (
         "pointsman_client_connections_total",
@@ -55,6 +64,21 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_request_buffers_full_total",
         "Request bodies that were not buffered for lack of room (`request_buffers_bytes_max`).",
+    ),
+    (
+        "pointsman_effects_total",
+        "Calls that legacy made through the egress listener while requests were watched, by service, outcome (`attributed` \
+         to a request, `ambiguous`, `unattributed`), and by what: `traceparent`, `header`, `value`, `none`.",
+    ),
+    (
+        "pointsman_effects_dropped_total",
+        "Attributed calls that were not kept for the comparison, by reason: `memory` (`egress_bytes_max`), `request` (too \
+         many of one request). The effects of their requests are not judged.",
+    ),
+    (
+        "pointsman_egress_requests_total",
+        "Requests for which legacy may make calls, by outcome: `watched`, `evicted` before their window was over, `refused` \
+         at their begin (both `egress_requests_max`).",
     ),
     ("pointsman_client_streams_total", "Requests that clients began over HTTP/2."),
     (
@@ -254,6 +278,8 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_request_buffers_bytes_max",
         "The most bytes of request bodies that may be buffered (`request_buffers_bytes_max`).",
     ),
+    ("pointsman_egress_connections", "Open connections of legacy to the egress listener."),
+    ("pointsman_egress_connections_max", "The most such connections that may be open (`egress_connections_max`)."),
     ("pointsman_client_connections_max", "The most client connections that may be open (`client_connections_max`)."),
     (
         "pointsman_freeze_unrecorded",

@@ -15,6 +15,8 @@ mod docs;
 mod drain;
 mod drivers;
 mod duplicates;
+mod effects;
+mod egress;
 mod engine;
 mod evidence;
 mod expose;

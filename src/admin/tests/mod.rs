@@ -2,6 +2,7 @@
 
 mod access;
 mod deprecated;
+mod egress;
 mod fake_engine;
 mod hanging_store;
 mod openapi;

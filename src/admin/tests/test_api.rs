@@ -16,6 +16,7 @@ use super::fake_engine::FakeEngine;
 use crate::admin::serve::PeerAddress;
 use crate::admin::{AdminParts, ProcessStatus, Reloaded, RouteTraffic, applications, router};
 use crate::config::Token;
+use crate::egress::Attribution;
 use crate::evidence::Evidence;
 use crate::flag::{Route, RouteMatch, Service};
 use crate::ladder::{DeclaredFiles, Ladder, LadderParts};
@@ -45,6 +46,8 @@ pub struct TestApi {
     pub deprecated_start: bool,
     /// The outcome of a reading of the files; without one the process stops.
     pub reloaded: Option<Reloaded>,
+    /// Attributes the calls of legacy, if anything does.
+    pub attribution: Option<Attribution>,
     ladder: Arc<Ladder>,
     evidence: Arc<Evidence>,
 }
@@ -78,8 +81,20 @@ impl TestApi {
         let listen = "127.0.0.1:8081".parse().unwrap();
         let engine = Arc::new(FakeEngine::new(store.clone()));
         let limits = Limits { api_wait_ms: 50, ..Limits::default() };
-        let (tokens, deprecated_start, reloaded) = (Vec::new(), true, None);
-        Self { store, process, listen, tokens, engine, limits, deprecated_start, reloaded, ladder, evidence }
+        let (tokens, deprecated_start, reloaded, attribution) = (Vec::new(), true, None, None);
+        Self {
+            store,
+            process,
+            listen,
+            tokens,
+            engine,
+            limits,
+            deprecated_start,
+            reloaded,
+            attribution,
+            ladder,
+            evidence,
+        }
     }
 
     /// From now on the API reads from a store that does not answer. The engine keeps its store.
@@ -100,6 +115,7 @@ impl TestApi {
             stopping: tokio_util::sync::CancellationToken::new(),
             ladder: self.ladder.clone(),
             evidence: self.evidence.clone(),
+            attribution: self.attribution.clone(),
             store: self.store.clone(),
             render_metrics: Arc::new(|| "up 1\n".to_owned()),
             tokens: self.tokens.clone(),

@@ -119,6 +119,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Show the calls that legacy makes, and which share of them was attributed to requests, by what.
+    Egress {
+        /// The route's id.
+        route: String,
+        #[command(flatten)]
+        server: Server,
+    },
     /// Show who flipped what, when and why.
     Flips {
         /// Only of this route.

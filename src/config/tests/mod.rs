@@ -1,3 +1,6 @@
+mod effect_rules;
+mod egress;
+mod egress_attribution;
 mod fuzzed_files;
 mod gate_keys;
 mod listeners;

@@ -121,6 +121,15 @@ fn cases() -> Vec<(&'static str, Set)> {
         ("a bad JSONPath", edit(ROUTES_PATH, "$.created_at", "created_at")),
         ("an assert on a step that does not exist", edit(ROUTES_PATH, "intents.charge", "intents.chrge")),
         (
+            "rules for effects that are wrong",
+            edit(
+                ROUTES_PATH,
+                "      ignore: [$.created_at]",
+                "      effects:\n        chrge: { ignore: [$.at] }\n        charge: { ignore: [at], tolerance: { $.amount: soon }, reads: true }\n      ignore_calls: [bnk]\n      ignore: [$.created_at]",
+            ),
+        ),
+        ("an unknown key of effects", edit(ROUTES_PATH, "      ignore:", "      effects: { charge: { igore: [$] } }\n      ignore:")),
+        (
             "an invariant on a step that does not exist",
             edit(ROUTES_PATH, "    compare:", "    invariants: [ '${intents.chrge.body.amount > 0}' ]\n    compare:"),
         ),

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::compare::Intent;
 use crate::exchange::RunReport;
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
 use crate::workflow::{
-    Failure, FailureKind, Lack, Mode, Plan, Redaction, Run, RunStatus, ShownTexts, Step, StepKind, StepPart, sends,
+    CallRecord, Failure, FailureKind, Lack, Mode, Payload, Plan, Redaction, Run, RunStatus, ShownTexts, Step, StepKind,
+    StepPart, sends,
 };
 
 /// What a run did apart from its answer, for comparison and for metrics.
@@ -18,6 +21,10 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     };
     let mut intents: Vec<_> = run.intents().collect();
     intents.sort_by_key(|(step, item, part, _)| (*part, position(step), *item));
+    let service_of = |step: &crate::names::StepId, part| {
+        let (_, step) = plan?.step(step)?;
+        step.call(part).map(|call| call.service.clone())
+    };
     let redaction = plan.and_then(|plan| Redaction::of(plan, run)).map(Arc::new);
     let intents = intents
         .into_iter()
@@ -29,6 +36,8 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
             url: record.url.clone(),
             headers: record.headers.clone(),
             body: record.body.value(),
+            service: service_of(step, part),
+            bytes: bytes_beside_value(record),
         })
         .collect();
     let texts = plan.map(|plan| ShownTexts::of(plan, run));
@@ -61,6 +70,19 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         ended_on_purpose: run.ended_on_purpose(),
         redaction,
     }
+}
+
+/// The exact bytes of a body; `None` where its JSON value tells all of it.
+fn bytes_beside_value(record: &CallRecord) -> Option<Bytes> {
+    let is_json = |(name, value): &(String, String)| {
+        name.eq_ignore_ascii_case("content-type") && value.trim_start().starts_with("application/json")
+    };
+    let is_told = match &record.body {
+        Payload::Empty => true,
+        Payload::Text(text) => text.starts_with(['{', '[']) && record.headers.iter().any(is_json),
+        Payload::Base64(_) => false,
+    };
+    (!is_told).then(|| record.body.bytes().into())
 }
 
 fn open_steps(run: &Run, plan: &Plan) -> Vec<StepId> {

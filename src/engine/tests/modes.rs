@@ -83,6 +83,36 @@ async fn a_rehearsal_sends_only_reads_and_stores_nothing() {
 }
 
 #[tokio::test]
+async fn an_intent_has_its_service_and_the_bytes_that_its_value_does_not_tell() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let call = |body: Value| {
+        let mut step = json!({ "call": "POST ${services.world}/x", "rehearse": {} });
+        step.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        step
+    };
+    let steps = json!({
+        "json": call(json!({ "body": { "a": 1 } })),
+        "form": call(json!({ "form": { "a": 1, "b": "x" } })),
+        "text": call(json!({ "text": "5" })),
+        "none": call(json!({})),
+    });
+    let plan = json!({ "workflow": "w", "steps": steps, "respond": { "status": 200 } });
+    let harness = Harness::new(&step_service, checked_plan(&plan, false)).await;
+    let (_, _, report) = answer(harness.send(request("w", Mode::Rehearse, &json!({}))).await);
+    assert_eq!(report.intents.len(), 4);
+    for intent in &report.intents {
+        assert_eq!(intent.service.as_ref().map(|service| service.as_str()), Some("world"));
+        let bytes = intent.bytes.as_ref().map(|bytes| std::str::from_utf8(bytes).unwrap());
+        let expected = match intent.step.as_str() {
+            "form" => Some("a=1&b=x"),
+            "text" => Some("5"),
+            _ => None,
+        };
+        assert_eq!(bytes, expected, "{intent:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_for_each_without_items_is_reported_and_one_that_is_skipped_is_not() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let mail = |items: &str, condition: &str| {

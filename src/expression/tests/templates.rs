@@ -73,3 +73,17 @@ fn a_value_in_a_url_is_one_encoded_component_and_no_host_is_computed() {
     }
     assert!(service("${services.a}/a b").unwrap_err().contains("cannot stand in a URL"));
 }
+
+#[test]
+fn the_template_of_a_path_has_braces_for_each_segment_with_a_value() {
+    for (url, template) in [
+        ("${services.bank}/charges", "/charges"),
+        ("${services.bank}/orders/${v}/cancel?by=${v}", "/orders/{}/cancel"),
+        ("${services.bank}/a-${v}.${v}/b", "/{}/b"),
+        ("${services.bank}?q=1", ""),
+        ("${services.bank}", ""),
+        ("http://bank:1/charges/${v}", "/charges/{}"),
+    ] {
+        assert_eq!(UrlTemplate::parse(url).unwrap().path_template(), template, "{url}");
+    }
+}

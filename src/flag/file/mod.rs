@@ -33,6 +33,7 @@ pub use relay_settings::{SizeDraft, TimeoutsDraft};
 pub use routes::check_routes;
 pub use service_tls::{BuildTls, ServiceTlsDraft, server_name};
 pub use services::{ServiceDraft, ServiceMapDraft, check_service};
+pub use values::duration;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -50,6 +50,7 @@ impl Fixture {
             truncated: false,
             ignored_by: Vec::new(),
             fingerprint: "one".into(),
+            effects: None,
         };
         let route = RouteId::from("bare");
         let generation = self.evidence.generation(&route, 0);

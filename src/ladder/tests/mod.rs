@@ -201,6 +201,7 @@ impl Fixture {
             truncated: false,
             ignored_by: Vec::new(),
             fingerprint: String::new(),
+            effects: None,
         };
         for _ in 0..20 {
             self.evidence.record_pair(&route, self.evidence.generation(&route, 0), State::Dark, &equal, &reply, &reply);

@@ -11,6 +11,8 @@ mod created_ids;
 mod deadlines;
 mod drains;
 mod earlier_keys;
+mod effects;
+mod egress;
 mod engine_answers;
 mod fuzzed_proxy_headers;
 mod grpc;

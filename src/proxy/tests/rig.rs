@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-use super::super::{Drained, Proxy, ProxyListener, ProxyParts, Workers};
+use super::super::{Drained, EgressParts, Proxy, ProxyListener, ProxyParts};
 pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
     Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket,
-    EarlierKeys, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source,
-    TicketCounter,
+    EarlierKeys, EffectRegistry, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served,
+    ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Owner, RetryKey, RetryKeys, Route, RouteMatch, Service, State,
@@ -235,6 +235,10 @@ pub struct Setup {
     pub edit_route: fn(&mut Route),
     /// Whether requests of routes with a workflow wait at first.
     pub takes_over: bool,
+    /// Watches the calls that legacy makes.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
+    /// Set for the proxy behind the egress listener.
+    pub egress: Option<EgressParts>,
 }
 
 impl Default for Setup {
@@ -251,6 +255,8 @@ impl Default for Setup {
             identity_headers: Vec::new(),
             edit_route: |_| {},
             takes_over: false,
+            effect_registry: None,
+            egress: None,
         }
     }
 }
@@ -299,7 +305,8 @@ pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
         (route.id.clone(), StateInputs { returns_at_restart, ..StateInputs::declared(route) })
     };
     let inputs: BTreeMap<_, _> = routes.iter().map(inputs).collect();
-    FlagSet::new(generation, routes, &inputs, legacy, BTreeMap::new(), setup.freeze, [7; 32])
+    let services = BTreeMap::from([(legacy.name.clone(), legacy.clone())]);
+    FlagSet::new(generation, routes, &inputs, legacy, services, setup.freeze, [7; 32])
 }
 
 impl Rig {
@@ -335,8 +342,10 @@ impl Rig {
             affinity: fakes.clone(),
             offer: Arc::new(FakeOffer(fakes.clone())),
             served_observer: fakes.clone(),
+            effect_registry: setup.effect_registry.clone(),
             access_log: None,
-            workers: Workers::default(),
+            workers: Arc::default(),
+            egress: setup.egress,
         });
         let mut listeners = Vec::new();
         for listener in &setup.listeners {

@@ -87,6 +87,7 @@ pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usi
         )),
         instance: None,
         legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: jiff::Timestamp::UNIX_EPOCH },
+        effects: None,
     }
 }
 
@@ -117,9 +118,13 @@ impl TestShadow {
         let (evidence, store) = testing::evidence().await;
         let draft: RulesDraft = serde_json::from_value(rules).unwrap();
         let mut problems = Problems::default();
-        let rules =
-            Rules::check(&draft, &Site::file("r"), &CompareContext { intents: &["accept", "mail"] }, &mut problems)
-                .unwrap();
+        let rules = Rules::check(
+            &draft,
+            &Site::file("r"),
+            &CompareContext { intents: &["accept", "mail"], ..CompareContext::default() },
+            &mut problems,
+        )
+        .unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(BTreeMap::from([(id(), Arc::new(rules))])));
         let parts = ShadowParts { engine, evidence: evidence.clone(), rules, limits: Arc::new(limits) };
         Self { shadow: Shadow::start(parts).unwrap(), evidence, store }

@@ -56,6 +56,8 @@ async fn a_reply_of_a_run_that_goes_on_is_compared_unless_a_condition_reads_what
                 url: "http://shop/accept".into(),
                 headers: Vec::new(),
                 body: json!({"n": 1}),
+                service: None,
+                bytes: None,
             };
             let (intents, open_steps) = (vec![accepted], Some(vec!["mail".into()]));
             std::future::ready(answer(&json!({"id": 17}), RunReport { intents, open_steps, ..RunReport::default() }))

@@ -118,13 +118,13 @@ impl Redaction {
         self.value(body);
     }
     /// Whether a difference at this path shows something sensitive: `$.token`, `text`, `headers.x-token`,
-    /// `intents.charge.url`.
+    /// `intents.charge.url`, `effects.charge.body.card`.
     pub fn hides_difference_at(&self, path: &str) -> bool {
         if let Some(name) = path.strip_prefix("headers.") {
             let is_declared = self.taint.headers.iter().any(|declared| declared.eq_ignore_ascii_case(name));
             return is_declared || is_header_in(&self.answer, name);
         }
-        if path.starts_with("intents.") || path.starts_with("intents[") {
+        if ["intents.", "intents[", "effects."].iter().any(|start| path.starts_with(start)) {
             // Which step it is about cannot be told from every path.
             return self.taint.steps.values().any(|step| !(step.call.is_empty() && step.undo.is_empty()));
         }

@@ -24,7 +24,12 @@ fn base(name: &str) -> Value {
         }] }),
         _ => json!({
             "workflow": "create-order",
-            "steps": { "charge": { "call": "POST ${services.bank}/charges", "rehearse": { "id": 1 } } },
+            "steps": {
+                "charge": { "call": "POST ${services.bank}/charges", "rehearse": { "id": 1 } },
+                "mail": { "call": "POST ${services.shop}/mails", "rehearse": {} },
+                "print": { "call": "POST ${services.shop}/labels", "rehearse": {} },
+                "stock-level": { "call": "GET ${services.shop}/levels/1", "rehearse": {} },
+            },
             "respond": { "status": 200, "body": { "done": true } },
         }),
     }

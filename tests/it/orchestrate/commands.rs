@@ -53,7 +53,7 @@ async fn the_shown_command_resolves_a_conflict() {
     let id = run.rsplit('/').next().unwrap();
     let shown = output_text(&test.pointsman.cli(&["runs", "show", id]).await);
     let commands = lines_after(&shown, "pointsman runs resolve");
-    let retry = commands.iter().find(|command| command.ends_with("retry")).unwrap_or_else(|| panic!("{shown}"));
+    let retry = commands.iter().find(|command| command.contains(" retry ")).unwrap_or_else(|| panic!("{shown}"));
     let words: Vec<&str> = ["runs", "resolve"].into_iter().chain(retry.split(' ')).collect();
     let resolved = test.pointsman.cli(&words).await;
     assert!(resolved.status.success(), "{}", output_text(&resolved));

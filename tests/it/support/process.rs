@@ -27,6 +27,8 @@ pub struct Pointsman {
     pub admin: SocketAddr,
     /// Where applications reach runs, if they have a listener.
     pub api: Option<SocketAddr>,
+    /// Where legacy's own calls are taken, if there is a listener for them.
+    pub egress: Option<SocketAddr>,
     log: PathBuf,
     client: Client,
 }
@@ -121,6 +123,7 @@ impl Pointsman {
             listeners: serde_json::from_value(addresses["listeners"].clone()).unwrap_or_default(),
             admin: address("admin"),
             api: addresses["api"].as_str().and_then(|text| text.parse().ok()),
+            egress: addresses["egress"].as_str().and_then(|text| text.parse().ok()),
             log: start.log.clone(),
             client: Client::new(Duration::from_secs(40)),
         })

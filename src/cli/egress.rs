@@ -1,0 +1,68 @@
+//! `egress`: the calls that legacy makes, and to which requests they were attributed.
+//!
+//! Always true: URLs were redacted by the process that saw them, and their control characters are escaped.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::client::{CallError, Client, component};
+use super::format::{Formatter, TableCell, Tone, ago, count, escape_control, plain};
+use super::output::Output;
+use crate::admin::types::EgressView;
+
+pub(crate) fn show(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
+    let (view, json) = client.get::<EgressView>(&format!("/api/v2/routes/{}/egress", component(route)))?;
+    Ok(Output { text: text(&view, Timestamp::now(), format), json, is_ok: true })
+}
+
+pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> String {
+    let mut out = format!("{}\n\n", format.tone(&view.route, Tone::Strong));
+    if !view.is_watched {
+        out.push_str("legacy's calls are not watched: there is no `egress:` in pointsman.yaml\n");
+        return out;
+    }
+    let number = |name: &str, number: u64, tone: Tone| -> Vec<TableCell> { vec![plain(name), (count(number), tone)] };
+    let calls = &view.calls;
+    let rows = vec![
+        number("requests", view.requests, Tone::Plain),
+        number("  ended, their window over", view.closed, Tone::Faint),
+        number("  of these, without a call", view.without_call, Tone::Plain),
+        number("calls by traceparent", calls.traceparent, Tone::Plain),
+        number("calls by header", calls.header, Tone::Plain),
+        number("calls by value", calls.value, Tone::Plain),
+    ];
+    out.push_str(&format.table(&["OF THIS ROUTE, SINCE THE START", "COUNT"], &[1], rows));
+    let all = &view.all;
+    let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Warn };
+    let rows = vec![
+        number("attributed", all.attributed, Tone::Plain),
+        number("ambiguous: several requests could have caused it", all.ambiguous, alarm(all.ambiguous)),
+        number("of no watched request", all.unattributed, alarm(all.unattributed)),
+        number("attributed, but not kept", all.not_kept, alarm(all.not_kept)),
+        number("requests that were not watched for want of room", all.requests_left_out, alarm(all.requests_left_out)),
+    ];
+    out.push('\n');
+    out.push_str(&format.table(&["CALLS OF ALL ROUTES", "COUNT"], &[1], rows));
+    let rule = view.correlate.as_deref().map_or_else(String::new, |rule| format!(" or {}", escape_control(rule)));
+    match all.attributed_share {
+        None => out.push_str("\nlegacy made no call yet\n"),
+        Some(share) => {
+            let _ = writeln!(out, "\n{:.1} % of the calls were attributed, by traceparent{rule}", share * 100.0);
+        }
+    }
+    if !view.unattributed.is_empty() {
+        out.push_str("\nthe last calls without a request:\n");
+    }
+    for call in &view.unattributed {
+        let _ = writeln!(
+            out,
+            "  {}  {} {}  {}",
+            escape_control(&call.outcome),
+            escape_control(&call.method),
+            escape_control(&call.url),
+            format.tone(ago(call.at, now), Tone::Faint),
+        );
+    }
+    out
+}

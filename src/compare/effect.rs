@@ -1,0 +1,50 @@
+//! A call that legacy made while it handled one request.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+use super::observation::Body;
+use crate::names::ServiceName;
+
+/// A call that legacy made to the outside through the egress listener, and the reply that it got; frozen when it is
+/// made. Its counterpart is the engine's [`Intent`](super::Intent).
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// The service that it went to. `None` where legacy uses the listener as its HTTP proxy and the address is that of
+    /// no service.
+    pub service: Option<ServiceName>,
+    /// The method.
+    pub method: Method,
+    /// The whole URL at which the service was called.
+    pub url: String,
+    /// The headers as legacy sent them, hop-by-hop ones removed.
+    pub headers: HeaderMap,
+    /// The body that legacy sent.
+    pub body: Body,
+    /// The reply; `None` where the call ended without a complete one.
+    pub reply: Option<EffectReply>,
+    /// The order of calls: one that began later has a larger number.
+    pub number: u64,
+}
+
+/// The reply that a call of legacy got.
+#[derive(Clone, Debug)]
+pub struct EffectReply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers, hop-by-hop ones removed.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+}
+
+impl Effect {
+    /// Bytes of memory that it holds: bodies, and a flat amount for heads.
+    pub fn bytes(&self) -> usize {
+        let whole = |body: &Body| match body {
+            Body::Whole(bytes) => Bytes::len(bytes),
+            Body::TooLarge => 0,
+        };
+        whole(&self.body) + self.reply.as_ref().map_or(0, |reply| whole(&reply.body)) + 2_048
+    }
+}

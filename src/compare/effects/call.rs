@@ -1,0 +1,148 @@
+//! One call, of either side, taken apart for the comparison.
+
+use std::collections::BTreeMap;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
+
+use super::call_template::CallTemplate;
+use crate::compare::bounds::{BoundExceeded, CompareBounds};
+use crate::compare::effect::Effect;
+use crate::compare::observation::{Body, Intent};
+use crate::compare::parsed_body::ParsedBody;
+use crate::expression::{parse_form, parse_form_strictly};
+use crate::names::{ServiceName, StepId};
+
+/// A call that legacy made, or that the engine would make.
+pub(super) struct Call<'a> {
+    pub(super) service: Option<&'a ServiceName>,
+    /// Host and port, lower case.
+    pub(super) authority: String,
+    pub(super) method: &'a Method,
+    pub(super) url: &'a str,
+    pub(super) path: &'a str,
+    /// The parameters by name, each with its values in their order.
+    pub(super) query: BTreeMap<String, Vec<String>>,
+    pub(super) headers: HeaderMap,
+    /// The body; an error where it cannot be compared within the bounds.
+    pub(super) body: Result<CallBody, BoundExceeded>,
+}
+
+/// A call that the engine would make.
+pub(super) struct EngineCall<'a> {
+    pub(super) call: Call<'a>,
+    pub(super) step: &'a StepId,
+    /// What is known of the step's call; `None` where the run's plan is not the one that the rules were checked with.
+    pub(super) template: Option<&'a CallTemplate>,
+}
+
+/// The body of a call.
+pub(super) struct CallBody {
+    pub(super) parsed: ParsedBody,
+    /// A form is compared by its fields, as JSON would be.
+    pub(super) is_form: bool,
+}
+
+impl<'a> EngineCall<'a> {
+    pub(super) fn of(intent: &'a Intent, template: Option<&'a CallTemplate>, bounds: &CompareBounds) -> Self {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &intent.headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(value.as_bytes())) {
+                headers.append(name, value);
+            }
+        }
+        let body = match (&intent.bytes, &intent.body) {
+            (Some(bytes), _) => CallBody::of(&headers, &Body::Whole(bytes.clone()), bounds),
+            (None, Value::Null) => Ok(CallBody { parsed: ParsedBody::Empty, is_form: false }),
+            (None, Value::String(text)) => {
+                CallBody::of(&headers, &Body::Whole(text.clone().into_bytes().into()), bounds)
+            }
+            (None, value) => Ok(CallBody { parsed: ParsedBody::Json(value.clone()), is_form: false }),
+        };
+        let service = intent.service.as_ref().or(template.map(|template| &template.service));
+        Self { call: Call::of(service, &intent.method, &intent.url, headers, body), step: &intent.step, template }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// A call that legacy made.
+    pub(super) fn of_legacy(effect: &'a Effect, bounds: &CompareBounds) -> Self {
+        let body = CallBody::of(&effect.headers, &effect.body, bounds);
+        Self::of(effect.service.as_ref(), &effect.method, &effect.url, effect.headers.clone(), body)
+    }
+
+    fn of(
+        service: Option<&'a ServiceName>,
+        method: &'a Method,
+        url: &'a str,
+        headers: HeaderMap,
+        body: Result<CallBody, BoundExceeded>,
+    ) -> Self {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = match before_query.find('/') {
+            Some(at) => before_query.split_at(at),
+            None => (before_query, "/"),
+        };
+        let authority = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+        let authority = authority.strip_suffix(port).map_or(authority.clone(), str::to_owned);
+        let query = match parse_form(query) {
+            Value::Object(map) => map.into_iter().map(|(name, value)| (name, texts(value))).collect(),
+            _ => BTreeMap::new(),
+        };
+        Self { service, authority, method, url, path, query, headers, body }
+    }
+
+    /// Whether both go to the same service, or to the same address.
+    pub(super) fn is_to_service_of(&self, other: &Call<'_>) -> bool {
+        match (self.service, other.service) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.authority == other.authority,
+        }
+    }
+
+    /// The body where it is compared by structure.
+    pub(super) fn json(&self) -> Option<&Value> {
+        match &self.body {
+            Ok(CallBody { parsed: ParsedBody::Json(value), .. }) => Some(value),
+            Ok(_) | Err(_) => None,
+        }
+    }
+}
+
+impl CallBody {
+    fn of(headers: &HeaderMap, body: &Body, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
+        let parsed = ParsedBody::of_parts(headers, body, bounds)?;
+        match &parsed {
+            ParsedBody::Text(text) if is_form(headers) => match parse_form_strictly(text.as_bytes()) {
+                Ok(fields) => Ok(Self { parsed: ParsedBody::Json(fields), is_form: true }),
+                Err(_) => Ok(Self { parsed, is_form: false }),
+            },
+            ParsedBody::Text(_) | ParsedBody::Json(_) | ParsedBody::Bytes(_) | ParsedBody::Empty => {
+                Ok(Self { parsed, is_form: false })
+            }
+        }
+    }
+
+    /// The name of its type, for a difference between types.
+    pub(super) fn name(&self) -> &'static str {
+        if self.is_form { "a form" } else { self.parsed.name() }
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn texts(value: Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.into_iter().flat_map(texts).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,88 @@
+//! The calls that a workflow may make, as far as they are known before it runs.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use crate::names::{ServiceName, StepId};
+
+/// What stands for a segment of a path that has a value in it. No segment of a URL is written so.
+pub(in crate::compare) const VALUE: &str = "{}";
+
+/// A call that a workflow may make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallTemplate {
+    /// The step, or `STEP.undo`; `None` where a workflow that it runs makes the call.
+    pub step: Option<StepId>,
+    /// The service.
+    pub service: ServiceName,
+    /// The method.
+    pub method: Method,
+    /// The path of the whole URL, with `{}` in place of each segment that has a value in it.
+    pub path: String,
+    /// What the call does, and whether it is recorded.
+    pub role: CallRole,
+}
+
+/// What a call of a workflow does to the world, and whether a comparison gets an intent of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallRole {
+    /// It touches what legacy also touches.
+    Shared,
+    /// It writes only what the engine's side alone owns: legacy may make no such call.
+    Private,
+    /// It reads. It is sent, and therefore not recorded, unless the step has a `rehearse:`.
+    Read {
+        /// Whether an intent is recorded.
+        is_recorded: bool,
+    },
+    /// It is made by a workflow that this one runs: its intents are not compared.
+    OfChild,
+}
+
+impl CallTemplate {
+    /// Whether a call with this method and path may be one of this template, if it goes to the same service.
+    pub(in crate::compare) fn matches(&self, method: &Method, path: &str) -> bool {
+        self.method == *method && path_matches(&self.path, path)
+    }
+}
+
+/// Whether a path has the segments of a template.
+pub(in crate::compare) fn path_matches(template: &str, path: &str) -> bool {
+    let (mut template, mut path) = (template.split('/'), path.split('/'));
+    loop {
+        match (template.next(), path.next()) {
+            (None, None) => return true,
+            (Some(VALUE), Some(value)) if !value.is_empty() => {}
+            (Some(literal), Some(segment)) if is_same_segment(literal, segment) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether two segments are equal; how they are percent-encoded makes no difference.
+fn is_same_segment(a: &str, b: &str) -> bool {
+    a == b || (a.contains('%') || b.contains('%')) && percent_decode_str(a).eq(percent_decode_str(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_fills_one_segment() {
+        for (template, path, matches) in [
+            ("/charges", "/charges", true),
+            ("/charges", "/charge", false),
+            ("/charges", "/charges/", false),
+            ("/charges", "/v1/charges", false),
+            ("/orders/{}/cancel", "/orders/17/cancel", true),
+            ("/orders/{}/cancel", "/orders//cancel", false),
+            ("/orders/{}/cancel", "/orders/17/18/cancel", false),
+            ("/a%20b/{}", "/a%20b/x", true),
+            ("/a-b", "/a%2Db", true),
+            ("/", "/", true),
+        ] {
+            assert_eq!(path_matches(template, path), matches, "{template} {path}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `compare.effects.STEP`, as a person writes it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::compare::tolerance_draft::ToleranceDraft;
+
+/// How the calls of one step are compared with those that legacy made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EffectRulesDraft {
+    /// The headers of the call that are compared; none but these. Without it: none.
+    pub headers: Vec<String>,
+    /// Parts of the call that may differ: JSONPath over its body (`$.sent_at`; `$` is all of it), `header.NAME`,
+    /// `query.NAME`, or `path` for the values in its path.
+    pub ignore: Vec<String>,
+    /// Values in its body that are ids (JSONPath): equal up to a one-to-one renaming that holds for the replies and for
+    /// all calls of the pair.
+    pub ids: Vec<String>,
+    /// Arrays in its body whose order does not matter. Each JSONPath has the value `set`, or the name of the field that
+    /// is the key of the elements.
+    pub unordered: BTreeMap<String, String>,
+    /// Values in its body that may differ by a tolerance: a number (absolute), or a duration such as `2s` for times.
+    pub tolerance: BTreeMap<String, ToleranceDraft>,
+    /// Its place among the other calls does not matter.
+    pub any_order: bool,
+    /// Compares also the calls of a step that reads.
+    pub reads: bool,
+    /// Why legacy's calls of this step do not come through the egress listener. Those that the engine would make are
+    /// then no difference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
+}

@@ -1,0 +1,38 @@
+//! Compares the calls that legacy made to other services with those that the engine would make.
+//!
+//! The question it answers: "does the engine do to the world what legacy does to it, and where not?" The calls of a
+//! pair are taken apart (`call`), paired (`pairing`) by service, method and path template (`call_template`), and each
+//! pair is compared (`report`) by the rules of its step (`rules`). What only one side made is judged in `unpaired`, the
+//! order in `order`; `coverage` counts which intents were held against a real call.
+//!
+//! Always true: a call is paired at most once; an id of a call is bound one-to-one together with those of the replies;
+//! nothing is a difference of which the engine records no intent (reads that are sent, calls of child workflows).
+//!
+//! Which calls belong to a request is decided by whoever attributes them; here they are given.
+
+mod call;
+mod call_pattern;
+mod call_template;
+mod coverage;
+mod draft;
+mod masked;
+mod order;
+mod paired;
+mod pairing;
+mod path_text;
+mod report;
+mod rules;
+mod unpaired;
+
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
+mod tests;
+
+pub use call_template::{CallRole, CallTemplate};
+pub use coverage::{EffectCoverage, StepCoverage};
+pub use draft::EffectRulesDraft;
+pub(super) use paired::PairedCalls;
+pub(super) use rules::EffectRules;

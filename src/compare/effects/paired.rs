@@ -1,0 +1,130 @@
+//! The calls of one pair, from pairing them to their differences.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::call::{Call, EngineCall};
+use super::coverage::EffectCoverage;
+use super::pairing::{self, Pairs, StepCalls};
+use super::rules::EffectRules;
+use super::unpaired::Unpaired;
+use super::{order, report};
+use crate::compare::bounds::{BoundExceeded, CompareBounds};
+use crate::compare::effect::Effect;
+use crate::compare::findings::{ComparisonFindings, ReportAs};
+use crate::compare::id_map::IdMap;
+use crate::compare::observation::{Body, Intent};
+use crate::compare::walk::Walk;
+
+/// The calls that legacy made and the intents of the engine, and which belong together.
+pub(in crate::compare) struct PairedCalls<'a> {
+    legacy: Vec<Call<'a>>,
+    engine: Vec<EngineCall<'a>>,
+    steps: Vec<StepCalls<'a>>,
+    pairs: Pairs,
+    rules: &'a EffectRules,
+}
+
+impl<'a> PairedCalls<'a> {
+    /// Pairs them, and binds the ids in their bodies whose places are known.
+    pub(in crate::compare) fn of(
+        effects: &'a [Arc<Effect>],
+        intents: &'a [Intent],
+        rules: &'a EffectRules,
+        bounds: &CompareBounds,
+        ids: &mut IdMap,
+        findings: &mut ComparisonFindings<'_>,
+    ) -> Result<Self, BoundExceeded> {
+        if effects.len().max(intents.len()) > bounds.effects {
+            return Err(BoundExceeded::Effects);
+        }
+        let mut legacy = Vec::new();
+        for effect in without_repeated_attempts(effects) {
+            findings.check_time()?;
+            legacy.push(Call::of_legacy(effect, bounds));
+        }
+        let mut engine = Vec::new();
+        for intent in intents {
+            findings.check_time()?;
+            engine.push(EngineCall::of(intent, rules.template_of(&intent.step), bounds));
+        }
+        let steps = pairing::by_step(&legacy, &engine, rules, ids, findings)?;
+        let pairs = pairing::pair(&legacy, &engine, &steps, ids, findings)?;
+        Ok(Self { legacy, engine, steps, pairs, rules })
+    }
+
+    /// Binds the ids in sets of their bodies.
+    pub(in crate::compare) fn bind_ids_in_sets(
+        &self,
+        ids: &mut IdMap,
+        findings: &mut ComparisonFindings<'_>,
+    ) -> Result<(), BoundExceeded> {
+        for step in &self.steps {
+            for n in &step.engine {
+                let call = self.pairs.legacy_of[*n].and_then(|call| self.legacy[call].json());
+                if let (Some(legacy), Some(engine)) = (call, self.engine[*n].call.json()) {
+                    Walk::bind_ids_in_sets(step.context(ids, findings), legacy, engine)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports their differences.
+    pub(in crate::compare) fn report(
+        &self,
+        ids: &mut IdMap,
+        findings: &mut ComparisonFindings<'_>,
+    ) -> Result<(), BoundExceeded> {
+        let mut coverage = EffectCoverage::default();
+        findings.report_as(ReportAs::Effect);
+        for step in &self.steps {
+            let counts = coverage.steps.entry(step.step.clone()).or_default();
+            for n in &step.engine {
+                let Some(call) = self.pairs.legacy_of[*n] else {
+                    counts.unmatched += 1;
+                    continue;
+                };
+                counts.compared += 1;
+                findings.set_prefix(format!("effects.{}.", step.step));
+                report::report(step, &self.legacy[call], &self.engine[*n].call, ids, findings)?;
+            }
+        }
+        let Self { legacy, engine, steps, pairs, rules } = self;
+        coverage.calls_not_judged = Unpaired { legacy, engine, steps, pairs, rules }.report(ids, findings)?;
+        order::report(&self.steps, &self.engine, &self.pairs, findings);
+        findings.set_prefix(String::new());
+        findings.report_as(ReportAs::Found);
+        findings.set_effect_coverage(coverage);
+        Ok(())
+    }
+}
+
+/// Legacy's calls in their order. One that was cut off, or answered 429 or 5xx, is left out if an equal call follows:
+/// that is another attempt, and the engine records one intent for all attempts.
+fn without_repeated_attempts(effects: &[Arc<Effect>]) -> Vec<&Effect> {
+    let mut effects: Vec<&Effect> = effects.iter().map(|effect| &**effect).collect();
+    effects.sort_by_key(|effect| effect.number);
+    let mut later: HashMap<&str, HashSet<(&str, &Bytes)>> = HashMap::new();
+    let mut kept = Vec::with_capacity(effects.len());
+    for effect in effects.into_iter().rev() {
+        let Body::Whole(body) = &effect.body else {
+            kept.push(effect);
+            continue;
+        };
+        let is_new = later.entry(effect.method.as_str()).or_default().insert((&effect.url, body));
+        if is_new || !has_failed(effect) {
+            kept.push(effect);
+        }
+    }
+    kept.reverse();
+    kept
+}
+
+fn has_failed(effect: &Effect) -> bool {
+    let has_failed = |status: StatusCode| status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+    effect.reply.as_ref().is_none_or(|reply| has_failed(reply.status))
+}

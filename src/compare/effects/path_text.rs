@@ -1,0 +1,49 @@
+//! The path of a call as the path of a difference shows it: without anything that differs from request to request.
+
+use super::call_template::VALUE;
+
+/// A longer word is treated as a value.
+const WORD_CHARS_MAX: usize = 24;
+/// The most segments that are shown.
+const SEGMENTS_MAX: usize = 12;
+
+/// The template of a path that belongs to no step of the workflow. What is not plainly a word of a path (letters, or
+/// `v` and a number) counts as a value: it may be an id, and may be secret. `is_id` tells which words are ids.
+pub(super) fn derived_template(path: &str, is_id: impl Fn(&str) -> bool) -> String {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        if segments.len() > SEGMENTS_MAX {
+            segments.push("…");
+            break;
+        }
+        segments.push(if segment.is_empty() || is_word(segment) && !is_id(segment) { segment } else { VALUE });
+    }
+    segments.join("/")
+}
+
+fn is_word(segment: &str) -> bool {
+    let is_version = |text: &str| text.len() <= 3 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    segment.strip_prefix('v').is_some_and(is_version)
+        || segment.chars().count() <= WORD_CHARS_MAX
+            && segment.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_path_are_left_out() {
+        for (path, template) in [
+            ("/", "/"),
+            ("/v1/charges", "/v1/charges"),
+            ("/orders/17/cancel", "/orders/{}/cancel"),
+            ("/mail/ada@example.org", "/mail/{}"),
+            ("/t/abcdefghijklmnopqrstuvwxyz", "/t/{}"),
+            ("/u/alice", "/u/{}"),
+        ] {
+            assert_eq!(derived_template(path, |word| word == "alice"), template, "{path}");
+        }
+        assert!(derived_template(&"/a".repeat(100), |_| false).ends_with("/a/…"));
+    }
+}

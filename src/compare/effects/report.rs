@@ -1,0 +1,151 @@
+//! The differences between two calls that belong together.
+
+use std::collections::BTreeSet;
+
+use http::HeaderName;
+
+use super::call::{Call, CallBody};
+use super::masked::same_text;
+use super::pairing::StepCalls;
+use crate::compare::body_rules::RuleId;
+use crate::compare::bounds::BoundExceeded;
+use crate::compare::findings::ComparisonFindings;
+use crate::compare::id_map::IdMap;
+use crate::compare::other_bodies;
+use crate::compare::parsed_body::ParsedBody;
+use crate::compare::value_path::ValuePath;
+use crate::compare::verdict::DifferenceKind;
+use crate::compare::walk::Walk;
+
+/// Reports where a call of legacy differs from the engine's. Paths begin within the call: `body.amount`.
+pub(super) fn report(
+    step: &StepCalls<'_>,
+    legacy: &Call<'_>,
+    engine: &Call<'_>,
+    ids: &mut IdMap,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<(), BoundExceeded> {
+    let renaming = step.rules.body.renaming;
+    let path = Part { path: "path", name: "path", ignored: step.rules.ignored_path, renaming };
+    path.report(Some(legacy.path), Some(engine.path), same_text(ids, legacy.path, engine.path), findings);
+    report_query(step, legacy, engine, ids, findings);
+    for name in &step.rules.headers {
+        let ignored = step.rules.ignored_headers.iter().find(|(ignored, _)| ignored == name).map(|(_, rule)| *rule);
+        let (a, b) = (header(legacy, name), header(engine, name));
+        let is_same = matches!((&a, &b), (Some(a), Some(b)) if same_text(ids, a, b)) || a.is_none() && b.is_none();
+        let path = format!("headers.{name}");
+        let part = Part { path: &path, name: name.as_str(), ignored, renaming };
+        part.report(a.as_deref(), b.as_deref(), is_same, findings);
+    }
+    match step.rules.ignored_body {
+        Some(rule) => {
+            if !is_same_body(legacy, engine) {
+                findings.count_use(rule);
+            }
+            Ok(())
+        }
+        None => report_body(step, legacy, engine, ids, findings),
+    }
+}
+
+/// A part of a call that is a text.
+struct Part<'a> {
+    path: &'a str,
+    /// The name by which it is known whether its value is secret.
+    name: &'a str,
+    ignored: Option<RuleId>,
+    renaming: Option<RuleId>,
+}
+
+impl Part<'_> {
+    /// Reports the two texts, or counts the rule by which they are equal.
+    fn report(&self, legacy: Option<&str>, engine: Option<&str>, is_same: bool, findings: &mut ComparisonFindings<'_>) {
+        let rule = if is_same { self.renaming } else { self.ignored };
+        match (legacy == engine && is_same, rule) {
+            (true, _) => {}
+            (false, Some(rule)) => findings.count_use(rule),
+            (false, None) if is_same => {}
+            (false, None) => {
+                let show = |text: &str| findings.shown_header(self.name, text);
+                let (legacy, engine) = (legacy.map(show), engine.map(show));
+                findings.add_text(self.path, DifferenceKind::Value, legacy.as_deref(), engine.as_deref());
+            }
+        }
+    }
+}
+
+fn report_query(
+    step: &StepCalls<'_>,
+    legacy: &Call<'_>,
+    engine: &Call<'_>,
+    ids: &IdMap,
+    findings: &mut ComparisonFindings<'_>,
+) {
+    let names: BTreeSet<&String> = legacy.query.keys().chain(engine.query.keys()).collect();
+    for name in names {
+        let (a, b) = (legacy.query.get(name), engine.query.get(name));
+        let is_same = match (a, b) {
+            (Some(a), Some(b)) => {
+                // With its name: it tells whether a short number is an id.
+                let named = |value: &str| format!("{name}={value}");
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_text(ids, &named(a), &named(b)))
+            }
+            _ => false,
+        };
+        let mut path = ValuePath::of("query");
+        path.enter_key(name);
+        let ignored = step.rules.ignored_query.iter().find(|(ignored, _)| ignored == name).map(|(_, rule)| *rule);
+        let part = Part { path: &path.text(), name, ignored, renaming: step.rules.body.renaming };
+        let text = |values: &Vec<String>| values.join(", ");
+        part.report(a.map(text).as_deref(), b.map(text).as_deref(), is_same, findings);
+    }
+}
+
+fn header(call: &Call<'_>, name: &HeaderName) -> Option<String> {
+    let values = call.headers.get_all(name).iter();
+    // Bytes that are not text are compared in their escaped form.
+    let values: Vec<String> =
+        values.map(|v| v.to_str().map_or_else(|_| format!("{v:?}"), |text| text.trim().to_owned())).collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
+fn report_body(
+    step: &StepCalls<'_>,
+    legacy: &Call<'_>,
+    engine: &Call<'_>,
+    ids: &mut IdMap,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<(), BoundExceeded> {
+    let (legacy, engine) = (body(legacy)?, body(engine)?);
+    match (&legacy.parsed, &engine.parsed) {
+        _ if legacy.is_form != engine.is_form => {
+            findings.add_text("body", DifferenceKind::Type, Some(legacy.name()), Some(engine.name()));
+            Ok(())
+        }
+        (ParsedBody::Json(a), ParsedBody::Json(b)) => Walk::report(step.context(ids, findings), "body", a, b),
+        (ParsedBody::Text(a), ParsedBody::Text(b)) if a != b && ids.with_legacy_ids(b) == *a => {
+            if let Some(rule) = step.rules.body.renaming {
+                findings.count_use(rule);
+            }
+            Ok(())
+        }
+        (a, b) => other_bodies::compare(a, b, findings),
+    }
+}
+
+fn body<'b>(call: &'b Call<'_>) -> Result<&'b CallBody, BoundExceeded> {
+    call.body.as_ref().map_err(|exceeded| *exceeded)
+}
+
+/// Whether two bodies are equal without any rule; `false` where that is not known.
+fn is_same_body(legacy: &Call<'_>, engine: &Call<'_>) -> bool {
+    let (Ok(legacy), Ok(engine)) = (body(legacy), body(engine)) else { return false };
+    legacy.is_form == engine.is_form
+        && match (&legacy.parsed, &engine.parsed) {
+            (ParsedBody::Json(a), ParsedBody::Json(b)) => a == b,
+            (ParsedBody::Text(a), ParsedBody::Text(b)) => a == b,
+            (ParsedBody::Bytes(a), ParsedBody::Bytes(b)) => a == b,
+            (ParsedBody::Empty, ParsedBody::Empty) => true,
+            _ => false,
+        }
+}

@@ -1,0 +1,182 @@
+//! The checked rules for legacy's calls and the engine's intents.
+//!
+//! Always true: each step that has rules exists in the workflow and makes a call.
+
+use std::collections::BTreeMap;
+
+use http::HeaderName;
+
+use super::call_pattern::CallPattern;
+use super::call_template::{CallRole, CallTemplate};
+use super::draft::EffectRulesDraft;
+use crate::compare::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, header};
+use crate::compare::draft::{CompareContext, RulesDraft};
+use crate::names::StepId;
+use crate::problem::{Problems, Site, nearest};
+
+/// The rules for the calls of all steps.
+#[derive(Clone, Default)]
+pub(in crate::compare) struct EffectRules {
+    steps: BTreeMap<StepId, StepRules>,
+    /// Those of a step for which none are declared.
+    of_others: StepRules,
+    /// Calls of legacy that no step makes, and that are no difference.
+    pub(super) ignore_calls: Vec<(CallPattern, RuleId)>,
+    /// The calls that the workflow and those that it runs may make.
+    pub(super) templates: Vec<CallTemplate>,
+}
+
+/// The rules for the calls of one step.
+#[derive(Clone, Default)]
+pub(super) struct StepRules {
+    pub(super) headers: Vec<HeaderName>,
+    pub(super) ignored_headers: Vec<(HeaderName, RuleId)>,
+    pub(super) ignored_query: Vec<(String, RuleId)>,
+    pub(super) ignored_path: Option<RuleId>,
+    /// `ignore: ["$"]`: the body is not read.
+    pub(super) ignored_body: Option<RuleId>,
+    pub(super) body: BodyRules,
+    pub(super) any_order: Option<RuleId>,
+    pub(super) reads: bool,
+    pub(super) unseen: Option<RuleId>,
+}
+
+impl EffectRules {
+    /// Checks a draft. `site` is the position of the `compare:` value in its file; `renaming` is the reply's first rule
+    /// about ids.
+    pub(in crate::compare) fn check(
+        draft: &RulesDraft,
+        site: &Site,
+        context: &CompareContext<'_>,
+        renaming: Option<RuleId>,
+        texts: &mut RuleTexts,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut rules = Self { templates: context.calls.to_vec(), ..Self::default() };
+        for (n, text) in draft.ignore_calls.iter().enumerate() {
+            let site = site.key("ignore_calls").index(n);
+            if let Some(pattern) = CallPattern::check(text, &site, context.services, problems) {
+                rules.ignore_calls.push((pattern, texts.register(format!("ignore_calls {text}"))));
+            }
+        }
+        for (step, draft) in &draft.effects {
+            let site = site.key("effects").key(step.as_str());
+            if is_step(step, &site, context, problems) {
+                let template = context.calls.iter().find(|call| call.step.as_ref().is_some_and(|s| s.as_str() == step));
+                let checked = StepRules::check(step, draft, template, &site, texts, problems);
+                rules.steps.insert(step.as_str().into(), checked);
+            }
+        }
+        // An id that one step declares may stand in the calls of the others.
+        let renaming = renaming.or_else(|| rules.steps.values().find_map(|step| step.body.renaming));
+        for step in rules.steps.values_mut().chain([&mut rules.of_others]) {
+            step.body.renaming = step.body.renaming.or(renaming);
+        }
+        rules
+    }
+
+    /// The rules for the calls of a step.
+    pub(super) fn of(&self, step: &StepId) -> &StepRules {
+        self.steps.get(step).unwrap_or(&self.of_others)
+    }
+
+    /// The call of a step, where it is known.
+    pub(super) fn template_of(&self, step: &StepId) -> Option<&CallTemplate> {
+        self.templates.iter().find(|template| template.step.as_ref() == Some(step))
+    }
+
+    /// Whether the engine's intents of a call are compared with legacy's calls.
+    pub(super) fn judges(&self, template: &CallTemplate) -> bool {
+        match (&template.step, template.role) {
+            (Some(_), CallRole::Shared | CallRole::Private) => true,
+            (Some(step), CallRole::Read { is_recorded }) => is_recorded && self.of(step).reads,
+            (None, _) | (_, CallRole::OfChild) => false,
+        }
+    }
+}
+
+impl StepRules {
+    fn check(
+        step: &str,
+        draft: &EffectRulesDraft,
+        template: Option<&CallTemplate>,
+        site: &Site,
+        texts: &mut RuleTexts,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut rules = Self::default();
+        let names = draft.headers.iter().enumerate();
+        rules.headers = names.filter_map(|(n, name)| header(name, &site.key("headers").index(n), problems)).collect();
+        let prefix = format!("effects.{step} ");
+        let body = BodyRulesDraft {
+            ignore: &draft.ignore,
+            ids: &draft.ids,
+            unordered: &draft.unordered,
+            tolerance: &draft.tolerance,
+        };
+        let (mut headers, mut query, mut path, mut whole) = (Vec::new(), Vec::new(), None, None);
+        rules.body = body_rules::check(&body, &prefix, site, texts, problems, |text, site, texts, problems| {
+            let rule = |texts: &mut RuleTexts| texts.register(format!("{prefix}ignore {text}"));
+            if let Some(name) = text.strip_prefix("header.") {
+                if let Some(name) = header(name, site, problems) {
+                    headers.push((name, rule(texts)));
+                }
+            } else if let Some(name) = text.strip_prefix("query.") {
+                query.push((name.to_owned(), rule(texts)));
+            } else if text == "path" {
+                path = Some(rule(texts));
+            } else if text == "$" {
+                whole = Some(rule(texts));
+            } else {
+                return false;
+            }
+            true
+        });
+        (rules.ignored_headers, rules.ignored_query) = (headers, query);
+        (rules.ignored_path, rules.ignored_body) = (path, whole);
+        rules.any_order = draft.any_order.then(|| texts.register(format!("{prefix}any_order")));
+        if let Some(reason) = &draft.unseen {
+            if reason.trim().is_empty() {
+                problems
+                    .error(&site.key("unseen"), "`unseen` gives no reason")
+                    .hint("say why legacy's calls of this step do not come through the egress listener");
+            }
+            rules.unseen = Some(texts.register(format!("{prefix}unseen")));
+        }
+        rules.reads = draft.reads;
+        if draft.reads {
+            check_reads(step, template, &site.key("reads"), problems);
+        }
+        rules
+    }
+}
+
+/// Whether the workflow has such a step with a call.
+fn is_step(step: &str, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> bool {
+    if context.intents.contains(&step) {
+        return true;
+    }
+    let problem = problems.error(&site.clone().at_key(), format!("the workflow has no step `{step}` with a call"));
+    match nearest(step, context.intents.iter().copied()) {
+        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+        None if context.intents.is_empty() => problem.hint("the route has no workflow with a call to compare"),
+        None => problem.hint(format!("its steps are {}", context.intents.join(", "))),
+    };
+    false
+}
+
+fn check_reads(step: &str, template: Option<&CallTemplate>, site: &Site, problems: &mut Problems) {
+    match template.map(|template| template.role) {
+        Some(CallRole::Read { is_recorded: true }) | None => {}
+        Some(CallRole::Read { is_recorded: false }) => {
+            problems
+                .error(site, format!("the step `{step}` is sent in shadow and dark, so no call of it can be compared"))
+                .hint("a read with a `rehearse:` is not sent, and is recorded");
+        }
+        Some(CallRole::Shared | CallRole::Private | CallRole::OfChild) => {
+            problems
+                .warn(site, format!("the step `{step}` does not only read: its calls are compared anyway"))
+                .hint("leave `reads` out");
+        }
+    }
+}

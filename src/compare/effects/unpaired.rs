@@ -1,0 +1,156 @@
+//! Calls that only one side made.
+
+use std::collections::HashMap;
+
+use super::call::{Call, EngineCall};
+use super::call_template::CallRole;
+use super::pairing::{Equality, Pairs, StepCalls};
+use super::path_text::derived_template;
+use super::rules::EffectRules;
+use crate::compare::bounds::BoundExceeded;
+use crate::compare::findings::ComparisonFindings;
+use crate::compare::id_map::IdMap;
+use crate::compare::pairing::Side;
+use crate::compare::verdict::DifferenceKind;
+
+/// The calls of both sides, and which belong together.
+pub(super) struct Unpaired<'p, 'a> {
+    pub(super) legacy: &'p [Call<'a>],
+    pub(super) engine: &'p [EngineCall<'a>],
+    pub(super) steps: &'p [StepCalls<'a>],
+    pub(super) pairs: &'p Pairs,
+    pub(super) rules: &'p EffectRules,
+}
+
+/// How often each side made the calls that are equal to one of them.
+#[derive(Clone, Copy, Default)]
+struct CallCounts {
+    all: usize,
+    paired: usize,
+}
+
+impl Unpaired<'_, '_> {
+    /// Reports them, and returns how many of legacy's calls are not judged.
+    pub(super) fn report(&self, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>) -> Result<u32, BoundExceeded> {
+        let mut is_doubled = vec![false; self.legacy.len()];
+        for step in self.steps {
+            let partners = |n: usize| self.pairs.engine_of[n].is_some();
+            if step.legacy.iter().any(|n| !partners(*n)) {
+                let hash = |n: usize, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>| {
+                    step.hash(&self.legacy[n], Side::Legacy, Equality::EXACT, ids, findings)
+                };
+                for n in report_doubled(step, Side::Legacy, &step.legacy, &partners, &hash, ids, findings)? {
+                    is_doubled[n] = true;
+                }
+            }
+            self.report_extra(step, ids, findings)?;
+        }
+        let mut not_judged = 0u32;
+        for (n, call) in self.legacy.iter().enumerate() {
+            findings.step()?;
+            if self.pairs.engine_of[n].is_none() && !is_doubled[n] && !self.report_missing(call, ids, findings) {
+                not_judged = not_judged.saturating_add(1);
+            }
+        }
+        Ok(not_judged)
+    }
+
+    /// Reports the intents of a step for which legacy made no call.
+    fn report_extra(
+        &self,
+        step: &StepCalls<'_>,
+        ids: &mut IdMap,
+        findings: &mut ComparisonFindings<'_>,
+    ) -> Result<(), BoundExceeded> {
+        let partners = |n: usize| self.pairs.legacy_of[n].is_some();
+        if step.engine.iter().all(|n| partners(*n)) {
+            return Ok(());
+        }
+        let hash = |n: usize, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>| {
+            step.hash(&self.engine[n].call, Side::Engine, Equality::EXACT, ids, findings)
+        };
+        let doubled = report_doubled(step, Side::Engine, &step.engine, &partners, &hash, ids, findings)?;
+        for n in step.engine.iter().filter(|n| !partners(**n) && !doubled.contains(*n)) {
+            let EngineCall { call, template, .. } = &self.engine[*n];
+            if let Some(rule) = step.rules.unseen {
+                findings.count_use(rule);
+            } else if template.is_none_or(|template| template.role != CallRole::Private) {
+                let shown = findings.shown_text(&format!("{} {}", call.method, call.url));
+                findings.set_prefix(format!("effects.{}", step.step));
+                findings.add_text("", DifferenceKind::EffectExtra, None, Some(&shown));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports a call of legacy that no intent would make; `false` where it is not judged.
+    fn report_missing(&self, call: &Call<'_>, ids: &IdMap, findings: &mut ComparisonFindings<'_>) -> bool {
+        let may_be = |service| call.service.is_some_and(|known| known == service);
+        let of_workflow = self.rules.templates.iter();
+        let mut of_workflow =
+            of_workflow.filter(|template| may_be(&template.service) && template.matches(call.method, call.path));
+        let first = of_workflow.next();
+        let is_judged = match first {
+            Some(first) => [first].into_iter().chain(of_workflow).all(|template| self.rules.judges(template)),
+            None => !call.method.is_safe(),
+        };
+        if !is_judged {
+            return false;
+        }
+        let service = call.service.map(|service| service.as_str());
+        let ignored = self.rules.ignore_calls.iter();
+        let mut ignored = ignored.filter(|(calls, _)| calls.names(service, &call.authority, call.method, call.path));
+        if let Some((_, rule)) = ignored.next() {
+            findings.count_use(*rule);
+            return true;
+        }
+        let derived = || derived_template(call.path, |segment| ids.has_legacy(segment));
+        let path = first.map_or_else(derived, |template| template.path.clone());
+        let shown = findings.shown_text(&format!("{} {}", call.method, call.url));
+        findings.set_prefix(format!("effects.{} {} {path}", service.unwrap_or(&call.authority), call.method));
+        findings.add_text("", DifferenceKind::EffectMissing, Some(&shown), None);
+        true
+    }
+}
+
+/// Reports the calls of one side that have no partner and are equal to one that has: the other side made fewer of them.
+/// Returns which.
+fn report_doubled(
+    step: &StepCalls<'_>,
+    side: Side,
+    calls: &[usize],
+    has_partner: &dyn Fn(usize) -> bool,
+    hash: &dyn Fn(usize, &mut IdMap, &mut ComparisonFindings<'_>) -> Result<u64, BoundExceeded>,
+    ids: &mut IdMap,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<Vec<usize>, BoundExceeded> {
+    let mut counts: HashMap<u64, CallCounts> = HashMap::new();
+    let mut hashes = Vec::with_capacity(calls.len());
+    for n in calls {
+        let hash = hash(*n, ids, findings)?;
+        let count = counts.entry(hash).or_default();
+        count.all += 1;
+        count.paired += usize::from(has_partner(*n));
+        hashes.push((*n, hash));
+    }
+    let mut doubled = Vec::new();
+    for (n, hash) in hashes.into_iter().filter(|(n, _)| !has_partner(*n)) {
+        let CallCounts { all, paired } = counts.get(&hash).copied().unwrap_or_default();
+        if paired == 0 {
+            continue;
+        }
+        let (more, fewer) = (times(all), times(paired));
+        let (legacy, engine) = if side == Side::Legacy { (&more, &fewer) } else { (&fewer, &more) };
+        findings.set_prefix(format!("effects.{}", step.step));
+        findings.add_text("", DifferenceKind::EffectDoubled, Some(legacy), Some(engine));
+        doubled.push(n);
+    }
+    Ok(doubled)
+}
+
+fn times(calls: usize) -> String {
+    match calls {
+        1 => "1 call".to_owned(),
+        many => format!("{many} equal calls"),
+    }
+}

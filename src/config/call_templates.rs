@@ -1,0 +1,70 @@
+//! The calls that a workflow may make, as its comparison needs to know them.
+
+use std::collections::BTreeSet;
+
+use super::checked_files::{Services, Workflows};
+use crate::compare::{CallRole, CallTemplate};
+use crate::names::{StepId, WorkflowName};
+use crate::workflow::{Call, EffectClass, Plan, StepKind};
+
+/// The calls of a workflow's steps, of their `undo:`, and of the workflows that it runs, directly or through others.
+pub(super) fn call_templates(plan: &Plan, services: &Services, workflows: &Workflows) -> Vec<CallTemplate> {
+    let mut found = Vec::new();
+    let mut seen: BTreeSet<&WorkflowName> = BTreeSet::new();
+    let mut waiting: Vec<&WorkflowName> = Vec::new();
+    add_calls(plan, false, services, &mut found, &mut waiting);
+    while let Some(name) = waiting.pop() {
+        let child = workflows.get(name).and_then(|(_, plan)| plan.as_ref());
+        if let Some(child) = child.filter(|_| seen.insert(name)) {
+            add_calls(child, true, services, &mut found, &mut waiting);
+        }
+    }
+    found
+}
+
+/// Adds the calls of one plan, and the workflows that it runs.
+fn add_calls<'a>(
+    plan: &'a Plan,
+    is_child: bool,
+    services: &Services,
+    found: &mut Vec<CallTemplate>,
+    children: &mut Vec<&'a WorkflowName>,
+) {
+    for step in &plan.steps {
+        let own = match &step.kind {
+            StepKind::Call(call) => Some((step.id.clone(), &**call)),
+            StepKind::Run(child) => {
+                children.push(&child.workflow);
+                None
+            }
+            StepKind::Set(_) | StepKind::Checkpoint(_) | StepKind::Wait(_) | StepKind::Fail(_) => None,
+        };
+        let undo = step.undo.as_deref().map(|call| (StepId::new(format!("{}.undo", step.id)), call));
+        for (name, call) in own.into_iter().chain(undo) {
+            let role = if is_child { CallRole::OfChild } else { role_of(call) };
+            found.push(CallTemplate {
+                step: (!is_child).then_some(name),
+                service: call.service.clone(),
+                method: call.method.clone(),
+                path: path_of(call, services),
+                role,
+            });
+        }
+    }
+}
+
+fn role_of(call: &Call) -> CallRole {
+    match call.effect {
+        EffectClass::Shared => CallRole::Shared,
+        EffectClass::Private => CallRole::Private,
+        EffectClass::Read => CallRole::Read { is_recorded: call.rehearse.is_some() },
+    }
+}
+
+/// The path of the whole URL: that of the service's first address, and then the call's own.
+fn path_of(call: &Call, services: &Services) -> String {
+    let service = services.get(&call.service).and_then(Option::as_ref);
+    let base = service.and_then(|service| service.urls.first()).map_or("", |url| url.uri.path());
+    let path = format!("{}{}", base.trim_end_matches('/'), call.url.path_template());
+    if path.is_empty() { "/".to_owned() } else { path }
+}

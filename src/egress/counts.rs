@@ -1,0 +1,192 @@
+//! What is counted and listed of the calls that legacy makes.
+//!
+//! Always true: what is listed of a call was redacted when it came; the list is bounded.
+
+use std::collections::{HashMap, VecDeque};
+
+use jiff::Timestamp;
+use metrics::counter;
+
+use crate::clock;
+use crate::compare::Effect;
+use crate::limits::{EGRESS_LISTED_CALLS_MAX, EGRESS_LISTED_URL_BYTES_MAX};
+use crate::names::{RouteId, ServiceName};
+use crate::secret::{LengthMax, masked_and_cut, redact_line};
+
+/// By what a call was attributed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttributedBy {
+    /// The trace that legacy was sent.
+    Traceparent,
+    /// The declared header.
+    Header,
+    /// The declared value.
+    Value,
+}
+
+impl AttributedBy {
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttributedBy::Traceparent => "traceparent",
+            AttributedBy::Header => "header",
+            AttributedBy::Value => "value",
+        }
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EffectOutcome {
+    /// It belongs to a request, and what says so.
+    Attributed(AttributedBy),
+    /// Several requests could have caused it.
+    Ambiguous,
+    /// No watched request caused it, as far as is known.
+    Unattributed,
+}
+
+impl EffectOutcome {
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EffectOutcome::Attributed(_) => "attributed",
+            EffectOutcome::Ambiguous => "ambiguous",
+            EffectOutcome::Unattributed => "unattributed",
+        }
+    }
+
+    fn by(self) -> &'static str {
+        match self {
+            EffectOutcome::Attributed(by) => by.as_str(),
+            EffectOutcome::Ambiguous | EffectOutcome::Unattributed => "none",
+        }
+    }
+}
+
+/// The calls for the requests of one route since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteCalls {
+    /// Requests that were watched.
+    pub requests: u64,
+    /// Of these, those to which no call can be attributed any more.
+    pub closed: u64,
+    /// Of the closed ones, those to which none was attributed, and for which no ambiguous one could be.
+    pub without_call: u64,
+    /// Calls that were attributed by the trace.
+    pub by_traceparent: u64,
+    /// Calls that were attributed by the declared header.
+    pub by_header: u64,
+    /// Calls that were attributed by the declared value.
+    pub by_value: u64,
+}
+
+/// All calls since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TotalCalls {
+    /// Those of some request.
+    pub attributed: u64,
+    /// Those that several requests could have caused.
+    pub ambiguous: u64,
+    /// Those of no watched request.
+    pub unattributed: u64,
+    /// Attributed ones that were not kept for the comparison, because there was no room.
+    pub not_kept: u64,
+    /// Requests that were not watched, or not until their end, because there was no room.
+    pub requests_left_out: u64,
+}
+
+/// A call that was attributed to no request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedCall {
+    /// When it had ended.
+    pub at: Timestamp,
+    /// The service that it went to.
+    pub service: Option<ServiceName>,
+    /// The method.
+    pub method: String,
+    /// The URL, redacted and cut.
+    pub url: String,
+    /// [`EffectOutcome::Ambiguous`] or [`EffectOutcome::Unattributed`].
+    pub outcome: EffectOutcome,
+}
+
+/// What is known of the calls for one route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EgressReport {
+    /// The rule beside the trace; `None` if there is none.
+    pub correlate: Option<String>,
+    /// For how long after its end calls are attributed to a request.
+    pub window: std::time::Duration,
+    /// The calls for this route.
+    pub route: RouteCalls,
+    /// All calls.
+    pub total: TotalCalls,
+    /// The last ones that were attributed to no request, newest first.
+    pub listed: Vec<ListedCall>,
+}
+
+/// All counts.
+#[derive(Default)]
+pub(super) struct Counts {
+    routes: HashMap<RouteId, RouteCalls>,
+    pub(super) total: TotalCalls,
+    listed: VecDeque<ListedCall>,
+}
+
+impl Counts {
+    pub(super) fn of(&self, route: &RouteId) -> RouteCalls {
+        self.routes.get(route).copied().unwrap_or_default()
+    }
+
+    pub(super) fn route(&mut self, route: &RouteId) -> &mut RouteCalls {
+        self.routes.entry(route.clone()).or_default()
+    }
+
+    pub(super) fn listed(&self) -> Vec<ListedCall> {
+        self.listed.iter().rev().cloned().collect()
+    }
+
+    /// Counts a call, and lists it if it belongs to no request.
+    pub(super) fn count(&mut self, effect: &Effect, outcome: EffectOutcome, route: Option<&RouteId>) {
+        let service = effect.service.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        counter!(
+            "pointsman_effects_total", "service" => service, "outcome" => outcome.as_str(), "by" => outcome.by()
+        )
+        .increment(1);
+        match outcome {
+            EffectOutcome::Attributed(by) => {
+                self.total.attributed += 1;
+                if let Some(route) = route {
+                    let calls = self.route(route);
+                    match by {
+                        AttributedBy::Traceparent => calls.by_traceparent += 1,
+                        AttributedBy::Header => calls.by_header += 1,
+                        AttributedBy::Value => calls.by_value += 1,
+                    }
+                }
+            }
+            EffectOutcome::Ambiguous => {
+                self.total.ambiguous += 1;
+                self.list(effect, outcome);
+            }
+            EffectOutcome::Unattributed => {
+                self.total.unattributed += 1;
+                self.list(effect, outcome);
+            }
+        }
+    }
+
+    fn list(&mut self, effect: &Effect, outcome: EffectOutcome) {
+        if self.listed.len() >= EGRESS_LISTED_CALLS_MAX {
+            self.listed.pop_front();
+        }
+        self.listed.push_back(ListedCall {
+            at: clock::now(),
+            service: effect.service.clone(),
+            method: effect.method.to_string(),
+            url: masked_and_cut(&effect.url, redact_line, LengthMax::Bytes(EGRESS_LISTED_URL_BYTES_MAX)),
+            outcome,
+        });
+    }
+}

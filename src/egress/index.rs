@@ -1,0 +1,229 @@
+//! The watched requests by what identifies them.
+//!
+//! Always true: a request that is live and whose identity is not known counts as one that could have caused any call
+//! which is found by the rule; so does each one that had to be left out, for as long as it would have been live.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::counts::AttributedBy;
+use super::key::Key;
+use super::rule::{AttributionSettings, CallKey, Correlate};
+use super::watched::{ValueKey, Watched};
+use crate::compare::Effect;
+use crate::traces::TraceContext;
+
+/// How often requests that are not live any more are removed, at most.
+const SWEEP_PAUSE_US: u64 = 250_000;
+
+/// The watched requests.
+#[derive(Default)]
+pub(super) struct Index {
+    requests: BTreeMap<u64, Entry>,
+    by_trace: HashMap<u128, BTreeSet<u64>>,
+    /// By header or value, under the rule in force.
+    by_key: HashMap<Key, BTreeSet<u64>>,
+    /// Those whose key is not known.
+    unknown: BTreeSet<u64>,
+    /// The rule that `by_key` is made by.
+    settings: Arc<AttributionSettings>,
+    swept_at: u64,
+    /// Until when requests that were left out would have been live.
+    left_out_until: u64,
+}
+
+struct Entry {
+    watched: Arc<Watched>,
+    /// Under which it is in `by_key`.
+    key: Option<Key>,
+}
+
+/// For which request a call is.
+pub(super) enum Found {
+    /// For this one.
+    One(Arc<Watched>, AttributedBy),
+    /// For one of these, or for one that is not known.
+    Several(Vec<Arc<Watched>>),
+    /// For none that is watched.
+    None,
+}
+
+/// What a sweep removed.
+#[derive(Default)]
+pub(super) struct Removed {
+    /// Those that were not live any more.
+    pub over: Vec<Arc<Watched>>,
+    /// How many had to go for want of room.
+    pub evicted: usize,
+}
+
+impl Index {
+    /// Adds requests that came since, and reads what can be read by now.
+    pub(super) fn add(&mut self, settings: &Arc<AttributionSettings>, requests: Vec<Arc<Watched>>) {
+        if !Arc::ptr_eq(&self.settings, settings) {
+            self.settings = settings.clone();
+            self.by_key.clear();
+            self.requests.values_mut().for_each(|entry| entry.key = None);
+            // They are known by another rule.
+            self.unknown = self.requests.keys().copied().collect();
+        }
+        for watched in requests {
+            let number = watched.number;
+            if let Some(trace) = watched.trace {
+                self.by_trace.entry(trace.trace_id).or_default().insert(number);
+            }
+            let is_by_rule = Arc::ptr_eq(&watched.settings, settings);
+            let key = watched.header.filter(|_| is_by_rule);
+            if let Some(key) = key {
+                self.by_key.entry(key).or_default().insert(number);
+            }
+            if !is_by_rule || matches!(settings.correlate, Correlate::Value { .. }) {
+                self.unknown.insert(number);
+            }
+            self.requests.insert(number, Entry { watched, key });
+        }
+        if matches!(settings.correlate, Correlate::Value { .. }) {
+            self.read_values();
+        }
+    }
+
+    /// Reads the values of requests whose bodies are there by now.
+    fn read_values(&mut self) {
+        let Self { requests, by_key, unknown, settings, .. } = self;
+        unknown.retain(|number| {
+            let Some(entry) = requests.get_mut(number) else { return false };
+            if !Arc::ptr_eq(&entry.watched.settings, settings) {
+                return true;
+            }
+            entry.key = match entry.watched.value_key() {
+                ValueKey::Unknown => return true,
+                ValueKey::Is(key) => Some(key),
+                ValueKey::None => None,
+            };
+            if let Some(key) = entry.key {
+                by_key.entry(key).or_default().insert(*number);
+            }
+            false
+        });
+    }
+
+    /// A request is not watched, because there was no room.
+    pub(super) fn leave_out(&mut self, until_us: u64) {
+        self.left_out_until = self.left_out_until.max(until_us);
+    }
+
+    /// Finds the request that a call is for.
+    pub(super) fn find(&self, effect: &Effect, now_us: u64) -> Found {
+        let live = |numbers: &BTreeSet<u64>| self.live(numbers.iter(), now_us);
+        let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
+        let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(live).unwrap_or_default();
+        let same_span = |one: &&&Arc<Watched>| one.trace.map(|trace| trace.span_id) == sent.map(|sent| sent.span_id);
+        // A client may send several requests of one trace. Legacy then tells them apart only if it hands on the very
+        // field that it got.
+        let traced = match traced.iter().filter(same_span).count() {
+            1 if traced.len() > 1 => traced.iter().filter(same_span).copied().collect(),
+            _ => traced,
+        };
+        if let [only] = traced[..] {
+            return match self.contradicts(only, effect) {
+                false => Found::One(only.clone(), AttributedBy::Traceparent),
+                true => Found::Several(vec![only.clone()]),
+            };
+        }
+        let (known, unknown) = self.by_rule(effect, now_us);
+        let is_traced = |one: &&Arc<Watched>| traced.is_empty() || traced.iter().any(|other| Arc::ptr_eq(one, other));
+        let known: Vec<_> = known.into_iter().filter(is_traced).collect();
+        let unknown: Vec<_> = unknown.into_iter().filter(is_traced).collect();
+        // Of requests of one trace all are known.
+        let has_left_out = traced.is_empty() && self.left_out_until > now_us;
+        match (&known[..], &unknown[..]) {
+            ([one], []) if !has_left_out => Found::One((*one).clone(), self.rule_label()),
+            ([], []) if traced.is_empty() => Found::None,
+            ([], []) => Found::Several(traced.into_iter().cloned().collect()),
+            _ => Found::Several(known.into_iter().chain(unknown).cloned().collect()),
+        }
+    }
+
+    /// The live requests that the rule names, and those of which that is not known.
+    fn by_rule(&self, effect: &Effect, now_us: u64) -> (Vec<&Arc<Watched>>, Vec<&Arc<Watched>>) {
+        match self.settings.correlate.call_key(effect) {
+            CallKey::Is(key) => {
+                let known = self.by_key.get(&key).map(|numbers| self.live(numbers.iter(), now_us));
+                (known.unwrap_or_default(), self.live(self.unknown.iter(), now_us))
+            }
+            CallKey::None => (Vec::new(), Vec::new()),
+            CallKey::Unreadable => (Vec::new(), self.live(self.requests.keys(), now_us)),
+        }
+    }
+
+    fn live<'a>(&self, numbers: impl Iterator<Item = &'a u64>, now_us: u64) -> Vec<&Arc<Watched>> {
+        let requests = numbers.filter_map(|number| Some(&self.requests.get(number)?.watched));
+        requests.filter(|one| one.is_live(now_us)).collect()
+    }
+
+    /// Whether the declared header of a call names another request than its trace does. A thread of legacy may keep the
+    /// trace of an earlier request.
+    fn contradicts(&self, watched: &Watched, effect: &Effect) -> bool {
+        let is_by_rule = Arc::ptr_eq(&watched.settings, &self.settings);
+        let sent = self.settings.correlate.header_key(&effect.headers);
+        is_by_rule && sent.is_some() && watched.header.is_some() && sent != watched.header
+    }
+
+    fn rule_label(&self) -> AttributedBy {
+        match self.settings.correlate {
+            Correlate::Trace => AttributedBy::Traceparent,
+            Correlate::Header(_) => AttributedBy::Header,
+            Correlate::Value { .. } => AttributedBy::Value,
+        }
+    }
+
+    /// Removes requests that are not live any more, and those for which there is no room: first those that have ended,
+    /// the oldest first.
+    pub(super) fn sweep(&mut self, now_us: u64, entries_max: usize) -> Removed {
+        let is_full = self.requests.len() > entries_max;
+        if !is_full && now_us.saturating_sub(self.swept_at) < SWEEP_PAUSE_US {
+            return Removed::default();
+        }
+        self.swept_at = now_us;
+        let mut removed = Removed::default();
+        let over: Vec<u64> =
+            self.requests.iter().filter(|(_, one)| !one.watched.is_live(now_us)).map(|(number, _)| *number).collect();
+        removed.over.extend(over.into_iter().filter_map(|number| self.remove(number)));
+        if self.requests.len() > entries_max {
+            // Some more than needed, so that not each request that comes causes a sweep of all.
+            let many = self.requests.len() - entries_max + entries_max / 8;
+            let of = |ended: bool| self.requests.iter().filter(move |(_, one)| one.watched.has_ended() == ended);
+            let oldest: Vec<u64> = of(true).chain(of(false)).map(|(number, _)| *number).take(many).collect();
+            for number in oldest {
+                let Some(watched) = self.remove(number) else { continue };
+                watched.effects.add_gap();
+                let window = u64::try_from(watched.settings.window.as_micros()).unwrap_or(u64::MAX);
+                self.leave_out(now_us.saturating_add(window));
+                removed.evicted += 1;
+            }
+        }
+        removed
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Arc<Watched>> {
+        let Entry { watched, key } = self.requests.remove(&number)?;
+        self.unknown.remove(&number);
+        if let Some(trace) = watched.trace {
+            forget(&mut self.by_trace, trace.trace_id, number);
+        }
+        if let Some(key) = key {
+            forget(&mut self.by_key, key, number);
+        }
+        Some(watched)
+    }
+}
+
+fn forget<K: Eq + Hash>(map: &mut HashMap<K, BTreeSet<u64>>, key: K, number: u64) {
+    if let Some(numbers) = map.get_mut(&key) {
+        numbers.remove(&number);
+        if numbers.is_empty() {
+            map.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The memory that calls and bodies may take which are kept for the comparison.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// A budget of bytes.
+pub(super) struct Memory {
+    used: AtomicUsize,
+    bytes_max: usize,
+}
+
+/// Bytes that are in use until it is dropped.
+pub(super) struct Held {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl Memory {
+    pub(super) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), bytes_max })
+    }
+    /// Takes some bytes; `None` if they are too many.
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+        let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        self.used.fetch_update(Relaxed, Relaxed, add).ok()?;
+        Some(Held { memory: self.clone(), bytes })
+    }
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.bytes, Relaxed);
+    }
+}

@@ -1,0 +1,247 @@
+//! Attribution, with requests and calls that the tests make, on a clock that they set.
+
+mod properties;
+mod rules;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::{Attribution, AttributionSettings, Correlate, EffectOutcome};
+use crate::compare::{Body, Effect};
+use crate::exchange::{EffectObserver, EffectRegistry, EffectWatch, RequestCopy, RequestToWatch, SentBody};
+use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_LISTED_CALLS_MAX, Limits};
+use crate::names::RouteId;
+use crate::traces::TraceContext;
+
+/// A body that a test sends when it likes.
+#[derive(Default)]
+struct Sending(Mutex<Option<Bytes>>);
+
+impl Sending {
+    fn end(&self, body: impl Into<Bytes>) {
+        *self.0.lock().unwrap() = Some(body.into());
+    }
+}
+
+impl SentBody for Sending {
+    fn whole(&self) -> Option<Bytes> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+struct World {
+    attribution: Attribution,
+    now_us: Arc<AtomicU64>,
+    calls: AtomicU64,
+}
+
+const ROUTE: &str = "orders.create";
+
+impl World {
+    fn new(correlate: &str) -> Self {
+        Self::with(correlate, Limits::default())
+    }
+    fn with(correlate: &str, limits: Limits) -> Self {
+        let correlate = if correlate.is_empty() { Correlate::Trace } else { Correlate::parse(correlate).unwrap() };
+        let settings = AttributionSettings { correlate, ..AttributionSettings::default() };
+        let now_us = Arc::new(AtomicU64::new(1));
+        let clock = now_us.clone();
+        let attribution = Attribution::with_clock(settings, &limits, move || clock.load(Relaxed));
+        Self { attribution, now_us, calls: AtomicU64::new(0) }
+    }
+    fn pass(&self, time: Duration) {
+        self.now_us.fetch_add(u64::try_from(time.as_micros()).unwrap(), Relaxed);
+    }
+    fn watch(&self, sent: &[(&str, &str)], body: Option<Arc<dyn SentBody>>) -> Option<Box<dyn EffectWatch>> {
+        let sent = headers(sent);
+        let request = RequestCopy {
+            method: Method::POST,
+            path: "/orders".into(),
+            query: None,
+            params: Vec::new(),
+            headers: sent.clone(),
+            traceparent: None,
+            body: Bytes::new(),
+            peer: "127.0.0.1".parse().unwrap(),
+        };
+        let route = RouteId::from(ROUTE);
+        self.attribution.watch(RequestToWatch { route: &route, request: &request, sent: &sent, body })
+    }
+    /// A request in a trace of its own, or in this one.
+    fn traced(&self, trace: TraceContext) -> Box<dyn EffectWatch> {
+        self.watch(&[("traceparent", &value(trace))], None).unwrap()
+    }
+    /// A request with this JSON, sent whole, in a trace that no call carries.
+    fn with_body(&self, json: &str) -> Box<dyn EffectWatch> {
+        let sending = Arc::new(Sending::default());
+        sending.end(json.to_owned());
+        self.watch(&[("traceparent", &value(TraceContext::random(true)))], Some(sending)).unwrap()
+    }
+    fn call(&self, sent: &[(&str, &str)], body: &str) {
+        self.attribution.observe(Effect {
+            service: Some("bank".into()),
+            method: Method::POST,
+            url: "http://bank.test/charges?token=hunter2&page=2".into(),
+            headers: headers(sent),
+            body: Body::Whole(body.to_owned().into()),
+            reply: None,
+            number: self.calls.fetch_add(1, Relaxed),
+        });
+    }
+    /// Attributed, ambiguous, unattributed.
+    fn outcomes(&self) -> (u64, u64, u64) {
+        let total = self.attribution.report(&ROUTE.into()).total;
+        (total.attributed, total.ambiguous, total.unattributed)
+    }
+}
+
+fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+    let field = |(name, value): &(&str, &str)| {
+        (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+    };
+    fields.iter().map(field).collect()
+}
+
+fn value(trace: TraceContext) -> String {
+    String::from_utf8(trace.to_traceparent().to_vec()).unwrap()
+}
+
+fn child(trace: TraceContext) -> String {
+    value(TraceContext { span_id: trace.span_id ^ 1 | 2, ..trace })
+}
+
+#[test]
+fn a_call_belongs_to_the_request_whose_trace_it_is_in() {
+    let world = World::new("");
+    let traces = [TraceContext::random(true), TraceContext::random(true)];
+    let watches = traces.map(|trace| world.traced(trace));
+    world.call(&[("traceparent", &child(traces[0]))], "second");
+    world.call(&[("traceparent", &child(traces[0]))], "third");
+    world.call(&[("traceparent", &child(TraceContext::random(true)))], "of nobody");
+    world.call(&[], "without a trace");
+    let effects = watches[0].effects().so_far();
+    assert_eq!((effects.calls.len(), effects.gaps), (2, 0));
+    assert!(effects.calls[0].number < effects.calls[1].number);
+    assert!(watches[1].effects().is_empty());
+    assert_eq!(world.outcomes(), (2, 0, 2));
+    let report = world.attribution.report(&ROUTE.into());
+    assert_eq!((report.route.requests, report.route.by_traceparent, report.route.closed), (2, 2, 0));
+}
+
+#[test]
+fn calls_of_one_trace_are_told_apart_only_by_the_very_field() {
+    let world = World::new("");
+    let first = TraceContext::random(true);
+    let second = TraceContext { span_id: first.span_id ^ 4, ..first };
+    let (one, other) = (world.traced(first), world.traced(second));
+    world.call(&[("traceparent", &child(first))], "");
+    assert_eq!(world.outcomes(), (0, 1, 0));
+    assert_eq!((one.effects().gaps(), other.effects().gaps()), (1, 1));
+    world.call(&[("traceparent", &value(second))], "");
+    assert_eq!((one.effects().len(), other.effects().len()), (0, 1));
+}
+
+#[test]
+fn calls_are_attributed_until_the_window_after_the_end_is_over() {
+    let world = World::new("");
+    let trace = TraceContext::random(true);
+    let watch = world.traced(trace);
+    world.pass(Duration::from_secs(3_600));
+    world.call(&[("traceparent", &child(trace))], "in flight");
+    let effects = watch.effects();
+    drop(watch);
+    world.pass(Duration::from_secs(10));
+    world.call(&[("traceparent", &child(trace))], "within the window");
+    world.pass(Duration::from_micros(1));
+    world.call(&[("traceparent", &child(trace))], "after it");
+    assert_eq!(world.outcomes(), (2, 0, 1));
+    assert_eq!(effects.len(), 2);
+    let idle = world.traced(TraceContext::random(true));
+    drop(idle);
+    world.pass(Duration::from_secs(11));
+    let route = world.attribution.report(&ROUTE.into()).route;
+    assert_eq!((route.requests, route.closed, route.without_call), (2, 2, 1));
+    assert!(!world.attribution.is_watching(), "nobody is left whose call it could be");
+}
+
+#[test]
+fn secrets_of_a_listed_call_are_not_shown_and_the_list_is_bounded() {
+    let world = World::new("");
+    let _watch = world.traced(TraceContext::random(true));
+    for _ in 0..EGRESS_LISTED_CALLS_MAX + 5 {
+        world.call(&[("authorization", "Bearer hunter2")], "{\"card\": \"hunter2\"}");
+    }
+    let listed = world.attribution.report(&ROUTE.into()).listed;
+    assert_eq!(listed.len(), EGRESS_LISTED_CALLS_MAX);
+    assert_eq!(listed[0].url, "http://bank.test/charges?token=***&page=2");
+    assert_eq!(listed[0].outcome, EffectOutcome::Unattributed);
+    assert!(!format!("{listed:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_calls_that_are_kept_are_bounded_and_the_rest_is_a_gap() {
+    let limits = Limits { egress_bytes_max: 10_000, ..Limits::default() };
+    let world = World::with("", limits);
+    let trace = TraceContext::random(true);
+    let watch = world.traced(trace);
+    let sent = child(trace);
+    for _ in 0..10 {
+        world.call(&[("traceparent", &sent)], &"x".repeat(2_000));
+    }
+    let effects = watch.effects();
+    assert_eq!((effects.len(), effects.gaps()), (2, 8), "each takes its body and a flat amount");
+    assert_eq!(world.attribution.report(&ROUTE.into()).total.not_kept, 8);
+    assert!(world.attribution.memory_used() > 4_000);
+    drop(watch);
+    world.pass(Duration::from_secs(11));
+    world.outcomes();
+    drop(effects);
+    assert_eq!(world.attribution.memory_used(), 0);
+
+    let world = World::new("");
+    let watch = world.traced(trace);
+    for _ in 0..=EGRESS_CALLS_PER_REQUEST_MAX {
+        world.call(&[("traceparent", &sent)], "");
+    }
+    assert_eq!((watch.effects().len(), watch.effects().gaps()), (EGRESS_CALLS_PER_REQUEST_MAX, 1));
+}
+
+#[test]
+fn requests_are_bounded_and_the_oldest_that_have_ended_go_first() {
+    let limits = Limits { egress_requests_max: 64, ..Limits::default() };
+    let world = World::with("header.x-id", limits);
+    let watch = |n: usize| {
+        let trace = value(TraceContext::random(true));
+        world.watch(&[("traceparent", &trace), ("x-id", &format!("r{n}"))], None)
+    };
+    let open = watch(0).unwrap();
+    let mut ended = Vec::new();
+    for n in 1..200 {
+        ended.extend(watch(n).map(|watch| watch.effects()));
+        world.outcomes();
+    }
+    let report = world.attribution.report(&ROUTE.into());
+    assert!(report.total.requests_left_out >= 200 - 64, "{:?}", report.total);
+    assert!(ended[0].gaps() > 0, "its calls are not seen any more");
+    assert!(open.effects().gaps() == 0, "one in flight is kept longest");
+    // One that was left out could have had the same value.
+    world.call(&[("x-id", "r0")], "");
+    assert_eq!((world.outcomes(), open.effects().gaps()), ((0, 1, 0), 1));
+    world.pass(Duration::from_secs(11));
+    world.call(&[("x-id", "r0")], "");
+    assert_eq!((world.outcomes().0, open.effects().len()), (1, 1));
+}
+
+#[test]
+fn without_calls_and_settled_requests_the_lists_are_bounded_too() {
+    let limits = Limits { egress_requests_max: 32, ..Limits::default() };
+    let world = World::with("", limits);
+    let taken = (0..100).filter(|_| world.watch(&[], None).is_some()).count();
+    assert_eq!(taken, 32);
+    world.pass(Duration::from_secs(11));
+    assert!(world.watch(&[], None).is_some(), "those that are not live any more make room");
+}

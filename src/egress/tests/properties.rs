@@ -1,0 +1,170 @@
+//! Random requests and calls against a model that looks at every request.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Operation {
+    /// A request begins: its trace and its header, both from small sets, so that they meet.
+    Begin {
+        trace: u8,
+        span: u8,
+        id: Option<u8>,
+    },
+    /// One of those in flight ends.
+    End(prop::sample::Index),
+    Pass(u16),
+    Call {
+        trace: Option<u8>,
+        span: u8,
+        id: Option<u8>,
+    },
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let id = || prop::option::of(0..4_u8);
+    prop_oneof![
+        3 => (0..6_u8, 0..3_u8, id()).prop_map(|(trace, span, id)| Operation::Begin { trace, span, id }),
+        2 => any::<prop::sample::Index>().prop_map(Operation::End),
+        1 => (0..8_000_u16).prop_map(Operation::Pass),
+        4 => (prop::option::of(0..8_u8), 0..4_u8, id()).prop_map(|(trace, span, id)| Operation::Call { trace, span, id }),
+    ]
+}
+
+fn trace(trace: u8, span: u8) -> TraceContext {
+    TraceContext { trace_id: u128::from(trace) + 1, span_id: u64::from(span) + 1, is_sampled: true }
+}
+
+/// A request as the model knows it.
+struct Known {
+    trace: u8,
+    span: u8,
+    id: Option<u8>,
+    watch: Option<Box<dyn EffectWatch>>,
+    effects: crate::exchange::RequestEffects,
+    /// In milliseconds.
+    ended: Option<u64>,
+}
+
+#[derive(Clone, Copy)]
+enum Rule {
+    Header,
+    Value,
+}
+
+fn holds(operations: Vec<Operation>, rule: Rule) {
+    let world = World::new(match rule {
+        Rule::Header => "header.x-id",
+        Rule::Value => "${call.body.id == request.body.id}",
+    });
+    let (mut all, mut now, mut observed): (Vec<Known>, u64, u64) = (Vec::new(), 0, 0);
+    let json = |id: Option<u8>| id.map_or_else(|| "{}".to_owned(), |id| format!("{{\"id\":\"i{id}\"}}"));
+    for operation in operations {
+        match operation {
+            Operation::Begin { trace: of, span, id } => {
+                let (sent, header) = (value(trace(of, span)), id.map(|id| format!("i{id}")));
+                let mut fields = vec![("traceparent", sent.as_str())];
+                let sending = Arc::new(Sending::default());
+                match rule {
+                    Rule::Header => fields.extend(header.as_deref().map(|id| ("x-id", id))),
+                    Rule::Value => sending.end(json(id)),
+                }
+                let watch = world.watch(&fields, Some(sending)).unwrap();
+                let effects = watch.effects();
+                all.push(Known { trace: of, span, id, watch: Some(watch), effects, ended: None });
+            }
+            Operation::End(which) => {
+                let mut open: Vec<_> = all.iter_mut().filter(|known| known.watch.is_some()).collect();
+                if !open.is_empty() {
+                    let which = which.index(open.len());
+                    (open[which].watch, open[which].ended) = (None, Some(now));
+                }
+            }
+            Operation::Pass(millis) => {
+                now += u64::from(millis);
+                world.pass(Duration::from_millis(millis.into()));
+            }
+            Operation::Call { trace: of, span, id } => {
+                let before: Vec<_> = all.iter().map(|known| known.effects.len()).collect();
+                let (sent, header) = (of.map(|of| value(trace(of, span))), id.map(|id| format!("i{id}")));
+                let mut fields: Vec<_> = sent.as_deref().map(|sent| ("traceparent", sent)).into_iter().collect();
+                match rule {
+                    Rule::Header => fields.extend(header.as_deref().map(|id| ("x-id", id))),
+                    Rule::Value => {}
+                }
+                world.call(&fields, &json(id));
+                observed += 1;
+                let got: Vec<usize> = (0..all.len()).filter(|n| all[*n].effects.len() > before[*n]).collect();
+                assert!(got.len() <= 1, "one call for two requests");
+                let live = |known: &&Known| known.ended.is_none_or(|ended| now - ended <= 10_000);
+                let live: Vec<&Known> = all.iter().filter(live).collect();
+                let of_trace: Vec<_> = live.iter().filter(|known| Some(known.trace) == of).collect();
+                let of_span: Vec<_> = of_trace.iter().filter(|known| known.span == span).collect();
+                let of_id = |known: &&&&Known| id.is_some() && known.id == id;
+                // All that the strongest evidence names; evidence that names several is narrowed by the next.
+                let candidates = match (of_trace.len(), of_span.len()) {
+                    (0, _) => live.iter().filter(|known| of_id(&known)).count(),
+                    (1, _) | (_, 1) => 1,
+                    _ => of_trace.iter().filter(|known| of_id(known)).count(),
+                };
+                let only = match (of_trace.len(), of_span.len()) {
+                    (0 | 1, _) => of_trace.first().copied(),
+                    (_, 1) => of_span.first().map(|known| **known),
+                    _ => None,
+                };
+                let contradicts = matches!(rule, Rule::Header)
+                    && only.is_some_and(|known| id.is_some() && known.id.is_some() && known.id != id);
+                let expected = usize::from(candidates == 1 && !contradicts);
+                assert_eq!(got.len(), expected, "{candidates} candidates");
+                if let [got] = got[..] {
+                    assert!(live.iter().any(|known| std::ptr::eq(*known, &all[got])), "it is not live any more");
+                }
+            }
+        }
+    }
+    let (attributed, ambiguous, unattributed) = world.outcomes();
+    assert_eq!(attributed + ambiguous + unattributed, observed);
+    let kept: usize = all.iter().map(|known| known.effects.len()).sum();
+    assert_eq!(kept as u64, attributed, "each call is kept once");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_call_is_guessed_by_header(operations in prop::collection::vec(operation(), 1..60)) {
+        holds(operations, Rule::Header);
+    }
+
+    #[test]
+    fn no_call_is_guessed_by_value(operations in prop::collection::vec(operation(), 1..60)) {
+        holds(operations, Rule::Value);
+    }
+}
+
+/// Requests and calls from many threads: each call is attributed at most once, and the counts agree.
+#[test]
+fn many_threads_lose_and_double_nothing() {
+    let world = World::new("header.x-id");
+    let attributed: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4_u64)
+            .map(|thread| {
+                let world = &world;
+                scope.spawn(move || {
+                    (0..500_u64)
+                        .map(|n| {
+                            let id = format!("{thread}-{n}");
+                            let watch = world.watch(&[("x-id", &id)], None).unwrap();
+                            world.call(&[("x-id", &id)], "");
+                            watch.settle();
+                            watch.effects().len() as u64
+                        })
+                        .sum::<u64>()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!((attributed, world.outcomes()), (2_000, (2_000, 0, 0)));
+}

@@ -1,0 +1,169 @@
+//! The declared rules: headers and values.
+
+use super::*;
+
+const BY_REF: &str = "${call.body.order_ref == request.body.ref}";
+
+#[test]
+fn a_header_that_is_handed_on_names_the_request() {
+    let world = World::new("header.x-request-id");
+    let watch = |id: &str| {
+        let trace = value(TraceContext::random(true));
+        world.watch(&[("traceparent", &trace), ("x-request-id", id)], None).unwrap()
+    };
+    let (one, other) = (watch("a"), watch("b"));
+    let _without = world.traced(TraceContext::random(true));
+    world.call(&[("x-request-id", "a")], "");
+    world.call(&[("x-request-id", "c")], "");
+    world.call(&[], "");
+    assert_eq!((one.effects().len(), other.effects().len()), (1, 0));
+    assert_eq!(world.outcomes(), (1, 0, 2));
+    let again = watch("a");
+    world.call(&[("x-request-id", "a")], "");
+    assert_eq!((world.outcomes(), one.effects().gaps(), again.effects().gaps()), ((1, 1, 2), 1, 1));
+    assert_eq!(world.attribution.report(&ROUTE.into()).route.by_header, 1);
+}
+
+#[test]
+fn a_trace_and_a_header_that_name_two_requests_name_none() {
+    let world = World::new("header.x-request-id");
+    let [a, b] = ["a", "b"].map(|id| {
+        let trace = TraceContext::random(true);
+        (trace, world.watch(&[("traceparent", &value(trace)), ("x-request-id", id)], None).unwrap())
+    });
+    world.call(&[("traceparent", &child(a.0)), ("x-request-id", "b")], "");
+    assert_eq!((world.outcomes(), a.1.effects().len(), b.1.effects().len()), ((0, 1, 0), 0, 0));
+    world.call(&[("traceparent", &child(a.0)), ("x-request-id", "a")], "");
+    world.call(&[("traceparent", &child(a.0))], "");
+    assert_eq!(a.1.effects().len(), 2);
+}
+
+#[test]
+fn requests_of_one_trace_are_told_apart_by_the_rule() {
+    let world = World::new("header.x-request-id");
+    let trace = TraceContext::random(true);
+    let [a, b] =
+        ["a", "b"].map(|id| world.watch(&[("traceparent", &value(trace)), ("x-request-id", id)], None).unwrap());
+    world.call(&[("traceparent", &child(trace)), ("x-request-id", "b")], "");
+    assert_eq!((a.effects().len(), b.effects().len()), (0, 1));
+    let stranger = value(TraceContext::random(true));
+    let _c = world.watch(&[("traceparent", &stranger), ("x-request-id", "c")], None).unwrap();
+    world.call(&[("traceparent", &child(trace)), ("x-request-id", "c")], "");
+    assert_eq!(world.outcomes(), (1, 1, 0), "the header names a request of another trace");
+}
+
+#[test]
+fn a_value_names_the_request() {
+    let world = World::new(BY_REF);
+    let (one, other) = (world.with_body("{\"ref\":\"A-1\"}"), world.with_body("{\"ref\":17}"));
+    let (empty, absent) = (world.with_body("{\"ref\":\"\"}"), world.with_body("{}"));
+    world.call(&[("content-type", "application/json")], "{\"order_ref\":\"A-1\"}");
+    world.call(&[("content-type", "application/json")], "{\"order_ref\":17.0}");
+    for nothing in ["{\"order_ref\":\"\"}", "{\"order_ref\":null}", "{}", "no JSON", ""] {
+        world.call(&[], nothing);
+    }
+    assert_eq!(world.outcomes(), (2, 0, 5));
+    let counts = [&one, &other, &empty, &absent].map(|watch| watch.effects().len());
+    assert_eq!(counts, [1, 1, 0, 0]);
+    let _same = world.with_body("{\"ref\":\"A-1\"}");
+    world.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!((world.outcomes(), one.effects().gaps()), ((2, 1, 5), 1));
+}
+
+#[test]
+fn a_request_whose_body_is_not_known_yet_could_have_caused_it() {
+    let world = World::new(BY_REF);
+    let sent = value(TraceContext::random(true));
+    let sending = Arc::new(Sending::default());
+    let slow = world.watch(&[("traceparent", &sent)], Some(sending.clone())).unwrap();
+    let one = world.with_body("{\"ref\":\"A-1\"}");
+    world.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!((world.outcomes(), one.effects().gaps(), slow.effects().gaps()), ((0, 1, 0), 1, 1));
+    sending.end("{\"ref\":\"B-2\"}");
+    world.call(&[], "{\"order_ref\":\"A-1\"}");
+    world.call(&[], "{\"order_ref\":\"B-2\"}");
+    assert_eq!((one.effects().len(), slow.effects().len()), (1, 1));
+}
+
+#[test]
+fn what_is_too_large_to_be_read_is_not_guessed() {
+    let large =
+        |ref_: &str| format!("{{\"order_ref\":\"{ref_}\",\"ref\":\"{ref_}\",\"x\":\"{}\"}}", "x".repeat(300 << 10));
+    let world = World::new(BY_REF);
+    let one = world.with_body("{\"ref\":\"A-1\"}");
+    world.call(&[], &large("A-1"));
+    assert_eq!((world.outcomes(), one.effects().gaps()), ((0, 1, 0), 1), "a large call");
+    let other = world.with_body(&large("B-2"));
+    world.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!((world.outcomes(), other.effects().gaps()), ((0, 2, 0), 1), "a large request");
+}
+
+#[test]
+fn a_body_is_read_after_the_end_too_and_then_dropped() {
+    let world = World::new(BY_REF);
+    let sending = Arc::new(Sending::default());
+    sending.end("{\"ref\":\"A-1\"}");
+    let watch = world.watch(&[], Some(sending.clone())).unwrap();
+    let effects = watch.effects();
+    drop(watch);
+    assert_eq!(world.attribution.memory_used(), "{\"ref\":\"A-1\"}".len());
+    world.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!(effects.len(), 1);
+    assert_eq!(Arc::strong_count(&sending), 1);
+}
+
+#[test]
+fn values_stand_in_queries_headers_and_paths_too() {
+    for (rule, sent) in [
+        ("${call.headers[\"x-ref\"] == request.headers[\"x-id\"]}", ("x-ref", "r-1")),
+        ("${request.headers[\"x-id\"] == default(call.query.ref, call.headers[\"x-ref\"])}", ("x-ref", "r-1")),
+        ("${request.headers[\"x-id\"] == \"r-\" + string(size(call.query.page))}", ("x-other", "r-1")),
+        ("${call.service + call.method == request.headers[\"x-service\"] + request.method}", ("x-other", "r-1")),
+    ] {
+        let world = World::new(rule);
+        let watch = world.watch(&[("x-id", "r-1"), ("x-service", "bank")], None).unwrap();
+        let _other = world.watch(&[("x-id", "r-2"), ("x-service", "stock")], None).unwrap();
+        world.call(&[sent], "");
+        assert_eq!(watch.effects().len(), 1, "{rule}");
+    }
+}
+
+#[test]
+fn another_rule_applies_to_requests_that_come_after_it() {
+    let world = World::new("header.x-id");
+    let old = world.watch(&[("x-id", "a")], None).unwrap();
+    world.outcomes();
+    let correlate = Correlate::parse("header.x-other").unwrap();
+    world.attribution.set(AttributionSettings { correlate, ..AttributionSettings::default() });
+    let new = world.watch(&[("x-other", "a"), ("x-id", "b")], None).unwrap();
+    world.call(&[("x-other", "a")], "");
+    assert_eq!((world.outcomes(), new.effects().len(), old.effects().gaps()), ((0, 1, 0), 0, 1));
+    drop(old);
+    world.pass(Duration::from_secs(11));
+    world.call(&[("x-other", "a")], "");
+    assert_eq!((world.outcomes(), new.effects().len()), ((1, 1, 0), 1));
+}
+
+#[test]
+fn a_rule_that_does_not_say_what_is_equal_is_refused() {
+    for (rule, message) in [
+        ("x-request-id", "is neither a header nor an expression"),
+        ("header.a b", "is no header name"),
+        ("${call.body.ref == }", ""),
+        ("${call.body.ref == legacy.body.ref}", "cannot read `legacy`"),
+        ("${call.url == request.path}", "`call` has no `url`"),
+        ("${call.path == request.path.id}", "is a text and has no `id`"),
+        ("${call.body.ref == request.body.ref && true}", "does not say which value"),
+        ("${call.body.ref != request.body.ref}", "does not say which value"),
+        ("${call.body.ref == call.body.id}", "does not say which value"),
+        ("${call.body.ref == 'a'}", "does not say which value"),
+        ("${call.body.ref + request.body.a == request.body.b}", "does not say which value"),
+    ] {
+        let error = Correlate::parse(rule).expect_err(rule);
+        assert!(error.message.contains(message), "{rule}: {error:?}");
+        assert!(!error.hint.is_empty(), "{rule}");
+    }
+    for rule in ["header.X-Request-Id", BY_REF, " ${request.body.a[0] == call.body['==']} "] {
+        assert!(Correlate::parse(rule).is_ok(), "{rule}: {:?}", Correlate::parse(rule));
+    }
+}

@@ -1,0 +1,114 @@
+//! One request for which legacy may make calls.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::key::Key;
+use super::memory::{Held, Memory};
+use super::rule::AttributionSettings;
+use crate::compare::decoded_body;
+use crate::exchange::{RequestCopy, RequestEffects, SentBody};
+use crate::limits::EGRESS_VALUE_BODY_BYTES_MAX;
+use crate::names::RouteId;
+use crate::traces::TraceContext;
+
+/// One request for which legacy may make calls.
+pub(super) struct Watched {
+    /// A later request has a larger number.
+    pub number: u64,
+    pub route: RouteId,
+    /// The trace that legacy was sent.
+    pub trace: Option<TraceContext>,
+    /// The rule by which it is found beside its trace.
+    pub settings: Arc<AttributionSettings>,
+    /// What identifies it by a header.
+    pub header: Option<Key>,
+    pub effects: RequestEffects,
+    /// When its exchange ended, in microseconds; 0 before.
+    ended_at: AtomicU64,
+    /// What its value is read from, until it has been read.
+    unread: Mutex<Option<Unread>>,
+}
+
+/// What the value of a request is read from.
+pub(super) struct Unread {
+    pub request: RequestCopy,
+    /// `None` if it has none, or the rule does not read it.
+    pub body: Option<Arc<dyn SentBody>>,
+    /// Accounts for a body that is kept after the exchange has ended.
+    pub held: Option<Held>,
+}
+
+/// What identifies a request by its value.
+pub(super) enum ValueKey {
+    /// This.
+    Is(Key),
+    /// Nothing: it has no such value.
+    None,
+    /// It is still being sent, or cannot be read.
+    Unknown,
+}
+
+impl Watched {
+    pub(super) fn new(
+        number: u64,
+        route: RouteId,
+        trace: Option<TraceContext>,
+        settings: Arc<AttributionSettings>,
+        header: Option<Key>,
+        unread: Option<Unread>,
+    ) -> Self {
+        let (ended_at, unread) = (AtomicU64::new(0), Mutex::new(unread));
+        let effects = RequestEffects::new(settings.window);
+        Self { number, route, trace, settings, header, effects, ended_at, unread }
+    }
+
+    /// Its exchange has ended. A body that has not been read is kept if there is room.
+    pub(super) fn end(&self, now_us: u64, memory: &Arc<Memory>) {
+        self.ended_at.store(now_us.max(1), Relaxed);
+        let mut unread = self.lock();
+        let Some(kept) = &mut *unread else { return };
+        let Some(body) = &kept.body else { return };
+        // Without all of it, because it has not been sent whole or is too large, there is no value.
+        kept.held = body.whole().and_then(|bytes| memory.take(bytes.len()));
+        if kept.held.is_none() {
+            *unread = None;
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended_at.load(Relaxed) != 0
+    }
+
+    /// Whether calls can still be attributed to it.
+    pub(super) fn is_live(&self, now_us: u64) -> bool {
+        let window = u64::try_from(self.settings.window.as_micros()).unwrap_or(u64::MAX);
+        match self.ended_at.load(Relaxed) {
+            0 => true,
+            ended => now_us.saturating_sub(ended) <= window,
+        }
+    }
+
+    /// What identifies it by its value, by this rule. Reads it once its body is there, and then drops the body.
+    pub(super) fn value_key(&self) -> ValueKey {
+        // Taken out, so that the thread that serves the request does not wait while it is read.
+        let Some(mut unread) = self.lock().take() else { return ValueKey::Unknown };
+        if let Some(body) = &unread.body {
+            let Some(bytes) = body.whole() else {
+                if !self.has_ended() {
+                    *self.lock() = Some(unread);
+                }
+                return ValueKey::Unknown;
+            };
+            let plain = (bytes.len() <= EGRESS_VALUE_BODY_BYTES_MAX)
+                .then(|| decoded_body(&unread.request.headers, &bytes, EGRESS_VALUE_BODY_BYTES_MAX));
+            let Some(Some(plain)) = plain else { return ValueKey::Unknown };
+            unread.request.body = plain;
+        }
+        self.settings.correlate.request_key(&unread.request).map_or(ValueKey::None, ValueKey::Is)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Unread>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,52 @@
+//! How the calls that legacy makes reach the requests that they were made for: what observes the calls, and what knows
+//! the requests.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::{RequestCopy, RequestEffects};
+use crate::compare::Effect;
+use crate::names::RouteId;
+
+/// Is told of the calls that legacy makes through the egress listener. No method is async or waits.
+pub trait EffectObserver: Send + Sync {
+    /// Whether calls are captured now. If not, nothing of a call is copied.
+    fn is_watching(&self) -> bool;
+    /// A call has ended.
+    fn observe(&self, effect: Effect);
+}
+
+/// Knows the requests for which legacy may make calls. No method is async or waits.
+pub trait EffectRegistry: Send + Sync {
+    /// A captured request is about to be sent to legacy. From now on calls can be attributed to it, until some time
+    /// after what is returned was dropped. `None`: there is no room, and nothing is said about its calls.
+    fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>>;
+}
+
+/// A request that is about to be sent to legacy.
+pub struct RequestToWatch<'a> {
+    /// Its route.
+    pub route: &'a RouteId,
+    /// The request as the client sent it; the body is still to come.
+    pub request: &'a RequestCopy,
+    /// The headers as legacy gets them, `traceparent` included.
+    pub sent: &'a HeaderMap,
+    /// The body; `None` if it has none.
+    pub body: Option<Arc<dyn SentBody>>,
+}
+
+/// The body of a request that is being sent to legacy.
+pub trait SentBody: Send + Sync {
+    /// All of it; `None` while it is being sent, and if it is too large to be captured. Takes constant time.
+    fn whole(&self) -> Option<Bytes>;
+}
+
+/// A request that is watched. Dropped when its exchange has ended.
+pub trait EffectWatch: Send + Sync {
+    /// The calls that are attributed to it.
+    fn effects(&self) -> RequestEffects;
+    /// Its reply was passed on. Called by a thread for which no client waits: what was announced may be read now.
+    fn settle(&self);
+}

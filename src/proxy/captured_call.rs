@@ -1,0 +1,147 @@
+//! What is captured of a call that legacy makes.
+//!
+//! Always true: the observer is told of each call that is captured, exactly once, however it ends: after legacy's
+//! socket has taken the last byte of the reply (see `completion`), on the thread of `settler`, or when the call is cut.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::body_copy::BodyCopy;
+use crate::compare::{Body, Effect, EffectReply};
+use crate::exchange::EffectObserver;
+use crate::flag::SkipReason;
+
+/// A call that legacy makes, until the observer is told of it.
+pub(super) struct CapturedCall {
+    /// Without its body and its reply. `None` once the observer was told.
+    effect: Option<Effect>,
+    /// `None` if it has no body.
+    body: Option<Arc<Mutex<BodyCopy>>>,
+    bytes_max: usize,
+    observer: Arc<dyn EffectObserver>,
+}
+
+impl CapturedCall {
+    /// A call that begins, with a copy of the body that it may have.
+    pub(super) fn new(
+        effect: Effect,
+        body: Option<Arc<Mutex<BodyCopy>>>,
+        bytes_max: usize,
+        observer: Arc<dyn EffectObserver>,
+    ) -> Self {
+        Self { effect: Some(effect), body, bytes_max, observer }
+    }
+
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    pub(super) fn body(&self) -> Option<&Arc<Mutex<BodyCopy>>> {
+        self.body.as_ref()
+    }
+
+    /// It has no complete reply.
+    pub(super) fn end_without_reply(mut self: Box<Self>) {
+        self.tell(None, true);
+    }
+
+    /// Its reply is complete. `skip`: legacy did not take all of it, or nobody has room for the bodies.
+    pub(super) fn end(
+        mut self: Box<Self>,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Option<Bytes>,
+        skip: Option<SkipReason>,
+    ) {
+        let has_room = skip != Some(SkipReason::QueueFull);
+        if has_room && skip.is_some() {
+            return self.tell(None, true);
+        }
+        let body = body.filter(|_| has_room).map_or(Body::TooLarge, Body::Whole);
+        self.tell(Some(EffectReply { status, headers, body }), has_room);
+    }
+
+    fn tell(&mut self, reply: Option<EffectReply>, has_room: bool) {
+        let Some(effect) = self.effect.take() else { return };
+        let body = match &self.body {
+            None => Body::Whole(Bytes::new()),
+            Some(copy) => {
+                let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+                // What did not come to its end is not known whole.
+                match has_room && !copy.too_large && copy.ended.is_some() {
+                    true => Body::Whole(std::mem::take(&mut copy.bytes).freeze()),
+                    false => Body::TooLarge,
+                }
+            }
+        };
+        self.observer.observe(Effect { body, reply, ..effect });
+    }
+}
+
+impl Drop for CapturedCall {
+    fn drop(&mut self) {
+        self.tell(None, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<Effect>>);
+
+    impl EffectObserver for Told {
+        fn is_watching(&self) -> bool {
+            true
+        }
+        fn observe(&self, effect: Effect) {
+            self.0.lock().unwrap().push(effect);
+        }
+    }
+
+    /// What is told of a call with this copy of its body, when it ends so.
+    fn told(copy: BodyCopy, end: impl FnOnce(Box<CapturedCall>)) -> (Body, Option<Body>) {
+        let effect = Effect {
+            service: None,
+            method: Method::POST,
+            url: "http://bank.test/charges".to_owned(),
+            headers: HeaderMap::new(),
+            body: Body::TooLarge,
+            reply: None,
+            number: 0,
+        };
+        let observer = Arc::new(Told::default());
+        end(Box::new(CapturedCall::new(effect, Some(Arc::new(Mutex::new(copy))), 10, observer.clone())));
+        let mut told = std::mem::take(&mut *observer.0.lock().unwrap());
+        assert_eq!(told.len(), 1, "once");
+        let Effect { body, reply, .. } = told.remove(0);
+        (body, reply.map(|reply| reply.body))
+    }
+
+    fn copy(ended: Option<u64>) -> BodyCopy {
+        let mut copy = BodyCopy { bytes_max: 10, ended, ..BodyCopy::default() };
+        copy.take(&Bytes::from_static(b"body"));
+        copy
+    }
+
+    #[test]
+    fn a_call_is_told_once_however_it_ends() {
+        let (body, reply) = (Body::Whole(Bytes::from_static(b"body")), Bytes::from_static(b"reply"));
+        let end = |skip| {
+            let reply = reply.clone();
+            move |call: Box<CapturedCall>| call.end(StatusCode::OK, HeaderMap::new(), Some(reply), skip)
+        };
+        assert_eq!(told(copy(Some(1)), end(None)), (body.clone(), Some(Body::Whole(reply.clone()))));
+        assert_eq!(told(copy(Some(1)), end(Some(SkipReason::ClientWentAway))), (body.clone(), None));
+        // Without room for bodies, that there was a call is told all the same.
+        assert_eq!(told(copy(Some(1)), end(Some(SkipReason::QueueFull))), (Body::TooLarge, Some(Body::TooLarge)));
+        assert_eq!(told(copy(Some(1)), |call| call.end_without_reply()), (body.clone(), None));
+        assert_eq!(told(copy(Some(1)), drop), (body, None));
+        assert_eq!(told(copy(None), drop), (Body::TooLarge, None), "a body that did not come whole");
+    }
+}

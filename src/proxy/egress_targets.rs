@@ -1,0 +1,161 @@
+//! Where legacy's calls may go: to a service, by the first segment of the path or by a URL below a base URL of it, or
+//! to a destination that the files list.
+//!
+//! Always true: what follows the service's name, or its base URL, goes on byte for byte; nothing else is reached.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Uri;
+
+use super::egress_refusal::EgressRefusal;
+use super::route_entry::RouteEntry;
+use crate::flag::{BaseUrl, Service};
+use crate::listener::{Destination, bare_host};
+use crate::names::{RouteId, ServiceName};
+
+/// What has to be known of one service, or of one listed destination.
+pub(super) struct EgressTarget {
+    /// Its metrics have the route `egress:NAME`.
+    pub entry: Arc<RouteEntry>,
+    /// `egress:NAME`, for the access log.
+    pub route: RouteId,
+    /// The label of metrics: the service, or the destination as it is listed.
+    pub name: ServiceName,
+    /// `None`: a listed destination.
+    pub service: Option<ServiceName>,
+}
+
+impl EgressTarget {
+    /// The whole URL of a call: that of the service's first address, whichever one gets it.
+    pub(super) fn url(&self, below: &Uri) -> String {
+        let base = self.entry.upstream.service.urls.first().map(|url| url.uri.to_string()).unwrap_or_default();
+        [base.trim_end_matches('/'), below.path_and_query().map_or("/", |target| target.as_str())].concat()
+    }
+}
+
+/// A call with its target.
+pub(super) struct FoundTarget<'a> {
+    pub target: &'a Arc<EgressTarget>,
+    /// The target of the request, below the base path of the service.
+    pub uri: Uri,
+}
+
+/// Where legacy's calls may go.
+pub(super) struct EgressTargets {
+    by_name: HashMap<ServiceName, Arc<EgressTarget>>,
+    /// The longest base path first.
+    bases: Vec<(Base, Arc<EgressTarget>)>,
+    listed: Vec<(Destination, Arc<EgressTarget>)>,
+}
+
+/// A base URL, to be compared with others.
+struct Base {
+    is_https: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl Base {
+    fn of(url: &BaseUrl) -> Self {
+        Self {
+            is_https: url.is_https(),
+            host: bare_host(url.uri.host().unwrap_or_default()),
+            port: url.port(),
+            path: url.uri.path().trim_end_matches('/').to_owned(),
+        }
+    }
+    /// What follows the base path in a path and query.
+    fn rest<'a>(&self, path_and_query: &'a str) -> Option<&'a str> {
+        let rest = path_and_query.strip_prefix(self.path.as_str())?;
+        (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(rest)
+    }
+}
+
+impl EgressTargets {
+    /// `services` by name; `listed` with the service that stands for each.
+    pub(super) fn new(services: Vec<Arc<EgressTarget>>, listed: Vec<(Destination, Arc<EgressTarget>)>) -> Self {
+        let of = |target: &Arc<EgressTarget>| {
+            let urls: Vec<_> = target.entry.upstream.service.urls.iter().map(Base::of).collect();
+            urls.into_iter().map(|base| (base, target.clone())).collect::<Vec<_>>()
+        };
+        let mut bases: Vec<_> = services.iter().flat_map(of).collect();
+        bases.sort_by_key(|(base, _)| std::cmp::Reverse(base.path.len()));
+        let named = |target: Arc<EgressTarget>| Some((target.service.clone()?, target));
+        Self { by_name: services.into_iter().filter_map(named).collect(), bases, listed }
+    }
+
+    /// The target of a request: in origin form the path begins with the name of a service, in absolute form it is the
+    /// URL that the caller would use without us.
+    pub(super) fn find(&self, uri: &Uri) -> Result<FoundTarget<'_>, EgressRefusal> {
+        match uri.authority() {
+            None => self.by_path(uri),
+            Some(_) => self.by_url(uri),
+        }
+    }
+
+    fn by_path(&self, uri: &Uri) -> Result<FoundTarget<'_>, EgressRefusal> {
+        let path_and_query = uri.path_and_query().map_or("", |target| target.as_str());
+        let named = path_and_query.strip_prefix('/').ok_or(EgressRefusal::NoService)?;
+        let (name, rest) = named.split_at(named.find(['/', '?']).unwrap_or(named.len()));
+        let target = self.by_name.get(name).ok_or(EgressRefusal::NoService)?;
+        Ok(FoundTarget { target, uri: origin_form(rest)? })
+    }
+
+    fn by_url(&self, uri: &Uri) -> Result<FoundTarget<'_>, EgressRefusal> {
+        let is_https = uri.scheme_str() == Some("https");
+        let host = bare_host(uri.host().unwrap_or_default());
+        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str());
+        let below =
+            self.bases.iter().filter(|(base, _)| base.is_https == is_https && base.host == host && base.port == port);
+        if let Some((target, rest)) = below.filter_map(|(base, to)| Some((to, base.rest(path_and_query)?))).next() {
+            return Ok(FoundTarget { target, uri: origin_form(rest)? });
+        }
+        // TLS to a destination of which the files say nothing more is the caller's own, in a tunnel.
+        if is_https {
+            return Err(EgressRefusal::NotListed);
+        }
+        let listed = self.listed.iter().find(|(destination, _)| destination.is(&host, port, 80));
+        let (_, target) = listed.ok_or(EgressRefusal::NotListed)?;
+        Ok(FoundTarget { target, uri: origin_form(path_and_query)? })
+    }
+
+    /// The target of a tunnel.
+    pub(super) fn of_tunnel(&self, host: &str, port: u16) -> Result<&Arc<EgressTarget>, EgressRefusal> {
+        let bare = bare_host(host);
+        let of_service = self.bases.iter().find(|(base, _)| base.host == bare && base.port == port);
+        let listed = || self.listed.iter().find(|(destination, _)| destination.is(host, port, 443));
+        let target = of_service.map(|(_, target)| target).or_else(|| listed().map(|(_, target)| target));
+        target.ok_or(EgressRefusal::NotListed)
+    }
+
+    /// Calls that were answered since the start.
+    pub(super) fn calls(&self) -> u64 {
+        let targets = self.by_name.values().chain(self.listed.iter().map(|(_, target)| target));
+        targets.map(|target| target.entry.route_metrics.traffic_counts().0).sum()
+    }
+}
+
+/// The service that stands for a listed destination, for calls in absolute form.
+pub(super) fn service_of(destination: &Destination) -> Option<Service> {
+    let port = destination.port.unwrap_or(80);
+    let uri = format!("http://{}", Destination { port: Some(port), ..destination.clone() }).parse().ok()?;
+    // No service of the files has a colon in its name.
+    let name = match destination.port {
+        Some(_) => destination.to_string(),
+        None => format!("{destination}:*"),
+    };
+    Some(Service::at(name.as_str(), [uri]))
+}
+
+/// The target of a request, from what follows the service's name or base path.
+fn origin_form(rest: &str) -> Result<Uri, EgressRefusal> {
+    let text = match rest.starts_with('/') {
+        true => Bytes::copy_from_slice(rest.as_bytes()),
+        false => Bytes::from(["/", rest].concat()),
+    };
+    Uri::from_maybe_shared(text).map_err(|_| EgressRefusal::NoService)
+}

@@ -1,0 +1,127 @@
+//! A tunnel that legacy asks for with CONNECT, through the egress listener.
+//!
+//! Always true: it leads to a service's host and port or to a listed destination, and to no listener of this process;
+//! its bytes are not interpreted, so no comparison sees them, which is counted.
+
+use std::net::SocketAddr;
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Response, StatusCode, request};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::admission::Admission;
+use super::client_upgrade::{ClientUpgrade, on_upgrade};
+use super::cut::Cut;
+use super::egress::Egress;
+use super::egress_refusal::EgressRefusal;
+use super::egress_targets::EgressTargets;
+use super::failure::Failure;
+use super::hygiene::HeadRefusal;
+use super::legacy::CallError;
+use super::proxied_request::{Client, ProxiedRequest};
+use super::relay::switched;
+use super::reply_body::ReplyBody;
+use super::respond::Refused;
+use super::table::Table;
+use super::tunnel::{self, TunnelEnd};
+use super::wait::Phase;
+use crate::flag::State;
+use crate::limits::Limits;
+use crate::listener::bare_host;
+use crate::transport::ConnectError;
+
+/// Connects, answers 200, and passes bytes both ways until one side ends.
+pub(super) async fn open(
+    client: &Client,
+    egress: &Egress,
+    table: &Table,
+    targets: &EgressTargets,
+    admission: &mut Admission,
+    head: &mut request::Parts,
+    began: u64,
+) -> Result<Response<ReplyBody>, Refused> {
+    let ambiguous = |why| Refused::early(Failure::Head(HeadRefusal::Ambiguous(why)));
+    let authority = head.uri.authority().ok_or_else(|| ambiguous("the target of CONNECT is not a host and port"))?;
+    let port = authority.port_u16().ok_or_else(|| ambiguous("the target of CONNECT has no port"))?;
+    // What follows the head would be taken for a body, or for the tunnel's first bytes.
+    let has_length = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if has_length || head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(ambiguous("CONNECT has a body"));
+    }
+    if authority.as_str().contains('@') {
+        return Err(ambiguous("the target names a user"));
+    }
+    let host = bare_host(authority.host());
+    let target = targets.of_tunnel(&host, port).map_err(|why| Refused::early(Failure::Egress(why)))?;
+    let (entry, wait) = (&target.entry, &client.wait);
+    wait.set_limits(entry.limits);
+    client.record.set_egress(&target.route);
+    let proxied = ProxiedRequest { client, table, entry, began, waited: 0, admission, upgrade: None };
+    let time = entry.upstream.service.connect.unwrap_or(Limits::ms(client.shared.limits.connect_ms));
+    wait.enter(Phase::OwnDeadline);
+    let connecting = timeout(time, connect(&host, port, egress));
+    let connected = match wait.or_overdue(connecting).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(_)) => Err(Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut))),
+        Err(_) => Err(Failure::OverdueUnsent),
+    };
+    let stream = connected.map_err(|failure| proxied.refused(State::Off, failure))?;
+    let ClientUpgrade::Connection(upgrade) = on_upgrade(head) else {
+        return Err(ambiguous("the target of CONNECT is not a host and port"));
+    };
+    Egress::count_unseen(&target.name, "tunnel");
+    client.record.note(|record| record.service = Some(target.name.clone()));
+    let answered = proxied.answered(State::Off, client.shared.forwarded_to(), StatusCode::OK);
+    // Before the tunnel's task, which says that it is one.
+    wait.enter(Phase::Reply);
+    pass_on(client, upgrade, stream);
+    Ok(Response::new(ReplyBody::full(bytes::Bytes::new(), wait.clone(), Some(answered))))
+}
+
+/// Connects to the first address of the host that accepts.
+async fn connect(host: &str, port: u16, egress: &Egress) -> Result<TcpStream, Failure> {
+    let unreachable = |error| Failure::Legacy(CallError::Unreachable(error));
+    let addresses = lookup_host((host, port)).await;
+    let addresses: Vec<SocketAddr> = addresses.map_err(|error| unreachable(ConnectError::Unresolved(error)))?.collect();
+    if addresses.iter().any(|address| egress.own.contains(*address)) {
+        return Err(Failure::Egress(EgressRefusal::Loop));
+    }
+    let mut why = ConnectError::Unresolved(std::io::Error::other("the name has no address"));
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Without this, small writes wait for acknowledgements. A failure only costs time.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => why = ConnectError::Refused(error),
+        }
+    }
+    Err(unreachable(why))
+}
+
+/// Passes bytes until the tunnel ends; the caller still counts as an open connection.
+fn pass_on(client: &Client, upgrade: hyper::upgrade::OnUpgrade, stream: TcpStream) {
+    let shared = &client.shared;
+    let idle = Limits::ms(shared.limits.client_idle_ms);
+    let (cut, wait, connection_permit) = (shared.cut.clone(), client.wait.clone(), client.connection_permit.clone());
+    let answered_by = shared.forwarded_to();
+    // The exchange ends with the tunnel, not with its head.
+    let record = client.record.take();
+    shared.tasks.spawn(async move {
+        wait.enter(Phase::Tunnel);
+        let TunnelEnd { from_client, from_legacy, cut } =
+            tunnel::copy_both_ways(switched(upgrade), async { Some(stream) }, idle, cut).await;
+        cut.into_iter().for_each(Cut::count);
+        if let Some(mut record) = record {
+            record.note(|record| {
+                record.status = Some(StatusCode::OK.as_u16());
+                record.arm = Some(answered_by.as_str());
+                (record.request_bytes, record.reply_bytes) = (from_client, from_legacy);
+            });
+            record.end(cut);
+        }
+        drop(connection_permit);
+    });
+}

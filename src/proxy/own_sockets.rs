@@ -1,0 +1,55 @@
+//! The sockets on which this process listens: a call of legacy that leads back to one of them would loop, or reach the
+//! API with the rights of this machine.
+//!
+//! Always true: looked at when a connection is chosen, so that names that resolve to this machine are found too.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+/// The sockets on which this process listens.
+#[derive(Clone, Debug, Default)]
+pub struct OwnSockets(Vec<SocketAddr>);
+
+impl OwnSockets {
+    /// These are all.
+    pub fn new(addresses: Vec<SocketAddr>) -> Self {
+        Self(addresses)
+    }
+
+    /// Whether a connection to this address reaches one of them.
+    pub(super) fn contains(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.0.iter().filter(|own| own.port() == address.port()).any(|own| {
+            let own = own.ip().to_canonical();
+            // Connecting to "any address" reaches loopback.
+            own == ip || (ip.is_unspecified() && own.is_loopback()) || (own.is_unspecified() && is_of_this_machine(ip))
+        })
+    }
+}
+
+/// Whether this machine has the address: only then it can be bound. Asked only where the port is one of ours.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_ours_if_a_connection_to_it_reaches_a_socket_of_ours() {
+        for (own, address, is_ours) in [
+            ("127.0.0.1:8090", "127.0.0.1:8090", true),
+            ("127.0.0.1:8090", "127.0.0.1:8091", false),
+            ("127.0.0.1:8090", "127.0.0.2:8090", false),
+            ("127.0.0.1:8090", "0.0.0.0:8090", true),
+            ("127.0.0.1:8090", "[::ffff:127.0.0.1]:8090", true),
+            ("0.0.0.0:8090", "127.0.0.9:8090", true),
+            // A network for documentation: no machine has it.
+            ("0.0.0.0:8090", "192.0.2.7:8090", false),
+            ("10.1.2.3:8090", "192.0.2.7:8090", false),
+        ] {
+            let sockets = OwnSockets::new(vec![own.parse().unwrap()]);
+            assert_eq!(sockets.contains(address.parse().unwrap()), is_ours, "{own} {address}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Whether the shadow executor goes on.
+
+/// Whether the executor goes on, and how it is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Go on.
+    No,
+    /// Take no more entries, and finish those that are there.
+    Finish,
+    /// Abort the entries that are there.
+    Now,
+}

@@ -1,0 +1,165 @@
+//! What legacy really did, held against what the engine would do, through the real binary: legacy makes its calls
+//! through the egress listener, and a workflow that charges another amount shows although both replies are equal.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use pointsman::demo::http::{Call, Client, Server, empty, json};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::Barrier;
+
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::{Start, output_text};
+use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+
+/// Requests that legacy has together before it makes a call for any of them.
+const TOGETHER: usize = 3;
+
+/// Where legacy finds the egress listener, once there is one.
+type EgressAddress = Arc<OnceLock<SocketAddr>>;
+
+/// A legacy that charges what `kind` says for an order, and answers the same in each case.
+async fn legacy(egress: EgressAddress) -> Server {
+    let (client, all_there) = (Arc::new(Client::new(PATIENCE)), Arc::new(Barrier::new(TOGETHER)));
+    let handler = move |call: Call| {
+        let (egress, client, all_there) = (egress.clone(), client.clone(), all_there.clone());
+        async move {
+            let order = call.json();
+            let amount = order["amount"].as_u64().unwrap_or(0);
+            let (charges, amount) = match order["kind"].as_str() {
+                Some("missing") => (0, amount),
+                Some("twice") => (2, amount),
+                Some("wrong") => (1, amount + 1),
+                Some("together") => {
+                    all_there.wait().await;
+                    (1, amount + 1)
+                }
+                _ => (1, amount),
+            };
+            let url = format!("http://{}/bank/charges", egress.get().expect("it is listening"));
+            let headers = [("traceparent", call.header("traceparent"))];
+            for _ in 0..charges {
+                let body = json!({ "order": order["ref"], "amount": amount });
+                let charged = client.json(Method::POST, &url, &headers, &body).await.expect("the bank's reply");
+                assert_eq!(charged.status, StatusCode::OK);
+            }
+            match call.method == Method::POST {
+                true => Ok(json(StatusCode::CREATED, &json!({ "ref": order["ref"] }))),
+                false => Ok(empty(StatusCode::NOT_FOUND)),
+            }
+        }
+    };
+    Server::start(LOCAL, handler).await.expect("a port")
+}
+
+struct Shop {
+    pointsman: Pointsman,
+    client: Client,
+    _legacy: Server,
+    bank: Origin,
+    _flags: FlagsDir,
+    _dir: TempDir,
+}
+
+impl Shop {
+    async fn start(egress_keys: &str) -> Self {
+        let egress = EgressAddress::default();
+        let (legacy, bank) = (legacy(egress.clone()).await, Origin::start(OriginReply::Json("{\"id\":1}")).await);
+        let flags = FlagsDir::empty();
+        flags.write(
+            "pointsman.yaml",
+            &format!(
+                "services:\n  shop: {}\n  bank: {}\ndefault_legacy: shop\n\
+                 egress: {{ listen: 127.0.0.1:0, window: 300ms{egress_keys} }}\n",
+                legacy.url(),
+                bank.url()
+            ),
+        );
+        flags.write(
+            "workflows/create.yaml",
+            "workflow: create\nsteps:\n  charge:\n    call: POST ${services.bank}/charges\n    \
+             body: { order: '${request.body.ref}', amount: '${request.body.amount}' }\n    rehearse: {}\n\
+             respond: { status: 201, body: { ref: '${request.body.ref}' } }\n",
+        );
+        flags.write(
+            "routes/orders.yaml",
+            "routes:\n  - { id: orders, match: { method: POST, path: /orders }, legacy: shop, workflow: create, state: shadow }\n",
+        );
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = format!("sqlite:{}", dir.path().join("db").display());
+        let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
+        let pointsman = Pointsman::start(&start).await;
+        egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
+        Self { pointsman, client: Client::new(PATIENCE), _legacy: legacy, bank, _flags: flags, _dir: dir }
+    }
+
+    /// Sends an order; `number` keeps the references apart.
+    async fn order(&self, kind: &str, number: u32) {
+        let body = json!({ "ref": format!("{kind}-{number}"), "kind": kind, "amount": 12 });
+        let reply = self.client.json(Method::POST, &format!("{}/orders", self.pointsman.url()), &[], &body).await;
+        assert_eq!(reply.expect("a reply").status, StatusCode::CREATED);
+    }
+
+    async fn evidence(&self) -> Value {
+        self.pointsman.get("/api/v2/routes/orders/evidence").await["evidence"].clone()
+    }
+
+    /// Waits until so many pairs are compared.
+    async fn wait_for_pairs(&self, pairs: u64) -> Value {
+        until("the pairs", || async {
+            let evidence = self.evidence().await;
+            (evidence["shadow_pairs"].as_u64() >= Some(pairs)).then_some(evidence)
+        })
+        .await
+    }
+
+    async fn cli(&self, arguments: &[&str]) -> String {
+        output_text(&self.pointsman.cli(arguments).await)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_a_missing_and_a_doubled_charge_show_although_the_replies_are_equal() {
+    let shop = Shop::start("").await;
+    for number in 0..5 {
+        shop.order("right", number).await;
+    }
+    let evidence = shop.wait_for_pairs(5).await;
+    assert_eq!(evidence["mismatched"], 0, "{evidence}\n{}", shop.cli(&["diffs", "orders"]).await);
+    for (pairs, kind, path, difference) in [
+        (6, "wrong", "effects.charge.body.amount", "effect_differs"),
+        (7, "missing", "effects.charge", "effect_extra"),
+        (8, "twice", "effects.charge", "effect_doubled"),
+    ] {
+        shop.order(kind, 0).await;
+        shop.wait_for_pairs(pairs).await;
+        let shown = shop.cli(&["diffs", "orders", "--json"]).await;
+        assert!(shown.contains(path) && shown.contains(difference), "{kind}: {shown}");
+    }
+    // 5 right ones, 1 wrong one, 2 of the doubled: legacy made them all, and the engine none.
+    assert_eq!(shop.bank.count(), 8);
+    let egress = shop.cli(&["egress", "orders"]).await;
+    assert!(egress.contains("8"), "{egress}");
+}
+
+/// Which of the requests a call is for is not known, so nothing is said about the effects of any of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_several_requests_may_have_caused_is_counted_and_not_guessed() {
+    let shop = Shop::start(", correlate: '${call.body.order == request.body.ref}'").await;
+    // The client sends all of them in one trace, and with one reference.
+    let trace = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+    let url = format!("{}/orders", shop.pointsman.url());
+    let body = json!({ "ref": "same", "kind": "together", "amount": 12 });
+    let sent = (0..TOGETHER).map(|_| shop.client.json(Method::POST, &url, &trace, &body));
+    for reply in join_all(sent).await {
+        assert_eq!(reply.expect("a reply").status, StatusCode::CREATED);
+    }
+    let evidence = shop.wait_for_pairs(TOGETHER as u64).await;
+    assert_eq!(evidence["mismatched"], 0, "{evidence}\n{}", shop.cli(&["diffs", "orders"]).await);
+    let metrics = shop.pointsman.metrics().await;
+    assert_eq!(metrics.sum("pointsman_effects_total", &[("outcome", "ambiguous")]), TOGETHER as f64);
+    assert_eq!(shop.bank.count(), TOGETHER);
+}

@@ -115,7 +115,7 @@ fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
         Err(error) => error,
     };
     Err(match error {
-        _ if has_block(pem, "ENCRYPTED") => CertificateError::of_key(
+        _ if is_encrypted(pem) => CertificateError::of_key(
             "holds a key that is encrypted",
             "decrypt it with `openssl pkey -in FILE -out FILE`",
         ),
@@ -127,6 +127,13 @@ fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
         }
         error => CertificateError::of_key(format!("is not PEM: {error}"), ""),
     })
+}
+
+/// Whether a PEM file has an encrypted block. The earlier form (RFC 1421) says so in a field of the block, and not in its
+/// name.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let has_field = || String::from_utf8_lossy(pem).lines().any(|line| line.trim() == "Proc-Type: 4,ENCRYPTED");
+    has_block(pem, "ENCRYPTED") || has_field()
 }
 
 /// Whether a PEM file has a block of this kind.

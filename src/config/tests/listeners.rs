@@ -93,6 +93,7 @@ fn what_is_wrong_with_certificates_is_said_with_file_and_place() {
     let authority = Authority::new("Test");
     let Issued { cert, key } = authority.issue_for("shop.test");
     let other = authority.issue_for("shop.test");
+    let earlier_form = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let broken = cert.replace("MII", "!!!");
     let chain = format!("{}{}", authority.pem(), cert);
@@ -101,6 +102,7 @@ fn what_is_wrong_with_certificates_is_said_with_file_and_place() {
         (&chain, &key, "6:14", "a.key` does not belong to the certificate", "must be the first in its file"),
         (&cert, &cert, "6:14", "a.key` holds a certificate and no private key", "its key"),
         (&cert, encrypted, "6:14", "a.key` holds a key that is encrypted", "openssl pkey"),
+        (&cert, earlier_form, "6:14", "a.key` holds a key that is encrypted", "openssl pkey"),
         (&cert, "", "6:14", "a.key` holds no private key in PEM form", ""),
         (&key, &key, "5:15", "a.pem` holds a private key and no certificate", ""),
         ("", &key, "5:15", "a.pem` holds no certificate in PEM form", ""),

@@ -21,7 +21,7 @@ pub struct Effect {
     pub headers: HeaderMap,
     /// The body that legacy sent.
     pub body: Body,
-    /// The reply; `None` where the call ended without a complete one.
+    /// The reply; `None` where no head of one came. Its body is [`Body::TooLarge`] where it was not passed on whole.
     pub reply: Option<EffectReply>,
     /// The order of calls: one that began later has a larger number.
     pub number: u64,

@@ -55,7 +55,7 @@ pub use comparison::compare;
 pub use decode::decoded_body;
 pub use draft::{CompareContext, RulesDraft, StatusDraft};
 pub use effect::{Effect, EffectReply};
-pub use effects::{CallRole, CallTemplate, EffectCoverage, EffectRulesDraft, StepCoverage};
+pub use effects::{CallRole, CallTemplate, EffectCoverage, EffectRulesDraft, StepCoverage, url_without_values};
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, Pair};
 pub use redact::{redact, shorten};

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use metrics::counter;
 
 use crate::clock;
-use crate::compare::Effect;
+use crate::compare::{Effect, url_without_values};
 use crate::limits::{EGRESS_LISTED_CALLS_MAX, EGRESS_LISTED_URL_BYTES_MAX};
 use crate::names::{RouteId, ServiceName};
 use crate::secret::{LengthMax, masked_and_cut, redact_line};
@@ -185,7 +185,11 @@ impl Counts {
             at: clock::now(),
             service: effect.service.clone(),
             method: effect.method.to_string(),
-            url: masked_and_cut(&effect.url, redact_line, LengthMax::Bytes(EGRESS_LISTED_URL_BYTES_MAX)),
+            url: masked_and_cut(
+                &url_without_values(&effect.url),
+                redact_line,
+                LengthMax::Bytes(EGRESS_LISTED_URL_BYTES_MAX),
+            ),
             outcome,
         });
     }

@@ -129,7 +129,7 @@ fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
     })
 }
 
-/// Whether a PEM file has an encrypted block. The earlier form (RFC 1421) says so in a field of the block, and not in its
+/// Whether a PEM file has an encrypted block. The earlier form (RFC 1421) says so in a field of the block, not in its
 /// name.
 fn is_encrypted(pem: &[u8]) -> bool {
     let has_field = || String::from_utf8_lossy(pem).lines().any(|line| line.trim() == "Proc-Type: 4,ENCRYPTED");

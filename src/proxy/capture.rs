@@ -159,7 +159,10 @@ impl CapturedReply {
         length: Option<u64>,
         bytes_max: usize,
     ) -> Box<Self> {
-        let length = length.unwrap_or(0);
+        let (length, mut captured) = (length.unwrap_or(0), captured);
+        if let Captured::Call(call) = &mut captured {
+            call.on_reply_head(status, headers);
+        }
         let bytes = (length <= bytes_max as u64).then(|| BytesMut::with_capacity(length.min(64 << 10) as usize));
         Box::new(Self { captured, status, headers: headers.clone(), bytes, bytes_max, ended: 0 })
     }

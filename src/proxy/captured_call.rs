@@ -17,6 +17,8 @@ use crate::flag::SkipReason;
 pub(super) struct CapturedCall {
     /// Without its body and its reply. `None` once the observer was told.
     effect: Option<Effect>,
+    /// The head of its reply, once it has come: it says how the call ended, also if the body is not passed on whole.
+    reply_head: Option<(StatusCode, HeaderMap)>,
     /// `None` if it has no body.
     body: Option<Arc<Mutex<BodyCopy>>>,
     bytes_max: usize,
@@ -31,7 +33,7 @@ impl CapturedCall {
         bytes_max: usize,
         observer: Arc<dyn EffectObserver>,
     ) -> Self {
-        Self { effect: Some(effect), body, bytes_max, observer }
+        Self { effect: Some(effect), reply_head: None, body, bytes_max, observer }
     }
 
     pub(super) fn bytes_max(&self) -> usize {
@@ -40,6 +42,11 @@ impl CapturedCall {
 
     pub(super) fn body(&self) -> Option<&Arc<Mutex<BodyCopy>>> {
         self.body.as_ref()
+    }
+
+    /// The head of its reply has come.
+    pub(super) fn on_reply_head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.reply_head = Some((status, headers.clone()));
     }
 
     /// It has no complete reply.
@@ -57,6 +64,7 @@ impl CapturedCall {
     ) {
         let has_room = skip != Some(SkipReason::QueueFull);
         if has_room && skip.is_some() {
+            self.reply_head = Some((status, headers));
             return self.tell(None, true);
         }
         let body = body.filter(|_| has_room).map_or(Body::TooLarge, Body::Whole);
@@ -76,6 +84,8 @@ impl CapturedCall {
                 }
             }
         };
+        let cut_reply = |(status, headers)| EffectReply { status, headers, body: Body::TooLarge };
+        let reply = reply.or_else(|| self.reply_head.take().map(cut_reply));
         self.observer.observe(Effect { body, reply, ..effect });
     }
 }
@@ -137,7 +147,10 @@ mod tests {
             move |call: Box<CapturedCall>| call.end(StatusCode::OK, HeaderMap::new(), Some(reply), skip)
         };
         assert_eq!(told(copy(Some(1)), end(None)), (body.clone(), Some(Body::Whole(reply.clone()))));
-        assert_eq!(told(copy(Some(1)), end(Some(SkipReason::ClientWentAway))), (body.clone(), None));
+        // Legacy closed before it had all of the reply: the service has answered all the same.
+        assert_eq!(told(copy(Some(1)), end(Some(SkipReason::ClientWentAway))), (body.clone(), Some(Body::TooLarge)));
+        let cut = |mut call: Box<CapturedCall>| call.on_reply_head(StatusCode::CREATED, &HeaderMap::new());
+        assert_eq!(told(copy(Some(1)), cut), (body.clone(), Some(Body::TooLarge)));
         // Without room for bodies, that there was a call is told all the same.
         assert_eq!(told(copy(Some(1)), end(Some(SkipReason::QueueFull))), (Body::TooLarge, Some(Body::TooLarge)));
         assert_eq!(told(copy(Some(1)), |call| call.end_without_reply()), (body.clone(), None));

@@ -58,6 +58,15 @@ impl ByteBudget {
     }
 }
 
+impl ReservedBytes {
+    /// Reserves this many bytes more; `false` if fewer are free.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let Some(mut more) = self.budget.reserve(bytes) else { return false };
+        self.bytes += std::mem::take(&mut more.bytes);
+        true
+    }
+}
+
 impl Drop for ReservedBytes {
     fn drop(&mut self) {
         self.budget.free.fetch_add(self.bytes, Ordering::AcqRel);

@@ -59,6 +59,21 @@ enum EngineResult {
     NotComparable(ComparisonOutcome, RunReport),
 }
 
+impl EngineResult {
+    /// Bytes of memory that it holds: the body, and the intents, which the report has too.
+    fn bytes(&self) -> usize {
+        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
+        let intents = serde_json::to_vec(&report.intents).map_or(0, |intents| 2 * intents.len());
+        match self {
+            EngineResult::Comparable(seen, _) => match seen.body() {
+                Body::Whole(bytes) => bytes.len() + intents,
+                Body::TooLarge => intents,
+            },
+            EngineResult::NotComparable(..) => intents,
+        }
+    }
+}
+
 /// A request that the engine has run, until it is compared.
 pub(super) struct RunRequest {
     ticket: ComparisonTicket,
@@ -76,8 +91,8 @@ impl RunRequest {
         let Some(at) = self.effects_complete else { return true };
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop != Stop::No) => false,
             () = tokio::time::sleep_until(at) => true,
+            _ = stop.wait_for(|stop| *stop != Stop::No) => false,
         }
     }
     /// Settles its ticket: it was not compared for this reason.
@@ -90,7 +105,7 @@ impl Runner {
     /// Asks the engine. Returns what is to be compared; otherwise the ticket is settled.
     pub(super) async fn run(&self, entry: QueuedRequest) -> Option<RunRequest> {
         let _in_flight = InFlight::begin(&self.in_flight);
-        let QueuedRequest { mut ticket, answered, generation, offered, reserved } = entry;
+        let QueuedRequest { mut ticket, answered, generation, offered, mut reserved } = entry;
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
@@ -112,6 +127,10 @@ impl Runner {
                     && answered.legacy.status().is_client_error()
                 {
                     ticket.expect_no_twin();
+                }
+                if effects_complete.is_some() && !reserved.grow(result.bytes()) {
+                    ticket.skip(SkipReason::QueueFull);
+                    return None;
                 }
                 Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved: reserved })
             }

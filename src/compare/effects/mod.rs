@@ -35,4 +35,5 @@ pub use call_template::{CallRole, CallTemplate};
 pub use coverage::{EffectCoverage, StepCoverage};
 pub use draft::EffectRulesDraft;
 pub(super) use paired::PairedCalls;
+pub use path_text::url_without_values;
 pub(super) use rules::EffectRules;

@@ -1,6 +1,6 @@
 //! The calls of one pair, from pairing them to their differences.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -103,19 +103,20 @@ impl<'a> PairedCalls<'a> {
     }
 }
 
-/// Legacy's calls in their order. One that was cut off, or answered 429 or 5xx, is left out if an equal call follows:
-/// that is another attempt, and the engine records one intent for all attempts.
+/// Legacy's calls in their order. One that was cut off, or answered 429 or 5xx, is left out if an equal call follows
+/// under the same `Idempotency-Key`, or none: that is another attempt, and the engine records one intent for all.
 fn without_repeated_attempts(effects: &[Arc<Effect>]) -> Vec<&Effect> {
     let mut effects: Vec<&Effect> = effects.iter().map(|effect| &**effect).collect();
     effects.sort_by_key(|effect| effect.number);
-    let mut later: HashMap<&str, HashSet<(&str, &Bytes)>> = HashMap::new();
+    let mut later = HashSet::<(&str, &str, &Bytes, Option<&[u8]>)>::new();
     let mut kept = Vec::with_capacity(effects.len());
     for effect in effects.into_iter().rev() {
         let Body::Whole(body) = &effect.body else {
             kept.push(effect);
             continue;
         };
-        let is_new = later.entry(effect.method.as_str()).or_default().insert((&effect.url, body));
+        let key = effect.headers.get("idempotency-key").map(|key| key.as_bytes());
+        let is_new = later.insert((effect.method.as_str(), &effect.url, body, key));
         if is_new || !has_failed(effect) {
             kept.push(effect);
         }

@@ -21,11 +21,22 @@ pub(super) fn derived_template(path: &str, is_id: impl Fn(&str) -> bool) -> Stri
     segments.join("/")
 }
 
+/// A URL as people are shown it: without its query, and without the values in its path, which may be secret.
+pub fn url_without_values(url: &str) -> String {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let path = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+    let (base, rest) = url.split_at(path);
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{base}{}", derived_template(path, |_| false))
+}
+
 fn is_word(segment: &str) -> bool {
     let is_version = |text: &str| text.len() <= 3 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     segment.strip_prefix('v').is_some_and(is_version)
         || segment.chars().count() <= WORD_CHARS_MAX
             && segment.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_'))
+            // Capital letters among others are more often those of a token.
+            && !segment.bytes().skip(1).any(|b| b.is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -43,6 +54,14 @@ mod tests {
             ("/u/alice", "/u/{}"),
         ] {
             assert_eq!(derived_template(path, |word| word == "alice"), template, "{path}");
+        }
+        for (url, shown) in [
+            ("https://hooks.test/services/T0/B0/XyZsecret?a=1", "https://hooks.test/services/{}/{}/{}"),
+            ("http://bank.test/charges", "http://bank.test/charges"),
+            ("http://bank.test?q=1", "http://bank.test"),
+            ("/v1/17", "/v1/{}"),
+        ] {
+            assert_eq!(url_without_values(url), shown, "{url}");
         }
         assert!(derived_template(&"/a".repeat(100), |_| false).ends_with("/a/…"));
     }

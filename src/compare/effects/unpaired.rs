@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::call::{Call, EngineCall};
 use super::call_template::CallRole;
 use super::pairing::{Equality, Pairs, StepCalls};
-use super::path_text::derived_template;
+use super::path_text::{derived_template, url_without_values};
 use super::rules::EffectRules;
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::findings::ComparisonFindings;
@@ -75,7 +75,7 @@ impl Unpaired<'_, '_> {
             if let Some(rule) = step.rules.unseen {
                 findings.count_use(rule);
             } else if template.is_none_or(|template| template.role != CallRole::Private) {
-                let shown = findings.shown_text(&format!("{} {}", call.method, call.url));
+                let shown = findings.shown_text(&format!("{} {}", call.method, url_without_values(call.url)));
                 findings.set_prefix(format!("effects.{}", step.step));
                 findings.add_text("", DifferenceKind::EffectExtra, None, Some(&shown));
             }
@@ -106,7 +106,7 @@ impl Unpaired<'_, '_> {
         }
         let derived = || derived_template(call.path, |segment| ids.has_legacy(segment));
         let path = first.map_or_else(derived, |template| template.path.clone());
-        let shown = findings.shown_text(&format!("{} {}", call.method, call.url));
+        let shown = findings.shown_text(&format!("{} {}", call.method, url_without_values(call.url)));
         findings.set_prefix(format!("effects.{} {} {path}", service.unwrap_or(&call.authority), call.method));
         findings.add_text("", DifferenceKind::EffectMissing, Some(&shown), None);
         true

@@ -241,7 +241,7 @@ async fn cuts_after(bytes: &'static str) -> Origin {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cut_is_cut_for_legacy_too_and_told_without_a_reply() {
+async fn a_call_that_is_cut_is_cut_for_legacy_too_and_told_with_what_came() {
     for reply in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"] {
         let origin = cuts_after(reply).await;
         let observer = Observer::watching();
@@ -254,7 +254,9 @@ async fn a_call_that_is_cut_is_cut_for_legacy_too_and_told_without_a_reply() {
             _ => assert!(head.starts_with("HTTP/1.1 200") && legacy.body_of(head).await.is_none(), "never completed"),
         }
         let effect = observer.effects(1).await.remove(0);
-        assert!(effect.reply.is_none() && whole(&effect.body) == b"body");
+        let replied = effect.reply.map(|reply| (reply.status.as_u16(), reply.body));
+        assert_eq!(replied, (!reply.is_empty()).then_some((200, Body::TooLarge)));
+        assert_eq!(whole(&effect.body), b"body");
         assert_eq!(origin.requests().len(), 1, "a POST is not sent again");
     }
 }

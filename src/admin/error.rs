@@ -145,10 +145,13 @@ impl ApiError {
         let text = error.to_string();
         match error {
             FlipError::UnknownRoute(id, _) => Self::unknown("route", id.as_str(), known.map(RouteId::as_str)),
-            FlipError::GateShut { reasons, commands } => Self::new(StatusCode::CONFLICT, "gate-shut", TITLE, text)
-                .reasons(reasons)
-                .hint("gather more evidence, or pass the gate with `force` and a `reason`")
-                .commands(commands),
+            // The conditions stand in `reasons`; the detail does not repeat them.
+            FlipError::GateShut { reasons, commands } => {
+                Self::new(StatusCode::CONFLICT, "gate-shut", TITLE, "the gate is shut")
+                    .reasons(reasons)
+                    .hint("gather more evidence, or pass the gate with `force` and a `reason`")
+                    .commands(commands)
+            }
             FlipError::Refused { commands, .. } => {
                 Self::new(StatusCode::CONFLICT, "flip-refused", TITLE, text).commands(commands)
             }

@@ -107,7 +107,9 @@ pub(super) fn queue_seen(
         // A person is asked each time: a deadlock does not end by waiting.
         LockPosition::Deadlock { links } => {
             let links: Vec<_> = links.iter().map(ToString::to_string).collect();
-            pause(ConflictKind::Deadlock, format!("runs wait for each other's locks: {}", links.join("; ")))
+            let message =
+                format!("when the lock's queue was read, runs waited for each other's locks: {}", links.join("; "));
+            pause(ConflictKind::Deadlock, message)
         }
         LockPosition::Behind { holder } => match step.safeguards.lock.as_ref().map_or(Busy::Wait, |lock| lock.busy) {
             Busy::Wait => Err(CommandRefusal::NotDue("it stands in the queue")),

@@ -327,7 +327,7 @@ async fn a_deadlock_is_detected_and_names_the_runs() {
     };
     let paused = tokio::time::timeout(TIMEOUT, paused).await.expect("the deadlock is detected");
     let note = paused.note.unwrap();
-    assert!(note.contains("wait for each other"), "{note}");
+    assert!(note.contains("waited for each other"), "{note}");
     assert!(note.contains(&one.to_string()) && note.contains(&two.to_string()), "{note}");
 }
 
